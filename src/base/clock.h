@@ -1,0 +1,14 @@
+/*
+ * clock: the monotonic time, in microseconds. Only engines, loops and programs read it; policy/
+ * takes time as an argument.
+ */
+#ifndef PDD_BASE_CLOCK_H
+#define PDD_BASE_CLOCK_H
+
+#include <stdint.h>
+
+uint64_t clock_us(void);            /* monotonic, arbitrary origin */
+void clock_sleep_us(uint64_t us);
+void clock_sleep_until_us(uint64_t when); /* a clock_us() value; returns at once if it is past */
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * mem: allocation with two test modes, and arenas.
+ *
+ * All heap memory of the project comes from here, so that tests can fail the N-th allocation and
+ * debug builds (PDD_GUARDS) can forbid allocation while decoding. Everything returns NULL when out
+ * of memory; callers turn that into ERR_NO_MEMORY.
+ *
+ * An arena hands out memory that is freed or rewound all at once (lifetimes: process, model,
+ * session, step). It is not thread-safe; one owner.
+ */
+#ifndef PDD_BASE_MEM_H
+#define PDD_BASE_MEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+void *mem_alloc(size_t size);                     /* uninitialised; size 0 gives a unique pointer */
+void *mem_calloc(size_t count, size_t size);      /* zeroed; overflow of count * size gives NULL */
+void *mem_realloc(void *old, size_t size);        /* old stays valid on failure */
+void *mem_alloc_aligned(size_t align, size_t size); /* align: power of two; freed by mem_free */
+char *mem_strdup(const char *text);
+void mem_free(void *memory);                      /* NULL is fine */
+
+/* Test mode: the `countdown`-th allocation from now (1 = the next one), in any thread, fails once.
+ * 0 switches it off. mem_fail_hit() tells whether it struck. */
+void mem_fail_at(long countdown);
+int mem_fail_hit(void);
+
+/* Debug guard: between the two calls any allocation in this thread aborts (only with PDD_GUARDS).
+ * They nest. */
+void mem_forbid_begin(void);
+void mem_forbid_end(void);
+
+struct arena_chunk;
+struct arena {
+    struct arena_chunk *chunks; /* newest first */
+    size_t used, max;           /* bytes handed out, and their limit */
+};
+struct arena_mark {
+    struct arena_chunk *chunk;
+    size_t chunk_used, used;
+};
+
+void arena_init(struct arena *a, size_t max);
+void arena_release(struct arena *a);
+/* `align` bytes aligned (power of two, at most 64); NULL past `max` or out of memory. */
+void *arena_alloc(struct arena *a, size_t size, size_t align);
+struct arena_mark arena_mark(const struct arena *a);
+void arena_rewind(struct arena *a, struct arena_mark mark);
+
+#endif

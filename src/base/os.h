@@ -1,0 +1,28 @@
+/*
+ * os: the boundary to the operating system that is neither time nor network.
+ */
+#ifndef PDD_BASE_OS_H
+#define PDD_BASE_OS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct os_map {
+    const uint8_t *data; /* read-only mapping; NULL for an empty file */
+    size_t size;
+};
+
+int os_map_open(const char *path, struct os_map *ret_map, struct err *e);
+void os_map_close(struct os_map *map);
+
+/* Append the whole file to b; a file larger than b's room is ERR_LIMIT. */
+int os_read_file(const char *path, struct buf *b, struct err *e);
+/* Write to a temporary file beside `path`, then rename it into place. */
+int os_write_file(const char *path, const void *data, size_t n, struct err *e);
+
+unsigned os_cpu_count(void); /* CPUs this process may use, at least 1 */
+
+#endif

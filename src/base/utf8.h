@@ -1,0 +1,20 @@
+/*
+ * utf8: validation and the cut between characters (RFC 3629: no surrogates, no overlong forms).
+ */
+#ifndef PDD_BASE_UTF8_H
+#define PDD_BASE_UTF8_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Length of the longest valid prefix; equals n when all is valid. */
+size_t utf8_valid_prefix(const void *data, size_t n);
+
+/* How many bytes at the end (0..3) begin a character that could still become valid with more bytes. */
+size_t utf8_pending(const void *data, size_t n);
+
+/* Decode one character at data (n >= 1): its length 1..4 and code point, or 0 when invalid. */
+size_t utf8_decode(const void *data, size_t n, uint32_t *ret_code);
+size_t utf8_encode(uint32_t code, char out[4]); /* length; code must be a valid scalar value */
+
+#endif
