@@ -1,0 +1,38 @@
+/*
+ * engine_impl: what a kind of engine implements. Only files of engine/ include it.
+ *
+ * `struct engine` and `struct session` are the first members of a kind's own structs. engine.c checks
+ * arguments (lengths, ids, duplicate sessions, limits) before it calls a kind.
+ */
+#ifndef PDD_ENGINE_ENGINE_IMPL_H
+#define PDD_ENGINE_ENGINE_IMPL_H
+
+#include "engine/engine.h"
+
+struct engine_ops {
+    const struct vocab *(*vocab)(const struct engine *e);
+    const struct chat_template *(*chat_template)(const struct engine *e);
+    uint32_t (*kv_pages_free)(const struct engine *e);
+    void (*free)(struct engine *e);
+    int (*session_open)(struct engine *e, struct session **ret_session, struct err *err);
+    void (*session_close)(struct session *s);
+    void (*session_set_sampling)(struct session *s, const struct sampling *sampling);
+    uint32_t (*session_len)(const struct session *s);
+    const int32_t *(*session_tokens)(const struct session *s);
+    void (*session_cut)(struct session *s, uint32_t n);
+    int (*session_share)(struct session *s, const struct session *from, uint32_t n, struct err *err);
+    const float *(*session_logits)(const struct session *s);
+    int (*step)(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
+};
+
+struct engine {
+    const struct engine_ops *ops;
+    struct engine_info info;
+    uint32_t sessions_open;
+};
+
+struct session {
+    struct engine *engine;
+};
+
+#endif
