@@ -26,6 +26,6 @@ int buf_putc(struct buf *b, char c);
 int buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int buf_vprintf(struct buf *b, const char *format, va_list args);
 void buf_consume(struct buf *b, size_t n); /* drop the first n bytes */
-char *buf_steal(struct buf *b);            /* caller owns the string (mem_free); b is empty; NULL: no memory */
+char *buf_steal(struct buf *b); /* caller owns the string (mem_free); b is empty; NULL: no memory */
 
 #endif

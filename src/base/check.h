@@ -5,12 +5,12 @@
 #ifndef PDD_BASE_CHECK_H
 #define PDD_BASE_CHECK_H
 
-void check_failed(const char *file, int line, const char *condition) __attribute__((noreturn, cold));
+void check_failed(const char *file, int line, const char *condition)
+    __attribute__((noreturn, cold));
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
-        if (!(condition))                                                                          \
-            check_failed(__FILE__, __LINE__, #condition);                                          \
+        if (!(condition)) check_failed(__FILE__, __LINE__, #condition);                            \
     } while (0)
 
 #endif

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-uint64_t clock_us(void);            /* monotonic, arbitrary origin */
+uint64_t clock_us(void); /* monotonic, arbitrary origin */
 void clock_sleep_us(uint64_t us);
 void clock_sleep_until_us(uint64_t when); /* a clock_us() value; returns at once if it is past */
 

@@ -36,7 +36,10 @@ struct err {
     char text[ERR_TEXT_MAX];
 };
 
-#define ERR_INIT {0, ""}
+#define ERR_INIT                                                                                   \
+    {                                                                                              \
+        0, ""                                                                                      \
+    }
 
 /* Set code and sentence (printf style, cut at ERR_TEXT_MAX); returns `code`. */
 int err_set(struct err *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));

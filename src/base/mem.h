@@ -14,12 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void *mem_alloc(size_t size);                     /* uninitialised; size 0 gives a unique pointer */
-void *mem_calloc(size_t count, size_t size);      /* zeroed; overflow of count * size gives NULL */
-void *mem_realloc(void *old, size_t size);        /* old stays valid on failure */
+void *mem_alloc(size_t size);                /* uninitialised; size 0 gives a unique pointer */
+void *mem_calloc(size_t count, size_t size); /* zeroed; overflow of count * size gives NULL */
+void *mem_realloc(void *old, size_t size);   /* old stays valid on failure */
 void *mem_alloc_aligned(size_t align, size_t size); /* align: power of two; freed by mem_free */
 char *mem_strdup(const char *text);
-void mem_free(void *memory);                      /* NULL is fine */
+void mem_free(void *memory); /* NULL is fine */
 
 /* Test mode: the `countdown`-th allocation from now (1 = the next one), in any thread, fails once.
  * 0 switches it off. mem_fail_hit() tells whether it struck. */

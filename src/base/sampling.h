@@ -2,9 +2,9 @@
  * sampling: how the next token is chosen from logits. Plain data, shared by wire, engines and CLI;
  * model/sampler.h does the choosing.
  *
- * Order of steps: repetition penalty, then (temperature > 0) top-k, top-p, min-p on the distribution
- * at temperature, then one uniform number from (seed, absolute position). temperature 0 is greedy:
- * the highest logit after the penalty, the lowest id on a tie.
+ * Order of steps: repetition penalty, then (temperature > 0) top-k, top-p, min-p on the
+ * distribution at temperature, then one uniform number from (seed, absolute position). temperature
+ * 0 is greedy: the highest logit after the penalty, the lowest id on a tie.
  */
 #ifndef PDD_BASE_SAMPLING_H
 #define PDD_BASE_SAMPLING_H
@@ -22,6 +22,8 @@ struct sampling {
 };
 
 #define SAMPLING_GREEDY                                                                            \
-    {0.0f, 0, 1.0f, 0.0f, 1.0f, 64, 0}
+    {                                                                                              \
+        0.0f, 0, 1.0f, 0.0f, 1.0f, 64, 0                                                           \
+    }
 
 #endif

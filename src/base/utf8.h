@@ -10,7 +10,8 @@
 /* Length of the longest valid prefix; equals n when all is valid. */
 size_t utf8_valid_prefix(const void *data, size_t n);
 
-/* How many bytes at the end (0..3) begin a character that could still become valid with more bytes. */
+/* How many bytes at the end (0..3) begin a character that could still become valid with more bytes.
+ */
 size_t utf8_pending(const void *data, size_t n);
 
 /* Decode one character at data (n >= 1): its length 1..4 and code point, or 0 when invalid. */

@@ -29,18 +29,19 @@ struct chat_template;
 enum { ENGINE_HASH_TEXT = 65, ENGINE_SPANS_MAX = 256 };
 
 struct engine_info {
-    const char *kind;       /* "native", "fake", "emulated" */
-    const char *model_name; /* general.name, or the file's name */
-    const char *numerics;   /* "exact-1", or "none": no promise across engines */
-    char weights_hash[ENGINE_HASH_TEXT]; /* SHA-256 in hex: of tensors and hyper-parameters, */
+    const char *kind;                      /* "native", "fake", "emulated" */
+    const char *model_name;                /* general.name, or the file's name */
+    const char *numerics;                  /* "exact-1", or "none": no promise across engines */
+    char weights_hash[ENGINE_HASH_TEXT];   /* SHA-256 in hex: of tensors and hyper-parameters, */
     char tokenizer_hash[ENGINE_HASH_TEXT]; /* of vocabulary, merges and flags, */
     char template_hash[ENGINE_HASH_TEXT];  /* of the chat template text */
     uint32_t vocab_size;
-    uint32_t context_max;      /* positions a session can hold */
-    uint32_t step_tokens_max;  /* tokens one step may append in all spans together */
+    uint32_t context_max;     /* positions a session can hold */
+    uint32_t step_tokens_max; /* tokens one step may append in all spans together */
     uint64_t kv_bytes_per_token;
-    uint32_t kv_pages_total;   /* pages of 64 positions that all sessions share */
-    const char *emulated; /* NULL, or what is emulated, for reports ("s24-ultra-gpu: 816 tok/s ...") */
+    uint32_t kv_pages_total; /* pages of 64 positions that all sessions share */
+    const char
+        *emulated; /* NULL, or what is emulated, for reports ("s24-ultra-gpu: 816 tok/s ...") */
 };
 
 struct engine;
@@ -57,12 +58,13 @@ void engine_free(struct engine *e); /* all sessions must be closed; NULL is fine
 int engine_session_open(struct engine *e, struct session **ret_session, struct err *err);
 void engine_session_close(struct session *s); /* NULL is fine; pages go back */
 void session_set_sampling(struct session *s, const struct sampling *sampling);
-uint32_t session_len(const struct session *s);          /* tokens in the history = in the KV cache */
-const int32_t *session_tokens(const struct session *s); /* [session_len], valid until the next change */
+uint32_t session_len(const struct session *s); /* tokens in the history = in the KV cache */
+const int32_t *
+session_tokens(const struct session *s); /* [session_len], valid until the next change */
 /* Forget all but the first n tokens (n <= len); their KV stays exactly as it was. */
 void session_cut(struct session *s, uint32_t n);
-/* Make `s` (empty) hold the first n tokens of `from`, sharing whole KV pages, copying none or the last
- * partial one. ERR_NO_MEMORY when a page is needed and none is free. */
+/* Make `s` (empty) hold the first n tokens of `from`, sharing whole KV pages, copying none or the
+ * last partial one. ERR_NO_MEMORY when a page is needed and none is free. */
 int session_share(struct session *s, const struct session *from, uint32_t n, struct err *err);
 
 /* One session's part of a step. */
@@ -70,9 +72,9 @@ struct engine_span {
     struct session *session;
     const int32_t *tokens; /* [n] appended to the history, n >= 1, ids < vocab_size */
     uint32_t n;
-    bool sample;           /* sample the token that follows the last one */
-    int32_t next;          /* out, when `sample`; not yet part of the history */
-    float next_logprob;    /* out, when `sample`: natural log of its probability at temperature 1 */
+    bool sample;        /* sample the token that follows the last one */
+    int32_t next;       /* out, when `sample`; not yet part of the history */
+    float next_logprob; /* out, when `sample`: natural log of its probability at temperature 1 */
 };
 
 /* Run one step over n spans of n different sessions, total tokens <= step_tokens_max.
@@ -80,8 +82,8 @@ struct engine_span {
  * pages), ERR_BAD_INPUT (token id), or what the engine behind it reports. */
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 
-/* Logits of the last token of the last span that sampled in `s`: [vocab_size], or NULL when the engine
- * has none (fake). Valid until the next step. For tests and tools. */
+/* Logits of the last token of the last span that sampled in `s`: [vocab_size], or NULL when the
+ * engine has none (fake). Valid until the next step. For tests and tools. */
 const float *session_logits(const struct session *s);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * engine_impl: what a kind of engine implements. Only files of engine/ include it.
  *
- * `struct engine` and `struct session` are the first members of a kind's own structs. engine.c checks
- * arguments (lengths, ids, duplicate sessions, limits) before it calls a kind.
+ * `struct engine` and `struct session` are the first members of a kind's own structs. engine.c
+ * checks arguments (lengths, ids, duplicate sessions, limits) before it calls a kind.
  */
 #ifndef PDD_ENGINE_ENGINE_IMPL_H
 #define PDD_ENGINE_ENGINE_IMPL_H
@@ -20,7 +20,8 @@ struct engine_ops {
     uint32_t (*session_len)(const struct session *s);
     const int32_t *(*session_tokens)(const struct session *s);
     void (*session_cut)(struct session *s, uint32_t n);
-    int (*session_share)(struct session *s, const struct session *from, uint32_t n, struct err *err);
+    int (*session_share)(struct session *s, const struct session *from, uint32_t n,
+                         struct err *err);
     const float *(*session_logits)(const struct session *s);
     int (*step)(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 };

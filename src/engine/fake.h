@@ -1,6 +1,7 @@
 /*
- * fake: an engine without a model, for tests and load. Its tokens are a pure function of the history
- * (so cuts, chunking and batches behave as with a real model), its times and faults are scripted.
+ * fake: an engine without a model, for tests and load. Its tokens are a pure function of the
+ * history (so cuts, chunking and batches behave as with a real model), its times and faults are
+ * scripted.
  *
  * Vocabulary: bytes (vocab_open_bytes), template ChatML.
  */
@@ -10,15 +11,15 @@
 #include "engine/engine.h"
 
 struct fake_options {
-    const char *script; /* the answer to any prompt, as text, then <|im_end|>; NULL: words derived from
-                           the prompt's hash, `answer_tokens` of them */
+    const char *script; /* the answer to any prompt, as text, then <|im_end|>; NULL: words derived
+                           from the prompt's hash, `answer_tokens` of them */
     uint32_t answer_tokens;
-    uint32_t context_max;      /* 0: 4096 */
-    uint32_t step_tokens_max;  /* 0: 512 */
-    uint32_t kv_pages;         /* 0: 1024 */
+    uint32_t context_max;                 /* 0: 4096 */
+    uint32_t step_tokens_max;             /* 0: 512 */
+    uint32_t kv_pages;                    /* 0: 1024 */
     double prefill_us_per_token, step_us; /* slept in engine_step: step_us + tokens * the former */
-    uint32_t fail_at_step;     /* 1-based step that fails with ERR_INTERNAL; 0: none */
-    const char *model_name;    /* NULL: "fake"; also decides the hashes */
+    uint32_t fail_at_step;                /* 1-based step that fails with ERR_INTERNAL; 0: none */
+    const char *model_name;               /* NULL: "fake"; also decides the hashes */
 };
 
 int fake_open(const struct fake_options *options, struct engine **ret_engine, struct err *err);

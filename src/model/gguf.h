@@ -2,10 +2,10 @@
  * gguf: reader of GGUF v2 and v3 files (little endian) over a memory mapping.
  *
  * A bounded cursor walks the header once; every length, count, offset, type and shape is checked
- * before it is used, so that any bytes give either a usable object or an error that names the key or
- * tensor. Nothing is copied: strings, arrays and tensors point into the mapping and live as long as
- * the object. Read-only after opening, so any thread may read it.
- * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ * before it is used, so that any bytes give either a usable object or an error that names the key
+ * or tensor. Nothing is copied: strings, arrays and tensors point into the mapping and live as long
+ * as the object. Read-only after opening, so any thread may read it. Format:
+ * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  */
 #ifndef PDD_MODEL_GGUF_H
 #define PDD_MODEL_GGUF_H
@@ -20,9 +20,21 @@ enum { GGUF_DIMS_MAX = 4, GGUF_KEYS_MAX = 65536, GGUF_TENSORS_MAX = 65536 };
 
 /* Tensor types by their number in the file (ggml_type). */
 enum gguf_type {
-    GGUF_F32 = 0, GGUF_F16 = 1, GGUF_Q4_0 = 2, GGUF_Q4_1 = 3, GGUF_Q5_0 = 6, GGUF_Q5_1 = 7,
-    GGUF_Q8_0 = 8, GGUF_Q2_K = 10, GGUF_Q3_K = 11, GGUF_Q4_K = 12, GGUF_Q5_K = 13, GGUF_Q6_K = 14,
-    GGUF_IQ4_NL = 20, GGUF_IQ4_XS = 23, GGUF_BF16 = 30
+    GGUF_F32 = 0,
+    GGUF_F16 = 1,
+    GGUF_Q4_0 = 2,
+    GGUF_Q4_1 = 3,
+    GGUF_Q5_0 = 6,
+    GGUF_Q5_1 = 7,
+    GGUF_Q8_0 = 8,
+    GGUF_Q2_K = 10,
+    GGUF_Q3_K = 11,
+    GGUF_Q4_K = 12,
+    GGUF_Q5_K = 13,
+    GGUF_Q6_K = 14,
+    GGUF_IQ4_NL = 20,
+    GGUF_IQ4_XS = 23,
+    GGUF_BF16 = 30
 };
 
 struct gguf_str { /* not terminated */
@@ -32,18 +44,20 @@ struct gguf_str { /* not terminated */
 
 struct gguf_tensor {
     struct gguf_str name;
-    uint32_t type;                  /* enum gguf_type, or a number this program does not know */
-    uint32_t dims;                  /* 1..GGUF_DIMS_MAX */
-    uint64_t shape[GGUF_DIMS_MAX];  /* ggml order: shape[0] is the row length (columns); unused: 1 */
-    const uint8_t *data;            /* NULL when the type is unknown */
+    uint32_t type;                 /* enum gguf_type, or a number this program does not know */
+    uint32_t dims;                 /* 1..GGUF_DIMS_MAX */
+    uint64_t shape[GGUF_DIMS_MAX]; /* ggml order: shape[0] is the row length (columns); unused: 1 */
+    const uint8_t *data;           /* NULL when the type is unknown */
     size_t bytes;
 };
 
 struct gguf;
 
 int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e);
-/* The same over bytes of the caller, which must stay; for tests and fuzzing. `name` is for errors. */
-int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf, struct err *e);
+/* The same over bytes of the caller, which must stay; for tests and fuzzing. `name` is for errors.
+ */
+int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf,
+                    struct err *e);
 void gguf_close(struct gguf *g);
 const char *gguf_name(const struct gguf *g); /* path or name given */
 
@@ -59,7 +73,8 @@ bool gguf_has(const struct gguf *g, const char *key);
 struct gguf_array {
     uint32_t type; /* GGUF value type: 4 u32, 5 i32, 6 f32, 7 bool, 8 string, ... */
     uint64_t n;
-    const uint8_t *data; /* scalars: packed little endian, unaligned; strings: use gguf_array_walk */
+    const uint8_t
+        *data; /* scalars: packed little endian, unaligned; strings: use gguf_array_walk */
 };
 int gguf_array(const struct gguf *g, const char *key, struct gguf_array *ret_array, struct err *e);
 int32_t gguf_array_i32(const struct gguf_array *a, uint64_t i); /* type 4, 5 or narrower integers */
@@ -76,8 +91,8 @@ const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *nam
 
 /* Facts of a tensor type; NULL for one we do not know. */
 struct gguf_type_info {
-    const char *name;     /* "Q8_0" */
-    uint32_t block;       /* weights per block */
+    const char *name; /* "Q8_0" */
+    uint32_t block;   /* weights per block */
     uint32_t block_bytes;
 };
 const struct gguf_type_info *gguf_type_info(uint32_t type);

@@ -1,9 +1,9 @@
 /*
  * template: chat messages to prompt tokens.
  *
- * A model file's Jinja text is never interpreted: its family (ChatML, ...) is recognised from it, and
- * a table of families renders the messages. Control tokens are recognised only in what the template
- * adds, never in what a user wrote, so a message cannot forge a turn.
+ * A model file's Jinja text is never interpreted: its family (ChatML, ...) is recognised from it,
+ * and a table of families renders the messages. Control tokens are recognised only in what the
+ * template adds, never in what a user wrote, so a message cannot forge a turn.
  */
 #ifndef PDD_MODEL_TEMPLATE_H
 #define PDD_MODEL_TEMPLATE_H
@@ -25,16 +25,18 @@ struct chat_message {
 
 struct chat_template;
 
-/* From the file's `tokenizer.chat_template`; ERR_NOT_FOUND without one, ERR_UNSUPPORTED for an unknown
- * family (the sentence offers --chat-template). */
+/* From the file's `tokenizer.chat_template`; ERR_NOT_FOUND without one, ERR_UNSUPPORTED for an
+ * unknown family (the sentence offers --chat-template). */
 int chat_template_open(const struct gguf *g, struct chat_template **ret_template, struct err *e);
 /* By family name ("chatml", ...) as given by a user; the error lists the names. */
-int chat_template_open_family(const char *family, struct chat_template **ret_template, struct err *e);
+int chat_template_open_family(const char *family, struct chat_template **ret_template,
+                              struct err *e);
 void chat_template_close(struct chat_template *t);
 const char *chat_template_family(const struct chat_template *t);
 
 /* Append the prompt of the messages (with BOS as the model's flags ask) and, with `generate`, the
- * opening of the assistant's turn. Roles out of order or unknown: ERR_BAD_INPUT naming the message. */
+ * opening of the assistant's turn. Roles out of order or unknown: ERR_BAD_INPUT naming the message.
+ */
 int chat_template_encode(const struct chat_template *t, const struct vocab *v,
                          const struct chat_message *messages, uint32_t n, bool generate,
                          struct token_list *out, struct err *e);

@@ -3,7 +3,8 @@
  *
  * Kinds: SentencePiece (`tokenizer.ggml.model` = llama, with byte fallback), byte-level BPE (gpt2;
  * pre-tokenisers by `tokenizer.ggml.pre`), and a built-in one of bytes for the fake engine.
- * Immutable after opening, so any thread may use it; encoding allocates from the caller's list only.
+ * Immutable after opening, so any thread may use it; encoding allocates from the caller's list
+ * only.
  */
 #ifndef PDD_MODEL_VOCAB_H
 #define PDD_MODEL_VOCAB_H
@@ -29,7 +30,8 @@ int token_list_push(struct token_list *t, int32_t id); /* ERR_LIMIT, ERR_NO_MEMO
 int token_list_append(struct token_list *t, const int32_t *ids, uint32_t n);
 
 int vocab_open(const struct gguf *g, struct vocab **ret_vocab, struct err *e);
-/* 256 byte tokens (id = byte), then 256 <|im_start|>, 257 <|im_end|> (end of turn), 258 <|endoftext|>. */
+/* 256 byte tokens (id = byte), then 256 <|im_start|>, 257 <|im_end|> (end of turn), 258
+ * <|endoftext|>. */
 int vocab_open_bytes(struct vocab **ret_vocab, struct err *e);
 void vocab_close(struct vocab *v);
 
@@ -37,7 +39,7 @@ uint32_t vocab_size(const struct vocab *v);
 int32_t vocab_bos(const struct vocab *v); /* -1: none */
 int32_t vocab_eos(const struct vocab *v); /* -1: none */
 bool vocab_adds_bos(const struct vocab *v);
-bool vocab_is_end(const struct vocab *v, int32_t id);     /* ends an answer: eos, eot, end of text */
+bool vocab_is_end(const struct vocab *v, int32_t id); /* ends an answer: eos, eot, end of text */
 bool vocab_is_control(const struct vocab *v, int32_t id); /* not part of the shown text */
 int32_t vocab_find(const struct vocab *v, const char *piece, size_t n); /* exact piece, or -1 */
 
@@ -45,7 +47,8 @@ enum {
     VOCAB_ADD_BOS = 1, /* put the BOS (and EOS) the model's flags ask for */
     VOCAB_SPECIAL = 2  /* recognise control tokens written in the text; never for a user's text */
 };
-/* Append the tokens of text[n] (UTF-8; invalid bytes become byte tokens or U+FFFD as the kind does). */
+/* Append the tokens of text[n] (UTF-8; invalid bytes become byte tokens or U+FFFD as the kind
+ * does). */
 int vocab_encode(const struct vocab *v, const char *text, size_t n, unsigned flags,
                  struct token_list *out, struct err *e);
 
@@ -53,8 +56,8 @@ int vocab_encode(const struct vocab *v, const char *text, size_t n, unsigned fla
  * nothing unless `show_control`. ERR_BAD_INPUT for an id outside the vocabulary. */
 int vocab_piece(const struct vocab *v, int32_t id, bool show_control, struct buf *out);
 
-/* Streaming detokenisation: hands out whole UTF-8 characters only. Bytes that can no longer become a
- * character come out as U+FFFD. `first` strips the space SentencePiece puts before a text. */
+/* Streaming detokenisation: hands out whole UTF-8 characters only. Bytes that can no longer become
+ * a character come out as U+FFFD. `first` strips the space SentencePiece puts before a text. */
 struct detok {
     uint8_t pending[4];
     uint8_t pending_len;

@@ -1,0 +1,40 @@
+/* err: see err.h. */
+#include "base/err.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int err_set(struct err *e, int code, const char *format, ...)
+{
+    if (e) {
+        va_list args;
+        va_start(args, format);
+        vsnprintf(e->text, sizeof e->text, format, args);
+        va_end(args);
+        e->code = code;
+    }
+    return code;
+}
+
+int err_prefix(struct err *e, const char *format, ...)
+{
+    if (!e) return ERR_INTERNAL;
+    char old[ERR_TEXT_MAX];
+    memcpy(old, e->text, sizeof old);
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(e->text, sizeof e->text, format, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof e->text)
+        snprintf(e->text + n, sizeof e->text - (size_t)n, ": %s", old);
+    return e->code;
+}
+
+const char *err_code_name(int code)
+{
+    static const char *const names[] = {
+        "none",    "bad_input", "unsupported", "not_found", "limit",  "no_memory", "io",
+        "network", "timeout",   "cancelled",   "busy",      "denied", "protocol",  "internal"};
+    int i = -code;
+    return i >= 0 && i < (int)(sizeof names / sizeof *names) ? names[i] : "unknown";
+}

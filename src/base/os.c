@@ -1,0 +1,108 @@
+/* os: see os.h. */
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int os_map_open(const char *path, struct os_map *ret_map, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path,
+                       strerror(errno));
+    struct stat st;
+    int code = 0;
+    void *data = NULL;
+    if (fstat(fd, &st) != 0)
+        code = err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        code = err_set(e, ERR_BAD_INPUT, "%s: not a regular file", path);
+    else if (st.st_size > 0) {
+        data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED)
+            code = err_set(e, ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+    }
+    close(fd);
+    if (code == 0) *ret_map = (struct os_map){data, (size_t)st.st_size};
+    return code;
+}
+
+void os_map_close(struct os_map *map)
+{
+    if (map->data) munmap((void *)(uintptr_t)map->data, map->size);
+    *map = (struct os_map){NULL, 0};
+}
+
+int os_read_file(const char *path, struct buf *b, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path,
+                       strerror(errno));
+    int code = 0;
+    char block[65536];
+    for (;;) {
+        ssize_t n = read(fd, block, sizeof block);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) code = err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
+        if (n <= 0) break;
+        code = buf_append(b, block, (size_t)n);
+        if (code) {
+            err_set(e, code, "%s: larger than the limit of %zu bytes", path, b->max);
+            break;
+        }
+    }
+    close(fd);
+    return code;
+}
+
+static int write_all(int fd, const char *data, size_t n)
+{
+    while (n > 0) {
+        ssize_t done = write(fd, data, n);
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) return -1;
+        data += done;
+        n -= (size_t)done;
+    }
+    return 0;
+}
+
+int os_write_file(const char *path, const void *data, size_t n, struct err *e)
+{
+    char temporary[4096];
+    int len = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
+    if (len < 0 || (size_t)len >= sizeof temporary)
+        return err_set(e, ERR_LIMIT, "%s: path too long", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0) return err_set(e, ERR_IO, "%s: %s", temporary, strerror(errno));
+    int failed = write_all(fd, data, n);
+    int saved = errno;
+    if (close(fd) != 0 && !failed) {
+        failed = 1;
+        saved = errno;
+    }
+    if (!failed && rename(temporary, path) != 0) {
+        failed = 1;
+        saved = errno;
+    }
+    if (failed) {
+        unlink(temporary);
+        return err_set(e, ERR_IO, "%s: %s", path, strerror(saved));
+    }
+    return 0;
+}
+
+unsigned os_cpu_count(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    int n = CPU_COUNT(&set);
+    return n > 0 ? (unsigned)n : 1;
+}
