@@ -1,0 +1,126 @@
+/*
+ * kern: the numeric kernels, one table of pointers for each instruction-set level.
+ *
+ * Contract (exact-1): every level gives the same bits for the same input, whatever the number of
+ * rows in a call or the split of a matrix into strips. The reference in plain C (kern_ref.c)
+ * defines the values; kern_avx2.c and kern_avx512.c repeat its steps with lanes holding different
+ * outputs.
+ *
+ * Weights are *packed*: rows in strips of 16 lanes side by side, so that a vector holds one step of
+ * 16 outputs. A strip's layout, for cols columns in blocks of 32: Q8_0  quants [cols/32][8][16
+ * rows][4 bytes] as unsigned w + 128, then scales [cols/32][16] f16 Q4_0  quants [cols/32][4][16
+ * rows][4 bytes], low nibble k-group j, high nibble j + 4, values 0..15 for w + 8, then scales as
+ * above F32, F16, BF16  [cols][16] Rows past the end are zero. Everything here is pure: no
+ * allocation, no state, any thread.
+ */
+#ifndef PDD_KERN_KERN_H
+#define PDD_KERN_KERN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum {
+    KERN_LANES = 16,     /* weight rows side by side in a strip */
+    KERN_BLOCK = 32,     /* weights that share a scale */
+    KERN_TILE = 64,      /* positions in a KV page */
+    KERN_HEAD_MAX = 256, /* largest head size */
+    KERN_COLS_MAX = 1 << 20,
+    KERN_Q8_OFFSET = 128, /* added to Q8_0 weights in packed form */
+    KERN_Q4_OFFSET = 8
+};
+
+enum kern_type { KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_0, KERN_TYPES };
+
+/* Facts of a weight type as it stands in a GGUF file. */
+struct kern_type_info {
+    const char *name;
+    uint32_t block, block_bytes; /* weights and bytes of a block in the file */
+    int quantised;               /* multiplies with quantised activations */
+};
+const struct kern_type_info *kern_type_info(enum kern_type type);
+
+/* A packed matrix of `rows` outputs and `cols` inputs; the memory is the caller's, 64-byte aligned.
+ */
+struct kern_mat {
+    enum kern_type type;
+    uint32_t rows, cols, strips;
+    size_t strip_bytes; /* a multiple of 64 */
+    uint8_t *data;      /* [strips] */
+};
+
+/* Fill in the sizes; 0, or ERR_UNSUPPORTED when cols does not suit the type. data stays NULL. */
+int kern_mat_init(struct kern_mat *m, enum kern_type type, uint32_t rows, uint32_t cols,
+                  struct err *e);
+size_t kern_mat_bytes(const struct kern_mat *m);
+/* Pack one strip from the file's rows (`raw`: the whole tensor, row after row). Strips may be
+ * packed by different threads. */
+void kern_mat_pack_strip(const struct kern_mat *m, const uint8_t *raw, uint32_t strip);
+/* One row of the file's format as floats, [cols]. */
+void kern_dequant_row(enum kern_type type, const uint8_t *raw_row, uint32_t cols, float *out);
+size_t kern_row_bytes(enum kern_type type, uint32_t cols);
+
+/* Activation rows ready to multiply. f32 is always there; q, scale and bias when a quantised matrix
+ * reads them: int8 values, one scale per block, and minus the sum of the block's values. */
+struct kern_act {
+    uint32_t cols;
+    const float *f32; /* [n, cols] */
+    int8_t *q;        /* [n, cols] */
+    float *scale;     /* [n, cols / 32] */
+    int32_t *minus;   /* [n, cols / 32] */
+};
+
+/* Attention of several queries that share a KV head. Query i sees positions [first[i], n[i]) of the
+ * pages. Online softmax over tiles of 64 at absolute positions, in order. */
+enum { KERN_QUERIES_MAX = 64 };
+struct kern_attend {
+    uint32_t queries, head_dim;
+    const float *const *q;          /* [queries] -> [head_dim], already scaled */
+    float *const *out;              /* [queries] -> [head_dim] */
+    const uint32_t *first, *n;      /* [queries]; first < n */
+    const uint16_t *const *k_tiles; /* [tiles] -> f16 [head_dim][64] */
+    const uint16_t *const *v_tiles; /* [tiles] -> f16 [64][head_dim] */
+};
+
+struct kern {
+    const char *name; /* "scalar", "avx2", "avx512" */
+    void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *minus);
+    /* out[r * stride + o] for rows r in [row, row + rows) of x and the outputs o of strips
+     * [strip, strip + strips); lanes past m->rows are not written. */
+    void (*mul[KERN_TYPES])(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                            const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                            size_t stride);
+    void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);
+    void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *out);
+    void (*exp_row)(float *x, uint32_t n); /* x = e^x, in place */
+    void (*attend)(const struct kern_attend *a);
+};
+
+/* The levels this CPU can run, worst first; NULL past the end. */
+const struct kern *kern_at(uint32_t i);
+/* By name, or the best for NULL. ERR_NOT_FOUND lists the names; ERR_UNSUPPORTED: not on this CPU.
+ */
+int kern_select(const char *name, const struct kern **ret_kern, struct err *e);
+
+/* Shared by all levels, in plain C. */
+void kern_add(float *x, const float *y, uint32_t n); /* x += y */
+/* Rotate pairs (2i, 2i+1) of the first 2 * pairs values of each head; table: [pairs][2] cos, sin.
+ */
+void kern_rope_pairs(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                     const float *table);
+/* Fill table [pairs][2] for a position from the inverse frequencies (double), [pairs]. */
+void kern_rope_table(uint32_t position, const double *inverse, uint32_t pairs, float *table);
+uint32_t kern_argmax(const float *x, uint32_t n); /* the lowest index on a tie */
+uint16_t kern_f32_to_f16(float x);                /* round to nearest even */
+float kern_f16_to_f32(uint16_t h);
+/* A K row (f32 [head_dim]) into column `slot` of a transposed tile; a V row into row `slot`. */
+void kern_put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile);
+void kern_put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile);
+
+/* Our own elementary functions in double, the same bits on every machine; within 2 ulp. */
+double kern_exp(double x);
+double kern_log(double x);                                    /* x > 0 */
+void kern_sincos(double x, double *ret_sin, double *ret_cos); /* |x| < 2^20 */
+
+#endif

@@ -1,0 +1,242 @@
+/*
+ * kern_ref: the reference. Plain C that defines every value of exact-1, step by step; slow and
+ * obvious on purpose. fmaf is an IEEE operation, not an approximation.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "kern/kern_impl.h"
+
+static float bits_to_float(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static uint32_t float_to_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+static float ref_exp(float x)
+{
+    if (!(x >= EXP_LOW)) return 0.0f;
+    if (x > EXP_HIGH) x = EXP_HIGH;
+    float shifted = fmaf(x, EXP_LOG2E, EXP_MAGIC), n = shifted - EXP_MAGIC;
+    float r = fmaf(-n, EXP_LN2_LOW, fmaf(-n, EXP_LN2_HIGH, x));
+    float p = EXP_C6;
+    p = fmaf(p, r, EXP_C5);
+    p = fmaf(p, r, EXP_C4);
+    p = fmaf(p, r, EXP_C3);
+    p = fmaf(p, r, EXP_C2);
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
+    return bits_to_float(float_to_bits(p) + (float_to_bits(shifted) << 23));
+}
+
+static void ref_exp_row(float *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = ref_exp(x[i]);
+}
+
+/* 16 lanes folded as 8, 4, 2, 1. */
+static float fold(float lanes[16])
+{
+    for (uint32_t width = 8; width > 0; width /= 2)
+        for (uint32_t i = 0; i < width; i++)
+            lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+static void ref_rms_norm(const float *x, const float *weight, uint32_t n, float eps, float *out)
+{
+    float lanes[16] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
+    float scale = 1.0f / sqrtf(fold(lanes) / (float)n + eps);
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = x[i] * scale * weight[i];
+}
+
+static void ref_silu_mul(const float *gate, const float *up, uint32_t n, float *out)
+{
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = gate[i] / (1.0f + ref_exp(-gate[i])) * up[i];
+}
+
+static void ref_quantize(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *minus)
+{
+    for (uint32_t b = 0; b < cols / KERN_BLOCK; b++, x += KERN_BLOCK, q += KERN_BLOCK) {
+        float max = 0.0f;
+        for (uint32_t k = 0; k < KERN_BLOCK; k++)
+            max = fabsf(x[k]) > max ? fabsf(x[k]) : max;
+        float inverse = max > 0.0f ? 127.0f / max : 0.0f;
+        if (!(inverse <= 3.0e38f)) /* a block of denormals: too small to scale, taken as zero */
+            inverse = 0.0f;
+        int32_t sum = 0;
+        for (uint32_t k = 0; k < KERN_BLOCK; k++) {
+            int32_t v = (int32_t)(float_to_bits(x[k] * inverse + EXP_MAGIC) & 0xFFu);
+            q[k] = (int8_t)(v < 128 ? v : v - 256);
+            sum += q[k];
+        }
+        scale[b] = max / 127.0f;
+        minus[b] = -sum;
+    }
+}
+
+static int32_t dot_q8(const uint8_t *w, uint32_t lane, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (uint32_t k = 0; k < KERN_BLOCK; k++)
+        sum += (w[k / 4 * 64 + lane * 4 + k % 4] - KERN_Q8_OFFSET) * x[k];
+    return sum;
+}
+
+static int32_t dot_q4(const uint8_t *w, uint32_t lane, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (uint32_t k = 0; k < KERN_BLOCK; k++) {
+        uint8_t pair = w[k / 4 % 4 * 64 + lane * 4 + k % 4];
+        sum += ((k < 16 ? pair & 15 : pair >> 4) - KERN_Q4_OFFSET) * x[k];
+    }
+    return sum;
+}
+
+typedef int32_t dot_fn(const uint8_t *w, uint32_t lane, const int8_t *x);
+
+static void mul_blocks(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                       const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                       size_t stride, dot_fn *dot)
+{
+    uint32_t blocks = m->cols / KERN_BLOCK, block_bytes = m->type == KERN_Q4_0 ? 256 : 512;
+    for (uint32_t s = strip; s < strip + strips; s++) {
+        const uint8_t *w = kern_strip(m, s), *scales = w + kern_scales_at(m);
+        for (uint32_t r = row; r < row + rows; r++) {
+            for (uint32_t lane = 0; lane < kern_lanes_of(m, s); lane++) {
+                float acc = 0.0f;
+                for (uint32_t b = 0; b < blocks; b++) {
+                    uint16_t h;
+                    memcpy(&h, scales + (b * KERN_LANES + lane) * 2, 2);
+                    int32_t sum = dot(w + (size_t)b * block_bytes, lane,
+                                      x->q + (size_t)r * m->cols + b * KERN_BLOCK);
+                    acc = fmaf((float)sum, kern_f16_to_f32(h) * x->scale[(size_t)r * blocks + b],
+                               acc);
+                }
+                out[r * stride + s * KERN_LANES + lane] = acc;
+            }
+        }
+    }
+}
+
+static void ref_mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                         const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                         size_t stride)
+{
+    mul_blocks(m, strip, strips, x, row, rows, out, stride, dot_q8);
+}
+
+static void ref_mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                         const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                         size_t stride)
+{
+    mul_blocks(m, strip, strips, x, row, rows, out, stride, dot_q4);
+}
+
+static float weight_at(enum kern_type type, const uint8_t *w, size_t i)
+{
+    if (type == KERN_F32) return ((const float *)(const void *)w)[i];
+    uint16_t h = ((const uint16_t *)(const void *)w)[i];
+    return type == KERN_F16 ? kern_f16_to_f32(h) : bits_to_float((uint32_t)h << 16);
+}
+
+static void ref_mul_plain(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                          const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                          size_t stride)
+{
+    for (uint32_t s = strip; s < strip + strips; s++) {
+        const uint8_t *w = kern_strip(m, s);
+        for (uint32_t r = row; r < row + rows; r++) {
+            const float *in = x->f32 + (size_t)r * m->cols;
+            for (uint32_t lane = 0; lane < kern_lanes_of(m, s); lane++) {
+                float acc = 0.0f;
+                for (uint32_t k = 0; k < m->cols; k++)
+                    acc = fmaf(weight_at(m->type, w, (size_t)k * KERN_LANES + lane), in[k], acc);
+                out[r * stride + s * KERN_LANES + lane] = acc;
+            }
+        }
+    }
+}
+
+/* Scores of the tile's visible keys; the others get 0 and are left out. Returns their maximum. */
+static float tile_scores(const float *q, uint32_t head_dim, const uint16_t *k, uint32_t from,
+                         uint32_t to, float *score)
+{
+    float max = -INFINITY;
+    for (uint32_t t = from; t < to; t++) {
+        float acc = 0.0f;
+        for (uint32_t d = 0; d < head_dim; d++)
+            acc = fmaf(q[d], kern_f16_to_f32(k[d * KERN_TILE + t]), acc);
+        score[t] = acc;
+        max = acc > max ? acc : max;
+    }
+    return max;
+}
+
+/* Turn scores into weights e^(score - max) and return their sum: lane i takes i, i+16, i+32, i+48.
+ */
+static float tile_weights(float *score, uint32_t from, uint32_t to, float max)
+{
+    float lanes[16];
+    for (uint32_t t = 0; t < KERN_TILE; t++)
+        score[t] = t >= from && t < to ? ref_exp(score[t] - max) : 0.0f;
+    for (uint32_t i = 0; i < 16; i++)
+        lanes[i] = ((score[i] + score[16 + i]) + score[32 + i]) + score[48 + i];
+    return fold(lanes);
+}
+
+static void attend_one(const struct kern_attend *a, uint32_t i)
+{
+    float *out = a->out[i], score[KERN_TILE] = {0}, max = -INFINITY, total = 0.0f;
+    memset(out, 0, a->head_dim * sizeof *out);
+    for (uint32_t tile = a->first[i] / KERN_TILE; tile * KERN_TILE < a->n[i]; tile++) {
+        uint32_t start = tile * KERN_TILE, left = a->n[i] - start;
+        uint32_t from = a->first[i] > start ? a->first[i] - start : 0,
+                 to = left < KERN_TILE ? left : KERN_TILE;
+        float tile_max = tile_scores(a->q[i], a->head_dim, a->k_tiles[tile], from, to, score);
+        float new_max = tile_max > max ? tile_max : max, keep = ref_exp(max - new_max);
+        total = total * keep + tile_weights(score, from, to, new_max);
+        for (uint32_t d = 0; d < a->head_dim; d++)
+            out[d] *= keep;
+        for (uint32_t t = from; t < to; t++)
+            for (uint32_t d = 0; d < a->head_dim; d++)
+                out[d] =
+                    fmaf(score[t], kern_f16_to_f32(a->v_tiles[tile][t * a->head_dim + d]), out[d]);
+        max = new_max;
+    }
+    for (uint32_t d = 0; d < a->head_dim; d++)
+        out[d] /= total;
+}
+
+static void ref_attend(const struct kern_attend *a)
+{
+    for (uint32_t i = 0; i < a->queries; i++)
+        attend_one(a, i);
+}
+
+const struct kern kern_scalar = {
+    .name = "scalar",
+    .quantize = ref_quantize,
+    .mul = {[KERN_F32] = ref_mul_plain,
+            [KERN_F16] = ref_mul_plain,
+            [KERN_BF16] = ref_mul_plain,
+            [KERN_Q8_0] = ref_mul_q8_0,
+            [KERN_Q4_0] = ref_mul_q4_0},
+    .rms_norm = ref_rms_norm,
+    .silu_mul = ref_silu_mul,
+    .exp_row = ref_exp_row,
+    .attend = ref_attend,
+};

@@ -1,0 +1,57 @@
+/* kern_select: which level this CPU runs. Built for the baseline CPU. */
+#include <string.h>
+
+#include "kern/kern_impl.h"
+
+#if defined(__x86_64__)
+static int has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static int has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+static int has_scalar(void)
+{
+    return 1;
+}
+
+static const struct {
+    const struct kern *kern;
+    int (*supported)(void);
+} levels[] = {
+    {&kern_scalar, has_scalar},
+#if defined(__x86_64__)
+    {&kern_avx2, has_avx2},
+    {&kern_avx512, has_avx512},
+#endif
+};
+enum { LEVELS = sizeof levels / sizeof *levels };
+
+const struct kern *kern_at(uint32_t i)
+{
+    for (uint32_t l = 0; l < LEVELS; l++)
+        if (levels[l].supported() && i-- == 0) return levels[l].kern;
+    return NULL;
+}
+
+int kern_select(const char *name, const struct kern **ret_kern, struct err *e)
+{
+    for (uint32_t l = LEVELS; l-- > 0;) {
+        if (name && strcmp(name, levels[l].kern->name) != 0) continue;
+        if (levels[l].supported()) {
+            *ret_kern = levels[l].kern;
+            return 0;
+        }
+        if (name)
+            return err_set(e, ERR_UNSUPPORTED, "this CPU cannot run the kernels of level %s", name);
+    }
+    return err_set(e, ERR_NOT_FOUND, "no kernel level %s: choose scalar, avx2 or avx512", name);
+}

@@ -1,0 +1,303 @@
+/*
+ * test_kern: every kernel of every level against the reference, bit for bit, and the reference
+ * against double precision. Catches: a level that rounds, sums or masks differently; a matrix
+ * kernel that depends on the number of rows or the split into strips; overflow of 16-bit sums.
+ *
+ * Plain C with a main of its own, so that it also runs cross-built under qemu, without cmocka.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "kern/kern.h"
+
+static int passed, failed;
+
+static void expect(int ok, const char *what, const char *level, unsigned a, unsigned b)
+{
+    if (ok) {
+        passed++;
+    } else {
+        failed++;
+        fprintf(stderr, "FAILED: %s (%s, %u, %u)\n", what, level, a, b);
+    }
+}
+
+static struct rng rng;
+
+static float *random_floats(size_t n, float scale)
+{
+    float *x = mem_alloc_aligned(64, n * sizeof *x);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = rng_next_normal(&rng) * scale;
+        if (rng_below(&rng, 50) == 0) /* the odd huge, tiny or zero value */
+            x[i] *= (float[]){0.0f, 1e-38f, 1000.0f, 1e-6f}[rng_below(&rng, 4)];
+    }
+    return x;
+}
+
+/* A tensor in the file's format: arbitrary bytes, but scales that stay finite. */
+static uint8_t *random_raw(enum kern_type type, uint32_t rows, uint32_t cols)
+{
+    size_t row_bytes = kern_row_bytes(type, cols), block = kern_type_info(type)->block_bytes;
+    uint8_t *raw = mem_alloc(row_bytes * rows);
+    for (size_t i = 0; i < row_bytes * rows; i++)
+        raw[i] = rng_below(&rng, 20) == 0 ? 0x80 : (uint8_t)rng_next(&rng);
+    for (size_t i = 0; i + block <= row_bytes * rows; i += block) {
+        float d = rng_next_normal(&rng) * 0.01f;
+        uint16_t h = kern_f32_to_f16(d);
+        uint32_t bits;
+        memcpy(&bits, &d, 4);
+        if (type == KERN_F32)
+            memcpy(raw + i, &d, 4);
+        else if (type == KERN_BF16)
+            memcpy(raw + i, (uint8_t *)&bits + 2, 2);
+        else
+            memcpy(raw + i, &h, 2);
+    }
+    return raw;
+}
+
+struct rows {
+    struct kern_act act;
+    float *f32;
+};
+
+static void rows_init(struct rows *r, const struct kern *k, uint32_t n, uint32_t cols, float *x)
+{
+    r->f32 = x;
+    r->act = (struct kern_act){.cols = cols, .f32 = x};
+    r->act.q = mem_calloc(n, cols);
+    r->act.scale = mem_calloc(n, (cols / 32 + 1) * sizeof(float));
+    r->act.minus = mem_calloc(n, (cols / 32 + 1) * sizeof(int32_t));
+    for (uint32_t i = 0; i < n && cols % 32 == 0; i++)
+        k->quantize(x + (size_t)i * cols, cols, r->act.q + (size_t)i * cols,
+                    r->act.scale + (size_t)i * (cols / 32), r->act.minus + (size_t)i * (cols / 32));
+}
+
+static void rows_release(struct rows *r)
+{
+    mem_free(r->act.q);
+    mem_free(r->act.scale);
+    mem_free(r->act.minus);
+}
+
+static void check_accuracy(enum kern_type type, const uint8_t *raw, const struct kern_act *x,
+                           const float *out, uint32_t rows, uint32_t cols, uint32_t n)
+{
+    float *w = mem_alloc(cols * sizeof *w);
+    double worst = 0.0;
+    for (uint32_t o = 0; o < rows; o++) {
+        kern_dequant_row(type, raw + kern_row_bytes(type, cols) * o, cols, w);
+        for (uint32_t r = 0; r < n; r++) {
+            double sum = 0.0, size = 1e-30;
+            for (uint32_t k = 0; k < cols; k++) {
+                double v =
+                    kern_type_info(type)->quantised
+                        ? (double)x->q[r * cols + k] * (double)x->scale[r * (cols / 32) + k / 32]
+                        : (double)x->f32[r * cols + k];
+                sum += v * (double)w[k];
+                size += fabs(v * (double)w[k]);
+            }
+            worst = fmax(worst, fabs(sum - (double)out[r * rows + o]) / size);
+        }
+    }
+    expect(worst < 2e-6, "product within float rounding of double precision",
+           kern_type_info(type)->name, rows, cols);
+    mem_free(w);
+}
+
+static void test_mul(enum kern_type type, uint32_t rows, uint32_t cols, uint32_t n)
+{
+    struct kern_mat m;
+    struct err e;
+    expect(kern_mat_init(&m, type, rows, cols, &e) == 0, "matrix sizes", "", rows, cols);
+    m.data = mem_alloc_aligned(64, kern_mat_bytes(&m));
+    uint8_t *raw = random_raw(type, rows, cols);
+    for (uint32_t s = 0; s < m.strips; s++)
+        kern_mat_pack_strip(&m, raw, s);
+    float *x = random_floats((size_t)n * cols, 1.0f);
+    struct rows in;
+    rows_init(&in, kern_at(0), n, cols, x);
+    size_t bytes = (size_t)n * rows * sizeof(float);
+    float *want = mem_alloc(bytes), *got = mem_alloc(bytes);
+    kern_at(0)->mul[type](&m, 0, m.strips, &in.act, 0, n, want, rows);
+    check_accuracy(type, raw, &in.act, want, rows, cols, n);
+    for (uint32_t i = 0; kern_at(i); i++) {
+        const struct kern *k = kern_at(i);
+        memset(got, 0xFF, bytes);
+        k->mul[type](&m, 0, m.strips, &in.act, 0, n, got, rows);
+        expect(memcmp(want, got, bytes) == 0, "product, all rows at once", k->name, rows, cols);
+        memset(got, 0xFF, bytes);
+        for (uint32_t r = 0; r < n; r++)
+            for (uint32_t s = 0; s < m.strips; s++)
+                k->mul[type](&m, s, 1, &in.act, r, 1, got, rows);
+        expect(memcmp(want, got, bytes) == 0, "product, strip by strip and row by row", k->name,
+               rows, cols);
+    }
+    rows_release(&in);
+    mem_free(x);
+    mem_free(want);
+    mem_free(got);
+    mem_free(raw);
+    mem_free(m.data);
+}
+
+static void test_rows(uint32_t n)
+{
+    float *x = random_floats(n, 3.0f), *w = random_floats(n, 1.0f);
+    float *want = mem_alloc(n * 4 * 4), *got = mem_alloc(n * 4 * 4);
+    for (uint32_t i = 1; kern_at(i); i++) {
+        const struct kern *k = kern_at(i);
+        kern_at(0)->rms_norm(x, w, n, 1e-5f, want);
+        k->rms_norm(x, w, n, 1e-5f, got);
+        expect(memcmp(want, got, n * 4) == 0, "rms_norm", k->name, n, 0);
+        kern_at(0)->silu_mul(x, w, n, want);
+        k->silu_mul(x, w, n, got);
+        expect(memcmp(want, got, n * 4) == 0, "silu_mul", k->name, n, 0);
+        memcpy(want, x, n * 4);
+        memcpy(got, x, n * 4);
+        kern_at(0)->exp_row(want, n);
+        k->exp_row(got, n);
+        expect(memcmp(want, got, n * 4) == 0, "exp_row", k->name, n, 0);
+    }
+    mem_free(x);
+    mem_free(w);
+    mem_free(want);
+    mem_free(got);
+}
+
+static void test_quantize(void)
+{
+    float x[64];
+    for (int round = 0; round < 200; round++) {
+        float size = (float[]){1.0f, 1e-40f, 1e30f, 0.0f, 1e-44f}[round % 5];
+        for (int i = 0; i < 64; i++)
+            x[i] = round % 7 == 0 ? (float)(i - 32) * 0.5f * size : rng_next_normal(&rng) * size;
+        int8_t q[2][64];
+        float d[2][2];
+        int32_t s[2][2];
+        kern_at(0)->quantize(x, 64, q[0], d[0], s[0]);
+        for (uint32_t i = 1; kern_at(i); i++) {
+            kern_at(i)->quantize(x, 64, q[1], d[1], s[1]);
+            expect(memcmp(q[0], q[1], 64) == 0 && memcmp(d[0], d[1], 8) == 0 &&
+                       memcmp(s[0], s[1], 8) == 0,
+                   "quantize", kern_at(i)->name, (unsigned)round, 0);
+        }
+    }
+}
+
+static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries, uint32_t window)
+{
+    uint32_t tiles = (positions + 63) / 64;
+    const uint16_t *k[32], *v[32];
+    for (uint32_t t = 0; t < tiles; t++) {
+        uint16_t *kt = mem_alloc(64 * head_dim * 2), *vt = mem_alloc(64 * head_dim * 2);
+        memset(kt, 0xFF, 64 * head_dim * 2); /* slots never written hold NaN */
+        memset(vt, 0xFF, 64 * head_dim * 2);
+        for (uint32_t s = 0; s < 64 && t * 64 + s < positions; s++) {
+            float *row = random_floats(head_dim, 1.0f);
+            kern_put_k(row, head_dim, s, kt);
+            kern_put_v(row, head_dim, s, vt);
+            mem_free(row);
+        }
+        k[t] = kt;
+        v[t] = vt;
+    }
+    float *q = random_floats((size_t)queries * head_dim, 0.5f);
+    float *want = mem_alloc((size_t)queries * head_dim * 4),
+          *got = mem_alloc((size_t)queries * head_dim * 4);
+    const float *qs[KERN_QUERIES_MAX];
+    float *outs[KERN_QUERIES_MAX];
+    uint32_t first[KERN_QUERIES_MAX], n[KERN_QUERIES_MAX];
+    struct kern_attend a = {queries, head_dim, qs, outs, first, n, k, v};
+    for (uint32_t i = 0; i < queries; i++) {
+        qs[i] = q + (size_t)i * head_dim;
+        n[i] = positions - rng_below(&rng, queries < positions ? queries : positions);
+        first[i] = window && n[i] > window ? n[i] - window : 0;
+        outs[i] = want + (size_t)i * head_dim;
+    }
+    kern_at(0)->attend(&a);
+    for (uint32_t l = 0; kern_at(l); l++) {
+        for (uint32_t i = 0; i < queries; i++)
+            outs[i] = got + (size_t)i * head_dim;
+        kern_at(l)->attend(&a);
+        expect(memcmp(want, got, (size_t)queries * head_dim * 4) == 0, "attention",
+               kern_at(l)->name, head_dim, positions);
+        memset(got, 0, (size_t)queries * head_dim * 4);
+        for (uint32_t i = 0; i < queries; i++) {
+            struct kern_attend one = {1, head_dim, qs + i, outs + i, first + i, n + i, k, v};
+            kern_at(l)->attend(&one);
+        }
+        expect(memcmp(want, got, (size_t)queries * head_dim * 4) == 0, "attention, one by one",
+               kern_at(l)->name, head_dim, positions);
+    }
+    for (uint32_t t = 0; t < tiles; t++) {
+        mem_free((void *)(uintptr_t)k[t]);
+        mem_free((void *)(uintptr_t)v[t]);
+    }
+    mem_free(q);
+    mem_free(want);
+    mem_free(got);
+}
+
+static void test_math(void)
+{
+    double worst = 0.0;
+    for (int i = 0; i < 100000; i++) {
+        double x = (double)rng_next_uniform(&rng) * 131072.0, s, c;
+        kern_sincos(x, &s, &c);
+        worst = fmax(worst, fmax(fabs(s - sin(x)), fabs(c - cos(x))));
+        double y = (double)rng_next_uniform(&rng) * 100.0 - 50.0;
+        worst = fmax(worst, fabs(kern_exp(y) / exp(y) - 1.0));
+        double z = (double)rng_next_uniform(&rng) * 1e6 + 1e-9;
+        worst = fmax(worst, fabs(kern_log(z) - log(z)) / fmax(1.0, fabs(log(z))));
+    }
+    expect(worst < 1e-15, "sin, cos, exp, log near libm", "", 0, 0);
+    float x = -80.0f, bad = 0.0f;
+    for (; x < 80.0f; x += 0.37f) {
+        float y = x;
+        kern_at(0)->exp_row(&y, 1);
+        bad = fmaxf(bad, fabsf(y / expf(x) - 1.0f));
+    }
+    expect(bad < 3e-7f, "float exp near libm", "", 0, 0);
+    int wrong = 0;
+    for (uint32_t h = 0; h < 65536; h++) {
+        float f = kern_f16_to_f32((uint16_t)h);
+        wrong += !isnan(f) && kern_f32_to_f16(f) != h;
+    }
+    expect(wrong == 0, "every half float survives the round trip", "", 0, 0);
+    expect(kern_f32_to_f16(65519.9f) == 0x7BFF && kern_f32_to_f16(65520.0f) == 0x7C00 &&
+               kern_f32_to_f16(0x1.002p0f) == 0x3C00 && kern_f32_to_f16(0x1.006p0f) == 0x3C02 &&
+               kern_f32_to_f16(0x1p-25f) == 0 && kern_f32_to_f16(0x1.8p-25f) == 1,
+           "half floats round to nearest even", "", 0, 0);
+}
+
+int main(void)
+{
+    rng_init(&rng, 7, 0);
+    test_math();
+    test_quantize();
+    static const uint32_t sizes[] = {1, 7, 8, 16, 17, 31, 33, 64, 256, 577};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        test_rows(sizes[i]);
+    for (int t = 0; t < KERN_TYPES; t++) {
+        test_mul((enum kern_type)t, 16, 32, 1);
+        test_mul((enum kern_type)t, 5, 64, 3);
+        test_mul((enum kern_type)t, 33, 96, 4);
+        test_mul((enum kern_type)t, 48, 256, 29);
+        if (!kern_type_info((enum kern_type)t)->quantised) test_mul((enum kern_type)t, 19, 45, 9);
+    }
+    static const uint32_t heads[] = {2, 8, 10, 32, 48, 64, 80, 128, 256};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        test_attend(heads[i], 1, 1, 0);
+        test_attend(heads[i], 64, 4, 0);
+        test_attend(heads[i], 200, 9, 0);
+        test_attend(heads[i], 330, 13, 100);
+    }
+    printf("kernels: %d checks passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
