@@ -43,6 +43,11 @@ bool vocab_is_end(const struct vocab *v, int32_t id); /* ends an answer: eos, eo
 bool vocab_is_control(const struct vocab *v, int32_t id); /* not part of the shown text */
 int32_t vocab_find(const struct vocab *v, const char *piece, size_t n); /* exact piece, or -1 */
 
+/* The first control (if `control`) or user-defined token written in text[n]: its id, place and
+ * length; -1 when there is none. */
+int32_t vocab_next_special(const struct vocab *v, const char *text, size_t n, bool control,
+                           size_t *ret_at, size_t *ret_len);
+
 enum {
     VOCAB_ADD_BOS = 1, /* put the BOS (and EOS) the model's flags ask for */
     VOCAB_SPECIAL = 2  /* recognise control tokens written in the text; never for a user's text */

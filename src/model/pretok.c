@@ -1,0 +1,154 @@
+/*
+ * pretok: the pre-tokenisers of byte-level BPE vocabularies, as regular expressions run by PCRE2.
+ *
+ * A pre-tokeniser is a list of patterns. The first cuts the text into matches and the gaps between
+ * them; each next one cuts every piece so far again, knowing nothing of its surroundings. Patterns
+ * are those that the models were trained with (`tokenizer.ggml.pre` names them).
+ */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "model/vocab_impl.h"
+
+#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
+#define LLAMA3_HEAD "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define LLAMA3_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+enum { PATTERNS_MAX = 4, MATCH_LIMIT = 1 << 30 };
+
+static const struct {
+    const char *name;
+    const char *patterns[PATTERNS_MAX];
+} table[] = {
+    {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
+    {"gpt-2", {GPT2}},
+    {"smollm", {"\\p{N}", GPT2}},
+    {"llama-bpe", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}},
+    {"llama3", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}},
+    {"qwen2", {LLAMA3_HEAD "\\p{N}" LLAMA3_TAIL}},
+};
+
+struct pretok {
+    pcre2_code *codes[PATTERNS_MAX];
+    pcre2_match_context *limits;
+    uint32_t n;
+};
+
+void pretok_close(struct pretok *p)
+{
+    if (!p) return;
+    for (uint32_t i = 0; i < p->n; i++)
+        pcre2_code_free(p->codes[i]);
+    pcre2_match_context_free(p->limits);
+    mem_free(p);
+}
+
+static int compile(struct pretok *p, const char *pattern, struct err *e)
+{
+    int number;
+    PCRE2_SIZE offset;
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &number, &offset, NULL);
+    if (!code)
+        return err_set(e, ERR_INTERNAL, "PCRE2 refuses a pre-tokeniser (error %d at %zu)", number,
+                       offset);
+    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* without JIT it is slower, not wrong */
+    p->codes[p->n++] = code;
+    return 0;
+}
+
+static int find_row(struct gguf_str name, const char *file, size_t *ret_row, struct err *e)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        if (strlen(table[i].name) == name.len && memcmp(table[i].name, name.data, name.len) == 0) {
+            *ret_row = i;
+            return 0;
+        }
+    }
+    return err_set(e, ERR_UNSUPPORTED,
+                   "%s: tokenizer.ggml.pre \"%.*s\" is not a pre-tokeniser we know", file,
+                   (int)(name.len < 60 ? name.len : 60), name.data);
+}
+
+int pretok_open(struct gguf_str name, const char *file, struct pretok **ret_pretok, struct err *e)
+{
+    size_t row = 0;
+    int code = find_row(name, file, &row, e);
+    if (code) return code;
+    struct pretok *p = mem_calloc(1, sizeof *p);
+    if (!p || !(p->limits = pcre2_match_context_create(NULL))) {
+        pretok_close(p);
+        return err_set(e, ERR_NO_MEMORY, "%s: no memory for a pre-tokeniser", file);
+    }
+    pcre2_set_match_limit(p->limits, MATCH_LIMIT);
+    for (int i = 0; i < PATTERNS_MAX && table[row].patterns[i] && code == 0; i++)
+        code = compile(p, table[row].patterns[i], e);
+    if (code)
+        pretok_close(p);
+    else
+        *ret_pretok = p;
+    return code;
+}
+
+struct split {
+    const struct pretok *p;
+    pcre2_match_data *found[PATTERNS_MAX];
+    pretok_fn *fn;
+    void *arg;
+    struct err *e;
+};
+
+static int match_at(const struct split *s, uint32_t level, const char *text, size_t n, size_t at)
+{
+    int r = pcre2_match(s->p->codes[level], (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK,
+                        s->found[level], s->p->limits);
+    if (r == PCRE2_ERROR_JIT_STACKLIMIT)
+        r = pcre2_match(s->p->codes[level], (PCRE2_SPTR)text, n, at,
+                        PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->found[level], s->p->limits);
+    return r;
+}
+
+static int split_level(struct split *s, uint32_t level, const char *text, size_t n);
+
+static int pass_on(struct split *s, uint32_t level, const char *text, size_t n)
+{
+    if (n == 0) return 0;
+    return level + 1 < s->p->n ? split_level(s, level + 1, text, n) : s->fn(s->arg, text, n);
+}
+
+/* Recursion over the list of patterns: at most PATTERNS_MAX deep. */
+static int split_level(struct split *s, uint32_t level, const char *text, size_t n)
+{
+    size_t at = 0, done = 0;
+    while (at < n) {
+        int r = match_at(s, level, text, n, at);
+        if (r == PCRE2_ERROR_NOMATCH) break;
+        if (r < 0) return err_set(s->e, ERR_LIMIT, "PCRE2 gives up on the text (error %d)", r);
+        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->found[level]);
+        size_t from = span[0], to = span[1];
+        if (to <= from) break;
+        int code = pass_on(s, level, text + done, from - done);
+        if (code == 0) code = pass_on(s, level, text + from, to - from);
+        if (code) return code;
+        at = done = to;
+    }
+    return pass_on(s, level, text + done, n - done);
+}
+
+int pretok_split(const struct pretok *p, const char *text, size_t n, pretok_fn *fn, void *arg,
+                 struct err *e)
+{
+    struct split s = {.p = p, .fn = fn, .arg = arg, .e = e};
+    int code = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        s.found[i] = pcre2_match_data_create(1, NULL);
+        if (!s.found[i]) code = err_set(e, ERR_NO_MEMORY, "no memory for a pre-tokeniser");
+    }
+    if (code == 0) code = split_level(&s, 0, text, n);
+    for (uint32_t i = 0; i < p->n; i++)
+        pcre2_match_data_free(s.found[i]);
+    return code;
+}
