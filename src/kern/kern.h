@@ -62,7 +62,8 @@ void kern_dequant_row(enum kern_type type, const uint8_t *raw_row, uint32_t cols
 size_t kern_row_bytes(enum kern_type type, uint32_t cols);
 
 /* Activation rows ready to multiply. f32 is always there; q, scale and bias when a quantised matrix
- * reads them: int8 values, one scale per block, and minus the sum of the block's values. */
+ * reads them: int8 values, one scale per block, and minus KERN_Q8_OFFSET times the sum of the
+ * block's values, with which sums of offset weights begin. */
 struct kern_act {
     uint32_t cols;
     const float *f32; /* [n, cols] */
@@ -83,14 +84,16 @@ struct kern_attend {
     const uint16_t *const *v_tiles; /* [tiles] -> f16 [64][head_dim] */
 };
 
+/* out[r * stride + o] for rows r in [row, row + rows) of x and the outputs o of strips
+ * [strip, strip + strips); lanes past m->rows are not written. */
+typedef void kern_mul_fn(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                         const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                         size_t stride);
+
 struct kern {
     const char *name; /* "scalar", "avx2", "avx512" */
     void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *minus);
-    /* out[r * stride + o] for rows r in [row, row + rows) of x and the outputs o of strips
-     * [strip, strip + strips); lanes past m->rows are not written. */
-    void (*mul[KERN_TYPES])(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                            const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                            size_t stride);
+    kern_mul_fn *mul[KERN_TYPES];
     void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);
     void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *out);
     void (*exp_row)(float *x, uint32_t n); /* x = e^x, in place */

@@ -114,7 +114,7 @@ static void quantize(const float *x, uint32_t cols, int8_t *q, float *scale, int
             }
         }
         scale[b] = max / 127.0f;
-        minus[b] = -sum;
+        minus[b] = -KERN_Q8_OFFSET * sum;
     }
 }
 

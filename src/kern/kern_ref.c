@@ -84,7 +84,7 @@ static void ref_quantize(const float *x, uint32_t cols, int8_t *q, float *scale,
             sum += q[k];
         }
         scale[b] = max / 127.0f;
-        minus[b] = -sum;
+        minus[b] = -KERN_Q8_OFFSET * sum;
     }
 }
 

@@ -1,0 +1,317 @@
+/*
+ * bench_kern: how fast the kernels are, as fractions of what this machine can do at all.
+ *
+ *   bench_kern [level [seconds]]      all levels of this CPU when none is named
+ *
+ * First the roofs, measured: int8 multiply-adds of a register-only VNNI loop, and the rate at which
+ * one core reads memory. Then per level the multiplies at the shapes of a 135 M llama model
+ * (prefill of 512 rows, batches of 8 and 1), the attention of a prefill chunk, and the row kernels.
+ * The fastest of many repetitions counts, because other programs only ever make a run slower.
+ *
+ * One thread. It is no test: it checks nothing and never fails on a slow machine.
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "kern/kern.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { PREFILL = 512, STREAM_BYTES = 512 << 20, REPEATS_MIN = 3 };
+
+static double seconds_each = 0.2;
+
+typedef void work_fn(void *arg);
+
+/* Seconds of the fastest call. */
+static double best_of(work_fn *fn, void *arg)
+{
+    double best = 1e9;
+    uint64_t start = clock_us();
+    for (int i = 0; i < REPEATS_MIN || (double)(clock_us() - start) < seconds_each * 1e6; i++) {
+        uint64_t t0 = clock_us();
+        fn(arg);
+        double t = (double)(clock_us() - t0) * 1e-6;
+        best = t < best ? t : best;
+    }
+    return best > 1e-7 ? best : 1e-7;
+}
+
+/* ---- roofs ----------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+enum { PEAK_STEPS = 1 << 20 };
+
+/* Twelve chains in registers; written in assembler, so that no compiler spills them. */
+__attribute__((target("avx512f,avx512vnni"))) static void peak_loop(void *arg)
+{
+    (void)arg;
+    for (int n = 0; n < PEAK_STEPS; n++)
+        __asm__ volatile("vpdpbusd %%zmm0, %%zmm0, %%zmm1\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm2\n\t"
+                         "vpdpbusd %%zmm0, %%zmm0, %%zmm3\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm4\n\t"
+                         "vpdpbusd %%zmm0, %%zmm0, %%zmm5\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm6\n\t"
+                         "vpdpbusd %%zmm0, %%zmm0, %%zmm7\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm8\n\t"
+                         "vpdpbusd %%zmm0, %%zmm0, %%zmm9\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm10\n\t"
+                         "vpdpbusd %%zmm0, %%zmm0, %%zmm11\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm12"
+                         :
+                         :
+                         : "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+                           "xmm10", "xmm11", "xmm12");
+}
+
+static double peak_gops(void)
+{
+    if (!__builtin_cpu_supports("avx512vnni")) return 0.0;
+    return 12.0 * PEAK_STEPS * 128.0 / best_of(peak_loop, NULL) * 1e-9;
+}
+#else
+static double peak_gops(void)
+{
+    return 0.0;
+}
+#endif
+
+static void read_all(void *arg)
+{
+    const uint64_t *p = *(const uint64_t **)arg;
+    uint64_t s[8] = {0};
+    for (size_t i = 0; i < STREAM_BYTES / 8; i += 8) {
+        __builtin_prefetch(p + i + 512);
+        for (int k = 0; k < 8; k++)
+            s[k] += p[i + (size_t)k];
+    }
+    for (int k = 0; k < 8; k++)
+        ((uint64_t **)arg)[1] += s[k] & 1;
+}
+
+static double read_gbs(void)
+{
+    uint64_t *arg[2] = {mem_alloc_aligned(64, STREAM_BYTES), NULL};
+    if (!arg[0]) return 0.0;
+    memset(arg[0], 1, STREAM_BYTES);
+    double t = best_of(read_all, (void *)arg);
+    mem_free(arg[0]);
+    return STREAM_BYTES / t * 1e-9;
+}
+
+/* ---- multiplies ------------------------------------------------------------------------------ */
+
+struct mul_case {
+    const struct kern *k;
+    struct kern_mat *mats; /* copies enough to leave the caches when few rows share them */
+    uint32_t copies, next, rows;
+    struct kern_act act;
+    float *out;
+};
+
+static void run_mul(void *arg)
+{
+    struct mul_case *c = arg;
+    for (uint32_t i = 0; i < c->copies; i++) {
+        const struct kern_mat *m = &c->mats[i];
+        c->k->mul[m->type](m, 0, m->strips, &c->act, 0, c->rows, c->out, m->rows);
+    }
+}
+
+static void run_quantize(void *arg)
+{
+    struct mul_case *c = arg;
+    uint32_t n = c->act.cols, b = n / KERN_BLOCK;
+    for (uint32_t r = 0; r < c->rows; r++)
+        c->k->quantize(c->act.f32 + (size_t)r * n, n, c->act.q + (size_t)r * n,
+                       c->act.scale + (size_t)r * b, c->act.minus + (size_t)r * b);
+}
+
+static void fill(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)((i * 2654435761u >> 7) % 2001) * 0.001f - 1.0f;
+}
+
+static void fill_packed(struct kern_mat *m)
+{
+    struct rng r;
+    size_t row = kern_row_bytes(m->type, m->cols), block = kern_type_info(m->type)->block_bytes;
+    uint8_t *raw = mem_alloc(row * m->rows);
+    rng_init(&r, 1, 0);
+    for (size_t i = 0; i < row * m->rows; i++)
+        raw[i] = (uint8_t)rng_next(&r);
+    for (size_t i = 0; i < row * m->rows; i += block) { /* scales, and float weights, near 2^-5 */
+        raw[i + (m->type == KERN_F32 ? 3 : 1)] =
+            m->type <= KERN_BF16 && m->type != KERN_F16 ? 0x3d : 0x28;
+        if (m->type == KERN_F32) raw[i + 2] = 0;
+    }
+    for (uint32_t s = 0; s < m->strips; s++)
+        kern_mat_pack_strip(m, raw, s);
+    mem_free(raw);
+}
+
+static void bench_mul(const struct kern *k, enum kern_type type, uint32_t rows, uint32_t cols,
+                      uint32_t batch, double gops_peak, double gbs_peak)
+{
+    struct mul_case c = {.k = k, .rows = batch, .copies = 1};
+    struct kern_mat m;
+    if (kern_mat_init(&m, type, rows, cols, NULL) < 0) return;
+    size_t bytes = kern_mat_bytes(&m);
+    if (batch < PREFILL) c.copies = (uint32_t)(STREAM_BYTES / 2 / bytes);
+    if (c.copies < 1) c.copies = 1;
+    if (k == kern_at(0)) c.copies = 1;
+    c.mats = mem_calloc(c.copies, sizeof *c.mats);
+    uint8_t *memory = mem_alloc_aligned(64, bytes * c.copies);
+    for (uint32_t i = 0; i < c.copies; i++) {
+        c.mats[i] = m;
+        c.mats[i].data = memory + bytes * i;
+        if (i == 0)
+            fill_packed(&c.mats[0]);
+        else
+            memcpy(c.mats[i].data, memory, bytes);
+    }
+    float *x = mem_alloc_aligned(64, (size_t)batch * cols * 4);
+    fill(x, (size_t)batch * cols);
+    c.act = (struct kern_act){.cols = cols, .f32 = x};
+    c.act.q = mem_alloc_aligned(64, (size_t)batch * cols);
+    c.act.scale = mem_alloc_aligned(64, (size_t)batch * cols / 8);
+    c.act.minus = mem_alloc_aligned(64, (size_t)batch * cols / 8);
+    c.out = mem_alloc_aligned(64, (size_t)batch * rows * 4);
+    run_quantize(&c);
+    double t = best_of(run_mul, &c) / c.copies;
+    double gops = 2.0 * rows * cols * batch / t * 1e-9, gbs = (double)bytes / t * 1e-9;
+    printf("  %-5s %6u x %-5u rows %-4u %9.1f GOPS %5.1f %%   %7.2f GB/s %5.1f %%\n",
+           kern_type_info(type)->name, rows, cols, batch, gops,
+           gops_peak > 0 ? gops / gops_peak * 100 : 0.0, gbs, gbs / gbs_peak * 100);
+    fflush(stdout);
+    mem_free(x);
+    mem_free(c.act.q);
+    mem_free(c.act.scale);
+    mem_free(c.act.minus);
+    mem_free(c.out);
+    mem_free(c.mats);
+    mem_free(memory);
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+enum { HEAD = 64, GROUP = 3, CONTEXT = 2048 };
+
+struct attend_case {
+    const struct kern *k;
+    struct kern_attend a;
+};
+
+static void run_attend(void *arg)
+{
+    struct attend_case *c = arg;
+    c->k->attend(&c->a);
+}
+
+/* Queries that end at position CONTEXT - 1, as the last ones of a long prompt. */
+static void bench_attend(const struct kern *k, uint32_t rows)
+{
+    static float q[KERN_QUERIES_MAX * HEAD], out[KERN_QUERIES_MAX * HEAD], row[HEAD];
+    const float *qs[KERN_QUERIES_MAX];
+    float *outs[KERN_QUERIES_MAX];
+    uint32_t first[KERN_QUERIES_MAX], n[KERN_QUERIES_MAX], queries = rows * GROUP;
+    const uint16_t *kt[CONTEXT / KERN_TILE], *vt[CONTEXT / KERN_TILE];
+    size_t tile = KERN_TILE * HEAD;
+    uint16_t *pages = mem_alloc_aligned(64, CONTEXT / KERN_TILE * 2 * tile * 2);
+    fill(row, HEAD);
+    fill(q, KERN_QUERIES_MAX * HEAD);
+    for (uint32_t p = 0; p < CONTEXT; p++) {
+        uint16_t *page = pages + p / KERN_TILE * 2 * tile;
+        kt[p / KERN_TILE] = page;
+        vt[p / KERN_TILE] = page + tile;
+        kern_put_k(row, HEAD, p % KERN_TILE, page);
+        kern_put_v(row, HEAD, p % KERN_TILE, page + tile);
+    }
+    for (uint32_t i = 0; i < queries; i++) {
+        qs[i] = q + i * HEAD;
+        outs[i] = out + i * HEAD;
+        first[i] = 0;
+        n[i] = CONTEXT - rows + 1 + i / GROUP;
+    }
+    struct attend_case c = {k, {queries, HEAD, qs, outs, first, n, kt, vt}};
+    double t = best_of(run_attend, &c);
+    printf("  attend, %2u rows x %d heads of %d, %d keys: %7.1f us, %6.1f GFLOPS\n", rows, GROUP,
+           HEAD, CONTEXT, t * 1e6, 4.0 * queries * HEAD * CONTEXT / t * 1e-9);
+    mem_free(pages);
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+enum { ROW = 1536, ROW_REPEATS = 2000 };
+
+struct row_case {
+    const struct kern *k;
+    int what;
+    float *x, *y, *out;
+    int8_t *q;
+    int32_t *minus;
+};
+
+static void run_row(void *arg)
+{
+    struct row_case *c = arg;
+    for (int i = 0; i < ROW_REPEATS; i++) {
+        if (c->what == 0) c->k->quantize(c->x, ROW, c->q, c->out, c->minus);
+        if (c->what == 1) c->k->rms_norm(c->x, c->y, ROW, 1e-5f, c->out);
+        if (c->what == 2) c->k->silu_mul(c->x, c->y, ROW, c->out);
+    }
+}
+
+static void bench_rows(const struct kern *k)
+{
+    static const char *const names[] = {"quantize", "rms_norm", "silu_mul"};
+    struct row_case c = {k,
+                         0,
+                         mem_alloc_aligned(64, ROW * 4),
+                         mem_alloc_aligned(64, ROW * 4),
+                         mem_alloc_aligned(64, ROW * 4),
+                         mem_alloc_aligned(64, ROW),
+                         mem_alloc_aligned(64, ROW)};
+    fill(c.x, ROW);
+    fill(c.y, ROW);
+    for (c.what = 0; c.what < 3; c.what++)
+        printf("  %-8s %d values: %7.3f us\n", names[c.what], ROW,
+               best_of(run_row, &c) / ROW_REPEATS * 1e6);
+    mem_free(c.x);
+    mem_free(c.y);
+    mem_free(c.out);
+    mem_free(c.q);
+    mem_free(c.minus);
+}
+
+static void bench_level(const struct kern *k, double gops, double gbs)
+{
+    static const uint32_t shapes[][2] = {{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}};
+    static const enum kern_type types[] = {KERN_Q8_0, KERN_Q4_0, KERN_F16, KERN_F32};
+    static const uint32_t batches[] = {PREFILL, 8, 1};
+    int slow = k == kern_at(0);
+    printf("%s\n", k->name);
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t b = 0; b < sizeof batches / sizeof *batches; b++)
+            for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+                if (!slow || (s == 0 && batches[b] < PREFILL))
+                    if (s < 3 || batches[b] < PREFILL)
+                        bench_mul(k, types[t], shapes[s][0], shapes[s][1], batches[b], gops, gbs);
+    bench_attend(k, 16);
+    bench_attend(k, 1);
+    bench_rows(k);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2) seconds_each = strtod(argv[2], NULL);
+    double gops = peak_gops(), gbs = read_gbs();
+    printf("roofs, one thread: %.0f GOPS int8 (vpdpbusd), %.2f GB/s read\n", gops, gbs);
+    for (uint32_t i = 0; kern_at(i); i++)
+        if (argc < 2 || strcmp(argv[1], "all") == 0 || strcmp(argv[1], kern_at(i)->name) == 0)
+            bench_level(kern_at(i), gops, gbs);
+    return 0;
+}

@@ -1,0 +1,62 @@
+/*
+ * kern_avx512: small parts that the AVX-512 files share. Only files that are compiled with those
+ * instructions include it.
+ */
+#ifndef PDD_KERN_KERN_AVX512_H
+#define PDD_KERN_KERN_AVX512_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "kern/kern_impl.h"
+
+#define INLINE static inline __attribute__((always_inline))
+/* Before a loop over registers: it must vanish, or the registers become memory. */
+#define UNROLL _Pragma("GCC unroll 16")
+
+INLINE __mmask16 tail_mask(uint32_t left)
+{
+    return left >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << left) - 1);
+}
+
+/* 16 lanes folded as 8, 4, 2, 1. */
+INLINE float fold(__m512 v)
+{
+    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+
+INLINE __m512 load_half(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
+INLINE __m512 exp_lanes(__m512 x)
+{
+    __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXP_LOW), _CMP_GE_OQ);
+    x = _mm512_min_ps(x, _mm512_set1_ps(EXP_HIGH));
+    __m512 magic = _mm512_set1_ps(EXP_MAGIC);
+    __m512 shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(EXP_LOG2E), magic);
+    __m512 n = _mm512_sub_ps(shifted, magic);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_HIGH), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LOW), r);
+    __m512 p = _mm512_set1_ps(EXP_C6), one = _mm512_set1_ps(1.0f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C5));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C2));
+    p = _mm512_fmadd_ps(p, r, one);
+    p = _mm512_fmadd_ps(p, r, one);
+    __m512i power = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+    return _mm512_maskz_mov_ps(
+        normal, _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power)));
+}
+
+/* kern_mul_avx512.c and kern_attend_avx512.c */
+kern_mul_fn kern_avx512_mul_q8_0, kern_avx512_mul_q4_0, kern_avx512_mul_f32, kern_avx512_mul_f16,
+    kern_avx512_mul_bf16;
+void kern_avx512_attend(const struct kern_attend *a);
+
+#endif
