@@ -1,0 +1,103 @@
+/* sse: see sse.h. */
+#include "net/sse.h"
+
+#include <string.h>
+
+void sse_parser_init(struct sse_parser *p, sse_fn *fn, void *arg)
+{
+    *p = (struct sse_parser){.fn = fn, .arg = arg};
+    buf_init(&p->line, SSE_LINE_MAX);
+    buf_init(&p->data, SSE_LINE_MAX);
+}
+
+void sse_parser_release(struct sse_parser *p)
+{
+    buf_release(&p->line);
+    buf_release(&p->data);
+}
+
+static int dispatch(struct sse_parser *p)
+{
+    int code = 0;
+    if (p->any_data) {
+        if (p->data.len > 0) /* the line end after the last data line is not part of it */
+            p->data.data[--p->data.len] = 0;
+        code = p->fn(p->arg, p->name[0] ? p->name : "message", p->data.data, p->data.len);
+    }
+    buf_clear(&p->data);
+    p->any_data = false;
+    p->name[0] = 0;
+    return code;
+}
+
+static int take_field(struct sse_parser *p, const char *field, size_t field_len, const char *value,
+                      size_t n, struct err *e)
+{
+    if (field_len == 4 && memcmp(field, "data", 4) == 0) {
+        p->any_data = true;
+        if (buf_append(&p->data, value, n) || buf_putc(&p->data, '\n'))
+            return err_set(e, ERR_PROTOCOL, "an event of the stream is longer than %d bytes",
+                           SSE_LINE_MAX);
+    } else if (field_len == 5 && memcmp(field, "event", 5) == 0) {
+        size_t len = n < SSE_NAME_MAX - 1 ? n : SSE_NAME_MAX - 1;
+        memcpy(p->name, value, len);
+        p->name[len] = 0;
+    }
+    return 0;
+}
+
+static int end_of_line(struct sse_parser *p, struct err *e)
+{
+    int code;
+    if (p->line.len == 0) {
+        code = dispatch(p);
+    } else {
+        const char *line = p->line.data, *colon = memchr(line, ':', p->line.len);
+        size_t field_len = colon ? (size_t)(colon - line) : p->line.len;
+        const char *value = colon ? colon + 1 : line + p->line.len;
+        if (colon && *value == ' ') value++;
+        code = take_field(p, line, field_len, value, p->line.len - (size_t)(value - line), e);
+    }
+    buf_clear(&p->line);
+    return code;
+}
+
+int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct err *e)
+{
+    static const char bom[] = "\xEF\xBB\xBF";
+    int code = 0;
+    for (size_t i = 0; i < n && code == 0; i++) {
+        char c = bytes[i];
+        if (!p->started && p->bom < 3 && c == bom[p->bom]) {
+            p->bom++;
+            continue;
+        }
+        if (!p->started && p->bom > 0 && p->bom < 3 && buf_append(&p->line, bom, p->bom))
+            return ERR_NO_MEMORY;
+        p->started = true;
+        bool second = c == '\n' && p->after_cr;
+        p->after_cr = c == '\r';
+        if (second) continue;
+        if (c == '\n' || c == '\r')
+            code = end_of_line(p, e);
+        else if (buf_putc(&p->line, c))
+            code = err_set(e, ERR_PROTOCOL, "a line of the stream is longer than %d bytes",
+                           SSE_LINE_MAX);
+    }
+    return code;
+}
+
+int sse_format(struct buf *out, const char *name, const char *data, size_t n)
+{
+    size_t name_len = strlen(name);
+    int code = buf_reserve(out, name_len + n + 16);
+    if (code) return code;
+    char *at = out->data + out->len;
+    memcpy(at, "event: ", 7);
+    memcpy(at + 7, name, name_len);
+    memcpy(at + 7 + name_len, "\ndata: ", 7);
+    memcpy(at + 14 + name_len, data, n);
+    memcpy(at + 14 + name_len + n, "\n\n", 3);
+    out->len += name_len + n + 16;
+    return 0;
+}

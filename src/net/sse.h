@@ -1,0 +1,37 @@
+/*
+ * sse: server-sent events (WHATWG HTML, "Server-sent events"): a parser that takes bytes in any
+ * pieces, and a formatter. Field `id` and `retry` are read and ignored: nothing here reconnects.
+ */
+#ifndef PDD_NET_SSE_H
+#define PDD_NET_SSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+enum { SSE_LINE_MAX = 1 << 20, SSE_NAME_MAX = 32 };
+
+/* name: "message" when the stream gave none; data: without the last line end. */
+typedef int sse_fn(void *arg, const char *name, const char *data, size_t n);
+
+struct sse_parser {
+    struct buf line, data;
+    char name[SSE_NAME_MAX];
+    bool any_data, after_cr, started;
+    unsigned bom; /* bytes of a byte order mark seen at the very start */
+    sse_fn *fn;
+    void *arg;
+};
+
+void sse_parser_init(struct sse_parser *p, sse_fn *fn, void *arg);
+void sse_parser_release(struct sse_parser *p);
+/* Feed bytes; calls fn for each finished event. ERR_PROTOCOL for a line or event past SSE_LINE_MAX,
+ * or the first non-zero that fn returns; the parser is then of no more use. */
+int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct err *e);
+
+/* Append one event. data may not hold line ends (JSON texts do not). */
+int sse_format(struct buf *out, const char *name, const char *data, size_t n);
+
+#endif
