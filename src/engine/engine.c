@@ -1,0 +1,117 @@
+/*
+ * engine: checks the arguments of every call once, for all kinds, then passes them on; see
+ * engine.h.
+ */
+#include "engine/engine.h"
+
+#include "base/check.h"
+#include "engine/engine_impl.h"
+#include "model/vocab.h"
+
+const struct engine_info *engine_info(const struct engine *e)
+{
+    return &e->info;
+}
+
+const struct vocab *engine_vocab(const struct engine *e)
+{
+    return e->ops->vocab(e);
+}
+
+const struct chat_template *engine_template(const struct engine *e)
+{
+    return e->ops->chat_template(e);
+}
+
+uint32_t engine_kv_pages_free(const struct engine *e)
+{
+    return e->ops->kv_pages_free(e);
+}
+
+void engine_free(struct engine *e)
+{
+    if (!e) return;
+    CHECK(e->sessions_open == 0);
+    e->ops->free(e);
+}
+
+int engine_session_open(struct engine *e, struct session **ret_session, struct err *err)
+{
+    struct session *s;
+    int code = e->ops->session_open(e, &s, err);
+    if (code) return code;
+    s->engine = e;
+    e->sessions_open++;
+    *ret_session = s;
+    return 0;
+}
+
+void engine_session_close(struct session *s)
+{
+    if (!s) return;
+    s->engine->sessions_open--;
+    s->engine->ops->session_close(s);
+}
+
+void session_set_sampling(struct session *s, const struct sampling *sampling)
+{
+    s->engine->ops->session_set_sampling(s, sampling);
+}
+
+uint32_t session_len(const struct session *s)
+{
+    return s->engine->ops->session_len(s);
+}
+
+const int32_t *session_tokens(const struct session *s)
+{
+    return s->engine->ops->session_tokens(s);
+}
+
+void session_cut(struct session *s, uint32_t n)
+{
+    CHECK(n <= session_len(s));
+    s->engine->ops->session_cut(s, n);
+}
+
+int session_share(struct session *s, const struct session *from, uint32_t n, struct err *err)
+{
+    CHECK(s != from && s->engine == from->engine && session_len(s) == 0 && n <= session_len(from));
+    return s->engine->ops->session_share(s, from, n, err);
+}
+
+const float *session_logits(const struct session *s)
+{
+    return s->engine->ops->session_logits(s);
+}
+
+static int check_span(const struct engine *e, const struct engine_span *span, struct err *err)
+{
+    uint32_t len = session_len(span->session);
+    if (span->n > e->info.context_max - len)
+        return err_set(err, ERR_LIMIT, "%u tokens and %u more do not fit the context of %u", len,
+                       span->n, e->info.context_max);
+    for (uint32_t i = 0; i < span->n; i++)
+        if (span->tokens[i] < 0 || (uint32_t)span->tokens[i] >= e->info.vocab_size)
+            return err_set(err, ERR_BAD_INPUT, "token id %d is outside the vocabulary of %u",
+                           span->tokens[i], e->info.vocab_size);
+    return 0;
+}
+
+int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err)
+{
+    CHECK(n > 0 && n <= ENGINE_SPANS_MAX);
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(spans[i].session->engine == e && spans[i].n > 0);
+        for (uint32_t k = 0; k < i; k++)
+            CHECK(spans[k].session != spans[i].session);
+        int code = check_span(e, &spans[i], err);
+        if (code) return code;
+        total += spans[i].n;
+    }
+    if (total > e->info.step_tokens_max)
+        return err_set(err, ERR_LIMIT, "a step of %llu tokens, %u is the limit",
+                       (unsigned long long)total, e->info.step_tokens_max);
+    return e->ops->step(e, spans, n, err);
+}
