@@ -24,6 +24,7 @@
 
 extern const struct kern kern_scalar;
 extern const struct kern kern_avx2;
+extern const struct kern kern_avxvnni;
 extern const struct kern kern_avx512;
 
 /* Where the scales of a quantised strip begin. */

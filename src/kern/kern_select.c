@@ -18,6 +18,12 @@ static int has_avx2(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
+static int has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
+}
+
 static int has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -38,6 +44,7 @@ static const struct {
     {&kern_scalar, has_scalar},
 #if defined(__x86_64__)
     {&kern_avx2, has_avx2},
+    {&kern_avxvnni, has_avxvnni},
     {&kern_avx512, has_avx512},
 #endif
 };
@@ -61,5 +68,6 @@ int kern_select(const char *name, const struct kern **ret_kern, struct err *e)
         if (name)
             return err_set(e, ERR_UNSUPPORTED, "this CPU cannot run the kernels of level %s", name);
     }
-    return err_set(e, ERR_NOT_FOUND, "no kernel level %s: choose scalar, avx2 or avx512", name);
+    return err_set(e, ERR_NOT_FOUND, "no kernel level %s: choose scalar, avx2, avxvnni or avx512",
+                   name);
 }
