@@ -1,0 +1,101 @@
+/*
+ * http_client: calls to one HTTP/1.1 server, on the loop (libcurl's multi interface underneath).
+ *
+ * A client belongs to one base URL and keeps a *warm spare*: an idle, established connection (TCP
+ * and TLS done), so that the next call needs no handshake, not even while another call streams. It
+ * is opened with `GET warm_path` after the client is made, when a call has taken it, and again
+ * every warm_interval_us so that middle boxes do not forget it. A client that is never made opens
+ * no socket: that is what "local only" relies on.
+ *
+ * A call streams its answer to on_body, or collects it for on_done. on_done is called once, last;
+ * the call is gone when it returns. After http_call_cancel nothing is called; the socket is closed
+ * at once, which tells the server. Callbacks may cancel their own call or any other, and start
+ * calls; they must not free the client.
+ *
+ * Certificates are verified. Redirects are not followed, proxies and cookies not used, HTTP/0.9
+ * not understood, nothing is retried but a request on a connection that had already died when it
+ * was taken from the spare. One thread: the loop's.
+ */
+#ifndef PDD_NET_HTTP_CLIENT_H
+#define PDD_NET_HTTP_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "net/loop.h"
+
+enum {
+    HTTP_URL_MAX = 2048,
+    HTTP_COLLECT_MAX = 1024 * 1024,   /* largest collected answer */
+    HTTP_ERROR_BODY_MAX = 64 * 1024,  /* kept of an answer with status >= 300 */
+    HTTP_ANSWER_HEAD_MAX = 64 * 1024, /* all header lines of an answer together */
+    HTTP_CLIENT_CALLS_MAX = 64        /* calls at one time */
+};
+
+struct http_client;
+struct http_call;
+
+struct http_client_config {
+    const char *base_url;  /* "http://127.0.0.1:8080" or "https://host/prefix"; no query */
+    const char *bearer;    /* key, or NULL */
+    const char *ca_file;   /* PEM bundle instead of the system's, or NULL */
+    const char *warm_path; /* "/health"; NULL: no spare */
+    uint64_t warm_interval_us;
+    uint64_t connect_timeout_us;    /* name lookup, TCP and TLS together */
+    uint64_t first_byte_timeout_us; /* from the call's start to the first byte of its answer */
+    uint64_t idle_timeout_us;       /* between two pieces of an answer: a stall */
+};
+
+void http_client_config_default(struct http_client_config *ret_config);
+
+/* `config` is copied. ERR_BAD_INPUT for a URL that is not http or https. */
+int http_client_new(struct loop *l, const struct http_client_config *config,
+                    struct http_client **ret_client, struct err *e);
+void http_client_free(struct http_client *c); /* cancels all calls; NULL is fine */
+/* Idle connections that are established now: 0 or more, usually 1. For reports and tests. */
+uint32_t http_client_spares(const struct http_client *c);
+
+struct http_result {
+    struct err err;   /* code 0: a whole answer came (of any status) */
+    int status;       /* 0 when no head came */
+    const char *body; /* collected answer, or the error's (status >= 300); 0-terminated */
+    size_t body_len;
+    uint32_t retry_after_s; /* of the Retry-After header; 0: none */
+    uint64_t started_us, connected_us, first_byte_us, ended_us; /* clock_us(); 0: not reached */
+    bool reused; /* the connection was the warm spare, or an older one */
+};
+
+struct http_call_spec {
+    const char *method;                /* "GET", "POST", "PATCH", "DELETE" */
+    const char *path;                  /* "/v1/assist", appended to the base URL; escaped already */
+    const char *content_type, *accept; /* NULL: "application/json" with a body; none */
+    const void *body;                  /* copied; NULL: none */
+    size_t body_len;
+    bool collect; /* the whole answer goes to on_done, at most HTTP_COLLECT_MAX */
+    /* 0: the client's */
+    uint64_t connect_timeout_us, first_byte_timeout_us, idle_timeout_us;
+    uint64_t deadline_us; /* absolute; 0: none */
+    /* Each may be NULL. on_head: status line and headers are there. on_body: a piece of an answer
+     * with status 2xx (not when collecting). */
+    void (*on_head)(void *arg, int status);
+    void (*on_body)(void *arg, const char *data, size_t n);
+    void (*on_done)(void *arg, const struct http_result *result);
+    void *arg;
+};
+
+/* Starts within the next turn of the loop; no callback is called from inside. ERR_BUSY with
+ * HTTP_CLIENT_CALLS_MAX calls running. */
+int http_call_start(struct http_client *c, const struct http_call_spec *spec,
+                    struct http_call **ret_call, struct err *e);
+void http_call_cancel(struct http_call *call); /* NULL is fine */
+/* A header of the answer from on_head on, or NULL; the last one of that name. */
+const char *http_call_header(const struct http_call *call, const char *name);
+
+/* The sentence of an error answer: its error.message when it is OpenAI's object, else its status.
+ * Sets DENIED (401, 403), NOT_FOUND (404), LIMIT (413), BUSY (429, 503), BAD_INPUT (other 4xx),
+ * PROTOCOL (else); returns the code. */
+int http_result_error(const struct http_result *result, const char *url, struct err *e);
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * http_server: an HTTP/1.1 server for JSON requests and event streams, hard to abuse.
+ *
+ * It reads a whole request within absolute deadlines and size limits, finds the route, and calls
+ * its handler. The handler answers at once or later, on the loop thread, with exactly one of
+ * http_reply, http_reply_json, http_reply_error, or http_stream_begin ... http_stream_end. That
+ * call ends the life of `struct http_request`. Requests of one connection are served one after the
+ * other (pipelined ones wait); connections are kept alive.
+ *
+ * The client going away (close, reset, or half-close: who closes its sending side is gone too) is
+ * noticed at once, before and during the answer: the function given to http_request_on_close is
+ * called, once, and the request must not be touched after it returned. The same happens to a client
+ * that does not read its answer, when output_max bytes wait for it. It is never called from inside
+ * a function of this header other than http_server_free.
+ *
+ * What the server itself refuses, with OpenAI's error object: malformed or ambiguous heads (400;
+ * Content-Length together with Transfer-Encoding is one), unknown paths (404), methods (405 with
+ * Allow), slow heads and bodies (408), bodies too large (413), Expect (417), heads too large (431),
+ * transfer codings but chunked (501), too many connections (503), versions (505).
+ *
+ * Not here: TLS (give `make_bufferevent`), keys (a handler's business), ranges, compression,
+ * trailers, HTTP/2. One thread: the loop's.
+ */
+#ifndef PDD_NET_HTTP_SERVER_H
+#define PDD_NET_HTTP_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "net/loop.h"
+
+struct bufferevent;
+struct http_server;
+struct http_request;
+
+enum {
+    HTTP_BACKLOG = 4096,
+    HTTP_HEAD_MAX = 16 * 1024,         /* default of head_max */
+    HTTP_BODY_MAX = 16 * 1024 * 1024,  /* default of body_max */
+    HTTP_OUTPUT_MAX = 4 * 1024 * 1024, /* default of output_max, beyond what the kernel holds */
+    HTTP_CONNECTIONS_MAX = 4096,       /* default of connections_max */
+    HTTP_REFUSED_MAX = 64,             /* connections above the limit that still hear 503 */
+    HTTP_PIPELINE_MAX = 64 * 1024,     /* bytes a client may send ahead of its answer */
+    HTTP_REPLY_HEADERS_MAX = 8,        /* http_request_reply_header calls */
+    HTTP_ID_MAX = 128                  /* length of what {id} matches */
+};
+
+struct http_server_config {
+    const char *address; /* numeric; default "127.0.0.1" */
+    uint16_t port;       /* 0: any free one, see http_server_port */
+    uint32_t connections_max;
+    size_t head_max, body_max, output_max;
+    uint64_t head_timeout_us;  /* from connect or the request's first byte to the head's end */
+    uint64_t body_timeout_us;  /* from the head's end to the body's end */
+    uint64_t idle_timeout_us;  /* between two requests */
+    uint64_t flush_timeout_us; /* from the end of an answer until the client has read it */
+    /* NULL: plain TCP. Otherwise makes the connection's bufferevent around fd (it closes fd when
+     * freed); NULL refuses the connection. */
+    struct bufferevent *(*make_bufferevent)(struct event_base *base, int fd, void *arg);
+    void *make_bufferevent_arg;
+};
+
+void http_server_config_default(struct http_server_config *ret_config);
+
+typedef void http_handler(struct http_request *r, void *arg);
+
+struct http_route {
+    const char *method; /* "GET", "POST", ... */
+    const char *path; /* "/v1/assist", or with one "{id}" for a whole segment: "/v1/assist/{id}" */
+    http_handler *handler;
+};
+
+/* Listens at once. `routes` [n] must outlive the server; `arg` goes to every handler. */
+int http_server_new(struct loop *l, const struct http_server_config *config,
+                    const struct http_route *routes, size_t n, void *arg,
+                    struct http_server **ret_server, struct err *e);
+/* Cuts every connection (close callbacks are called). NULL is fine. Not from inside a handler. */
+void http_server_free(struct http_server *s);
+uint16_t http_server_port(const struct http_server *s);
+uint32_t http_server_connections(const struct http_server *s);
+
+/* Stop listening, close idle connections, let running answers end (they say "Connection: close");
+ * at deadline_us cut what is left. `done` is called once, later, when no connection is left. */
+void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *arg);
+
+/* What was asked. Strings live as long as the request. */
+const char *http_request_method(const struct http_request *r);
+const char *http_request_path(const struct http_request *r);  /* without the query, as sent */
+const char *http_request_query(const struct http_request *r); /* after '?', or "" */
+const char *http_request_id(const struct http_request *r);    /* what {id} matched, or "" */
+/* First header of that name (any case), or NULL. */
+const char *http_request_header(const struct http_request *r, const char *name);
+const char *http_request_body(const struct http_request *r, size_t *ret_len); /* 0-terminated */
+/* The key of "Authorization: Bearer key", or NULL. */
+const char *http_request_bearer(const struct http_request *r);
+const char *http_request_peer(const struct http_request *r); /* numeric address of the client */
+
+/* Who wants to know that the client went away before the answer ended. NULL fn: nobody. */
+void http_request_on_close(struct http_request *r, loop_fn *fn, void *arg);
+
+/* Add a header to the answer (copied; a fixed name and value of ours), before it begins. */
+void http_request_reply_header(struct http_request *r, const char *name, const char *value);
+
+void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
+                size_t n);
+void http_reply_json(struct http_request *r, int status, const char *json, size_t n);
+/* {"error":{"message","type","code","param"}}; code and param may be NULL. The type follows from
+ * the status: 401 authentication_error, 429 rate_limit_error, 5xx server_error, and else
+ * invalid_request_error. */
+void http_reply_error(struct http_request *r, int status, const char *code, const char *param,
+                      const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* The same from an err: its code gives the status (BAD_INPUT, UNSUPPORTED, PROTOCOL 400, DENIED
+ * 401, NOT_FOUND 404, LIMIT 413, BUSY 429, NO_MEMORY 503, TIMEOUT 504, else 500). */
+void http_reply_err(struct http_request *r, const struct err *e, const char *param);
+
+/* A stream: status 200, chunked (or until close, for HTTP/1.0). Each send is one chunk and leaves
+ * with the next turn of the loop. send gives ERR_LIMIT, and the client is cut off, when output_max
+ * would be passed; ERR_CANCELLED when it is cut off already. In both cases the close function comes
+ * later; do not end the stream. n = 0 sends nothing. */
+void http_stream_begin(struct http_request *r, const char *content_type);
+int http_stream_send(struct http_request *r, const void *data, size_t n);
+void http_stream_end(struct http_request *r);
+/* Cut the connection now, in the middle of the answer, so that the client sees it was not whole. No
+ * close callback; the request is gone. Works before and during the answer. */
+void http_request_abort(struct http_request *r);
+size_t http_stream_pending(const struct http_request *r); /* bytes the kernel has not taken yet */
+
+#endif
