@@ -98,6 +98,14 @@ struct kern {
     void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *out);
     void (*exp_row)(float *x, uint32_t n); /* x = e^x, in place */
     void (*attend)(const struct kern_attend *a);
+    /* The functions of these names below, by level. */
+    void (*add)(float *x, const float *y, uint32_t n);
+    void (*rope_pairs)(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                       const float *table);
+    void (*rope_halves)(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                        const float *table);
+    void (*put_k)(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile);
+    void (*put_v)(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile);
 };
 
 /* The levels this CPU can run, worst first; NULL past the end. */
@@ -106,12 +114,15 @@ const struct kern *kern_at(uint32_t i);
  */
 int kern_select(const char *name, const struct kern **ret_kern, struct err *e);
 
-/* Shared by all levels, in plain C. */
+/* Plain C; the scalar level. The same bits as the table's, slower. */
 void kern_add(float *x, const float *y, uint32_t n); /* x += y */
 /* Rotate pairs (2i, 2i+1) of the first 2 * pairs values of each head; table: [pairs][2] cos, sin.
  */
 void kern_rope_pairs(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
                      const float *table);
+/* The same with pairs (i, pairs + i): neox, qwen, gemma. */
+void kern_rope_halves(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                      const float *table);
 /* Fill table [pairs][2] for a position from the inverse frequencies (double), [pairs]. */
 void kern_rope_table(uint32_t position, const double *inverse, uint32_t pairs, float *table);
 uint32_t kern_argmax(const float *x, uint32_t n); /* the lowest index on a tie */

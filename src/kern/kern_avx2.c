@@ -69,6 +69,81 @@ static void quantize(const float *x, uint32_t cols, int8_t *q, float *scale, int
     }
 }
 
+static void add(float *x, const float *y, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i)));
+    for (; i < n; i++)
+        x[i] += y[i];
+}
+
+/* Four pairs a register. The reference rounds both products, so there is no fma here. */
+static void rope_pairs(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                       const float *table)
+{
+    for (uint32_t i = 0; i < 2 * pairs; i += 8) {
+        __m256i m = tail_mask(2 * pairs - i);
+        __m256 t = _mm256_maskload_ps(table + i, m);
+        __m256 c = _mm256_moveldup_ps(t), s = _mm256_movehdup_ps(t);
+        for (uint32_t h = 0; h < heads; h++) {
+            float *at = x + (size_t)h * head_dim + i;
+            __m256 v = _mm256_maskload_ps(at, m);
+            __m256 crossed = _mm256_mul_ps(_mm256_permute_ps(v, 0xB1), s);
+            _mm256_maskstore_ps(at, m, _mm256_addsub_ps(_mm256_mul_ps(v, c), crossed));
+        }
+    }
+}
+
+static void rope_halves(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                        const float *table)
+{
+    for (uint32_t i = 0; i < pairs; i += 8) {
+        uint32_t left = pairs - i;
+        __m256i m = tail_mask(left);
+        __m256 low = _mm256_maskload_ps(table + 2 * i, tail_mask(2 * left));
+        __m256 high = _mm256_maskload_ps(table + 2 * i + 8, tail_mask(left > 4 ? 2 * left - 8 : 0));
+        __m256d c = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
+        __m256d s = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xDD));
+        __m256 cosine = _mm256_castpd_ps(_mm256_permute4x64_pd(c, 0xD8));
+        __m256 sine = _mm256_castpd_ps(_mm256_permute4x64_pd(s, 0xD8));
+        for (uint32_t h = 0; h < heads; h++) {
+            float *at = x + (size_t)h * head_dim + i;
+            __m256 a = _mm256_maskload_ps(at, m), b = _mm256_maskload_ps(at + pairs, m);
+            __m256 first = _mm256_sub_ps(_mm256_mul_ps(a, cosine), _mm256_mul_ps(b, sine));
+            __m256 second = _mm256_add_ps(_mm256_mul_ps(a, sine), _mm256_mul_ps(b, cosine));
+            _mm256_maskstore_ps(at, m, first);
+            _mm256_maskstore_ps(at + pairs, m, second);
+        }
+    }
+}
+
+INLINE __m128i to_half(__m256 v)
+{
+    return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static void put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile)
+{
+    _Alignas(16) uint16_t half[8];
+    for (uint32_t d = 0; d < head_dim; d += 8) {
+        uint32_t n = head_dim - d < 8 ? head_dim - d : 8;
+        _mm_store_si128((__m128i *)(void *)half, to_half(_mm256_maskload_ps(k + d, tail_mask(n))));
+        for (uint32_t i = 0; i < n; i++)
+            tile[(size_t)(d + i) * KERN_TILE + slot] = half[i];
+    }
+}
+
+static void put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile)
+{
+    uint16_t *row = tile + (size_t)slot * head_dim;
+    uint32_t d = 0;
+    for (; d + 8 <= head_dim; d += 8)
+        _mm_storeu_si128((__m128i *)(void *)(row + d), to_half(_mm256_loadu_ps(v + d)));
+    for (; d < head_dim; d++)
+        row[d] = kern_f32_to_f16(v[d]);
+}
+
 const struct kern kern_avx2 = {
     .name = "avx2",
     .quantize = quantize,
@@ -81,6 +156,11 @@ const struct kern kern_avx2 = {
     .silu_mul = silu_mul,
     .exp_row = exp_row,
     .attend = kern_avx2_attend,
+    .add = add,
+    .rope_pairs = rope_pairs,
+    .rope_halves = rope_halves,
+    .put_k = put_k,
+    .put_v = put_v,
 };
 
 const struct kern kern_avxvnni = {
@@ -95,4 +175,9 @@ const struct kern kern_avxvnni = {
     .silu_mul = silu_mul,
     .exp_row = exp_row,
     .attend = kern_avx2_attend,
+    .add = add,
+    .rope_pairs = rope_pairs,
+    .rope_halves = rope_halves,
+    .put_k = put_k,
+    .put_v = put_v,
 };

@@ -63,6 +63,84 @@ static void quantize(const float *x, uint32_t cols, int8_t *q, float *scale, int
     }
 }
 
+static void add(float *x, const float *y, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 m = tail_mask(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(m, x + i);
+        _mm512_mask_storeu_ps(x + i, m, _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, y + i)));
+    }
+}
+
+/* Eight pairs a register. The reference rounds both products, so there is no fma here. */
+static void rope_pairs(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                       const float *table)
+{
+    for (uint32_t i = 0; i < 2 * pairs; i += 16) {
+        __mmask16 m = tail_mask(2 * pairs - i);
+        __m512 t = _mm512_maskz_loadu_ps(m, table + i);
+        __m512 c = _mm512_moveldup_ps(t), s = _mm512_movehdup_ps(t);
+        for (uint32_t h = 0; h < heads; h++) {
+            float *at = x + (size_t)h * head_dim + i;
+            __m512 v = _mm512_maskz_loadu_ps(m, at);
+            __m512 straight = _mm512_mul_ps(v, c);
+            __m512 crossed = _mm512_mul_ps(_mm512_permute_ps(v, 0xB1), s);
+            __m512 sum = _mm512_add_ps(straight, crossed);
+            _mm512_mask_storeu_ps(at, m, _mm512_mask_sub_ps(sum, 0x5555, straight, crossed));
+        }
+    }
+}
+
+static void rope_halves(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                        const float *table)
+{
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (uint32_t i = 0; i < pairs; i += 16) {
+        uint32_t left = pairs - i;
+        __mmask16 m = tail_mask(left);
+        __m512 low = _mm512_maskz_loadu_ps(tail_mask(2 * left), table + 2 * i);
+        __m512 high =
+            _mm512_maskz_loadu_ps(tail_mask(left > 8 ? 2 * left - 16 : 0), table + 2 * i + 16);
+        __m512 c = _mm512_permutex2var_ps(low, even, high),
+               s = _mm512_permutex2var_ps(low, odd, high);
+        for (uint32_t h = 0; h < heads; h++) {
+            float *at = x + (size_t)h * head_dim + i;
+            __m512 a = _mm512_maskz_loadu_ps(m, at), b = _mm512_maskz_loadu_ps(m, at + pairs);
+            _mm512_mask_storeu_ps(at, m, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
+            _mm512_mask_storeu_ps(at + pairs, m,
+                                  _mm512_add_ps(_mm512_mul_ps(a, s), _mm512_mul_ps(b, c)));
+        }
+    }
+}
+
+INLINE __m256i to_half(__m512 v)
+{
+    return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static void put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile)
+{
+    _Alignas(32) uint16_t half[16];
+    for (uint32_t d = 0; d < head_dim; d += 16) {
+        uint32_t n = head_dim - d < 16 ? head_dim - d : 16;
+        _mm256_store_si256((__m256i *)(void *)half,
+                           to_half(_mm512_maskz_loadu_ps(tail_mask(n), k + d)));
+        for (uint32_t i = 0; i < n; i++)
+            tile[(size_t)(d + i) * KERN_TILE + slot] = half[i];
+    }
+}
+
+static void put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile)
+{
+    for (uint32_t d = 0; d < head_dim; d += 16) {
+        __mmask16 m = tail_mask(head_dim - d);
+        _mm256_mask_storeu_epi16(tile + (size_t)slot * head_dim + d, m,
+                                 to_half(_mm512_maskz_loadu_ps(m, v + d)));
+    }
+}
+
 const struct kern kern_avx512 = {
     .name = "avx512",
     .quantize = quantize,
@@ -75,4 +153,9 @@ const struct kern kern_avx512 = {
     .silu_mul = silu_mul,
     .exp_row = exp_row,
     .attend = kern_avx512_attend,
+    .add = add,
+    .rope_pairs = rope_pairs,
+    .rope_halves = rope_halves,
+    .put_k = put_k,
+    .put_v = put_v,
 };

@@ -155,6 +155,18 @@ void kern_rope_pairs(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs
     }
 }
 
+void kern_rope_halves(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
+                      const float *table)
+{
+    for (uint32_t h = 0; h < heads; h++, x += head_dim) {
+        for (uint32_t i = 0; i < pairs; i++) {
+            float a = x[i], b = x[pairs + i], c = table[2 * i], s = table[2 * i + 1];
+            x[i] = a * c - b * s;
+            x[pairs + i] = a * s + b * c;
+        }
+    }
+}
+
 uint32_t kern_argmax(const float *x, uint32_t n)
 {
     uint32_t best = 0;

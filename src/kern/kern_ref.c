@@ -239,4 +239,9 @@ const struct kern kern_scalar = {
     .silu_mul = ref_silu_mul,
     .exp_row = ref_exp_row,
     .attend = ref_attend,
+    .add = kern_add,
+    .rope_pairs = kern_rope_pairs,
+    .rope_halves = kern_rope_halves,
+    .put_k = kern_put_k,
+    .put_v = kern_put_v,
 };

@@ -170,6 +170,48 @@ static void test_rows(uint32_t n)
     mem_free(got);
 }
 
+/* Catches: a rotation with fma, with its pairs mixed up, or past the rotated part of a head; a
+ * store into the wrong column of a tile; a conversion that rounds otherwise. */
+static void test_heads(uint32_t head_dim, uint32_t pairs)
+{
+    enum { HEADS = 3 };
+    uint32_t n = HEADS * head_dim;
+    size_t tile_bytes = (size_t)head_dim * KERN_TILE * 2;
+    float *x = random_floats(n, 3.0f), *table = random_floats(2 * pairs + 1, 1.0f);
+    float *want = mem_alloc(n * 4), *got = mem_alloc(n * 4);
+    uint16_t *tile = mem_alloc(tile_bytes), *other = mem_alloc(tile_bytes);
+    for (uint32_t i = 1; kern_at(i); i++) {
+        const struct kern *k = kern_at(i);
+        memcpy(want, x, n * 4);
+        memcpy(got, x, n * 4);
+        kern_rope_pairs(want, HEADS, head_dim, pairs, table);
+        k->rope_pairs(got, HEADS, head_dim, pairs, table);
+        expect(memcmp(want, got, n * 4) == 0, "rope_pairs", k->name, head_dim, pairs);
+        kern_rope_halves(want, HEADS, head_dim, pairs, table);
+        k->rope_halves(got, HEADS, head_dim, pairs, table);
+        expect(memcmp(want, got, n * 4) == 0, "rope_halves", k->name, head_dim, pairs);
+        kern_add(want, x, n);
+        k->add(got, x, n);
+        expect(memcmp(want, got, n * 4) == 0, "add", k->name, n, 0);
+        for (uint32_t slot = 0; slot < KERN_TILE; slot += 21) {
+            memset(tile, 0x55, tile_bytes);
+            memset(other, 0x55, tile_bytes);
+            kern_put_k(x, head_dim, slot, tile);
+            k->put_k(x, head_dim, slot, other);
+            expect(memcmp(tile, other, tile_bytes) == 0, "put_k", k->name, head_dim, slot);
+            kern_put_v(x, head_dim, slot, tile);
+            k->put_v(x, head_dim, slot, other);
+            expect(memcmp(tile, other, tile_bytes) == 0, "put_v", k->name, head_dim, slot);
+        }
+    }
+    mem_free(x);
+    mem_free(table);
+    mem_free(want);
+    mem_free(got);
+    mem_free(tile);
+    mem_free(other);
+}
+
 static void test_quantize(void)
 {
     float x[64];
@@ -291,6 +333,10 @@ int main(void)
         test_mul((enum kern_type)t, 48, 256, 29);
         if (!kern_type_info((enum kern_type)t)->quantised) test_mul((enum kern_type)t, 19, 45, 9);
     }
+    static const uint32_t rotated[][2] = {{2, 1},   {8, 4},   {10, 5},  {20, 6},   {32, 16},
+                                          {64, 32}, {80, 16}, {96, 48}, {128, 64}, {256, 128}};
+    for (size_t i = 0; i < sizeof rotated / sizeof *rotated; i++)
+        test_heads(rotated[i][0], rotated[i][1]);
     static const uint32_t heads[] = {2, 8, 10, 32, 48, 64, 80, 128, 256};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
         test_attend(heads[i], 1, 1, 0);
