@@ -1,0 +1,48 @@
+/* pace: see pace.h. */
+#include "policy/pace.h"
+
+/* Bounds of D around the device's time per token, and the speed-up after the handover. */
+static const double FASTEST = 0.90, SLOWEST = 1.05, DRAIN = 0.96;
+
+void pace_init(struct pace *p, enum pace_mode mode, double decode_us)
+{
+    *p = (struct pace){.mode = mode, .decode_us = decode_us};
+}
+
+static double slowest(const struct pace *p)
+{
+    double d = p->decode_us * SLOWEST;
+    return p->mode == PACE_READING && d < PACE_READING_US ? PACE_READING_US : d;
+}
+
+double pace_plan_us(const struct pace *p)
+{
+    double d = p->decode_us;
+    return p->mode == PACE_READING && d < PACE_READING_US ? PACE_READING_US : d;
+}
+
+double pace_borrowed_us(const struct pace *p, double ready_us, uint32_t tokens)
+{
+    if (p->mode == PACE_OFF || p->decode_us <= 0.0) return 0.0;
+    double d = ready_us / (tokens > 0 ? tokens : 1);
+    double low = p->decode_us * FASTEST, high = slowest(p);
+    return d < low ? low : d > high ? high : d;
+}
+
+double pace_own_us(const struct pace *p)
+{
+    return p->mode == PACE_OFF ? 0.0 : p->decode_us * DRAIN;
+}
+
+uint64_t pace_due(const struct pace *p, uint64_t arrived, double interval_us)
+{
+    if (!p->any) return arrived;
+    uint64_t due = p->last + (uint64_t)interval_us;
+    return due > arrived ? due : arrived;
+}
+
+void pace_shown(struct pace *p, uint64_t now)
+{
+    p->any = true;
+    p->last = now;
+}

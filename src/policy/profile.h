@@ -1,0 +1,29 @@
+/*
+ * profile: what was measured so far of a device, a cloud and the way between them: exponentially
+ * weighted means with their spread. Pure data; starts from a guess that the first measurements
+ * replace.
+ */
+#ifndef PDD_POLICY_PROFILE_H
+#define PDD_POLICY_PROFILE_H
+
+#include <stdint.h>
+
+struct estimate {
+    double mean, variance;
+    uint32_t n; /* measurements so far; 0: the mean is a guess, or 0 for no idea */
+};
+
+void estimate_init(struct estimate *e, double guess);
+void estimate_add(struct estimate *e, double value);
+double estimate_deviation(const struct estimate *e); /* absolute; of a guess: a quarter of it */
+
+struct profile {
+    struct estimate prefill_tps;    /* tokens/s over whole prefills */
+    struct estimate decode_us;      /* time per token */
+    struct estimate first_token_us; /* from asking the cloud to its first token */
+    struct estimate rtt_us;
+};
+
+void profile_init(struct profile *p, double prefill_tps, double decode_us);
+
+#endif

@@ -1,0 +1,427 @@
+/* turn: see turn.h. */
+#include "policy/turn.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+
+/* Relative deviation kept in hand when the time to catch up is predicted, and the share by which an
+ * extension exceeds the need, so that it is not needed again at once. */
+static const double READY_SPREAD = 0.05, EXTEND_SHARE = 1.25;
+static const double MEASURE_WEIGHT = 0.2; /* of the newest decode time in its mean */
+static const double REOPEN_SPARE_US =
+    100000.0; /* besides twice the cloud's last first-token time */
+
+static const char *const reason_names[] = {"stop", "length", "cancelled", "failed"};
+static const char *const state_names[] = {"racing", "borrowed", "own", "draining", "over"};
+
+const char *turn_reason_name(enum turn_reason r)
+{
+    return reason_names[r];
+}
+
+const char *turn_state_name(enum turn_state s)
+{
+    return state_names[s];
+}
+
+int turn_init(struct turn *t, const struct turn_config *config, struct err *e)
+{
+    CHECK(config->answer_max > 0 && config->answer_max <= TURN_ANSWER_MAX);
+    CHECK(config->use_cloud || config->use_local);
+    CHECK(config->kv_tokens < config->prompt_tokens);
+    *t = (struct turn){.c = *config, .kv = config->kv_tokens, .local_ok = config->use_local};
+    t->tps = config->prefill_tps;
+    t->decode_us = config->decode_us;
+    t->tokens = mem_calloc(config->answer_max, sizeof *t->tokens);
+    if (!t->tokens)
+        return err_set(e, ERR_NO_MEMORY, "no memory for an answer of %u tokens",
+                       config->answer_max);
+    pace_init(&t->pace, config->pace, config->use_local ? config->decode_us : 0.0);
+    return 0;
+}
+
+void turn_release(struct turn *t)
+{
+    mem_free(t->tokens);
+    t->tokens = NULL;
+}
+
+static void act(struct turn *t, struct turn_action a)
+{
+    CHECK(t->n_actions < TURN_ACTIONS_MAX);
+    t->actions[(t->first_action + t->n_actions++) % TURN_ACTIONS_MAX] = a;
+}
+
+bool turn_take(struct turn *t, struct turn_action *ret_action)
+{
+    if (t->n_actions == 0) return false;
+    *ret_action = t->actions[t->first_action];
+    t->first_action = (t->first_action + 1) % TURN_ACTIONS_MAX;
+    t->n_actions--;
+    return true;
+}
+
+static bool cloud_active(const struct turn *t)
+{
+    return t->cloud == CLOUD_ASKED || t->cloud == CLOUD_RUNNING;
+}
+
+/* The answer is complete or given up: both ends may rest. */
+static void stop_cloud(struct turn *t)
+{
+    if (cloud_active(t)) {
+        t->cloud = CLOUD_FINISHED;
+        act(t, (struct turn_action){.kind = TURN_DO_CLOUD_STOP});
+    }
+}
+
+static void stop_local(struct turn *t)
+{
+    if (t->feeding) {
+        t->feeding = false;
+        act(t, (struct turn_action){.kind = TURN_DO_LOCAL_STOP});
+    }
+}
+
+static void end_answer(struct turn *t, enum turn_reason reason)
+{
+    stop_cloud(t);
+    stop_local(t);
+    t->ended = true;
+    t->reason = reason;
+    t->state = TURN_DRAINING;
+}
+
+static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
+{
+    uint32_t left = t->c.answer_max - t->n;
+    n = n < 1 ? 1 : n > left ? left : n;
+    t->cloud = CLOUD_ASKED;
+    t->cloud_base = t->n;
+    t->cloud_granted = t->n + n;
+    t->cloud_heard = now;
+    t->cloud_opens++;
+    act(t, (struct turn_action){.kind = TURN_DO_CLOUD_OPEN, .n = n});
+}
+
+static bool may_reopen(const struct turn *t)
+{
+    return t->c.use_cloud && t->cloud_opens <= t->c.reopen_max && t->n < t->c.answer_max &&
+           !t->ended;
+}
+
+/* Nobody works on the answer any more: ask the cloud again, or fail. */
+static void go_on_without_device(struct turn *t, uint64_t now, const char *why)
+{
+    if (cloud_active(t)) {
+        if (t->cloud_granted < t->c.answer_max) {
+            t->cloud_granted = t->c.answer_max;
+            act(t, (struct turn_action){.kind = TURN_DO_CLOUD_EXTEND,
+                                        .n = t->c.answer_max - t->cloud_base});
+        }
+    } else if (may_reopen(t)) {
+        open_cloud(t, now, t->c.answer_max);
+    } else if (!t->ended) {
+        err_set(&t->error, ERR_NET, "%s", why);
+        end_answer(t, TURN_FAILED);
+    }
+}
+
+static void feed(struct turn *t, uint64_t now)
+{
+    uint32_t total = t->c.prompt_tokens + t->n;
+    if (!t->local_ok || t->feeding || t->ended || t->kv >= total) return;
+    t->feeding = true;
+    t->feed_to = total;
+    t->last_local = now;
+    act(t, (struct turn_action){.kind = TURN_DO_FEED, .from = t->kv, .to = total});
+}
+
+/* Predicted microseconds until the device can emit the token after those known; R of handover.md.
+ */
+static double ready_us(const struct turn *t, uint64_t now)
+{
+    if (!t->local_ok) return INFINITY;
+    double left = (double)(t->c.prompt_tokens + t->n - t->kv);
+    double us = t->tps > 0.0 ? left / t->tps * 1e6 : INFINITY;
+    double since = t->progress_at ? (double)(now - t->progress_at) : (double)(now - t->began);
+    return (us > since ? us - since : 0.0) + t->decode_us;
+}
+
+/* The margin m: two deviations of the prediction and half a round trip. */
+static double with_margin(const struct turn *t, double ready)
+{
+    return ready * (1.0 + 2.0 * READY_SPREAD) + t->c.rtt_us / 2.0;
+}
+
+static double interval_us(const struct turn *t, uint64_t now)
+{
+    if (t->state == TURN_OWN || t->ended) return pace_own_us(&t->pace);
+    uint32_t b = t->n - t->shown + (cloud_active(t) ? t->cloud_granted - t->n : 0);
+    return pace_borrowed_us(&t->pace, with_margin(t, ready_us(t, now)), b);
+}
+
+/* How many tokens more than those at hand are needed until the device is ready; negative: spare. */
+static double shortage(const struct turn *t, uint64_t now)
+{
+    double interval = pace_plan_us(&t->pace), per_token = t->tps > 0.0 ? 1e6 / t->tps : INFINITY;
+    if (interval <= per_token) return INFINITY;
+    double since = t->pace.any ? (double)(now - t->pace.last) : interval;
+    double next = since < interval ? interval - since : 0.0;
+    double covered = next + interval * (double)(t->n - t->shown);
+    return (with_margin(t, ready_us(t, now)) - covered) / (interval - per_token);
+}
+
+/* Stop the cloud when the tokens at hand suffice; ask for more, in time, when they will not. */
+static void steer_cloud(struct turn *t, uint64_t now)
+{
+    if (t->state != TURN_BORROWED || !t->local_ok || t->ended || t->pace.decode_us <= 0.0 ||
+        t->pace.mode == PACE_OFF)
+        return;
+    double more = shortage(t, now);
+    if (t->cloud == CLOUD_RUNNING && more <= 0.0) {
+        stop_cloud(t);
+        return;
+    }
+    double wanted = more * EXTEND_SHARE + 1.0;
+    uint32_t left = t->c.answer_max - t->n, n = wanted < left ? (uint32_t)fmax(wanted, 0.0) : left;
+    if (t->cloud == CLOUD_RUNNING && t->n + n > t->cloud_granted &&
+        more > t->cloud_granted - t->n) {
+        t->cloud_granted = t->n + n;
+        act(t, (struct turn_action){.kind = TURN_DO_CLOUD_EXTEND,
+                                    .n = t->cloud_granted - t->cloud_base});
+    } else if (t->cloud == CLOUD_FINISHED && more > 1.0 && may_reopen(t)) {
+        double at_hand = pace_plan_us(&t->pace) * (double)(t->n - t->shown);
+        double lead = 2.0 * (double)(t->tokens[0].arrived - t->began) + REOPEN_SPARE_US;
+        if (at_hand < lead) open_cloud(t, now, n);
+    }
+}
+
+static uint64_t next_due(const struct turn *t, uint64_t now)
+{
+    return pace_due(&t->pace, t->tokens[t->shown].arrived, interval_us(t, now));
+}
+
+static void show_due(struct turn *t, uint64_t now)
+{
+    while (t->state != TURN_OVER && t->shown < t->n && next_due(t, now) <= now) {
+        if (t->n_actions > TURN_ACTIONS_MAX / 2)
+            return; /* the caller takes them, then ticks again: turn_wake says at once */
+        t->tokens[t->shown].shown = now;
+        pace_shown(&t->pace, now);
+        act(t, (struct turn_action){.kind = TURN_DO_SHOW, .n = t->shown++});
+    }
+    if (t->state != TURN_OVER && t->ended && t->shown == t->n) {
+        t->state = TURN_OVER;
+        act(t, (struct turn_action){.kind = TURN_DO_END, .reason = t->reason});
+    }
+}
+
+static void take_token(struct turn *t, uint64_t now, int32_t id, enum turn_source source)
+{
+    t->tokens[t->n++] = (struct turn_token){id, (uint8_t)source, now, 0};
+    if (t->n == t->c.answer_max) end_answer(t, TURN_LENGTH);
+}
+
+void turn_start(struct turn *t, uint64_t now)
+{
+    t->began = now;
+    t->progress_from = t->kv;
+    if (t->c.use_cloud) open_cloud(t, now, t->c.cloud_tokens);
+    feed(t, now);
+}
+
+void turn_tick(struct turn *t, uint64_t now)
+{
+    if (t->state == TURN_OVER) return;
+    if (cloud_active(t) && now - t->cloud_heard >= t->c.stall_us)
+        turn_cloud_lost(t, now, "the cloud fell silent");
+    show_due(t, now);
+    steer_cloud(t, now);
+}
+
+uint64_t turn_wake(const struct turn *t, uint64_t now)
+{
+    if (t->state == TURN_OVER) return UINT64_MAX;
+    uint64_t wake = t->shown < t->n ? next_due(t, now) : UINT64_MAX;
+    if (cloud_active(t) && t->cloud_heard + t->c.stall_us < wake)
+        wake = t->cloud_heard + t->c.stall_us;
+    return wake;
+}
+
+void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max)
+{
+    if (!cloud_active(t)) return;
+    t->cloud_heard = now;
+    if (tokens_max < t->cloud_granted - t->cloud_base)
+        t->cloud_granted = t->cloud_base + tokens_max;
+}
+
+void turn_cloud_progress(struct turn *t, uint64_t now)
+{
+    if (cloud_active(t)) t->cloud_heard = now;
+}
+
+/* A token that is not the next one: a repetition is passed over, anything else drops the cloud. */
+static bool in_order(struct turn *t, uint64_t now, uint32_t index, int32_t id)
+{
+    char why[96];
+    if (index == t->n && index < t->cloud_granted) return true;
+    if (index < t->n && t->tokens[index].id == id) return false;
+    if (index < t->n)
+        snprintf(why, sizeof why, "the cloud sent token %u twice, and not the same", index);
+    else if (index > t->n)
+        snprintf(why, sizeof why, "the cloud sent token %u when %u was due", index, t->n);
+    else
+        snprintf(why, sizeof why, "the cloud sent more than the %u tokens asked for",
+                 t->cloud_granted - t->cloud_base);
+    turn_cloud_lost(t, now, why);
+    return false;
+}
+
+void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id)
+{
+    if (!cloud_active(t)) return;
+    t->cloud_heard = now;
+    if (in_order(t, now, index, id)) {
+        t->cloud = CLOUD_RUNNING;
+        if (t->state == TURN_RACING) t->state = TURN_BORROWED;
+        t->cloud_used++;
+        take_token(t, now, id, TURN_CLOUD);
+    }
+    feed(t, now);
+    show_due(t, now);
+    steer_cloud(t, now);
+}
+
+void turn_cloud_done(struct turn *t, uint64_t now, enum turn_cloud_end end)
+{
+    if (!cloud_active(t)) return;
+    t->cloud = CLOUD_FINISHED;
+    if (end == TURN_CLOUD_STOP)
+        end_answer(t, TURN_STOP);
+    else if (end == TURN_CLOUD_LENGTH && !t->local_ok)
+        end_answer(t, TURN_LENGTH);
+    else if (!t->local_ok)
+        go_on_without_device(t, now,
+                             end == TURN_CLOUD_GONE ? "the cloud ended the stream early"
+                                                    : "the cloud's tokens are used up");
+    show_due(t, now);
+    steer_cloud(t, now);
+}
+
+void turn_cloud_lost(struct turn *t, uint64_t now, const char *why)
+{
+    if (!cloud_active(t)) return;
+    stop_cloud(t);
+    err_set(&t->error, ERR_NET, "%s", why);
+    if (!t->local_ok) go_on_without_device(t, now, why);
+    show_due(t, now);
+}
+
+static void measure_prefill(struct turn *t, uint64_t now)
+{
+    if (t->kv > t->progress_from && now > t->began && t->state != TURN_OWN)
+        t->tps = (double)(t->kv - t->progress_from) * 1e6 / (double)(now - t->began);
+    t->progress_at = now;
+}
+
+void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv)
+{
+    if (!t->feeding || t->state == TURN_OVER) return;
+    t->kv = kv;
+    measure_prefill(t, now);
+    show_due(t, now);
+    steer_cloud(t, now);
+}
+
+static void measure_decode(struct turn *t, uint64_t now)
+{
+    double us = (double)(now - t->last_local);
+    t->decode_us += MEASURE_WEIGHT * (us - t->decode_us);
+    if (t->decode_us > t->pace.decode_us || t->pace.decode_us == 0.0)
+        t->pace.decode_us = t->decode_us; /* never show faster than the device can go on */
+}
+
+void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end)
+{
+    if (!t->feeding || t->state == TURN_OVER) return;
+    bool single = t->state == TURN_OWN && t->feed_to == t->kv + 1;
+    t->feeding = false;
+    t->kv = t->feed_to;
+    if (single)
+        measure_decode(t, now);
+    else
+        measure_prefill(t, now);
+    if (t->kv == t->c.prompt_tokens + t->n) { /* nothing newer came: the device has caught up */
+        stop_cloud(t);
+        if (t->state != TURN_OWN && t->n > 0) t->handover = t->n;
+        t->state = TURN_OWN;
+        if (is_end)
+            end_answer(t, TURN_STOP);
+        else
+            take_token(t, now, id, TURN_DEVICE);
+    }
+    feed(t, now);
+    show_due(t, now);
+    steer_cloud(t, now);
+}
+
+void turn_local_full(struct turn *t, uint64_t now)
+{
+    if (t->state == TURN_OVER || t->ended) return;
+    t->feeding = false;
+    t->local_ok = false;
+    if (!cloud_active(t)) end_answer(t, TURN_LENGTH);
+    show_due(t, now);
+}
+
+void turn_local_failed(struct turn *t, uint64_t now, const char *why)
+{
+    if (t->state == TURN_OVER || t->ended) return;
+    t->feeding = false;
+    t->local_ok = false;
+    if (t->state == TURN_OWN) t->state = TURN_BORROWED;
+    err_set(&t->error, ERR_INTERNAL, "%s", why);
+    go_on_without_device(t, now, why);
+    show_due(t, now);
+}
+
+void turn_user_stop(struct turn *t, uint64_t now)
+{
+    (void)now;
+    if (t->state == TURN_OVER) return;
+    stop_cloud(t);
+    stop_local(t);
+    t->ended = true;
+    t->reason = TURN_CANCELLED;
+    t->state = TURN_OVER;
+    act(t, (struct turn_action){.kind = TURN_DO_END, .reason = TURN_CANCELLED});
+}
+
+void turn_report_of(const struct turn *t, struct turn_report *ret_report)
+{
+    struct turn_report r = {.tokens = t->shown, .handover = t->handover, .reason = t->reason};
+    r.cloud_opens = t->cloud_opens;
+    for (uint32_t i = 0; i < t->shown; i++) {
+        const struct turn_token *k = &t->tokens[i];
+        r.cloud_tokens += k->source == TURN_CLOUD;
+        r.device_tokens += k->source == TURN_DEVICE;
+        if (i == 0) {
+            r.ttft_us = (double)(k->shown - t->began);
+            continue;
+        }
+        double gap = (double)(k->shown - t->tokens[i - 1].shown);
+        r.tpot_max_us = gap > r.tpot_max_us ? gap : r.tpot_max_us;
+        r.stalls += gap > TURN_STALL_US;
+        if (i == t->handover) r.handover_gap_us = gap;
+    }
+    if (t->shown > 1)
+        r.tpot_mean_us =
+            (double)(t->tokens[t->shown - 1].shown - t->tokens[0].shown) / (t->shown - 1);
+    *ret_report = r;
+}

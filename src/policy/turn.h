@@ -1,0 +1,138 @@
+/*
+ * turn: the life of one answer on the device, as a pure state machine. Events go in with their
+ * time, actions come out; no I/O, no clock, no engine.
+ *
+ *   racing    the cloud is asked, the local prefill runs; nothing is known of the answer yet
+ *   borrowed  tokens of the cloud are shown while the device still catches up
+ *   own       the device decodes; the cloud is finished or told to stop
+ *   draining  the whole answer is known and is being shown
+ *   over      done, cancelled or failed: no action follows the TURN_END
+ *
+ * The truth is `tokens`: what was received or decoded, in order, never taken back. Local work is
+ * one *feed* at a time: append the tokens [from, to) of prompt + answer to the KV cache and sample
+ * what follows. When a feed ends and nothing newer has come, the sampled token is the device's, and
+ * the cloud is told to stop; otherwise the newer tokens are the next feed, as one batch.
+ */
+#ifndef PDD_POLICY_TURN_H
+#define PDD_POLICY_TURN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "policy/pace.h"
+
+enum turn_state { TURN_RACING, TURN_BORROWED, TURN_OWN, TURN_DRAINING, TURN_OVER };
+enum turn_source { TURN_CLOUD, TURN_DEVICE };
+enum turn_reason {
+    TURN_STOP,      /* the model ended its answer */
+    TURN_LENGTH,    /* answer_max, or the context, is reached */
+    TURN_CANCELLED, /* by the user */
+    TURN_FAILED     /* neither end can go on */
+};
+
+struct turn_token {
+    int32_t id;
+    uint8_t source;          /* enum turn_source */
+    uint64_t arrived, shown; /* shown: 0 until then */
+};
+
+struct turn_config {
+    uint32_t prompt_tokens; /* n */
+    uint32_t kv_tokens;     /* of the prompt, already in the local KV cache */
+    uint32_t answer_max;    /* at least 1 */
+    bool use_cloud, use_local;
+    uint32_t cloud_tokens; /* N to ask for */
+    enum pace_mode pace;
+    double prefill_tps, decode_us; /* predicted; decode_us 0 without a local engine */
+    double rtt_us;                 /* predicted */
+    uint64_t stall_us;             /* silence after which the cloud counts as lost */
+    uint32_t reopen_max;           /* how often the cloud may be asked again */
+};
+
+enum turn_action_kind {
+    TURN_DO_CLOUD_OPEN,   /* n: N; the tokens so far are `have` */
+    TURN_DO_CLOUD_EXTEND, /* n: the new N of the running stream */
+    TURN_DO_CLOUD_STOP,   /* close it; nothing it still sends counts */
+    TURN_DO_FEED,         /* from, to; then sample */
+    TURN_DO_LOCAL_STOP,   /* drop the feed that runs */
+    TURN_DO_SHOW,         /* n: index of the token */
+    TURN_DO_END           /* reason */
+};
+
+struct turn_action {
+    enum turn_action_kind kind;
+    uint32_t n, from, to;
+    enum turn_reason reason;
+};
+
+enum { TURN_ACTIONS_MAX = 32, TURN_ANSWER_MAX = 1 << 20 };
+
+struct turn {
+    struct turn_config c;
+    enum turn_state state;
+    struct turn_token *tokens; /* [answer_max] */
+    uint32_t n, shown;         /* known; shown */
+    struct pace pace;
+    /* cloud */
+    enum { CLOUD_NONE, CLOUD_ASKED, CLOUD_RUNNING, CLOUD_FINISHED } cloud;
+    uint32_t cloud_base;    /* tokens known when it was asked */
+    uint32_t cloud_granted; /* absolute: index that the stream may reach */
+    uint32_t cloud_used;    /* tokens taken from it in all */
+    uint32_t cloud_opens;
+    uint64_t cloud_heard; /* last sign of life */
+    /* device */
+    bool feeding, local_ok;
+    uint32_t kv, feed_to; /* positions in the KV cache; where the feed ends */
+    uint64_t begun, progress_at, last_local;
+    uint32_t progress_from; /* kv when measuring began */
+    double tps, decode_us;  /* measured so far, or predicted */
+    /* outcome */
+    bool ended; /* the answer is complete in `tokens` */
+    enum turn_reason reason;
+    struct err error;  /* why it failed, or why an end was given up */
+    uint32_t handover; /* index of the first device token after cloud tokens; 0: none */
+    uint64_t began;
+    struct turn_action actions[TURN_ACTIONS_MAX];
+    uint32_t first_action, n_actions;
+};
+
+/* `config` is checked by CHECK. The answer's tokens are allocated here, once. */
+int turn_init(struct turn *t, const struct turn_config *config, struct err *e);
+void turn_release(struct turn *t);
+/* The next action to carry out, in order; false when there is none. Take them after every event. */
+bool turn_take(struct turn *t, struct turn_action *ret_action);
+/* When turn_tick must be called next; UINT64_MAX: not by time. Ask after the actions are taken. */
+uint64_t turn_wake(const struct turn *t, uint64_t now);
+
+/* Events. All take the time of the event; those of an end that was given up are ignored. */
+void turn_start(struct turn *t, uint64_t now);
+void turn_tick(struct turn *t, uint64_t now);
+void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
+void turn_cloud_progress(struct turn *t, uint64_t now);
+void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id);
+enum turn_cloud_end { TURN_CLOUD_BUDGET, TURN_CLOUD_STOP, TURN_CLOUD_LENGTH, TURN_CLOUD_GONE };
+/* The stream ended by `done`; GONE: cancel, deadline or drain. */
+void turn_cloud_done(struct turn *t, uint64_t now, enum turn_cloud_end end);
+/* Refused, cut, garbage or an error event: whatever the sentence says. */
+void turn_cloud_lost(struct turn *t, uint64_t now, const char *why);
+void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv);
+/* The feed is complete; the token that follows, and whether it ends the answer. */
+void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end);
+void turn_local_full(struct turn *t, uint64_t now); /* the context is full: nothing can follow */
+void turn_local_failed(struct turn *t, uint64_t now, const char *why);
+void turn_user_stop(struct turn *t, uint64_t now);
+
+/* What happened, for --stats. Times in microseconds. */
+struct turn_report {
+    double ttft_us, tpot_mean_us, tpot_max_us, handover_gap_us;
+    uint32_t tokens, cloud_tokens, device_tokens, handover, stalls, cloud_opens;
+    enum turn_reason reason;
+};
+enum { TURN_STALL_US = 200000 };
+void turn_report_of(const struct turn *t, struct turn_report *ret_report);
+
+const char *turn_reason_name(enum turn_reason r);
+const char *turn_state_name(enum turn_state s);
+
+#endif
