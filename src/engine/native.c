@@ -1,0 +1,357 @@
+/*
+ * native: see native.h. Ties model/ to the interface of an engine: histories, KV pages, steps and
+ * draws. It computes nothing itself. engine.c has checked arguments before they come here.
+ *
+ * The context may be asked longer than the file says (rotary positions go on); whether the model
+ * still writes sense there is the caller's judgement.
+ */
+#include "engine/native.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "engine/engine_impl.h"
+#include "model/forward.h"
+#include "model/gguf.h"
+#include "model/kv.h"
+#include "model/model.h"
+#include "model/sampler.h"
+#include "model/template.h"
+#include "model/vocab.h"
+
+enum { STEP_TOKENS_DEFAULT = 512, CONTEXTS_DEFAULT = 2 };
+
+#define NUMERICS "exact-1"
+
+struct native {
+    struct engine base;
+    struct model model;
+    struct vocab *vocab;
+    struct chat_template *chat_template;
+    struct pool *pool;
+    const struct kern *kern;
+    struct kv_pool *kv;
+    struct forward *forward;
+    struct sampler *samplers;   /* [threads] */
+    struct forward_span *spans; /* [ENGINE_SPANS_MAX] */
+    uint64_t steps;
+};
+
+struct native_session {
+    struct session base;
+    struct kv_seq kv;
+    int32_t *tokens; /* [context_max] */
+    uint32_t len;
+    struct sampling sampling;
+    const float *logits; /* of step number `logits_step` */
+    uint64_t logits_step;
+};
+
+static struct native *native_of(struct engine *e)
+{
+    return (struct native *)e;
+}
+
+static const struct native *native_of_const(const struct engine *e)
+{
+    return (const struct native *)e;
+}
+
+static const struct vocab *native_vocab(const struct engine *e)
+{
+    return native_of_const(e)->vocab;
+}
+
+static const struct chat_template *native_template(const struct engine *e)
+{
+    return native_of_const(e)->chat_template;
+}
+
+static uint32_t native_pages_free(const struct engine *e)
+{
+    return kv_pages_free(native_of_const(e)->kv);
+}
+
+static void native_free(struct engine *e)
+{
+    struct native *n = native_of(e);
+    if (!n) return;
+    for (unsigned i = 0; n->samplers && i < pool_threads(n->pool); i++)
+        sampler_release(&n->samplers[i]);
+    mem_free(n->samplers);
+    mem_free(n->spans);
+    forward_close(n->forward);
+    kv_pool_close(n->kv);
+    chat_template_close(n->chat_template);
+    vocab_close(n->vocab);
+    model_close(&n->model);
+    pool_free(n->pool);
+    mem_free(n);
+}
+
+/* ---- sessions ---- */
+
+static int native_session_open(struct engine *e, struct session **ret_session, struct err *err)
+{
+    struct native *n = native_of(e);
+    struct native_session *s = mem_calloc(1, sizeof *s);
+    if (!s) return err_set(err, ERR_NO_MEMORY, "no memory for a session");
+    s->base.engine = e;
+    s->sampling = (struct sampling)SAMPLING_GREEDY;
+    s->tokens = mem_alloc(e->info.context_max * sizeof *s->tokens);
+    int rc = s->tokens ? kv_seq_init(&s->kv, n->kv, e->info.context_max, err)
+                       : err_set(err, ERR_NO_MEMORY, "no memory for a session's history");
+    if (rc < 0) {
+        mem_free(s->tokens);
+        mem_free(s);
+        return rc;
+    }
+    *ret_session = &s->base;
+    return 0;
+}
+
+static void native_session_close(struct session *session)
+{
+    struct native_session *s = (struct native_session *)session;
+    if (!s) return;
+    kv_seq_release(&s->kv);
+    mem_free(s->tokens);
+    mem_free(s);
+}
+
+static void native_set_sampling(struct session *session, const struct sampling *sampling)
+{
+    ((struct native_session *)session)->sampling = *sampling;
+}
+
+static uint32_t native_session_len(const struct session *session)
+{
+    return ((const struct native_session *)session)->len;
+}
+
+static const int32_t *native_session_tokens(const struct session *session)
+{
+    return ((const struct native_session *)session)->tokens;
+}
+
+static void native_session_cut(struct session *session, uint32_t n)
+{
+    struct native_session *s = (struct native_session *)session;
+    kv_seq_cut(&s->kv, n);
+    s->len = n;
+}
+
+static int native_session_share(struct session *session, const struct session *from, uint32_t n,
+                                struct err *err)
+{
+    struct native_session *s = (struct native_session *)session;
+    const struct native_session *other = (const struct native_session *)from;
+    int rc = kv_seq_share(&s->kv, &other->kv, n, err);
+    if (rc < 0) return rc;
+    memcpy(s->tokens, other->tokens, n * sizeof *s->tokens);
+    s->len = n;
+    return 0;
+}
+
+static const float *native_session_logits(const struct session *session)
+{
+    const struct native_session *s = (const struct native_session *)session;
+    const struct native *n = native_of_const(session->engine);
+    return s->logits_step == n->steps ? s->logits : NULL;
+}
+
+/* ---- steps ---- */
+
+/* Take the pages that all spans need, or none. */
+static int reserve(struct native *n, const struct engine_span *spans, uint32_t count,
+                   struct err *err)
+{
+    uint64_t needed = 0;
+    for (uint32_t i = 0; i < count; i++)
+        needed += kv_seq_pages_needed(&((struct native_session *)spans[i].session)->kv, spans[i].n);
+    if (needed > kv_pages_free(n->kv))
+        return err_set(err, ERR_NO_MEMORY,
+                       "the step needs %llu KV pages, %u of %u are free: close a session, or give "
+                       "the engine more KV memory",
+                       (unsigned long long)needed, kv_pages_free(n->kv), kv_pages_total(n->kv));
+    for (uint32_t i = 0; i < count; i++) {
+        struct native_session *s = (struct native_session *)spans[i].session;
+        CHECK(kv_seq_reserve(&s->kv, spans[i].n, err) == 0);
+    }
+    return 0;
+}
+
+struct draws {
+    struct native *n;
+    struct engine_span *spans;
+};
+
+static void draw_task(void *arg, uint32_t task, uint32_t worker)
+{
+    const struct draws *d = arg;
+    struct engine_span *span = &d->spans[task];
+    if (!span->sample) return;
+    struct native_session *s = (struct native_session *)span->session;
+    struct sampler_draw drawn =
+        sampler_draw(&d->n->samplers[worker], &s->sampling, s->logits, s->tokens, s->len);
+    span->next = drawn.id;
+    span->next_logprob = drawn.logprob;
+}
+
+static int native_step(struct engine *e, struct engine_span *spans, uint32_t count, struct err *err)
+{
+    struct native *n = native_of(e);
+    mem_forbid_begin();
+    int rc = reserve(n, spans, count, err);
+    if (rc == 0) {
+        for (uint32_t i = 0; i < count; i++) {
+            struct native_session *s = (struct native_session *)spans[i].session;
+            n->spans[i] = (struct forward_span){
+                .kv = &s->kv, .tokens = spans[i].tokens, .n = spans[i].n, .want = spans[i].sample};
+        }
+        forward_run(n->forward, n->spans, count);
+        n->steps++;
+        for (uint32_t i = 0; i < count; i++) {
+            struct native_session *s = (struct native_session *)spans[i].session;
+            memmove(s->tokens + s->len, spans[i].tokens, spans[i].n * sizeof *s->tokens);
+            s->len += spans[i].n;
+            s->logits = n->spans[i].logits;
+            s->logits_step = n->steps;
+        }
+        struct draws draws = {n, spans};
+        pool_run(n->pool, count, draw_task, &draws);
+    }
+    mem_forbid_end();
+    return rc;
+}
+
+static const struct engine_ops native_ops = {
+    .vocab = native_vocab,
+    .chat_template = native_template,
+    .kv_pages_free = native_pages_free,
+    .free = native_free,
+    .session_open = native_session_open,
+    .session_close = native_session_close,
+    .session_set_sampling = native_set_sampling,
+    .session_len = native_session_len,
+    .session_tokens = native_session_tokens,
+    .session_cut = native_session_cut,
+    .session_share = native_session_share,
+    .session_logits = native_session_logits,
+    .step = native_step,
+};
+
+/* ---- opening ---- */
+
+static int open_template(struct native *n, const struct native_options *o, struct err *err)
+{
+    struct gguf_str text = {"", 0};
+    struct err ignored;
+    if (o->chat_template) {
+        int rc = chat_template_open_family(o->chat_template, &n->chat_template, err);
+        if (rc < 0) return rc;
+        text = (struct gguf_str){o->chat_template, strlen(o->chat_template)};
+    } else if (gguf_text(n->model.gguf, "tokenizer.chat_template", &text, NULL) == 0) {
+        /* A family we do not know leaves the model usable for plain text. */
+        int rc = chat_template_open(n->model.gguf, &n->chat_template, &ignored);
+        if (rc < 0 && rc != ERR_UNSUPPORTED && rc != ERR_NOT_FOUND)
+            return err_set(err, rc, "%s", ignored.text);
+    }
+    return model_hash_bytes(text.data, text.len, n->base.info.template_hash, err);
+}
+
+static int open_model(struct native *n, const struct native_options *o, struct err *err)
+{
+    struct gguf *g = NULL;
+    int rc = gguf_open(o->model_path, &g, err);
+    if (rc < 0) return rc;
+    rc = model_open(&n->model, g, n->pool, err);
+    if (rc < 0) return rc;
+    rc = vocab_open(g, &n->vocab, err);
+    if (rc < 0) return rc;
+    if (vocab_size(n->vocab) != n->model.hparams.vocab)
+        return err_set(err, ERR_BAD_INPUT,
+                       "%s: the vocabulary has %u tokens, tensor token_embd.weight has %u rows",
+                       o->model_path, vocab_size(n->vocab), n->model.hparams.vocab);
+    return open_template(n, o, err);
+}
+
+static int choose_context(const struct native *n, const struct native_options *o,
+                          uint32_t *ret_context, struct err *err)
+{
+    uint32_t context = o->context_max ? o->context_max : n->model.hparams.context;
+    if (context > MODEL_CONTEXT_MAX)
+        return err_set(err, ERR_LIMIT, "a context of %u positions: %d is the limit", context,
+                       MODEL_CONTEXT_MAX);
+    *ret_context = context;
+    return 0;
+}
+
+static int open_memory(struct native *n, const struct native_options *o, struct err *err)
+{
+    struct kv_shape shape = forward_kv_shape(&n->model);
+    uint32_t context = 0;
+    int rc = choose_context(n, o, &context, err);
+    if (rc < 0) return rc;
+    uint64_t page_bytes = kv_page_bytes(&shape);
+    uint64_t pages = (uint64_t)CONTEXTS_DEFAULT * ((context + KERN_TILE - 1) / KERN_TILE);
+    if (o->kv_bytes_max > 0) pages = o->kv_bytes_max / page_bytes;
+    if (pages == 0)
+        return err_set(err, ERR_LIMIT,
+                       "%llu bytes of KV memory do not hold a page: it takes %llu bytes",
+                       (unsigned long long)o->kv_bytes_max, (unsigned long long)page_bytes);
+    if (pages > KV_PAGES_MAX) pages = KV_PAGES_MAX;
+    rc = kv_pool_open(&shape, (uint32_t)pages, &n->kv, err);
+    if (rc < 0) return rc;
+    uint32_t tokens = o->step_tokens_max ? o->step_tokens_max : STEP_TOKENS_DEFAULT;
+    struct forward_limits limits = {tokens, tokens < ENGINE_SPANS_MAX ? tokens : ENGINE_SPANS_MAX,
+                                    context};
+    rc = forward_open(&n->model, n->kern, n->pool, &limits, &n->forward, err);
+    if (rc < 0) return rc;
+    n->spans = mem_calloc(ENGINE_SPANS_MAX, sizeof *n->spans);
+    n->samplers = mem_calloc(pool_threads(n->pool), sizeof *n->samplers);
+    if (!n->spans || !n->samplers)
+        return err_set(err, ERR_NO_MEMORY, "no memory for the engine's steps");
+    for (unsigned i = 0; i < pool_threads(n->pool); i++) {
+        rc = sampler_init(&n->samplers[i], n->kern, n->model.hparams.vocab, err);
+        if (rc < 0) return rc;
+    }
+    n->base.info.context_max = context;
+    n->base.info.step_tokens_max = tokens;
+    n->base.info.kv_bytes_per_token = page_bytes / KERN_TILE;
+    n->base.info.kv_pages_total = (uint32_t)pages;
+    return 0;
+}
+
+static void fill_info(struct native *n)
+{
+    struct engine_info *info = &n->base.info;
+    info->kind = "native";
+    info->model_name = n->model.name;
+    info->numerics = NUMERICS;
+    info->vocab_size = n->model.hparams.vocab;
+    snprintf(info->weights_hash, sizeof info->weights_hash, "%s", n->model.weights_hash);
+    snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "%s", n->model.tokenizer_hash);
+}
+
+int native_open(const struct native_options *options, struct engine **ret_engine, struct err *err)
+{
+    if (!options->model_path) return err_set(err, ERR_BAD_INPUT, "no model file was given");
+    struct native *n = mem_calloc(1, sizeof *n);
+    if (!n) return err_set(err, ERR_NO_MEMORY, "no memory for an engine");
+    n->base.ops = &native_ops;
+    int rc = kern_select(options->isa, &n->kern, err);
+    if (rc == 0) rc = pool_new(options->threads, &n->pool, err);
+    if (rc == 0) rc = open_model(n, options, err);
+    if (rc == 0) rc = open_memory(n, options, err);
+    if (rc < 0) {
+        native_free(&n->base);
+        return rc;
+    }
+    fill_info(n);
+    *ret_engine = &n->base;
+    return 0;
+}

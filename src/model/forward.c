@@ -1,0 +1,430 @@
+/*
+ * forward: see forward.h.
+ *
+ * A pass is a list of phases, each a parallel-for: over rows (norms, rotation, quantisation), over
+ * strips of weights (products) or over blocks of queries and KV heads (attention). A row's
+ * activations are quantised where they are made, so that each is read once from the cache.
+ */
+#include "model/forward.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/pool.h"
+
+enum {
+    ROWS_PER_TASK = 8,    /* so few rows are not worth waking a thread for */
+    STRIPS_GRAIN = 2,     /* the kernels take strips in pairs */
+    TASKS_PER_THREAD = 6, /* enough to even out, few enough to keep the counter cheap */
+    PRODUCTS_MAX = 3
+};
+
+/* One token of the pass. */
+struct row {
+    const struct kv_seq *kv;
+    int32_t token;
+    uint32_t position;
+};
+
+/* Consecutive tokens of one span whose queries attend together. */
+struct query_block {
+    uint32_t row, n;
+};
+
+struct product {
+    const struct kern_mat *m;
+    float *out; /* [rows, m->rows] */
+};
+
+/* Products of the same rows of activations. */
+struct products {
+    struct forward *f;
+    struct product list[PRODUCTS_MAX];
+    uint32_t n, rows, grain;
+    struct kern_act act;
+};
+
+struct forward {
+    const struct model *model;
+    const struct hparams *h;
+    const struct kern *kern;
+    struct pool *pool;
+    struct forward_limits limits;
+    struct arena memory;
+    /* [tokens] rows of the widths named */
+    struct row *rows;
+    float *x;                   /* dim: the residual stream */
+    float *normed;              /* dim */
+    float *projected;           /* dim: what the last matrix of a block adds to x */
+    float *q, *heads;           /* heads * head_dim: queries, and what attention makes of them */
+    float *k, *v;               /* kv_heads * head_dim */
+    float *gate, *up;           /* ff */
+    float *rope;                /* rope_dims: cos and sin of each pair */
+    int8_t *quants;             /* the widest input of a matrix */
+    float *scales;              /* that / 32 */
+    int32_t *minus;             /* that / 32 */
+    float *logits;              /* [spans, vocab] */
+    uint32_t *wanted;           /* [spans] rows whose logits are asked for */
+    struct query_block *blocks; /* [tokens] */
+    const uint16_t **tiles;     /* [threads][2][pages of a sequence] */
+    uint32_t pages;
+    /* the pass in hand */
+    uint32_t n_rows, n_wanted, n_blocks, block_tokens;
+    uint32_t layer;
+    const float *norm;     /* weights of the norm in hand */
+    const float *residual; /* added to x before it, or NULL */
+    bool quantise;         /* the products that follow read quantised rows */
+};
+
+struct kv_shape forward_kv_shape(const struct model *m)
+{
+    return (struct kv_shape){m->hparams.layers, m->hparams.kv_heads, m->hparams.head_dim};
+}
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Memory of [count] things of `size`; the first failure leaves `ok` false. */
+static void *take(struct forward *f, size_t count, size_t size, bool *ok)
+{
+    void *memory = arena_alloc(&f->memory, count * size, 64);
+    *ok = *ok && memory;
+    return memory;
+}
+
+static bool take_all(struct forward *f)
+{
+    const struct hparams *h = f->h;
+    size_t n = f->limits.tokens, q_dim = hparams_q_dim(h), kv_dim = hparams_kv_dim(h);
+    size_t widest = max_u32(max_u32(h->dim, h->ff), hparams_q_dim(h)), blocks = widest / KERN_BLOCK;
+    bool ok = true;
+    f->rows = take(f, n, sizeof *f->rows, &ok);
+    f->x = take(f, n * h->dim, sizeof(float), &ok);
+    f->normed = take(f, n * h->dim, sizeof(float), &ok);
+    f->projected = take(f, n * h->dim, sizeof(float), &ok);
+    f->q = take(f, n * q_dim, sizeof(float), &ok);
+    f->heads = take(f, n * q_dim, sizeof(float), &ok);
+    f->k = take(f, n * kv_dim, sizeof(float), &ok);
+    f->v = take(f, n * kv_dim, sizeof(float), &ok);
+    f->gate = take(f, n * h->ff, sizeof(float), &ok);
+    f->up = take(f, n * h->ff, sizeof(float), &ok);
+    f->rope = take(f, n * h->rope_dims, sizeof(float), &ok);
+    f->quants = take(f, n * widest, 1, &ok);
+    f->scales = take(f, n * (blocks + 1), sizeof(float), &ok);
+    f->minus = take(f, n * (blocks + 1), sizeof(int32_t), &ok);
+    f->logits = take(f, (size_t)f->limits.spans * h->vocab, sizeof(float), &ok);
+    f->wanted = take(f, f->limits.spans, sizeof *f->wanted, &ok);
+    f->blocks = take(f, n, sizeof *f->blocks, &ok);
+    f->tiles = take(f, (size_t)pool_threads(f->pool) * 2 * f->pages, sizeof *f->tiles, &ok);
+    return ok;
+}
+
+int forward_open(const struct model *m, const struct kern *kern, struct pool *pool,
+                 const struct forward_limits *limits, struct forward **ret_forward, struct err *e)
+{
+    if (limits->tokens == 0 || limits->tokens > FORWARD_TOKENS_MAX)
+        return err_set(e, ERR_LIMIT, "a step of %u tokens: it must be between 1 and %d",
+                       limits->tokens, FORWARD_TOKENS_MAX);
+    struct forward *f = mem_calloc(1, sizeof *f);
+    if (!f) return err_set(e, ERR_NO_MEMORY, "no memory for the forward pass");
+    f->model = m;
+    f->h = &m->hparams;
+    f->kern = kern;
+    f->pool = pool;
+    f->limits = *limits;
+    f->pages = limits->positions / KERN_TILE + 1;
+    arena_init(&f->memory, SIZE_MAX / 4);
+    uint32_t group = f->h->heads / f->h->kv_heads;
+    f->block_tokens = group < KERN_QUERIES_MAX ? KERN_QUERIES_MAX / group : 1;
+    if (!take_all(f)) {
+        forward_close(f);
+        return err_set(e, ERR_NO_MEMORY, "no memory for steps of %u tokens: ask for fewer",
+                       limits->tokens);
+    }
+    *ret_forward = f;
+    return 0;
+}
+
+void forward_close(struct forward *f)
+{
+    if (!f) return;
+    arena_release(&f->memory);
+    mem_free(f);
+}
+
+/* ---- phases over rows ---- */
+
+typedef void row_fn(struct forward *f, uint32_t row);
+
+struct row_job {
+    struct forward *f;
+    row_fn *fn;
+    uint32_t n;
+};
+
+static void row_task(void *arg, uint32_t task, uint32_t worker)
+{
+    const struct row_job *job = arg;
+    uint32_t from = task * ROWS_PER_TASK, left = job->n - from;
+    (void)worker;
+    for (uint32_t i = 0; i < left && i < ROWS_PER_TASK; i++)
+        job->fn(job->f, from + i);
+}
+
+static void for_rows(struct forward *f, uint32_t n, row_fn *fn)
+{
+    struct row_job job = {f, fn, n};
+    pool_run(f->pool, (n + ROWS_PER_TASK - 1) / ROWS_PER_TASK, row_task, &job);
+}
+
+static void quantise_row(struct forward *f, const float *x, uint32_t cols, uint32_t row)
+{
+    size_t blocks = cols / KERN_BLOCK;
+    if (f->quantise)
+        f->kern->quantize(x, cols, f->quants + (size_t)row * cols, f->scales + row * blocks,
+                          f->minus + row * blocks);
+}
+
+static void row_embed(struct forward *f, uint32_t row)
+{
+    const struct row *r = &f->rows[row];
+    const struct weights *w = &f->model->weights;
+    weights_embed(w, f->h, r->token, f->x + (size_t)row * f->h->dim);
+    kern_rope_table(r->position, w->rope_inverse, f->h->rope_dims / 2,
+                    f->rope + (size_t)row * f->h->rope_dims);
+}
+
+/* x += what the last block made; then the norm that the next one starts with. */
+static void row_norm(struct forward *f, uint32_t row)
+{
+    uint32_t dim = f->h->dim;
+    float *x = f->x + (size_t)row * dim, *normed = f->normed + (size_t)row * dim;
+    if (f->residual) f->kern->add(x, f->residual + (size_t)row * dim, dim);
+    f->kern->rms_norm(x, f->norm, dim, f->h->norm_eps, normed);
+    quantise_row(f, normed, dim, row);
+}
+
+/* The same for the i-th row whose logits are wanted; the results stand close together. */
+static void row_norm_wanted(struct forward *f, uint32_t i)
+{
+    uint32_t dim = f->h->dim, row = f->wanted[i];
+    float *x = f->x + (size_t)row * dim, *normed = f->normed + (size_t)i * dim;
+    f->kern->add(x, f->residual + (size_t)row * dim, dim);
+    f->kern->rms_norm(x, f->norm, dim, f->h->norm_eps, normed);
+    quantise_row(f, normed, dim, i);
+}
+
+static void rotate(const struct forward *f, float *x, uint32_t heads, const float *table)
+{
+    switch (f->h->arch->rope) {
+    case ROPE_PAIRS:
+        f->kern->rope_pairs(x, heads, f->h->head_dim, f->h->rope_dims / 2, table);
+        break;
+    }
+}
+
+/* Rotate queries and keys; put keys and values into the row's page. */
+static void row_store(struct forward *f, uint32_t row)
+{
+    const struct hparams *h = f->h;
+    const struct row *r = &f->rows[row];
+    const float *table = f->rope + (size_t)row * h->rope_dims;
+    uint32_t q_dim = hparams_q_dim(h), kv_dim = hparams_kv_dim(h);
+    float *q = f->q + (size_t)row * q_dim, *k = f->k + (size_t)row * kv_dim;
+    const float *v = f->v + (size_t)row * kv_dim;
+    rotate(f, q, h->heads, table);
+    rotate(f, k, h->kv_heads, table);
+    float scale = 1.0f / __builtin_sqrtf((float)h->head_dim);
+    for (uint32_t i = 0; i < q_dim; i++)
+        q[i] *= scale;
+    uint32_t page = r->position / KERN_TILE, slot = r->position % KERN_TILE;
+    for (uint32_t head = 0; head < h->kv_heads; head++) {
+        size_t at = (size_t)head * h->head_dim;
+        f->kern->put_k(k + at, h->head_dim, slot, kv_k_tile(r->kv, page, f->layer, head));
+        f->kern->put_v(v + at, h->head_dim, slot, kv_v_tile(r->kv, page, f->layer, head));
+    }
+}
+
+static void row_quantise_heads(struct forward *f, uint32_t row)
+{
+    uint32_t q_dim = hparams_q_dim(f->h);
+    quantise_row(f, f->heads + (size_t)row * q_dim, q_dim, row);
+}
+
+static void row_activate(struct forward *f, uint32_t row)
+{
+    uint32_t ff = f->h->ff;
+    float *gate = f->gate + (size_t)row * ff;
+    f->kern->silu_mul(gate, f->up + (size_t)row * ff, ff, gate);
+    quantise_row(f, gate, ff, row);
+}
+
+/* ---- products ---- */
+
+static uint32_t tasks_of(const struct products *p, uint32_t i)
+{
+    return (p->list[i].m->strips + p->grain - 1) / p->grain;
+}
+
+static void product_task(void *arg, uint32_t task, uint32_t worker)
+{
+    const struct products *p = arg;
+    uint32_t i = 0;
+    (void)worker;
+    for (uint32_t n; task >= (n = tasks_of(p, i)); i++)
+        task -= n;
+    const struct kern_mat *m = p->list[i].m;
+    uint32_t strip = task * p->grain, left = m->strips - strip;
+    p->f->kern->mul[m->type](m, strip, left < p->grain ? left : p->grain, &p->act, 0, p->rows,
+                             p->list[i].out, m->rows);
+}
+
+/* out = in * m for each product; `in` is [rows, cols], quantised before when a matrix asks. */
+static void multiply(struct forward *f, const float *in, uint32_t rows, uint32_t n,
+                     const struct product *list)
+{
+    struct products p = {.f = f, .n = n, .rows = rows, .grain = UINT32_MAX};
+    p.act = (struct kern_act){list[0].m->cols, in, f->quants, f->scales, f->minus};
+    uint32_t strips = 0, tasks = 0, threads = pool_threads(f->pool);
+    for (uint32_t i = 0; i < n; i++) {
+        p.list[i] = list[i];
+        strips += list[i].m->strips;
+    }
+    p.grain = strips;
+    if (threads > 1) {
+        p.grain = strips / (threads * TASKS_PER_THREAD) / STRIPS_GRAIN * STRIPS_GRAIN;
+        p.grain = max_u32(p.grain, STRIPS_GRAIN);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        tasks += tasks_of(&p, i);
+    pool_run(f->pool, tasks, product_task, &p);
+}
+
+static bool quantised(const struct kern_mat *m)
+{
+    return kern_type_info(m->type)->quantised;
+}
+
+/* ---- attention ---- */
+
+/* Queries collected for one call of the kernel. */
+struct queries {
+    struct kern_attend a;
+    const float *q[KERN_QUERIES_MAX];
+    float *out[KERN_QUERIES_MAX];
+    uint32_t first[KERN_QUERIES_MAX], n[KERN_QUERIES_MAX];
+};
+
+static void flush_queries(const struct forward *f, struct queries *c)
+{
+    if (c->a.queries > 0) f->kern->attend(&c->a);
+    c->a.queries = 0;
+}
+
+static void attend_task(void *arg, uint32_t task, uint32_t worker)
+{
+    struct forward *f = arg;
+    const struct hparams *h = f->h;
+    /* The last blocks see the most keys: they go first, so that none is left over at the end. */
+    const struct query_block *b = &f->blocks[f->n_blocks - 1 - task / h->kv_heads];
+    uint32_t head = task % h->kv_heads, group = h->heads / h->kv_heads;
+    const struct row *last = &f->rows[b->row + b->n - 1];
+    const uint16_t **k = f->tiles + (size_t)worker * 2 * f->pages, **v = k + f->pages;
+    for (uint32_t page = 0; page <= last->position / KERN_TILE; page++) {
+        k[page] = kv_k_tile(last->kv, page, f->layer, head);
+        v[page] = kv_v_tile(last->kv, page, f->layer, head);
+    }
+    struct queries c;
+    c.a = (struct kern_attend){0, h->head_dim, c.q, c.out, c.first, c.n, k, v};
+    for (uint32_t row = b->row; row < b->row + b->n; row++) {
+        for (uint32_t g = 0; g < group; g++) {
+            size_t at = (size_t)row * hparams_q_dim(h) + (size_t)(head * group + g) * h->head_dim;
+            uint32_t i = c.a.queries++;
+            c.q[i] = f->q + at;
+            c.out[i] = f->heads + at;
+            c.first[i] = 0;
+            c.n[i] = f->rows[row].position + 1;
+            if (c.a.queries == KERN_QUERIES_MAX) flush_queries(f, &c);
+        }
+    }
+    flush_queries(f, &c);
+}
+
+/* ---- the pass ---- */
+
+static void list_rows(struct forward *f, const struct forward_span *spans, uint32_t n)
+{
+    CHECK(n <= f->limits.spans);
+    f->n_rows = f->n_wanted = f->n_blocks = 0;
+    for (uint32_t s = 0; s < n; s++) {
+        const struct forward_span *span = &spans[s];
+        CHECK(span->n >= 1 && span->n <= f->limits.tokens - f->n_rows);
+        CHECK(span->n <= span->kv->pages_used * KERN_TILE - span->kv->len);
+        for (uint32_t i = 0; i < span->n; i += f->block_tokens) {
+            uint32_t left = span->n - i;
+            f->blocks[f->n_blocks++] = (struct query_block){
+                f->n_rows + i, left < f->block_tokens ? left : f->block_tokens};
+        }
+        for (uint32_t i = 0; i < span->n; i++)
+            f->rows[f->n_rows++] = (struct row){span->kv, span->tokens[i], span->kv->len + i};
+        if (span->want) f->wanted[f->n_wanted++] = f->n_rows - 1;
+    }
+}
+
+static void run_attention(struct forward *f, const struct layer *w)
+{
+    f->norm = w->attn_norm;
+    f->quantise = quantised(&w->q) || quantised(&w->k) || quantised(&w->v);
+    for_rows(f, f->n_rows, row_norm);
+    multiply(f, f->normed, f->n_rows, 3,
+             (struct product[]){{&w->q, f->q}, {&w->k, f->k}, {&w->v, f->v}});
+    for_rows(f, f->n_rows, row_store);
+    pool_run(f->pool, f->n_blocks * f->h->kv_heads, attend_task, f);
+    f->quantise = quantised(&w->o);
+    if (f->quantise) for_rows(f, f->n_rows, row_quantise_heads);
+    multiply(f, f->heads, f->n_rows, 1, &(struct product){&w->o, f->projected});
+    f->residual = f->projected;
+}
+
+static void run_feed_forward(struct forward *f, const struct layer *w)
+{
+    f->norm = w->ffn_norm;
+    f->quantise = quantised(&w->gate) || quantised(&w->up);
+    for_rows(f, f->n_rows, row_norm);
+    multiply(f, f->normed, f->n_rows, 2, (struct product[]){{&w->gate, f->gate}, {&w->up, f->up}});
+    f->quantise = quantised(&w->down);
+    for_rows(f, f->n_rows, row_activate);
+    multiply(f, f->gate, f->n_rows, 1, &(struct product){&w->down, f->projected});
+    f->residual = f->projected;
+}
+
+static void run_head(struct forward *f)
+{
+    const struct weights *w = &f->model->weights;
+    if (f->n_wanted == 0) return;
+    f->norm = w->output_norm;
+    f->quantise = quantised(&w->output);
+    for_rows(f, f->n_wanted, row_norm_wanted);
+    multiply(f, f->normed, f->n_wanted, 1, &(struct product){&w->output, f->logits});
+}
+
+void forward_run(struct forward *f, struct forward_span *spans, uint32_t n)
+{
+    list_rows(f, spans, n);
+    for_rows(f, f->n_rows, row_embed);
+    f->residual = NULL;
+    for (f->layer = 0; f->layer < f->h->layers; f->layer++) {
+        const struct layer *w = &f->model->weights.layers[f->layer];
+        run_attention(f, w);
+        run_feed_forward(f, w);
+    }
+    run_head(f);
+    uint32_t logits = 0;
+    for (uint32_t s = 0; s < n; s++) {
+        kv_seq_advance(spans[s].kv, spans[s].n);
+        spans[s].logits = spans[s].want ? f->logits + (size_t)logits++ * f->h->vocab : NULL;
+    }
+}

@@ -1,0 +1,51 @@
+/*
+ * forward: one pass of the model over a batch of spans of several sequences.
+ *
+ * Prefill in chunks and decoding are the same call: every span appends its tokens to its sequence's
+ * KV cache, and a span that wants them gets the logits after its last token. The result of a span
+ * depends on its sequence alone: not on the chunking, the other spans, the threads or the level of
+ * the kernels (exact.md). That holds because each row of activations is computed from itself and
+ * its sequence's KV cache, and the kernels keep one order of operations per output.
+ *
+ * All memory is taken at opening; a pass allocates nothing. One owner thread, which also owns the
+ * pool while a pass runs.
+ */
+#ifndef PDD_MODEL_FORWARD_H
+#define PDD_MODEL_FORWARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kern/kern.h"
+#include "model/kv.h"
+#include "model/model.h"
+
+enum { FORWARD_TOKENS_MAX = 16384 };
+
+struct pool;
+struct forward;
+
+struct forward_span {
+    struct kv_seq *kv;     /* n more positions are reserved; no two spans of a pass share one */
+    const int32_t *tokens; /* [n], ids < vocab */
+    uint32_t n;            /* >= 1 */
+    bool want;             /* logits after the last token */
+    const float *logits;   /* out, when `want`: [vocab], valid until the next pass */
+};
+
+/* What a pass may hold: tokens in all, spans, and positions of a sequence. */
+struct forward_limits {
+    uint32_t tokens, spans, positions;
+};
+
+/* The model, the kernels and the pool must outlive it. */
+int forward_open(const struct model *m, const struct kern *kern, struct pool *pool,
+                 const struct forward_limits *limits, struct forward **ret_forward, struct err *e);
+void forward_close(struct forward *f); /* NULL is fine */
+struct kv_shape forward_kv_shape(const struct model *m);
+
+/* Run a pass; afterwards each sequence is n positions longer. Cannot fail. */
+void forward_run(struct forward *f, struct forward_span *spans, uint32_t n);
+
+#endif

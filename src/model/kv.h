@@ -1,0 +1,64 @@
+/*
+ * kv: keys and values of sequences, in pages of KERN_TILE (64) positions.
+ *
+ * A page holds its 64 positions for all layers: for each layer and KV head a K tile f16
+ * [head_dim][64] (so that lanes hold different keys) and a V tile f16 [64][head_dim]. Pages are
+ * counted: a whole page may belong to several sequences with the same prefix, and is copied before
+ * one of them writes into it. All page memory is one reservation made at opening; nothing here
+ * allocates afterwards but kv_seq_init.
+ *
+ * Life: kv_pool_open; kv_seq_init ... kv_seq_release; kv_pool_close when no sequence is left.
+ * Threads: one owner. While a forward pass runs, its threads only read the tables and write to
+ * slots that kv_seq_reserve made exclusive.
+ */
+#ifndef PDD_MODEL_KV_H
+#define PDD_MODEL_KV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kern/kern.h"
+
+enum { KV_PAGES_MAX = 1 << 24 };
+
+struct kv_shape {
+    uint32_t layers, kv_heads, head_dim;
+};
+
+struct kv_pool;
+
+struct kv_seq {
+    struct kv_pool *pool;
+    uint32_t *pages; /* [pages_max]; the first pages_used are taken */
+    uint32_t pages_used, pages_max;
+    uint32_t len; /* positions that hold values */
+};
+
+size_t kv_page_bytes(const struct kv_shape *shape);
+int kv_pool_open(const struct kv_shape *shape, uint32_t pages, struct kv_pool **ret_pool,
+                 struct err *e);
+void kv_pool_close(struct kv_pool *p); /* NULL is fine */
+uint32_t kv_pages_total(const struct kv_pool *p);
+uint32_t kv_pages_free(const struct kv_pool *p);
+
+/* An empty sequence of at most `positions`; it takes no page yet. */
+int kv_seq_init(struct kv_seq *s, struct kv_pool *pool, uint32_t positions, struct err *e);
+void kv_seq_release(struct kv_seq *s); /* pages go back; also for a zeroed struct */
+
+/* How many free pages kv_seq_reserve(s, n) takes, with the copy of a shared last page. */
+uint32_t kv_seq_pages_needed(const struct kv_seq *s, uint32_t n);
+/* Make positions [len, len + n) writable by this sequence alone. All or nothing. len stays. */
+int kv_seq_reserve(struct kv_seq *s, uint32_t n, struct err *e);
+void kv_seq_advance(struct kv_seq *s, uint32_t n); /* len += n, within what is reserved */
+/* Forget all but the first n positions (n <= len); the others' pages go back. */
+void kv_seq_cut(struct kv_seq *s, uint32_t n);
+/* Make the empty `s` hold the first n positions of `from`: whole pages are shared, the last partial
+ * one is copied. ERR_NO_MEMORY when that needs a page and none is free; then `s` stays empty. */
+int kv_seq_share(struct kv_seq *s, const struct kv_seq *from, uint32_t n, struct err *e);
+
+/* The tiles of page number i of a sequence. */
+uint16_t *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);
+uint16_t *kv_v_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);
+
+#endif

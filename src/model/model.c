@@ -1,0 +1,234 @@
+/*
+ * model: see model.h. The SHA-256 is OpenSSL's; what is hashed, and in which order, is part of the
+ * wire contract between device and cloud.
+ */
+#include "model/model.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/pool.h"
+#include "model/gguf.h"
+
+enum { DIGEST_BYTES = 32 };
+
+static void to_hex(const unsigned char digest[DIGEST_BYTES], char hash[MODEL_HASH_TEXT])
+{
+    for (int i = 0; i < DIGEST_BYTES; i++)
+        snprintf(hash + 2 * i, 3, "%02x", digest[i]);
+}
+
+int model_hash_bytes(const void *data, size_t n, char hash[MODEL_HASH_TEXT], struct err *e)
+{
+    unsigned char digest[DIGEST_BYTES];
+    if (EVP_Digest(data, n, digest, NULL, EVP_sha256(), NULL) != 1)
+        return err_set(e, ERR_INTERNAL, "OpenSSL cannot compute a SHA-256");
+    to_hex(digest, hash);
+    return 0;
+}
+
+/* A running digest; the first failure sticks. Texts and arrays go in with their length, so that no
+ * two different inputs give the same bytes. */
+struct hasher {
+    EVP_MD_CTX *ctx;
+    bool failed;
+};
+
+static void hasher_begin(struct hasher *h)
+{
+    h->ctx = EVP_MD_CTX_new();
+    h->failed = !h->ctx || EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) != 1;
+}
+
+static void hash_add(struct hasher *h, const void *data, size_t n)
+{
+    if (!h->failed && n > 0) h->failed = EVP_DigestUpdate(h->ctx, data, n) != 1;
+}
+
+static void hash_u64(struct hasher *h, uint64_t value)
+{
+    unsigned char bytes[8];
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (unsigned char)(value >> 8 * i);
+    hash_add(h, bytes, sizeof bytes);
+}
+
+static void hash_text(struct hasher *h, const char *text, size_t n)
+{
+    hash_u64(h, n);
+    hash_add(h, text, n);
+}
+
+static void hash_double(struct hasher *h, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    hash_u64(h, bits);
+}
+
+static int hasher_end(struct hasher *h, unsigned char digest[DIGEST_BYTES])
+{
+    if (!h->failed) h->failed = EVP_DigestFinal_ex(h->ctx, digest, NULL) != 1;
+    EVP_MD_CTX_free(h->ctx);
+    return h->failed ? -1 : 0;
+}
+
+/* One digest per tensor, made in parallel, then one over all of them in the file's order. */
+struct tensor_hashes {
+    const struct gguf *g;
+    unsigned char (*digests)[DIGEST_BYTES];
+    bool *failed;
+};
+
+static void hash_tensor(void *arg, uint32_t task, uint32_t worker)
+{
+    struct tensor_hashes *all = arg;
+    const struct gguf_tensor *t = gguf_tensor_at(all->g, task);
+    struct hasher h;
+    (void)worker;
+    hasher_begin(&h);
+    hash_text(&h, t->name.data, t->name.len);
+    hash_u64(&h, t->type);
+    for (int i = 0; i < GGUF_DIMS_MAX; i++)
+        hash_u64(&h, t->shape[i]);
+    hash_add(&h, t->data, t->bytes);
+    all->failed[task] = hasher_end(&h, all->digests[task]) < 0;
+}
+
+static int hash_weights(struct model *m, struct pool *pool, struct err *e)
+{
+    const struct hparams *p = &m->hparams;
+    uint32_t n = (uint32_t)gguf_tensor_count(m->gguf);
+    struct tensor_hashes all = {m->gguf, mem_calloc(n, DIGEST_BYTES), mem_calloc(n, sizeof(bool))};
+    int rc = all.digests && all.failed ? 0 : ERR_NO_MEMORY;
+    unsigned char digest[DIGEST_BYTES];
+    if (rc == 0) {
+        struct hasher h;
+        pool_run(pool, n, hash_tensor, &all);
+        hasher_begin(&h);
+        hash_text(&h, p->arch->name, strlen(p->arch->name));
+        const uint32_t sizes[] = {p->vocab, p->dim,      p->layers,   p->ff,
+                                  p->heads, p->kv_heads, p->head_dim, p->rope_dims};
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            hash_u64(&h, sizes[i]);
+        hash_double(&h, (double)p->norm_eps);
+        hash_double(&h, p->rope_base);
+        hash_double(&h, p->rope_scale);
+        for (uint32_t i = 0; i < n; i++) {
+            hash_add(&h, all.digests[i], DIGEST_BYTES);
+            h.failed = h.failed || all.failed[i];
+        }
+        rc = hasher_end(&h, digest) < 0 ? ERR_INTERNAL : 0;
+    }
+    mem_free(all.digests);
+    mem_free(all.failed);
+    if (rc < 0) return err_set(e, rc, "%s: the weights cannot be hashed", gguf_name(m->gguf));
+    to_hex(digest, m->weights_hash);
+    return 0;
+}
+
+static bool begins_with(struct gguf_str s, const char *text)
+{
+    size_t n = strlen(text);
+    return s.len >= n && memcmp(s.data, text, n) == 0;
+}
+
+/* An array's content: strings with their lengths, scalars by value. */
+static void hash_array(struct hasher *h, const struct gguf_array *a)
+{
+    hash_u64(h, a->type);
+    hash_u64(h, a->n);
+    const uint8_t *at = a->data;
+    for (uint64_t i = 0; i < a->n; i++) {
+        if (a->type == 8) {
+            struct gguf_str s = gguf_array_next_text(&at);
+            hash_text(h, s.data, s.len);
+        } else if (a->type == 6) {
+            hash_double(h, (double)gguf_array_f32(a, i));
+        } else {
+            hash_u64(h, (uint64_t)gguf_array_i32(a, i));
+        }
+    }
+}
+
+/* Whether the array readers know the element type (GGUF: 0..5 integers, 6 float, 8 string). */
+static bool is_plain_array(const struct gguf_array *a)
+{
+    return a->type <= 6 || a->type == 8;
+}
+
+/* The value of a key, whatever its type is. */
+static void hash_value(struct hasher *h, const struct gguf *g, const char *key)
+{
+    struct gguf_array array;
+    struct gguf_str text;
+    uint32_t number;
+    bool flag;
+    float real;
+    if (gguf_text(g, key, &text, NULL) == 0)
+        hash_text(h, text.data, text.len);
+    else if (gguf_u32(g, key, &number, NULL) == 0)
+        hash_u64(h, number);
+    else if (gguf_bool(g, key, &flag, NULL) == 0)
+        hash_u64(h, flag);
+    else if (gguf_f32(g, key, &real, NULL) == 0)
+        hash_double(h, (double)real);
+    else if (gguf_array(g, key, &array, NULL) == 0 && is_plain_array(&array))
+        hash_array(h, &array);
+}
+
+/* Every tokenizer.ggml.* key in the file's order. */
+static int hash_tokenizer(struct model *m, struct err *e)
+{
+    struct hasher h;
+    unsigned char digest[DIGEST_BYTES];
+    hasher_begin(&h);
+    for (size_t i = 0; i < gguf_key_count(m->gguf); i++) {
+        struct gguf_str name = gguf_key_at(m->gguf, i);
+        char key[128];
+        if (!begins_with(name, "tokenizer.ggml.") || name.len >= sizeof key) continue;
+        memcpy(key, name.data, name.len);
+        key[name.len] = 0;
+        hash_text(&h, key, name.len);
+        hash_value(&h, m->gguf, key);
+    }
+    if (hasher_end(&h, digest) < 0)
+        return err_set(e, ERR_INTERNAL, "%s: the vocabulary cannot be hashed", gguf_name(m->gguf));
+    to_hex(digest, m->tokenizer_hash);
+    return 0;
+}
+
+static void name_model(struct model *m)
+{
+    struct gguf_str name;
+    if (gguf_text(m->gguf, "general.name", &name, NULL) == 0 && name.len > 0) {
+        snprintf(m->name, sizeof m->name, "%.*s", (int)(name.len < 120 ? name.len : 120),
+                 name.data);
+        return;
+    }
+    const char *path = gguf_name(m->gguf), *slash = strrchr(path, '/');
+    snprintf(m->name, sizeof m->name, "%s", slash ? slash + 1 : path);
+}
+
+int model_open(struct model *m, struct gguf *g, struct pool *pool, struct err *e)
+{
+    *m = (struct model){.gguf = g};
+    int rc = hparams_read(g, &m->hparams, e);
+    if (rc == 0) rc = weights_open(&m->weights, g, &m->hparams, pool, e);
+    if (rc == 0) rc = hash_weights(m, pool, e);
+    if (rc == 0) rc = hash_tokenizer(m, e);
+    if (rc == 0)
+        name_model(m);
+    else
+        model_close(m);
+    return rc;
+}
+
+void model_close(struct model *m)
+{
+    weights_close(&m->weights);
+    gguf_close(m->gguf);
+    *m = (struct model){0};
+}

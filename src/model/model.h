@@ -1,0 +1,32 @@
+/*
+ * model: a GGUF file ready to run: hyper-parameters, weights and the digests that tell whether two
+ * machines hold the same model.
+ *
+ * Owns the GGUF object (the token embedding is read from its mapping). Read-only after opening.
+ */
+#ifndef PDD_MODEL_MODEL_H
+#define PDD_MODEL_MODEL_H
+
+#include "base/err.h"
+#include "model/hparams.h"
+#include "model/weights.h"
+
+enum { MODEL_HASH_TEXT = 65, MODEL_NAME_MAX = 128 };
+
+struct model {
+    struct gguf *gguf;
+    struct hparams hparams;
+    struct weights weights;
+    char name[MODEL_NAME_MAX];            /* general.name, or the file's name */
+    char weights_hash[MODEL_HASH_TEXT];   /* SHA-256 of tensors and hyper-parameters */
+    char tokenizer_hash[MODEL_HASH_TEXT]; /* of vocabulary, merges and flags */
+};
+
+/* Takes the GGUF object over, also when it fails. The pool is used while opening only. */
+int model_open(struct model *m, struct gguf *g, struct pool *pool, struct err *e);
+void model_close(struct model *m); /* also for a zeroed struct */
+
+/* SHA-256 of bytes as hexadecimal text; ERR_INTERNAL when OpenSSL has none. */
+int model_hash_bytes(const void *data, size_t n, char hash[MODEL_HASH_TEXT], struct err *e);
+
+#endif

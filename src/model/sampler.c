@@ -1,0 +1,199 @@
+/*
+ * sampler: see sampler.h.
+ *
+ * Sorting a whole vocabulary for one token would cost more than a small model's step; a heap gives
+ * the tokens in the same order, (logit, lowest id), and only as many as the draw looks at.
+ */
+#include "model/sampler.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/rng.h"
+
+enum { SAMPLER_STREAM = 0x5a3d, SUM_LANES = 8 };
+
+int sampler_init(struct sampler *s, const struct kern *kern, uint32_t vocab, struct err *e)
+{
+    *s = (struct sampler){.kern = kern, .vocab = vocab};
+    s->logits = mem_alloc_aligned(64, vocab * sizeof *s->logits);
+    s->weights = mem_alloc_aligned(64, vocab * sizeof *s->weights);
+    s->heap = mem_alloc_aligned(64, vocab * sizeof *s->heap);
+    if (s->logits && s->weights && s->heap) return 0;
+    sampler_release(s);
+    return err_set(e, ERR_NO_MEMORY, "no memory to sample from a vocabulary of %u", vocab);
+}
+
+void sampler_release(struct sampler *s)
+{
+    mem_free(s->logits);
+    mem_free(s->weights);
+    mem_free(s->heap);
+    *s = (struct sampler){0};
+}
+
+int sampling_check(const struct sampling *p, struct err *e)
+{
+    if (!(p->temperature >= 0.0f && p->temperature <= 100.0f))
+        return err_set(e, ERR_BAD_INPUT, "temperature is %g; it must be between 0 and 100",
+                       (double)p->temperature);
+    if (!(p->top_p > 0.0f && p->top_p <= 1.0f))
+        return err_set(e, ERR_BAD_INPUT, "top_p is %g; it must be above 0 and at most 1",
+                       (double)p->top_p);
+    if (!(p->min_p >= 0.0f && p->min_p < 1.0f))
+        return err_set(e, ERR_BAD_INPUT, "min_p is %g; it must be at least 0 and below 1",
+                       (double)p->min_p);
+    if (!(p->repeat_penalty > 0.0f && p->repeat_penalty <= 1000.0f))
+        return err_set(e, ERR_BAD_INPUT,
+                       "repeat_penalty is %g; it must be above 0 and at most 1000",
+                       (double)p->repeat_penalty);
+    return 0;
+}
+
+/* Sum of floats in double: lane i takes i, i + 8, ...; then 4, 2, 1. */
+static double sum_of(const float *x, uint32_t n)
+{
+    double lanes[SUM_LANES] = {0};
+    uint32_t i = 0;
+    for (; i + SUM_LANES <= n; i += SUM_LANES)
+        for (uint32_t j = 0; j < SUM_LANES; j++)
+            lanes[j] += (double)x[i + j];
+    for (uint32_t j = 0; i + j < n; j++)
+        lanes[j] += (double)x[i + j];
+    for (uint32_t width = SUM_LANES / 2; width > 0; width /= 2)
+        for (uint32_t j = 0; j < width; j++)
+            lanes[j] += lanes[j + width];
+    return lanes[0];
+}
+
+/* weights = e^((x - max) / temperature); returns their sum. */
+static double exponentials(struct sampler *s, const float *x, float max, float temperature)
+{
+    for (uint32_t i = 0; i < s->vocab; i++)
+        s->weights[i] = (x[i] - max) / temperature;
+    s->kern->exp_row(s->weights, s->vocab);
+    return sum_of(s->weights, s->vocab);
+}
+
+/* Logits after the repetition penalty. */
+static const float *penalised(struct sampler *s, const struct sampling *p, const float *logits,
+                              const int32_t *history, uint32_t n)
+{
+    if (p->repeat_penalty == 1.0f || p->repeat_last == 0 || n == 0) return logits;
+    memcpy(s->logits, logits, s->vocab * sizeof *logits);
+    for (uint32_t i = n > p->repeat_last ? n - p->repeat_last : 0; i < n; i++) {
+        uint32_t id = (uint32_t)history[i];
+        CHECK(id < s->vocab);
+        float x = logits[id];
+        s->logits[id] = x > 0.0f ? x / p->repeat_penalty : x * p->repeat_penalty;
+    }
+    return s->logits;
+}
+
+static int better(const float *logits, uint32_t a, uint32_t b)
+{
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+}
+
+static void sift_down(uint32_t *heap, uint32_t n, const float *logits, uint32_t at)
+{
+    uint32_t id = heap[at];
+    for (uint32_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && better(logits, heap[child + 1], heap[child])) child++;
+        if (!better(logits, heap[child], id)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = id;
+}
+
+/* The tokens that may be drawn, in order: heap[vocab - 1] is the best, then downwards. */
+struct kept {
+    uint32_t n;
+    double weight;
+};
+
+/* Move the best of what is left to the end of the heap's memory; returns it. */
+static uint32_t pop(struct sampler *s, const float *logits, uint32_t left)
+{
+    uint32_t best = s->heap[0];
+    s->heap[0] = s->heap[left - 1];
+    sift_down(s->heap, left - 1, logits, 0);
+    s->heap[left - 1] = best;
+    return best;
+}
+
+/* Pop the best tokens up to top-k, then what top-p and min-p leave of them. */
+static struct kept keep(struct sampler *s, const struct sampling *p, const float *logits,
+                        double total)
+{
+    uint32_t limit = p->top_k > 0 && p->top_k < s->vocab ? p->top_k : s->vocab;
+    struct kept k = {0, 0.0};
+    if (limit < s->vocab) { /* top-p counts from what top-k leaves */
+        total = 0.0;
+        for (uint32_t i = 0; i < limit; i++)
+            total += (double)s->weights[pop(s, logits, s->vocab - i)];
+    }
+    double enough = p->top_p < 1.0f ? (double)p->top_p * total : total * 2.0;
+    while (k.n < limit) {
+        uint32_t at = s->vocab - 1 - k.n;
+        uint32_t id = limit < s->vocab ? s->heap[at] : pop(s, logits, at + 1);
+        if (k.n > 0 && s->weights[id] < p->min_p) break;
+        k.weight += (double)s->weights[id];
+        k.n++;
+        if (k.weight >= enough) break;
+    }
+    return k;
+}
+
+/* The token at `mark` of the weight of the kept ones. */
+static uint32_t pick_kept(const struct sampler *s, struct kept k, double mark)
+{
+    double sum = 0.0;
+    for (uint32_t i = 0; i + 1 < k.n; i++) {
+        uint32_t id = s->heap[s->vocab - 1 - i];
+        sum += (double)s->weights[id];
+        if (sum > mark) return id;
+    }
+    return s->heap[s->vocab - k.n];
+}
+
+/* The same when nothing was cut off: no need to order more tokens than the draw passes. */
+static uint32_t pick_any(struct sampler *s, const float *logits, double mark)
+{
+    double sum = 0.0;
+    for (uint32_t left = s->vocab; left > 1; left--) {
+        uint32_t id = pop(s, logits, left);
+        sum += (double)s->weights[id];
+        if (sum > mark) return id;
+    }
+    return s->heap[0];
+}
+
+static uint32_t draw(struct sampler *s, const struct sampling *p, const float *logits,
+                     uint32_t position)
+{
+    float max = logits[kern_argmax(logits, s->vocab)];
+    double total = exponentials(s, logits, max, p->temperature);
+    for (uint32_t i = 0; i < s->vocab; i++)
+        s->heap[i] = i;
+    for (uint32_t i = s->vocab / 2; i-- > 0;)
+        sift_down(s->heap, s->vocab, logits, i);
+    double u = (double)rng_uniform(p->seed, SAMPLER_STREAM, position);
+    bool whole = (p->top_k == 0 || p->top_k >= s->vocab) && p->top_p >= 1.0f && p->min_p <= 0.0f;
+    if (whole) return pick_any(s, logits, u * total);
+    struct kept k = keep(s, p, logits, total);
+    return pick_kept(s, k, u * k.weight);
+}
+
+struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, const float *logits,
+                                 const int32_t *history, uint32_t n)
+{
+    const float *used = penalised(s, p, logits, history, n);
+    uint32_t id = p->temperature > 0.0f ? draw(s, p, used, n) : kern_argmax(used, s->vocab);
+    float max = logits[kern_argmax(logits, s->vocab)];
+    double total = exponentials(s, logits, max, 1.0f);
+    return (struct sampler_draw){(int32_t)id,
+                                 (float)((double)logits[id] - (double)max - kern_log(total))};
+}

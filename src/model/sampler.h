@@ -1,0 +1,47 @@
+/*
+ * sampler: chooses the next token from logits, as base/sampling.h says.
+ *
+ * A draw is a pure function of the logits, the history and the sampling parameters: the random
+ * number comes from (seed, position of the token that is drawn), sums are taken in a fixed order
+ * and exponentials are the kernels' own, so device and cloud draw the same token.
+ *
+ * Details that base/sampling.h leaves open: the repetition penalty counts a token of the history
+ * once, divides a positive logit and multiplies another. Top-p keeps the smallest set of the most
+ * likely tokens whose weight reaches p of what top-k left. Min-p keeps tokens at least min_p times
+ * as likely as the most likely one. The log-probability is that of the plain logits at
+ * temperature 1, without penalty.
+ */
+#ifndef PDD_MODEL_SAMPLER_H
+#define PDD_MODEL_SAMPLER_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/sampling.h"
+#include "kern/kern.h"
+
+/* Scratch memory of one thread. */
+struct sampler {
+    const struct kern *kern;
+    uint32_t vocab;
+    float *logits;  /* [vocab] with penalties */
+    float *weights; /* [vocab] e^((logit - max) / temperature) */
+    uint32_t *heap; /* [vocab] ids, the best at the top */
+};
+
+struct sampler_draw {
+    int32_t id;
+    float logprob;
+};
+
+int sampler_init(struct sampler *s, const struct kern *kern, uint32_t vocab, struct err *e);
+void sampler_release(struct sampler *s); /* also for a zeroed struct */
+
+/* Parameters as the ranges of base/sampling.h ask; the sentence names the field. */
+int sampling_check(const struct sampling *p, struct err *e);
+
+/* Draw the token that follows history[n] (ids < vocab). */
+struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, const float *logits,
+                                 const int32_t *history, uint32_t n);
+
+#endif

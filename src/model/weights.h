@@ -1,0 +1,47 @@
+/*
+ * weights: the tensors of a model, found by name, checked against the hyper-parameters and packed
+ * for the kernels.
+ *
+ * Packed matrices and norms live in one arena; the token embedding stays in the file's mapping and
+ * is turned into floats row by row. So the GGUF object must stay open as long as the weights.
+ * Types: F32, F16, BF16, Q8_0, Q4_0, any mixture; Q6_K (the head of common Q4_0 files) is expanded
+ * to F32 when it is packed. A tensor that the forward pass would not use is an error, because a
+ * model that needs it would run wrong.
+ * Read-only after opening, so any thread may read it.
+ */
+#ifndef PDD_MODEL_WEIGHTS_H
+#define PDD_MODEL_WEIGHTS_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "kern/kern.h"
+#include "model/hparams.h"
+
+struct gguf;
+struct gguf_tensor;
+struct pool;
+
+struct layer {
+    const float *attn_norm, *ffn_norm; /* [dim] */
+    struct kern_mat q, k, v, o;        /* o: [dim] outputs from [heads * head_dim] */
+    struct kern_mat gate, up, down;
+};
+
+struct weights {
+    const struct gguf_tensor *embedding; /* [vocab, dim] in the file */
+    const float *output_norm;            /* [dim] */
+    struct kern_mat output;              /* [vocab, dim]; the embedding's where the file has none */
+    struct layer *layers;                /* [layers] */
+    const double *rope_inverse;          /* [rope_dims / 2] angle of a pair for one position */
+    struct arena memory;
+};
+
+int weights_open(struct weights *w, const struct gguf *g, const struct hparams *h,
+                 struct pool *pool, struct err *e);
+void weights_close(struct weights *w); /* also for a zeroed struct */
+/* The embedding of token `id` (< vocab) as floats, [dim]. */
+void weights_embed(const struct weights *w, const struct hparams *h, int32_t id, float *out);
+
+#endif
