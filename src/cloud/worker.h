@@ -1,0 +1,88 @@
+/*
+ * worker: the engine thread of `pdd cloud`. It owns the engine, batches all assists into steps and
+ * reports what happens through a bounded queue.
+ *
+ * A *job* is one assist. The loop thread makes it, submits it and from then on touches only its
+ * atomic wishes; the worker sends events about it, the last of which is JOB_DONE; after that the
+ * job is the loop's again, to free. A cancelled job leaves within one step, in prefill too.
+ */
+#ifndef PDD_CLOUD_WORKER_H
+#define PDD_CLOUD_WORKER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/sampling.h"
+#include "engine/engine.h"
+#include "net/wire.h"
+
+struct worker;
+
+struct job {
+    void *owner;     /* the loop's */
+    int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has already */
+    uint32_t n_tokens, n_have;
+    struct sampling sampling;
+    uint64_t deadline; /* clock_us(); UINT64_MAX: none */
+    /* wishes of the loop */
+    atomic_uint tokens_max; /* may grow */
+    atomic_bool cancelled, drained;
+};
+
+int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
+            struct job **ret_job, struct err *e);
+void job_free(struct job *j);
+
+enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
+
+struct job_event {
+    enum job_event_kind kind;
+    struct job *job;
+    uint32_t cached;         /* ADMITTED: tokens whose KV was there */
+    uint32_t done, total;    /* PROGRESS */
+    uint32_t index;          /* TOKEN: absolute index in the answer */
+    int32_t token;           /* TOKEN */
+    enum wire_reason reason; /* DONE */
+    uint32_t produced;       /* DONE: tokens sent */
+    struct err error;        /* DONE: code != 0 when the engine failed */
+};
+
+struct worker_config {
+    uint32_t streams_max; /* jobs in work at once */
+    uint32_t queue_max;   /* jobs that may wait besides */
+    uint32_t step_tokens; /* 0: the engine's */
+    uint32_t
+        prefill_beside; /* prefill tokens in a step that also decodes; 0: a quarter of a step */
+    uint32_t cache_max; /* finished sessions kept for their prefixes; 0: none */
+    void (*wake)(void *arg); /* called from the worker when events wait */
+    void *wake_arg;
+};
+
+enum { WORKER_STREAMS_MAX = 2048, WORKER_CACHE_MAX = 64 };
+
+/* Takes the engine (on success), starts the thread. */
+int worker_new(struct engine *engine, const struct worker_config *config,
+               struct worker **ret_worker, struct err *e);
+/* Cancels what runs, joins the thread, frees the engine. Events still queued are dropped with their
+ * jobs' memory left to the loop. */
+void worker_free(struct worker *w);
+
+/* ERR_BUSY when the queue is full. */
+int worker_submit(struct worker *w, struct job *job);
+/* After changing a job's wishes: they are read at the next step at the latest; nothing to call. */
+struct job_event *worker_take_event(struct worker *w); /* NULL: none; free with mem_free */
+
+/* For reports and tests; any thread. */
+struct worker_stats {
+    uint64_t steps, prefill_tokens, decode_tokens, cached_tokens;
+    uint32_t running, waiting, kv_pages_free, kv_pages_cached;
+    uint32_t prefill_tps; /* measured lately */
+};
+void worker_stats_of(struct worker *w, struct worker_stats *ret_stats);
+const struct engine_info *worker_engine_info(const struct worker *w);
+const struct vocab *worker_vocab(const struct worker *w);
+const struct chat_template *worker_template(const struct worker *w);
+
+#endif

@@ -1,0 +1,109 @@
+/*
+ * test_sched: the batching policy by seeded simulation. Catches: a step over its budget, a decode
+ * left out while there is room, a starved request, an order that depends on anything but the items.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "policy/sched.h"
+
+enum { ITEMS = 60 };
+
+static void check_step(const struct sched_item *items, uint32_t n, const struct sched_limits *l,
+                       uint32_t used)
+{
+    uint32_t total = 0, decodes = 0, served = 0, prefill = 0, spans = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        total += items[i].given;
+        spans += items[i].given > 0;
+        decodes += items[i].waiting == 0;
+        served += items[i].waiting == 0 && items[i].given == 1;
+        prefill += items[i].waiting ? items[i].given : 0;
+        assert_true(items[i].waiting ? items[i].given <= items[i].waiting : items[i].given <= 1);
+    }
+    uint32_t room = l->step_tokens < l->spans ? l->step_tokens : l->spans;
+    assert_int_equal(total, used);
+    assert_true(total <= l->step_tokens && spans <= l->spans);
+    assert_int_equal(served, decodes < room ? decodes : room);
+    if (served > 0) assert_true(prefill <= l->prefill_beside);
+    if (n > 0) assert_true(used > 0 || (served == 0 && l->step_tokens == 0));
+}
+
+/* Every item is a prompt and then some tokens; all must finish, in a bounded number of steps. */
+static void test_everyone_finishes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 300; seed++) {
+        struct rng r;
+        rng_init(&r, seed, 1);
+        struct sched_limits l = {1 + rng_below(&r, 300), 1 + rng_below(&r, 64),
+                                 1 + rng_below(&r, 40)};
+        struct sched_item items[ITEMS];
+        uint32_t answer[ITEMS], n = 1 + rng_below(&r, ITEMS), left = n;
+        uint64_t work = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            items[i] = (struct sched_item){.waiting = 1 + rng_below(&r, 900),
+                                           .arrived = rng_below(&r, 10)};
+            answer[i] = rng_below(&r, 50);
+            work += items[i].waiting + answer[i] + 2;
+        }
+        for (uint64_t step = 1; left > 0; step++) {
+            assert_true(step <= work);
+            check_step(items, left, &l, sched_step(items, left, &l));
+            for (uint32_t i = 0; i < left;) {
+                bool done = false;
+                if (items[i].given && items[i].waiting)
+                    items[i].waiting -= items[i].given;
+                else if (items[i].given)
+                    done = answer[i]-- == 0;
+                if (items[i].given) items[i].served = step;
+                if (done) {
+                    items[i] = items[--left];
+                    answer[i] = answer[left];
+                } else {
+                    i++;
+                }
+            }
+        }
+    }
+}
+
+static void test_first_come_first_served(void **state)
+{
+    (void)state;
+    struct sched_item items[3] = {
+        {.waiting = 100, .arrived = 2}, {.waiting = 100, .arrived = 1}, {0}};
+    sched_step(items, 3, &(struct sched_limits){512, 150, 64});
+    assert_int_equal(items[1].given, 100);
+    assert_int_equal(items[0].given, 50);
+    assert_int_equal(items[2].given, 1);
+}
+
+static void test_decodes_take_turns(void **state)
+{
+    (void)state;
+    struct sched_item items[8] = {{0}};
+    for (uint64_t step = 1; step <= 80; step++) {
+        assert_int_equal(sched_step(items, 8, &(struct sched_limits){3, 3, 64}), 3);
+        for (int i = 0; i < 8; i++)
+            if (items[i].given) items[i].served = step;
+    }
+    for (int i = 0; i < 8; i++)
+        assert_true(items[i].served >= 78);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_everyone_finishes),
+        cmocka_unit_test(test_first_come_first_served),
+        cmocka_unit_test(test_decodes_take_turns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
