@@ -1,0 +1,300 @@
+/*
+ * test_native_exact: the promise of exact-1. Whatever the chunking of a prompt, the batch, the
+ * threads, the level of the kernels, cuts and shared prefixes: the logits at a position are the
+ * same to the last bit.
+ *
+ * Catches: any value that depends on its neighbours in a batch, on a page's former content, on who
+ * computed it, or on positions counted from the wrong place. The models are random, made here, so
+ * that every layer matters and nothing comes from outside.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "engine/native.h"
+#include "kern/kern.h"
+#include "support/tiny_model.h"
+
+enum { LENGTH = 600, BATCH = 64, BATCH_LENGTH = 90 };
+
+static char paths[6][TINY_PATH_MAX];
+enum { Q8, Q4, F16, F32, MIXED, WIDE, MODELS = 6 };
+
+static struct engine *open_engine(const char *path, unsigned threads, const char *isa)
+{
+    struct native_options o = {
+        .model_path = path, .threads = threads, .isa = isa, .context_max = 1024};
+    o.kv_bytes_max = (uint64_t)64 << 20;
+    struct engine *e;
+    struct err err;
+    if (native_open(&o, &e, &err) != 0) fail_msg("%s", err.text);
+    return e;
+}
+
+static struct session *open_session(struct engine *e)
+{
+    struct session *s;
+    struct err err;
+    assert_int_equal(engine_session_open(e, &s, &err), 0);
+    return s;
+}
+
+static void fill(int32_t *tokens, uint32_t n, uint32_t vocab, uint64_t seed)
+{
+    struct rng r;
+    rng_init(&r, seed, 5);
+    for (uint32_t i = 0; i < n; i++)
+        tokens[i] = (int32_t)rng_below(&r, vocab);
+}
+
+/* The logits after every position, computed by the reference one token at a time. */
+struct reference {
+    struct engine *engine;
+    uint32_t vocab, n;
+    const int32_t *tokens;
+    float *logits; /* [n, vocab] */
+};
+
+static void step(struct engine *e, struct engine_span *spans, uint32_t n)
+{
+    struct err err;
+    if (engine_step(e, spans, n, &err) != 0) fail_msg("%s", err.text);
+}
+
+static struct reference reference_of(const char *path, const int32_t *tokens, uint32_t n)
+{
+    struct reference r = {.engine = open_engine(path, 1, "scalar"), .n = n, .tokens = tokens};
+    r.vocab = engine_info(r.engine)->vocab_size;
+    r.logits = mem_alloc((size_t)n * r.vocab * sizeof *r.logits);
+    struct session *s = open_session(r.engine);
+    for (uint32_t i = 0; i < n; i++) {
+        struct engine_span span = {.session = s, .tokens = tokens + i, .n = 1, .sample = true};
+        step(r.engine, &span, 1);
+        memcpy(r.logits + (size_t)i * r.vocab, session_logits(s), r.vocab * sizeof *r.logits);
+    }
+    engine_session_close(s);
+    engine_free(r.engine);
+    return r;
+}
+
+static void expect_logits(const struct reference *r, const struct session *s, const char *what,
+                          uint32_t detail)
+{
+    const float *want = r->logits + (size_t)(session_len(s) - 1) * r->vocab;
+    if (memcmp(want, session_logits(s), r->vocab * sizeof *want) != 0)
+        fail_msg("%s (%u): other logits at position %u", what, detail, session_len(s) - 1);
+}
+
+/* Append the reference's tokens up to position `end` in chunks, comparing after each. */
+static void extend(struct engine *e, const struct reference *r, struct session *s, uint32_t end,
+                   uint32_t chunk, const char *what)
+{
+    while (session_len(s) < end) {
+        uint32_t at = session_len(s), left = end - at;
+        struct engine_span span = {.session = s, .tokens = r->tokens + at, .sample = true};
+        span.n = left < chunk ? left : chunk;
+        step(e, &span, 1);
+        expect_logits(r, s, what, chunk);
+    }
+}
+
+static void test_chunks_threads_levels(void **state)
+{
+    static const uint32_t chunks[] = {1, 2, 3, 7, 16, 63, 64, 65, 128, 500};
+    int32_t tokens[LENGTH];
+    (void)state;
+    for (int m = 0; m < MODELS; m++) {
+        fill(tokens, LENGTH, 300, 11);
+        struct reference r = reference_of(paths[m], tokens, LENGTH);
+        for (uint32_t l = 0; kern_at(l); l++) {
+            for (unsigned threads = 1; threads <= 4; threads++) {
+                struct engine *e = open_engine(paths[m], threads, kern_at(l)->name);
+                for (size_t c = threads - 1; c < sizeof chunks / sizeof *chunks; c += threads) {
+                    struct session *s = open_session(e);
+                    extend(e, &r, s, l == 0 ? 200 : LENGTH, chunks[c], kern_at(l)->name);
+                    engine_session_close(s);
+                }
+                engine_free(e);
+            }
+        }
+        mem_free(r.logits);
+    }
+}
+
+static void test_every_chunk_size(void **state)
+{
+    int32_t tokens[LENGTH];
+    (void)state;
+    fill(tokens, LENGTH, 300, 12);
+    struct reference r = reference_of(paths[Q8], tokens, LENGTH);
+    struct engine *e = open_engine(paths[Q8], 1, NULL);
+    for (uint32_t chunk = 1; chunk <= 512; chunk++) {
+        struct session *s = open_session(e);
+        extend(e, &r, s, chunk + 70 < LENGTH ? chunk + 70 : LENGTH, chunk, "chunk");
+        engine_session_close(s);
+    }
+    engine_free(e);
+    mem_free(r.logits);
+}
+
+/* Steps over random subsets of 64 sequences with random spans. */
+static void test_batches(void **state)
+{
+    static int32_t tokens[BATCH][BATCH_LENGTH];
+    struct reference r[BATCH];
+    struct session *s[BATCH];
+    (void)state;
+    for (int m = 0; m < MODELS; m++) {
+        struct engine *e = open_engine(paths[m], 2, NULL);
+        struct rng rng;
+        rng_init(&rng, 3, (uint64_t)m);
+        for (uint32_t i = 0; i < BATCH; i++) {
+            fill(tokens[i], BATCH_LENGTH, 300, 100 + i);
+            r[i] = reference_of(paths[m], tokens[i], BATCH_LENGTH);
+            s[i] = open_session(e);
+        }
+        for (uint32_t round = 0, size = 1; round < 400; round++, size = size % BATCH + 1) {
+            struct engine_span spans[BATCH];
+            uint32_t who[BATCH], n = 0;
+            for (uint32_t i = 0; i < BATCH && n < size; i++) {
+                uint32_t at = session_len(s[i]), left = BATCH_LENGTH - at;
+                if (left == 0 || rng_below(&rng, BATCH) >= size) continue;
+                uint32_t most = left < 8 ? left : 8;
+                spans[n] = (struct engine_span){.session = s[i], .tokens = tokens[i] + at};
+                spans[n].n = 1 + (rng_below(&rng, 2) ? rng_below(&rng, most) : 0);
+                spans[n].sample = rng_below(&rng, 4) != 0;
+                who[n++] = i;
+            }
+            if (n == 0) continue;
+            step(e, spans, n);
+            for (uint32_t i = 0; i < n; i++)
+                if (spans[i].sample) expect_logits(&r[who[i]], s[who[i]], "batch", n);
+        }
+        for (uint32_t i = 0; i < BATCH; i++) {
+            extend(e, &r[i], s[i], BATCH_LENGTH, 50, "end of a batch");
+            engine_session_close(s[i]);
+            mem_free(r[i].logits);
+        }
+        assert_int_equal(engine_kv_pages_free(e), engine_info(e)->kv_pages_total);
+        engine_free(e);
+    }
+}
+
+/* Forget a part, append something else, forget that, append the old tokens again. */
+static void test_cut_and_extend(void **state)
+{
+    int32_t tokens[LENGTH], others[LENGTH];
+    (void)state;
+    fill(tokens, LENGTH, 300, 13);
+    fill(others, LENGTH, 300, 14);
+    struct reference r = reference_of(paths[Q8], tokens, LENGTH);
+    struct engine *e = open_engine(paths[Q8], 2, NULL);
+    struct session *s = open_session(e);
+    struct rng rng;
+    rng_init(&rng, 8, 8);
+    for (int round = 0; round < 60; round++) {
+        uint32_t end = 1 + rng_below(&rng, LENGTH), keep = rng_below(&rng, end);
+        if (session_len(s) > end) session_cut(s, end);
+        extend(e, &r, s, end, 1 + rng_below(&rng, 300), "before a cut");
+        session_cut(s, keep);
+        struct engine_span span = {.session = s, .tokens = others};
+        span.n = 1 + rng_below(&rng, LENGTH - keep);
+        if (span.n > 512) span.n = 512;
+        step(e, &span, 1);
+        session_cut(s, keep);
+        extend(e, &r, s, end, 64, "after a cut");
+        assert_memory_equal(session_tokens(s), tokens, end * sizeof *tokens);
+    }
+    session_cut(s, 0);
+    assert_int_equal(engine_kv_pages_free(e), engine_info(e)->kv_pages_total);
+    engine_session_close(s);
+    engine_free(e);
+    mem_free(r.logits);
+}
+
+/* A shared prefix gives the logits of an own one, and neither side's tokens reach the other. */
+static void test_shared_prefix(void **state)
+{
+    static const uint32_t prefixes[] = {0, 1, 63, 64, 65, 127, 128, 200, 300};
+    int32_t tokens[LENGTH], others[LENGTH];
+    struct err err;
+    (void)state;
+    fill(tokens, LENGTH, 300, 15);
+    fill(others, LENGTH, 300, 16);
+    struct reference r = reference_of(paths[MIXED], tokens, 400);
+    struct engine *e = open_engine(paths[MIXED], 2, NULL);
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        struct session *a = open_session(e), *b = open_session(e), *c = open_session(e);
+        extend(e, &r, a, 300, 100, "the first owner");
+        assert_int_equal(session_share(b, a, prefixes[i], &err), 0);
+        assert_int_equal(session_share(c, b, prefixes[i] / 2, &err), 0);
+        assert_memory_equal(session_tokens(b), tokens, prefixes[i] * sizeof *tokens);
+        /* All three cut back into a shared page and go on with tokens of their own. */
+        uint32_t keep = prefixes[i] / 2;
+        session_cut(b, keep);
+        session_cut(a, prefixes[i] / 3);
+        struct engine_span spans[] = {{.session = b, .tokens = others, .n = 90},
+                                      {.session = a, .tokens = others + 90, .n = 40}};
+        step(e, spans, 2);
+        extend(e, &r, c, 400, 77, "the third owner");
+        session_cut(b, keep);
+        extend(e, &r, b, 400, 77, "the second owner");
+        session_cut(a, prefixes[i] / 3);
+        extend(e, &r, a, 400, 77, "the first owner again");
+        engine_session_close(a);
+        engine_session_close(b);
+        engine_session_close(c);
+        assert_int_equal(engine_kv_pages_free(e), engine_info(e)->kv_pages_total);
+    }
+    engine_free(e);
+    mem_free(r.logits);
+}
+
+static int write_models(void **state)
+{
+    struct tiny_options o = TINY_DEFAULT;
+    (void)state;
+    tiny_model_file(&o, paths[Q8]);
+    o.type = GGUF_Q4_0;
+    o.tied = true;
+    tiny_model_file(&o, paths[Q4]);
+    o.type = GGUF_F16;
+    o.rope_factors = true;
+    tiny_model_file(&o, paths[F16]);
+    o = (struct tiny_options){GGUF_F32, 301, 50, 2, 45, 5, 5, 0, 512, false, false, false, 2};
+    tiny_model_file(&o, paths[F32]);
+    o = (struct tiny_options)TINY_DEFAULT;
+    o.mixed = true;
+    tiny_model_file(&o, paths[MIXED]);
+    o = (struct tiny_options){GGUF_Q8_0, 333, 96, 2, 160, 6, 1, 80, 512, true, true, false, 3};
+    tiny_model_file(&o, paths[WIDE]);
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (int m = 0; m < MODELS; m++)
+        unlink(paths[m]);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_chunks_threads_levels),
+        cmocka_unit_test(test_every_chunk_size),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_cut_and_extend),
+        cmocka_unit_test(test_shared_prefix),
+    };
+    return cmocka_run_group_tests(tests, write_models, remove_models);
+}

@@ -1,0 +1,42 @@
+/*
+ * tiny_model: a llama model of random weights and a SentencePiece vocabulary of bytes, made by the
+ * test itself, so that the proofs need no data from outside.
+ */
+#ifndef PDD_TESTS_TINY_MODEL_H
+#define PDD_TESTS_TINY_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "support/gguf_writer.h"
+
+enum { TINY_PATH_MAX = 128 };
+
+struct tiny_options {
+    uint32_t type; /* GGUF_F32, F16, BF16, Q8_0, Q4_0; for all matrices */
+    uint32_t vocab, dim, layers, ff, heads, kv_heads, head_dim; /* head_dim 0: dim / heads */
+    uint32_t context;
+    bool tied;         /* no output.weight */
+    bool rope_factors; /* with rope_freqs.weight */
+    bool mixed;        /* every second layer's matrices are F16 instead of `type` */
+    uint64_t seed;
+};
+
+/* 3 layers, dim 64, 4 heads, 2 KV heads, vocabulary 300, context 2048, Q8_0. */
+#define TINY_DEFAULT                                                                               \
+    {                                                                                              \
+        GGUF_Q8_0, 300, 64, 3, 96, 4, 2, 0, 2048, false, false, false, 1                           \
+    }
+
+/* The keys and tensors, to be finished by the caller (or added to). */
+void tiny_model_write(const struct tiny_options *o, struct gguf_writer *w);
+/* The whole file. */
+void tiny_model_bytes(const struct tiny_options *o, struct buf *out);
+/* As a file in the temporary folder; remove it with unlink. */
+void tiny_model_file(const struct tiny_options *o, char path[TINY_PATH_MAX]);
+
+/* Rows of floats in a file's format; returns the bytes written. */
+size_t tiny_encode(uint32_t type, const float *x, size_t n, uint8_t *out);
+
+#endif
