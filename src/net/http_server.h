@@ -85,7 +85,7 @@ uint32_t http_server_connections(const struct http_server *s);
  * at deadline_us cut what is left. `done` is called once, later, when no connection is left. */
 void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *arg);
 
-/* What was asked. Strings live as long as the request. */
+/* What was asked. Strings live as long as the request; the body only until the answer begins. */
 const char *http_request_method(const struct http_request *r);
 const char *http_request_path(const struct http_request *r);  /* without the query, as sent */
 const char *http_request_query(const struct http_request *r); /* after '?', or "" */

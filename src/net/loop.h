@@ -2,7 +2,8 @@
  * loop: one thread's events, timers and signals; a thin cover of libevent.
  *
  * Everything belongs to the thread that runs the loop, except loop_wake_signal, which any thread
- * may call. Objects must be freed before their loop.
+ * may call. Objects must be freed before their loop; a callback may free the object that called it.
+ * loop_new makes the process ignore SIGPIPE: a peer that went away is an error code here.
  */
 #ifndef PDD_NET_LOOP_H
 #define PDD_NET_LOOP_H
@@ -25,7 +26,8 @@ int loop_run(struct loop *l, struct err *e); /* until loop_stop */
 void loop_stop(struct loop *l);              /* in the loop's thread */
 struct event_base *loop_base(struct loop *l);
 
-/* A one-shot timer, unset at first. `when`: a clock_us() value; the past means at once. */
+/* A one-shot timer, unset at first. `when`: a clock_us() value; the past means at the next turn of
+ * the loop. Never early. */
 int loop_timer_new(struct loop *l, loop_fn *fn, void *arg, struct loop_timer **ret_timer,
                    struct err *e);
 void loop_timer_set(struct loop_timer *t, uint64_t when);

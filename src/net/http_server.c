@@ -1,0 +1,225 @@
+/* http_server: listening, routes and drain; see http_server.h. Connections are http_conn.c's. */
+#include "net/http_server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/listener.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "net/http_server_impl.h"
+
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+void http_server_config_default(struct http_server_config *ret_config)
+{
+    *ret_config = (struct http_server_config){.address = "127.0.0.1",
+                                              .connections_max = HTTP_CONNECTIONS_MAX,
+                                              .head_max = HTTP_HEAD_MAX,
+                                              .body_max = HTTP_BODY_MAX,
+                                              .output_max = HTTP_OUTPUT_MAX,
+                                              .head_timeout_us = 10000000,
+                                              .body_timeout_us = 60000000,
+                                              .idle_timeout_us = 75000000,
+                                              .flush_timeout_us = 30000000};
+}
+
+/* Does `path` match `pattern`? Fills id with what {id} stands for. */
+static bool path_matches(const char *pattern, const char *path, char id[HTTP_ID_MAX + 1])
+{
+    const char *hole = strstr(pattern, "{id}");
+    if (!hole) return strcmp(pattern, path) == 0;
+    size_t before = (size_t)(hole - pattern);
+    if (strncmp(pattern, path, before) != 0) return false;
+    size_t n = strcspn(path + before, "/");
+    if (n == 0 || n > HTTP_ID_MAX || strcmp(path + before + n, hole + 4) != 0) return false;
+    memcpy(id, path + before, n);
+    id[n] = 0;
+    return true;
+}
+
+int server_route(struct http_request *c, struct buf *allow)
+{
+    const struct http_server *s = c->server;
+    bool known = false;
+    for (size_t i = 0; i < s->n_routes; i++) {
+        if (!path_matches(s->routes[i].path, c->head.path, c->id)) continue;
+        if (strcmp(s->routes[i].method, c->head.method) == 0) {
+            c->route = &s->routes[i];
+            return 0;
+        }
+        (void)buf_printf(allow, "%s%s", known ? ", " : "", s->routes[i].method);
+        known = true;
+    }
+    return known ? 405 : 404;
+}
+
+static void drain_soon(struct http_server *s)
+{
+    if (s->draining && s->drain_done && !s->connections) loop_timer_set(s->drain_timer, clock_us());
+}
+
+void server_forget(struct http_request *c)
+{
+    struct http_server *s = c->server;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->connections = c->next;
+    if (c->next) c->next->prev = c->prev;
+    if (c->refused)
+        s->n_refused--;
+    else
+        s->n_connections--;
+    drain_soon(s);
+}
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *peer,
+                      int peer_len, void *arg)
+{
+    struct http_server *s = arg;
+    (void)listener, (void)peer_len;
+    char name[HTTP_PEER_TEXT] = "";
+    const union address *a = (const void *)peer;
+    const void *number = peer->sa_family == AF_INET6 ? (const void *)&a->v6.sin6_addr
+                                                     : (const void *)&a->v4.sin_addr;
+    inet_ntop(peer->sa_family, number, name, sizeof name);
+    bool refused = s->n_connections >= s->config.connections_max;
+    if ((refused && s->n_refused >= HTTP_REFUSED_MAX) || conn_open(s, fd, name, refused)) close(fd);
+}
+
+/* Out of descriptors or memory: accepting at once again would spin. */
+static void on_accept_error(struct evconnlistener *listener, void *arg)
+{
+    struct http_server *s = arg;
+    evconnlistener_disable(listener);
+    loop_timer_set(s->accept_timer, clock_us() + HTTP_ACCEPT_PAUSE_US);
+}
+
+static void accept_again(void *arg)
+{
+    struct http_server *s = arg;
+    if (s->listener) evconnlistener_enable(s->listener);
+}
+
+static int parse_address(const struct http_server_config *config, union address *ret_address,
+                         socklen_t *ret_len, struct err *e)
+{
+    memset(ret_address, 0, sizeof *ret_address);
+    if (inet_pton(AF_INET, config->address, &ret_address->v4.sin_addr) == 1) {
+        ret_address->v4.sin_family = AF_INET;
+        ret_address->v4.sin_port = htons(config->port);
+        *ret_len = sizeof ret_address->v4;
+    } else if (inet_pton(AF_INET6, config->address, &ret_address->v6.sin6_addr) == 1) {
+        ret_address->v6.sin6_family = AF_INET6;
+        ret_address->v6.sin6_port = htons(config->port);
+        *ret_len = sizeof ret_address->v6;
+    } else {
+        return err_set(e, ERR_BAD_INPUT,
+                       "'%s' is not a numeric address to listen on (such as 127.0.0.1 or ::)",
+                       config->address);
+    }
+    return 0;
+}
+
+static int start_listening(struct http_server *s, struct err *e)
+{
+    union address address;
+    socklen_t len;
+    int code = parse_address(&s->config, &address, &len, e);
+    if (code) return code;
+    unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE;
+    s->listener = evconnlistener_new_bind(loop_base(s->loop), on_accept, s, flags, HTTP_BACKLOG,
+                                          &address.any, (int)len);
+    if (!s->listener)
+        return err_set(e, ERR_NET, "cannot listen on %s port %u: %s", s->config.address,
+                       s->config.port, strerror(errno));
+    evconnlistener_set_error_cb(s->listener, on_accept_error);
+    if (getsockname(evconnlistener_get_fd(s->listener), &address.any, &len) == 0)
+        s->port =
+            ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
+    return 0;
+}
+
+static void cut_all(struct http_server *s)
+{
+    /* Close callbacks may abort other requests: begin at the front each time. */
+    while (s->connections)
+        conn_close_and_tell(s->connections);
+}
+
+static void drain_fired(void *arg)
+{
+    struct http_server *s = arg;
+    loop_fn *done = s->drain_done;
+    cut_all(s);
+    loop_timer_clear(s->drain_timer);
+    s->drain_done = NULL;
+    if (done) done(s->drain_arg); /* may free the server */
+}
+
+int http_server_new(struct loop *l, const struct http_server_config *config,
+                    const struct http_route *routes, size_t n, void *arg,
+                    struct http_server **ret_server, struct err *e)
+{
+    struct http_server *s = mem_calloc(1, sizeof *s);
+    if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for a server");
+    s->loop = l;
+    s->config = *config;
+    s->routes = routes;
+    s->n_routes = n;
+    s->arg = arg;
+    int code = loop_timer_new(l, accept_again, s, &s->accept_timer, e);
+    if (!code) code = loop_timer_new(l, drain_fired, s, &s->drain_timer, e);
+    if (!code) code = start_listening(s, e);
+    if (code) {
+        http_server_free(s);
+        return code;
+    }
+    *ret_server = s;
+    return 0;
+}
+
+void http_server_free(struct http_server *s)
+{
+    if (!s) return;
+    s->drain_done = NULL;
+    cut_all(s);
+    if (s->listener) evconnlistener_free(s->listener);
+    loop_timer_free(s->accept_timer);
+    loop_timer_free(s->drain_timer);
+    mem_free(s);
+}
+
+uint16_t http_server_port(const struct http_server *s)
+{
+    return s->port;
+}
+
+uint32_t http_server_connections(const struct http_server *s)
+{
+    return s->n_connections;
+}
+
+void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *arg)
+{
+    s->draining = true;
+    s->drain_done = done;
+    s->drain_arg = arg;
+    if (s->listener) evconnlistener_free(s->listener);
+    s->listener = NULL;
+    for (struct http_request *c = s->connections, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_HEAD && c->idle) conn_close(c);
+    }
+    loop_timer_set(s->drain_timer, s->connections ? deadline_us : clock_us());
+}

@@ -1,0 +1,92 @@
+/*
+ * http_server_impl: what http_server.c (listening, routes, drain), http_conn.c (one connection's
+ * life) and http_reply.c (answers) share. Nobody else includes it.
+ */
+#ifndef PDD_NET_HTTP_SERVER_IMPL_H
+#define PDD_NET_HTTP_SERVER_IMPL_H
+
+#include "base/buf.h"
+#include "net/http_parse.h"
+#include "net/http_server.h"
+
+struct evconnlistener;
+
+enum {
+    HTTP_LINGER_US = 2000000, /* a refused client gets so long to read why */
+    HTTP_ACCEPT_PAUSE_US = 100000,
+    HTTP_BODIES_MAX = 512 * 1024 * 1024, /* bytes of all bodies together, then 503 */
+    HTTP_PEER_TEXT = 64,
+    HTTP_REPLY_HEAD_MAX = 4096
+};
+
+/*
+ * HEAD -> BODY -> HANDLING -> [STREAMING ->] FLUSH -> HEAD (kept alive) or LINGER -> freed.
+ * CUT: the client is to be dropped and its owner told, at the next turn of the loop.
+ * DEAD: dropped; freed when the handler that is running has returned.
+ */
+enum conn_state {
+    CONN_HEAD,
+    CONN_BODY,
+    CONN_HANDLING,
+    CONN_STREAMING,
+    CONN_FLUSH,
+    CONN_LINGER,
+    CONN_CUT,
+    CONN_DEAD
+};
+
+/* A connection, and the one request that it carries at a time. */
+struct http_request {
+    struct http_server *server;
+    struct http_request *next, *prev;
+    struct bufferevent *bev;
+    struct loop_timer *timer; /* the state's deadline */
+    enum conn_state state;
+    bool in_handler;  /* a handler is on the stack: do not free */
+    bool idle;        /* HEAD, and no byte of it has come */
+    bool close_after; /* this answer is the last of the connection */
+    bool chunked_out;
+    bool refused; /* one of HTTP_REFUSED_MAX beyond connections_max */
+    struct buf head_text, body, reply_headers;
+    uint32_t n_reply_headers;
+    uint64_t body_left; /* of Content-Length */
+    struct http_chunked chunked;
+    struct http_head head;
+    const struct http_route *route;
+    char id[HTTP_ID_MAX + 1];
+    char peer[HTTP_PEER_TEXT];
+    loop_fn *on_close;
+    void *on_close_arg;
+};
+
+struct http_server {
+    struct loop *loop;
+    struct http_server_config config;
+    const struct http_route *routes;
+    size_t n_routes;
+    void *arg;
+    struct evconnlistener *listener; /* NULL once draining */
+    uint16_t port;
+    struct http_request *connections; /* any order */
+    uint32_t n_connections, n_refused;
+    size_t body_bytes;               /* of all connections */
+    struct loop_timer *accept_timer; /* after accept failed: when to try again */
+    struct loop_timer *drain_timer;
+    bool draining;
+    loop_fn *drain_done;
+    void *drain_arg;
+};
+
+/* http_conn.c */
+int conn_open(struct http_server *s, int fd, const char *peer, bool refused);
+void conn_close(struct http_request *c);          /* without telling anybody */
+void conn_close_and_tell(struct http_request *c); /* calls on_close first */
+void conn_cut_later(struct http_request *c);      /* CUT */
+void conn_flush(struct http_request *c);          /* the answer is complete */
+void conn_drop_body(struct http_request *c);
+
+/* http_server.c: find the route of c->head; 0 or a status, *ret_allow filled for 405. */
+int server_route(struct http_request *c, struct buf *allow);
+void server_forget(struct http_request *c); /* c leaves the list */
+
+#endif
