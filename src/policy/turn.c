@@ -102,6 +102,7 @@ static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
     n = n < 1 ? 1 : n > left ? left : n;
     t->cloud = CLOUD_ASKED;
     t->cloud_base = t->n;
+    t->cloud_by_text = false;
     t->cloud_granted = t->n + n;
     t->cloud_heard = now;
     t->cloud_opens++;
@@ -179,8 +180,8 @@ static double shortage(const struct turn *t, uint64_t now)
 /* Stop the cloud when the tokens at hand suffice; ask for more, in time, when they will not. */
 static void steer_cloud(struct turn *t, uint64_t now)
 {
-    if (t->state != TURN_BORROWED || !t->local_ok || t->ended || t->pace.decode_us <= 0.0 ||
-        t->pace.mode == PACE_OFF)
+    if (t->c.fixed || t->state != TURN_BORROWED || !t->local_ok || t->ended ||
+        t->pace.decode_us <= 0.0 || t->pace.mode == PACE_OFF)
         return;
     double more = shortage(t, now);
     if (t->cloud == CLOUD_RUNNING && more <= 0.0) {
@@ -224,6 +225,7 @@ static void show_due(struct turn *t, uint64_t now)
 static void take_token(struct turn *t, uint64_t now, int32_t id, enum turn_source source)
 {
     t->tokens[t->n++] = (struct turn_token){id, (uint8_t)source, now, 0};
+    if (t->cloud_granted < t->n) t->cloud_granted = t->n;
     if (t->n == t->c.answer_max) end_answer(t, TURN_LENGTH);
 }
 
@@ -261,6 +263,13 @@ void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max)
         t->cloud_granted = t->cloud_base + tokens_max;
 }
 
+void turn_cloud_by_text(struct turn *t, uint64_t now)
+{
+    if (!cloud_active(t)) return;
+    t->cloud_heard = now;
+    t->cloud_by_text = true;
+}
+
 void turn_cloud_progress(struct turn *t, uint64_t now)
 {
     if (cloud_active(t)) t->cloud_heard = now;
@@ -270,7 +279,7 @@ void turn_cloud_progress(struct turn *t, uint64_t now)
 static bool in_order(struct turn *t, uint64_t now, uint32_t index, int32_t id)
 {
     char why[96];
-    if (index == t->n && index < t->cloud_granted) return true;
+    if (index == t->n && (index < t->cloud_granted || t->cloud_by_text)) return true;
     if (index < t->n && t->tokens[index].id == id) return false;
     if (index < t->n)
         snprintf(why, sizeof why, "the cloud sent token %u twice, and not the same", index);

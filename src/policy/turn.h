@@ -43,6 +43,7 @@ struct turn_config {
     uint32_t answer_max;    /* at least 1 */
     bool use_cloud, use_local;
     uint32_t cloud_tokens; /* N to ask for */
+    bool fixed;            /* N is not for the turn to change: no early stop, no extension */
     enum pace_mode pace;
     double prefill_tps, decode_us; /* predicted; decode_us 0 without a local engine */
     double rtt_us;                 /* predicted */
@@ -80,6 +81,7 @@ struct turn {
     uint32_t cloud_granted; /* absolute: index that the stream may reach */
     uint32_t cloud_used;    /* tokens taken from it in all */
     uint32_t cloud_opens;
+    bool cloud_by_text;   /* its tokens are counted in another vocabulary than ours */
     uint64_t cloud_heard; /* last sign of life */
     /* device */
     bool feeding, local_ok;
@@ -109,6 +111,8 @@ uint64_t turn_wake(const struct turn *t, uint64_t now);
 void turn_start(struct turn *t, uint64_t now);
 void turn_tick(struct turn *t, uint64_t now);
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
+/* The stream brings text, which the caller turns into tokens: the number granted is a guess. */
+void turn_cloud_by_text(struct turn *t, uint64_t now);
 void turn_cloud_progress(struct turn *t, uint64_t now);
 void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id);
 enum turn_cloud_end { TURN_CLOUD_BUDGET, TURN_CLOUD_STOP, TURN_CLOUD_LENGTH, TURN_CLOUD_GONE };

@@ -1,0 +1,574 @@
+/*
+ * answer: drives a turn on the loop thread; see device_impl.h. It decides nothing: what to do next
+ * is the turn's word. Here tokens become text, actions become calls, and replies become events.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "device/device_impl.h"
+#include "device/text.h"
+#include "model/vocab.h"
+
+enum { MEASURE_TOKENS_MIN = 32, MEASURE_DECODES_MIN = 4 };
+
+static void carry_out(struct device *d);
+
+static const struct vocab *vocab_of(const struct device *d)
+{
+    return d->engine ? engine_vocab(d->engine) : NULL;
+}
+
+/* ---- what is shown ---- */
+
+static void tell_text(struct answer *a, size_t from, uint32_t index, enum turn_source source)
+{
+    if (a->q->on_text)
+        a->q->on_text(a->q->arg, a->text.data + from, a->text.len - from, index, source);
+}
+
+static void show(struct device *d, uint32_t k)
+{
+    struct answer *a = &d->answer;
+    const struct turn_token *t = &a->turn.tokens[k];
+    size_t from = a->text.len;
+    if (vocab_of(d))
+        detok_push(&a->detok, vocab_of(d), t->id, &a->text);
+    else
+        buf_append(&a->text, a->cloud_text.data + a->pieces[k].at, a->pieces[k].len);
+    a->tokens[k] = (struct device_token){.id = t->id,
+                                         .source = (enum turn_source)t->source,
+                                         .arrived_us = t->arrived - a->began,
+                                         .shown_us = t->shown - a->began,
+                                         .text_at = from,
+                                         .text_len = a->text.len - from};
+    tell_text(a, from, k, a->tokens[k].source);
+}
+
+/* Bytes of a character that was never finished. */
+static void show_rest(struct device *d)
+{
+    struct answer *a = &d->answer;
+    uint32_t n = a->turn.shown;
+    size_t from = a->text.len;
+    if (!vocab_of(d) || n == 0) return;
+    detok_finish(&a->detok, &a->text);
+    if (a->text.len == from) return;
+    a->tokens[n - 1].text_len += a->text.len - from;
+    tell_text(a, from, n - 1, a->tokens[n - 1].source);
+}
+
+/* ---- the end ---- */
+
+static void learn(struct device *d)
+{
+    const struct turn *t = &d->answer.turn;
+    struct profile *p = &d->profile;
+    if (t->kv > t->progress_from + MEASURE_TOKENS_MIN) estimate_add(&p->prefill_tps, t->tps);
+    if (d->answer.report.turn.device_tokens >= MEASURE_DECODES_MIN)
+        estimate_add(&p->decode_us, t->decode_us);
+}
+
+static void fill_report(struct device *d)
+{
+    struct answer *a = &d->answer;
+    struct device_report *r = &a->report;
+    turn_report_of(&a->turn, &r->turn);
+    r->plan = a->plan;
+    r->tokens = a->tokens;
+    r->n = a->turn.shown;
+    r->text = a->text.data;
+    r->text_len = a->text.len;
+    r->prompt_tokens = a->turn.c.prompt_tokens;
+    r->kept_tokens = a->turn.c.kv_tokens;
+    r->prefill_tps = a->turn.tps;
+    r->decode_us = a->turn.decode_us;
+    r->trouble = a->turn.error.code && a->turn.reason != TURN_FAILED ? a->turn.error.text : "";
+}
+
+static void finish(struct device *d)
+{
+    struct answer *a = &d->answer;
+    a->running = false;
+    loop_timer_clear(d->timer);
+    assist_close(a->assist);
+    a->assist = NULL;
+    if (d->local) local_cancel(d->local);
+    show_rest(d);
+    fill_report(d);
+    learn(d);
+    bool failed = a->turn.reason == TURN_FAILED;
+    device_answered(d, failed ? a->turn.error.code : 0, &a->turn.error);
+}
+
+/* ---- the cloud ---- */
+
+static enum turn_cloud_end end_of(enum wire_reason r)
+{
+    static const enum turn_cloud_end ends[] = {
+        [WIRE_BUDGET] = TURN_CLOUD_BUDGET, [WIRE_STOP] = TURN_CLOUD_STOP,
+        [WIRE_LENGTH] = TURN_CLOUD_LENGTH, [WIRE_CANCEL] = TURN_CLOUD_GONE,
+        [WIRE_DEADLINE] = TURN_CLOUD_GONE, [WIRE_DRAIN] = TURN_CLOUD_GONE};
+    return ends[r];
+}
+
+static void lose_cloud(struct device *d, const char *why)
+{
+    turn_cloud_lost(&d->answer.turn, clock_us(), why);
+}
+
+static void on_grant(struct device *d, const struct wire_event *ev)
+{
+    struct answer *a = &d->answer;
+    uint64_t now = clock_us();
+    estimate_add(&d->profile.rtt_us, (double)(now - a->opened));
+    a->report.any_match = true;
+    a->report.match = ev->match;
+    a->report.cloud_prompt_tokens = ev->prompt_tokens;
+    a->report.cloud_cached_tokens = ev->cached_tokens;
+    /* Equal tokenizers and templates make equal prompts; anything else goes by text. */
+    a->as_text = a->by_messages && vocab_of(d) &&
+                 (ev->match == WIRE_TEXT || ev->prompt_tokens != a->prompt.len);
+    a->next_wire = a->have.len;
+    if (!a->by_messages && ev->match == WIRE_TEXT)
+        lose_cloud(d, "the cloud took token ids though its tokenizer differs");
+    else if (a->as_text)
+        turn_cloud_by_text(&a->turn, now);
+    else
+        turn_cloud_grant(&a->turn, now, ev->tokens_max);
+}
+
+static void first_token(struct device *d, uint64_t now)
+{
+    struct answer *a = &d->answer;
+    if (a->report.cloud_first_us > 0.0) return;
+    a->report.cloud_first_us = (double)(now - a->opened);
+    estimate_add(&d->profile.first_token_us, a->report.cloud_first_us);
+}
+
+/* The cloud's tokens are not ours: its text becomes tokens of ours, each with the next index. */
+static void on_text_token(struct device *d, const struct wire_event *ev, uint64_t now)
+{
+    struct answer *a = &d->answer;
+    struct err why = ERR_INIT;
+    if (ev->index < a->next_wire) return;
+    if (ev->index > a->next_wire) {
+        lose_cloud(d, "the cloud left out a token");
+        return;
+    }
+    a->next_wire++;
+    a->work.len = 0;
+    int code = token_list_push(&a->have, ev->token);
+    if (code == 0 && ev->text.len > 0)
+        code = text_continue(vocab_of(d), ev->text.data, ev->text.len, &a->work, &why);
+    if (code) {
+        lose_cloud(d, why.code ? why.text : "the answer grew too long");
+        return;
+    }
+    uint32_t n = a->work.len;
+    if (n == 0) turn_cloud_progress(&a->turn, now);
+    for (uint32_t i = 0; i < n && !a->turn.ended; i++)
+        turn_cloud_token(&a->turn, now, a->turn.n, a->work.ids[i]);
+}
+
+static bool keep_piece(struct answer *a, const struct wire_event *ev)
+{
+    if (ev->index != a->turn.n || ev->index >= a->turn.c.answer_max) return true;
+    a->pieces[ev->index] = (struct answer_piece){a->cloud_text.len, ev->text.len};
+    return buf_append(&a->cloud_text, ev->text.data, ev->text.len) == 0;
+}
+
+static void on_token(struct device *d, const struct wire_event *ev)
+{
+    struct answer *a = &d->answer;
+    const struct vocab *v = vocab_of(d);
+    uint64_t now = clock_us();
+    char why[96];
+    first_token(d, now);
+    if (a->as_text) {
+        on_text_token(d, ev, now);
+    } else if (v && (ev->token < 0 || (uint32_t)ev->token >= vocab_size(v) ||
+                     vocab_is_end(v, ev->token))) {
+        snprintf(why, sizeof why, "the cloud sent %d, which is no token of an answer", ev->token);
+        lose_cloud(d, why);
+    } else if (!v && !keep_piece(a, ev)) {
+        lose_cloud(d, "the answer grew too long");
+    } else {
+        turn_cloud_token(&a->turn, now, ev->index, ev->token);
+    }
+}
+
+static void on_assist_event(void *arg, const struct wire_event *ev)
+{
+    struct device *d = arg;
+    if (ev->kind == WIRE_GRANT)
+        on_grant(d, ev);
+    else if (ev->kind == WIRE_TOKEN)
+        on_token(d, ev);
+    else
+        turn_cloud_progress(&d->answer.turn, clock_us());
+    carry_out(d);
+}
+
+static void on_assist_done(void *arg, const struct wire_event *ev)
+{
+    struct device *d = arg;
+    turn_cloud_done(&d->answer.turn, clock_us(), end_of(ev->reason));
+    carry_out(d);
+}
+
+static int open_cloud(struct device *d, uint32_t n);
+
+/* A cloud with another tokenizer refuses token ids: it is asked once more, with the messages. */
+static bool try_messages(struct device *d, int status)
+{
+    struct answer *a = &d->answer;
+    bool other = status == 400 || status == 409 || status == 422;
+    if (!other || a->by_messages || a->q->raw || a->turn.n > 0) return false;
+    assist_close(a->assist);
+    a->assist = NULL;
+    a->by_messages = true;
+    return open_cloud(d, a->turn.cloud_granted - a->turn.cloud_base) == 0;
+}
+
+static void on_assist_lost(void *arg, int status, const struct err *why)
+{
+    struct device *d = arg;
+    if (try_messages(d, status)) return;
+    lose_cloud(d, why->text);
+    carry_out(d);
+}
+
+static void describe_ourselves(const struct device *d, struct wire_request *r)
+{
+    if (!d->engine) return;
+    const struct engine_info *info = engine_info(d->engine);
+    snprintf(r->weights, sizeof r->weights, "%s", info->weights_hash);
+    snprintf(r->tokenizer, sizeof r->tokenizer, "%s", info->tokenizer_hash);
+    snprintf(r->chat_template, sizeof r->chat_template, "%s", info->template_hash);
+    snprintf(r->numerics, sizeof r->numerics, "%s", info->numerics);
+}
+
+/* The request only borrows prompt, messages and tokens: it is encoded at once, never released. */
+static int open_request(struct device *d, struct wire_request *r, struct err *e)
+{
+    struct answer *a = &d->answer;
+    struct wire_message messages[WIRE_MESSAGES_MAX];
+    if (a->by_messages) {
+        for (uint32_t i = 0; i < a->q->n_messages; i++) {
+            const struct chat_message *m = &a->q->messages[i];
+            messages[i] = (struct wire_message){(char *)(uintptr_t)m->role,
+                                                (char *)(uintptr_t)m->content, m->content_len};
+        }
+        r->messages = messages;
+        r->n_messages = a->q->n_messages;
+    } else {
+        r->prompt = a->prompt.ids;
+        r->n_prompt = a->prompt.len;
+    }
+    struct assist_callbacks on = {on_assist_event, on_assist_done, on_assist_lost, d};
+    return assist_open(d->client, d->url, r, &on, &a->assist, e);
+}
+
+static int collect_have(struct answer *a)
+{
+    if (a->as_text) return 0; /* kept as they came */
+    a->have.len = 0;
+    int code = 0;
+    for (uint32_t i = 0; code == 0 && i < a->turn.n; i++)
+        code = token_list_push(&a->have, a->turn.tokens[i].id);
+    return code;
+}
+
+static int open_cloud(struct device *d, uint32_t n)
+{
+    struct answer *a = &d->answer;
+    struct err e = ERR_INIT;
+    struct wire_request r;
+    wire_request_init(&r);
+    snprintf(r.model, sizeof r.model, "%s", d->model);
+    describe_ourselves(d, &r);
+    r.sampling = a->q->sampling;
+    r.tokens_max = n;
+    int code = collect_have(a);
+    r.have = a->have.ids;
+    r.n_have = a->have.len;
+    a->opened = clock_us();
+    if (code == 0) code = open_request(d, &r, &e);
+    if (code) lose_cloud(d, e.code ? e.text : "no memory for a request");
+    return code;
+}
+
+/* ---- the device's own engine ---- */
+
+static void feed(struct device *d, uint32_t from, uint32_t to)
+{
+    struct answer *a = &d->answer;
+    struct err e = ERR_INIT;
+    a->work.len = 0;
+    int code = 0;
+    if (from < a->prompt.len)
+        code = token_list_append(&a->work, a->prompt.ids + from,
+                                 (to < a->prompt.len ? to : a->prompt.len) - from);
+    uint32_t first = from > a->prompt.len ? from - a->prompt.len : 0;
+    for (uint32_t i = first; code == 0 && a->prompt.len + i < to; i++)
+        code = token_list_push(&a->work, a->turn.tokens[i].id);
+    if (code)
+        err_set(&e, code, "no memory for a batch of tokens");
+    else
+        code = local_feed(d->local, from, a->work.ids, a->work.len, &a->q->sampling, &e);
+    if (code == ERR_LIMIT)
+        turn_local_full(&a->turn, clock_us());
+    else if (code)
+        turn_local_failed(&a->turn, clock_us(), e.text);
+}
+
+static void local_event(struct device *d, const struct local_event *ev)
+{
+    struct answer *a = &d->answer;
+    uint64_t now = clock_us();
+    switch (ev->kind) {
+    case LOCAL_PROGRESS:
+        turn_local_progress(&a->turn, now, ev->kv);
+        if (a->turn.shown == 0 && a->q->on_progress)
+            a->q->on_progress(a->q->arg, ev->kv, a->prompt.len);
+        break;
+    case LOCAL_TOKEN:
+        turn_local_token(&a->turn, now, ev->id, ev->is_end);
+        break;
+    case LOCAL_FULL:
+        turn_local_full(&a->turn, now);
+        break;
+    case LOCAL_FAILED:
+        turn_local_failed(&a->turn, now, ev->why.text);
+        break;
+    }
+}
+
+void answer_local(struct device *d)
+{
+    struct local_event ev;
+    while (d->answer.running && d->local && local_take(d->local, &ev)) {
+        local_event(d, &ev);
+        carry_out(d);
+    }
+}
+
+/* ---- the turn ---- */
+
+static void act(struct device *d, const struct turn_action *action)
+{
+    struct answer *a = &d->answer;
+    switch (action->kind) {
+    case TURN_DO_CLOUD_OPEN:
+        open_cloud(d, action->n);
+        break;
+    case TURN_DO_CLOUD_EXTEND:
+        if (a->assist) assist_extend(a->assist, action->n);
+        break;
+    case TURN_DO_CLOUD_STOP:
+        assist_close(a->assist);
+        a->assist = NULL;
+        break;
+    case TURN_DO_FEED:
+        feed(d, action->from, action->to);
+        break;
+    case TURN_DO_LOCAL_STOP:
+        local_cancel(d->local);
+        break;
+    case TURN_DO_SHOW:
+        show(d, action->n);
+        break;
+    case TURN_DO_END:
+        finish(d);
+        break;
+    }
+}
+
+static void carry_out(struct device *d)
+{
+    struct answer *a = &d->answer;
+    struct turn_action action;
+    while (a->running && turn_take(&a->turn, &action))
+        act(d, &action);
+    if (!a->running) return;
+    uint64_t wake = turn_wake(&a->turn, clock_us());
+    if (wake == UINT64_MAX)
+        loop_timer_clear(d->timer);
+    else
+        loop_timer_set(d->timer, wake);
+}
+
+void answer_tick(struct device *d)
+{
+    if (!d->answer.running) return;
+    turn_tick(&d->answer.turn, clock_us());
+    carry_out(d);
+}
+
+void answer_cancel(struct device *d)
+{
+    if (!d->answer.running) return;
+    turn_user_stop(&d->answer.turn, clock_us());
+    carry_out(d);
+}
+
+/* ---- the start ---- */
+
+void answer_release(struct answer *a)
+{
+    if (a->assist) assist_close(a->assist);
+    turn_release(&a->turn);
+    token_list_release(&a->prompt);
+    token_list_release(&a->work);
+    token_list_release(&a->have);
+    buf_release(&a->text);
+    buf_release(&a->piece);
+    buf_release(&a->cloud_text);
+    mem_free(a->pieces);
+    mem_free(a->tokens);
+    *a = (struct answer){0};
+}
+
+static void init(struct device *d, const struct device_question *q)
+{
+    struct answer *a = &d->answer;
+    answer_release(a);
+    a->q = q;
+    token_list_init(&a->prompt, WIRE_PROMPT_MAX);
+    token_list_init(&a->work, WIRE_PROMPT_MAX + TURN_ANSWER_MAX);
+    token_list_init(&a->have, TURN_ANSWER_MAX);
+    buf_init(&a->text, DEVICE_TEXT_MAX);
+    buf_init(&a->piece, DEVICE_TEXT_MAX);
+    buf_init(&a->cloud_text, DEVICE_TEXT_MAX);
+    a->report.text = a->text.data;
+    if (d->engine) {
+        a->report.emulated = engine_info(d->engine)->emulated;
+        a->report.model = engine_info(d->engine)->model_name;
+    }
+}
+
+static int encode_prompt(struct device *d, struct err *e)
+{
+    struct answer *a = &d->answer;
+    const struct device_question *q = a->q;
+    const struct vocab *v = vocab_of(d);
+    const struct engine_info *info = engine_info(d->engine);
+    int code;
+    if (q->raw)
+        code = vocab_encode(v, q->raw, q->raw_len, VOCAB_ADD_BOS, &a->prompt, e);
+    else if (engine_template(d->engine))
+        code = chat_template_encode(engine_template(d->engine), v, q->messages, q->n_messages, true,
+                                    &a->prompt, e);
+    else
+        return err_set(e, ERR_UNSUPPORTED, "model %s has no chat template: use --raw",
+                       info->model_name);
+    if (code) return code;
+    if (a->prompt.len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
+    if (a->prompt.len > info->context_max)
+        return err_set(e, ERR_LIMIT,
+                       "the prompt has %u tokens, and the context of model %s holds %u: shorten "
+                       "it, or begin a new chat",
+                       a->prompt.len, info->model_name, info->context_max);
+    detok_init(&a->detok, !q->raw);
+    return 0;
+}
+
+static void make_plan(struct device *d, const struct turn_config *c)
+{
+    struct answer *a = &d->answer;
+    const struct profile *p = &d->profile;
+    struct pace pace;
+    pace_init(&pace, c->pace, p->decode_us.mean);
+    double mean = p->prefill_tps.mean;
+    struct plan_input in = {.prompt_tokens = c->prompt_tokens - c->kv_tokens,
+                            .answer_max = c->answer_max,
+                            .prefill_tps = d->local ? mean : 0.0,
+                            .decode_us = d->local ? p->decode_us.mean : 0.0,
+                            .first_token_us = p->first_token_us.mean,
+                            .interval_us = pace_plan_us(&pace),
+                            .local_only = a->q->mode == DEVICE_LOCAL_ONLY,
+                            .cloud_only = a->q->mode == DEVICE_CLOUD_ONLY,
+                            .cloud_known = d->client != NULL};
+    in.spread =
+        mean > 0.0 && p->prefill_tps.n > 0 ? estimate_deviation(&p->prefill_tps) / mean : 0.1;
+    plan_make(&in, &a->plan);
+    if (a->q->cloud_tokens < 0 || in.local_only || in.cloud_only || !d->client || !d->local) return;
+    bool none = a->q->cloud_tokens == 0;
+    a->plan.choice = none ? PLAN_DEVICE : PLAN_BOTH;
+    a->plan.cloud_tokens = none ? 0 : (uint32_t)a->q->cloud_tokens;
+    snprintf(a->plan.why, sizeof a->plan.why, "%u cloud tokens, as asked", a->plan.cloud_tokens);
+}
+
+static void make_config(struct device *d, struct turn_config *ret_config)
+{
+    struct answer *a = &d->answer;
+    const struct profile *p = &d->profile;
+    uint32_t most = a->q->tokens_max ? a->q->tokens_max : DEVICE_ANSWER_DEFAULT;
+    if (most > TURN_ANSWER_MAX) most = TURN_ANSWER_MAX;
+    struct turn_config c = {.prompt_tokens = 1,
+                            .answer_max = most,
+                            .pace = a->q->pace,
+                            .prefill_tps = p->prefill_tps.mean,
+                            .decode_us = p->decode_us.mean,
+                            .rtt_us = p->rtt_us.mean,
+                            .stall_us = d->stall_us,
+                            .reopen_max = DEVICE_REOPEN_MAX};
+    if (d->engine) {
+        /* as the cloud counts; a prompt that fills the context still has one token after it */
+        uint32_t room = engine_info(d->engine)->context_max - a->prompt.len;
+        if (room == 0) room = 1;
+        c.answer_max = most < room ? most : room;
+        c.prompt_tokens = a->prompt.len;
+    }
+    if (d->local && a->q->mode != DEVICE_CLOUD_ONLY) {
+        c.kv_tokens = local_prefix(d->local, a->prompt.ids, a->prompt.len);
+        if (c.kv_tokens == c.prompt_tokens) c.kv_tokens--; /* one must run to give the next */
+    }
+    make_plan(d, &c);
+    c.use_cloud = a->plan.choice != PLAN_DEVICE;
+    c.use_local = a->plan.choice != PLAN_CLOUD;
+    c.fixed = a->q->cloud_tokens >= 0;
+    c.cloud_tokens = a->plan.cloud_tokens;
+    if (!c.use_local) c.decode_us = 0.0;
+    *ret_config = c;
+}
+
+static int check_question(const struct device *d, const struct device_question *q, struct err *e)
+{
+    if (q->mode == DEVICE_LOCAL_ONLY && !d->local)
+        return err_set(e, ERR_BAD_INPUT, "local only, and no model on the device");
+    if (q->mode == DEVICE_CLOUD_ONLY && !d->client)
+        return err_set(e, ERR_BAD_INPUT, "cloud only, and no cloud is given");
+    if (q->raw && !d->engine)
+        return err_set(e, ERR_UNSUPPORTED, "a raw prompt needs a model on the device");
+    if (!q->raw && (q->n_messages == 0 || q->n_messages > WIRE_MESSAGES_MAX))
+        return err_set(e, ERR_LIMIT, "a chat of %u messages: 1 to %d are possible", q->n_messages,
+                       WIRE_MESSAGES_MAX);
+    return 0;
+}
+
+int answer_start(struct device *d, const struct device_question *q, struct err *e)
+{
+    struct answer *a = &d->answer;
+    struct turn_config c;
+    init(d, q);
+    int code = check_question(d, q, e);
+    if (code == 0 && d->engine) code = encode_prompt(d, e);
+    if (code) return code;
+    a->by_messages = !d->engine;
+    make_config(d, &c);
+    a->tokens = mem_calloc(c.answer_max, sizeof *a->tokens);
+    a->pieces = d->engine ? NULL : mem_calloc(c.answer_max, sizeof *a->pieces);
+    if (!a->tokens || (!d->engine && !a->pieces))
+        return err_set(e, ERR_NO_MEMORY, "no memory for an answer of %u tokens", c.answer_max);
+    code = turn_init(&a->turn, &c, e);
+    if (code) return code;
+    a->began = clock_us();
+    a->running = true;
+    turn_start(&a->turn, a->began);
+    carry_out(d);
+    return 0;
+}

@@ -1,0 +1,102 @@
+/*
+ * device: the runtime of the device end. Ask a question; the answer begins in the cloud and is
+ * finished by the device's own engine, or by one of them alone.
+ *
+ * A device has two threads of its own: the loop thread (sockets, tokenisation, the turn) and the
+ * engine thread (device/local.h). device_ask blocks its caller; one question at a time.
+ * Callbacks come from the loop thread and must not call device functions but device_cancel.
+ *
+ * Local only is a hard guarantee: without `cloud_url` no HTTP client exists and no socket is
+ * opened; DEVICE_LOCAL_ONLY starts no call (but a device with a URL keeps a warm connection).
+ */
+#ifndef PDD_DEVICE_DEVICE_H
+#define PDD_DEVICE_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/sampling.h"
+#include "engine/engine.h"
+#include "model/template.h"
+#include "net/wire.h"
+#include "policy/pace.h"
+#include "policy/plan.h"
+#include "policy/turn.h"
+
+struct device;
+
+enum {
+    DEVICE_ANSWER_DEFAULT = 512,      /* tokens */
+    DEVICE_TEXT_MAX = 16 << 20,       /* bytes of an answer */
+    DEVICE_STALL_US = 5000000,        /* silence of the cloud, with an engine of our own */
+    DEVICE_STALL_ALONE_US = 30000000, /* and without */
+    DEVICE_REOPEN_MAX = 2
+};
+
+struct device_options {
+    struct engine *engine;             /* taken over on success; NULL: the cloud does everything */
+    double prefill_tps, decode_us;     /* known speed of the engine; 0: measured when it matters */
+    const char *cloud_url;             /* NULL: no cloud */
+    const char *key, *ca_file, *model; /* each may be NULL */
+    uint64_t stall_us;                 /* 0: as above */
+};
+
+enum device_mode { DEVICE_AUTO, DEVICE_LOCAL_ONLY, DEVICE_CLOUD_ONLY };
+
+struct device_question {
+    const struct chat_message *messages; /* [n_messages]; or else */
+    uint32_t n_messages;
+    const char *raw; /* a prompt without template; needs an engine of our own */
+    size_t raw_len;
+    struct sampling sampling;
+    uint32_t tokens_max; /* of the answer; 0: DEVICE_ANSWER_DEFAULT */
+    enum device_mode mode;
+    enum pace_mode pace;
+    int64_t cloud_tokens; /* ask for exactly so many; -1: as planned */
+    /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
+    void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
+    void (*on_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
+    void *arg;
+};
+
+struct device_token {
+    int32_t id; /* of the model that made it */
+    enum turn_source source;
+    uint64_t arrived_us, shown_us; /* since the question was asked */
+    size_t text_at, text_len;      /* in the report's text */
+};
+
+struct device_report {
+    struct turn_report turn;
+    struct plan plan;
+    const struct device_token *tokens; /* [n], those shown */
+    uint32_t n;
+    const char *text; /* the whole answer as shown, 0-terminated */
+    size_t text_len;
+    uint32_t prompt_tokens, kept_tokens; /* of the prompt, already in the device's KV cache */
+    bool any_match;                      /* the cloud answered, and `match` holds */
+    enum wire_match match;
+    uint32_t cloud_prompt_tokens, cloud_cached_tokens;
+    double prefill_tps, decode_us; /* as measured in this answer, or predicted */
+    double cloud_first_us;         /* from asking to the cloud's first token; 0: none came */
+    const char *trouble;           /* "", or what went wrong on the way though an answer came */
+    const char *emulated;          /* NULL, or what speed was emulated */
+    const char *model;             /* of our own engine; NULL without one */
+};
+
+int device_open(const struct device_options *options, struct device **ret_device, struct err *e);
+void device_close(struct device *d);                        /* NULL is fine */
+const struct engine *device_engine(const struct device *d); /* NULL without one */
+
+/* 0: an answer came, maybe cut by its maximum or by device_cancel (see turn.reason). Negative: it
+ * could not be asked, or neither end could finish it; what was shown is in the report then too. The
+ * report's pointers hold until the next question. */
+int device_ask(struct device *d, const struct device_question *q, struct device_report *ret_report,
+               struct err *e);
+
+/* Stop the answer that is being given, if any. From any thread. */
+void device_cancel(struct device *d);
+
+#endif

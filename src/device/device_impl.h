@@ -1,0 +1,80 @@
+/*
+ * device_impl: what answer.c and device.c share. Only files of device/ include it.
+ *
+ * An answer drives a turn on the loop thread: events of the local engine and of the assist go in,
+ * actions are carried out. It is part of the device, one at a time.
+ */
+#ifndef PDD_DEVICE_DEVICE_IMPL_H
+#define PDD_DEVICE_DEVICE_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "device/assist.h"
+#include "device/device.h"
+#include "device/local.h"
+#include "net/loop.h"
+#include "policy/profile.h"
+
+enum { DEVICE_URL_MAX = HTTP_URL_MAX };
+
+/* Text of a token that came as text (no vocabulary of our own): place in `cloud_text`. */
+struct answer_piece {
+    size_t at, len;
+};
+
+struct answer {
+    const struct device_question *q;
+    struct turn turn;
+    struct plan plan;
+    bool running;       /* between answer_start and the turn's end */
+    bool by_messages;   /* the cloud is asked with messages, not with ids */
+    bool as_text;       /* its tokens are not ours: their text counts */
+    uint32_t next_wire; /* index of the next token event, when as_text */
+    uint64_t began, opened;
+    struct token_list prompt, work;
+    struct assist *assist;
+    struct detok detok;
+    struct buf text, piece, cloud_text;
+    struct answer_piece *pieces; /* [tokens_max], without a vocabulary */
+    struct device_token *tokens; /* [tokens_max] */
+    struct token_list have;      /* ids as the cloud sent them */
+    struct device_report report;
+    struct err trouble;
+};
+
+struct device {
+    /* fixed */
+    struct loop *loop;
+    struct loop_wake *wake;
+    struct loop_timer *timer;
+    struct http_client *client; /* NULL without a cloud */
+    struct local *local;        /* NULL without an engine */
+    struct engine *engine;
+    char url[DEVICE_URL_MAX], model[WIRE_NAME_MAX];
+    uint64_t stall_us;
+    pthread_t thread;
+    bool threaded;
+    /* the loop thread's */
+    struct profile profile;
+    struct answer answer;
+    /* between threads */
+    atomic_bool cancel, closing;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    const struct device_question *asked; /* waits for the loop thread */
+    bool busy, answered;
+    int code;
+    struct err err;
+};
+
+/* Start, on the loop thread. On failure nothing was started. */
+int answer_start(struct device *d, const struct device_question *q, struct err *e);
+void answer_local(struct device *d); /* the engine thread has news */
+void answer_tick(struct device *d);
+void answer_cancel(struct device *d);
+void answer_release(struct answer *a);
+/* Called by answer.c when the turn is over. */
+void device_answered(struct device *d, int code, const struct err *e);
+
+#endif
