@@ -1,0 +1,295 @@
+/* cloud: `pdd cloud`, the server. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cloud/server.h"
+#include "engine/emulated.h"
+#include "engine/fake.h"
+#include "engine/native.h"
+
+enum {
+    HOST_MAX = 64,
+    DRAIN_SECONDS = 30,
+    QUEUE_DEFAULT = 256,
+    STREAMS_DEFAULT = 64,
+    CACHE_DEFAULT = 16
+};
+
+struct options {
+    struct native_options native;
+    struct server_config server;
+    char host[HOST_MAX];
+    const char *profile;
+    uint32_t drain_s, fake_tokens;
+};
+
+static const char help[] =
+    "usage: pdd cloud --model FILE [OPTION]...\n"
+    "Serve a model to devices: POST /v1/assist and the rest of the protocol.\n\n"
+    "  --model FILE           the GGUF file to serve\n"
+    "  --listen HOST:PORT     where (127.0.0.1:8080); port 0 takes a free one and prints it\n"
+    "  --threads N            compute threads (all CPUs)\n"
+    "  --context N            positions a session may have (the model's)\n"
+    "  --kv-mb N              memory for the KV cache (room for two full contexts)\n"
+    "  --step-tokens N        tokens in one step of the engine (512)\n"
+    "  --streams-max N        assists in work at once (64)\n"
+    "  --queue-max N          assists that may wait besides (256); more are answered 429\n"
+    "  --tokens-max N         tokens that one assist may bring (4096)\n"
+    "  --prefix-cache N       finished answers kept so that a second turn is cheap (16; 0: none)\n"
+    "  --key-file FILE        bearer keys, one a line; without it everyone may ask\n"
+    "  --model-name NAME      the name to serve under (the file's)\n"
+    "  --chat-template NAME   family of the chat template, when the file's is unknown\n"
+    "  --isa NAME             scalar, avx2, avx512 (the best this CPU has)\n"
+    "  --profile NAME         emulate the speed of a device profile\n"
+    "  --drain-seconds N      how long running answers may go on after SIGTERM (30)\n"
+    "  --log-level LEVEL      error, warn, info, debug (info)\n"
+    "  --fake N               no model: made-up answers of N tokens, for tests\n";
+
+enum {
+    O_MODEL = 256,
+    O_LISTEN,
+    O_THREADS,
+    O_CONTEXT,
+    O_KV_MB,
+    O_STEP,
+    O_STREAMS,
+    O_QUEUE,
+    O_TOKENS,
+    O_CACHE,
+    O_KEYS,
+    O_NAME,
+    O_TEMPLATE,
+    O_ISA,
+    O_PROFILE,
+    O_DRAIN,
+    O_LOG,
+    O_FAKE,
+    O_HELP
+};
+
+static const struct option long_options[] = {
+    {"model", required_argument, NULL, O_MODEL},
+    {"listen", required_argument, NULL, O_LISTEN},
+    {"threads", required_argument, NULL, O_THREADS},
+    {"context", required_argument, NULL, O_CONTEXT},
+    {"kv-mb", required_argument, NULL, O_KV_MB},
+    {"step-tokens", required_argument, NULL, O_STEP},
+    {"streams-max", required_argument, NULL, O_STREAMS},
+    {"queue-max", required_argument, NULL, O_QUEUE},
+    {"tokens-max", required_argument, NULL, O_TOKENS},
+    {"prefix-cache", required_argument, NULL, O_CACHE},
+    {"key-file", required_argument, NULL, O_KEYS},
+    {"model-name", required_argument, NULL, O_NAME},
+    {"chat-template", required_argument, NULL, O_TEMPLATE},
+    {"isa", required_argument, NULL, O_ISA},
+    {"profile", required_argument, NULL, O_PROFILE},
+    {"drain-seconds", required_argument, NULL, O_DRAIN},
+    {"log-level", required_argument, NULL, O_LOG},
+    {"fake", required_argument, NULL, O_FAKE},
+    {"help", no_argument, NULL, O_HELP},
+    {NULL, 0, NULL, 0},
+};
+
+static int number(int option, uint32_t low, uint32_t high, uint32_t *ret_value)
+{
+    return option_u32("cloud", long_options[option - O_MODEL].name, optarg, low, high, ret_value);
+}
+
+static int set_log_level(void)
+{
+    enum log_level level;
+    if (log_level_from_name(optarg, &level)) {
+        fprintf(stderr, "pdd cloud: --log-level is \"%s\": error, warn, info or debug is needed\n",
+                optarg);
+        return -1;
+    }
+    log_set_level(level);
+    return 0;
+}
+
+static int set_option(struct options *o, int option)
+{
+    uint32_t n = 0;
+    int bad = 0;
+    switch (option) {
+    case O_MODEL:
+        o->native.model_path = optarg;
+        return 0;
+    case O_LISTEN:
+        return option_address("cloud", "listen", optarg, o->host, sizeof o->host,
+                              &o->server.http.port);
+    case O_THREADS:
+        return number(option, 1, 256, &o->native.threads);
+    case O_CONTEXT:
+        return number(option, 2, 1 << 24, &o->native.context_max);
+    case O_KV_MB:
+        bad = number(option, 1, 1 << 22, &n);
+        o->native.kv_bytes_max = (uint64_t)n << 20;
+        return bad;
+    case O_STEP:
+        return number(option, 1, 1 << 16, &o->native.step_tokens_max);
+    case O_STREAMS:
+        return number(option, 1, WORKER_STREAMS_MAX, &o->server.worker.streams_max);
+    case O_QUEUE:
+        return number(option, 0, 1 << 16, &o->server.worker.queue_max);
+    case O_TOKENS:
+        return number(option, 1, WIRE_TOKENS_MAX, &o->server.tokens_max);
+    case O_CACHE:
+        return number(option, 0, WORKER_CACHE_MAX, &o->server.worker.cache_max);
+    case O_KEYS:
+        o->server.keys_path = optarg;
+        return 0;
+    case O_NAME:
+        o->server.model_name = optarg;
+        return 0;
+    case O_TEMPLATE:
+        o->native.chat_template = optarg;
+        return 0;
+    case O_ISA:
+        o->native.isa = optarg;
+        return 0;
+    case O_PROFILE:
+        o->profile = optarg;
+        return 0;
+    case O_DRAIN:
+        return number(option, 0, 3600, &o->drain_s);
+    case O_LOG:
+        return set_log_level();
+    case O_FAKE:
+        return number(option, 0, 1 << 20, &o->fake_tokens);
+    default:
+        return -1;
+    }
+}
+
+/* 0: go on; otherwise leave with *ret_status. */
+static int parse(int argc, char **argv, struct options *o, int *ret_status)
+{
+    int option;
+    *ret_status = EXIT_USAGE;
+    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        if (option == O_HELP) {
+            fputs(help, stdout);
+            *ret_status = EXIT_DONE;
+            return -1;
+        }
+        if (set_option(o, option)) /* getopt or the reader has said what is wrong */
+            return -1;
+    }
+    if (optind < argc) {
+        fprintf(stderr, "pdd cloud: \"%s\" is no option; see pdd cloud --help\n", argv[optind]);
+        return -1;
+    }
+    if (!o->native.model_path && o->fake_tokens == UINT32_MAX) {
+        fprintf(stderr, "pdd cloud: --model FILE is needed; see pdd cloud --help\n");
+        return -1;
+    }
+    return 0;
+}
+
+static int open_engine(const struct options *o, struct engine **ret_engine, struct err *e)
+{
+    struct engine *engine;
+    struct fake_options fake = {.answer_tokens = o->fake_tokens,
+                                .context_max = o->native.context_max};
+    int code = o->fake_tokens != UINT32_MAX ? fake_open(&fake, &engine, e)
+                                            : native_open(&o->native, &engine, e);
+    if (code || !o->profile) {
+        if (code == 0) *ret_engine = engine;
+        return code;
+    }
+    const struct device_profile *profile = device_profile_find(o->profile);
+    code = profile ? emulated_open(engine, profile, ret_engine, e)
+                   : err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"", o->profile);
+    if (code) engine_free(engine);
+    return code;
+}
+
+struct cloud {
+    struct loop *loop;
+    struct server *server;
+    uint32_t drain_s;
+    int signals;
+};
+
+static void drained(void *arg)
+{
+    struct cloud *c = arg;
+    loop_stop(c->loop);
+}
+
+/* The first signal drains, the second leaves at once. */
+static void asked_to_stop(void *arg)
+{
+    struct cloud *c = arg;
+    if (c->signals++ > 0) {
+        loop_stop(c->loop);
+        return;
+    }
+    log_line(LOG_INFO, "cloud", "draining for up to %u s", c->drain_s);
+    server_drain(c->server, c->drain_s * 1000000ull, drained, c);
+}
+
+static int serve(struct cloud *c, struct engine *engine, const struct options *o, struct err *e)
+{
+    struct loop_signal *term = NULL, *interrupt = NULL;
+    int code = server_new(c->loop, engine, &o->server, &c->server, e);
+    if (code) {
+        engine_free(engine);
+        return code;
+    }
+    code = loop_signal_new(c->loop, SIGTERM, asked_to_stop, c, &term, e);
+    if (code == 0) code = loop_signal_new(c->loop, SIGINT, asked_to_stop, c, &interrupt, e);
+    if (code == 0) {
+        printf("cloud listening on http://%s:%u\n", o->host, server_port(c->server));
+        fflush(stdout);
+        code = loop_run(c->loop, e);
+    }
+    loop_signal_free(term);
+    loop_signal_free(interrupt);
+    server_free(c->server);
+    return code;
+}
+
+static int run(const struct options *o, struct err *e)
+{
+    struct engine *engine;
+    struct cloud c = {.drain_s = o->drain_s};
+    int code = open_engine(o, &engine, e);
+    if (code) return code;
+    const struct engine_info *info = engine_info(engine);
+    log_line(LOG_INFO, "cloud", "model %s, context %u, KV pages %u, engine %s%s%s",
+             info->model_name, info->context_max, info->kv_pages_total, info->kind,
+             info->emulated ? " as " : "", info->emulated ? info->emulated : "");
+    code = loop_new(&c.loop, e);
+    if (code)
+        engine_free(engine);
+    else
+        code = serve(&c, engine, o, e);
+    loop_free(c.loop);
+    return code;
+}
+
+int cmd_cloud(int argc, char **argv)
+{
+    struct options o = {.drain_s = DRAIN_SECONDS, .fake_tokens = UINT32_MAX, .host = "127.0.0.1"};
+    struct err e = ERR_INIT;
+    int status;
+    http_server_config_default(&o.server.http);
+    o.server.http.port = 8080;
+    o.server.worker.streams_max = STREAMS_DEFAULT;
+    o.server.worker.queue_max = QUEUE_DEFAULT;
+    o.server.worker.cache_max = CACHE_DEFAULT;
+    if (parse(argc, argv, &o, &status)) return status;
+    o.server.http.address = o.host;
+    if (run(&o, &e)) {
+        fprintf(stderr, "pdd cloud: %s\n", e.text);
+        return EXIT_FAILED;
+    }
+    return EXIT_DONE;
+}

@@ -1,0 +1,12 @@
+/*
+ * commands: the subcommands of `pdd`, one file each. They parse their own options, print what they
+ * have to say, and return the exit status: 0 done, 1 failed, 2 used wrongly.
+ */
+#ifndef PDD_CLI_COMMANDS_H
+#define PDD_CLI_COMMANDS_H
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+int cmd_cloud(int argc, char **argv);
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * options: readers of option values that several commands share. Each prints one sentence naming
+ * the option on standard error and returns -1 when the value is not what it must be.
+ */
+#ifndef PDD_CLI_OPTIONS_H
+#define PDD_CLI_OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+int option_u32(const char *command, const char *option, const char *value, uint32_t low,
+               uint32_t high, uint32_t *ret_value);
+int option_float(const char *command, const char *option, const char *value, float low, float high,
+                 float *ret_value);
+/* "HOST:PORT" with a numeric host, or ":PORT", or "PORT"; host gets 127.0.0.1 when none is given.
+ */
+int option_address(const char *command, const char *option, const char *value, char *host,
+                   size_t host_size, uint16_t *ret_port);
+
+#endif

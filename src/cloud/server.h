@@ -1,0 +1,51 @@
+/*
+ * server: `pdd cloud`, the HTTP face of the worker. One loop thread: sockets, JSON, templates,
+ * tokenisation and detokenisation; the worker's thread computes.
+ *
+ *   POST   /v1/assist       an event stream (net/wire.h)
+ *   PATCH  /v1/assist/{id}  {"tokens_max": N} while the stream runs
+ *   DELETE /v1/assist/{id}  cancels; so does closing the stream
+ *   GET    /health          {"status": "ok"}, or "draining" with 503
+ *   GET    /v1/models       what is served, with its hashes
+ *
+ * Keys, if there are any, guard all but /health. Prompt and answer texts are never logged.
+ */
+#ifndef PDD_CLOUD_SERVER_H
+#define PDD_CLOUD_SERVER_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "cloud/worker.h"
+#include "net/http_server.h"
+#include "net/loop.h"
+
+struct server_config {
+    struct http_server_config http;
+    struct worker_config worker; /* wake and wake_arg are filled in */
+    const char *model_name;      /* NULL: the engine's */
+    const char *keys_path;       /* one key a line; NULL: everyone may ask */
+    uint32_t tokens_max;         /* most tokens one assist may bring */
+};
+
+enum {
+    SERVER_KEYS_MAX = 4096,
+    SERVER_KEY_LEN_MAX = 256,
+    SERVER_TOKENS_MAX = 4096, /* default of tokens_max */
+    SERVER_RETRY_AFTER_S = 1
+};
+
+struct server;
+
+/* Takes the engine (on success) and listens. */
+int server_new(struct loop *l, struct engine *engine, const struct server_config *config,
+               struct server **ret_server, struct err *e);
+void server_free(struct server *s);
+uint16_t server_port(const struct server *s);
+struct worker *server_worker(struct server *s); /* for reports and tests */
+
+/* Refuse new work, let running assists end; after drain_us they end with reason drain. `done` is
+ * called once when all connections are gone. */
+void server_drain(struct server *s, uint64_t drain_us, loop_fn *done, void *arg);
+
+#endif

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# test.sh: installs what is missing, builds, and runs all tests; ends with `N passed, N failed, N skipped`.
+#
+#   ./test.sh           everything: style, gcc, clang, sanitizers, cross build, fuzzing
+#   ./test.sh --quick   style and the tests of the release build
+set -uo pipefail
+cd "$(dirname "$0")"
+. tools/setup.sh
+
+quick=0
+for argument in "$@"; do
+    case $argument in
+    --quick) quick=1 ;;
+    *)
+        echo "usage: ./test.sh [--quick]"
+        exit 2
+        ;;
+    esac
+done
+
+passed=0
+failed=0
+skipped=0
+failures=
+
+pass() {
+    passed=$((passed + 1))
+}
+
+fail() {
+    failed=$((failed + 1))
+    failures="$failures
+  $1"
+}
+
+# step NAME COMMAND...: one thing that passes or fails.
+step() {
+    local name=$1
+    shift
+    say "$name"
+    if "$@"; then pass; else fail "$name"; fi
+}
+
+# Count cmocka's own cases where a program has them, else the program as one test.
+count_cases() {
+    local file=$1 ok skip
+    ok=$(grep -c '^\[       OK \]' "$file")
+    skip=$(grep -c '^\[  SKIPPED \] [^0-9]' "$file")
+    passed=$((passed + ok))
+    skipped=$((skipped + skip))
+}
+
+# run_tests PRESET LABEL [PATTERN]: every test program of a build, each case counted.
+run_tests() {
+    local preset=$1 label=$2 pattern=${3:-.} dir log program status
+    dir=build/$preset
+    log=$(mktemp)
+    say "$label"
+    for program in "$dir"/test_*; do
+        [ -x "$program" ] && [ ! -d "$program" ] || continue
+        [[ $(basename "$program") =~ $pattern ]] || continue
+        PDD_BIN=$PWD/$dir/pdd timeout 600 "$program" >"$log" 2>&1
+        status=$?
+        count_cases "$log"
+        grep -q '^\[==========\]' "$log" || { [ $status -eq 0 ] && pass; }
+        if [ $status -ne 0 ]; then
+            fail "$label: $(basename "$program")"
+            tail -40 "$log"
+        else
+            echo "  ok $(basename "$program")"
+        fi
+    done
+    rm -f "$log"
+}
+
+run_aarch64() {
+    qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_kern
+}
+
+# Each target over its corpus and ten seconds of new inputs; crashes stay in build/fuzz.
+run_fuzzers() {
+    local target name
+    for target in build/fuzz/fuzz_*; do
+        [ -x "$target" ] && [ -f "$target" ] || continue
+        name=$(basename "$target")
+        mkdir -p "build/fuzz/found/$name"
+        step "fuzzing: $name, 10 s" timeout 120 "$target" -max_total_time=10 -rss_limit_mb=2048 -timeout=20 \
+            -verbosity=0 -print_final_stats=0 -artifact_prefix=build/fuzz/ \
+            "build/fuzz/found/$name" "fuzz/corpus/${name#fuzz_}"
+    done
+}
+
+# shellcheck disable=SC2086 # lists of packages are meant to be split
+need $BUILD_PACKAGES $TEST_PACKAGES
+step "style, layers, banned calls (tools/check.sh)" tools/check.sh
+step "building with gcc" build release
+run_tests release "tests, gcc, optimised"
+if [ $quick -eq 0 ]; then
+    step "building with clang" build clang
+    step "building with address and undefined-behaviour sanitizers" build asan
+    run_tests asan "tests under address and undefined-behaviour sanitizers"
+    step "building with the thread sanitizer" build tsan
+    run_tests tsan "tests with threads under the thread sanitizer" 'pool|queue|worker|server|cloud|device|handover|http|loop|native_exact'
+    step "cross-building the numeric core for aarch64" build aarch64
+    step "kernels on aarch64 (qemu-user)" run_aarch64
+    step "building the fuzz targets" build fuzz
+    run_fuzzers
+fi
+[ -n "$failures" ] && printf '\nfailed:%s\n' "$failures"
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
