@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"cloud", "serve a model to devices", cmd_cloud},
+    {"link", "pass TCP connections on as a mobile link would", cmd_link},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
