@@ -1,0 +1,307 @@
+/*
+ * test_native_open: what the native engine does when a file is wrong or memory runs out.
+ *
+ * Catches: a hyper-parameter or shape that is used before it is checked, an error that does not
+ * name the culprit, a leak or a half-made engine when any single allocation fails (run under ASan),
+ * a step that fails halfway.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "engine/native.h"
+#include "support/tiny_model.h"
+
+static struct buf model; /* a good file */
+static char path[TINY_PATH_MAX];
+
+static int open_file(const char *file, struct engine **ret_engine, struct err *err)
+{
+    struct native_options o = {.model_path = file, .threads = 2};
+    return native_open(&o, ret_engine, err);
+}
+
+/* Where the bytes after a name begin. */
+static size_t after(const char *name)
+{
+    size_t n = strlen(name);
+    char *at = memmem(model.data, model.len, name, n);
+    assert_non_null(at);
+    return (size_t)(at - model.data) + n;
+}
+
+/* Write n bytes into the good file at `at`, open it, expect an error; then undo. */
+static void expect_refusal(size_t at, const void *bytes, size_t n, int code, const char *culprit)
+{
+    char old[16];
+    struct engine *e = NULL;
+    struct err err = ERR_INIT;
+    assert_true(n <= sizeof old);
+    memcpy(old, model.data + at, n);
+    memcpy(model.data + at, bytes, n);
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    int rc = open_file(path, &e, &err);
+    memcpy(model.data + at, old, n);
+    if (rc == 0) {
+        engine_free(e);
+        fail_msg("a file with a wrong %s was opened", culprit);
+    }
+    if (rc != code || !strstr(err.text, culprit) || !strstr(err.text, path))
+        fail_msg("%s: code %d, \"%s\"", culprit, rc, err.text);
+}
+
+static void test_hyper_parameters(void **state)
+{
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } wrong[] = {
+        {"llama.block_count", 0},
+        {"llama.block_count", 5000},
+        {"llama.embedding_length", 0},
+        {"llama.embedding_length", 1u << 31},
+        {"llama.feed_forward_length", 0},
+        {"llama.feed_forward_length", UINT32_MAX},
+        {"llama.context_length", 0},
+        {"llama.context_length", UINT32_MAX},
+        {"llama.attention.head_count", 0},
+        {"llama.attention.head_count", 5},
+        {"llama.attention.head_count_kv", 0},
+        {"llama.attention.head_count_kv", 3},
+        {"llama.attention.head_count_kv", 8},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        /* head_count is also the beginning of head_count_kv: skip to the key followed by a type */
+        char pattern[64];
+        size_t n = strlen(wrong[i].key);
+        memcpy(pattern, wrong[i].key, n);
+        memcpy(pattern + n, &(uint32_t){4}, 4);
+        char *at = memmem(model.data, model.len, pattern, n + 4);
+        assert_non_null(at);
+        expect_refusal((size_t)(at - model.data) + n + 4, &wrong[i].value, 4, ERR_BAD_INPUT,
+                       wrong[i].key);
+    }
+    size_t eps = after("llama.attention.layer_norm_rms_epsilon") + 4;
+    static const uint32_t floats[] = {0x7FC00000 /* NaN */, 0x7F800000, 0xBF800000, 0};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        expect_refusal(eps, &floats[i], 4, ERR_BAD_INPUT, "layer_norm_rms_epsilon");
+    expect_refusal(after("general.architecture") + 12, "lamma", 5, ERR_UNSUPPORTED,
+                   "general.architecture");
+}
+
+static void test_tensors(void **state)
+{
+    /* name, then dims (4 bytes), cols (8), rows (8), type (4) */
+    static const char *const names[] = {"token_embd.weight", "blk.1.attn_q.weight",
+                                        "blk.2.ffn_down.weight", "output.weight"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t at = after(names[i]);
+        expect_refusal(at + 4, &(uint64_t){32}, 8, ERR_BAD_INPUT, names[i]);
+        /* The embedding's rows are the size of the vocabulary: the head then disagrees. */
+        expect_refusal(at + 12, &(uint64_t){10}, 8, ERR_BAD_INPUT, i == 0 ? names[3] : names[i]);
+        expect_refusal(at + 20, &(uint32_t){GGUF_Q4_1}, 4, ERR_UNSUPPORTED, names[i]);
+        expect_refusal(at + 20, &(uint32_t){999}, 4, ERR_UNSUPPORTED, names[i]);
+    }
+    expect_refusal(after("output_norm.weigh") - 5, "z", 1, ERR_UNSUPPORTED, "output_norm.zeigh");
+    expect_refusal(after("blk.1.attn_") - 7, "7", 1, ERR_UNSUPPORTED, "blk.7.attn_");
+}
+
+/* A model without one of its tensors. */
+static void test_missing_tensor(void **state)
+{
+    struct tiny_options o = TINY_DEFAULT;
+    struct gguf_writer w;
+    struct buf bytes;
+    struct err err = ERR_INIT;
+    struct engine *e;
+    (void)state;
+    gguf_writer_init(&w);
+    buf_init(&bytes, 1 << 28);
+    o.layers = 2;
+    tiny_model_write(&o, &w);
+    /* Say that there is one layer more than there is. */
+    char *at = memmem(w.keys.data, w.keys.len, "llama.block_count", 17);
+    memcpy(at + 21, &(uint32_t){3}, 4);
+    gguf_writer_finish(&w, &bytes);
+    assert_int_equal(os_write_file(path, bytes.data, bytes.len, &err), 0);
+    assert_int_equal(open_file(path, &e, &err), ERR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "blk.2.attn_norm.weight"));
+    gguf_writer_release(&w);
+    buf_release(&bytes);
+}
+
+static void test_cut_files(void **state)
+{
+    struct err err;
+    struct engine *e;
+    (void)state;
+    for (size_t n = 0; n < model.len; n += n < 9000 ? 97 : 20011) {
+        assert_int_equal(os_write_file(path, model.data, n, &err), 0);
+        assert_true(open_file(path, &e, &err) < 0);
+    }
+}
+
+/* Fail allocation 1, 2, 3, ... until opening, a session and a step need no more. */
+static void test_out_of_memory(void **state)
+{
+    struct err err;
+    (void)state;
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    for (long n = 1;; n++) {
+        struct engine *e = NULL;
+        struct session *s = NULL;
+        assert_true(n < 20000);
+        err = (struct err)ERR_INIT;
+        mem_fail_at(n);
+        int rc = open_file(path, &e, &err);
+        if (rc == 0) rc = engine_session_open(e, &s, &err);
+        int hit = mem_fail_hit();
+        mem_fail_at(0);
+        if (hit && (rc != ERR_NO_MEMORY || err.text[0] == 0))
+            fail_msg("allocation %ld failed: code %d, \"%s\"", n, rc, err.text);
+        if (s) {
+            struct engine_span span = {
+                .session = s, .tokens = (int32_t[]){1, 2, 3}, .n = 3, .sample = true};
+            assert_int_equal(engine_step(e, &span, 1, &err), 0);
+        }
+        engine_session_close(s);
+        engine_free(e);
+        if (!hit) {
+            print_message("%ld allocations\n", n - 1);
+            return;
+        }
+    }
+}
+
+/* KV pages run out: the step fails as a whole, nothing is appended, nothing is lost. */
+static void test_out_of_pages(void **state)
+{
+    struct native_options o = {.model_path = path, .threads = 1, .context_max = 256};
+    struct engine *e;
+    struct session *a, *b;
+    struct err err;
+    int32_t tokens[256] = {0};
+    (void)state;
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    o.kv_bytes_max = (uint64_t)3 * 64 * 3 * 2 * 16 * 2 * 2; /* three pages */
+    assert_int_equal(native_open(&o, &e, &err), 0);
+    assert_int_equal(engine_info(e)->kv_pages_total, 3);
+    assert_int_equal(engine_session_open(e, &a, &err), 0);
+    assert_int_equal(engine_session_open(e, &b, &err), 0);
+    struct engine_span first = {.session = a, .tokens = tokens, .n = 65};
+    assert_int_equal(engine_step(e, &first, 1, &err), 0);
+    assert_int_equal(engine_kv_pages_free(e), 1);
+    struct engine_span both[] = {{.session = b, .tokens = tokens, .n = 1},
+                                 {.session = a, .tokens = tokens, .n = 64}};
+    assert_int_equal(engine_step(e, both, 2, &err), ERR_NO_MEMORY);
+    assert_int_equal(session_len(a), 65);
+    assert_int_equal(session_len(b), 0);
+    assert_int_equal(engine_kv_pages_free(e), 1);
+    assert_int_equal(session_share(b, a, 64, &err), 0);
+    session_cut(b, 0);
+    assert_int_equal(session_share(b, a, 65, &err), 0); /* the last free page holds the copy */
+    assert_int_equal(engine_kv_pages_free(e), 0);
+    session_cut(b, 64);
+    session_cut(a, 10);
+    assert_int_equal(engine_kv_pages_free(e), 2); /* page 0 is in both */
+    struct engine_span over = {.session = a, .tokens = tokens, .n = 247};
+    assert_int_equal(engine_step(e, &over, 1, &err), ERR_LIMIT);
+    engine_session_close(a);
+    engine_session_close(b);
+    assert_int_equal(engine_kv_pages_free(e), 3);
+    engine_free(e);
+}
+
+static void test_options(void **state)
+{
+    struct engine *e;
+    struct err err;
+    (void)state;
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    struct native_options o = {.model_path = "/nowhere/model.gguf"};
+    assert_int_equal(native_open(&o, &e, &err), ERR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "/nowhere/model.gguf"));
+    o = (struct native_options){.model_path = path, .isa = "sse9"};
+    assert_int_equal(native_open(&o, &e, &err), ERR_NOT_FOUND);
+    o = (struct native_options){.model_path = path, .kv_bytes_max = 100};
+    assert_int_equal(native_open(&o, &e, &err), ERR_LIMIT);
+    o = (struct native_options){.model_path = path, .context_max = UINT32_MAX};
+    assert_int_equal(native_open(&o, &e, &err), ERR_LIMIT);
+    o = (struct native_options){.model_path = path, .step_tokens_max = 1u << 30};
+    assert_int_equal(native_open(&o, &e, &err), ERR_LIMIT);
+    o = (struct native_options){.model_path = path, .threads = 5000};
+    assert_int_equal(native_open(&o, &e, &err), ERR_LIMIT);
+    /* Longer than the file says is the caller's right. */
+    o = (struct native_options){.model_path = path, .context_max = 5000, .threads = 1};
+    assert_int_equal(native_open(&o, &e, &err), 0);
+    assert_int_equal(engine_info(e)->context_max, 5000);
+    engine_free(e);
+}
+
+/* Equal files have equal hashes, whatever the name; a changed weight or piece shows. */
+static void test_hashes(void **state)
+{
+    struct engine *a, *b;
+    struct err err;
+    (void)state;
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    assert_int_equal(open_file(path, &a, &err), 0);
+    size_t at = model.len - 5;
+    model.data[at] ^= 1;
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    model.data[at] ^= 1;
+    assert_int_equal(open_file(path, &b, &err), 0);
+    assert_string_not_equal(engine_info(a)->weights_hash, engine_info(b)->weights_hash);
+    assert_string_equal(engine_info(a)->tokenizer_hash, engine_info(b)->tokenizer_hash);
+    engine_free(b);
+    at = after("w280") - 1;
+    model.data[at] = 'x';
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    model.data[at] = '0';
+    assert_int_equal(open_file(path, &b, &err), 0);
+    assert_string_equal(engine_info(a)->weights_hash, engine_info(b)->weights_hash);
+    assert_string_not_equal(engine_info(a)->tokenizer_hash, engine_info(b)->tokenizer_hash);
+    assert_int_equal(strlen(engine_info(a)->template_hash), 64);
+    engine_free(a);
+    engine_free(b);
+}
+
+static int set_up(void **state)
+{
+    struct tiny_options o = TINY_DEFAULT;
+    (void)state;
+    buf_init(&model, 1 << 28);
+    tiny_model_file(&o, path);
+    tiny_model_bytes(&o, &model);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    unlink(path);
+    buf_release(&model);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hyper_parameters), cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_missing_tensor),   cmocka_unit_test(test_cut_files),
+        cmocka_unit_test(test_out_of_memory),    cmocka_unit_test(test_out_of_pages),
+        cmocka_unit_test(test_options),          cmocka_unit_test(test_hashes),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
