@@ -9,6 +9,7 @@ static const struct {
     const char *name, *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"bench", "measure engines on this machine", cmd_bench},
     {"cloud", "serve a model to devices", cmd_cloud},
     {"link", "pass TCP connections on as a mobile link would", cmd_link},
 };

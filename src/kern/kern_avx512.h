@@ -16,7 +16,7 @@
 
 INLINE __mmask16 tail_mask(uint32_t left)
 {
-    return left >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << left) - 1);
+    return (__mmask16)(left >= 16 ? 0xFFFFu : (1u << left) - 1);
 }
 
 /* 16 lanes folded as 8, 4, 2, 1. */
