@@ -91,7 +91,7 @@ typedef void kern_mul_fn(const struct kern_mat *m, uint32_t strip, uint32_t stri
                          size_t stride);
 
 struct kern {
-    const char *name; /* "scalar", "avx2", "avxvnni", "avx512" */
+    const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "amx" */
     void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *minus);
     kern_mul_fn *mul[KERN_TYPES];
     void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);

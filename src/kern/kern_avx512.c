@@ -1,6 +1,7 @@
 /*
- * kern_avx512: the reference's steps with 16 lanes: rows of activations, and the table of the
- * level. The multiplies are in kern_mul_avx512.c, the attention in kern_attend_avx512.c.
+ * kern_avx512: the reference's steps with 16 lanes: rows of activations, and the tables of the
+ * levels with AVX-512. The multiplies are in kern_mul_avx512.c and kern_mul_amx.c, the
+ * attention in kern_attend_avx512.c.
  *
  * Functions only: nothing here runs unless kern_select.c found the instructions.
  */
@@ -149,6 +150,25 @@ const struct kern kern_avx512 = {
             [KERN_BF16] = kern_avx512_mul_bf16,
             [KERN_Q8_0] = kern_avx512_mul_q8_0,
             [KERN_Q4_0] = kern_avx512_mul_q4_0},
+    .rms_norm = rms_norm,
+    .silu_mul = silu_mul,
+    .exp_row = exp_row,
+    .attend = kern_avx512_attend,
+    .add = add,
+    .rope_pairs = rope_pairs,
+    .rope_halves = rope_halves,
+    .put_k = put_k,
+    .put_v = put_v,
+};
+
+const struct kern kern_amx = {
+    .name = "amx",
+    .quantize = quantize,
+    .mul = {[KERN_F32] = kern_avx512_mul_f32,
+            [KERN_F16] = kern_avx512_mul_f16,
+            [KERN_BF16] = kern_avx512_mul_bf16,
+            [KERN_Q8_0] = kern_amx_mul_q8_0,
+            [KERN_Q4_0] = kern_amx_mul_q4_0},
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .exp_row = exp_row,

@@ -54,9 +54,9 @@ INLINE __m512 exp_lanes(__m512 x)
         normal, _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power)));
 }
 
-/* kern_mul_avx512.c and kern_attend_avx512.c */
+/* kern_mul_avx512.c, kern_mul_amx.c and kern_attend_avx512.c */
 kern_mul_fn kern_avx512_mul_q8_0, kern_avx512_mul_q4_0, kern_avx512_mul_f32, kern_avx512_mul_f16,
-    kern_avx512_mul_bf16;
+    kern_avx512_mul_bf16, kern_amx_mul_q8_0, kern_amx_mul_q4_0;
 void kern_avx512_attend(const struct kern_attend *a);
 
 #endif

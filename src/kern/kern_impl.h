@@ -26,6 +26,7 @@ extern const struct kern kern_scalar;
 extern const struct kern kern_avx2;
 extern const struct kern kern_avxvnni;
 extern const struct kern kern_avx512;
+extern const struct kern kern_amx;
 
 /* Where the scales of a quantised strip begin. */
 static inline size_t kern_scales_at(const struct kern_mat *m)

@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* clang 14 does not know the word "f16c"; that the system saves the registers is AVX2's to say. */
 static int has_f16c(void)
@@ -30,6 +32,16 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+/* Linux saves the tiles only for a process that asked for them; the answer holds for all its
+ * threads, and asking twice does no harm. */
+static int has_amx(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 24) != 0 &&
+           (d & 1u << 25) != 0 && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 #endif
 
 static int has_scalar(void)
@@ -43,9 +55,8 @@ static const struct {
 } levels[] = {
     {&kern_scalar, has_scalar},
 #if defined(__x86_64__)
-    {&kern_avx2, has_avx2},
-    {&kern_avxvnni, has_avxvnni},
-    {&kern_avx512, has_avx512},
+    {&kern_avx2, has_avx2},     {&kern_avxvnni, has_avxvnni},
+    {&kern_avx512, has_avx512}, {&kern_amx, has_amx},
 #endif
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
@@ -68,6 +79,6 @@ int kern_select(const char *name, const struct kern **ret_kern, struct err *e)
         if (name)
             return err_set(e, ERR_UNSUPPORTED, "this CPU cannot run the kernels of level %s", name);
     }
-    return err_set(e, ERR_NOT_FOUND, "no kernel level %s: choose scalar, avx2, avxvnni or avx512",
-                   name);
+    return err_set(e, ERR_NOT_FOUND,
+                   "no kernel level %s: choose scalar, avx2, avxvnni, avx512 or amx", name);
 }
