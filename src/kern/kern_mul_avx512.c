@@ -20,7 +20,8 @@ enum {
     PLAIN_ROWS = 8,    /* activation rows in registers, float weights */
     PLAIN_CHUNK = 192, /* 192 x 32 x 4 bytes = 24 KiB */
     WIDEN_ROWS = 8,    /* widen 4-bit weights from so many rows on */
-    AHEAD = 4096       /* bytes that the one-row loops prefetch ahead */
+    AHEAD = 4096,      /* bytes that the one-row loops prefetch ahead */
+    FEW_ROWS = 32      /* up to so many rows the weights' way from memory is what takes time */
 };
 
 /* Rows, strips and columns that the register tiles walk over. */
@@ -35,7 +36,8 @@ struct job {
     uint32_t chunk;        /* blocks in this chunk */
     float *out;            /* first row, first strip */
     size_t stride;
-    int resume; /* out holds the sums of earlier chunks */
+    int resume;   /* out holds the sums of earlier chunks */
+    size_t ahead; /* few rows: fetch the weights so many bytes further on meanwhile; or 0 */
 };
 
 INLINE __m512i broadcast4(const int8_t *x)
@@ -45,8 +47,20 @@ INLINE __m512i broadcast4(const int8_t *x)
     return _mm512_set1_epi32(four);
 }
 
-/* n rows by c strips (constants after inlining) over one chunk. */
-INLINE void tile_q8(const struct job *t, int n, int c)
+/* The same place of the next strips, into the second-level cache. */
+INLINE void fetch_ahead(const struct job *t, uint32_t b, int c)
+{
+    UNROLL
+    for (int s = 0; s < c; s++) {
+        const char *at = (const char *)t->w[s] + t->ahead + (size_t)b * 512;
+        UNROLL
+        for (int j = 0; j < 8; j++)
+            _mm_prefetch(at + j * 64, _MM_HINT_T1);
+    }
+}
+
+/* n rows by c strips over one chunk; n, c and fetch are constants after inlining. */
+INLINE void tile_q8(const struct job *t, int n, int c, int fetch)
 {
     __m512 acc[TILE_ROWS][TILE_STRIPS];
     UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < c; s++) acc[r][s] =
@@ -65,6 +79,7 @@ INLINE void tile_q8(const struct job *t, int n, int c)
                 _mm512_loadu_si512(t->w[s] + (size_t)b * 512 + j * 64);
             dw[s] = load_half(t->d[s] + (size_t)b * 32);
         }
+        if (fetch) fetch_ahead(t, b, c);
         UNROLL for (int r = 0; r < n; r++)
         {
             const int8_t *x = q + (size_t)r * cols + (size_t)b * KERN_BLOCK;
@@ -86,19 +101,29 @@ INLINE void tile_q8(const struct job *t, int n, int c)
         _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride + 16 * s, t->lanes[s], acc[r][s]);
 }
 
+INLINE void next_rows(struct job *t)
+{
+    t->q += (size_t)t->cols * TILE_ROWS;
+    t->scale += (size_t)t->blocks * TILE_ROWS;
+    t->minus += (size_t)t->blocks * TILE_ROWS;
+    t->out += t->stride * TILE_ROWS;
+}
+
 /* All rows of a job, four at a time. */
 INLINE void rows_q8(struct job t, uint32_t rows, int c)
 {
-    for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
-        tile_q8(&t, TILE_ROWS, c);
-        t.q += (size_t)t.cols * TILE_ROWS;
-        t.scale += (size_t)t.blocks * TILE_ROWS;
-        t.minus += (size_t)t.blocks * TILE_ROWS;
-        t.out += t.stride * TILE_ROWS;
+    if (t.ahead && rows >= TILE_ROWS) {
+        tile_q8(&t, TILE_ROWS, c, 1);
+        next_rows(&t);
+        rows -= TILE_ROWS;
     }
-    if (rows == 3) tile_q8(&t, 3, c);
-    if (rows == 2) tile_q8(&t, 2, c);
-    if (rows == 1) tile_q8(&t, 1, c);
+    for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
+        tile_q8(&t, TILE_ROWS, c, 0);
+        next_rows(&t);
+    }
+    if (rows == 3) tile_q8(&t, 3, c, 1);
+    if (rows == 2) tile_q8(&t, 2, c, 1);
+    if (rows == 1) tile_q8(&t, 1, c, 1);
 }
 
 /* 4-bit weights in the 8-bit form: w + 8 becomes w + 128. */
@@ -133,7 +158,9 @@ static void strips_q(const struct kern_mat *m, uint32_t strip, uint32_t c, const
             t.d[s] = base + kern_scales_at(m) + (size_t)b * 32;
             t.w[s] = base + (size_t)b * (m->type == KERN_Q4_0 ? 256 : 512);
             t.lanes[s] = tail_mask(kern_lanes_of(m, strip + s));
+            t.ahead = rows <= FEW_ROWS ? c * m->strip_bytes : 0;
             if (m->type == KERN_Q4_0) {
+                t.ahead = 0;
                 widen_q4(t.w[s], t.chunk, wide[s]);
                 t.w[s] = wide[s];
             }

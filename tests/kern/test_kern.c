@@ -39,6 +39,13 @@ static float *random_floats(size_t n, float scale)
     return x;
 }
 
+static int all_bytes(const void *data, size_t n, uint8_t byte)
+{
+    for (size_t i = 0; i < n; i++)
+        if (((const uint8_t *)data)[i] != byte) return 0;
+    return 1;
+}
+
 /* A tensor in the file's format: arbitrary bytes, but scales that stay finite. */
 static uint8_t *random_raw(enum kern_type type, uint32_t rows, uint32_t cols)
 {
@@ -137,12 +144,64 @@ static void test_mul(enum kern_type type, uint32_t rows, uint32_t cols, uint32_t
                 k->mul[type](&m, s, 1, &in.act, r, 1, got, rows);
         expect(memcmp(want, got, bytes) == 0, "product, strip by strip and row by row", k->name,
                rows, cols);
+        memset(got, 0xFF, bytes);
+        for (uint32_t s = 0, c = 1; s < m.strips; s += c, c = c % 3 + 1)
+            for (uint32_t r = 0, h = 7; r < n; r += h, h = h * 2 + 3)
+                k->mul[type](&m, s, c < m.strips - s ? c : m.strips - s, &in.act, r,
+                             h < n - r ? h : n - r, got, rows);
+        expect(memcmp(want, got, bytes) == 0, "product, odd pieces", k->name, rows, cols);
+        memset(got, 0xFF, bytes);
+        k->mul[type](&m, 0, m.strips, &in.act, 0, 0, got, rows);
+        k->mul[type](&m, 0, 0, &in.act, 0, n, got, rows);
+        expect(all_bytes(got, bytes, 0xFF), "product of nothing writes nothing", k->name, rows,
+               cols);
     }
     rows_release(&in);
     mem_free(x);
     mem_free(want);
     mem_free(got);
     mem_free(raw);
+    mem_free(m.data);
+}
+
+/* Every weight the lowest value, every activation a full block of one sign, scales huge or
+ * subnormal. Catches: int16 or int32 saturation, -128 negated in 8 bits, a lost offset. */
+static void test_extremes(enum kern_type type)
+{
+    enum { ROWS = 20, COLS = 96, N = 19 };
+    static const uint8_t fills[] = {0x80, 0x7f, 0x81, 0x00, 0xff, 0x88, 0x0f, 0xf0};
+    static const uint16_t scales[] = {0x7bff, 0x0001, 0x8001, 0x0000, 0xfbff};
+    struct kern_mat m;
+    size_t bytes = kern_row_bytes(type, COLS) * ROWS, block = kern_type_info(type)->block_bytes;
+    uint8_t *raw = mem_alloc(bytes);
+    float *want = mem_alloc(N * ROWS * 4), *got = mem_alloc(N * ROWS * 4);
+    float *x = mem_alloc_aligned(64, N * COLS * 4);
+    expect(kern_mat_init(&m, type, ROWS, COLS, NULL) == 0, "matrix sizes", "", ROWS, COLS);
+    m.data = mem_alloc_aligned(64, kern_mat_bytes(&m));
+    for (unsigned f = 0; f < sizeof fills; f++) {
+        for (size_t i = 0; i < bytes; i += block) {
+            memset(raw + i, fills[f], block);
+            memcpy(raw + i, &scales[i / block % 5], 2);
+        }
+        for (uint32_t s = 0; s < m.strips; s++)
+            kern_mat_pack_strip(&m, raw, s);
+        for (size_t i = 0; i < N * COLS; i++)
+            x[i] = (f % 2 ? 1.0f : -1.0f) * (float)(1 + i / 32 % 3) * (i % 7 == 3 ? -1.0f : 1.0f);
+        struct rows in;
+        rows_init(&in, kern_at(0), N, COLS, x);
+        kern_at(0)->mul[type](&m, 0, m.strips, &in.act, 0, N, want, ROWS);
+        check_accuracy(type, raw, &in.act, want, ROWS, COLS, N);
+        for (uint32_t l = 1; kern_at(l); l++) {
+            kern_at(l)->mul[type](&m, 0, m.strips, &in.act, 0, N, got, ROWS);
+            expect(memcmp(want, got, N * ROWS * 4) == 0, "extreme product", kern_at(l)->name, f,
+                   type);
+        }
+        rows_release(&in);
+    }
+    mem_free(raw);
+    mem_free(want);
+    mem_free(got);
+    mem_free(x);
     mem_free(m.data);
 }
 
@@ -262,6 +321,15 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
         first[i] = window && n[i] > window ? n[i] - window : 0;
         outs[i] = want + (size_t)i * head_dim;
     }
+    uint32_t lowest = UINT32_MAX; /* tiles that no query sees may not exist */
+    for (uint32_t i = 0; i < queries; i++)
+        lowest = first[i] / 64 < lowest ? first[i] / 64 : lowest;
+    const uint16_t *hidden_k[32], *hidden_v[32];
+    for (uint32_t t = 0; t < lowest; t++) {
+        hidden_k[t] = k[t];
+        hidden_v[t] = v[t];
+        k[t] = v[t] = NULL;
+    }
     kern_at(0)->attend(&a);
     for (uint32_t l = 0; kern_at(l); l++) {
         for (uint32_t i = 0; i < queries; i++)
@@ -276,6 +344,10 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
         }
         expect(memcmp(want, got, (size_t)queries * head_dim * 4) == 0, "attention, one by one",
                kern_at(l)->name, head_dim, positions);
+    }
+    for (uint32_t t = 0; t < lowest; t++) {
+        k[t] = hidden_k[t];
+        v[t] = hidden_v[t];
     }
     for (uint32_t t = 0; t < tiles; t++) {
         mem_free((void *)(uintptr_t)k[t]);
@@ -318,9 +390,35 @@ static void test_math(void)
            "half floats round to nearest even", "", 0, 0);
 }
 
+static void test_choice(void)
+{
+    const struct kern *k = NULL;
+    struct err e = ERR_INIT;
+    uint32_t levels = 0;
+    for (; kern_at(levels); levels++) {
+        expect(kern_select(kern_at(levels)->name, &k, &e) == 0 && k == kern_at(levels),
+               "a level by its name", kern_at(levels)->name, 0, 0);
+        for (int t = 0; t < KERN_TYPES; t++)
+            expect(k->mul[t] != NULL, "a multiply for every type", k->name, (unsigned)t, 0);
+    }
+    expect(kern_select(NULL, &k, &e) == 0 && k == kern_at(levels - 1), "the best level", "", 0, 0);
+    expect(strcmp(kern_at(0)->name, "scalar") == 0, "the reference comes first", "", 0, 0);
+    k = NULL;
+    expect(kern_select("sse9", &k, &e) == ERR_NOT_FOUND && k == NULL && strstr(e.text, "sse9"),
+           "an unknown level is named", "", 0, 0);
+    float x[] = {1.0f, 3.0f, -2.0f, 3.0f, 2.0f};
+    expect(kern_argmax(x, 5) == 1 && kern_argmax(x, 1) == 0, "lowest index on a tie", "", 0, 0);
+    struct kern_mat m;
+    expect(kern_mat_init(&m, KERN_Q8_0, 4, 33, &e) < 0 &&
+               kern_mat_init(&m, KERN_F32, 0, 8, &e) < 0 &&
+               kern_mat_init(&m, KERN_F32, 8, KERN_COLS_MAX + 1, &e) < 0,
+           "shapes that do not suit the type", "", 0, 0);
+}
+
 int main(void)
 {
     rng_init(&rng, 7, 0);
+    test_choice();
     test_math();
     test_quantize();
     static const uint32_t sizes[] = {1, 7, 8, 16, 17, 31, 33, 64, 256, 577};
@@ -331,6 +429,8 @@ int main(void)
         test_mul((enum kern_type)t, 5, 64, 3);
         test_mul((enum kern_type)t, 33, 96, 4);
         test_mul((enum kern_type)t, 48, 256, 29);
+        test_mul((enum kern_type)t, 37, 1600, 35); /* more columns than a chunk of any level */
+        if (kern_type_info((enum kern_type)t)->quantised) test_extremes((enum kern_type)t);
         if (!kern_type_info((enum kern_type)t)->quantised) test_mul((enum kern_type)t, 19, 45, 9);
     }
     static const uint32_t rotated[][2] = {{2, 1},   {8, 4},   {10, 5},  {20, 6},   {32, 16},
@@ -343,6 +443,8 @@ int main(void)
         test_attend(heads[i], 64, 4, 0);
         test_attend(heads[i], 200, 9, 0);
         test_attend(heads[i], 330, 13, 100);
+        test_attend(heads[i], 700, 24, 64);
+        test_attend(heads[i], 130, 40, 3);
     }
     printf("kernels: %d checks passed, %d failed\n", passed, failed);
     return failed != 0;
