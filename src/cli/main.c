@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"bench", "measure engines on this machine", cmd_bench},
+    {"chat", "ask a model; the answer begins in the cloud and is finished here", cmd_chat},
     {"cloud", "serve a model to devices", cmd_cloud},
     {"link", "pass TCP connections on as a mobile link would", cmd_link},
 };

@@ -1,0 +1,355 @@
+/*
+ * chat: `pdd chat`, a conversation in the terminal, or one question.
+ *
+ * The answer goes to standard output and nothing else does (but the prompt sign of a terminal);
+ * progress, reports and errors go to standard error. One thread waits for SIGINT all the time: it
+ * stops the answer that is being given, or tells the prompt.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "cli/chat_input.h"
+#include "cli/chat_options.h"
+#include "cli/chat_stats.h"
+#include "cli/commands.h"
+#include "cli/model_file.h"
+#include "engine/emulated.h"
+#include "engine/fake.h"
+
+enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
+
+struct chat {
+    struct chat_options o;
+    struct device *device;
+    struct chat_message *messages; /* [WIRE_MESSAGES_MAX], contents owned */
+    uint32_t n_messages;
+    struct buf json;
+    char model_path[MODEL_FILE_PATH_MAX];
+    bool color, progress, progress_shown;
+    int painted; /* source whose colour is on, -1: none */
+    /* the signal thread's */
+    pthread_t signals;
+    int interrupt_pipe[2];
+    atomic_bool ready, answering, leaving;
+};
+
+/* ---- signals ---- */
+
+static void *wait_for_interrupts(void *arg)
+{
+    struct chat *c = arg;
+    sigset_t set;
+    int number;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    while (sigwait(&set, &number) == 0 && !atomic_load(&c->leaving)) {
+        if (!atomic_load(&c->ready)) _exit(EXIT_INTERRUPTED);
+        if (atomic_load(&c->answering)) {
+            device_cancel(c->device);
+        } else {
+            ssize_t done = write(c->interrupt_pipe[1], "", 1);
+            (void)done;
+        }
+    }
+    return NULL;
+}
+
+static int signals_begin(struct chat *c, struct err *e)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by every thread made from now on */
+    if (pipe(c->interrupt_pipe) || pthread_create(&c->signals, NULL, wait_for_interrupts, c))
+        return err_set(e, ERR_IO, "the thread that waits for Ctrl-C cannot be started");
+    return 0;
+}
+
+static void signals_end(struct chat *c)
+{
+    atomic_store(&c->leaving, true);
+    pthread_kill(c->signals, SIGINT);
+    pthread_join(c->signals, NULL);
+    close(c->interrupt_pipe[0]);
+    close(c->interrupt_pipe[1]);
+}
+
+/* ---- opening ---- */
+
+static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e)
+{
+    struct chat_options *o = &c->o;
+    struct engine *engine;
+    struct fake_options fake = {.answer_tokens = o->fake_tokens,
+                                .context_max = o->native.context_max};
+    int code = 0;
+    if (!o->fake && !o->native.model_path) {
+        code = model_file_find(c->model_path, sizeof c->model_path, e);
+        o->native.model_path = c->model_path;
+    }
+    if (code == 0)
+        code = o->fake ? fake_open(&fake, &engine, e) : native_open(&o->native, &engine, e);
+    if (code || !o->profile) {
+        if (code == 0) *ret_engine = engine;
+        return code;
+    }
+    const struct device_profile *profile = device_profile_find(o->profile);
+    code = profile ? emulated_open(engine, profile, ret_engine, e)
+                   : err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"", o->profile);
+    if (code) engine_free(engine);
+    return code;
+}
+
+static int read_key(const char *path, struct buf *key, struct err *e)
+{
+    int code = os_read_file(path, key, e);
+    if (code) return code;
+    size_t n = strcspn(key->data, "\r\n");
+    if (n == 0) return err_set(e, ERR_BAD_INPUT, "%s: its first line holds no key", path);
+    key->data[n] = '\0';
+    key->len = n;
+    return 0;
+}
+
+static int open_device(struct chat *c, struct err *e)
+{
+    struct chat_options *o = &c->o;
+    struct buf key;
+    struct device_options d = {.ca_file = o->ca_file, .model = o->cloud_model};
+    const struct device_profile *profile = o->profile ? device_profile_find(o->profile) : NULL;
+    buf_init(&key, KEY_MAX);
+    if (o->mode != DEVICE_LOCAL_ONLY) d.cloud_url = o->cloud_url;
+    if (profile) {
+        d.prefill_tps = profile->prefill_tps;
+        d.decode_us = 1e6 / profile->decode_tps;
+    }
+    int code = o->key_file ? read_key(o->key_file, &key, e) : 0;
+    if (o->key_file) d.key = key.data;
+    if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
+    if (code == 0) code = device_open(&d, &c->device, e);
+    if (code && d.engine) engine_free(d.engine);
+    buf_release(&key);
+    return code;
+}
+
+/* ---- the conversation ---- */
+
+static int remember(struct chat *c, const char *role, const char *text, size_t n, struct err *e)
+{
+    if (c->n_messages == WIRE_MESSAGES_MAX)
+        return err_set(e, ERR_LIMIT, "a conversation of %d messages is full: begin a new one",
+                       WIRE_MESSAGES_MAX);
+    char *copy = mem_alloc(n + 1);
+    if (!copy) return err_set(e, ERR_NO_MEMORY, "no memory for the conversation");
+    memcpy(copy, text, n);
+    copy[n] = '\0';
+    c->messages[c->n_messages++] = (struct chat_message){role, copy, n};
+    return 0;
+}
+
+static void forget_last(struct chat *c)
+{
+    mem_free((char *)(uintptr_t)c->messages[--c->n_messages].content);
+}
+
+static void clear_progress(struct chat *c)
+{
+    if (!c->progress_shown) return;
+    fputs("\r\033[K", stderr);
+    c->progress_shown = false;
+}
+
+static void paint(struct chat *c, int source)
+{
+    static const char *const colors[] = {[TURN_CLOUD] = "\033[36m", [TURN_DEVICE] = "\033[32m"};
+    if (!c->color || c->painted == source) return;
+    fputs(source < 0 ? "\033[0m" : colors[source], stdout);
+    c->painted = source;
+}
+
+static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source)
+{
+    struct chat *c = arg;
+    (void)index;
+    if (n == 0) return;
+    clear_progress(c);
+    paint(c, (int)source);
+    fwrite(text, 1, n, stdout);
+    fflush(stdout);
+}
+
+static void on_progress(void *arg, uint32_t done, uint32_t total)
+{
+    struct chat *c = arg;
+    if (!c->progress || total == 0) return;
+    fprintf(stderr, "\r\033[Kreading: %u of %u tokens (%u%%)", done, total,
+            (unsigned)(100ull * done / total));
+    c->progress_shown = true;
+}
+
+static int write_stats(struct chat *c, const struct device_report *r, const char *failure,
+                       struct err *e)
+{
+    if (c->o.stats && !failure) {
+        if (c->color) fputs("(\033[36mcloud\033[0m, \033[32mdevice\033[0m) ", stderr);
+        chat_stats_print(r, stderr);
+    }
+    if (!c->o.stats_json) return 0;
+    if (chat_stats_json(r, failure, &c->json))
+        return err_set(e, ERR_LIMIT, "%s: the report grew too large", c->o.stats_json);
+    return os_write_file(c->o.stats_json, c->json.data, c->json.len, e);
+}
+
+/* Ask with what the question says about the prompt; the rest comes from the options. */
+static int ask(struct chat *c, struct device_question *q, struct device_report *r, struct err *e)
+{
+    struct err stats_err = ERR_INIT;
+    q->sampling = c->o.sampling;
+    q->tokens_max = c->o.tokens_max;
+    q->mode = c->o.mode;
+    q->pace = c->o.pace;
+    q->cloud_tokens = c->o.cloud_tokens;
+    q->on_text = on_text;
+    q->on_progress = on_progress;
+    q->arg = c;
+    *r = (struct device_report){.text = "", .trouble = ""};
+    c->painted = -1;
+    atomic_store(&c->answering, true);
+    int code = device_ask(c->device, q, r, e);
+    atomic_store(&c->answering, false);
+    clear_progress(c);
+    paint(c, -1);
+    if (r->text_len > 0 || code == 0) fputc('\n', stdout);
+    fflush(stdout);
+    if (write_stats(c, r, code ? e->text : NULL, &stats_err) && code == 0) {
+        *e = stats_err;
+        code = stats_err.code;
+    }
+    return code;
+}
+
+static int ask_message(struct chat *c, const char *text, size_t n, struct device_report *r,
+                       struct err *e)
+{
+    struct device_question q = {0};
+    if (c->o.raw) {
+        q.raw = text;
+        q.raw_len = n;
+        return ask(c, &q, r, e);
+    }
+    int code = remember(c, "user", text, n, e);
+    if (code) return code;
+    q.messages = c->messages;
+    q.n_messages = c->n_messages;
+    code = ask(c, &q, r, e);
+    if (code || r->text_len == 0)
+        forget_last(c);
+    else
+        code = remember(c, "assistant", r->text, r->text_len, e);
+    return code;
+}
+
+/* ---- the two ways to run ---- */
+
+static int read_stdin(struct buf *b, struct err *e)
+{
+    char bytes[4096];
+    size_t n;
+    while ((n = fread(bytes, 1, sizeof bytes, stdin)) > 0)
+        if (buf_append(b, bytes, n))
+            return err_set(e, ERR_LIMIT, "the prompt on standard input is larger than %d bytes",
+                           PROMPT_BYTES_MAX);
+    return 0;
+}
+
+static int run_once(struct chat *c, struct err *e)
+{
+    struct device_report r;
+    struct buf b;
+    int code;
+    buf_init(&b, PROMPT_BYTES_MAX);
+    if (c->o.prompt)
+        code = buf_puts(&b, c->o.prompt) ? err_set(e, ERR_LIMIT, "the prompt is too long") : 0;
+    else if (strcmp(c->o.prompt_file, "-") == 0)
+        code = read_stdin(&b, e);
+    else
+        code = os_read_file(c->o.prompt_file, &b, e);
+    if (code == 0 && b.len == 0) code = err_set(e, ERR_BAD_INPUT, "the prompt is empty");
+    if (code == 0) code = ask_message(c, b.data, b.len, &r, e);
+    buf_release(&b);
+    if (code) return EXIT_FAILED;
+    return r.turn.reason == TURN_CANCELLED ? EXIT_INTERRUPTED : EXIT_DONE;
+}
+
+static int run_conversation(struct chat *c)
+{
+    struct chat_input in;
+    struct buf line;
+    int interrupts = 0, status = EXIT_DONE;
+    chat_input_init(&in, c->interrupt_pipe[0]);
+    buf_init(&line, CHAT_LINE_MAX);
+    for (;;) {
+        enum chat_input_result got = chat_input_read(&in, &line);
+        if (got == CHAT_INPUT_END) break;
+        if (got == CHAT_INPUT_INTERRUPT) {
+            if (++interrupts > 1 || !in.tty) break;
+            fputs("\n(Ctrl-C again, or Ctrl-D, leaves)\n", stderr);
+            continue;
+        }
+        interrupts = 0;
+        if (line.len == 0) continue;
+        struct device_report r;
+        struct err e = ERR_INIT;
+        status = EXIT_DONE;
+        if (ask_message(c, line.data, line.len, &r, &e)) {
+            fprintf(stderr, "pdd chat: %s\n", e.text);
+            status = EXIT_FAILED;
+        }
+    }
+    if (in.tty) fputc('\n', stdout);
+    buf_release(&line);
+    chat_input_release(&in);
+    return status;
+}
+
+static int run(struct chat *c, struct err *e)
+{
+    int code = open_device(c, e);
+    if (code == 0 && c->o.system) code = remember(c, "system", c->o.system, strlen(c->o.system), e);
+    if (code) return EXIT_FAILED;
+    atomic_store(&c->ready, true);
+    if (c->o.prompt || c->o.prompt_file) return run_once(c, e);
+    return run_conversation(c);
+}
+
+int cmd_chat(int argc, char **argv)
+{
+    struct chat c = {.painted = -1};
+    struct err e = ERR_INIT;
+    int status;
+    if (chat_options_parse(argc, argv, &c.o, &status)) return status;
+    bool tty = isatty(STDOUT_FILENO);
+    c.color = c.o.color == CHAT_COLOR_ALWAYS || (c.o.color == CHAT_COLOR_AUTO && tty);
+    c.progress = tty && isatty(STDERR_FILENO);
+    buf_init(&c.json, CHAT_STATS_BYTES_MAX);
+    c.messages = mem_calloc(WIRE_MESSAGES_MAX, sizeof *c.messages);
+    if (!c.messages || signals_begin(&c, &e)) {
+        fprintf(stderr, "pdd chat: %s\n", e.code ? e.text : "no memory");
+        return EXIT_FAILED;
+    }
+    status = run(&c, &e);
+    if (status == EXIT_FAILED && e.code) fprintf(stderr, "pdd chat: %s\n", e.text);
+    signals_end(&c);
+    device_close(c.device);
+    while (c.n_messages > 0)
+        forget_last(&c);
+    mem_free(c.messages);
+    buf_release(&c.json);
+    return status;
+}

@@ -1,0 +1,83 @@
+/* chat_input: see chat_input.h. */
+#include "cli/chat_input.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { READ_BYTES = 4096 };
+
+void chat_input_init(struct chat_input *in, int interrupt_fd)
+{
+    *in = (struct chat_input){.interrupt_fd = interrupt_fd};
+    in->tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    buf_init(&in->pending, CHAT_LINE_MAX + READ_BYTES);
+    if (in->tty) in->edit = chat_edit_open(in);
+}
+
+void chat_input_release(struct chat_input *in)
+{
+    chat_edit_close(in->edit);
+    in->edit = NULL;
+    buf_release(&in->pending);
+}
+
+/* Wait until standard input has something (1), or an interrupt comes (0). */
+static int wait_for_input(struct chat_input *in)
+{
+    struct pollfd fds[2] = {{STDIN_FILENO, POLLIN, 0}, {in->interrupt_fd, POLLIN, 0}};
+    for (;;) {
+        if (poll(fds, 2, -1) < 0 && errno != EINTR) return 1;
+        if (fds[1].revents & POLLIN) {
+            char byte;
+            ssize_t got = read(in->interrupt_fd, &byte, 1);
+            (void)got;
+            return 0;
+        }
+        if (fds[0].revents) return 1;
+    }
+}
+
+int chat_input_byte(struct chat_input *in, char *ret_byte)
+{
+    if (!wait_for_input(in)) return 0;
+    return read(STDIN_FILENO, ret_byte, 1) == 1 ? 1 : -1;
+}
+
+static enum chat_input_result take_line(struct chat_input *in, size_t n, size_t end,
+                                        struct buf *line)
+{
+    if (n > 0 && in->pending.data[n - 1] == '\r') n--;
+    int code = buf_append(line, in->pending.data, n);
+    buf_consume(&in->pending, end);
+    return code ? CHAT_INPUT_END : CHAT_INPUT_LINE;
+}
+
+static enum chat_input_result read_plain(struct chat_input *in, struct buf *line)
+{
+    if (in->tty) {
+        fputs("> ", stdout);
+        fflush(stdout);
+    }
+    for (;;) {
+        char *end = memchr(in->pending.data, '\n', in->pending.len);
+        if (end) {
+            size_t n = (size_t)(end - in->pending.data);
+            return take_line(in, n, n + 1, line);
+        }
+        char bytes[READ_BYTES];
+        if (!wait_for_input(in)) return CHAT_INPUT_INTERRUPT;
+        ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
+        if (got <= 0 || buf_append(&in->pending, bytes, (size_t)got))
+            return in->pending.len > 0 ? take_line(in, in->pending.len, in->pending.len, line)
+                                       : CHAT_INPUT_END;
+    }
+}
+
+enum chat_input_result chat_input_read(struct chat_input *in, struct buf *line)
+{
+    buf_clear(line);
+    return in->edit ? chat_edit_read(in->edit, line) : read_plain(in, line);
+}

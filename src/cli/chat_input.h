@@ -1,0 +1,37 @@
+/*
+ * chat_input: the lines a person types. With libedit on a terminal there is editing and a history;
+ * otherwise plain lines. An interrupt (a byte in the pipe `interrupt_fd`) ends the waiting.
+ */
+#ifndef PDD_CLI_CHAT_INPUT_H
+#define PDD_CLI_CHAT_INPUT_H
+
+#include <stdbool.h>
+
+#include "base/buf.h"
+
+enum { CHAT_LINE_MAX = 1 << 20 };
+
+struct chat_edit; /* libedit's part */
+
+struct chat_input {
+    int interrupt_fd;
+    bool tty; /* a person is there: show a prompt */
+    struct buf pending;
+    struct chat_edit *edit; /* NULL: plain lines */
+};
+
+enum chat_input_result { CHAT_INPUT_LINE, CHAT_INPUT_INTERRUPT, CHAT_INPUT_END };
+
+void chat_input_init(struct chat_input *in, int interrupt_fd);
+void chat_input_release(struct chat_input *in);
+/* The next line without its end, in `line` (cleared first). */
+enum chat_input_result chat_input_read(struct chat_input *in, struct buf *line);
+
+/* Wait for the next byte: 1; interrupted: 0; end of input: -1. For chat_edit too. */
+int chat_input_byte(struct chat_input *in, char *ret_byte);
+
+struct chat_edit *chat_edit_open(struct chat_input *in); /* NULL without libedit */
+void chat_edit_close(struct chat_edit *e);
+enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line);
+
+#endif

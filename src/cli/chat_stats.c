@@ -1,0 +1,122 @@
+/* chat_stats: see chat_stats.h. */
+#include "cli/chat_stats.h"
+
+#include <string.h>
+
+#include "net/json.h"
+
+static const char *const choice_names[] = {"device", "cloud", "both"};
+static const char *const source_names[] = {"cloud", "device"};
+
+static double ms(double us)
+{
+    return us / 1e3;
+}
+
+void chat_stats_print(const struct device_report *r, FILE *to)
+{
+    const struct turn_report *t = &r->turn;
+    fprintf(to, "%u tokens: %u of the cloud, %u of the device; ended by %s\n", r->n,
+            t->cloud_tokens, t->device_tokens, turn_reason_name(t->reason));
+    if (r->n > 0)
+        fprintf(to, "  first token %.0f ms; then %.1f ms a token, at most %.1f ms; %u stalls\n",
+                ms(t->ttft_us), ms(t->tpot_mean_us), ms(t->tpot_max_us), t->stalls);
+    if (t->handover)
+        fprintf(to, "  handover at token %u, after %.1f ms\n", t->handover, ms(t->handover_gap_us));
+    fprintf(to, "  plan: %s\n", r->plan.why);
+    if (r->any_match)
+        fprintf(to, "  cloud: match %s, %u prompt tokens (%u cached), first token %.0f ms\n",
+                wire_match_name(r->match), r->cloud_prompt_tokens, r->cloud_cached_tokens,
+                ms(r->cloud_first_us));
+    if (r->model)
+        fprintf(to,
+                "  device: %s, %u prompt tokens (%u kept), %.0f tok/s prefill, %.1f ms a token\n",
+                r->model, r->prompt_tokens, r->kept_tokens, r->prefill_tps, ms(r->decode_us));
+    if (r->emulated) fprintf(to, "  emulated: %s\n", r->emulated);
+    if (r->trouble[0]) fprintf(to, "  trouble: %s\n", r->trouble);
+}
+
+/* "key": "text" or "key": null, with a comma behind. */
+static int put_text(struct buf *out, const char *key, const char *text)
+{
+    int code = buf_printf(out, "\"%s\": ", key);
+    if (code == 0) code = text ? json_put_string(out, text, strlen(text)) : buf_puts(out, "null");
+    return code ? code : buf_puts(out, ", ");
+}
+
+static int put_ms(struct buf *out, const char *key, double us, bool any)
+{
+    if (!any) return buf_printf(out, "\"%s\": null, ", key);
+    return buf_printf(out, "\"%s\": %.3f, ", key, ms(us));
+}
+
+static int put_token(struct buf *out, const struct device_report *r, uint32_t i)
+{
+    const struct device_token *k = &r->tokens[i];
+    int code = buf_printf(out,
+                          "%s{\"i\": %u, \"id\": %d, \"source\": \"%s\", \"arrived_ms\": %.3f, "
+                          "\"shown_ms\": %.3f, \"text\": ",
+                          i ? ", " : "", i, k->id, source_names[k->source],
+                          ms((double)k->arrived_us), ms((double)k->shown_us));
+    if (code == 0) code = json_put_string(out, r->text + k->text_at, k->text_len);
+    return code ? code : buf_putc(out, '}');
+}
+
+static int put_head(struct buf *out, const struct device_report *r, const char *failure)
+{
+    int code = buf_printf(out, "{\"version\": %d, ", CHAT_STATS_VERSION);
+    if (code == 0) code = put_text(out, "model", r->model);
+    if (code == 0) code = put_text(out, "emulated", r->emulated);
+    if (code == 0)
+        code = buf_printf(out, "\"plan\": {\"choice\": \"%s\", \"cloud_tokens\": %u, \"why\": ",
+                          choice_names[r->plan.choice], r->plan.cloud_tokens);
+    if (code == 0) code = json_put_string(out, r->plan.why, strlen(r->plan.why));
+    if (code == 0) code = buf_puts(out, "}, ");
+    if (code == 0) code = put_text(out, "match", r->any_match ? wire_match_name(r->match) : NULL);
+    if (code == 0)
+        code = buf_printf(out,
+                          "\"prompt_tokens\": %u, \"kept_tokens\": %u, \"cloud_prompt_tokens\": "
+                          "%u, \"cloud_cached_tokens\": %u, ",
+                          r->prompt_tokens, r->kept_tokens, r->cloud_prompt_tokens,
+                          r->cloud_cached_tokens);
+    if (code == 0)
+        code = put_text(out, "reason", failure ? "failed" : turn_reason_name(r->turn.reason));
+    if (code == 0) code = put_text(out, "error", failure);
+    return code ? code : put_text(out, "trouble", r->trouble && r->trouble[0] ? r->trouble : NULL);
+}
+
+static int put_measures(struct buf *out, const struct device_report *r)
+{
+    const struct turn_report *t = &r->turn;
+    int code = put_ms(out, "ttft_ms", t->ttft_us, r->n > 0);
+    if (code == 0) code = put_ms(out, "tpot_mean_ms", t->tpot_mean_us, r->n > 1);
+    if (code == 0) code = put_ms(out, "tpot_max_ms", t->tpot_max_us, r->n > 1);
+    if (code == 0) code = buf_printf(out, "\"stalls\": %u, ", t->stalls);
+    if (code == 0)
+        code = t->handover ? buf_printf(out, "\"handover\": %u, ", t->handover)
+                           : buf_puts(out, "\"handover\": null, ");
+    if (code == 0)
+        code = put_ms(out, "handover_gap_ms", t->handover_gap_us,
+                      t->handover > 0 && r->n > t->handover);
+    if (code == 0) code = put_ms(out, "cloud_first_ms", r->cloud_first_us, r->cloud_first_us > 0.0);
+    if (code == 0)
+        code = buf_printf(out,
+                          "\"tokens_total\": %u, \"cloud_tokens\": %u, \"device_tokens\": %u, "
+                          "\"cloud_requests\": %u, \"device_prefill_tps\": %.3f, "
+                          "\"device_decode_ms\": %.3f, ",
+                          r->n, t->cloud_tokens, t->device_tokens, t->cloud_opens, r->prefill_tps,
+                          ms(r->decode_us));
+    return code;
+}
+
+int chat_stats_json(const struct device_report *r, const char *failure, struct buf *out)
+{
+    int code = put_head(out, r, failure);
+    if (code == 0) code = put_measures(out, r);
+    if (code == 0) code = buf_puts(out, "\"text\": ");
+    if (code == 0) code = json_put_string(out, r->text ? r->text : "", r->text_len);
+    if (code == 0) code = buf_puts(out, ", \"tokens\": [");
+    for (uint32_t i = 0; code == 0 && i < r->n; i++)
+        code = put_token(out, r, i);
+    return code ? code : buf_puts(out, "]}\n");
+}

@@ -1,0 +1,37 @@
+/*
+ * chat_stats: what `--stats` and `--stats-json` say about an answer.
+ *
+ * The JSON file has one object a line, one line an answer. Times are in milliseconds since the
+ * question was asked, with three decimals.
+ *
+ *   {"version": 1,
+ *    "model": name of the device's model, or null,  "emulated": what speed was emulated, or null,
+ *    "plan": {"choice": "device" | "cloud" | "both", "cloud_tokens": N, "why": sentence},
+ *    "match": "exact" | "tokens" | "text" | null (no cloud answered),
+ *    "prompt_tokens": n, "kept_tokens": of them already in the device's KV cache,
+ *    "cloud_prompt_tokens", "cloud_cached_tokens",
+ *    "reason": "stop" | "length" | "cancelled" | "failed",
+ *    "error": sentence, or null,  "trouble": what went wrong though an answer came, or null,
+ *    "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls", "handover": index of the first token of
+ *    the device after cloud tokens, or null,  "handover_gap_ms": or null,
+ *    "cloud_first_ms": first token of the cloud, or null,
+ *    "tokens_total", "cloud_tokens", "device_tokens", "cloud_requests",
+ *    "device_prefill_tps", "device_decode_ms": measured,
+ *    "text": the answer,
+ *    "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms", "shown_ms", "text"}, ...]}
+ */
+#ifndef PDD_CLI_CHAT_STATS_H
+#define PDD_CLI_CHAT_STATS_H
+
+#include <stdio.h>
+
+#include "base/buf.h"
+#include "device/device.h"
+
+enum { CHAT_STATS_VERSION = 1, CHAT_STATS_BYTES_MAX = 256 << 20 };
+
+/* `failure`: NULL, or why device_ask failed. */
+void chat_stats_print(const struct device_report *r, FILE *to);
+int chat_stats_json(const struct device_report *r, const char *failure, struct buf *out);
+
+#endif

@@ -1,0 +1,50 @@
+/* model_file: see model_file.h. */
+#include "cli/model_file.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The newest model of one folder goes to `path`; false when there is none. */
+static bool newest(const char *folder, char *path, size_t size)
+{
+    DIR *d = opendir(folder);
+    struct timespec best = {0, 0};
+    bool any = false;
+    if (!d) return false;
+    for (struct dirent *entry; (entry = readdir(d)) != NULL;) {
+        char candidate[MODEL_FILE_PATH_MAX];
+        struct stat st;
+        size_t n = strlen(entry->d_name);
+        if (n < 6 || strcmp(entry->d_name + n - 5, ".gguf") != 0) continue;
+        int len = snprintf(candidate, sizeof candidate, "%s/%s", folder, entry->d_name);
+        if (len < 0 || (size_t)len >= sizeof candidate || (size_t)len >= size) continue;
+        if (stat(candidate, &st) || !S_ISREG(st.st_mode)) continue;
+        bool newer = st.st_mtim.tv_sec > best.tv_sec ||
+                     (st.st_mtim.tv_sec == best.tv_sec && st.st_mtim.tv_nsec > best.tv_nsec);
+        if (any && !newer) continue;
+        any = true;
+        best = st.st_mtim;
+        snprintf(path, size, "%s", candidate);
+    }
+    closedir(d);
+    return any;
+}
+
+int model_file_find(char *path, size_t size, struct err *e)
+{
+    char program[MODEL_FILE_PATH_MAX - 16], folder[MODEL_FILE_PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[n > 0 ? n : 0] = '\0';
+    for (int up = 0; up <= MODEL_FILE_FOLDERS_UP; up++) {
+        char *slash = strrchr(program, '/');
+        if (!slash) break;
+        *slash = '\0';
+        snprintf(folder, sizeof folder, "%s/models", program);
+        if (newest(folder, path, size)) return 0;
+    }
+    return err_set(e, ERR_NOT_FOUND,
+                   "no *.gguf in models/ beside the program or above it: name one with --model");
+}

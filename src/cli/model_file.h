@@ -1,0 +1,17 @@
+/*
+ * model_file: which model a command takes when none is named: the newest *.gguf in `models/` beside
+ * the program, or in the folders above it (the source tree of a build).
+ */
+#ifndef PDD_CLI_MODEL_FILE_H
+#define PDD_CLI_MODEL_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+
+enum { MODEL_FILE_PATH_MAX = 4096, MODEL_FILE_FOLDERS_UP = 3 };
+
+int model_file_find(char *path, size_t size, struct err *e); /* ERR_NOT_FOUND names the remedy */
+
+#endif
