@@ -4,13 +4,25 @@
  * Catches: a forward pass that is wrong in any of its parts (norm, rotation, grouped heads, gate,
  * tied head, weight layout), which the bit-for-bit tests against ourselves cannot see.
  *
- * The recorded tokens are fed one by one and the log-probabilities of the recorded ids compared at
- * each step. The golden files leave out steps whose token is part of a UTF-8 character, so steps
- * are matched to tokens in order, by the best alignment of equal ids.
+ * The recorded tokens are fed and the log-probabilities of the 8 recorded ids compared at each
+ * step. The golden files leave out steps whose token is part of a UTF-8 character, so steps are
+ * matched to tokens in order, by the best alignment of equal ids.
  *
- * Bounds, about twice the largest difference measured: llama.cpp ran with a float32 KV cache, ours
- * is float16 by contract, which moves unlikely ids by some thousandths; with F16 weights it also
- * rounds activations to float16; quantised activations differ in rounding and in their scales.
+ * Three comparisons, because exact-1 rounds elsewhere than llama.cpp does (KV cache, activations):
+ *   recorded   the reference (support/reference.h), rounding as llama.cpp, against the records: the
+ *              formulas are llama.cpp's
+ *   computed   the engine against the reference rounding as exact-1, all ids of all positions: the
+ *              engine computes these formulas
+ *   both       the engine against the records: what the difference of roundings amounts to
+ * Each as the largest difference, and `close`, the share of rows (recorded) or positions (computed)
+ * that stay within 1e-3.
+ *
+ * Why not 1e-3 throughout: where values are rounded (float16 keys and values, 8-bit activations), a
+ * difference in the last bit of a float32 sum now and then falls on the other side of a half, and
+ * from there on the whole sequence differs by one step of the rounding. Rows and positions before
+ * the first such step agree to 1e-5 for F32, Q8_0 and Q4_0. llama.cpp's F16 products are less exact
+ * than float32 sums, wherever that comes from; ours agree with the reference. The bounds are about
+ * twice what was measured.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -27,15 +39,22 @@
 
 #include "base/mem.h"
 #include "engine/native.h"
+#include "support/reference.h"
 
-enum { TOKENS_MAX = 256, STEPS_MAX = 64, TOP_MAX = 8 };
+enum { TOKENS_MAX = 256, STEPS_MAX = 64 };
 
 struct row {
-    int32_t prompt[TOKENS_MAX], tokens[STEPS_MAX];
+    int32_t tokens[TOKENS_MAX]; /* the prompt, then what was generated */
     uint32_t n_prompt, n_tokens, n_steps, vocab;
     json_t *steps;
-    float *logprobs; /* [n_tokens][vocab], before token i */
 };
+
+/* Largest differences of a log-probability, and shares within CLOSE. */
+struct differences {
+    double recorded, recorded_close, computed, computed_close, both;
+};
+
+#define CLOSE 1e-3
 
 static uint32_t read_ids(const json_t *list, int32_t *ids, uint32_t max)
 {
@@ -46,7 +65,7 @@ static uint32_t read_ids(const json_t *list, int32_t *ids, uint32_t max)
     return n;
 }
 
-static void log_softmax(const float *logits, uint32_t n, float *out)
+static void log_softmax(const float *logits, uint32_t n, double *out)
 {
     double max = (double)logits[0], sum = 0.0;
     for (uint32_t i = 0; i < n; i++)
@@ -54,39 +73,38 @@ static void log_softmax(const float *logits, uint32_t n, float *out)
     for (uint32_t i = 0; i < n; i++)
         sum += exp((double)logits[i] - max);
     for (uint32_t i = 0; i < n; i++)
-        out[i] = (float)((double)logits[i] - max - log(sum));
+        out[i] = (double)logits[i] - max - log(sum);
 }
 
-/* Feed the prompt, then the recorded tokens, keeping the log-probabilities before each. */
-static void run_row(struct engine *e, struct row *r)
+/* Feed all tokens one by one; [n_tokens, vocab]. */
+static void run_engine(struct engine *e, const struct row *r, double *logprobs)
 {
     struct session *s;
     struct err err;
     assert_int_equal(engine_session_open(e, &s, &err), 0);
     for (uint32_t i = 0; i < r->n_tokens; i++) {
-        struct engine_span span = {.session = s, .sample = true, .n = 1};
-        span.tokens = i == 0 ? r->prompt : &r->tokens[i - 1];
-        if (i == 0) span.n = r->n_prompt;
+        struct engine_span span = {.session = s, .tokens = &r->tokens[i], .n = 1, .sample = true};
         if (engine_step(e, &span, 1, &err) != 0) fail_msg("%s", err.text);
-        float *logprobs = r->logprobs + (size_t)i * r->vocab;
-        log_softmax(session_logits(s), r->vocab, logprobs);
-        assert_true(fabsf(span.next_logprob - logprobs[span.next]) < 1e-4f);
+        double *row = logprobs + (size_t)i * r->vocab;
+        log_softmax(session_logits(s), r->vocab, row);
+        assert_true(fabs((double)span.next_logprob - row[span.next]) < 1e-5);
     }
     engine_session_close(s);
 }
 
-/* The largest difference over the ids recorded for a step. */
-static double step_difference(const struct row *r, uint32_t token, uint32_t step)
+/* The largest difference over the ids recorded for the token after position `at`. */
+static double step_difference(const struct row *r, const double *logprobs, uint32_t at,
+                              uint32_t step)
 {
     const json_t *top = json_object_get(json_array_get(r->steps, step), "top");
     double worst = 0.0;
+    assert_int_equal(json_array_size(top), 8);
     for (size_t i = 0; i < json_array_size(top); i++) {
         const json_t *pair = json_array_get(top, i);
         json_int_t id = json_integer_value(json_array_get(pair, 0));
         double want = json_number_value(json_array_get(pair, 1));
         assert_in_range(id, 0, r->vocab - 1);
-        worst =
-            fmax(worst, fabs((double)r->logprobs[(size_t)token * r->vocab + (size_t)id] - want));
+        worst = fmax(worst, fabs(logprobs[(size_t)at * r->vocab + (size_t)id] - want));
     }
     return worst;
 }
@@ -98,39 +116,66 @@ static bool same_id(const struct row *r, uint32_t token, uint32_t step)
 }
 
 /* best[j]: the smallest possible worst difference when the first j steps are matched. */
-static double row_difference(const struct row *r)
+static double row_difference(const struct row *r, const double *logprobs)
 {
     double best[STEPS_MAX + 1];
+    assert_in_range(r->n_steps, 1, STEPS_MAX);
     for (uint32_t j = 0; j <= r->n_steps; j++)
         best[j] = j == 0 ? 0.0 : INFINITY;
-    for (uint32_t i = 0; i < r->n_tokens; i++)
+    for (uint32_t i = r->n_prompt; i < r->n_tokens; i++)
         for (uint32_t j = r->n_steps; j > 0; j--)
             if (same_id(r, i, j - 1) && isfinite(best[j - 1]))
-                best[j] = fmin(best[j], fmax(best[j - 1], step_difference(r, i, j - 1)));
+                best[j] =
+                    fmin(best[j], fmax(best[j - 1], step_difference(r, logprobs, i - 1, j - 1)));
     return best[r->n_steps];
 }
 
-static double compare(struct engine *e, const json_t *root)
+static void compare_row(struct engine *e, const struct reference_model *m, const struct row *r,
+                        struct differences *worst)
+{
+    size_t n = (size_t)r->n_tokens * r->vocab;
+    double *ours = mem_alloc(n * sizeof *ours), *other = mem_alloc(n * sizeof *other);
+    assert_true(ours && other);
+    run_engine(e, r, ours);
+    worst->both = fmax(worst->both, row_difference(r, ours));
+    reference_logprobs(m, REFERENCE_LLAMA_CPP, r->tokens, r->n_tokens, other);
+    double recorded = row_difference(r, other);
+    worst->recorded = fmax(worst->recorded, recorded);
+    worst->recorded_close += recorded <= CLOSE;
+    reference_logprobs(m, REFERENCE_EXACT_1, r->tokens, r->n_tokens, other);
+    for (uint32_t i = 0; i < r->n_tokens; i++) {
+        double at = 0.0;
+        for (size_t k = (size_t)i * r->vocab; k < (size_t)(i + 1) * r->vocab; k++)
+            at = fmax(at, fabs(ours[k] - other[k]));
+        worst->computed = fmax(worst->computed, at);
+        worst->computed_close += at <= CLOSE ? 1.0 / r->n_tokens : 0.0;
+    }
+    mem_free(ours);
+    mem_free(other);
+}
+
+static struct differences compare(struct engine *e, const struct reference_model *m,
+                                  const json_t *root)
 {
     const json_t *rows = json_object_get(root, "rows");
-    double worst = 0.0;
+    struct differences worst = {0};
     assert_true(json_array_size(rows) > 0);
     for (size_t i = 0; i < json_array_size(rows); i++) {
         const json_t *row = json_array_get(rows, i);
         struct row r = {.vocab = engine_info(e)->vocab_size};
-        r.n_prompt = read_ids(json_object_get(row, "prompt_tokens"), r.prompt, TOKENS_MAX);
-        r.n_tokens = read_ids(json_object_get(row, "tokens"), r.tokens, STEPS_MAX);
+        r.n_prompt = read_ids(json_object_get(row, "prompt_tokens"), r.tokens, TOKENS_MAX);
+        r.n_tokens = r.n_prompt + read_ids(json_object_get(row, "tokens"), r.tokens + r.n_prompt,
+                                           TOKENS_MAX - r.n_prompt);
         r.steps = json_object_get(row, "steps");
         r.n_steps = (uint32_t)json_array_size(r.steps);
-        r.logprobs = mem_alloc((size_t)r.n_tokens * r.vocab * sizeof *r.logprobs);
-        run_row(e, &r);
-        worst = fmax(worst, row_difference(&r));
-        mem_free(r.logprobs);
+        compare_row(e, m, &r, &worst);
     }
+    worst.recorded_close /= (double)json_array_size(rows);
+    worst.computed_close /= (double)json_array_size(rows);
     return worst;
 }
 
-static void check_file(const char *model, const char *golden, double bound)
+static void check_file(const char *model, const char *golden, struct differences bound)
 {
     char model_path[512], golden_path[512];
     struct stat st;
@@ -143,10 +188,18 @@ static void check_file(const char *model, const char *golden, double bound)
     struct engine *e;
     struct err err;
     if (native_open(&o, &e, &err) != 0) fail_msg("%s", err.text);
-    double worst = compare(e, root);
-    print_message("%s: largest difference of a log-probability %.5f, bound %g\n", model, worst,
-                  bound);
-    assert_true(worst <= bound);
+    struct reference_model *m = reference_open(model_path);
+    struct differences worst = compare(e, m, root);
+    print_message("%s: recorded %.5f (%.0f %% of rows close), computed %.5f (%.0f %% of positions "
+                  "close), both %.5f\n",
+                  model, worst.recorded, 100.0 * worst.recorded_close, worst.computed,
+                  100.0 * worst.computed_close, worst.both);
+    assert_true(worst.recorded <= bound.recorded);
+    assert_true(worst.recorded_close >= bound.recorded_close);
+    assert_true(worst.computed <= bound.computed);
+    assert_true(worst.computed_close >= bound.computed_close);
+    assert_true(worst.both <= bound.both);
+    reference_close(m);
     engine_free(e);
     json_decref(root);
 }
@@ -154,31 +207,36 @@ static void check_file(const char *model, const char *golden, double bound)
 static void test_stories260k(void **state)
 {
     (void)state;
-    check_file("models/stories260K.gguf", "golden/stories260K.json", 0.015);
+    check_file("models/stories260K.gguf", "golden/stories260K.json",
+               (struct differences){1e-4, 1.0, 0.03, 0.2, 0.015});
 }
 
 static void test_tinystories_656k(void **state)
 {
     (void)state;
-    check_file("models/TinyStories-656K-F32.gguf", "golden/TinyStories-656K-F32.json", 0.015);
+    check_file("models/TinyStories-656K-F32.gguf", "golden/TinyStories-656K-F32.json",
+               (struct differences){1e-4, 1.0, 0.03, 0.5, 0.015});
 }
 
 static void test_random_f16(void **state)
 {
     (void)state;
-    check_file("golden/random/llama-F16.gguf", "golden/random/llama-F16.json", 0.06);
+    check_file("golden/random/llama-F16.gguf", "golden/random/llama-F16.json",
+               (struct differences){0.06, 0.0, 0.01, 0.5, 0.06});
 }
 
 static void test_random_q8_0(void **state)
 {
     (void)state;
-    check_file("golden/random/llama-Q8_0.gguf", "golden/random/llama-Q8_0.json", 0.4);
+    check_file("golden/random/llama-Q8_0.gguf", "golden/random/llama-Q8_0.json",
+               (struct differences){0.3, 0.25, 0.5, 0.4, 0.4});
 }
 
 static void test_random_q4_0(void **state)
 {
     (void)state;
-    check_file("golden/random/llama-Q4_0.gguf", "golden/random/llama-Q4_0.json", 0.4);
+    check_file("golden/random/llama-Q4_0.gguf", "golden/random/llama-Q4_0.json",
+               (struct differences){0.3, 0.25, 0.5, 0.4, 0.4});
 }
 
 int main(void)
