@@ -8,4 +8,4 @@ need $BUILD_PACKAGES
 say "building (build/release)"
 build release pdd
 say "one answer, begun in the cloud and finished on the device"
-exec build/release/pdd demo "$@"
+exec build/release/pdd demo --out build/demo "$@"

@@ -12,6 +12,7 @@ static const struct {
     {"bench", "measure engines on this machine", cmd_bench},
     {"chat", "ask a model; the answer begins in the cloud and is finished here", cmd_chat},
     {"cloud", "serve a model to devices", cmd_cloud},
+    {"demo", "one answer three ways, with a table and a picture", cmd_demo},
     {"link", "pass TCP connections on as a mobile link would", cmd_link},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

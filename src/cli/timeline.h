@@ -1,0 +1,39 @@
+/*
+ * timeline: what the demonstration shows of its runs: a table, and a picture of every token by the
+ * time it was shown and the end it came from, on the terminal and as SVG.
+ */
+#ifndef PDD_CLI_TIMELINE_H
+#define PDD_CLI_TIMELINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+enum { TIMELINE_TOKENS_MAX = 1 << 16, TIMELINE_RUNS_MAX = 8 };
+
+struct timeline_token {
+    double shown_ms;
+    bool cloud;
+};
+
+/* One answer, read from a line of `pdd chat --stats-json`. */
+struct timeline_run {
+    const char *label;
+    struct timeline_token *tokens; /* [n] */
+    uint32_t n, cloud_tokens, stalls, prompt_tokens;
+    double ttft_ms, tpot_mean_ms, tpot_max_ms, handover_gap_ms; /* gap < 0: no handover */
+    char *text, *plan, *match, *trouble;                        /* match and trouble may be NULL */
+};
+
+int timeline_load(const char *path, const char *label, struct timeline_run *ret_run, struct err *e);
+void timeline_release(struct timeline_run *run);
+
+void timeline_print_table(const struct timeline_run *runs, uint32_t n, FILE *to);
+void timeline_print(const struct timeline_run *runs, uint32_t n, bool colour, FILE *to);
+/* `note`: one line under the picture: what was emulated. */
+int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *note, struct buf *out);
+
+#endif
