@@ -200,17 +200,19 @@ static bool print_targets(const struct demo *d)
 
 static int write_picture(struct demo *d, struct err *e)
 {
-    char path[PATH_BYTES + 32], note[400];
+    char path[PATH_BYTES + 32], emulated[256];
     struct buf svg;
     buf_init(&svg, 16 << 20);
-    snprintf(note, sizeof note,
+    snprintf(emulated, sizeof emulated,
              "Prompt of %u tokens. Emulated: the device's speed (%s, prefill %.0f and decode %.1f "
-             "tok/s) and the "
-             "link (%u ms round trip). Model, tokens, processes and HTTP are real.",
+             "tok/s) "
+             "and the link (%u ms round trip).",
              d->runs[BOTH].prompt_tokens, d->profile->name, d->profile->prefill_tps,
              d->profile->decode_tps, d->rtt_ms);
+    const char *const notes[2] = {emulated, "Real: the model, its tokens, three processes, HTTP, "
+                                            "cancellation; the answers are identical."};
     in_out(d, "timeline.svg", path);
-    int code = timeline_svg(d->runs, RUNS, note, &svg);
+    int code = timeline_svg(d->runs, RUNS, notes, &svg);
     if (code)
         err_set(e, code, "no memory for the picture");
     else
@@ -248,7 +250,7 @@ static int demonstrate(struct demo *d, bool *ret_same, struct err *e)
     *ret_same = print_targets(d);
     printf("\n");
     timeline_print(d->runs, RUNS, isatty(STDOUT_FILENO), stdout);
-    return write_picture(d, e);
+    return *ret_same ? write_picture(d, e) : 0;
 }
 
 /* demo/story.txt of the source tree that the program was built in. */

@@ -159,7 +159,7 @@ void timeline_print(const struct timeline_run *runs, uint32_t n, bool colour, FI
 }
 
 /* Geometry of the picture, in SVG units. */
-enum { WIDTH = 1000, LEFT = 130, RIGHT = 30, TOP = 64, ROW = 74, BAR = 30, FOOT = 70 };
+enum { WIDTH = 1000, LEFT = 130, RIGHT = 30, TOP = 64, ROW = 74, BAR = 30, FOOT = 80 };
 
 static double x_of(double ms, double end)
 {
@@ -224,7 +224,8 @@ static int svg_legend(struct buf *out)
                       LEFT, LEFT + 18, LEFT + 180, LEFT + 198, LEFT + 370, LEFT + 400);
 }
 
-int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *note, struct buf *out)
+int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *const notes[2],
+                 struct buf *out)
 {
     double end = last_shown(runs, n) * 1.01, bottom = TOP + ROW * (double)n;
     int code = buf_printf(
@@ -244,6 +245,7 @@ int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *note, 
     if (code == 0) code = svg_axis(out, end, bottom);
     for (uint32_t i = 0; i < n && code == 0; i++)
         code = svg_run(out, &runs[i], end, TOP + ROW * (double)i);
-    if (code == 0) code = svg_text(out, 16, bottom + 46, "note", note);
+    for (int i = 0; i < 2 && code == 0; i++)
+        code = svg_text(out, 16, bottom + 44 + 17 * i, "note", notes[i]);
     return code ? code : buf_puts(out, "</svg>\n");
 }

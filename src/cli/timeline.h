@@ -33,7 +33,8 @@ void timeline_release(struct timeline_run *run);
 
 void timeline_print_table(const struct timeline_run *runs, uint32_t n, FILE *to);
 void timeline_print(const struct timeline_run *runs, uint32_t n, bool colour, FILE *to);
-/* `note`: one line under the picture: what was emulated. */
-int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *note, struct buf *out);
+/* `notes`: two lines under the picture, which say what was emulated. */
+int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *const notes[2],
+                 struct buf *out);
 
 #endif

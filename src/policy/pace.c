@@ -2,7 +2,7 @@
 #include "policy/pace.h"
 
 /* Bounds of D around the device's time per token, and the speed-up after the handover. */
-static const double FASTEST = 0.90, SLOWEST = 1.05, DRAIN = 0.96;
+static const double FASTEST = 0.90, SLOWEST = 1.05, DRAIN = 0.96, REFILL = 1.02;
 
 void pace_init(struct pace *p, enum pace_mode mode, double decode_us)
 {
@@ -29,9 +29,12 @@ double pace_borrowed_us(const struct pace *p, double ready_us, uint32_t tokens)
     return d < low ? low : d > high ? high : d;
 }
 
-double pace_own_us(const struct pace *p)
+double pace_own_us(const struct pace *p, uint32_t buffered)
 {
-    return p->mode == PACE_OFF ? 0.0 : p->decode_us * DRAIN;
+    if (p->mode == PACE_OFF) return 0.0;
+    return p->decode_us * (buffered > PACE_CUSHION    ? DRAIN
+                           : buffered == PACE_CUSHION ? 1.0
+                                                      : REFILL);
 }
 
 uint64_t pace_due(const struct pace *p, uint64_t arrived, double interval_us)

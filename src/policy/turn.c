@@ -161,7 +161,8 @@ static double with_margin(const struct turn *t, double ready)
 
 static double interval_us(const struct turn *t, uint64_t now)
 {
-    if (t->state == TURN_OWN || t->ended) return pace_own_us(&t->pace);
+    if (t->ended) return pace_own_us(&t->pace, UINT32_MAX);
+    if (t->state == TURN_OWN) return pace_own_us(&t->pace, t->n - t->shown);
     uint32_t b = t->n - t->shown + (cloud_active(t) ? t->cloud_granted - t->n : 0);
     return pace_borrowed_us(&t->pace, with_margin(t, ready_us(t, now)), b);
 }
