@@ -1,0 +1,127 @@
+/* cloud_fixture: see cloud_fixture.h. */
+#include "support/cloud_fixture.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cloud/server.h"
+#include "model/template.h"
+#include "net/loop.h"
+
+struct cloud_fixture {
+    struct loop *loop;
+    struct loop_wake *stop;
+    struct server *server;
+    pthread_t thread;
+    char url[64];
+};
+
+static void stop_loop(void *arg)
+{
+    struct cloud_fixture *c = arg;
+    loop_stop(c->loop);
+}
+
+static void *run(void *arg)
+{
+    struct cloud_fixture *c = arg;
+    CHECK(loop_run(c->loop, NULL) == 0);
+    return NULL;
+}
+
+struct cloud_fixture *cloud_fixture_start(struct engine *engine)
+{
+    struct cloud_fixture *c = mem_calloc(1, sizeof *c);
+    struct server_config config = {.worker = {.streams_max = 8, .queue_max = 8, .cache_max = 4}};
+    CHECK(c);
+    log_set_level(LOG_WARN);
+    http_server_config_default(&config.http);
+    config.http.address = "127.0.0.1";
+    config.http.port = 0;
+    CHECK(loop_new(&c->loop, NULL) == 0);
+    CHECK(loop_wake_new(c->loop, stop_loop, c, &c->stop, NULL) == 0);
+    CHECK(server_new(c->loop, engine, &config, &c->server, NULL) == 0);
+    snprintf(c->url, sizeof c->url, "http://127.0.0.1:%u", server_port(c->server));
+    CHECK(pthread_create(&c->thread, NULL, run, c) == 0);
+    return c;
+}
+
+const char *cloud_fixture_url(const struct cloud_fixture *c)
+{
+    return c->url;
+}
+
+void cloud_fixture_stop(struct cloud_fixture *c)
+{
+    loop_wake_signal(c->stop);
+    pthread_join(c->thread, NULL);
+    server_free(c->server);
+    loop_wake_free(c->stop);
+    loop_free(c->loop);
+    mem_free(c);
+}
+
+static void encode(const struct engine *engine, const char *prompt, bool raw,
+                   struct token_list *out)
+{
+    const struct vocab *v = engine_vocab(engine);
+    struct chat_message m = {"user", prompt, strlen(prompt)};
+    token_list_init(out, 1 << 20);
+    if (raw)
+        CHECK(vocab_encode(v, prompt, strlen(prompt), VOCAB_ADD_BOS, out, NULL) == 0);
+    else
+        CHECK(chat_template_encode(engine_template(engine), v, &m, 1, true, out, NULL) == 0);
+}
+
+static int32_t step(struct engine *engine, struct session *s, const int32_t *tokens, uint32_t n)
+{
+    uint32_t most = engine_info(engine)->step_tokens_max;
+    struct engine_span span = {.session = s};
+    while (n > 0) {
+        span.tokens = tokens;
+        span.n = n < most ? n : most;
+        span.sample = span.n == n;
+        CHECK(engine_step(engine, &span, 1, NULL) == 0);
+        tokens += span.n;
+        n -= span.n;
+    }
+    return span.next;
+}
+
+void single_answer_make(struct engine *engine, const char *prompt, bool raw,
+                        const struct sampling *sampling, uint32_t tokens_max,
+                        struct single_answer *a)
+{
+    const struct vocab *v = engine_vocab(engine);
+    struct session *s;
+    struct detok d;
+    encode(engine, prompt, raw, &a->prompt);
+    token_list_init(&a->tokens, 1 << 20);
+    buf_init(&a->text, 1 << 24);
+    a->ends = false;
+    detok_init(&d, !raw);
+    CHECK(engine_session_open(engine, &s, NULL) == 0);
+    session_set_sampling(s, sampling);
+    int32_t next = step(engine, s, a->prompt.ids, a->prompt.len);
+    while (a->tokens.len < tokens_max) {
+        a->ends = vocab_is_end(v, next);
+        if (a->ends) break;
+        CHECK(token_list_push(&a->tokens, next) == 0);
+        CHECK(detok_push(&d, v, next, &a->text) == 0);
+        if (session_len(s) == engine_info(engine)->context_max) break;
+        next = step(engine, s, &next, 1);
+    }
+    CHECK(detok_finish(&d, &a->text) == 0);
+    engine_session_close(s);
+}
+
+void single_answer_release(struct single_answer *a)
+{
+    token_list_release(&a->prompt);
+    token_list_release(&a->tokens);
+    buf_release(&a->text);
+}

@@ -1,0 +1,55 @@
+/*
+ * script_cloud: a cloud for tests of the device, that misbehaves on demand. A thread with raw
+ * sockets: it knows the answer's tokens beforehand, and one fault at one event.
+ *
+ * Events of a stream are counted: 0 is the grant, then one for each token, the last is `done`.
+ */
+#ifndef PDD_TESTS_SCRIPT_CLOUD_H
+#define PDD_TESTS_SCRIPT_CLOUD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum script_fault {
+    SCRIPT_FINE,
+    SCRIPT_REFUSE,    /* 503 instead of a stream */
+    SCRIPT_CUT,       /* the connection is closed before event `at` */
+    SCRIPT_CUT_HALF,  /* and within it */
+    SCRIPT_STALL,     /* nothing more comes, from event `at` on */
+    SCRIPT_GARBAGE,   /* event `at` is no JSON */
+    SCRIPT_NO_HTTP,   /* not even HTTP comes back */
+    SCRIPT_REPEAT,    /* event `at` is sent twice */
+    SCRIPT_SKIP,      /* event `at` is left out */
+    SCRIPT_OTHER,     /* token `at` - 1 is sent again with another id */
+    SCRIPT_BAD_ID,    /* a token that is in no vocabulary */
+    SCRIPT_END_TOKEN, /* the end token, which never is sent */
+    SCRIPT_ERROR,     /* event `at` is `error` */
+    SCRIPT_DRAIN,     /* `done` with reason drain instead of event `at` */
+    SCRIPT_FLOOD,     /* more tokens than were asked for */
+    SCRIPT_FAULTS
+};
+
+struct script {
+    const int32_t *tokens; /* [n], the answer without its end */
+    uint32_t n;
+    bool ends; /* the answer is over after them (reason stop); else the cloud could go on */
+    int32_t end_token;
+    uint32_t prompt_tokens; /* told in the grant */
+    enum script_fault fault;
+    uint32_t at;
+    bool always;              /* the fault strikes every request, not only the first */
+    bool other_words;         /* refuses token ids, takes messages, and matches by text */
+    const char *const *texts; /* [n] when other_words */
+    uint32_t grant_pause_us, token_pause_us;
+};
+
+struct script_cloud;
+
+struct script_cloud *script_cloud_start(const struct script *s);
+void script_cloud_set(struct script_cloud *c, const struct script *s); /* between two questions */
+const char *script_cloud_url(const struct script_cloud *c);
+uint32_t script_cloud_connections(struct script_cloud *c); /* accepted so far */
+uint32_t script_cloud_asked(struct script_cloud *c);       /* POST requests since set */
+void script_cloud_stop(struct script_cloud *c);
+
+#endif
