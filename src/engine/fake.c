@@ -234,6 +234,21 @@ static const struct engine_ops fake_ops = {
     .step = fake_step,
 };
 
+static uint64_t hash_text(uint64_t h, const char *text)
+{
+    for (; *text; text++)
+        h = (h ^ (uint8_t)*text) * 1099511628211u;
+    return h;
+}
+
+/* Two fakes have the same "weights" when they answer alike. */
+static uint64_t options_hash(const struct fake *f)
+{
+    int32_t tokens = f->script ? -1 : (int32_t)f->options.answer_tokens;
+    uint64_t h = hash_text(hash_tokens(&tokens, 1), f->name);
+    return f->script ? hash_text(h ^ 1, f->script) : h;
+}
+
 static void fill_info(struct fake *f)
 {
     const struct fake_options *o = &f->options;
@@ -242,8 +257,7 @@ static void fill_info(struct fake *f)
     info->model_name = f->name;
     info->numerics = "exact-1";
     snprintf(info->weights_hash, sizeof info->weights_hash, "fake-%016llx",
-             (unsigned long long)hash_tokens((const int32_t[]){(int32_t)o->answer_tokens}, 1) ^
-                 (f->script ? hash_tokens((const int32_t[]){(int32_t)f->script_len}, 1) : 0));
+             (unsigned long long)options_hash(f));
     snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "bytes");
     snprintf(info->template_hash, sizeof info->template_hash, "chatml");
     info->vocab_size = 259;
