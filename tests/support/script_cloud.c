@@ -2,6 +2,7 @@
 #include "support/script_cloud.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -136,7 +137,7 @@ static bool strike(struct stream *st)
         st->open = false;
         return true;
     case SCRIPT_GARBAGE:
-        send_chunk(st->c, "event: token\ndata: {\"i\": oops\n\n", 31);
+        send_chunk(st->c, "event: token\ndata: {\"i\"\n\n", 25);
         return true;
     case SCRIPT_REPEAT:
         send_event(st);
@@ -277,7 +278,9 @@ static void receive(struct script_cloud *cloud, struct connection *c)
 static void accept_one(struct script_cloud *cloud)
 {
     int fd = accept(cloud->listener, NULL, NULL);
+    int on = 1;
     if (fd < 0) return;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* or each event waits for an ACK */
     pthread_mutex_lock(&cloud->lock);
     cloud->accepted++;
     pthread_mutex_unlock(&cloud->lock);
