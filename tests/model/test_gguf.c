@@ -1,0 +1,229 @@
+/*
+ * test_gguf: the reader against files that are wrong in every place.
+ *
+ * Catches: a length, count, offset or shape that is used before it is checked (with the sanitizer
+ * builds), an error that does not name the file, a wrong file taken for a right one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "model/gguf.h"
+#include "model/template.h"
+#include "model/vocab.h"
+#include "support/gguf_writer.h"
+
+static void make_file(struct buf *out)
+{
+    static const char *const words[] = {"one", "two", ""};
+    static const float floats[] = {1.0f, 2.0f};
+    static const float data[64] = {1.0f};
+    struct gguf_writer w;
+    gguf_writer_init(&w);
+    gguf_writer_u32(&w, "a.number", 42);
+    gguf_writer_text(&w, "a.text", "hello");
+    gguf_writer_bool(&w, "a.bool", true);
+    gguf_writer_texts(&w, "a.words", words, 3);
+    gguf_writer_f32s(&w, "a.floats", floats, 2);
+    gguf_writer_tensor(&w, "first", GGUF_F32, 8, 4, data, 128);
+    gguf_writer_tensor(&w, "second", GGUF_F32, 16, 0, data, 64);
+    buf_init(out, 1 << 20);
+    gguf_writer_finish(&w, out);
+    gguf_writer_release(&w);
+}
+
+/* Open a copy of exactly n bytes, so that the sanitizer sees any read past them. */
+static int open_copy(const char *data, size_t n, struct gguf **g, char **copy, struct err *e)
+{
+    *copy = mem_alloc(n);
+    memcpy(*copy, data, n);
+    return gguf_open_bytes(*copy, n, "test.gguf", g, e);
+}
+
+static void walk(const struct gguf *g)
+{
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        uint32_t sum = 0;
+        for (size_t k = 0; t->data && k < t->bytes; k++)
+            sum += t->data[k];
+        assert_true(sum < UINT32_MAX);
+    }
+    struct err e;
+    struct gguf_array a;
+    if (gguf_array(g, "a.words", &a, &e) == 0 && a.type == 8) {
+        const uint8_t *at = a.data;
+        for (uint64_t i = 0; i < a.n; i++)
+            assert_non_null(gguf_array_next_text(&at).data);
+    }
+}
+
+static void test_reads_what_was_written(void **state)
+{
+    (void)state;
+    struct buf file;
+    struct gguf *g;
+    struct err e = ERR_INIT;
+    char *copy;
+    make_file(&file);
+    assert_int_equal(open_copy(file.data, file.len, &g, &copy, &e), 0);
+    uint32_t number;
+    struct gguf_str text;
+    struct gguf_array words;
+    bool flag;
+    assert_int_equal(gguf_u32(g, "a.number", &number, &e), 0);
+    assert_int_equal(number, 42);
+    assert_int_equal(gguf_text(g, "a.text", &text, &e), 0);
+    assert_memory_equal(text.data, "hello", 5);
+    assert_int_equal(gguf_bool(g, "a.bool", &flag, &e), 0);
+    assert_int_equal(gguf_array(g, "a.words", &words, &e), 0);
+    assert_int_equal(words.n, 3);
+    const struct gguf_tensor *t = gguf_tensor_find(g, "first");
+    assert_non_null(t);
+    assert_int_equal(t->shape[0], 8);
+    assert_int_equal(t->shape[1], 4);
+    assert_int_equal(t->bytes, 128);
+    assert_null(gguf_tensor_find(g, "third"));
+    assert_int_equal(gguf_u32(g, "a.missing", &number, &e), ERR_NOT_FOUND);
+    assert_non_null(strstr(e.text, "a.missing"));
+    assert_int_equal(gguf_u32(g, "a.text", &number, &e), ERR_BAD_INPUT);
+    assert_non_null(strstr(e.text, "a.text"));
+    gguf_close(g);
+    mem_free(copy);
+    buf_release(&file);
+}
+
+static void test_cut_at_every_byte(void **state)
+{
+    (void)state;
+    struct buf file;
+    make_file(&file);
+    for (size_t n = 0; n < file.len; n++) {
+        struct gguf *g;
+        struct err e = ERR_INIT;
+        char *copy;
+        int code = open_copy(file.data, n, &g, &copy, &e);
+        assert_true(code < 0);
+        assert_non_null(strstr(e.text, "test.gguf"));
+        mem_free(copy);
+    }
+    buf_release(&file);
+}
+
+static void test_every_byte_changed(void **state)
+{
+    (void)state;
+    struct buf file;
+    make_file(&file);
+    static const uint8_t values[] = {0x00, 0x01, 0x7F, 0x80, 0xFF};
+    for (size_t i = 0; i < file.len; i++) {
+        for (size_t v = 0; v < sizeof values; v++) {
+            struct gguf *g;
+            struct err e = ERR_INIT;
+            char *copy, old = file.data[i];
+            file.data[i] = (char)values[v];
+            if (open_copy(file.data, file.len, &g, &copy, &e) == 0) {
+                walk(g);
+                gguf_close(g);
+            } else {
+                assert_true(e.code < 0 && e.text[0]);
+            }
+            mem_free(copy);
+            file.data[i] = old;
+        }
+    }
+    buf_release(&file);
+}
+
+static void test_random_damage(void **state)
+{
+    (void)state;
+    struct buf file;
+    struct rng r;
+    make_file(&file);
+    rng_init(&r, 3, 0);
+    for (int round = 0; round < 20000; round++) {
+        char *copy = mem_alloc(file.len);
+        struct gguf *g;
+        struct err e = ERR_INIT;
+        memcpy(copy, file.data, file.len);
+        for (uint32_t k = 1 + rng_below(&r, 4); k > 0; k--)
+            copy[rng_below(&r, (uint32_t)file.len)] = (char)rng_next(&r);
+        if (gguf_open_bytes(copy, file.len, "test.gguf", &g, &e) == 0) {
+            walk(g);
+            gguf_close(g);
+        }
+        mem_free(copy);
+    }
+    buf_release(&file);
+}
+
+static void expect_refused(struct gguf_writer *w, const char *culprit)
+{
+    struct buf file;
+    struct gguf *g;
+    struct err e = ERR_INIT;
+    buf_init(&file, 1 << 20);
+    gguf_writer_finish(w, &file);
+    assert_true(gguf_open_bytes(file.data, file.len, "test.gguf", &g, &e) < 0);
+    assert_non_null(strstr(e.text, culprit));
+    gguf_writer_release(w);
+    buf_release(&file);
+}
+
+static void test_names_the_culprit(void **state)
+{
+    (void)state;
+    static const float data[64] = {0};
+    struct gguf_writer w;
+    gguf_writer_init(&w);
+    gguf_writer_u32(&w, "twice", 1);
+    gguf_writer_u32(&w, "twice", 2);
+    expect_refused(&w, "twice");
+    gguf_writer_init(&w);
+    gguf_writer_tensor(&w, "same", GGUF_F32, 8, 0, data, 32);
+    gguf_writer_tensor(&w, "same", GGUF_F32, 8, 0, data, 32);
+    expect_refused(&w, "same");
+    gguf_writer_init(&w);
+    gguf_writer_u32(&w, "general.alignment", 24);
+    expect_refused(&w, "general.alignment");
+    gguf_writer_init(&w);
+    gguf_writer_tensor(&w, "odd", GGUF_Q8_0, 33, 0, data, 34);
+    expect_refused(&w, "odd");
+    gguf_writer_init(&w);
+    gguf_writer_tensor(&w, "huge", GGUF_F32, UINT64_C(1) << 40, UINT64_C(1) << 40, data, 32);
+    expect_refused(&w, "huge");
+    gguf_writer_init(&w);
+    gguf_writer_tensor(&w, "beyond", GGUF_F32, 1 << 20, 1 << 10, data, 32);
+    expect_refused(&w, "beyond");
+}
+
+static void test_refuses_other_files(void **state)
+{
+    (void)state;
+    struct gguf *g;
+    struct err e = ERR_INIT;
+    assert_int_equal(gguf_open_bytes("hello, world", 12, "x", &g, &e), ERR_BAD_INPUT);
+    assert_int_equal(gguf_open_bytes("GGUF\x01\0\0\0", 8, "x", &g, &e), ERR_UNSUPPORTED);
+    assert_int_equal(gguf_open_bytes("GGUF\0\0\0\x03", 8, "x", &g, &e), ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "big-endian"));
+    assert_int_equal(gguf_open("/no/such/file.gguf", &g, &e), ERR_NOT_FOUND);
+    assert_non_null(strstr(e.text, "/no/such/file.gguf"));
+    assert_true(gguf_open("/tmp", &g, &e) < 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads_what_was_written), cmocka_unit_test(test_cut_at_every_byte),
+        cmocka_unit_test(test_every_byte_changed),     cmocka_unit_test(test_random_damage),
+        cmocka_unit_test(test_names_the_culprit),      cmocka_unit_test(test_refuses_other_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
