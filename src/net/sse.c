@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/check.h"
+
 void sse_parser_init(struct sse_parser *p, sse_fn *fn, void *arg)
 {
     *p = (struct sse_parser){.fn = fn, .arg = arg};
@@ -62,27 +64,42 @@ static int end_of_line(struct sse_parser *p, struct err *e)
     return code;
 }
 
-int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct err *e)
+/* The byte order mark that may stand at the very start. Returns how many bytes of it are there. */
+static size_t take_bom(struct sse_parser *p, const char *bytes, size_t n, int *ret_code)
 {
     static const char bom[] = "\xEF\xBB\xBF";
+    size_t i = 0;
+    while (i < n && p->bom < 3 && bytes[i] == bom[p->bom]) {
+        i++;
+        p->bom++;
+    }
+    if (i == n) return i;
+    p->started = true;
+    if (p->bom > 0 && p->bom < 3) /* it only looked like one */
+        *ret_code = buf_append(&p->line, bom, p->bom);
+    return i;
+}
+
+int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct err *e)
+{
     int code = 0;
-    for (size_t i = 0; i < n && code == 0; i++) {
-        char c = bytes[i];
-        if (!p->started && p->bom < 3 && c == bom[p->bom]) {
-            p->bom++;
-            continue;
-        }
-        if (!p->started && p->bom > 0 && p->bom < 3 && buf_append(&p->line, bom, p->bom))
-            return ERR_NO_MEMORY;
-        p->started = true;
-        bool second = c == '\n' && p->after_cr;
-        p->after_cr = c == '\r';
-        if (second) continue;
-        if (c == '\n' || c == '\r')
+    size_t i = p->started ? 0 : take_bom(p, bytes, n, &code);
+    while (i < n && code == 0) {
+        bool second = bytes[i] == '\n' && p->after_cr;
+        p->after_cr = bytes[i] == '\r';
+        if (second) {
+            i++;
+        } else if (bytes[i] == '\n' || bytes[i] == '\r') {
+            i++;
             code = end_of_line(p, e);
-        else if (buf_putc(&p->line, c))
-            code = err_set(e, ERR_PROTOCOL, "a line of the stream is longer than %d bytes",
-                           SSE_LINE_MAX);
+        } else {
+            size_t begin = i;
+            while (i < n && bytes[i] != '\n' && bytes[i] != '\r')
+                i++;
+            if (buf_append(&p->line, bytes + begin, i - begin))
+                code = err_set(e, ERR_PROTOCOL, "a line of the stream is longer than %d bytes",
+                               SSE_LINE_MAX);
+        }
     }
     return code;
 }
@@ -90,6 +107,7 @@ int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct er
 int sse_format(struct buf *out, const char *name, const char *data, size_t n)
 {
     size_t name_len = strlen(name);
+    CHECK(!memchr(data, '\n', n) && !memchr(data, '\r', n));
     int code = buf_reserve(out, name_len + n + 16);
     if (code) return code;
     char *at = out->data + out->len;

@@ -50,13 +50,22 @@ struct wire_request {
     uint32_t deadline_ms; /* 0: none */
 };
 
-void wire_request_init(struct wire_request *r);
+void wire_request_init(struct wire_request *r); /* greedy, everything optional absent */
 void wire_request_release(struct wire_request *r);
 int wire_request_encode(const struct wire_request *r, struct buf *out, struct err *e);
-/* The sentence names the field that is wrong. */
+/* Fills `r` (whose old content is not released) on success only; then wire_request_release frees
+ * it. The sentence names the field that is wrong. Parsing costs up to 20 times the body in memory
+ * for a moment: a server should set its body_max from its context (wire_body_max). */
 int wire_request_decode(const char *json, size_t n, struct wire_request *r, struct err *e);
 
-/* PATCH body: {"tokens_max": N}. */
+/* Body limit for a context of so many positions: ids of up to ten digits, or as much text. */
+static inline size_t wire_body_max(uint32_t context)
+{
+    size_t n = 65536 + (size_t)context * 12;
+    return n < WIRE_BODY_MAX ? n : WIRE_BODY_MAX;
+}
+
+/* PATCH body: {"tokens_max": N}; N counts from the first token of the stream. */
 int wire_patch_encode(uint32_t tokens_max, struct buf *out, struct err *e);
 int wire_patch_decode(const char *json, size_t n, uint32_t *ret_tokens_max, struct err *e);
 
@@ -107,7 +116,9 @@ void wire_event_init(struct wire_event *ev);
 void wire_event_release(struct wire_event *ev);
 /* Append the event as SSE. */
 int wire_event_encode(const struct wire_event *ev, struct buf *out, struct err *e);
-/* From the name and data of an SSE event; an unknown name gives WIRE_UNKNOWN. */
+/* From the name and data of an SSE event; an unknown name gives WIRE_UNKNOWN. `ev` has been through
+ * wire_event_init and may be used again and again; its bufs keep their memory. Anything malformed
+ * is ERR_PROTOCOL, and then only the bufs of `ev` may have changed. */
 int wire_event_decode(const char *name, const char *data, size_t n, struct wire_event *ev,
                       struct err *e);
 
