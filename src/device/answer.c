@@ -268,6 +268,8 @@ static int open_request(struct device *d, struct wire_request *r, struct err *e)
         r->prompt = a->prompt.ids;
         r->n_prompt = a->prompt.len;
     }
+    assist_close(a->assist); /* a stream that came to its end */
+    a->assist = NULL;
     struct assist_callbacks on = {on_assist_event, on_assist_done, on_assist_lost, d};
     return assist_open(d->client, d->url, r, &on, &a->assist, e);
 }
