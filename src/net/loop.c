@@ -63,6 +63,8 @@ int loop_new(struct loop **ret_loop, struct err *e)
 void loop_free(struct loop *l)
 {
     if (!l) return;
+    /* libevent frees some objects (TLS connections) only in a later turn of the loop. */
+    event_base_loop(l->base, EVLOOP_NONBLOCK);
     event_base_free(l->base);
     mem_free(l);
 }

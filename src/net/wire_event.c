@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/base64.h"
+#include "base/utf8.h"
 #include "net/json.h"
 #include "net/sse.h"
 #include "net/wire.h"
@@ -108,7 +109,9 @@ static int put_done(struct buf *out, const struct wire_event *ev)
 static int put_error(struct buf *out, const struct wire_event *ev)
 {
     int code = put_text(out, "{\"code\":", ev->code, strlen(ev->code));
-    return code ? code : put_text(out, ",\"message\":", ev->message, strlen(ev->message));
+    /* A sentence that was cut at its maximum may end inside a character. */
+    size_t n = utf8_valid_prefix(ev->message, strlen(ev->message));
+    return code ? code : put_text(out, ",\"message\":", ev->message, n);
 }
 
 static int (*const put_kind[])(struct buf *, const struct wire_event *) = {
@@ -223,7 +226,8 @@ static int take_parts(struct event_parts *p, struct buf *text, struct buf *kept,
     }
     if (!code && p->message) {
         size_t n = json_string_length(p->message);
-        if (n >= sizeof ev->message) n = sizeof ev->message - 1;
+        if (n >= sizeof ev->message)
+            n = utf8_valid_prefix(json_string_value(p->message), sizeof ev->message - 1);
         memcpy(ev->message, json_string_value(p->message), n);
         ev->message[n] = 0;
     }

@@ -638,15 +638,59 @@ static void bad_urls(void **state)
     loop_free(l);
 }
 
+/* Catches: a crash or a call that never ends when any of our allocations fails. */
+static void without_memory(void **state)
+{
+    struct site site;
+    bool hit = true;
+    (void)state;
+    site_start(&site);
+    for (long n = 1; hit; n++) {
+        struct http_client_config config;
+        struct http_client *c = NULL;
+        char url[64];
+        unsigned dones = 0;
+        struct seen s;
+        seen_init(&s, site.loop);
+        snprintf(url, sizeof url, "http://127.0.0.1:%u/", http_server_port(site.server));
+        http_client_config_default(&config);
+        config.base_url = url;
+        mem_fail_at(n);
+        if (http_client_new(site.loop, &config, &c, NULL) == 0) {
+            struct http_call_spec spec = spec_of(&s, "GET", "/stream?end");
+            spec.on_body = NULL;
+            if (http_call_start(c, &spec, &s.call, NULL) == 0) {
+                for (int i = 0; i < RAW_WAIT_MS && s.dones == 0; i++) {
+                    struct loop_timer *t;
+                    while (loop_timer_new(site.loop, stop_loop, site.loop, &t, NULL))
+                        ;
+                    loop_timer_set(t, clock_us() + 1000);
+                    CHECK(loop_run(site.loop, NULL) == 0);
+                    loop_timer_free(t);
+                }
+                dones = s.dones;
+                assert_int_equal(dones, 1);
+            }
+        }
+        hit = mem_fail_hit();
+        mem_fail_at(0);
+        http_client_free(c);
+        run_for(site.loop, 1000);
+        buf_release(&s.body);
+    }
+    site_stop(&site);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_calls),   cmocka_unit_test(large_body),
-        cmocka_unit_test(error_answers), cmocka_unit_test(streaming),
-        cmocka_unit_test(cancelling),    cmocka_unit_test(warm_spare),
-        cmocka_unit_test(dead_spare),    cmocka_unit_test(too_many_calls),
-        cmocka_unit_test(bad_servers),   cmocka_unit_test(endless_head),
-        cmocka_unit_test(unreachable),   cmocka_unit_test(bad_urls),
+        cmocka_unit_test(plain_calls),    cmocka_unit_test(large_body),
+        cmocka_unit_test(error_answers),  cmocka_unit_test(streaming),
+        cmocka_unit_test(cancelling),     cmocka_unit_test(warm_spare),
+        cmocka_unit_test(dead_spare),     cmocka_unit_test(too_many_calls),
+        cmocka_unit_test(bad_servers),    cmocka_unit_test(endless_head),
+        cmocka_unit_test(unreachable),    cmocka_unit_test(bad_urls),
+        cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

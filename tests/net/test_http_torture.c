@@ -273,13 +273,32 @@ static void churn(void **state)
     site_stop(s);
 }
 
+/* Catches: a crash or a leak when any of the server's allocations fails, in any request. */
+static void without_memory(void **state)
+{
+    static char answer[1 << 16];
+    struct site *s = site_start();
+    (void)state;
+    for (long n = 1; n <= 60; n++) {
+        mem_fail_at(n);
+        int fd = raw_connect(s->port);
+        raw_send(fd, request, sizeof request - 1);
+        shutdown(fd, SHUT_WR);
+        ssize_t got;
+        while ((got = recv(fd, answer, sizeof answer, 0)) > 0)
+            assert_memory_equal(answer, "HTTP/1.1 ", got < 9 ? (size_t)got : 9);
+        close(fd);
+        mem_fail_at(0);
+    }
+    site_stop(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cut_at_every_offset),
-        cmocka_unit_test(left_at_every_offset),
-        cmocka_unit_test(mutants_and_noise),
-        cmocka_unit_test(churn),
+        cmocka_unit_test(cut_at_every_offset), cmocka_unit_test(left_at_every_offset),
+        cmocka_unit_test(mutants_and_noise),   cmocka_unit_test(churn),
+        cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

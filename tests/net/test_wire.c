@@ -479,6 +479,34 @@ static void error_objects(void **state)
     buf_release(&b);
 }
 
+/* Catches: an error that is not told because its sentence was cut inside a character. */
+static void long_sentences(void **state)
+{
+    struct wire_event ev, back;
+    struct buf b;
+    (void)state;
+    wire_event_init(&ev);
+    wire_event_init(&back);
+    ev.kind = WIRE_ERROR;
+    memcpy(ev.code, "limit", 6);
+    memset(ev.message, 'x', sizeof ev.message);
+    memcpy(ev.message + sizeof ev.message - 3, "\xe2\x82", 3);
+    event_trip(&ev, &back);
+    assert_int_equal(strlen(back.message), sizeof ev.message - 3);
+    buf_init(&b, 10000);
+    buf_puts(&b, "{\"code\":\"x\",\"message\":\"");
+    for (int i = 0; i < 300; i++)
+        buf_puts(&b, "\xe2\x82\xac");
+    buf_puts(&b, "\"}");
+    assert_int_equal(wire_event_decode("error", b.data, b.len, &ev, NULL), 0);
+    event_trip(&ev, &back);
+    assert_string_equal(back.message, ev.message);
+    assert_int_equal(strlen(back.message), 510);
+    buf_release(&b);
+    wire_event_release(&ev);
+    wire_event_release(&back);
+}
+
 /* Catches: memory leaked or used after a failed allocation, at every allocation of our own. */
 static void out_of_memory(void **state)
 {
@@ -515,6 +543,7 @@ int main(void)
         cmocka_unit_test(bad_events),
         cmocka_unit_test(events_not_sent),
         cmocka_unit_test(error_objects),
+        cmocka_unit_test(long_sentences),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
