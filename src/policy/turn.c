@@ -12,6 +12,7 @@
  * extension exceeds the need, so that it is not needed again at once. */
 static const double READY_SPREAD = 0.05, EXTEND_SHARE = 1.25;
 static const double MEASURE_WEIGHT = 0.2; /* of the newest decode time in its mean */
+static const double SPIKE = 2.0;          /* a longer hiccup counts as this many decode times */
 static const double REOPEN_SPARE_US =
     100000.0; /* besides twice the cloud's last first-token time */
 
@@ -352,9 +353,9 @@ void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv)
 static void measure_decode(struct turn *t, uint64_t now)
 {
     double us = (double)(now - t->last_local);
-    t->decode_us += MEASURE_WEIGHT * (us - t->decode_us);
-    if (t->decode_us > t->pace.decode_us || t->pace.decode_us == 0.0)
-        t->pace.decode_us = t->decode_us; /* never show faster than the device can go on */
+    if (t->decode_us > 0.0 && us > SPIKE * t->decode_us) us = SPIKE * t->decode_us;
+    t->decode_us = t->decode_us > 0.0 ? t->decode_us + MEASURE_WEIGHT * (us - t->decode_us) : us;
+    t->pace.decode_us = t->decode_us; /* the pace follows the device, up and down */
 }
 
 void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end)

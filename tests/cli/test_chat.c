@@ -1,0 +1,243 @@
+/*
+ * test_chat: `pdd chat` as a program: exit statuses, what goes to which stream, Ctrl-C, and that
+ * local-only never connects. It runs the program named by PDD_BIN (CTest sets it).
+ *
+ * Catches: an error told on the wrong stream or with status 0; a report that is no JSON; an answer
+ * or a conversation that Ctrl-C does not stop, or stops too much.
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "support/script_cloud.h"
+
+enum { ARGS_MAX = 24, OUTPUT_MAX = 1 << 20 };
+
+struct program {
+    pid_t pid;
+    int in, out, err; /* our ends */
+};
+
+/* Start `pdd chat ARGS...`; the list ends with NULL. */
+static void start(struct program *p, const char *const *args)
+{
+    const char *bin = getenv("PDD_BIN");
+    char *argv[ARGS_MAX] = {(char *)(uintptr_t) "pdd", (char *)(uintptr_t) "chat"};
+    int in[2], out[2], err[2];
+    if (!bin || !bin[0]) skip();
+    for (int i = 0; args[i]; i++)
+        argv[i + 2] = (char *)(uintptr_t)args[i];
+    assert_int_equal(pipe2(in, O_CLOEXEC) | pipe2(out, O_CLOEXEC) | pipe2(err, O_CLOEXEC), 0);
+    p->pid = fork();
+    assert_true(p->pid >= 0);
+    if (p->pid == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        dup2(err[1], 2);
+        execv(bin, argv);
+        _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    close(err[1]);
+    *p = (struct program){p->pid, in[1], out[0], err[0]};
+}
+
+static void read_all(int fd, struct buf *b)
+{
+    char bytes[4096];
+    ssize_t n;
+    buf_init(b, OUTPUT_MAX);
+    while ((n = read(fd, bytes, sizeof bytes)) > 0)
+        assert_int_equal(buf_append(b, bytes, (size_t)n), 0);
+    close(fd);
+}
+
+/* Close its input, gather its output, and return its status. */
+static int finish(struct program *p, struct buf *out, struct buf *err)
+{
+    int status;
+    close(p->in);
+    read_all(p->out, out);
+    read_all(p->err, err);
+    assert_int_equal(waitpid(p->pid, &status, 0), p->pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void expect(const char *const *args, int status, const char *in_out, const char *in_err)
+{
+    struct program p;
+    struct buf out, err;
+    start(&p, args);
+    int got = finish(&p, &out, &err);
+    if (got != status) fail_msg("status %d, not %d: %s", got, status, err.data);
+    if (in_out && !strstr(out.data, in_out)) fail_msg("no \"%s\" in: %s", in_out, out.data);
+    if (in_err && !strstr(err.data, in_err)) fail_msg("no \"%s\" in: %s", in_err, err.data);
+    if (status != 0) assert_int_equal(out.len, 0);
+    buf_release(&out);
+    buf_release(&err);
+}
+
+#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static void test_statuses(void **state)
+{
+    (void)state;
+    expect(ARGS("--help"), 0, "--local-only", NULL);
+    expect(ARGS("--nonsense"), 2, NULL, "nonsense");
+    expect(ARGS("word"), 2, NULL, "word");
+    expect(ARGS("--fake", "5", "--pace", "fast"), 2, NULL, "smooth, off or reading");
+    expect(ARGS("--fake", "5", "--temperature", "hot"), 2, NULL, "--temperature");
+    expect(ARGS("--local-only", "--cloud-only"), 2, NULL, "exclude each other");
+    expect(ARGS("--cloud-only", "--prompt", "x"), 2, NULL, "--cloud URL");
+    expect(ARGS("--prompt", "x", "--prompt-file", "y"), 2, NULL, "exclude");
+    expect(ARGS("--fake", "5", "--prompt-file", "/no/such"), 1, NULL, "/no/such");
+    expect(ARGS("--fake", "5", "--prompt", ""), 1, NULL, "empty");
+    expect(ARGS("--fake", "5", "--profile", "abacus", "--prompt", "x"), 1, NULL, "abacus");
+    expect(ARGS("--model", "/no/such.gguf", "--prompt", "x"), 1, NULL, "/no/such.gguf");
+    expect(ARGS("--fake", "5", "--cloud", "gopher://x", "--prompt", "x"), 1, NULL, "gopher");
+    expect(ARGS("--fake", "5", "--context", "16", "--raw", "--prompt", "0123456789abcdefg"), 1,
+           NULL, "17 tokens");
+    expect(ARGS("--fake", "5", "--prompt", "x", "--stats"), 0, NULL, "5 tokens");
+}
+
+static void test_one_question(void **state)
+{
+    (void)state;
+    struct program p;
+    struct buf out, err, file;
+    start(&p, ARGS("--fake", "12", "--prompt-file", "-"));
+    assert_int_equal(write(p.in, "from the pipe", 13), 13);
+    assert_int_equal(finish(&p, &out, &err), 0);
+    start(&p, ARGS("--fake", "12", "--prompt", "from the pipe", "--color", "never"));
+    assert_int_equal(finish(&p, &file, &err), 0);
+    assert_string_equal(out.data, file.data);
+    assert_int_equal(err.len, 0);
+    assert_true(out.len > 1 && out.data[out.len - 1] == '\n');
+    buf_release(&out);
+    buf_release(&file);
+    start(&p, ARGS("--fake", "12", "--prompt", "x", "--color", "always"));
+    assert_int_equal(finish(&p, &out, &err), 0);
+    assert_non_null(strstr(out.data, "\033[32m"));
+    buf_release(&out);
+}
+
+static void test_conversation_in_a_pipe(void **state)
+{
+    (void)state;
+    struct program p;
+    struct buf out, err;
+    start(&p, ARGS("--fake", "9", "--local-only"));
+    assert_int_equal(write(p.in, "one\n\ntwo\nthree", 14), 14);
+    assert_int_equal(finish(&p, &out, &err), 0);
+    uint32_t lines = 0;
+    for (size_t i = 0; i < out.len; i++)
+        lines += out.data[i] == '\n';
+    assert_int_equal(lines, 3);
+    buf_release(&out);
+    buf_release(&err);
+}
+
+static void test_stats_json(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/pdd-chat-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    expect(ARGS("--fake", "12", "--prompt", "x", "--stats-json", path), 0, NULL, NULL);
+    json_t *j = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(j);
+    json_t *tokens = json_object_get(j, "tokens");
+    assert_int_equal(json_array_size(tokens), 12);
+    assert_int_equal(json_integer_value(json_object_get(j, "device_tokens")), 12);
+    assert_string_equal(json_string_value(json_object_get(j, "reason")), "stop");
+    json_t *last = json_array_get(tokens, 11);
+    assert_string_equal(json_string_value(json_object_get(last, "source")), "device");
+    assert_true(json_real_value(json_object_get(last, "shown_ms")) > 0.0);
+    json_decref(j);
+    expect(ARGS("--fake", "5", "--context", "4", "--prompt", "too long", "--stats-json", path), 1,
+           NULL, "context");
+    j = json_load_file(path, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(j, "reason")), "failed");
+    assert_non_null(json_string_value(json_object_get(j, "error")));
+    json_decref(j);
+    unlink(path);
+}
+
+static void test_local_only_never_connects(void **state)
+{
+    (void)state;
+    struct script s = {.n = 0};
+    struct script_cloud *cloud = script_cloud_start(&s);
+    expect(ARGS("--fake", "5", "--local-only", "--prompt", "x", "--cloud", script_cloud_url(cloud)),
+           0, NULL, NULL);
+    assert_int_equal(script_cloud_connections(cloud), 0);
+    expect(ARGS("--fake", "5", "--prompt", "x", "--cloud-tokens", "1", "--cloud",
+                script_cloud_url(cloud)),
+           0, NULL, NULL);
+    assert_true(script_cloud_connections(cloud) > 0); /* the count does count */
+    script_cloud_stop(cloud);
+}
+
+static void read_some(int fd)
+{
+    char byte;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(read(fd, &byte, 1), 1);
+}
+
+/* An answer of hours is stopped; one question ends with status 130, a conversation goes on. */
+static void test_interrupt(void **state)
+{
+    (void)state;
+    struct program p;
+    struct buf out, err;
+    start(&p, ARGS("--fake", "100000", "--context", "200000", "--max-tokens", "100000", "--prompt",
+                   "x", "--profile", "s24-ultra-gpu"));
+    read_some(p.out);
+    kill(p.pid, SIGINT);
+    assert_int_equal(finish(&p, &out, &err), 130);
+    buf_release(&out);
+    start(&p, ARGS("--fake", "100000", "--context", "200000", "--max-tokens", "100000", "--profile",
+                   "s24-ultra-gpu", "--stats"));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(write(p.in, "x\n", 2), 2);
+        read_some(p.out);
+        kill(p.pid, SIGINT);
+    }
+    assert_int_equal(finish(&p, &out, &err), 0);
+    char *first = strstr(err.data, "cancelled");
+    assert_non_null(first);
+    assert_non_null(strstr(first + 1, "cancelled"));
+    buf_release(&out);
+    buf_release(&err);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_statuses),
+        cmocka_unit_test(test_one_question),
+        cmocka_unit_test(test_conversation_in_a_pipe),
+        cmocka_unit_test(test_stats_json),
+        cmocka_unit_test(test_local_only_never_connects),
+        cmocka_unit_test(test_interrupt),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
