@@ -14,7 +14,12 @@
 #include "model/vocab.h"
 #include "net/wire.h"
 
-enum { EVENT_BYTES_MAX = 1 << 20, REPLY_BYTES_MAX = 1 << 16, DRAIN_FLUSH_US = 2000000 };
+enum {
+    EVENT_BYTES_MAX = 1 << 20,
+    REPLY_BYTES_MAX = 1 << 16,
+    DRAIN_FLUSH_US = 2000000,
+    EVENTS_PER_TURN = 512 /* then sockets have their turn, or a quick engine would starve them */
+};
 
 /* One assist between the request and the worker's last event. */
 struct assist {
@@ -154,14 +159,16 @@ static int make_prompt(struct server *s, const struct wire_request *q, enum wire
     if (code) return code;
     *param = "have";
     code = check_ids(q->have, q->n_have, info->vocab_size, "have", e);
+    if (code) return code;
     *param = "prompt";
-    if (code == 0 && prompt->len == 0) code = err_set(e, ERR_BAD_INPUT, "the prompt is empty");
-    if (code == 0 && (uint64_t)prompt->len + q->n_have >= info->context_max)
-        code = err_set(e, ERR_LIMIT,
+    uint32_t max = worker_positions_max(s->worker);
+    if (prompt->len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
+    if ((uint64_t)prompt->len + q->n_have >= max)
+        return err_set(e, ERR_LIMIT,
                        "the prompt has %u tokens and %u of its answer: the context of %u leaves "
                        "no room for more",
-                       prompt->len, q->n_have, info->context_max);
-    return code;
+                       prompt->len, q->n_have, max);
+    return 0;
 }
 
 static void link_assist(struct server *s, struct assist *a)
@@ -176,10 +183,9 @@ static void link_assist(struct server *s, struct assist *a)
 static int start_job(struct server *s, struct assist *a, const struct wire_request *q,
                      const struct token_list *prompt, struct err *e)
 {
-    const struct engine_info *info = worker_engine_info(s->worker);
     int code = job_new(prompt->ids, prompt->len, q->have, q->n_have, &a->job, e);
     if (code) return code;
-    uint32_t room = info->context_max - a->job->n_tokens, n = q->tokens_max;
+    uint32_t room = worker_positions_max(s->worker) - a->job->n_tokens, n = q->tokens_max;
     n = n < s->c.tokens_max ? n : s->c.tokens_max;
     atomic_store(&a->job->tokens_max, n < room ? n : room);
     a->job->owner = a;
@@ -188,10 +194,11 @@ static int start_job(struct server *s, struct assist *a, const struct wire_reque
     a->began = clock_us();
     if (q->deadline_ms) a->job->deadline = a->began + q->deadline_ms * 1000ull;
     detok_init(&a->detok, true);
-    for (uint32_t i = 0; i < q->n_have && code == 0;
-         i++) /* so that half a character goes on whole */
+    for (uint32_t i = 0; i < q->n_have && code == 0; i++) {
+        buf_clear(&s->event.text); /* only so that half a character goes on whole */
         code = detok_push(&a->detok, worker_vocab(s->worker), q->have[i], &s->event.text);
-    buf_clear(&s->event.text);
+        if (code) err_set(e, code, "have[%u]: token %d has no text", i, q->have[i]);
+    }
     if (code == 0 && make_id(a->id))
         code = err_set(e, ERR_INTERNAL, "no random numbers from the system");
     if (code == 0 && worker_submit(s->worker, a->job))
@@ -222,7 +229,6 @@ static void begin_assist(struct server *s, struct http_request *r, const struct 
     if (code == 0) {
         a->request = r;
         http_request_on_close(r, client_gone, a);
-        http_request_reply_header(r, "Cache-Control", "no-store");
         http_stream_begin(r, "text/event-stream");
         return;
     }
@@ -281,7 +287,7 @@ static void patch_assist(struct http_request *r, void *arg)
         http_reply_err(r, &e, "tokens_max");
         return;
     }
-    uint32_t room = worker_engine_info(s->worker)->context_max - a->job->n_tokens;
+    uint32_t room = worker_positions_max(s->worker) - a->job->n_tokens;
     tokens_max = tokens_max < s->c.tokens_max ? tokens_max : s->c.tokens_max;
     tokens_max = tokens_max < room ? tokens_max : room;
     atomic_store(&a->job->tokens_max, tokens_max);
@@ -417,7 +423,7 @@ static void worker_has_events(void *arg)
 {
     struct server *s = arg;
     struct job_event *ev;
-    while ((ev = worker_take_event(s->worker)) != NULL) {
+    for (uint32_t n = 0; (ev = worker_take_event(s->worker)) != NULL; n++) {
         struct assist *a = ev->job->owner;
         if (ev->kind == JOB_ADMITTED)
             on_admitted(s, a, ev);
@@ -428,6 +434,10 @@ static void worker_has_events(void *arg)
         else
             on_done(s, a, ev);
         mem_free(ev);
+        if (n == EVENTS_PER_TURN) {
+            loop_wake_signal(s->wake);
+            return;
+        }
     }
 }
 

@@ -11,7 +11,13 @@
 #include "model/vocab.h"
 #include "policy/sched.h"
 
-enum { PAGE = 64, CACHE_PREFIX_MIN = 32, EVENTS_PER_STREAM = 8, TPS_WEIGHT = 4 };
+enum {
+    PAGE = 64,
+    CACHE_PREFIX_MIN = 32,
+    EVENTS_PER_STREAM = 8,
+    EVENTS_FULL_US = 200,
+    TPS_WEIGHT = 4
+};
 
 /* A job in work, or a finished session kept for its prefix. */
 struct running {
@@ -19,6 +25,7 @@ struct running {
     struct session *session;
     uint32_t fed;      /* of job->tokens, in the session */
     uint32_t produced; /* tokens sent */
+    uint32_t granted;  /* of job->tokens_max, what KV pages are set aside for */
     int32_t next;      /* sampled, not yet in the session */
     uint64_t arrived, served;
 };
@@ -88,8 +95,10 @@ static void send_event(struct worker *w, struct job_event ev)
         clock_sleep_us(1000);
     if (!copy) return;
     *copy = ev;
-    while (queue_push(w->events, copy) == ERR_BUSY && !atomic_load(&w->quit))
-        clock_sleep_us(200);
+    int code;
+    while ((code = queue_push(w->events, copy)) == ERR_BUSY && !atomic_load(&w->quit))
+        clock_sleep_us(EVENTS_FULL_US);
+    if (code) mem_free(copy);
 }
 
 static void finish_job(struct worker *w, struct job *job, uint32_t produced,
@@ -138,15 +147,20 @@ static void end_running(struct worker *w, uint32_t i, enum wire_reason reason,
     w->running[i] = w->running[--w->n_running];
 }
 
-/* Pages that the running jobs may still take. */
+/* Positions a job fills when all tokens that it may bring come. */
+static uint32_t end_of(const struct worker *w, const struct job *job, uint32_t tokens_max)
+{
+    uint32_t max = worker_positions_max(w);
+    return tokens_max < max - job->n_tokens ? job->n_tokens + tokens_max : max;
+}
+
+/* Pages that the running jobs may still take. Sharing can only make it fewer. */
 static uint32_t pages_promised(const struct worker *w)
 {
     uint32_t pages = 0;
     for (uint32_t i = 0; i < w->n_running; i++) {
         const struct running *r = &w->running[i];
-        uint32_t end = r->job->n_tokens + atomic_load(&r->job->tokens_max);
-        uint32_t max = engine_info(w->engine)->context_max;
-        pages += pages_of(end < max ? end : max) - pages_of(session_len(r->session)) + 1;
+        pages += pages_of(end_of(w, r->job, r->granted)) - pages_of(session_len(r->session));
     }
     return pages;
 }
@@ -175,17 +189,14 @@ static struct cached *best_cached(struct worker *w, const struct job *job, uint3
     return best;
 }
 
-/* Make room for the job's pages, giving up cached sessions, the oldest first; false: not now. */
-static bool make_room(struct worker *w, const struct job *job, const struct session *keep)
+/* Make `need` pages free that nobody was promised, giving up cached sessions but `keep`, the least
+ * recently used first; false: not now. */
+static bool make_room(struct worker *w, uint32_t need, const struct session *keep)
 {
-    uint32_t max = engine_info(w->engine)->context_max;
-    uint32_t end = job->n_tokens + atomic_load(&job->tokens_max);
-    uint32_t need = pages_of(end < max ? end : max) + 1;
     while (engine_kv_pages_free(w->engine) < pages_promised(w) + need) {
-        uint32_t i = 0;
         uint64_t oldest = UINT64_MAX;
         uint32_t victim = UINT32_MAX;
-        for (; i < w->n_cached; i++)
+        for (uint32_t i = 0; i < w->n_cached; i++)
             if (w->cache[i].session != keep && w->cache[i].used < oldest) {
                 oldest = w->cache[i].used;
                 victim = i;
@@ -196,15 +207,34 @@ static bool make_room(struct worker *w, const struct job *job, const struct sess
     return true;
 }
 
-/* Open the job's session over whatever prefix is cached; its length is what was found. */
-static int open_session(struct worker *w, const struct job *job, struct session **ret_session,
-                        struct err *e)
+/* A budget that grew needs pages too. What cannot be had now is not granted: that stream ends with
+ * its budget, instead of failing the step for everybody. */
+static void extend_grants(struct worker *w)
 {
-    uint32_t n;
+    for (uint32_t i = 0; i < w->n_running; i++) {
+        struct running *r = &w->running[i];
+        uint32_t wish = atomic_load(&r->job->tokens_max);
+        if (wish <= r->granted) continue;
+        uint32_t before = pages_of(end_of(w, r->job, r->granted));
+        uint32_t more = pages_of(end_of(w, r->job, wish)) - before;
+        if (make_room(w, more, NULL)) {
+            r->granted = wish;
+            continue;
+        }
+        uint32_t spare = engine_kv_pages_free(w->engine) - pages_promised(w);
+        r->granted = (before + spare) * PAGE - r->job->n_tokens; /* more than fits: below `wish` */
+    }
+}
+
+/* Open the job's session over whatever prefix is cached; its length is what was found. */
+static int open_session(struct worker *w, const struct job *job, uint32_t granted,
+                        struct session **ret_session, struct err *e)
+{
+    uint32_t n, need = pages_of(end_of(w, job, granted));
     struct cached *from = best_cached(w, job, &n);
     struct session *source = from ? from->session : NULL;
     if (from) from->used = w->own.steps;
-    if (!make_room(w, job, source) && (!source || !make_room(w, job, NULL))) return ERR_BUSY;
+    if (!make_room(w, need, source) && (!source || !make_room(w, need, NULL))) return ERR_BUSY;
     struct session *s;
     int code = engine_session_open(w->engine, &s, e);
     if (code) return code;
@@ -224,9 +254,12 @@ static void admit(struct worker *w)
 {
     while (w->n_waiting > 0 && w->n_running < w->c.streams_max) {
         struct job *job = w->waiting[w->first_waiting];
-        struct session *s;
+        struct session *s = NULL;
         struct err e = ERR_INIT;
-        int code = open_session(w, job, &s, &e);
+        uint32_t granted = atomic_load(&job->tokens_max);
+        int code = job->n_tokens < worker_positions_max(w)
+                       ? open_session(w, job, granted, &s, &e)
+                       : err_set(&e, ERR_LIMIT, "the prompt does not fit the KV memory");
         if (code == ERR_BUSY && w->n_running > 0) return;
         w->first_waiting = (w->first_waiting + 1) % w->waiting_cap;
         w->n_waiting--;
@@ -237,8 +270,12 @@ static void admit(struct worker *w)
             continue;
         }
         uint32_t cached = session_len(s);
-        w->running[w->n_running++] = (struct running){
-            .job = job, .session = s, .fed = cached, .next = -1, .arrived = w->arrivals++};
+        w->running[w->n_running++] = (struct running){.job = job,
+                                                      .session = s,
+                                                      .fed = cached,
+                                                      .granted = granted,
+                                                      .next = -1,
+                                                      .arrived = w->arrivals++};
         w->own.cached_tokens += cached;
         send_event(w, (struct job_event){.kind = JOB_ADMITTED, .job = job, .cached = cached});
     }
@@ -326,9 +363,9 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
                                      .token = span->next});
     r->produced++;
     *ret_reason = WIRE_LENGTH;
-    if (session_len(r->session) == engine_info(w->engine)->context_max) return false;
+    if (r->job->n_tokens + r->produced >= worker_positions_max(w)) return false;
     *ret_reason = WIRE_BUDGET;
-    return r->produced < atomic_load(&r->job->tokens_max);
+    return r->produced < r->granted && r->produced < atomic_load(&r->job->tokens_max);
 }
 
 static void note_speed(struct worker *w, uint32_t tokens, uint64_t us)
@@ -397,6 +434,7 @@ static void *worker_main(void *arg)
     while (!atomic_load(&w->quit)) {
         receive_jobs(w);
         drop_unwanted(w);
+        extend_grants(w);
         admit(w);
         publish_stats(w);
         step(w);
@@ -488,6 +526,13 @@ void worker_stats_of(struct worker *w, struct worker_stats *ret_stats)
     pthread_mutex_lock(&w->stats_mutex);
     *ret_stats = w->stats;
     pthread_mutex_unlock(&w->stats_mutex);
+}
+
+uint32_t worker_positions_max(const struct worker *w)
+{
+    const struct engine_info *info = engine_info(w->engine);
+    uint64_t memory = (uint64_t)info->kv_pages_total * PAGE;
+    return memory < info->context_max ? (uint32_t)memory : info->context_max;
 }
 
 const struct engine_info *worker_engine_info(const struct worker *w)

@@ -27,7 +27,7 @@ struct job {
     struct sampling sampling;
     uint64_t deadline; /* clock_us(); UINT64_MAX: none */
     /* wishes of the loop */
-    atomic_uint tokens_max; /* may grow */
+    atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end */
     atomic_bool cancelled, drained;
 };
 
@@ -81,6 +81,8 @@ struct worker_stats {
     uint32_t prefill_tps; /* measured lately */
 };
 void worker_stats_of(struct worker *w, struct worker_stats *ret_stats);
+/* Tokens of prompt and answer that one job may have: the context, or what all KV memory holds. */
+uint32_t worker_positions_max(const struct worker *w);
 const struct engine_info *worker_engine_info(const struct worker *w);
 const struct vocab *worker_vocab(const struct worker *w);
 const struct chat_template *worker_template(const struct worker *w);
