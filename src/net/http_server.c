@@ -7,6 +7,7 @@
 #include <event2/listener.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -131,6 +132,17 @@ static int parse_address(const struct http_server_config *config, union address 
     return 0;
 }
 
+/* The usual soft limit is 1024: beyond it accept fails, and clients would wait for an answer that
+ * says 503 until the limit is one that we chose. */
+static void allow_descriptors(uint32_t connections)
+{
+    struct rlimit limit;
+    rlim_t want = (rlim_t)connections + HTTP_REFUSED_MAX + HTTP_OTHER_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= want) return;
+    limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* else accept pauses when they run out */
+}
+
 static int start_listening(struct http_server *s, struct err *e)
 {
     union address address;
@@ -178,6 +190,7 @@ int http_server_new(struct loop *l, const struct http_server_config *config,
     s->routes = routes;
     s->n_routes = n;
     s->arg = arg;
+    allow_descriptors(config->connections_max);
     int code = loop_timer_new(l, accept_again, s, &s->accept_timer, e);
     if (!code) code = loop_timer_new(l, drain_fired, s, &s->drain_timer, e);
     if (!code) code = start_listening(s, e);

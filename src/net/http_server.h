@@ -72,7 +72,8 @@ struct http_route {
     http_handler *handler;
 };
 
-/* Listens at once. `routes` [n] must outlive the server; `arg` goes to every handler. */
+/* Listens at once; raises the process's soft limit of descriptors to what connections_max needs,
+ * where the hard one allows. `routes` [n] must outlive the server; `arg` goes to every handler. */
 int http_server_new(struct loop *l, const struct http_server_config *config,
                     const struct http_route *routes, size_t n, void *arg,
                     struct http_server **ret_server, struct err *e);

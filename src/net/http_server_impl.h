@@ -14,6 +14,7 @@ struct evconnlistener;
 enum {
     HTTP_LINGER_US = 2000000, /* a refused client gets so long to read why */
     HTTP_ACCEPT_PAUSE_US = 100000,
+    HTTP_OTHER_DESCRIPTORS = 256,        /* of the process: files, wake-ups, a client's sockets */
     HTTP_BODIES_MAX = 512 * 1024 * 1024, /* bytes of all bodies together, then 503 */
     HTTP_PEER_TEXT = 64,
     HTTP_REPLY_HEAD_MAX = 4096

@@ -26,12 +26,24 @@
 
 enum { RAW_WAIT_MS = 10000, RAW_MAX = 64 << 20 };
 
-static inline int raw_connect(uint16_t port)
+static inline int raw_socket(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static inline void raw_connect_socket(int fd, uint16_t port)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-    CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
+    CHECK(connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
+}
+
+static inline int raw_connect(uint16_t port)
+{
+    int fd = raw_socket(), one = 1;
+    raw_connect_socket(fd, port);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return fd;
 }

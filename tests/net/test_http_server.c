@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -583,6 +584,42 @@ static void many_connections(void **state)
     site_stop(s);
 }
 
+/* Catches: the usual soft limit of descriptors taken as given, and a server that spins or gives up
+ * when they run out. */
+static void few_descriptors(void **state)
+{
+    enum { MANY = 100 };
+    int fds[MANY];
+    struct rlimit before, low;
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    low.rlim_cur = 40;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    struct site *s = site_start(site_new());
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &low), 0);
+    assert_true(low.rlim_cur > HTTP_CONNECTIONS_MAX || low.rlim_cur == low.rlim_max);
+    for (int i = 0; i < MANY; i++)
+        fds[i] = raw_socket();
+    struct rlimit none = low;
+    none.rlim_cur = 8; /* what is open stays open, but nothing can be accepted */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (int i = 0; i < MANY; i++)
+        raw_connect_socket(fds[i], s->port);
+    clock_sleep_us(50000);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    for (int i = 0; i < MANY; i++) {
+        struct buf b;
+        buf_init(&b, RAW_MAX);
+        raw_puts(fds[i], "GET /echo HTTP/1.1\r\n" HOST "\r\n");
+        assert_true(raw_read_until(fds[i], &b, "\r\n\r\n"));
+        buf_release(&b);
+        close(fds[i]);
+    }
+    site_stop(s);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 /* Catches: a drain that cuts running answers, keeps idle connections, or never ends. */
 static void drain(void **state)
 {
@@ -670,6 +707,7 @@ int main(void)
         cmocka_unit_test(client_that_sends_on),
         cmocka_unit_test(too_many_connections),
         cmocka_unit_test(many_connections),
+        cmocka_unit_test(few_descriptors),
         cmocka_unit_test(drain),
         cmocka_unit_test(drain_deadline),
         cmocka_unit_test(bad_addresses),
