@@ -3,15 +3,21 @@
  *
  * Contract (exact-1): every level gives the same bits for the same input, whatever the number of
  * rows in a call or the split of a matrix into strips. The reference in plain C (kern_ref.c)
- * defines the values; kern_avx2.c and kern_avx512.c repeat its steps with lanes holding different
- * outputs.
+ * defines the values; the other levels repeat its steps with lanes holding different outputs.
  *
  * Weights are *packed*: rows in strips of 16 lanes side by side, so that a vector holds one step of
- * 16 outputs. A strip's layout, for cols columns in blocks of 32: Q8_0  quants [cols/32][8][16
- * rows][4 bytes] as unsigned w + 128, then scales [cols/32][16] f16 Q4_0  quants [cols/32][4][16
- * rows][4 bytes], low nibble k-group j, high nibble j + 4, values 0..15 for w + 8, then scales as
- * above F32, F16, BF16  [cols][16] Rows past the end are zero. Everything here is pure: no
- * allocation, no state, any thread.
+ * 16 outputs; rows past the end are zero. Layouts of a strip:
+ *
+ * - F32, F16, BF16: [cols][16 rows].
+ *
+ * - Q8_0: quants [cols / 32][8][16 rows][4 bytes], unsigned w + 128; then scales [cols / 32][16]
+ * f16.
+ *
+ * - Q4_0: quants [cols / 32][4][16 rows][4 bytes], each w + 8, the low nibble of group j is columns
+ *   4 j .. 4 j + 3, the high nibble those of group j + 4; then scales as above.
+ *
+ * Everything here is pure: no allocation, no state, any thread. Inputs are finite; with NaN or
+ * infinities (a hostile file's scales) nothing crashes, but levels may differ in bits.
  */
 #ifndef PDD_KERN_KERN_H
 #define PDD_KERN_KERN_H

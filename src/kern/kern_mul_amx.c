@@ -5,8 +5,8 @@
  * exact int32 sums; scaling and adding them stays in 16 AVX-512 registers, in the order of the
  * contract. So the bits are the same, and the integer work is off the vector ports, which it fills
  * otherwise. The sums travel through memory; the next block's products are started before this
- * one's sums are read. (Twelve rows by two strips is as
- * fast and more code: a tile store takes as long for 12 rows as for 16.)
+ * one's sums are read. (Twelve rows by two strips is as fast and more code: a tile store takes as
+ * long for 12 rows as for 16.)
  *
  * The tile unit multiplies signed by signed here, so a chunk of weights is brought to signed bytes
  * first; that pays from 16 rows on, and fewer go to the AVX-512 functions. Tiles are configured and
