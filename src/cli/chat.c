@@ -82,6 +82,17 @@ static void signals_end(struct chat *c)
 
 /* ---- opening ---- */
 
+static int no_profile(const char *name, struct err *e)
+{
+    struct buf names;
+    buf_init(&names, KEY_MAX);
+    for (uint32_t i = 0; device_profile_at(i); i++)
+        if (buf_printf(&names, "%s%s", i ? ", " : "", device_profile_at(i)->name)) break;
+    err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"; there are %s", name, names.data);
+    buf_release(&names);
+    return ERR_NOT_FOUND;
+}
+
 static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e)
 {
     struct chat_options *o = &c->o;
@@ -100,8 +111,7 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
         return code;
     }
     const struct device_profile *profile = device_profile_find(o->profile);
-    code = profile ? emulated_open(engine, profile, ret_engine, e)
-                   : err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"", o->profile);
+    code = profile ? emulated_open(engine, profile, ret_engine, e) : no_profile(o->profile, e);
     if (code) engine_free(engine);
     return code;
 }
@@ -196,6 +206,8 @@ static void on_progress(void *arg, uint32_t done, uint32_t total)
 static int write_stats(struct chat *c, const struct device_report *r, const char *failure,
                        struct err *e)
 {
+    if (!c->o.stats && !failure && r->trouble && r->trouble[0])
+        fprintf(stderr, "pdd chat: note: %s\n", r->trouble);
     if (c->o.stats && !failure) {
         if (c->color) fputs("(\033[36mcloud\033[0m, \033[32mdevice\033[0m) ", stderr);
         chat_stats_print(r, stderr);

@@ -34,10 +34,13 @@ static void show(struct device *d, uint32_t k)
     struct answer *a = &d->answer;
     const struct turn_token *t = &a->turn.tokens[k];
     size_t from = a->text.len;
-    if (vocab_of(d))
-        detok_push(&a->detok, vocab_of(d), t->id, &a->text);
-    else
-        buf_append(&a->text, a->cloud_text.data + a->pieces[k].at, a->pieces[k].len);
+    int code = vocab_of(d)
+                   ? detok_push(&a->detok, vocab_of(d), t->id, &a->text)
+                   : buf_append(&a->text, a->cloud_text.data + a->pieces[k].at, a->pieces[k].len);
+    if (code) { /* an answer with a hole would be worse than none */
+        err_set(&a->trouble, code, "no memory for the answer's text");
+        turn_user_stop(&a->turn, clock_us());
+    }
     a->tokens[k] = (struct device_token){.id = t->id,
                                          .source = (enum turn_source)t->source,
                                          .arrived_us = t->arrived - a->began,
@@ -54,8 +57,7 @@ static void show_rest(struct device *d)
     uint32_t n = a->turn.shown;
     size_t from = a->text.len;
     if (!vocab_of(d) || n == 0) return;
-    detok_finish(&a->detok, &a->text);
-    if (a->text.len == from) return;
+    if (detok_finish(&a->detok, &a->text) || a->text.len == from) return;
     a->tokens[n - 1].text_len += a->text.len - from;
     tell_text(a, from, n - 1, a->tokens[n - 1].source);
 }
@@ -99,8 +101,9 @@ static void finish(struct device *d)
     show_rest(d);
     fill_report(d);
     learn(d);
-    bool failed = a->turn.reason == TURN_FAILED;
-    device_answered(d, failed ? a->turn.error.code : 0, &a->turn.error);
+    const struct err *e = a->trouble.code ? &a->trouble : &a->turn.error;
+    bool failed = a->turn.reason == TURN_FAILED || a->trouble.code;
+    device_answered(d, failed ? e->code : 0, e);
 }
 
 /* ---- the cloud ---- */
@@ -131,6 +134,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
     /* Equal tokenizers and templates make equal prompts; anything else goes by text. */
     a->as_text = a->by_messages && vocab_of(d) &&
                  (ev->match == WIRE_TEXT || ev->prompt_tokens != a->prompt.len);
+    d->other_words = a->as_text;
     a->next_wire = a->have.len;
     if (!a->by_messages && ev->match == WIRE_TEXT)
         lose_cloud(d, "the cloud took token ids though its tokenizer differs");
@@ -427,7 +431,6 @@ void answer_release(struct answer *a)
     token_list_release(&a->work);
     token_list_release(&a->have);
     buf_release(&a->text);
-    buf_release(&a->piece);
     buf_release(&a->cloud_text);
     mem_free(a->pieces);
     mem_free(a->tokens);
@@ -443,7 +446,6 @@ static void init(struct device *d, const struct device_question *q)
     token_list_init(&a->work, WIRE_PROMPT_MAX + TURN_ANSWER_MAX);
     token_list_init(&a->have, TURN_ANSWER_MAX);
     buf_init(&a->text, DEVICE_TEXT_MAX);
-    buf_init(&a->piece, DEVICE_TEXT_MAX);
     buf_init(&a->cloud_text, DEVICE_TEXT_MAX);
     a->report.text = a->text.data;
     if (d->engine) {
@@ -560,7 +562,7 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     int code = check_question(d, q, e);
     if (code == 0 && d->engine) code = encode_prompt(d, e);
     if (code) return code;
-    a->by_messages = !d->engine;
+    a->by_messages = !d->engine || (d->other_words && !q->raw);
     make_config(d, &c);
     a->tokens = mem_calloc(c.answer_max, sizeof *a->tokens);
     a->pieces = d->engine ? NULL : mem_calloc(c.answer_max, sizeof *a->pieces);

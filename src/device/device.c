@@ -161,11 +161,11 @@ int device_ask(struct device *d, const struct device_question *q, struct device_
     d->busy = true;
     d->answered = false;
     d->asked = q;
-    atomic_store(&d->cancel, false);
     loop_wake_signal(d->wake);
     while (!d->answered)
         pthread_cond_wait(&d->changed, &d->lock);
     d->busy = false;
+    atomic_store(&d->cancel, false); /* it came too late */
     int code = d->code;
     if (code && e) *e = d->err;
     *ret_report = d->answer.report;
@@ -175,6 +175,10 @@ int device_ask(struct device *d, const struct device_question *q, struct device_
 
 void device_cancel(struct device *d)
 {
-    atomic_store(&d->cancel, true);
-    loop_wake_signal(d->wake);
+    pthread_mutex_lock(&d->lock);
+    if (d->busy) {
+        atomic_store(&d->cancel, true);
+        loop_wake_signal(d->wake);
+    }
+    pthread_mutex_unlock(&d->lock);
 }

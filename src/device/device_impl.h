@@ -35,12 +35,12 @@ struct answer {
     struct token_list prompt, work;
     struct assist *assist;
     struct detok detok;
-    struct buf text, piece, cloud_text;
+    struct buf text, cloud_text;
     struct answer_piece *pieces; /* [tokens_max], without a vocabulary */
     struct device_token *tokens; /* [tokens_max] */
     struct token_list have;      /* ids as the cloud sent them */
     struct device_report report;
-    struct err trouble;
+    struct err trouble; /* our own: stops the answer */
 };
 
 struct device {
@@ -57,6 +57,7 @@ struct device {
     bool threaded;
     /* the loop thread's */
     struct profile profile;
+    bool other_words; /* the cloud has another tokenizer, as its last grant said */
     struct answer answer;
     /* between threads */
     atomic_bool cancel, closing;

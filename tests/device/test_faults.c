@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "device/device.h"
 #include "engine/fake.h"
 #include "support/cloud_fixture.h"
@@ -269,6 +270,41 @@ static void test_text_match(void **state)
     script_cloud_stop(cloud);
 }
 
+/* Memory gives out at any moment of opening and asking: an error or the answer, nothing else; what
+ * leaks is the leak checker's to find. */
+static void test_failing_allocations(void **state)
+{
+    (void)state;
+    struct single_answer want;
+    make_answer(&want);
+    struct script s = script_of(&want);
+    struct script_cloud *cloud = script_cloud_start(&s);
+    uint32_t answered = 0;
+    for (long n = 1; n < 400; n += n < 100 ? 1 : 7) {
+        struct device *d = NULL;
+        struct device_report r;
+        struct err e = ERR_INIT;
+        struct device_options o = {.engine = open_engine(50.0),
+                                   .cloud_url = script_cloud_url(cloud),
+                                   .prefill_tps = 1000.0,
+                                   .decode_us = 10.0,
+                                   .stall_us = STALL_US};
+        script_cloud_set(cloud, &s);
+        mem_fail_at(n);
+        int code = device_open(&o, &d, &e);
+        if (code) engine_free(o.engine);
+        if (code == 0) code = ask(d, DEVICE_AUTO, 5, &r, &e);
+        mem_fail_at(0);
+        assert_true(code == 0 || e.text[0]);
+        if (code == 0 && r.turn.reason == TURN_STOP) assert_same(&r, &want);
+        answered += code == 0;
+        device_close(d);
+    }
+    assert_true(answered > 0);
+    script_cloud_stop(cloud);
+    single_answer_release(&want);
+}
+
 struct stopper {
     struct device *d;
     uint32_t at;
@@ -337,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_broken_engine),
         cmocka_unit_test(test_local_only_opens_no_socket),
         cmocka_unit_test(test_text_match),
+        cmocka_unit_test(test_failing_allocations),
         cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

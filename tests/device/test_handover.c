@@ -51,6 +51,16 @@ static struct engine *open_engine(const char *path, double us)
     return e;
 }
 
+/* For raw prompts, where the fake engine counts its answer from the prompt's beginning. */
+static struct engine *open_endless(double us, double step_us)
+{
+    struct engine *e;
+    struct fake_options o = {
+        .answer_tokens = 1 << 20, .prefill_us_per_token = us, .step_us = step_us};
+    assert_int_equal(fake_open(&o, &e, NULL), 0);
+    return e;
+}
+
 static void ask_and_compare(struct device *d, const struct single_answer *want,
                             const struct sampling *sampling, uint32_t tokens_max, uint32_t n,
                             struct device_report *ret_report)
@@ -162,17 +172,54 @@ static void test_planned_and_paced(void **state)
     single_answer_release(&want);
 }
 
+/* A device five times slower than believed: the stream is extended (PATCH) while it runs, or asked
+ * for again, until the device is there; nothing shows in the answer. */
+static void test_late_device_extends(void **state)
+{
+    (void)state;
+    struct engine *single = open_endless(0.0, 500.0);
+    struct single_answer want;
+    struct device *d;
+    struct device_report r;
+    char prompt[2001];
+    memset(prompt, 'q', sizeof prompt - 1);
+    prompt[sizeof prompt - 1] = 0;
+    single_answer_make(single, prompt, true, &samplings[1], 700, &want);
+    struct cloud_fixture *cloud = cloud_fixture_start(single);
+    struct device_options o = {.engine = open_endless(500.0, 0.0),
+                               .cloud_url = cloud_fixture_url(cloud),
+                               .prefill_tps = 5500.0,
+                               .decode_us = 2500.0};
+    assert_int_equal(device_open(&o, &d, NULL), 0);
+    struct device_question q = {.raw = prompt,
+                                .raw_len = sizeof prompt - 1,
+                                .sampling = samplings[1],
+                                .tokens_max = 700,
+                                .cloud_tokens = -1};
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    assert_string_equal(r.text, want.text.data);
+    assert_int_equal(r.plan.choice, PLAN_BOTH);
+    if (r.turn.cloud_tokens <= r.plan.cloud_tokens)
+        fail_msg("%u cloud tokens, %u planned: %s", r.turn.cloud_tokens, r.plan.cloud_tokens,
+                 r.plan.why);
+    assert_true(r.turn.device_tokens > 0);
+    device_close(d);
+    cloud_fixture_stop(cloud);
+    single_answer_release(&want);
+}
+
 static void one_length(const char *url, const char *prompt, uint32_t length)
 {
     struct single_answer want;
     struct device *d;
     struct device_report r;
-    struct device_options o = {.engine = open_engine(NULL, 5.0), .cloud_url = url};
-    struct engine *single = open_engine(NULL, 0.0);
+    struct device_options o = {.engine = open_endless(5.0, 0.0), .cloud_url = url};
+    struct engine *single = open_endless(0.0, 0.0);
     uint32_t room = CONTEXT_FAKE - length, most = room == 0 ? 1 : room < 12 ? room : 12;
     single_answer_make(single, prompt, true, &samplings[0], most, &want);
     engine_free(single);
     assert_int_equal(want.prompt.len, length);
+    assert_int_equal(want.tokens.len, most);
     assert_int_equal(device_open(&o, &d, NULL), 0);
     struct device_question q = {.raw = prompt,
                                 .raw_len = length,
@@ -191,7 +238,7 @@ static void test_prompt_lengths(void **state)
 {
     (void)state;
     static const uint32_t lengths[] = {1, 63, 64, 65, 128, 4094, 4095, 4096};
-    struct cloud_fixture *cloud = cloud_fixture_start(open_engine(NULL, 0.0));
+    struct cloud_fixture *cloud = cloud_fixture_start(open_endless(0.0, 0.0));
     char prompt[CONTEXT_FAKE + 1];
     for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
         memset(prompt, 'x', lengths[k]);
@@ -262,9 +309,10 @@ static void test_conversation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_n_fake),      cmocka_unit_test(test_every_n_native),
-        cmocka_unit_test(test_planned_and_paced), cmocka_unit_test(test_prompt_lengths),
-        cmocka_unit_test(test_prompt_too_long),   cmocka_unit_test(test_conversation),
+        cmocka_unit_test(test_every_n_fake),        cmocka_unit_test(test_every_n_native),
+        cmocka_unit_test(test_planned_and_paced),   cmocka_unit_test(test_prompt_lengths),
+        cmocka_unit_test(test_late_device_extends), cmocka_unit_test(test_prompt_too_long),
+        cmocka_unit_test(test_conversation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

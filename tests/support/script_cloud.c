@@ -36,6 +36,7 @@ struct script_cloud {
 
 static void drop(struct connection *c)
 {
+    if (c->fd < 0) return;
     close(c->fd);
     c->fd = -1;
     buf_release(&c->in);
@@ -43,7 +44,7 @@ static void drop(struct connection *c)
 
 static void send_bytes(struct connection *c, const char *data, size_t n)
 {
-    while (n > 0) {
+    while (n > 0 && c->fd >= 0) {
         ssize_t sent = send(c->fd, data, n, MSG_NOSIGNAL);
         if (sent <= 0) return;
         data += sent;
@@ -89,8 +90,12 @@ static void send_event(struct stream *st)
 {
     struct buf b;
     buf_init(&b, 1 << 20);
-    CHECK(wire_event_encode(&st->ev, &b, NULL) == 0);
-    send_chunk(st->c, b.data, b.len);
+    if (wire_event_encode(&st->ev, &b, NULL) == 0) {
+        send_chunk(st->c, b.data, b.len);
+    } else {
+        st->open = false;
+        drop(st->c);
+    }
     buf_release(&b);
 }
 
@@ -98,8 +103,7 @@ static void send_half_event(struct stream *st)
 {
     struct buf b;
     buf_init(&b, 1 << 20);
-    CHECK(wire_event_encode(&st->ev, &b, NULL) == 0);
-    send_chunk(st->c, b.data, b.len / 2);
+    if (wire_event_encode(&st->ev, &b, NULL) == 0) send_chunk(st->c, b.data, b.len / 2);
     buf_release(&b);
 }
 
@@ -185,7 +189,7 @@ static void set_token(struct stream *st)
     st->ev.index = st->index;
     st->ev.token = s->tokens[st->index];
     buf_clear(&st->ev.text);
-    if (s->texts) CHECK(buf_puts(&st->ev.text, s->texts[st->index]) == 0);
+    if (s->texts && buf_puts(&st->ev.text, s->texts[st->index])) st->open = false;
     st->index++;
 }
 
@@ -230,7 +234,11 @@ static void answer(struct script_cloud *cloud, struct connection *c, const char 
     const struct script *s = &cloud->script;
     struct wire_request q;
     wire_request_init(&q);
-    CHECK(wire_request_decode(body, n, &q, NULL) == 0);
+    if (wire_request_decode(body, n, &q, NULL)) {
+        wire_request_release(&q);
+        drop(c);
+        return;
+    }
     bool faulty = ++cloud->asked == 1 || s->always;
     if (faulty && s->fault == SCRIPT_REFUSE)
         reply(c, 503, "{\"error\":{\"message\":\"no room\"}}");
@@ -268,7 +276,10 @@ static void receive(struct script_cloud *cloud, struct connection *c)
         drop(c);
         return;
     }
-    CHECK(buf_append(&c->in, bytes, (size_t)n) == 0);
+    if (buf_append(&c->in, bytes, (size_t)n)) { /* a test may let memory give out, here too */
+        drop(c);
+        return;
+    }
     pthread_mutex_lock(&cloud->lock);
     while (serve(cloud, c)) {
     }
