@@ -1,0 +1,204 @@
+/*
+ * test_base: errors, memory, arenas, buffers, UTF-8, base64, random numbers, files.
+ *
+ * Catches: a limit that can be passed, content lost by a failed call, a character boundary missed,
+ * random numbers that differ from Philox (device and cloud would draw different tokens).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/base64.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/rng.h"
+#include "base/utf8.h"
+
+static void test_errors(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    assert_int_equal(err_set(&e, ERR_LIMIT, "%s is %d", "size", 7), ERR_LIMIT);
+    assert_string_equal(e.text, "size is 7");
+    assert_int_equal(err_prefix(&e, "file %s", "x"), ERR_LIMIT);
+    assert_string_equal(e.text, "file x: size is 7");
+    assert_int_equal(err_set(NULL, ERR_IO, "nobody listens"), ERR_IO);
+    assert_string_equal(err_code_name(ERR_PROTOCOL), "protocol");
+    assert_string_equal(err_code_name(-99), "unknown");
+}
+
+static void test_buf_keeps_its_maximum(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 10);
+    assert_string_equal(b.data, "");
+    assert_int_equal(buf_append(&b, "12345678", 8), 0);
+    assert_int_equal(buf_append(&b, "abc", 3), ERR_LIMIT);
+    assert_string_equal(b.data, "12345678");
+    assert_int_equal(buf_printf(&b, "%d", 99), 0);
+    assert_int_equal(buf_putc(&b, 'x'), ERR_LIMIT);
+    buf_consume(&b, 4);
+    assert_string_equal(b.data, "567899");
+    char *text = buf_steal(&b);
+    assert_string_equal(text, "567899");
+    assert_int_equal(b.len, 0);
+    mem_free(text);
+    buf_release(&b);
+}
+
+static void test_buf_survives_failed_allocations(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    assert_int_equal(buf_puts(&b, "kept"), 0);
+    mem_fail_at(1);
+    assert_int_equal(buf_reserve(&b, 5000), ERR_NO_MEMORY);
+    assert_true(mem_fail_hit());
+    mem_fail_at(0);
+    assert_string_equal(b.data, "kept");
+    buf_release(&b);
+}
+
+static void test_arena(void **state)
+{
+    (void)state;
+    struct arena a;
+    arena_init(&a, 1 << 20);
+    char *first = arena_alloc(&a, 100, 1);
+    memset(first, 1, 100);
+    struct arena_mark mark = arena_mark(&a);
+    for (int i = 0; i < 100; i++) {
+        char *p = arena_alloc(&a, 3000, 64);
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % 64, 0);
+        memset(p, i, 3000);
+    }
+    assert_null(arena_alloc(&a, 1 << 20, 1));
+    arena_rewind(&a, mark);
+    assert_int_equal(a.used, 100);
+    assert_int_equal(first[99], 1);
+    arena_release(&a);
+}
+
+static void test_utf8(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t n, valid, pending;
+    } rows[] = {
+        {"abc", 3, 3, 0},          {"\xC3\xA9", 2, 2, 0},     {"a\xC3", 2, 1, 1},
+        {"\xE2\x82", 2, 0, 2},     {"\xF0\x9F\x8C", 3, 0, 3}, {"\xF0\x9F\x8C\x8A", 4, 4, 0},
+        {"\xC0\x80", 2, 0, 0},     {"\xED\xA0\x80", 3, 0, 0}, {"\xF4\x90\x80\x80", 4, 0, 0},
+        {"\xE0\x80\x80", 3, 0, 0}, {"x\x80y", 3, 1, 0},       {"\xFF", 1, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(utf8_valid_prefix(rows[i].bytes, rows[i].n), rows[i].valid);
+        assert_int_equal(utf8_pending(rows[i].bytes, rows[i].n), rows[i].pending);
+    }
+    for (uint32_t code = 0; code < 0x110000; code++) {
+        char bytes[4];
+        uint32_t back;
+        if (code == 0xD800) code = 0xE000;
+        size_t n = utf8_encode(code, bytes);
+        assert_int_equal(utf8_decode(bytes, n, &back), n);
+        assert_int_equal(back, code);
+        if (n > 1) assert_int_equal(utf8_decode(bytes, n - 1, &back), 0);
+    }
+}
+
+static void test_base64(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
+        {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"foobar", "Zm9vYmFy"}};
+    static const char *const bad[] = {
+        "Zg=", "Zh==", "Z===", "Zm9=", "Zm9v!m9v", "=Zg=", "Zg==Zg=="};
+    struct buf b;
+    struct err e;
+    buf_init(&b, 100);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        buf_clear(&b);
+        assert_int_equal(base64_encode(rows[i][0], strlen(rows[i][0]), &b), 0);
+        assert_string_equal(b.data, rows[i][1]);
+        buf_clear(&b);
+        assert_int_equal(base64_decode(rows[i][1], strlen(rows[i][1]), &b, &e), 0);
+        assert_string_equal(b.data, rows[i][0]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        buf_clear(&b);
+        assert_int_equal(base64_decode(bad[i], strlen(bad[i]), &b, &e), ERR_BAD_INPUT);
+        assert_int_equal(b.len, 0);
+    }
+    buf_release(&b);
+}
+
+/* Known answers of Philox4x32-10 (Random123's kat_vectors), first word. */
+static void test_random_numbers(void **state)
+{
+    (void)state;
+    assert_int_equal(rng_u32(0, 0, 0), 0x6627e8d5);
+    assert_int_equal(rng_u32(UINT64_MAX, UINT64_MAX, UINT64_MAX), 0x408f276d);
+    assert_int_equal(rng_u32(0x299f31d0a4093822, 0x0370734413198a2e, 0x85a308d3243f6a88),
+                     0xd16cfe09);
+    double sum = 0.0;
+    struct rng r;
+    rng_init(&r, 1, 2);
+    for (int i = 0; i < 10000; i++) {
+        float u = rng_next_uniform(&r);
+        assert_true(u >= 0.0f && u < 1.0f);
+        sum += (double)u;
+        assert_true(rng_below(&r, 7) < 7);
+    }
+    assert_true(sum > 4800 && sum < 5200);
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    char path[64];
+    struct err e = ERR_INIT;
+    struct os_map map;
+    struct buf b;
+    snprintf(path, sizeof path, "/tmp/pdd-test-%ld", (long)getpid());
+    assert_int_equal(os_write_file(path, "hello", 5, &e), 0);
+    assert_int_equal(os_map_open(path, &map, &e), 0);
+    assert_int_equal(map.size, 5);
+    assert_memory_equal(map.data, "hello", 5);
+    os_map_close(&map);
+    buf_init(&b, 4);
+    assert_int_equal(os_read_file(path, &b, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, path));
+    buf_release(&b);
+    unlink(path);
+    assert_int_equal(os_map_open(path, &map, &e), ERR_NOT_FOUND);
+    assert_non_null(strstr(e.text, path));
+    assert_int_equal(os_map_open("/tmp", &map, &e), ERR_BAD_INPUT);
+    assert_true(os_cpu_count() >= 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_buf_keeps_its_maximum),
+        cmocka_unit_test(test_buf_survives_failed_allocations),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_random_numbers),
+        cmocka_unit_test(test_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,125 @@
+/*
+ * test_pool_queue: what threads share. Catches: a task run twice or never, a run that returns too
+ * early, a lost item or wake-up, a full queue that waits (with the thread sanitizer: races).
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/pool.h"
+#include "base/queue.h"
+
+enum { TASKS = 1000, ROUNDS = 300, ITEMS = 20000 };
+
+struct tally {
+    atomic_uint done[TASKS];
+    uint32_t plain[TASKS]; /* written by one task each: a race would show */
+    unsigned threads;
+};
+
+static void count_task(void *arg, uint32_t task, uint32_t worker)
+{
+    struct tally *t = arg;
+    if (worker >= t->threads) return;
+    atomic_fetch_add(&t->done[task], 1);
+    t->plain[task] = task;
+}
+
+static void test_each_task_once(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 5; threads += 2) {
+        static struct tally t;
+        struct pool *p;
+        memset(&t, 0, sizeof t);
+        t.threads = threads;
+        assert_int_equal(pool_new(threads, &p, NULL), 0);
+        assert_int_equal(pool_threads(p), threads);
+        uint32_t expected[TASKS] = {0};
+        for (uint32_t round = 0; round < ROUNDS; round++) {
+            uint32_t n = round * 7 % TASKS;
+            pool_run(p, n, count_task, &t);
+            for (uint32_t i = 0; i < n; i++)
+                assert_int_equal(t.done[i], ++expected[i]);
+        }
+        pool_free(p);
+    }
+}
+
+static void test_pool_limits(void **state)
+{
+    (void)state;
+    struct pool *p;
+    struct err e = ERR_INIT;
+    assert_int_equal(pool_new(POOL_THREADS_MAX + 1, &p, &e), ERR_LIMIT);
+    assert_true(e.text[0]);
+    pool_free(NULL);
+}
+
+static void *produce(void *arg)
+{
+    struct queue *q = arg;
+    for (uintptr_t i = 1; i <= ITEMS;)
+        i += queue_push(q, (void *)i) == 0;
+    queue_close(q);
+    return NULL;
+}
+
+static void count_wake(void *arg)
+{
+    atomic_fetch_add((atomic_uint *)arg, 1);
+}
+
+static void test_queue_keeps_order(void **state)
+{
+    (void)state;
+    struct queue *q;
+    pthread_t thread;
+    static atomic_uint wakes;
+    assert_int_equal(queue_new(16, count_wake, &wakes, &q, NULL), 0);
+    pthread_create(&thread, NULL, produce, q);
+    uintptr_t expected = 1;
+    for (void *item; (item = queue_pop(q, UINT64_MAX)) != NULL; expected++)
+        assert_int_equal((uintptr_t)item, expected);
+    assert_int_equal(expected, ITEMS + 1);
+    assert_true(atomic_load(&wakes) > 0);
+    pthread_join(thread, NULL);
+    queue_free(q);
+}
+
+static void test_full_and_closed_are_answers(void **state)
+{
+    (void)state;
+    struct queue *q;
+    int a, b, c;
+    assert_int_equal(queue_new(2, NULL, NULL, &q, NULL), 0);
+    assert_null(queue_try_pop(q));
+    assert_null(queue_pop(q, 1000));
+    assert_int_equal(queue_push(q, &a), 0);
+    assert_int_equal(queue_push(q, &b), 0);
+    assert_int_equal(queue_push(q, &c), ERR_BUSY);
+    assert_int_equal(queue_len(q), 2);
+    queue_close(q);
+    assert_int_equal(queue_push(q, &c), ERR_CANCELLED);
+    assert_ptr_equal(queue_pop(q, UINT64_MAX), &a);
+    assert_ptr_equal(queue_pop(q, UINT64_MAX), &b);
+    assert_null(queue_pop(q, UINT64_MAX));
+    queue_free(q);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_task_once),
+        cmocka_unit_test(test_pool_limits),
+        cmocka_unit_test(test_queue_keeps_order),
+        cmocka_unit_test(test_full_and_closed_are_answers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
