@@ -1,8 +1,9 @@
 /*
  * emulated: the speed of a named device around another engine. Tokens, sessions and faults are
- * those of the engine inside; each step takes at least the time the profile says (prefill tokens /
- * prefill rate; a step of single tokens takes one decode time). If the engine inside is slower than
- * the profile, its own time counts, and engine_info()->emulated says what was emulated.
+ * those of the engine inside; each step takes at least the time the profile says: tokens / prefill
+ * rate, and never less than one decode time, as every step reads all weights once. If the engine
+ * inside is slower than the profile, its own time counts, and engine_info()->emulated says what was
+ * emulated.
  */
 #ifndef PDD_ENGINE_EMULATED_H
 #define PDD_ENGINE_EMULATED_H

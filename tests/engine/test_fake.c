@@ -114,7 +114,7 @@ static void test_emulated_times(void **state)
     static const struct device_profile slow = {"slow", 1000.0, 100.0, "this test"};
     static const struct {
         uint32_t spans, tokens, us;
-    } cases[] = {{1, 40, 40000}, {1, 1, 10000}, {3, 1, 10000}, {3, 20, 60000}};
+    } cases[] = {{1, 40, 40000}, {1, 1, 10000}, {3, 1, 10000}, {3, 20, 60000}, {1, 2, 10000}};
     struct engine *e = open_fake(&(struct fake_options){.answer_tokens = 9});
     int32_t tokens[40] = {0};
     assert_int_equal(emulated_open(e, &slow, &e, NULL), 0);
