@@ -100,7 +100,7 @@ if [ $quick -eq 0 ]; then
     step "building with address and undefined-behaviour sanitizers" build asan
     run_tests asan "tests under address and undefined-behaviour sanitizers"
     step "building with the thread sanitizer" build tsan
-    run_tests tsan "tests with threads under the thread sanitizer" 'pool|queue|worker|server|cloud|device|handover|http|loop|native_exact'
+    run_tests tsan "tests with threads under the thread sanitizer" 'pool|queue|worker|server|cloud|device|handover|http|loop|chat'
     step "cross-building the numeric core for aarch64" build aarch64
     step "kernels on aarch64 (qemu-user)" run_aarch64
     step "building the fuzz targets" build fuzz
