@@ -390,6 +390,39 @@ static void test_math(void)
            "half floats round to nearest even", "", 0, 0);
 }
 
+/* NaN and infinity in weights, scales and activations: bits may differ, but nothing may trap, loop
+ * or read elsewhere (the sanitizers watch). */
+static void test_not_finite(enum kern_type type)
+{
+    enum { ROWS = 17, COLS = 64, N = 18 };
+    static const float odd[] = {1.0f, INFINITY, -INFINITY, NAN, 3.0e38f, -1e-44f};
+    struct kern_mat m;
+    size_t bytes = kern_row_bytes(type, COLS) * ROWS;
+    uint8_t *raw = mem_alloc(bytes);
+    float *x = mem_alloc_aligned(64, N * COLS * 4), *out = mem_calloc(N, ROWS * 4);
+    expect(kern_mat_init(&m, type, ROWS, COLS, NULL) == 0, "matrix sizes", "", ROWS, COLS);
+    m.data = mem_alloc_aligned(64, kern_mat_bytes(&m));
+    memset(raw, 0xFF, bytes);
+    for (uint32_t s = 0; s < m.strips; s++)
+        kern_mat_pack_strip(&m, raw, s);
+    for (uint32_t l = 0; kern_at(l); l++) {
+        struct rows in;
+        for (size_t i = 0; i < N * COLS; i++)
+            x[i] = odd[(i / 5 + i / 64) % 6];
+        rows_init(&in, kern_at(l), N, COLS, x);
+        kern_at(l)->mul[type](&m, 0, m.strips, &in.act, 0, N, out, ROWS);
+        kern_at(l)->silu_mul(x, x, N * COLS, x);
+        kern_at(l)->rms_norm(x, x, COLS, 1e-5f, x);
+        kern_at(l)->exp_row(x, N * COLS);
+        expect(kern_argmax(out, N * ROWS) < N * ROWS, "not finite", kern_at(l)->name, type, 0);
+        rows_release(&in);
+    }
+    mem_free(raw);
+    mem_free(x);
+    mem_free(out);
+    mem_free(m.data);
+}
+
 static void test_choice(void)
 {
     const struct kern *k = NULL;
@@ -429,6 +462,7 @@ int main(void)
         test_mul((enum kern_type)t, 5, 64, 3);
         test_mul((enum kern_type)t, 33, 96, 4);
         test_mul((enum kern_type)t, 48, 256, 29);
+        test_not_finite((enum kern_type)t);
         test_mul((enum kern_type)t, 37, 1600, 35); /* more columns than a chunk of any level */
         if (kern_type_info((enum kern_type)t)->quantised) test_extremes((enum kern_type)t);
         if (!kern_type_info((enum kern_type)t)->quantised) test_mul((enum kern_type)t, 19, 45, 9);
