@@ -374,6 +374,23 @@ static void list_rows(struct forward *f, const struct forward_span *spans, uint3
     }
 }
 
+/* In the last layer, once keys and values of all rows are stored, only rows whose logits are wanted
+ * go on: they move to the front, each a block of its own. */
+static void keep_wanted(struct forward *f)
+{
+    size_t dim = f->h->dim, q_dim = hparams_q_dim(f->h);
+    if (f->n_wanted == f->n_rows) return;
+    for (uint32_t i = 0; i < f->n_wanted; i++) {
+        uint32_t row = f->wanted[i]; /* >= i, as rows are wanted in order */
+        memmove(f->x + i * dim, f->x + row * dim, dim * sizeof *f->x);
+        memmove(f->q + i * q_dim, f->q + row * q_dim, q_dim * sizeof *f->q);
+        f->rows[i] = f->rows[row];
+        f->blocks[i] = (struct query_block){i, 1};
+        f->wanted[i] = i;
+    }
+    f->n_rows = f->n_blocks = f->n_wanted;
+}
+
 static void run_attention(struct forward *f, const struct layer *w)
 {
     f->norm = w->attn_norm;
@@ -382,6 +399,8 @@ static void run_attention(struct forward *f, const struct layer *w)
     multiply(f, f->normed, f->n_rows, 3,
              (struct product[]){{&w->q, f->q}, {&w->k, f->k}, {&w->v, f->v}});
     for_rows(f, f->n_rows, row_store);
+    if (f->layer + 1 == f->h->layers) keep_wanted(f);
+    if (f->n_rows == 0) return;
     pool_run(f->pool, f->n_blocks * f->h->kv_heads, attend_task, f);
     f->quantise = quantised(&w->o);
     if (f->quantise) for_rows(f, f->n_rows, row_quantise_heads);
@@ -419,7 +438,7 @@ void forward_run(struct forward *f, struct forward_span *spans, uint32_t n)
     for (f->layer = 0; f->layer < f->h->layers; f->layer++) {
         const struct layer *w = &f->model->weights.layers[f->layer];
         run_attention(f, w);
-        run_feed_forward(f, w);
+        if (f->n_rows > 0) run_feed_forward(f, w);
     }
     run_head(f);
     uint32_t logits = 0;
