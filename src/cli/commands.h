@@ -12,5 +12,6 @@ int cmd_chat(int argc, char **argv);
 int cmd_cloud(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_link(int argc, char **argv);
+int cmd_model(int argc, char **argv);
 
 #endif

@@ -14,6 +14,7 @@ static const struct {
     {"cloud", "serve a model to devices", cmd_cloud},
     {"demo", "one answer three ways, with a table and a picture", cmd_demo},
     {"link", "pass TCP connections on as a mobile link would", cmd_link},
+    {"model", "inspect a model file, run its tokenizer", cmd_model},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
