@@ -5,7 +5,6 @@
  * Catches: an error told on the wrong stream or with status 0; a report that is no JSON; an answer
  * or a conversation that Ctrl-C does not stop, or stops too much.
  */
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -14,76 +13,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
+#include "support/program.h"
 #include "support/script_cloud.h"
-
-enum { ARGS_MAX = 24, OUTPUT_MAX = 1 << 20 };
-
-struct program {
-    pid_t pid;
-    int in, out, err; /* our ends */
-};
-
-/* Start `pdd chat ARGS...`; the list ends with NULL. */
-static void start(struct program *p, const char *const *args)
-{
-    const char *bin = getenv("PDD_BIN");
-    char *argv[ARGS_MAX] = {(char *)(uintptr_t) "pdd", (char *)(uintptr_t) "chat"};
-    int in[2], out[2], err[2];
-    if (!bin || !bin[0]) skip();
-    for (int i = 0; args[i]; i++)
-        argv[i + 2] = (char *)(uintptr_t)args[i];
-    assert_int_equal(pipe2(in, O_CLOEXEC) | pipe2(out, O_CLOEXEC) | pipe2(err, O_CLOEXEC), 0);
-    p->pid = fork();
-    assert_true(p->pid >= 0);
-    if (p->pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        dup2(err[1], 2);
-        execv(bin, argv);
-        _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    close(err[1]);
-    *p = (struct program){p->pid, in[1], out[0], err[0]};
-}
-
-static void read_all(int fd, struct buf *b)
-{
-    char bytes[4096];
-    ssize_t n;
-    buf_init(b, OUTPUT_MAX);
-    while ((n = read(fd, bytes, sizeof bytes)) > 0)
-        assert_int_equal(buf_append(b, bytes, (size_t)n), 0);
-    close(fd);
-}
-
-/* Close its input, gather its output, and return its status. */
-static int finish(struct program *p, struct buf *out, struct buf *err)
-{
-    int status;
-    close(p->in);
-    read_all(p->out, out);
-    read_all(p->err, err);
-    assert_int_equal(waitpid(p->pid, &status, 0), p->pid);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
 
 static void expect(const char *const *args, int status, const char *in_out, const char *in_err)
 {
     struct program p;
     struct buf out, err;
-    start(&p, args);
-    int got = finish(&p, &out, &err);
+    program_start(&p, "chat", args);
+    int got = program_finish(&p, &out, &err);
     if (got != status) fail_msg("status %d, not %d: %s", got, status, err.data);
     if (in_out && !strstr(out.data, in_out)) fail_msg("no \"%s\" in: %s", in_out, out.data);
     if (in_err && !strstr(err.data, in_err)) fail_msg("no \"%s\" in: %s", in_err, err.data);
@@ -91,8 +35,6 @@ static void expect(const char *const *args, int status, const char *in_out, cons
     buf_release(&out);
     buf_release(&err);
 }
-
-#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static void test_statuses(void **state)
 {
@@ -120,18 +62,19 @@ static void test_one_question(void **state)
     (void)state;
     struct program p;
     struct buf out, err, file;
-    start(&p, ARGS("--fake", "12", "--prompt-file", "-"));
+    program_start(&p, "chat", ARGS("--fake", "12", "--prompt-file", "-"));
     assert_int_equal(write(p.in, "from the pipe", 13), 13);
-    assert_int_equal(finish(&p, &out, &err), 0);
-    start(&p, ARGS("--fake", "12", "--prompt", "from the pipe", "--color", "never"));
-    assert_int_equal(finish(&p, &file, &err), 0);
+    assert_int_equal(program_finish(&p, &out, &err), 0);
+    program_start(&p, "chat",
+                  ARGS("--fake", "12", "--prompt", "from the pipe", "--color", "never"));
+    assert_int_equal(program_finish(&p, &file, &err), 0);
     assert_string_equal(out.data, file.data);
     assert_int_equal(err.len, 0);
     assert_true(out.len > 1 && out.data[out.len - 1] == '\n');
     buf_release(&out);
     buf_release(&file);
-    start(&p, ARGS("--fake", "12", "--prompt", "x", "--color", "always"));
-    assert_int_equal(finish(&p, &out, &err), 0);
+    program_start(&p, "chat", ARGS("--fake", "12", "--prompt", "x", "--color", "always"));
+    assert_int_equal(program_finish(&p, &out, &err), 0);
     assert_non_null(strstr(out.data, "\033[32m"));
     buf_release(&out);
 }
@@ -141,9 +84,9 @@ static void test_conversation_in_a_pipe(void **state)
     (void)state;
     struct program p;
     struct buf out, err;
-    start(&p, ARGS("--fake", "9", "--local-only"));
+    program_start(&p, "chat", ARGS("--fake", "9", "--local-only"));
     assert_int_equal(write(p.in, "one\n\ntwo\nthree", 14), 14);
-    assert_int_equal(finish(&p, &out, &err), 0);
+    assert_int_equal(program_finish(&p, &out, &err), 0);
     uint32_t lines = 0;
     for (size_t i = 0; i < out.len; i++)
         lines += out.data[i] == '\n';
@@ -207,20 +150,22 @@ static void test_interrupt(void **state)
     (void)state;
     struct program p;
     struct buf out, err;
-    start(&p, ARGS("--fake", "100000", "--context", "200000", "--max-tokens", "100000", "--prompt",
-                   "x", "--profile", "s24-ultra-gpu"));
+    program_start(&p, "chat",
+                  ARGS("--fake", "100000", "--context", "200000", "--max-tokens", "100000",
+                       "--prompt", "x", "--profile", "s24-ultra-gpu"));
     read_some(p.out);
     kill(p.pid, SIGINT);
-    assert_int_equal(finish(&p, &out, &err), 130);
+    assert_int_equal(program_finish(&p, &out, &err), 130);
     buf_release(&out);
-    start(&p, ARGS("--fake", "100000", "--context", "200000", "--max-tokens", "100000", "--profile",
-                   "s24-ultra-gpu", "--stats"));
+    program_start(&p, "chat",
+                  ARGS("--fake", "100000", "--context", "200000", "--max-tokens", "100000",
+                       "--profile", "s24-ultra-gpu", "--stats"));
     for (int i = 0; i < 2; i++) {
         assert_int_equal(write(p.in, "x\n", 2), 2);
         read_some(p.out);
         kill(p.pid, SIGINT);
     }
-    assert_int_equal(finish(&p, &out, &err), 0);
+    assert_int_equal(program_finish(&p, &out, &err), 0);
     char *first = strstr(err.data, "cancelled");
     assert_non_null(first);
     assert_non_null(strstr(first + 1, "cancelled"));

@@ -1,0 +1,29 @@
+/*
+ * program: `pdd` run as a process by a test, with pipes to its three streams. The program is the
+ * one that PDD_BIN names (CTest sets it); without it the test is skipped.
+ */
+#ifndef PDD_TESTS_PROGRAM_H
+#define PDD_TESTS_PROGRAM_H
+
+#include <sys/types.h>
+
+#include "base/buf.h"
+
+struct program {
+    pid_t pid;
+    int in, out, err; /* our ends */
+};
+
+enum { PROGRAM_ARGS_MAX = 32, PROGRAM_OUTPUT_MAX = 1 << 20 };
+
+#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* Start `pdd COMMAND ARGS...`; the list ends with NULL. */
+void program_start(struct program *p, const char *command, const char *const *args);
+/* The rest of its first line of output after `before`, for the servers that tell their URL. */
+void program_line_after(struct program *p, const char *before, char *ret_text, size_t size);
+/* Close its input, gather its output (initialised here), and return its exit status. */
+int program_finish(struct program *p, struct buf *out, struct buf *err);
+void program_kill(struct program *p, int number); /* and wait for its end */
+
+#endif
