@@ -127,6 +127,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
     struct answer *a = &d->answer;
     uint64_t now = clock_us();
     estimate_add(&d->profile.rtt_us, (double)(now - a->opened));
+    a->granted = now;
     a->report.any_match = true;
     a->report.match = ev->match;
     a->report.cloud_prompt_tokens = ev->prompt_tokens;
@@ -150,6 +151,10 @@ static void first_token(struct device *d, uint64_t now)
     if (a->report.cloud_first_us > 0.0) return;
     a->report.cloud_first_us = (double)(now - a->opened);
     estimate_add(&d->profile.first_token_us, a->report.cloud_first_us);
+    uint32_t all = a->report.cloud_prompt_tokens, cached = a->report.cloud_cached_tokens;
+    uint32_t tokens = all > cached ? all - cached : 0;
+    if (tokens >= MEASURE_TOKENS_MIN)
+        estimate_add(&d->profile.cloud_us_per_token, (double)(now - a->granted) / tokens);
 }
 
 /* The cloud's tokens are not ours: its text becomes tokens of ours, each with the next index. */
@@ -157,9 +162,9 @@ static void on_text_token(struct device *d, const struct wire_event *ev, uint64_
 {
     struct answer *a = &d->answer;
     struct err why = ERR_INIT;
-    if (ev->index < a->next_wire) return;
-    if (ev->index > a->next_wire) {
-        lose_cloud(d, "the cloud left out a token");
+    if (ev->index < a->next_wire && a->have.ids[ev->index] == ev->token) return; /* again */
+    if (ev->index != a->next_wire) {
+        lose_cloud(d, "the cloud's tokens are out of order");
         return;
     }
     a->next_wire++;
@@ -288,9 +293,21 @@ static int collect_have(struct answer *a)
     return code;
 }
 
+/* Tokens of ours cannot be told to a cloud that counts in others. */
+static bool cannot_tell(const struct device *d)
+{
+    const struct answer *a = &d->answer;
+    uint32_t n = a->turn.n;
+    return a->by_messages && vocab_of(d) && n > 0 && a->turn.tokens[n - 1].source == TURN_DEVICE;
+}
+
 static int open_cloud(struct device *d, uint32_t n)
 {
     struct answer *a = &d->answer;
+    if (cannot_tell(d)) {
+        lose_cloud(d, "the cloud has another tokenizer: it cannot go on where the device was");
+        return ERR_UNSUPPORTED;
+    }
     struct err e = ERR_INIT;
     struct wire_request r;
     wire_request_init(&r);
@@ -491,7 +508,6 @@ static void make_plan(struct device *d, const struct turn_config *c)
                             .answer_max = c->answer_max,
                             .prefill_tps = d->local ? mean : 0.0,
                             .decode_us = d->local ? p->decode_us.mean : 0.0,
-                            .first_token_us = p->first_token_us.mean,
                             .interval_us = pace_plan_us(&pace),
                             .local_only = a->q->mode == DEVICE_LOCAL_ONLY,
                             .cloud_only = a->q->mode == DEVICE_CLOUD_ONLY,

@@ -31,7 +31,7 @@ struct answer {
     bool by_messages;   /* the cloud is asked with messages, not with ids */
     bool as_text;       /* its tokens are not ours: their text counts */
     uint32_t next_wire; /* index of the next token event, when as_text */
-    uint64_t began, opened;
+    uint64_t began, opened, granted;
     struct token_list prompt, work;
     struct assist *assist;
     struct detok detok;

@@ -32,5 +32,12 @@ void profile_init(struct profile *p, double prefill_tps, double decode_us)
     estimate_init(&p->prefill_tps, prefill_tps);
     estimate_init(&p->decode_us, decode_us);
     estimate_init(&p->first_token_us, 0.0);
+    estimate_init(&p->cloud_us_per_token, 0.0);
     estimate_init(&p->rtt_us, 0.0);
+}
+
+double profile_first_token_us(const struct profile *p, uint32_t tokens)
+{
+    if (p->cloud_us_per_token.n == 0) return p->first_token_us.mean;
+    return p->rtt_us.mean + tokens * p->cloud_us_per_token.mean;
 }

@@ -18,12 +18,16 @@ void estimate_add(struct estimate *e, double value);
 double estimate_deviation(const struct estimate *e); /* absolute; of a guess: a quarter of it */
 
 struct profile {
-    struct estimate prefill_tps;    /* tokens/s over whole prefills */
-    struct estimate decode_us;      /* time per token */
-    struct estimate first_token_us; /* from asking the cloud to its first token */
-    struct estimate rtt_us;
+    struct estimate prefill_tps;        /* tokens/s over whole prefills */
+    struct estimate decode_us;          /* time per token */
+    struct estimate first_token_us;     /* from asking the cloud to its first token */
+    struct estimate cloud_us_per_token; /* of its prefill, from grant to first token */
+    struct estimate rtt_us;             /* from asking to the grant */
 };
 
+/* When the first token of the cloud is to be expected for so many prompt tokens that are new to it;
+ * 0: no idea yet. */
+double profile_first_token_us(const struct profile *p, uint32_t tokens);
 void profile_init(struct profile *p, double prefill_tps, double decode_us);
 
 #endif
