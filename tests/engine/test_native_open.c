@@ -18,6 +18,7 @@
 
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/rng.h"
 #include "engine/native.h"
 #include "support/tiny_model.h"
 
@@ -150,6 +151,40 @@ static void test_cut_files(void **state)
         assert_int_equal(os_write_file(path, model.data, n, &err), 0);
         assert_true(open_file(path, &e, &err) < 0);
     }
+}
+
+/* Random bytes changed in the keys and tensor table: an error, or an engine that runs. */
+static void test_mutations(void **state)
+{
+    size_t head = after("blk.2.ffn_norm.weight") + 40;
+    struct native_options o = {.model_path = path, .threads = 1, .context_max = 64};
+    uint32_t opened = 0;
+    struct rng rng;
+    (void)state;
+    rng_init(&rng, 21, 0);
+    for (int round = 0; round < 1500; round++) {
+        struct buf bad;
+        struct err err = ERR_INIT;
+        struct engine *e;
+        struct session *s;
+        buf_init(&bad, 1 << 28);
+        assert_int_equal(buf_append(&bad, model.data, model.len), 0);
+        for (uint32_t n = 1 + rng_below(&rng, 3); n > 0; n--)
+            bad.data[rng_below(&rng, (uint32_t)head)] = (char)rng_next(&rng);
+        assert_int_equal(os_write_file(path, bad.data, bad.len, &err), 0);
+        buf_release(&bad);
+        int rc = native_open(&o, &e, &err);
+        assert_true(rc == 0 || err.text[0] != 0);
+        if (rc < 0) continue;
+        opened++;
+        assert_int_equal(engine_session_open(e, &s, &err), 0);
+        struct engine_span span = {
+            .session = s, .tokens = (int32_t[]){1, 2, 3}, .n = 3, .sample = true};
+        engine_step(e, &span, 1, &err);
+        engine_session_close(s);
+        engine_free(e);
+    }
+    assert_true(opened > 0);
 }
 
 /* Fail allocation 1, 2, 3, ... until opening, a session and a step need no more. */
@@ -300,8 +335,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hyper_parameters), cmocka_unit_test(test_tensors),
         cmocka_unit_test(test_missing_tensor),   cmocka_unit_test(test_cut_files),
-        cmocka_unit_test(test_out_of_memory),    cmocka_unit_test(test_out_of_pages),
-        cmocka_unit_test(test_options),          cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_mutations),        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_pages),     cmocka_unit_test(test_options),
+        cmocka_unit_test(test_hashes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
