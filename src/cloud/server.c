@@ -489,7 +489,8 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
     s->c = *config;
     if (s->c.tokens_max == 0) s->c.tokens_max = SERVER_TOKENS_MAX;
     set_name(s, config->model_name ? config->model_name : engine_info(engine)->model_name);
-    s->c.http.body_max = wire_body_max(engine_info(engine)->context_max);
+    size_t body_max = wire_body_max(engine_info(engine)->context_max);
+    if (s->c.http.body_max > body_max) s->c.http.body_max = body_max;
     wire_event_init(&s->event);
     buf_init(&s->bytes, EVENT_BYTES_MAX);
     int code = open_parts(s, engine, e);

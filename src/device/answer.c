@@ -12,7 +12,8 @@
 #include "device/text.h"
 #include "model/vocab.h"
 
-enum { MEASURE_TOKENS_MIN = 32, MEASURE_DECODES_MIN = 4 };
+/* Shorter prefills than these say more about the cost of a step than about the rate. */
+enum { MEASURE_PREFILL_MIN = 128, MEASURE_TOKENS_MIN = 32, MEASURE_DECODES_MIN = 4 };
 
 static void carry_out(struct device *d);
 
@@ -68,7 +69,9 @@ static void learn(struct device *d)
 {
     const struct turn *t = &d->answer.turn;
     struct profile *p = &d->profile;
-    if (t->kv > t->progress_from + MEASURE_TOKENS_MIN) estimate_add(&p->prefill_tps, t->tps);
+    if (t->c.use_local && t->kv >= t->c.prompt_tokens &&
+        t->c.prompt_tokens - t->c.kv_tokens >= MEASURE_PREFILL_MIN)
+        estimate_add(&p->prefill_tps, t->tps);
     if (d->answer.report.turn.device_tokens >= MEASURE_DECODES_MIN)
         estimate_add(&p->decode_us, t->decode_us);
 }
