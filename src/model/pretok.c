@@ -18,19 +18,29 @@
 
 enum { PATTERNS_MAX = 4, MATCH_LIMIT = 1 << 30 };
 
-static const struct {
+static const struct row {
     const char *name;
     const char *patterns[PATTERNS_MAX];
+    bool whole_words, adds_bos;
 } table[] = {
-    {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
-    {"gpt-2", {GPT2}},
-    {"smollm", {"\\p{N}", GPT2}},
-    {"llama-bpe", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}},
-    {"llama3", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}},
-    {"qwen2", {LLAMA3_HEAD "\\p{N}" LLAMA3_TAIL}},
+    {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}, false, false},
+    {"gpt-2", {GPT2}, false, false},
+    {"phi-2", {GPT2}, false, false},
+    {"olmo", {GPT2}, false, false},
+    {"mpt", {GPT2}, false, false},
+    {"smollm", {"\\p{N}", GPT2}, false, false},
+    {"starcoder", {"\\p{N}", GPT2}, false, false},
+    {"refact", {"\\p{N}", GPT2}, false, false},
+    {"command-r", {"\\p{N}", GPT2}, false, false},
+    {"llama-bpe", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}, true, true},
+    {"llama3", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}, true, true},
+    {"llama-v3", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}, true, true},
+    {"qwen2", {LLAMA3_HEAD "\\p{N}" LLAMA3_TAIL}, false, false},
+    {"deepseek-r1-qwen", {LLAMA3_HEAD "\\p{N}" LLAMA3_TAIL}, false, false},
 };
 
 struct pretok {
+    const struct row *row;
     pcre2_code *codes[PATTERNS_MAX];
     pcre2_match_context *limits;
     uint32_t n;
@@ -43,6 +53,16 @@ void pretok_close(struct pretok *p)
         pcre2_code_free(p->codes[i]);
     pcre2_match_context_free(p->limits);
     mem_free(p);
+}
+
+bool pretok_whole_words(const struct pretok *p)
+{
+    return p->row->whole_words;
+}
+
+bool pretok_adds_bos(const struct pretok *p)
+{
+    return p->row->adds_bos;
 }
 
 static int compile(struct pretok *p, const char *pattern, struct err *e)
@@ -83,6 +103,7 @@ int pretok_open(struct gguf_str name, const char *file, struct pretok **ret_pret
         pretok_close(p);
         return err_set(e, ERR_NO_MEMORY, "%s: no memory for a pre-tokeniser", file);
     }
+    p->row = &table[row];
     pcre2_set_match_limit(p->limits, MATCH_LIMIT);
     for (int i = 0; i < PATTERNS_MAX && table[row].patterns[i] && code == 0; i++)
         code = compile(p, table[row].patterns[i], e);

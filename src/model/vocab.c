@@ -203,36 +203,25 @@ static void find_byte_tokens(struct vocab *v)
             n = snprintf(piece, sizeof piece, "<0x%02X>", b);
         else
             n = (int)utf8_encode(byte_to_symbol((uint8_t)b), piece);
-        v->byte_token[b] = piece_map_find(&v->by_piece, v->tokens, piece, (size_t)n);
+        int32_t id = piece_map_find(&v->by_piece, v->tokens, piece, (size_t)n);
+        v->byte_token[b] = id;
+        /* Files without tokenizer.ggml.token_type do not say which tokens are bytes. */
+        if (v->kind == VOCAB_SPM && id >= 0 && v->tokens[id].kind == TOKEN_NORMAL)
+            v->tokens[id].kind = TOKEN_BYTE;
     }
 }
 
-static int longer_first(const void *a, const void *b, const struct vocab *v)
+/* SentencePiece needs something to say for a character without a token. */
+static int check_fallback(struct vocab *v, const struct gguf *g, struct err *e)
 {
-    const struct token *x = &v->tokens[*(const int32_t *)a], *y = &v->tokens[*(const int32_t *)b];
-    return (x->len < y->len) - (x->len > y->len);
-}
-
-static int collect_specials(struct vocab *v)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < v->size; i++)
-        n += v->tokens[i].kind == TOKEN_CONTROL || v->tokens[i].kind == TOKEN_USER;
-    v->specials = mem_calloc(n, sizeof *v->specials);
-    if (!v->specials) return ERR_NO_MEMORY;
-    for (uint32_t i = 0; i < v->size; i++) {
-        bool special = v->tokens[i].kind == TOKEN_CONTROL || v->tokens[i].kind == TOKEN_USER;
-        if (special && v->tokens[i].len > 0) v->specials[v->n_specials++] = (int32_t)i;
-    }
-    for (uint32_t gap = v->n_specials / 2; gap > 0;
-         gap /= 2) /* shell sort: context without qsort_r */
-        for (uint32_t i = gap; i < v->n_specials; i++)
-            for (uint32_t j = i; j >= gap; j -= gap) {
-                if (longer_first(&v->specials[j - gap], &v->specials[j], v) <= 0) break;
-                int32_t swap = v->specials[j];
-                v->specials[j] = v->specials[j - gap];
-                v->specials[j - gap] = swap;
-            }
+    for (uint32_t i = 0; i < v->size && v->unknown < 0; i++)
+        if (v->tokens[i].kind == TOKEN_UNKNOWN) v->unknown = (int32_t)i;
+    for (int b = 0; b < 256 && v->unknown < 0; b++)
+        if (v->byte_token[b] < 0)
+            return err_set(e, ERR_BAD_INPUT,
+                           "%s: tokenizer.ggml.tokens: no token for byte 0x%02X, and none for what "
+                           "is unknown",
+                           gguf_name(g), (unsigned)b);
     return 0;
 }
 
@@ -302,9 +291,9 @@ static int read_all(struct vocab *v, const struct gguf *g, struct err *e)
     if (code == 0) code = read_ends(v, g, e);
     if (code) return code;
     find_byte_tokens(v);
-    if (collect_specials(v))
+    if (specials_open(v))
         return err_set(e, ERR_NO_MEMORY, "%s: no memory for its control tokens", gguf_name(g));
-    return v->kind == VOCAB_BPE ? bpe_open(v, g, e) : 0;
+    return v->kind == VOCAB_BPE ? bpe_open(v, g, e) : check_fallback(v, g, e);
 }
 
 int vocab_open(const struct gguf *g, struct vocab **ret_vocab, struct err *e)
@@ -350,7 +339,7 @@ int vocab_open_bytes(struct vocab **ret_vocab, struct err *e)
     v->eos = 257;
     add_end(v, 257);
     add_end(v, 258);
-    if (collect_specials(v)) {
+    if (specials_open(v)) {
         vocab_close(v);
         return err_set(e, ERR_NO_MEMORY, "no memory for a vocabulary of bytes");
     }
@@ -406,41 +395,17 @@ int32_t vocab_find(const struct vocab *v, const char *piece, size_t n)
     return piece_map_find(&v->by_piece, v->tokens, piece, n);
 }
 
-/* The special that text[n] begins with, the longest; -1: none. */
-static int32_t special_at(const struct vocab *v, const char *text, size_t n, bool control)
+static int push(struct token_list *out, int32_t id, struct err *e)
 {
-    for (uint32_t i = 0; i < v->n_specials; i++) {
-        const struct token *t = &v->tokens[v->specials[i]];
-        if (t->piece[0] == text[0] && t->len <= n && (control || t->kind == TOKEN_USER) &&
-            memcmp(t->piece, text, t->len) == 0)
-            return v->specials[i];
-    }
-    return -1;
+    int code = token_list_push(out, id);
+    return code ? err_set(e, code, "the text has more than %u tokens", out->max) : 0;
 }
 
-int32_t vocab_next_special(const struct vocab *v, const char *text, size_t n, bool control,
-                           size_t *ret_at, size_t *ret_len)
-{
-    bool first[256] = {false};
-    for (uint32_t i = 0; i < v->n_specials; i++) {
-        const struct token *t = &v->tokens[v->specials[i]];
-        if (control || t->kind == TOKEN_USER) first[(uint8_t)t->piece[0]] = true;
-    }
-    for (size_t at = 0; at < n; at++) {
-        int32_t id = first[(uint8_t)text[at]] ? special_at(v, text + at, n - at, control) : -1;
-        if (id >= 0) {
-            *ret_at = at;
-            *ret_len = v->tokens[id].len;
-            return id;
-        }
-    }
-    return -1;
-}
-
-static int encode_bytes(const struct vocab *v, const char *text, size_t n, struct token_list *out)
+static int encode_bytes(const struct vocab *v, const char *text, size_t n, struct token_list *out,
+                        struct err *e)
 {
     for (size_t i = 0; i < n; i++) {
-        int code = token_list_push(out, v->byte_token[(uint8_t)text[i]]);
+        int code = push(out, v->byte_token[(uint8_t)text[i]], e);
         if (code) return code;
     }
     return 0;
@@ -452,8 +417,7 @@ static int encode_plain(const struct vocab *v, const char *text, size_t n, bool 
     if (n == 0) return 0;
     if (v->kind == VOCAB_SPM) return spm_encode(v, text, n, start, out, e);
     if (v->kind == VOCAB_BPE) return bpe_encode(v, text, n, out, e);
-    int code = encode_bytes(v, text, n, out);
-    return code ? err_set(e, code, "the text has more than %u tokens", out->max) : 0;
+    return encode_bytes(v, text, n, out, e);
 }
 
 /* Copy of text with every invalid byte as U+FFFD. */
@@ -481,8 +445,8 @@ static int encode_valid(const struct vocab *v, const char *text, size_t n, bool 
         int32_t id = vocab_next_special(v, text, n, control, &at, &len);
         int code = encode_plain(v, text, id < 0 ? n : at, true, out, e);
         if (code || id < 0) return code;
-        code = token_list_push(out, id);
-        if (code) return err_set(e, code, "the text has more than %u tokens", out->max);
+        code = push(out, id, e);
+        if (code) return code;
         text += at + len;
         n -= at + len;
     }
@@ -493,8 +457,8 @@ int vocab_encode(const struct vocab *v, const char *text, size_t n, unsigned fla
                  struct token_list *out, struct err *e)
 {
     int code = 0;
-    if ((flags & VOCAB_ADD_BOS) && vocab_adds_bos(v)) code = token_list_push(out, v->bos);
-    bool control = (flags & VOCAB_SPECIAL) != 0;
+    bool control = (flags & VOCAB_SPECIAL) != 0, adds = (flags & VOCAB_ADD_BOS) != 0;
+    if (adds && vocab_adds_bos(v)) code = push(out, v->bos, e);
     if (code == 0 && (v->kind == VOCAB_BYTES || utf8_valid_prefix(text, n) == n)) {
         code = encode_valid(v, text, n, control, out, e);
     } else if (code == 0) {
@@ -507,8 +471,7 @@ int vocab_encode(const struct vocab *v, const char *text, size_t n, unsigned fla
             err_set(e, code, "no memory for a text of %zu bytes", n);
         buf_release(&valid);
     }
-    if (code == 0 && (flags & VOCAB_ADD_BOS) && v->add_eos && v->eos >= 0)
-        code = token_list_push(out, v->eos);
+    if (code == 0 && adds && v->add_eos && v->eos >= 0) code = push(out, v->eos, e);
     return code;
 }
 

@@ -84,6 +84,8 @@ int bpe_open(struct vocab *v, const struct gguf *g, struct err *e)
         if (v->byte_token[b] < 0)
             code = err_set(e, ERR_BAD_INPUT, "%s: tokenizer.ggml.tokens: no token for byte 0x%02X",
                            gguf_name(g), b);
+    if (code == 0 && !gguf_has(g, "tokenizer.ggml.add_bos_token"))
+        v->add_bos = pretok_adds_bos(v->pretok);
     return code ? code : read_merges(v, g, e);
 }
 
@@ -137,9 +139,23 @@ static bool still_there(const struct bpe *b, const struct candidate *c)
     return rank && (float)rank == c->rank;
 }
 
+/* The token that is the whole word, or -1. */
+static int32_t whole_word(const struct vocab *v, const char *word, size_t n)
+{
+    char piece[VOCAB_PIECE_MAX];
+    size_t len = 0;
+    if (n > VOCAB_PIECE_MAX / 4) return -1;
+    for (size_t i = 0; i < n; i++)
+        len += utf8_encode(byte_to_symbol((uint8_t)word[i]), piece + len);
+    int32_t id = vocab_find(v, piece, len);
+    return id >= 0 && v->tokens[id].kind == TOKEN_NORMAL ? id : -1;
+}
+
 static int encode_word(void *arg, const char *word, size_t n)
 {
     struct bpe *b = arg;
+    int32_t whole = pretok_whole_words(b->v->pretok) ? whole_word(b->v, word, n) : -1;
+    if (whole >= 0) return token_list_push(b->out, whole);
     int code = n > UINT32_MAX / 64 ? ERR_LIMIT : make_room(b, n);
     if (code) return code;
     for (uint32_t i = 0; i < n; i++)

@@ -56,10 +56,14 @@ struct vocab {
     uint32_t *merge_slots; /* hash of (left, right) -> rank + 1 */
     uint32_t merge_mask;
     struct pretok *pretok;
-    /* control and user-defined tokens, longest first, found in text */
-    int32_t *specials;
-    uint32_t n_specials;
+    /* control and user-defined tokens, sorted by their bytes; from[b]: the first that begins with b
+     */
+    const struct token **specials;
+    uint32_t special_from[257];
 };
+
+/* Gather the tokens that are found in a text before any merging; vocab_next_special finds them. */
+int specials_open(struct vocab *v);
 
 int piece_map_init(struct piece_map *m, uint32_t count);
 void piece_map_release(struct piece_map *m);
@@ -80,6 +84,9 @@ int bpe_encode(const struct vocab *v, const char *text, size_t n, struct token_l
 /* Pre-tokenisers: split a text into words that merges never cross. */
 int pretok_open(struct gguf_str name, const char *file, struct pretok **ret_pretok, struct err *e);
 void pretok_close(struct pretok *p);
+/* A word that is a token as a whole is taken as it is, even where merges would not lead to it. */
+bool pretok_whole_words(const struct pretok *p);
+bool pretok_adds_bos(const struct pretok *p); /* where the file has no flag for it */
 typedef int pretok_fn(void *arg, const char *word, size_t n);
 /* Call fn for each word of valid UTF-8 text; stops at the first non-zero and returns it. */
 int pretok_split(const struct pretok *p, const char *text, size_t n, pretok_fn *fn, void *arg,

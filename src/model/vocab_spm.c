@@ -17,6 +17,15 @@ struct spm {
     struct merge_heap heap;
 };
 
+/* Whether a text may become this token: it must not spell control tokens, nor bytes by their names.
+ */
+static bool is_text(const struct vocab *v, int32_t token)
+{
+    if (token < 0) return false;
+    uint8_t kind = v->tokens[token].kind;
+    return kind != TOKEN_CONTROL && kind != TOKEN_BYTE && kind != TOKEN_UNKNOWN;
+}
+
 static void consider(struct spm *s, uint32_t left)
 {
     if (left == UINT32_MAX || s->symbols[left].after == UINT32_MAX) return;
@@ -24,8 +33,7 @@ static void consider(struct spm *s, uint32_t left)
     uint32_t len = a->len + b->len; /* neighbours in the list are neighbours in the text */
     int32_t token =
         len <= VOCAB_PIECE_MAX ? piece_map_find(&s->v->by_piece, s->v->tokens, a->text, len) : -1;
-    /* A user's text must not be able to spell a control token. */
-    if (token >= 0 && s->v->tokens[token].kind != TOKEN_CONTROL)
+    if (is_text(s->v, token))
         merge_heap_push(&s->heap, (struct candidate){-s->v->tokens[token].score, left, len, token});
 }
 
@@ -48,13 +56,12 @@ static void merge_all(struct spm *s)
 static int emit_symbol(const struct vocab *v, const struct symbol *s, struct token_list *out)
 {
     int32_t token = piece_map_find(&v->by_piece, v->tokens, s->text, s->len);
-    if (token >= 0 && v->tokens[token].kind != TOKEN_CONTROL) return token_list_push(out, token);
+    if (is_text(v, token)) return token_list_push(out, token);
+    for (uint32_t i = 0; i < s->len; i++)
+        if (v->byte_token[(uint8_t)s->text[i]] < 0) return token_list_push(out, v->unknown);
     int code = 0;
-    for (uint32_t i = 0; i < s->len && code == 0; i++) {
-        int32_t byte = v->byte_token[(uint8_t)s->text[i]];
-        if (byte < 0) byte = v->unknown;
-        if (byte >= 0) code = token_list_push(out, byte);
-    }
+    for (uint32_t i = 0; i < s->len && code == 0; i++)
+        code = token_list_push(out, v->byte_token[(uint8_t)s->text[i]]);
     return code;
 }
 
@@ -67,17 +74,30 @@ static int escape(const struct vocab *v, const char *text, size_t n, bool start,
     return code;
 }
 
-static void split_characters(struct spm *s, const char *text, size_t n)
+static size_t character_len(const char *text, size_t n)
 {
+    uint32_t code;
+    size_t len = utf8_decode(text, n, &code);
+    return len ? len : 1;
+}
+
+/* The list of characters to merge; room for as many as there are. */
+static int split_characters(struct spm *s, const char *text, size_t n)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < n; count++)
+        at += character_len(text + at, n - at);
+    s->symbols = mem_alloc(count * sizeof *s->symbols);
+    s->heap.items = mem_alloc(2 * count * sizeof *s->heap.items);
+    if (!s->symbols || !s->heap.items) return ERR_NO_MEMORY;
     for (size_t at = 0; at < n; s->n++) {
-        uint32_t code;
-        size_t len = utf8_decode(text + at, n - at, &code);
-        s->symbols[s->n] =
-            (struct symbol){text + at, (uint32_t)(len ? len : 1), -1, s->n - 1, s->n + 1};
-        at += len ? len : 1;
+        size_t len = character_len(text + at, n - at);
+        s->symbols[s->n] = (struct symbol){text + at, (uint32_t)len, -1, s->n - 1, s->n + 1};
+        at += len;
     }
     s->symbols[0].before = UINT32_MAX;
     s->symbols[s->n - 1].after = UINT32_MAX;
+    return 0;
 }
 
 int spm_encode(const struct vocab *v, const char *text, size_t n, bool start,
@@ -87,13 +107,8 @@ int spm_encode(const struct vocab *v, const char *text, size_t n, bool start,
     buf_init(&escaped, 3 * n + 4);
     struct spm s = {.v = v};
     int code = n > UINT32_MAX / 16 ? ERR_LIMIT : escape(v, text, n, start, &escaped);
+    if (code == 0) code = split_characters(&s, escaped.data, escaped.len);
     if (code == 0) {
-        s.symbols = mem_alloc(escaped.len * sizeof *s.symbols);
-        s.heap.items = mem_alloc(2 * escaped.len * sizeof *s.heap.items);
-        code = s.symbols && s.heap.items ? 0 : ERR_NO_MEMORY;
-    }
-    if (code == 0) {
-        split_characters(&s, escaped.data, escaped.len);
         merge_all(&s);
         for (uint32_t i = 0; i != UINT32_MAX && code == 0; i = s.symbols[i].after)
             code = emit_symbol(v, &s.symbols[i], out);

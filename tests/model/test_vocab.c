@@ -80,6 +80,59 @@ static void test_bpe_merges(void **state)
     close_fixture(&f);
 }
 
+/* Llama 3 takes a word that is a token as it is, also where no merges lead to it. */
+static void test_whole_words(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, "llama-bpe");
+    expect_pieces(&f, "xyz", 0, (const char *const[]){"xyz", NULL});
+    close_fixture(&f);
+    open_fixture(&f, "gpt-2");
+    expect_pieces(&f, "xyz", 0, (const char *const[]){"x", "y", "z", NULL});
+    close_fixture(&f);
+}
+
+/* The search among sorted specials against a plain one: place, length, longest, and kind. */
+static void test_specials_against_plain_search(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *piece;
+        bool control;
+    } specials[] = {
+        {"<|im_start|>", true}, {"<|im_end|>", true}, {"<user>", false}, {"<user", true}};
+    static const char *const parts[] = {"<|im_start|>", "<|im_", "end|>", "<user", ">", "<", "x"};
+    struct fixture f;
+    struct rng r;
+    open_fixture(&f, "gpt-2");
+    rng_init(&r, 5, 0);
+    for (int round = 0; round < 5000; round++) {
+        char text[128] = "";
+        size_t n = 0, at, len, want_at, want_len = 0;
+        for (uint32_t k = rng_below(&r, 8); k > 0; k--) {
+            const char *part = parts[rng_below(&r, 7)];
+            memcpy(text + n, part, strlen(part));
+            n += strlen(part);
+        }
+        bool control = rng_below(&r, 2);
+        for (want_at = 0; want_at < n && want_len == 0; want_at += want_len == 0)
+            for (int i = 0; i < 4; i++) {
+                size_t m = strlen(specials[i].piece);
+                if ((control || !specials[i].control) && m > want_len && m <= n - want_at &&
+                    memcmp(text + want_at, specials[i].piece, m) == 0)
+                    want_len = m;
+            }
+        int32_t id = vocab_next_special(f.v, text, n, control, &at, &len);
+        assert_int_equal(id >= 0, want_len > 0);
+        if (id < 0) continue;
+        assert_int_equal(at, want_at);
+        assert_int_equal(len, want_len);
+        assert_int_equal(id, vocab_find(f.v, text + at, len));
+    }
+    close_fixture(&f);
+}
+
 static void test_spm_merges(void **state)
 {
     (void)state;
@@ -163,7 +216,7 @@ static void test_long_texts(void **state)
 {
     (void)state;
     static const char *const pres[] = {"gpt-2", "smollm", "llama-bpe", "qwen2", "default", NULL};
-    static const char characters[] = {'a', ' ', '\n', '1', '.', 't'};
+    static const char characters[] = {'a', ' ', '\n', '1', '.', 't', '<', '\xFF'};
     enum { N = 1 << 20 };
     char *text = mem_alloc(N);
     for (int p = 0; p < 6; p++) {
@@ -273,6 +326,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bpe_merges),
+        cmocka_unit_test(test_whole_words),
+        cmocka_unit_test(test_specials_against_plain_search),
         cmocka_unit_test(test_spm_merges),
         cmocka_unit_test(test_text_cannot_forge_control_tokens),
         cmocka_unit_test(test_round_trips),

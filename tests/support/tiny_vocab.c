@@ -74,6 +74,8 @@ void tiny_vocab_bpe(const char *pre, struct buf *out)
     add(&p, "<|im_start|>", 3, 0.0f);
     add(&p, "<|im_end|>", 3, 0.0f);
     add(&p, "<user>", 4, 0.0f);
+    add(&p, "<user", 3, 0.0f);
+    add(&p, "xyz", 1, 0.0f); /* no merge leads to it */
     gguf_writer_init(&w);
     write_tokenizer(&w, &p, "gpt2");
     gguf_writer_text(&w, "tokenizer.ggml.pre", pre);
