@@ -72,14 +72,24 @@ static void client_gone(void *arg)
     atomic_store(&a->job->cancelled, true);
 }
 
+/* Out of memory: a stream with a hole would be worse than none. */
+static void cut_off(struct assist *a)
+{
+    if (!a->request) return;
+    http_request_abort(a->request);
+    client_gone(a);
+}
+
 static void send_event(struct assist *a)
 {
     struct server *s = a->server;
     struct err e;
     buf_clear(&s->bytes);
-    if (a->request && wire_event_encode(&s->event, &s->bytes, &e) == 0)
-        http_stream_send(a->request, s->bytes.data,
-                         s->bytes.len); /* on failure client_gone follows */
+    if (!a->request) return;
+    if (wire_event_encode(&s->event, &s->bytes, &e))
+        cut_off(a);
+    else /* on failure client_gone follows */
+        http_stream_send(a->request, s->bytes.data, s->bytes.len);
 }
 
 static bool authorised(struct server *s, struct http_request *r)
@@ -151,7 +161,8 @@ static int make_prompt(struct server *s, const struct wire_request *q, enum wire
             info->tokenizer_hash);
     if (q->prompt) {
         code = check_ids(q->prompt, q->n_prompt, info->vocab_size, "prompt", e);
-        if (code == 0) code = token_list_append(prompt, q->prompt, q->n_prompt);
+        if (code == 0 && token_list_append(prompt, q->prompt, q->n_prompt))
+            code = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
     } else {
         *param = "messages";
         code = encode_messages(s, q, prompt, e);
@@ -382,10 +393,8 @@ static void on_token(struct server *s, struct assist *a, const struct job_event 
     buf_clear(&s->event.text);
     if (detok_push(&a->detok, worker_vocab(s->worker), ev->token, &s->event.text) == 0)
         send_event(a);
-    else if (a->request) { /* out of memory: a stream with a hole would be worse than none */
-        http_request_abort(a->request);
-        client_gone(a);
-    }
+    else
+        cut_off(a);
 }
 
 static void on_done(struct server *s, struct assist *a, const struct job_event *ev)

@@ -420,6 +420,69 @@ static void test_stop_at_once(void **state)
     }
 }
 
+/* Send a request and read what comes, without an allocation of the test's own. True: a stream that
+ * ended well. */
+static bool ask_without_memory(const struct site *s, const char *request, size_t n)
+{
+    static char got[1 << 16];
+    size_t len = 0;
+    ssize_t did;
+    int fd = raw_connect(s->port);
+    raw_send(fd, request, n);
+    while (len < sizeof got - 1 && raw_readable(fd, RAW_WAIT_MS) &&
+           (did = recv(fd, got + len, sizeof got - 1 - len, 0)) > 0)
+        len += (size_t)did;
+    close(fd);
+    got[len] = 0;
+    /* a whole stream, one that says what happened, a refusal, or a cut: never one with a hole */
+    uint32_t tokens = 0;
+    for (const char *at = got; (at = strstr(at, "event: token")) != NULL; at++)
+        tokens++;
+    bool ended = strstr(got, "\"budget\"") != NULL;
+    if (ended ? tokens != 6 : len > 0 && !strstr(got, " 200 ") && !strstr(got, " 503 "))
+        fail_msg("%s", got);
+    if (!ended && strstr(got, "\r\n0\r\n\r\n")) assert_non_null(strstr(got, "event: error"));
+    return ended;
+}
+
+/* The n-th allocation of a request fails, for every n: the server lives, and nothing is lost. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    struct site *s = slow_site();
+    s->fake.step_us = 0;
+    s->fake.step_tokens_max = 512;
+    s->config.worker.cache_max = 2;
+    site_start(s);
+    struct wire_request q;
+    struct buf body, request;
+    buf_init(&body, RAW_MAX);
+    buf_init(&request, RAW_MAX);
+    site_prompt(s, prompt, 90, 1);
+    site_request(s, prompt, 90, 6, &q);
+    assert_int_equal(wire_request_encode(&q, &body, NULL), 0);
+    buf_printf(&request,
+               "POST /v1/assist HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
+               "%zu\r\n\r\n%s",
+               body.len, body.data);
+    bool hit = true;
+    long nth = 0;
+    while (hit) {
+        mem_fail_at(++nth);
+        bool ended = ask_without_memory(s, request.data, request.len);
+        site_check_idle(s);
+        hit = mem_fail_hit();
+        mem_fail_at(0);
+        assert_true(hit || ended);
+        assert_true(nth < 1000);
+    }
+    print_message("%ld allocations\n", nth - 1);
+    assert_true(nth > 10);
+    buf_release(&body);
+    buf_release(&request);
+    site_stop(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -429,7 +492,7 @@ int main(void)
         cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_body_limit),   cmocka_unit_test(test_keys),
         cmocka_unit_test(test_drain),        cmocka_unit_test(test_drain_idle),
-        cmocka_unit_test(test_stop_at_once),
+        cmocka_unit_test(test_stop_at_once), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
