@@ -101,16 +101,15 @@ static const struct damage {
     {false, "tokenizer.ggml.bos_token_id", 0, "\6", 1, "tokenizer.ggml.bos_token_id"},
     {false, "tokenizer.ggml.scores", 16, "\0\0\xC0\x7F", 4, "tokenizer.ggml.scores"},
     {false, "tokenizer.ggml.scores", 4, "\5", 1, "tokenizer.ggml.scores"},
-    {false, "tokenizer.ggml.scores", 0, "\5\0\0\0", 4, "tokenizer.ggml.scores"},
     {true, "tokenizer.ggml.merges", 24, "t~h", 3, "tokenizer.ggml.merges"},
     {true, "tokenizer.ggml.merges", 24, "~ h", 3, "tokenizer.ggml.merges"},
     {true, "tokenizer.ggml.tokens", 24, "~", 1, "byte 0x00"},
-    {true, "tokenizer.ggml.tokens", 0, "\5\0\0\0", 4, "tokenizer.ggml.tokens"},
-    {true, "tokenizer.ggml.token_type", 0, "\5\0\0\0", 4, "tokenizer.ggml.token_type"},
+    {true, "tokenizer.ggml.token", 0, "x", 1, "tokenizer.ggml.tokens"},
+    {false, "tokenizer.ggml.score", 0, "x", 1, "tokenizer.ggml.scores"},
+    {true, "tokenizer.ggml.merge", 0, "x", 1, "tokenizer.ggml.merges"},
     {true, "tokenizer.ggml.mode", 0, "x", 1, "tokenizer.ggml.model"},
     {true, "tokenizer.ggml.model", 12, "gpt3", 4, "gpt3"},
     {true, "tokenizer.ggml.pre", 12, "nonsense!", 9, "nonsense!"},
-    {true, "tokenizer.ggml.pr", 1, "\5", 1, "tokenizer.ggml.pre"},
 };
 
 static void test_names_the_key(void **state)
