@@ -37,7 +37,7 @@ struct way {
     uint64_t free_at; /* when the rate lets the next byte start */
     uint64_t last_due;
     size_t held;
-    bool ended;
+    bool ending, ended; /* the end is next to be written; it is */
 };
 
 struct pair {
@@ -170,20 +170,27 @@ static void make_reset(struct bufferevent *b)
     setsockopt(bufferevent_getfd(b), SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
+static bool may_cut(const struct pair *p)
+{
+    const struct relay_config *c = &p->relay->c;
+    return !p->counted && (c->cut_times == 0 || p->relay->cuts < c->cut_times);
+}
+
 /* Returns true when the pair is gone. */
 static bool cut(struct pair *p)
 {
     struct relay *r = p->relay;
-    if (p->counted || (r->c.cut_times && r->cuts >= r->c.cut_times)) return false;
+    if (!may_cut(p)) return false;
     p->counted = true;
     r->cuts++;
     if (r->c.how == RELAY_STALL) {
         p->stalled = true;
         return false;
     }
-    bufferevent_flush(p->down.to, EV_WRITE, BEV_FLUSH);
     /* What was passed on before the cut must reach the client: write it out by hand. */
-    evbuffer_write(bufferevent_get_output(p->down.to), bufferevent_getfd(p->down.to));
+    struct evbuffer *out = bufferevent_get_output(p->down.to);
+    evbuffer_unfreeze(out, 1);
+    evbuffer_write(out, bufferevent_getfd(p->down.to));
     if (r->c.how == RELAY_RESET) {
         make_reset(p->up.from);
         make_reset(p->up.to);
@@ -203,25 +210,42 @@ static size_t count_down(struct pair *p, const unsigned char *bytes, size_t n, b
         p->last_down = bytes[i] == '\n' && p->last_down == '\n' ? 0 : (char)bytes[i];
         if ((c->cut_bytes && p->bytes_down >= c->cut_bytes) ||
             (c->cut_events && p->events_down >= c->cut_events)) {
-            *ret_cut = !p->counted;
-            if (*ret_cut) return i + 1;
+            *ret_cut = true;
+            return i + 1;
         }
     }
     return n;
+}
+
+/* The end of a direction, once all before it is written. True when the pair is gone. */
+static bool end_way(struct way *w)
+{
+    struct pair *p = w->pair;
+    w->ending = true;
+    if (evbuffer_get_length(bufferevent_get_output(w->to)) > 0)
+        return false; /* written_out comes */
+    shutdown(bufferevent_getfd(w->to), SHUT_WR);
+    w->ended = true;
+    if (!p->up.ended || !p->down.ended) return false;
+    pair_free(p);
+    return true;
+}
+
+static void written_out(struct bufferevent *b, void *arg)
+{
+    struct pair *p = arg;
+    struct way *w = b == p->up.to ? &p->up : &p->down;
+    if (w->ending && !w->ended) end_way(w);
 }
 
 /* Pass a parcel on; true when the pair is gone. */
 static bool deliver(struct way *w, struct parcel *parcel)
 {
     struct pair *p = w->pair;
-    if (!parcel->bytes) {
-        shutdown(bufferevent_getfd(w->to), SHUT_WR);
-        w->ended = true;
-        return p->up.ended && p->down.ended ? (pair_free(p), true) : false;
-    }
+    if (!parcel->bytes) return end_way(w);
     size_t n = evbuffer_get_length(parcel->bytes);
     bool now_cut = false;
-    if (w == &p->down && (p->relay->c.cut_bytes || p->relay->c.cut_events))
+    if (w == &p->down && may_cut(p) && (p->relay->c.cut_bytes || p->relay->c.cut_events))
         n = count_down(p, evbuffer_pullup(parcel->bytes, -1), n, &now_cut);
     evbuffer_remove_buffer(parcel->bytes, bufferevent_get_output(w->to), n);
     return now_cut && cut(p);
@@ -343,8 +367,8 @@ static void accepted(struct evconnlistener *listener, evutil_socket_t fd, struct
         pair_free(p);
         return;
     }
-    bufferevent_setcb(client, bytes_came, NULL, something_happened, p);
-    bufferevent_setcb(server, bytes_came, NULL, something_happened, p);
+    bufferevent_setcb(client, bytes_came, written_out, something_happened, p);
+    bufferevent_setcb(server, bytes_came, written_out, something_happened, p);
     if (bufferevent_socket_connect(server, (struct sockaddr *)&r->to, (int)sizeof r->to) != 0)
         return; /* something_happened has freed the pair */
     set_nodelay(client);
