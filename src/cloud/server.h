@@ -8,6 +8,13 @@
  *   GET    /health          {"status": "ok"}, or "draining" with 503
  *   GET    /v1/models       what is served, with its hashes
  *
+ * A PATCH is a wish: one that comes when the last token was on its way, or for which there is no KV
+ * memory, still sees the stream end with reason budget, and after the end it is 404. A budget below
+ * what was sent ends the stream at the next token. A cancelled or resumed assist loses nothing: ask
+ * again with `have`; the prefix cache makes that cheap. The cache is one for all keys, so
+ * cached_tokens can tell that somebody has asked the same beginning lately; --prefix-cache 0 where
+ * that matters.
+ *
  * Keys, if there are any, guard all but /health. Prompt and answer texts are never logged.
  */
 #ifndef PDD_CLOUD_SERVER_H

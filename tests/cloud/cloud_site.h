@@ -109,20 +109,19 @@ static inline struct worker_stats site_stats(struct site *s)
     return stats;
 }
 
-/* Wait until nothing runs or waits; then no step may be made and all pages must be there. */
+/* Wait until nothing runs or waits and no step is made any more; then all pages must be there. A
+ * request that is still on its way through the loop may start once more, hence the repetition. */
 static inline void site_check_idle(struct site *s)
 {
     uint32_t total = worker_engine_info(server_worker(s->server))->kv_pages_total;
     uint64_t until = clock_us() + SITE_WAIT_US;
-    struct worker_stats a = site_stats(s), b;
-    while ((a.running || a.waiting) && clock_us() < until) {
-        clock_sleep_us(500);
-        a = site_stats(s);
-    }
-    CHECK(a.running == 0 && a.waiting == 0);
-    clock_sleep_us(20000);
-    b = site_stats(s);
-    CHECK(a.steps == b.steps);
+    struct worker_stats a, b = site_stats(s);
+    do {
+        CHECK(clock_us() < until);
+        a = b;
+        clock_sleep_us(a.running || a.waiting ? 500 : 20000);
+        b = site_stats(s);
+    } while (a.running || a.waiting || b.running || b.waiting || a.steps != b.steps);
     CHECK(s->config.worker.cache_max > 0 || b.kv_pages_free == total);
     CHECK(b.kv_pages_free + b.kv_pages_cached >= total);
 }

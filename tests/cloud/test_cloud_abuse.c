@@ -362,7 +362,7 @@ static void test_drain(void **state)
     (void)state;
     static struct client all[3];
     struct site *s = slow_site();
-    s->drain_us = 1000000;
+    s->drain_us = 2000000;
     s->config.worker.streams_max = 2;
     site_start(s);
     post(&all[0], s, 20, 40);

@@ -261,7 +261,7 @@ static void test_extend(void **state)
     struct wire_request q;
     buf_init(&b, RAW_MAX);
     struct site *s = site_of(false);
-    s->fake.step_us = 20000;
+    s->fake.step_us = 30000;
     s->fake.answer_tokens = 200;
     site_start(s);
     site_prompt(s, prompt, PROMPT, 4);

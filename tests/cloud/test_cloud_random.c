@@ -170,7 +170,7 @@ static void check_crowd(bool native, uint64_t seed)
     if (native) s->native_path = tiny_path;
     s->fake = (struct fake_options){.answer_tokens = ANSWER / 2 + rng_below(&w.r, ANSWER),
                                     .context_max = 512,
-                                    .step_tokens_max = 16 + rng_below(&w.r, 100),
+                                    .step_tokens_max = 1 + rng_below(&w.r, 120),
                                     .kv_pages = 8 + rng_below(&w.r, 60)};
     if (rng_below(&w.r, 2)) s->fake.step_us = 300;
     s->config.worker = (struct worker_config){.streams_max = 1 + rng_below(&w.r, 12),
