@@ -25,4 +25,7 @@ int os_write_file(const char *path, const void *data, size_t n, struct err *e);
 
 unsigned os_cpu_count(void); /* CPUs this process may use, at least 1 */
 
+/* Ask for at least `wanted` file descriptors; returns how many the process may have open now. */
+uint32_t os_raise_descriptors(uint32_t wanted);
+
 #endif

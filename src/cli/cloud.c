@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cloud/server.h"
@@ -17,7 +18,8 @@ enum {
     DRAIN_SECONDS = 30,
     QUEUE_DEFAULT = 256,
     STREAMS_DEFAULT = 64,
-    CACHE_DEFAULT = 16
+    CACHE_DEFAULT = 16,
+    DESCRIPTORS_BESIDE = HTTP_REFUSED_MAX + 32 /* those who hear 503, and files of our own */
 };
 
 struct options {
@@ -256,6 +258,17 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
     return code;
 }
 
+/* A connection beyond the limit of the process would hang unheard; one beyond ours hears 503. */
+static void fit_connections(struct http_server_config *http)
+{
+    uint32_t most = os_raise_descriptors(http->connections_max + DESCRIPTORS_BESIDE);
+    uint32_t left = most > DESCRIPTORS_BESIDE ? most - DESCRIPTORS_BESIDE : 1;
+    if (http->connections_max <= left) return;
+    log_line(LOG_WARN, "cloud", "%u connections at most: the process may open %u files (ulimit -n)",
+             left, most);
+    http->connections_max = left;
+}
+
 static int run(const struct options *o, struct err *e)
 {
     struct engine *engine;
@@ -287,6 +300,7 @@ int cmd_cloud(int argc, char **argv)
     o.server.worker.cache_max = CACHE_DEFAULT;
     if (parse(argc, argv, &o, &status)) return status;
     o.server.http.address = o.host;
+    fit_connections(&o.server.http);
     if (run(&o, &e)) {
         fprintf(stderr, "pdd cloud: %s\n", e.text);
         return EXIT_FAILED;
