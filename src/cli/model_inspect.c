@@ -13,7 +13,7 @@
 #include "model/template.h"
 #include "model/vocab.h"
 
-enum { TYPES_MAX = 32, SHOWN_MAX = 80 };
+enum { TYPES_MAX = 32 };
 
 /* The tensors of one type. */
 struct type_row {
@@ -96,21 +96,11 @@ static const char *type_name(uint32_t type)
     return info ? info->name : "unknown";
 }
 
-/* A text of the file for a terminal: cut, and without bytes that could command it. */
-struct shown {
-    char text[SHOWN_MAX + 1];
-};
-
-static struct shown show_key(const struct gguf *g, const char *key, const char *otherwise)
+static struct gguf_shown show_key(const struct gguf *g, const char *key, const char *otherwise)
 {
     struct gguf_str s = {otherwise, strlen(otherwise)};
-    struct shown out;
-    size_t n = 0;
     if (gguf_has(g, key)) gguf_text(g, key, &s, NULL);
-    for (; n < s.len && n < SHOWN_MAX; n++)
-        out.text[n] = s.data[n] < 32 || s.data[n] > 126 ? '?' : s.data[n];
-    out.text[n] = 0;
-    return out;
+    return gguf_show(s);
 }
 
 static void print_tensors(const struct facts *f, FILE *to)

@@ -30,7 +30,7 @@ enum {
 };
 static const uint8_t value_bytes[VALUE_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
-enum { ALIGNMENT_DEFAULT = 32, ALIGNMENT_MAX = 1 << 20, NAME_SHOWN = 80 };
+enum { ALIGNMENT_DEFAULT = 32, ALIGNMENT_MAX = 1 << 20 };
 
 struct key {
     struct gguf_str name;
@@ -111,19 +111,12 @@ static struct gguf_str cursor_text(struct cursor *c)
     return p ? (struct gguf_str){(const char *)p, (size_t)n} : (struct gguf_str){"", 0};
 }
 
-/* At most NAME_SHOWN characters of a name, for error sentences; hostile bytes become '?'. */
-struct shown {
-    char text[NAME_SHOWN + 1];
-};
-
-static struct shown show(struct gguf_str s)
+struct gguf_shown gguf_show(struct gguf_str s)
 {
-    struct shown out;
-    size_t n = s.len < NAME_SHOWN ? s.len : NAME_SHOWN;
+    struct gguf_shown out;
+    size_t n = s.len < GGUF_SHOWN_MAX ? s.len : GGUF_SHOWN_MAX;
     for (size_t i = 0; i < n; i++)
-        out.text[i] = s.data[i];
-    for (size_t i = 0; i < n; i++)
-        if (out.text[i] < 32 || out.text[i] > 126) out.text[i] = '?';
+        out.text[i] = s.data[i] < 32 || s.data[i] > 126 ? '?' : s.data[i];
     out.text[n] = 0;
     return out;
 }
@@ -176,7 +169,7 @@ static int read_tensor(struct gguf *g, struct cursor *c, struct gguf_tensor *t,
     t->name = cursor_text(c);
     t->dims = (uint32_t)cursor_int(c, 4);
     if (c->bad || t->dims < 1 || t->dims > GGUF_DIMS_MAX)
-        return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: %s", g->name, show(t->name).text,
+        return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: %s", g->name, gguf_show(t->name).text,
                        c->bad ? "the file ends inside its description"
                               : "1 to 4 dimensions allowed");
     uint64_t elements = 1;
@@ -184,24 +177,24 @@ static int read_tensor(struct gguf *g, struct cursor *c, struct gguf_tensor *t,
         t->shape[i] = i < t->dims ? cursor_int(c, 8) : 1;
         if (t->shape[i] == 0 || __builtin_mul_overflow(elements, t->shape[i], &elements))
             return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: impossible shape", g->name,
-                           show(t->name).text);
+                           gguf_show(t->name).text);
     }
     t->type = (uint32_t)cursor_int(c, 4);
     *ret_offset = cursor_int(c, 8);
     if (c->bad)
         return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: the file ends inside its description",
-                       g->name, show(t->name).text);
+                       g->name, gguf_show(t->name).text);
     const struct gguf_type_info *info = gguf_type_info(t->type);
     if (!info) return 0;
     if (t->shape[0] % info->block != 0)
         return err_set(e, ERR_BAD_INPUT,
                        "%s: tensor %s: rows of %" PRIu64 " are no multiple of %s's %u", g->name,
-                       show(t->name).text, t->shape[0], info->name, info->block);
+                       gguf_show(t->name).text, t->shape[0], info->name, info->block);
     uint64_t bytes;
     if (__builtin_mul_overflow(elements / info->block, (uint64_t)info->block_bytes, &bytes) ||
         bytes > SIZE_MAX)
         return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: impossible size", g->name,
-                       show(t->name).text);
+                       gguf_show(t->name).text);
     t->bytes = (size_t)bytes;
     return 0;
 }
@@ -250,7 +243,7 @@ static int sort_names(struct gguf *g, name_fn *name, uint32_t *order, uint32_t n
     for (uint32_t i = 1; i < n; i++)
         if (compare_text(name(g, order[i - 1]), name(g, order[i])) == 0)
             return err_set(e, ERR_BAD_INPUT, "%s: %s %s appears twice", g->name, what,
-                           show(name(g, order[i])).text);
+                           gguf_show(name(g, order[i])).text);
     return 0;
 }
 
@@ -305,7 +298,7 @@ static int read_keys(struct gguf *g, struct cursor *c, struct err *e)
         if (read_key(c, &g->keys[i]) != 0)
             return err_set(e, ERR_BAD_INPUT,
                            "%s: metadata key %s (number %u) is malformed or cut off", g->name,
-                           show(g->keys[i].name).text, i);
+                           gguf_show(g->keys[i].name).text, i);
     }
     return sort_names(g, key_name, g->keys_by_name, g->n_keys, "metadata key", e);
 }
@@ -318,7 +311,7 @@ static int place_tensor(struct gguf *g, struct gguf_tensor *t, uint64_t offset, 
     if (offset % alignment != 0 || offset > room || t->bytes > room - offset)
         return err_set(e, ERR_BAD_INPUT,
                        "%s: tensor %s: its data lie outside the file or are not aligned", g->name,
-                       show(t->name).text);
+                       gguf_show(t->name).text);
     t->data = g->base + data_at + offset;
     return 0;
 }
@@ -366,7 +359,7 @@ static int refuse_overlap(struct gguf *g, struct err *e)
     for (uint32_t i = 1; i < n && code == 0; i++)
         if (order[i - 1]->data + order[i - 1]->bytes > order[i]->data)
             code = err_set(e, ERR_BAD_INPUT, "%s: tensors %s and %s overlap", g->name,
-                           show(order[i - 1]->name).text, show(order[i]->name).text);
+                           gguf_show(order[i - 1]->name).text, gguf_show(order[i]->name).text);
     mem_free(order);
     return code;
 }

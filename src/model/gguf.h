@@ -42,6 +42,13 @@ struct gguf_str { /* not terminated */
     size_t len;
 };
 
+/* A text of the file for a sentence or a terminal: cut, and all but printable ASCII as '?'. */
+enum { GGUF_SHOWN_MAX = 80 };
+struct gguf_shown {
+    char text[GGUF_SHOWN_MAX + 1];
+};
+struct gguf_shown gguf_show(struct gguf_str s);
+
 struct gguf_tensor {
     struct gguf_str name;
     uint32_t type;                 /* enum gguf_type, or a number this program does not know */

@@ -89,8 +89,8 @@ static int read_arch(const struct gguf *g, const struct arch **ret_arch, struct 
         }
     }
     return err_set(e, ERR_UNSUPPORTED,
-                   "%s: general.architecture is \"%.*s\"; this program runs llama", gguf_name(g),
-                   (int)(name.len < 64 ? name.len : 64), name.data);
+                   "%s: general.architecture is \"%s\"; this program runs llama", gguf_name(g),
+                   gguf_show(name).text);
 }
 
 /* Heads: their number, those of K and V, their size. */
@@ -129,8 +129,8 @@ static int read_rope_scaling(const struct reader *r, struct hparams *h)
     h->rope_scale = 1.0;
     if (kind.len == 4 && memcmp(kind.data, "none", 4) == 0) return 0;
     if (kind.len != 6 || memcmp(kind.data, "linear", 6) != 0)
-        return err_set(r->e, ERR_UNSUPPORTED, "%s: %s \"%.*s\" is not one we know (none, linear)",
-                       gguf_name(r->g), key, (int)(kind.len < 32 ? kind.len : 32), kind.data);
+        return err_set(r->e, ERR_UNSUPPORTED, "%s: %s \"%s\" is not one we know (none, linear)",
+                       gguf_name(r->g), key, gguf_show(kind).text);
     float factor;
     rc = read_f32(r, "rope.scaling.factor", 1e4f, &factor);
     if (rc == 0) h->rope_scale = (double)factor;

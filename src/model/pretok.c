@@ -89,8 +89,8 @@ static int find_row(struct gguf_str name, const char *file, size_t *ret_row, str
         }
     }
     return err_set(e, ERR_UNSUPPORTED,
-                   "%s: tokenizer.ggml.pre \"%.*s\" is not a pre-tokeniser we know", file,
-                   (int)(name.len < 60 ? name.len : 60), name.data);
+                   "%s: tokenizer.ggml.pre \"%s\" is not a pre-tokeniser we know", file,
+                   gguf_show(name).text);
 }
 
 int pretok_open(struct gguf_str name, const char *file, struct pretok **ret_pretok, struct err *e)

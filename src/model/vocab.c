@@ -263,8 +263,8 @@ static int read_kind(struct vocab *v, const struct gguf *g, struct err *e)
         v->kind = VOCAB_BPE;
     else
         return err_set(e, ERR_UNSUPPORTED,
-                       "%s: tokenizer.ggml.model is \"%.*s\"; llama and gpt2 are supported",
-                       gguf_name(g), (int)(model.len < 40 ? model.len : 40), model.data);
+                       "%s: tokenizer.ggml.model is \"%s\"; llama and gpt2 are supported",
+                       gguf_name(g), gguf_show(model).text);
     return 0;
 }
 
