@@ -34,12 +34,27 @@ static uint32_t give_decodes(struct sched_item *items, uint32_t n, uint32_t room
     return room;
 }
 
+/* Tokens of the step that decodes may not take, because a prompt waits. */
+static uint32_t kept_for_prefill(const struct sched_item *items, uint32_t n,
+                                 const struct sched_limits *limits)
+{
+    bool waits = false;
+    for (uint32_t i = 0; i < n; i++)
+        waits = waits || items[i].waiting > 0;
+    if (!waits || limits->step_tokens < 2 || limits->spans < 2) return 0;
+    uint32_t share = limits->step_tokens / SCHED_PREFILL_SHARE;
+    share = share > 0 ? share : 1;
+    return share < limits->prefill_beside ? share : limits->prefill_beside;
+}
+
 uint32_t sched_step(struct sched_item *items, uint32_t n, const struct sched_limits *limits)
 {
     CHECK(n <= SCHED_ITEMS_MAX);
     for (uint32_t i = 0; i < n; i++)
         items[i].given = 0;
-    uint32_t room = limits->step_tokens < limits->spans ? limits->step_tokens : limits->spans;
+    uint32_t kept = kept_for_prefill(items, n, limits);
+    uint32_t room = limits->step_tokens - kept;
+    if (room > limits->spans - (kept > 0)) room = limits->spans - (kept > 0);
     uint32_t decodes = give_decodes(items, n, room), spans = decodes;
     uint32_t left = limits->step_tokens - decodes, used = decodes;
     if (decodes > 0 && left > limits->prefill_beside) left = limits->prefill_beside;

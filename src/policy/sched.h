@@ -3,8 +3,10 @@
  *
  * A step has a budget of tokens. Running answers come first, one token each, least recently served
  * first when there are more than the budget. What is left goes to prefills in order of arrival, so
- * that first tokens come in that order and nobody starves; while answers run, prefills together get
- * at most `prefill_beside`, which bounds how long one step keeps the streams waiting.
+ * that first tokens come in that order; while answers run, prefills together get at most
+ * `prefill_beside`, which bounds how long one step keeps the streams waiting. However many answers
+ * run, a prompt that waits gets one span and a share of the tokens (in steps of two or more), so
+ * nobody starves.
  */
 #ifndef PDD_POLICY_SCHED_H
 #define PDD_POLICY_SCHED_H
@@ -25,7 +27,10 @@ struct sched_item {
     uint32_t given;   /* out: tokens of this step; 0: not in it */
 };
 
-enum { SCHED_ITEMS_MAX = 4096 };
+enum {
+    SCHED_ITEMS_MAX = 4096,
+    SCHED_PREFILL_SHARE = 4 /* at least every fourth token of a step, when a prompt waits */
+};
 
 /* Fills `given`; returns the tokens of the step. Ties go to the lower index. n <= SCHED_ITEMS_MAX.
  */

@@ -27,7 +27,11 @@ static void check_step(const struct sched_item *items, uint32_t n, const struct 
         prefill += items[i].waiting ? items[i].given : 0;
         assert_true(items[i].waiting ? items[i].given <= items[i].waiting : items[i].given <= 1);
     }
-    uint32_t room = l->step_tokens < l->spans ? l->step_tokens : l->spans;
+    uint32_t kept = l->step_tokens / 4 > 0 ? l->step_tokens / 4 : 1;
+    if (kept > l->prefill_beside) kept = l->prefill_beside;
+    if (decodes == n || l->step_tokens < 2 || l->spans < 2) kept = 0;
+    uint32_t room = l->step_tokens - kept, most = l->spans - (kept > 0);
+    if (room > most) room = most;
     assert_int_equal(total, used);
     assert_true(total <= l->step_tokens && spans <= l->spans);
     assert_int_equal(served, decodes < room ? decodes : room);
@@ -98,12 +102,37 @@ static void test_decodes_take_turns(void **state)
         assert_true(items[i].served >= 78);
 }
 
+/* Answers that never end must not keep a prompt from beginning, nor starve each other. */
+static void test_prompt_beside_many(void **state)
+{
+    (void)state;
+    static const struct sched_limits limits[] = {
+        {64, 32, 256}, {512, 128, 256}, {2, 64, 256}, {16, 1, 2}};
+    enum { RUNNING = 700, PROMPT = 1000 };
+    for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
+        static struct sched_item items[RUNNING + 1];
+        memset(items, 0, sizeof items);
+        items[RUNNING] = (struct sched_item){.waiting = PROMPT, .arrived = 1};
+        uint64_t step = 0;
+        for (; items[RUNNING].waiting > 0; step++) {
+            assert_true(step <= PROMPT);
+            sched_step(items, RUNNING + 1, &limits[k]);
+            items[RUNNING].waiting -= items[RUNNING].given;
+            for (int i = 0; i < RUNNING; i++)
+                if (items[i].given) items[i].served = step + 1;
+        }
+        for (int i = 0; i < RUNNING; i++)
+            assert_true(step < 2 * RUNNING || items[i].served > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_everyone_finishes),
         cmocka_unit_test(test_first_come_first_served),
         cmocka_unit_test(test_decodes_take_turns),
+        cmocka_unit_test(test_prompt_beside_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
