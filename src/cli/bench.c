@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cli/commands.h"
+#include "cli/model_file.h"
 #include "cli/options.h"
 #include "engine/native.h"
 
@@ -27,17 +28,18 @@ struct result {
     double prefill_tps, decode_tps; /* of all sequences together; the best repeat */
 };
 
-static const char help[] = "usage: pdd bench engine --model FILE [OPTION]...\n\n"
-                           "  --model FILE     GGUF file\n"
-                           "  --prompt N       tokens of the prompt (512)\n"
-                           "  --depth N        tokens in the KV cache before it (0)\n"
-                           "  --generate N     tokens to generate (64)\n"
-                           "  --batch N        sequences that do so at the same time (1)\n"
-                           "  --chunk N        tokens a step may take (512)\n"
-                           "  --threads N      0: all CPUs (0)\n"
-                           "  --isa LEVEL      scalar, avx2, avxvnni, avx512 (the best here)\n"
-                           "  --repeat N       take the best of N runs (3)\n"
-                           "  --json           one JSON object instead of a table\n";
+static const char help[] =
+    "usage: pdd bench engine [OPTION]...\n\n"
+    "  --model FILE     GGUF file (the newest in models/ beside the program)\n"
+    "  --prompt N       tokens of the prompt (512)\n"
+    "  --depth N        tokens in the KV cache before it (0)\n"
+    "  --generate N     tokens to generate (64)\n"
+    "  --batch N        sequences that do so at the same time (1)\n"
+    "  --chunk N        tokens a step may take (512)\n"
+    "  --threads N      0: all CPUs (0)\n"
+    "  --isa LEVEL      scalar, avx2, avxvnni, avx512, amx (the best here)\n"
+    "  --repeat N       take the best of N runs (3)\n"
+    "  --json           one JSON object instead of a table\n";
 
 static const struct option options[] = {
     {"model", required_argument, NULL, 'm'},   {"prompt", required_argument, NULL, 'p'},
@@ -196,11 +198,15 @@ static int run(struct bench *b, struct err *err)
 int cmd_bench(int argc, char **argv)
 {
     struct bench b = {.prompt = 512, .generate = 64, .batch = 1, .repeats = 3, .chunk = 512};
+    char path[MODEL_FILE_PATH_MAX];
     bool wants_help = argc >= 2 && strcmp(argv[1], "--help") == 0;
     if (argc < 2 || strcmp(argv[1], "engine") != 0) {
+        if (argc >= 2 && !wants_help)
+            fprintf(stderr, "pdd bench: \"%s\" cannot be measured, \"engine\" can\n\n", argv[1]);
         fputs(help, wants_help ? stdout : stderr);
         return wants_help ? EXIT_DONE : EXIT_USAGE;
     }
+    argv[1] = argv[0]; /* for getopt's complaints */
     argc--;
     argv++;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -210,12 +216,13 @@ int cmd_bench(int argc, char **argv)
         }
         if (read_option(&b, c) < 0) return EXIT_USAGE;
     }
-    if (!b.engine.model_path) {
-        fprintf(stderr, "pdd bench: --model FILE is needed\n");
-        return EXIT_USAGE;
-    }
     struct err err = ERR_INIT;
-    if (run(&b, &err) < 0) {
+    int code = 0;
+    if (!b.engine.model_path) {
+        code = model_file_find(path, sizeof path, &err);
+        b.engine.model_path = path;
+    }
+    if (code || run(&b, &err) < 0) {
         fprintf(stderr, "pdd bench: %s\n", err.text);
         return EXIT_FAILED;
     }

@@ -5,6 +5,7 @@
  * progress, reports and errors go to standard error. One thread waits for SIGINT all the time: it
  * stops the answer that is being given, or tells the prompt.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -19,6 +20,7 @@
 #include "cli/chat_stats.h"
 #include "cli/commands.h"
 #include "cli/model_file.h"
+#include "cli/options.h"
 #include "engine/emulated.h"
 #include "engine/fake.h"
 
@@ -32,7 +34,8 @@ struct chat {
     struct buf json;
     char model_path[MODEL_FILE_PATH_MAX];
     bool color, progress, progress_shown;
-    int painted; /* source whose colour is on, -1: none */
+    int painted;      /* source whose colour is on, -1: none */
+    int output_error; /* errno of a failed write of the answer; 0: none */
     /* the signal thread's */
     pthread_t signals;
     int interrupt_pipe[2];
@@ -82,17 +85,6 @@ static void signals_end(struct chat *c)
 
 /* ---- opening ---- */
 
-static int no_profile(const char *name, struct err *e)
-{
-    struct buf names;
-    buf_init(&names, KEY_MAX);
-    for (uint32_t i = 0; device_profile_at(i); i++)
-        if (buf_printf(&names, "%s%s", i ? ", " : "", device_profile_at(i)->name)) break;
-    err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"; there are %s", name, names.data);
-    buf_release(&names);
-    return ERR_NOT_FOUND;
-}
-
 static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e)
 {
     struct chat_options *o = &c->o;
@@ -110,8 +102,9 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
         if (code == 0) *ret_engine = engine;
         return code;
     }
-    const struct device_profile *profile = device_profile_find(o->profile);
-    code = profile ? emulated_open(engine, profile, ret_engine, e) : no_profile(o->profile, e);
+    const struct device_profile *profile = NULL;
+    code = option_profile(o->profile, &profile, e);
+    if (code == 0) code = emulated_open(engine, profile, ret_engine, e);
     if (code) engine_free(engine);
     return code;
 }
@@ -191,7 +184,9 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
     clear_progress(c);
     paint(c, (int)source);
     fwrite(text, 1, n, stdout);
-    fflush(stdout);
+    if (fflush(stdout) == 0 || c->output_error) return;
+    c->output_error = errno;
+    device_cancel(c->device); /* nobody reads on: no end needs to compute on */
 }
 
 static void on_progress(void *arg, uint32_t done, uint32_t total)
@@ -238,7 +233,10 @@ static int ask(struct chat *c, struct device_question *q, struct device_report *
     clear_progress(c);
     paint(c, -1);
     if (r->text_len > 0 || code == 0) fputc('\n', stdout);
-    fflush(stdout);
+    if (fflush(stdout) && !c->output_error) c->output_error = errno;
+    if (c->output_error && code == 0)
+        code = err_set(e, ERR_IO, "the answer cannot be written to standard output: %s",
+                       strerror(c->output_error));
     if (write_stats(c, r, code ? e->text : NULL, &stats_err) && code == 0) {
         *e = stats_err;
         code = stats_err.code;
@@ -323,6 +321,7 @@ static int run_conversation(struct chat *c)
             fprintf(stderr, "pdd chat: %s\n", e.text);
             status = EXIT_FAILED;
         }
+        if (c->output_error) break;
     }
     if (in.tty) fputc('\n', stdout);
     buf_release(&line);

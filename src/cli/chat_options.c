@@ -35,7 +35,7 @@ static const char help[] =
     "  --threads N           compute threads (all CPUs)\n"
     "  --context N           positions of a conversation (the model's)\n"
     "  --chat-template NAME  family of the chat template, when the file's is unknown\n"
-    "  --isa NAME            scalar, avx2, avx512 (the best this CPU has)\n"
+    "  --isa NAME            scalar, avx2, avxvnni, avx512, amx (the best this CPU has)\n"
     "  --stats               a report after each answer, on standard error\n"
     "  --stats-json FILE     the same with every token's times and source, one line an answer\n"
     "  --color MODE          auto, always or never: tokens coloured by source (auto)\n"

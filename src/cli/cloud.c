@@ -46,7 +46,7 @@ static const char help[] =
     "  --key-file FILE        bearer keys, one a line; without it everyone may ask\n"
     "  --model-name NAME      the name to serve under (the file's)\n"
     "  --chat-template NAME   family of the chat template, when the file's is unknown\n"
-    "  --isa NAME             scalar, avx2, avx512 (the best this CPU has)\n"
+    "  --isa NAME             scalar, avx2, avxvnni, avx512, amx (the best this CPU has)\n"
     "  --profile NAME         emulate the speed of a device profile\n"
     "  --drain-seconds N      how long running answers may go on after SIGTERM (30)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
@@ -205,9 +205,9 @@ static int open_engine(const struct options *o, struct engine **ret_engine, stru
         if (code == 0) *ret_engine = engine;
         return code;
     }
-    const struct device_profile *profile = device_profile_find(o->profile);
-    code = profile ? emulated_open(engine, profile, ret_engine, e)
-                   : err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"", o->profile);
+    const struct device_profile *profile = NULL;
+    code = option_profile(o->profile, &profile, e);
+    if (code == 0) code = emulated_open(engine, profile, ret_engine, e);
     if (code) engine_free(engine);
     return code;
 }

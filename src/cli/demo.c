@@ -43,13 +43,13 @@ static const struct {
 static const char help[] =
     "usage: pdd demo [OPTION]...\n"
     "One answer to a long prompt: by the device, by the cloud, and by both.\n\n"
-    "  --model FILE      the model of both ends (the newest in models/)\n"
-    "  --profile NAME    device to emulate (s24-ultra-gpu)\n"
-    "  --rtt MS          round-trip time of the emulated link (50)\n"
-    "  --prompt FILE     text to continue (demo/story.txt)\n"
-    "  --max-tokens N    length of the answer at most (256)\n"
-    "  --seed N          of the sampling (1)\n"
-    "  --out DIR         where prompt, reports, logs and picture go (pdd-demo)\n";
+    "  --model FILE        the model of both ends (the newest in models/)\n"
+    "  --profile NAME      device to emulate (s24-ultra-gpu)\n"
+    "  --rtt MS            round-trip time of the emulated link (50)\n"
+    "  --prompt-file FILE  text to continue (demo/story.txt)\n"
+    "  --max-tokens N      length of the answer at most (256)\n"
+    "  --seed N            of the sampling (1)\n"
+    "  --out DIR           where prompt, reports, logs and picture go (pdd-demo)\n";
 
 struct demo {
     char model[PATH_BYTES], story[PATH_BYTES], out[PATH_BYTES];
@@ -269,7 +269,7 @@ static int find_story(char *path, size_t size, struct err *e)
         }
     }
     return err_set(e, ERR_NOT_FOUND,
-                   "demo/story.txt is not near the program; name a text with --prompt");
+                   "demo/story.txt is not near the program; name a text with --prompt-file");
 }
 
 enum { O_MODEL = 256, O_PROFILE, O_RTT, O_PROMPT, O_TOKENS, O_SEED, O_OUT, O_HELP };
@@ -277,7 +277,7 @@ static const struct option long_options[] = {
     {"model", required_argument, NULL, O_MODEL},
     {"profile", required_argument, NULL, O_PROFILE},
     {"rtt", required_argument, NULL, O_RTT},
-    {"prompt", required_argument, NULL, O_PROMPT},
+    {"prompt-file", required_argument, NULL, O_PROMPT},
     {"max-tokens", required_argument, NULL, O_TOKENS},
     {"seed", required_argument, NULL, O_SEED},
     {"out", required_argument, NULL, O_OUT},
@@ -306,7 +306,7 @@ static int set_option(struct demo *d, int option)
     case O_RTT:
         return option_u32("demo", "rtt", optarg, 0, 60000, &d->rtt_ms);
     case O_PROMPT:
-        return copy_path(d->story, "prompt");
+        return copy_path(d->story, "prompt-file");
     case O_TOKENS:
         return option_u32("demo", "max-tokens", optarg, 1, 100000, &d->tokens);
     case O_SEED:
@@ -321,9 +321,7 @@ static int set_option(struct demo *d, int option)
 static int run(struct demo *d, struct err *e)
 {
     bool same = false;
-    d->profile = device_profile_find(d->profile_name);
-    int code =
-        d->profile ? 0 : err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"", d->profile_name);
+    int code = option_profile(d->profile_name, &d->profile, e);
     if (code == 0 && !d->model[0]) code = model_file_find(d->model, sizeof d->model, e);
     if (code == 0 && !d->story[0]) code = find_story(d->story, sizeof d->story, e);
     if (code == 0) code = demonstrate(d, &same, e);

@@ -16,7 +16,7 @@ static const struct {
     {"link", "pass TCP connections on as a mobile link would", cmd_link},
     {"model", "inspect a model file, run its tokenizer", cmd_model},
 };
-enum { COMMANDS = sizeof commands / sizeof *commands };
+enum { COMMANDS = sizeof commands / sizeof *commands, NAME_BYTES = 32 };
 
 static void usage(FILE *to)
 {
@@ -42,8 +42,13 @@ int main(int argc, char **argv)
         printf("pdd %s\n", PDD_VERSION);
         return EXIT_DONE;
     }
-    for (int i = 0; i < COMMANDS; i++)
-        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) != 0) continue;
+        char name[NAME_BYTES]; /* getopt begins its complaints with it, as we begin ours */
+        snprintf(name, sizeof name, "pdd %s", commands[i].name);
+        argv[1] = name;
+        return commands[i].run(argc - 1, argv + 1);
+    }
     fprintf(stderr, "pdd: no command \"%s\"; see pdd --help\n", argv[1]);
     return EXIT_USAGE;
 }

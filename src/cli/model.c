@@ -259,8 +259,11 @@ static int run(const struct action *action, int argc, char **argv)
 
 int cmd_model(int argc, char **argv)
 {
-    for (int i = 0; argc > 1 && i < ACTIONS; i++)
-        if (strcmp(argv[1], actions[i].name) == 0) return run(&actions[i], argc - 1, argv + 1);
+    for (int i = 0; argc > 1 && i < ACTIONS; i++) {
+        if (strcmp(argv[1], actions[i].name) != 0) continue;
+        argv[1] = argv[0]; /* for getopt's complaints */
+        return run(&actions[i], argc - 1, argv + 1);
+    }
     bool wants_help = argc > 1 && strcmp(argv[1], "--help") == 0;
     if (argc > 1 && !wants_help)
         fprintf(stderr, "pdd model: no action \"%.40s\"; see pdd model --help\n", argv[1]);

@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+
+enum { NAMES_BYTES_MAX = 4096 };
+
 int option_u32(const char *command, const char *option, const char *value, uint32_t low,
                uint32_t high, uint32_t *ret_value)
 {
@@ -55,4 +59,20 @@ int option_address(const char *command, const char *option, const char *value, c
         snprintf(host, host_size, "%.*s", (int)n, value);
     *ret_port = (uint16_t)v;
     return 0;
+}
+
+int option_profile(const char *name, const struct device_profile **ret_profile, struct err *e)
+{
+    struct buf names;
+    const struct device_profile *profile = device_profile_find(name);
+    if (profile) {
+        *ret_profile = profile;
+        return 0;
+    }
+    buf_init(&names, NAMES_BYTES_MAX);
+    for (uint32_t i = 0; device_profile_at(i); i++)
+        if (buf_printf(&names, "%s%s", i ? ", " : "", device_profile_at(i)->name)) break;
+    err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"; there are %s", name, names.data);
+    buf_release(&names);
+    return ERR_NOT_FOUND;
 }

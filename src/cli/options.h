@@ -8,6 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
+#include "engine/emulated.h"
+
 int option_u32(const char *command, const char *option, const char *value, uint32_t low,
                uint32_t high, uint32_t *ret_value);
 int option_float(const char *command, const char *option, const char *value, float low, float high,
@@ -16,5 +19,8 @@ int option_float(const char *command, const char *option, const char *value, flo
  */
 int option_address(const char *command, const char *option, const char *value, char *host,
                    size_t host_size, uint16_t *ret_port);
+/* The device profile of that name; the error of an unknown one names those there are, and is for
+ * the caller to print. */
+int option_profile(const char *name, const struct device_profile **ret_profile, struct err *e);
 
 #endif

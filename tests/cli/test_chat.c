@@ -3,8 +3,10 @@
  * local-only never connects. It runs the program named by PDD_BIN (CTest sets it).
  *
  * Catches: an error told on the wrong stream or with status 0; a report that is no JSON; an answer
- * or a conversation that Ctrl-C does not stop, or stops too much.
+ * or a conversation that Ctrl-C does not stop, or stops too much; an answer computed for hours, or
+ * a status of 0, when nobody can read it.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -40,7 +42,7 @@ static void test_statuses(void **state)
 {
     (void)state;
     expect(ARGS("--help"), 0, "--local-only", NULL);
-    expect(ARGS("--nonsense"), 2, NULL, "nonsense");
+    expect(ARGS("--nonsense"), 2, NULL, "pdd chat: unrecognized option '--nonsense'");
     expect(ARGS("word"), 2, NULL, "word");
     expect(ARGS("--fake", "5", "--pace", "fast"), 2, NULL, "smooth, off or reading");
     expect(ARGS("--fake", "5", "--temperature", "hot"), 2, NULL, "--temperature");
@@ -49,7 +51,8 @@ static void test_statuses(void **state)
     expect(ARGS("--prompt", "x", "--prompt-file", "y"), 2, NULL, "exclude");
     expect(ARGS("--fake", "5", "--prompt-file", "/no/such"), 1, NULL, "/no/such");
     expect(ARGS("--fake", "5", "--prompt", ""), 1, NULL, "empty");
-    expect(ARGS("--fake", "5", "--profile", "abacus", "--prompt", "x"), 1, NULL, "abacus");
+    expect(ARGS("--fake", "5", "--profile", "abacus", "--prompt", "x"), 1, NULL,
+           "\"abacus\"; there are s24-ultra-gpu, ");
     expect(ARGS("--model", "/no/such.gguf", "--prompt", "x"), 1, NULL, "/no/such.gguf");
     expect(ARGS("--fake", "5", "--cloud", "gopher://x", "--prompt", "x"), 1, NULL, "gopher");
     expect(ARGS("--fake", "5", "--context", "16", "--raw", "--prompt", "0123456789abcdefg"), 1,
@@ -173,6 +176,24 @@ static void test_interrupt(void **state)
     buf_release(&err);
 }
 
+/* The reader leaves after the first words: an answer of hours ends, and says why. */
+static void test_nobody_reads(void **state)
+{
+    (void)state;
+    struct program p;
+    struct buf out, err;
+    program_start(&p, "chat",
+                  ARGS("--fake", "100000", "--context", "200000", "--max-tokens", "100000",
+                       "--prompt", "x", "--profile", "s24-ultra-gpu"));
+    read_some(p.out);
+    close(p.out);
+    p.out = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(program_finish(&p, &out, &err), 1);
+    assert_non_null(strstr(err.data, "standard output: Broken pipe"));
+    buf_release(&out);
+    buf_release(&err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +203,7 @@ int main(void)
         cmocka_unit_test(test_stats_json),
         cmocka_unit_test(test_local_only_never_connects),
         cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_nobody_reads),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
