@@ -82,7 +82,7 @@ int os_write_file(const char *path, const void *data, size_t n, struct err *e)
     if (len < 0 || (size_t)len >= sizeof temporary)
         return err_set(e, ERR_LIMIT, "%s: path too long", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return err_set(e, ERR_IO, "%s: %s", temporary, strerror(errno));
+    if (fd < 0) return err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
     int failed = write_all(fd, data, n);
     int saved = errno;
     if (close(fd) != 0 && !failed) {

@@ -487,7 +487,8 @@ static int encode_prompt(struct device *d, struct err *e)
         code = chat_template_encode(engine_template(d->engine), v, q->messages, q->n_messages, true,
                                     &a->prompt, e);
     else
-        return err_set(e, ERR_UNSUPPORTED, "model %s has no chat template: use --raw",
+        return err_set(e, ERR_UNSUPPORTED,
+                       "model %s has no chat template: use --raw, or name one with --chat-template",
                        info->model_name);
     if (code) return code;
     if (a->prompt.len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
