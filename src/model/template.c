@@ -176,8 +176,9 @@ static int flush(struct render *r)
 static int add_plain(struct render *r, const char *text, size_t n)
 {
     int code = buf_append(&r->run, text, n);
-    return code ? err_set(r->e, code, "the messages are longer than %d bytes", PROMPT_BYTES_MAX)
-                : 0;
+    if (code == ERR_LIMIT)
+        return err_set(r->e, code, "the messages are longer than %d bytes", PROMPT_BYTES_MAX);
+    return code ? err_set(r->e, code, "no memory for a prompt of %zu bytes", r->run.len + n) : 0;
 }
 
 static int add_token(struct render *r, int32_t id)
@@ -185,7 +186,9 @@ static int add_token(struct render *r, int32_t id)
     int code = flush(r);
     if (code || id < 0) return code;
     code = token_list_push(r->out, id);
-    return code ? err_set(r->e, code, "the prompt has more than %u tokens", r->out->max) : 0;
+    if (code == ERR_LIMIT)
+        return err_set(r->e, code, "the prompt has more than %u tokens", r->out->max);
+    return code ? err_set(r->e, code, "no memory for %u tokens", r->out->len) : 0;
 }
 
 static int add_template(struct render *r, const char *text)

@@ -398,7 +398,8 @@ int32_t vocab_find(const struct vocab *v, const char *piece, size_t n)
 static int push(struct token_list *out, int32_t id, struct err *e)
 {
     int code = token_list_push(out, id);
-    return code ? err_set(e, code, "the text has more than %u tokens", out->max) : 0;
+    if (code == ERR_LIMIT) return err_set(e, code, "the text has more than %u tokens", out->max);
+    return code ? err_set(e, code, "no memory for %u tokens", out->len) : 0;
 }
 
 static int encode_bytes(const struct vocab *v, const char *text, size_t n, struct token_list *out,

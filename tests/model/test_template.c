@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/mem.h"
 #include "model/gguf.h"
 #include "model/template.h"
 #include "model/vocab.h"
@@ -150,6 +151,36 @@ static void test_too_long(void **state)
     }
 }
 
+/* The N-th allocation fails, for every N: from the bytes of the file to the prompt. */
+static void test_no_memory(void **state)
+{
+    const struct fixture *f = *state;
+    static const struct chat_message m = {"user", "hello", 5};
+    for (long n = 1;; n++) {
+        struct gguf *g;
+        struct chat_template *t;
+        struct token_list ids;
+        struct err e = ERR_INIT;
+        token_list_init(&ids, 1000);
+        mem_fail_at(n);
+        int code = gguf_open_bytes(f->file.data, f->file.len, "tiny", &g, &e);
+        if (code == 0) {
+            code = chat_template_open(g, &t, &e);
+            gguf_close(g);
+        }
+        if (code == 0) {
+            code = chat_template_encode(t, f->v, &m, 1, true, &ids, &e);
+            chat_template_close(t);
+        }
+        int hit = mem_fail_hit();
+        mem_fail_at(0);
+        token_list_release(&ids);
+        if (!hit) break;
+        assert_int_equal(code, ERR_NO_MEMORY);
+        assert_non_null(strstr(e.text, "no memory"));
+    }
+}
+
 /* What the Jinja text of real models looks like at the places that tell them apart. */
 static const struct {
     const char *jinja, *family; /* NULL: refused */
@@ -207,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_system_needs_a_user),
         cmocka_unit_test(test_content_merges_with_the_template),
         cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_recognised),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
