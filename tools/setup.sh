@@ -18,15 +18,15 @@ need() {
     local missing root=
     missing=$(missing_packages "$@")
     [ -z "$missing" ] && return 0
-    say "installing: $missing"
     if [ "$(id -u)" -ne 0 ]; then
         if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
-            echo "Neither root nor sudo without a password. Please run this line, then try again:"
+            echo "Neither root nor sudo without a password. Please run this line as root, then try again:"
             echo "  apt-get update && apt-get install -y --no-install-recommends $missing"
             exit 1
         fi
         root="sudo -n"
     fi
+    say "installing: $missing"
     $root apt-get update -qq || { echo "apt-get update failed"; exit 1; }
     # shellcheck disable=SC2086 # the list is meant to be split
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing \

@@ -28,10 +28,13 @@ void chat_stats_print(const struct device_report *r, FILE *to)
         fprintf(to, "  cloud: match %s, %u prompt tokens (%u cached), first token %.0f ms\n",
                 wire_match_name(r->match), r->cloud_prompt_tokens, r->cloud_cached_tokens,
                 ms(r->cloud_first_us));
-    if (r->model)
+    if (r->model && t->device_tokens > 0)
         fprintf(to,
                 "  device: %s, %u prompt tokens (%u kept), %.0f tok/s prefill, %.1f ms a token\n",
                 r->model, r->prompt_tokens, r->kept_tokens, r->prefill_tps, ms(r->decode_us));
+    else if (r->model) /* its speeds would be guesses */
+        fprintf(to, "  device: %s, %u prompt tokens, no token of its own\n", r->model,
+                r->prompt_tokens);
     if (r->emulated) fprintf(to, "  emulated: %s\n", r->emulated);
     if (r->trouble[0]) fprintf(to, "  trouble: %s\n", r->trouble);
 }
