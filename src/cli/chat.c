@@ -307,6 +307,12 @@ static int run_conversation(struct chat *c)
     for (;;) {
         enum chat_input_result got = chat_input_read(&in, &line);
         if (got == CHAT_INPUT_END) break;
+        if (got == CHAT_INPUT_TOO_LONG) {
+            fprintf(stderr, "pdd chat: a line is longer than %d bytes: use --prompt-file\n",
+                    CHAT_LINE_MAX);
+            status = EXIT_FAILED;
+            break;
+        }
         if (got == CHAT_INPUT_INTERRUPT) {
             if (++interrupts > 1 || !in.tty) break;
             fputs("\n(Ctrl-C again, or Ctrl-D, leaves)\n", stderr);

@@ -97,7 +97,7 @@ enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line)
     if (n > 1) history(e->history, &ev, H_ENTER, text);
     while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
         n--;
-    return buf_append(line, text, (size_t)n) ? CHAT_INPUT_END : CHAT_INPUT_LINE;
+    return buf_append(line, text, (size_t)n) ? CHAT_INPUT_TOO_LONG : CHAT_INPUT_LINE;
 }
 
 #else

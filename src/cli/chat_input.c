@@ -52,7 +52,7 @@ static enum chat_input_result take_line(struct chat_input *in, size_t n, size_t 
     if (n > 0 && in->pending.data[n - 1] == '\r') n--;
     int code = buf_append(line, in->pending.data, n);
     buf_consume(&in->pending, end);
-    return code ? CHAT_INPUT_END : CHAT_INPUT_LINE;
+    return code ? CHAT_INPUT_TOO_LONG : CHAT_INPUT_LINE;
 }
 
 static enum chat_input_result read_plain(struct chat_input *in, struct buf *line)
@@ -70,7 +70,8 @@ static enum chat_input_result read_plain(struct chat_input *in, struct buf *line
         char bytes[READ_BYTES];
         if (!wait_for_input(in)) return CHAT_INPUT_INTERRUPT;
         ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
-        if (got <= 0 || buf_append(&in->pending, bytes, (size_t)got))
+        if (got > 0 && buf_append(&in->pending, bytes, (size_t)got)) return CHAT_INPUT_TOO_LONG;
+        if (got <= 0)
             return in->pending.len > 0 ? take_line(in, in->pending.len, in->pending.len, line)
                                        : CHAT_INPUT_END;
     }

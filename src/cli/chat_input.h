@@ -20,7 +20,13 @@ struct chat_input {
     struct chat_edit *edit; /* NULL: plain lines */
 };
 
-enum chat_input_result { CHAT_INPUT_LINE, CHAT_INPUT_INTERRUPT, CHAT_INPUT_END };
+/* CHAT_INPUT_TOO_LONG: a line of more than CHAT_LINE_MAX bytes; do not read on. */
+enum chat_input_result {
+    CHAT_INPUT_LINE,
+    CHAT_INPUT_INTERRUPT,
+    CHAT_INPUT_END,
+    CHAT_INPUT_TOO_LONG
+};
 
 void chat_input_init(struct chat_input *in, int interrupt_fd);
 void chat_input_release(struct chat_input *in);

@@ -21,6 +21,7 @@
 #include <jansson.h>
 
 #include "base/buf.h"
+#include "cli/chat_input.h"
 #include "support/program.h"
 #include "support/script_cloud.h"
 
@@ -176,6 +177,23 @@ static void test_interrupt(void **state)
     buf_release(&err);
 }
 
+/* A text without line ends, too long for one question, is not swallowed in silence. */
+static void test_endless_line(void **state)
+{
+    (void)state;
+    static char bytes[4096];
+    struct program p;
+    struct buf out, err;
+    memset(bytes, 'x', sizeof bytes);
+    program_start(&p, "chat", ARGS("--fake", "9", "--local-only"));
+    for (size_t i = 0; i < 2 * CHAT_LINE_MAX / sizeof bytes; i++)
+        if (write(p.in, bytes, sizeof bytes) < 0) break; /* it has left: what we want */
+    assert_int_equal(program_finish(&p, &out, &err), 1);
+    assert_non_null(strstr(err.data, "--prompt-file"));
+    buf_release(&out);
+    buf_release(&err);
+}
+
 /* The reader leaves after the first words: an answer of hours ends, and says why. */
 static void test_nobody_reads(void **state)
 {
@@ -203,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_stats_json),
         cmocka_unit_test(test_local_only_never_connects),
         cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_endless_line),
         cmocka_unit_test(test_nobody_reads),
     };
     signal(SIGPIPE, SIG_IGN);
