@@ -26,6 +26,7 @@ enum {
     URL_BYTES = 128,
     PROMPT_BYTES_MAX = 1 << 20,
     NUMBER_BYTES = 16,
+    WHAT_BYTES = 80,
     ARGS_MAX = 40
 };
 enum { RUNS = 3, ANSWER_TOKENS = 256, RTT_MS = 50 };
@@ -151,9 +152,12 @@ static int run_one(struct demo *d, int kind, struct err *e)
     for (char c; kind != BOTH && read(device.out, &c, 1) > 0;)
         continue; /* the text is in the report */
     code = process_wait(&device, &status, e);
-    if (code == 0 && status != 0)
-        code = err_set(e, ERR_INTERNAL, "the run \"%s\" failed with status %d; see %s",
-                       run_kinds[kind].label, status, log);
+    if (code == 0 && status != 0) {
+        char what[WHAT_BYTES];
+        snprintf(what, sizeof what, "the run \"%s\" failed with status %d", run_kinds[kind].label,
+                 status);
+        code = process_blame(log, what, e);
+    }
     return code ? code : timeline_load(stats, run_kinds[kind].label, &d->runs[kind], e);
 }
 

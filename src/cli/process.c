@@ -49,7 +49,7 @@ int process_start(const char *const argv[], const char *log_path, bool own_outpu
 }
 
 /* The last words of a child that failed. */
-static int blame(const char *log_path, const char *what, struct err *e)
+int process_blame(const char *log_path, const char *what, struct err *e)
 {
     struct buf log;
     buf_init(&log, LOG_MAX);
@@ -67,15 +67,16 @@ int process_url(struct process *p, const char *log_path, char *url, size_t size,
     while (n + 1 < sizeof line && (n == 0 || line[n - 1] != '\n')) {
         struct pollfd fd = {p->out, POLLIN, 0};
         if (poll(&fd, 1, START_MS) <= 0)
-            return blame(log_path, "a part of the demonstration did not start in time", e);
+            return process_blame(log_path, "a part of the demonstration did not start in time", e);
         ssize_t got = read(p->out, line + n, 1);
-        if (got <= 0) return blame(log_path, "a part of the demonstration ended at its start", e);
+        if (got <= 0)
+            return process_blame(log_path, "a part of the demonstration ended at its start", e);
         n += (size_t)got;
     }
     line[n - 1] = 0;
     const char *at = strstr(line, "http");
     if (!at || strlen(at) >= size)
-        return blame(log_path, "a part of the demonstration printed no address", e);
+        return process_blame(log_path, "a part of the demonstration printed no address", e);
     memcpy(url, at, strlen(at) + 1);
     return 0;
 }

@@ -23,6 +23,8 @@ int process_start(const char *const argv[], const char *log_path, bool own_outpu
 int process_url(struct process *p, const char *log_path, char *url, size_t size, struct err *e);
 /* Wait for it; *ret_status is its exit status, or 128 + signal. */
 int process_wait(struct process *p, int *ret_status, struct err *e);
+/* The error `what`, with the last words of the child that wrote the log. */
+int process_blame(const char *log_path, const char *what, struct err *e);
 void process_stop(struct process *p); /* SIGTERM and wait; nothing when it is gone */
 
 #endif
