@@ -127,7 +127,8 @@ def save(path, model, tokens, seconds):
 
 def main():
     folder, out, minutes = sys.argv[1], sys.argv[2], float(sys.argv[3])
-    torch.manual_seed(1); torch.set_num_threads(2)
+    torch.manual_seed(1)
+    torch.set_num_threads(2)
     rng = np.random.default_rng(1)
     model = Model(Config())
     if len(sys.argv) > 4:
