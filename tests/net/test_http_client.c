@@ -459,12 +459,14 @@ static void too_many_calls(void **state)
     site_stop(&site);
 }
 
+enum { AFTER_CLOSE, AFTER_WAIT, AFTER_RESET };
+
 /* A server that sends one text to whoever connects, then does `after`. */
 struct script {
     int listener;
     uint16_t port;
     const char *text;
-    enum { AFTER_CLOSE, AFTER_WAIT, AFTER_RESET } after;
+    int after;
     pthread_t thread;
 };
 
