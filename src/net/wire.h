@@ -5,8 +5,9 @@
  * the truth. `done` with reason stop means that the next token would have been one that ends the
  * answer; that token itself is not sent. Unknown fields of a request are refused by name, so that a
  * client cannot believe in an option that does nothing; unknown fields of events are ignored, so
- * that an older device understands a newer cloud. Seeds are below 2^63, as JSON integers here are
- * signed.
+ * that an older device understands a newer cloud. `refine` is a wish: a server that does not refine
+ * sends no `refined` event, and the device prefills the whole prompt. Seeds are below 2^63, as JSON
+ * integers here are signed.
  */
 #ifndef PDD_NET_WIRE_H
 #define PDD_NET_WIRE_H

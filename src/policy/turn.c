@@ -107,12 +107,13 @@ static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
     t->cloud_granted = t->n + n;
     t->cloud_heard = now;
     t->cloud_opens++;
+    t->cloud_vain++;
     act(t, (struct turn_action){.kind = TURN_DO_CLOUD_OPEN, .n = n});
 }
 
 static bool may_reopen(const struct turn *t)
 {
-    return t->c.use_cloud && t->cloud_opens <= t->c.reopen_max && t->n < t->c.answer_max &&
+    return t->c.use_cloud && t->cloud_vain <= t->c.reopen_max && t->n < t->c.answer_max &&
            !t->ended;
 }
 
@@ -302,6 +303,7 @@ void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id)
         t->cloud = CLOUD_RUNNING;
         if (t->state == TURN_RACING) t->state = TURN_BORROWED;
         t->cloud_used++;
+        t->cloud_vain = 0;
         take_token(t, now, id, TURN_CLOUD);
     }
     feed(t, now);

@@ -48,7 +48,7 @@ struct turn_config {
     double prefill_tps, decode_us; /* predicted; decode_us 0 without a local engine */
     double rtt_us;                 /* predicted */
     uint64_t stall_us;             /* silence after which the cloud counts as lost */
-    uint32_t reopen_max;           /* how often the cloud may be asked again */
+    uint32_t reopen_max;           /* requests in a row, after the first, that may bring nothing */
 };
 
 enum turn_action_kind {
@@ -81,6 +81,7 @@ struct turn {
     uint32_t cloud_granted; /* absolute: index that the stream may reach */
     uint32_t cloud_used;    /* tokens taken from it in all */
     uint32_t cloud_opens;
+    uint32_t cloud_vain;  /* requests since the last token that it brought */
     bool cloud_by_text;   /* its tokens are counted in another vocabulary than ours */
     uint64_t cloud_heard; /* last sign of life */
     /* device */
