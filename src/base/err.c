@@ -4,6 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
+/* Names in a sentence may be a file's or a stranger's: no terminal is to obey them. */
+static void make_plain(struct err *e)
+{
+    utf8_blank_controls(e->text, strlen(e->text));
+}
+
 int err_set(struct err *e, int code, const char *format, ...)
 {
     if (e) {
@@ -11,6 +19,7 @@ int err_set(struct err *e, int code, const char *format, ...)
         va_start(args, format);
         vsnprintf(e->text, sizeof e->text, format, args);
         va_end(args);
+        make_plain(e);
         e->code = code;
     }
     return code;
@@ -27,6 +36,7 @@ int err_prefix(struct err *e, const char *format, ...)
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof e->text)
         snprintf(e->text + n, sizeof e->text - (size_t)n, ": %s", old);
+    make_plain(e);
     return e->code;
 }
 

@@ -1,6 +1,9 @@
 /* utf8: see utf8.h. */
 #include "base/utf8.h"
 
+#include <stdbool.h>
+#include <string.h>
+
 /* Length that a lead byte announces, and the bounds of its second byte; 0: not a lead byte. */
 static unsigned lead(uint8_t b, uint8_t *low, uint8_t *high)
 {
@@ -91,4 +94,22 @@ size_t utf8_encode(uint32_t code, char out[4])
     static const uint8_t marks[5] = {0, 0, 0xC0, 0xE0, 0xF0};
     out[0] = (char)(marks[len] | code);
     return len;
+}
+
+size_t utf8_control(const char *text, size_t n)
+{
+    uint8_t first = (uint8_t)text[0];
+    if (first < 0x20 || first == 0x7F) return 1;
+    bool c1 = first == 0xC2 && n > 1 && (uint8_t)text[1] >= 0x80 && (uint8_t)text[1] < 0xA0;
+    return c1 ? 2 : 0;
+}
+
+void utf8_blank_controls(char *text, size_t n)
+{
+    size_t at = 0;
+    while (at < n) {
+        size_t len = utf8_control(text + at, n - at);
+        memset(text + at, ' ', len);
+        at += len ? len : 1;
+    }
 }

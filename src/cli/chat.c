@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/utf8.h"
 #include "cli/chat_input.h"
 #include "cli/chat_options.h"
 #include "cli/chat_stats.h"
@@ -34,6 +35,7 @@ struct chat {
     struct buf json;
     char model_path[MODEL_FILE_PATH_MAX];
     bool color, progress, progress_shown;
+    bool terminal;    /* the answer is shown to a person, not kept by a program */
     int painted;      /* source whose colour is on, -1: none */
     int output_error; /* errno of a failed write of the answer; 0: none */
     /* the signal thread's */
@@ -176,6 +178,22 @@ static void paint(struct chat *c, int source)
     c->painted = source;
 }
 
+/* A terminal obeys control characters, and the text may be a stranger's: only line ends and tabs
+ * pass, a carriage return is left out, and others are shown as the replacement character. */
+static void write_to_terminal(const char *text, size_t n)
+{
+    size_t at = 0;
+    while (at < n) {
+        size_t len = utf8_control(text + at, n - at);
+        if (len == 0 || text[at] == '\n' || text[at] == '\t')
+            putchar(text[at++]);
+        else if (text[at++] != '\r') {
+            fputs("\xEF\xBF\xBD", stdout);
+            at += len - 1;
+        }
+    }
+}
+
 static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source)
 {
     struct chat *c = arg;
@@ -183,7 +201,10 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
     if (n == 0) return;
     clear_progress(c);
     paint(c, (int)source);
-    fwrite(text, 1, n, stdout);
+    if (c->terminal)
+        write_to_terminal(text, n);
+    else
+        fwrite(text, 1, n, stdout);
     if (fflush(stdout) == 0 || c->output_error) return;
     c->output_error = errno;
     device_cancel(c->device); /* nobody reads on: no end needs to compute on */
@@ -353,6 +374,7 @@ int cmd_chat(int argc, char **argv)
     if (chat_options_parse(argc, argv, &c.o, &status)) return status;
     bool tty = isatty(STDOUT_FILENO);
     c.color = c.o.color == CHAT_COLOR_ALWAYS || (c.o.color == CHAT_COLOR_AUTO && tty);
+    c.terminal = tty;
     c.progress = tty && isatty(STDERR_FILENO);
     buf_init(&c.json, CHAT_STATS_BYTES_MAX);
     c.messages = mem_calloc(WIRE_MESSAGES_MAX, sizeof *c.messages);

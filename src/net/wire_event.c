@@ -229,6 +229,7 @@ static int take_parts(struct event_parts *p, struct buf *text, struct buf *kept,
         if (n >= sizeof ev->message)
             n = utf8_valid_prefix(json_string_value(p->message), sizeof ev->message - 1);
         memcpy(ev->message, json_string_value(p->message), n);
+        utf8_blank_controls(ev->message, n); /* it goes into sentences that people read */
         ev->message[n] = 0;
     }
     return code;

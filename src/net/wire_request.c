@@ -339,8 +339,8 @@ int wire_error_body(int status, const char *code, const char *message, const cha
 static void copy_printable(const char *text, size_t n, char *out, size_t size)
 {
     size_t len = utf8_valid_prefix(text, n < size - 1 ? n : size - 1);
-    for (size_t i = 0; i < len; i++)
-        out[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i];
+    memcpy(out, text, len);
+    utf8_blank_controls(out, len);
     out[len] = 0;
 }
 

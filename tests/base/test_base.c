@@ -188,6 +188,27 @@ static void test_files(void **state)
     assert_true(os_cpu_count() >= 1);
 }
 
+/* Catches: text of a stranger that could steer a terminal, and text damaged while made harmless. */
+static void test_utf8_controls(void **state)
+{
+    (void)state;
+    static const char text[] = "a\x1b[31m\x07\x7f\xc2\x9b"
+                               "2J\xc2\xa0\xc3\xa9\n\xf0\x9f\x98\x80\xc2";
+    static const char want[] = "a [31m    2J\xc2\xa0\xc3\xa9 \xf0\x9f\x98\x80\xc2";
+    char copy[sizeof text];
+    memcpy(copy, text, sizeof text);
+    utf8_blank_controls(copy, sizeof text - 1);
+    assert_string_equal(copy, want);
+    assert_int_equal(utf8_control("\xc2\x9b", 2), 2);
+    assert_int_equal(utf8_control("\xc2\x9b", 1), 0);
+    utf8_blank_controls(copy, 0);
+    struct err e = ERR_INIT;
+    err_set(&e, ERR_BAD_INPUT, "tensor %s", "a\x1b[2J\nb");
+    assert_string_equal(e.text, "tensor a [2J b");
+    err_prefix(&e, "file %s", "\x07");
+    assert_string_equal(e.text, "file  : tensor a [2J b");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +217,7 @@ int main(void)
         cmocka_unit_test(test_buf_survives_failed_allocations),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_utf8_controls),
         cmocka_unit_test(test_base64),
         cmocka_unit_test(test_random_numbers),
         cmocka_unit_test(test_files),

@@ -501,6 +501,9 @@ static void long_sentences(void **state)
     event_trip(&ev, &back);
     assert_string_equal(back.message, ev.message);
     assert_int_equal(strlen(back.message), 510);
+    static const char steering[] = "{\"code\":\"x\",\"message\":\"a\\u001b[2J\\u009bb\"}";
+    assert_int_equal(wire_event_decode("error", steering, sizeof steering - 1, &ev, NULL), 0);
+    assert_string_equal(ev.message, "a [2J  b"); /* no terminal obeys it */
     buf_release(&b);
     wire_event_release(&ev);
     wire_event_release(&back);
