@@ -2,7 +2,7 @@
 #include "policy/pace.h"
 
 /* Bounds of D around the device's time per token, and the speed-up after the handover. */
-static const double FASTEST = 0.90, SLOWEST = 1.05, DRAIN = 0.96, REFILL = 1.02;
+static const double FASTEST = 0.90, SLOWEST = 1.03, DRAIN = 0.96, REFILL = 1.02;
 
 void pace_init(struct pace *p, enum pace_mode mode, double decode_us)
 {
