@@ -229,10 +229,9 @@ static void plain_requests(void **state)
                   "HTTP/1.1 200 OK\r\n", "id=q query= key=-");
     expect_answer(s->port, "GET /fail HTTP/1.1\r\n" HOST CLOSE "\r\n", "HTTP/1.1 429 ",
                   "Retry-After: 3\r\n");
-    expect_answer(
-        s->port, "GET /fail HTTP/1.1\r\n" HOST CLOSE "\r\n", "HTTP/1.1 429 ",
-        "{\"error\":{\"message\":\"the queue \\\"a\\nb\\\" is full\",\"type\":\"rate_limit_"
-        "error\",\"param\":\"n\",\"code\":\"busy\"}}");
+    expect_answer(s->port, "GET /fail HTTP/1.1\r\n" HOST CLOSE "\r\n", "HTTP/1.1 429 ",
+                  "{\"error\":{\"message\":\"the queue \\\"a b\\\" is full\",\"type\":\"rate_limit_"
+                  "error\",\"param\":\"n\",\"code\":\"busy\"}}");
     site_stop(s);
 }
 
