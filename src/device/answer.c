@@ -180,7 +180,7 @@ static void on_text_token(struct device *d, const struct wire_event *ev, uint64_
         return;
     }
     uint32_t n = a->work.len;
-    if (n == 0) turn_cloud_progress(&a->turn, now);
+    if (n == 0) turn_cloud_progress(&a->turn, now, a->turn.cloud_done + 1);
     for (uint32_t i = 0; i < n && !a->turn.ended; i++)
         turn_cloud_token(&a->turn, now, a->turn.n, a->work.ids[i]);
 }
@@ -219,8 +219,8 @@ static void on_assist_event(void *arg, const struct wire_event *ev)
         on_grant(d, ev);
     else if (ev->kind == WIRE_TOKEN)
         on_token(d, ev);
-    else
-        turn_cloud_progress(&d->answer.turn, clock_us());
+    else if (ev->kind == WIRE_PROGRESS)
+        turn_cloud_progress(&d->answer.turn, clock_us(), ev->done);
     carry_out(d);
 }
 

@@ -107,6 +107,7 @@ static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
     t->cloud_granted = t->n + n;
     t->cloud_heard = now;
     t->cloud_opens++;
+    t->cloud_done = 0;
     t->cloud_vain++;
     act(t, (struct turn_action){.kind = TURN_DO_CLOUD_OPEN, .n = n});
 }
@@ -262,6 +263,7 @@ void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max)
 {
     if (!cloud_active(t)) return;
     t->cloud_heard = now;
+    if (t->cloud == CLOUD_RUNNING) return; /* a grant after tokens changes nothing */
     if (tokens_max < t->cloud_granted - t->cloud_base)
         t->cloud_granted = t->cloud_base + tokens_max;
 }
@@ -273,9 +275,11 @@ void turn_cloud_by_text(struct turn *t, uint64_t now)
     t->cloud_by_text = true;
 }
 
-void turn_cloud_progress(struct turn *t, uint64_t now)
+void turn_cloud_progress(struct turn *t, uint64_t now, uint32_t done)
 {
-    if (cloud_active(t)) t->cloud_heard = now;
+    if (!cloud_active(t) || done <= t->cloud_done) return;
+    t->cloud_done = done;
+    t->cloud_heard = now;
 }
 
 /* A token that is not the next one: a repetition is passed over, anything else drops the cloud. */

@@ -81,6 +81,7 @@ struct turn {
     uint32_t cloud_granted; /* absolute: index that the stream may reach */
     uint32_t cloud_used;    /* tokens taken from it in all */
     uint32_t cloud_opens;
+    uint32_t cloud_done;  /* of its prefill */
     uint32_t cloud_vain;  /* requests since the last token that it brought */
     bool cloud_by_text;   /* its tokens are counted in another vocabulary than ours */
     uint64_t cloud_heard; /* last sign of life */
@@ -114,7 +115,8 @@ void turn_tick(struct turn *t, uint64_t now);
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
 /* The stream brings text, which the caller turns into tokens: the number granted is a guess. */
 void turn_cloud_by_text(struct turn *t, uint64_t now);
-void turn_cloud_progress(struct turn *t, uint64_t now);
+/* `done` tokens of the prompt are prefilled; a sign of life only when it grows. */
+void turn_cloud_progress(struct turn *t, uint64_t now, uint32_t done);
 void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id);
 enum turn_cloud_end { TURN_CLOUD_BUDGET, TURN_CLOUD_STOP, TURN_CLOUD_LENGTH, TURN_CLOUD_GONE };
 /* The stream ended by `done`; GONE: cancel, deadline or drain. */
