@@ -73,6 +73,17 @@ run_tests() {
     rm -f "$log"
 }
 
+# quiet COMMAND...: its output only when it fails.
+quiet() {
+    local log status
+    log=$(mktemp)
+    "$@" >"$log" 2>&1
+    status=$?
+    [ $status -eq 0 ] || tail -40 "$log"
+    rm -f "$log"
+    return $status
+}
+
 run_aarch64() {
     qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_kern
 }
@@ -84,7 +95,7 @@ run_fuzzers() {
         [ -x "$target" ] && [ -f "$target" ] || continue
         name=$(basename "$target")
         mkdir -p "build/fuzz/found/$name"
-        step "fuzzing: $name, 10 s" timeout 120 "$target" -max_total_time=10 -rss_limit_mb=2048 -timeout=20 \
+        step "fuzzing: $name, 10 s" quiet timeout 120 "$target" -max_total_time=10 -rss_limit_mb=2048 -timeout=20 \
             -verbosity=0 -print_final_stats=0 -artifact_prefix=build/fuzz/ \
             "build/fuzz/found/$name" "fuzz/corpus/${name#fuzz_}"
     done
