@@ -20,10 +20,10 @@
 #include "cli/chat_options.h"
 #include "cli/chat_stats.h"
 #include "cli/commands.h"
+#include "cli/engine_open.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
-#include "engine/fake.h"
 
 enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
 
@@ -90,25 +90,13 @@ static void signals_end(struct chat *c)
 static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e)
 {
     struct chat_options *o = &c->o;
-    struct engine *engine;
-    struct fake_options fake = {.answer_tokens = o->fake_tokens,
-                                .context_max = o->native.context_max};
     int code = 0;
     if (!o->fake && !o->native.model_path) {
         code = model_file_find(c->model_path, sizeof c->model_path, e);
         o->native.model_path = c->model_path;
     }
-    if (code == 0)
-        code = o->fake ? fake_open(&fake, &engine, e) : native_open(&o->native, &engine, e);
-    if (code || !o->profile) {
-        if (code == 0) *ret_engine = engine;
-        return code;
-    }
-    const struct device_profile *profile = NULL;
-    code = option_profile(o->profile, &profile, e);
-    if (code == 0) code = emulated_open(engine, profile, ret_engine, e);
-    if (code) engine_free(engine);
-    return code;
+    if (code) return code;
+    return engine_open(&o->native, o->fake, o->fake_tokens, o->profile, ret_engine, e);
 }
 
 static int read_key(const char *path, struct buf *key, struct err *e)

@@ -7,11 +7,9 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "cli/commands.h"
+#include "cli/engine_open.h"
 #include "cli/options.h"
 #include "cloud/server.h"
-#include "engine/emulated.h"
-#include "engine/fake.h"
-#include "engine/native.h"
 
 enum {
     HOST_MAX = 64,
@@ -194,24 +192,6 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
     return 0;
 }
 
-static int open_engine(const struct options *o, struct engine **ret_engine, struct err *e)
-{
-    struct engine *engine;
-    struct fake_options fake = {.answer_tokens = o->fake_tokens,
-                                .context_max = o->native.context_max};
-    int code = o->fake_tokens != UINT32_MAX ? fake_open(&fake, &engine, e)
-                                            : native_open(&o->native, &engine, e);
-    if (code || !o->profile) {
-        if (code == 0) *ret_engine = engine;
-        return code;
-    }
-    const struct device_profile *profile = NULL;
-    code = option_profile(o->profile, &profile, e);
-    if (code == 0) code = emulated_open(engine, profile, ret_engine, e);
-    if (code) engine_free(engine);
-    return code;
-}
-
 struct cloud {
     struct loop *loop;
     struct server *server;
@@ -273,7 +253,8 @@ static int run(const struct options *o, struct err *e)
 {
     struct engine *engine;
     struct cloud c = {.drain_s = o->drain_s};
-    int code = open_engine(o, &engine, e);
+    int code = engine_open(&o->native, o->fake_tokens != UINT32_MAX, o->fake_tokens, o->profile,
+                           &engine, e);
     if (code) return code;
     const struct engine_info *info = engine_info(engine);
     log_line(LOG_INFO, "cloud", "model %s, context %u, KV pages %u, engine %s%s%s",

@@ -116,11 +116,14 @@ static void evict(struct worker *w, uint32_t i)
     w->cache[i] = w->cache[--w->n_cached];
 }
 
-static uint32_t oldest_cached(const struct worker *w)
+/* The cached session used longest ago, `keep` left out; UINT32_MAX: none. */
+static uint32_t oldest_cached(const struct worker *w, const struct session *keep)
 {
-    uint32_t oldest = 0;
-    for (uint32_t i = 1; i < w->n_cached; i++)
-        if (w->cache[i].used < w->cache[oldest].used) oldest = i;
+    uint32_t oldest = UINT32_MAX;
+    for (uint32_t i = 0; i < w->n_cached; i++)
+        if (w->cache[i].session != keep &&
+            (oldest == UINT32_MAX || w->cache[i].used < w->cache[oldest].used))
+            oldest = i;
     return oldest;
 }
 
@@ -131,7 +134,7 @@ static void retire_session(struct worker *w, struct session *s)
         engine_session_close(s);
         return;
     }
-    if (w->n_cached == w->c.cache_max) evict(w, oldest_cached(w));
+    if (w->n_cached == w->c.cache_max) evict(w, oldest_cached(w, NULL));
     w->cache[w->n_cached++] = (struct cached){s, w->own.steps};
 }
 
@@ -194,13 +197,7 @@ static struct cached *best_cached(struct worker *w, const struct job *job, uint3
 static bool make_room(struct worker *w, uint32_t need, const struct session *keep)
 {
     while (engine_kv_pages_free(w->engine) < pages_promised(w) + need) {
-        uint64_t oldest = UINT64_MAX;
-        uint32_t victim = UINT32_MAX;
-        for (uint32_t i = 0; i < w->n_cached; i++)
-            if (w->cache[i].session != keep && w->cache[i].used < oldest) {
-                oldest = w->cache[i].used;
-                victim = i;
-            }
+        uint32_t victim = oldest_cached(w, keep);
         if (victim == UINT32_MAX) return false;
         evict(w, victim);
     }

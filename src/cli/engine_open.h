@@ -1,0 +1,18 @@
+/*
+ * engine_open: the engine that a command's options ask for: native or fake, and the speed of a
+ * device profile around it.
+ */
+#ifndef PDD_CLI_ENGINE_OPEN_H
+#define PDD_CLI_ENGINE_OPEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+#include "engine/native.h"
+
+/* `fake`: made-up answers of `fake_tokens` instead of the model; `profile`: NULL or a name. */
+int engine_open(const struct native_options *native, bool fake, uint32_t fake_tokens,
+                const char *profile, struct engine **ret_engine, struct err *e);
+
+#endif
