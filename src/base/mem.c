@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/check.h"
 
@@ -45,6 +46,16 @@ void *mem_alloc_aligned(size_t align, size_t size)
     if (refuse() || posix_memalign(&memory, align < sizeof(void *) ? sizeof(void *) : align,
                                    size ? size : 1) != 0)
         return NULL;
+    return memory;
+}
+
+void *mem_alloc_huge(size_t size)
+{
+    if (size > SIZE_MAX - MEM_HUGE) return NULL;
+    size_t whole = (size + MEM_HUGE - 1) / MEM_HUGE * MEM_HUGE;
+    void *memory = mem_alloc_aligned(MEM_HUGE, whole);
+    /* Advice: where it is refused the memory is as good, only slower. */
+    if (memory) (void)madvise(memory, whole, MADV_HUGEPAGE);
     return memory;
 }
 
@@ -92,7 +103,12 @@ enum { ARENA_CHUNK_MIN = 65536, ARENA_ALIGN_MAX = 64 };
 
 void arena_init(struct arena *a, size_t max)
 {
-    *a = (struct arena){NULL, 0, max};
+    *a = (struct arena){.max = max, .step = ARENA_CHUNK_MIN};
+}
+
+void arena_init_huge(struct arena *a, size_t max, size_t step)
+{
+    *a = (struct arena){.max = max, .step = step < MEM_HUGE ? MEM_HUGE : step};
 }
 
 void arena_release(struct arena *a)
@@ -110,8 +126,10 @@ static struct arena_chunk *chunk_new(struct arena *a, size_t size)
 {
     struct arena_chunk *chunk = mem_alloc(sizeof *chunk);
     if (!chunk) return NULL;
-    size_t room = size > ARENA_CHUNK_MIN ? size : ARENA_CHUNK_MIN;
-    *chunk = (struct arena_chunk){a->chunks, room, 0, mem_alloc_aligned(ARENA_ALIGN_MAX, room)};
+    size_t room = size > a->step ? size : a->step;
+    *chunk = (struct arena_chunk){a->chunks, room, 0,
+                                  a->step >= MEM_HUGE ? mem_alloc_huge(room)
+                                                      : mem_alloc_aligned(ARENA_ALIGN_MAX, room)};
     if (!chunk->payload) {
         mem_free(chunk);
         return NULL;

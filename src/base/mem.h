@@ -18,6 +18,11 @@ void *mem_alloc(size_t size);                /* uninitialised; size 0 gives a un
 void *mem_calloc(size_t count, size_t size); /* zeroed; overflow of count * size gives NULL */
 void *mem_realloc(void *old, size_t size);   /* old stays valid on failure */
 void *mem_alloc_aligned(size_t align, size_t size); /* align: power of two; freed by mem_free */
+/* For tables that are read over and over: whole pages of MEM_HUGE bytes, which the system is asked
+ * to map in one piece each, because a walk through small ones waits for address translation. Memory
+ * is handed out when it is first written. Freed by mem_free. */
+enum { MEM_HUGE = 2 << 20 };
+void *mem_alloc_huge(size_t size);
 char *mem_strdup(const char *text);
 void mem_free(void *memory); /* NULL is fine */
 
@@ -35,6 +40,7 @@ struct arena_chunk;
 struct arena {
     struct arena_chunk *chunks; /* newest first */
     size_t used, max;           /* bytes handed out, and their limit */
+    size_t step;                /* bytes of a chunk at least */
 };
 struct arena_mark {
     struct arena_chunk *chunk;
@@ -42,6 +48,8 @@ struct arena_mark {
 };
 
 void arena_init(struct arena *a, size_t max);
+/* The same in chunks of mem_alloc_huge of at least `step` bytes. */
+void arena_init_huge(struct arena *a, size_t max, size_t step);
 void arena_release(struct arena *a);
 /* `align` bytes aligned (power of two, at most 64); NULL past `max` or out of memory. */
 void *arena_alloc(struct arena *a, size_t size, size_t align);

@@ -40,6 +40,14 @@ void os_map_close(struct os_map *map)
     *map = (struct os_map){NULL, 0};
 }
 
+void os_map_forget(const struct os_map *map, const uint8_t *at, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)at + page - 1) / page * page,
+              end = (uintptr_t)(at + n) / page * page;
+    if (map->data && begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 int os_read_file(const char *path, struct buf *b, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -17,6 +17,9 @@ struct os_map {
 
 int os_map_open(const char *path, struct os_map *ret_map, struct err *e);
 void os_map_close(struct os_map *map);
+/* Give the memory of whole pages in [at, at + n) of the mapping back; they come again from the file
+ * when they are read. */
+void os_map_forget(const struct os_map *map, const uint8_t *at, size_t n);
 
 /* Append the whole file to b; a file larger than b's room is ERR_LIMIT. */
 int os_read_file(const char *path, struct buf *b, struct err *e);

@@ -399,6 +399,11 @@ int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e)
     return open_common(g, path, ret_gguf, e);
 }
 
+void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t)
+{
+    if (t->data) os_map_forget(&g->map, t->data, t->bytes);
+}
+
 int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf,
                     struct err *e)
 {

@@ -96,6 +96,9 @@ size_t gguf_tensor_count(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); /* or NULL */
 
+/* The tensor was read and will not be read soon: its mapped memory goes back to the system. */
+void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t);
+
 /* Facts of a tensor type; NULL for one we do not know. */
 struct gguf_type_info {
     const char *name; /* "Q8_0" */

@@ -41,7 +41,7 @@ int kv_pool_open(const struct kv_shape *shape, uint32_t pages, struct kv_pool **
     p->page_bytes = page_bytes;
     p->free = mem_calloc(pages, sizeof *p->free);
     p->users = mem_calloc(pages, sizeof *p->users);
-    p->memory = mem_alloc_aligned(64, page_bytes * pages);
+    p->memory = mem_alloc_huge(page_bytes * pages);
     if (!p->free || !p->users || !p->memory) goto no_memory;
     p->total = p->n_free = pages;
     for (uint32_t i = 0; i < pages; i++)

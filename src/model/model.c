@@ -95,6 +95,7 @@ static void hash_tensor(void *arg, uint32_t task, uint32_t worker)
         hash_u64(&h, t->shape[i]);
     hash_add(&h, t->data, t->bytes);
     all->failed[task] = hasher_end(&h, all->digests[task]) < 0;
+    gguf_tensor_forget(all->g, t);
 }
 
 static int hash_weights(struct model *m, struct pool *pool, struct err *e)
@@ -216,8 +217,10 @@ int model_open(struct model *m, struct gguf *g, struct pool *pool, struct err *e
 {
     *m = (struct model){.gguf = g};
     int rc = hparams_read(g, &m->hparams, e);
-    if (rc == 0) rc = weights_open(&m->weights, g, &m->hparams, pool, e);
+    /* Digests first: they read the file once more, and beside the packed weights its pages would
+     * raise the peak of memory. */
     if (rc == 0) rc = hash_weights(m, pool, e);
+    if (rc == 0) rc = weights_open(&m->weights, g, &m->hparams, pool, e);
     if (rc == 0) rc = hash_tokenizer(m, e);
     if (rc == 0)
         name_model(m);

@@ -12,6 +12,7 @@
 #include "base/pool.h"
 #include "model/gguf.h"
 
+enum { ARENA_STEP = 32 << 20 };
 enum { NAME_MAX_BYTES = 64, Q6K_BLOCK = 256, Q6K_BYTES = 210 };
 
 /* Sizes that shapes are made of. */
@@ -173,6 +174,7 @@ static int load_matrix(const struct loader *l, const char *name, uint32_t cols, 
     if (!m->data) return ERR_NO_MEMORY;
     struct pack_job job = {m, t};
     pool_run(l->pool, m->strips, pack_task, &job);
+    gguf_tensor_forget(l->g, t); /* or the file would be in memory twice */
     return 0;
 }
 
@@ -286,7 +288,7 @@ int weights_open(struct weights *w, const struct gguf *g, const struct hparams *
 {
     struct loader l = {w, g, h, pool, e};
     *w = (struct weights){0};
-    arena_init(&w->memory, SIZE_MAX / 4);
+    arena_init_huge(&w->memory, SIZE_MAX / 4, ARENA_STEP);
     int rc = refuse_unused(&l);
     if (rc < 0) goto fail;
     w->layers = take(&l, h->layers * sizeof *w->layers);
