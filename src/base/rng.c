@@ -2,6 +2,7 @@
 #include "base/rng.h"
 
 #include <math.h>
+#include <string.h>
 
 static void philox_round(uint32_t c[4], uint32_t k0, uint32_t k1)
 {
@@ -29,6 +30,26 @@ uint32_t rng_u32(uint64_t seed, uint64_t stream, uint64_t counter)
 float rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter)
 {
     return (float)(rng_u32(seed, stream, counter) >> 8) * 0x1p-24f;
+}
+
+/* Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA'14. */
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+void rng_fill(uint64_t seed, uint64_t stream, uint64_t counter, void *out, size_t n)
+{
+    const uint64_t gamma = 0x9E3779B97F4A7C15u, start = mix(mix(seed + gamma) ^ stream);
+    uint8_t *to = out;
+    for (; n >= 8; n -= 8, to += 8) {
+        uint64_t x = mix(start + ++counter * gamma);
+        memcpy(to, &x, 8);
+    }
+    uint64_t last = mix(start + ++counter * gamma);
+    memcpy(to, &last, n);
 }
 
 void rng_init(struct rng *r, uint64_t seed, uint64_t stream)

@@ -6,11 +6,16 @@
 #ifndef PDD_BASE_RNG_H
 #define PDD_BASE_RNG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 uint32_t rng_u32(uint64_t seed, uint64_t stream, uint64_t counter);
 /* Uniform in [0, 1), 24 bits, exact in float32. */
 float rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter);
+
+/* n bytes of stream `stream` from byte 8 * counter on; gigabytes a second (SplitMix64), for bulk
+ * data that need not be Philox's. */
+void rng_fill(uint64_t seed, uint64_t stream, uint64_t counter, void *out, size_t n);
 
 /* A sequential generator on top of it, for tests and simulations. */
 struct rng {

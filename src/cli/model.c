@@ -1,6 +1,7 @@
 /*
  * model: `pdd model inspect|tokenize|detokenize FILE`: what a model file holds, and its tokenizer
- * at work. Reads; never writes or runs a model. The inspection itself is model_inspect.c.
+ * at work. Never runs a model. The inspection itself is model_inspect.c; `pdd model random`, which
+ * alone writes, is model_random.c.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -14,6 +15,7 @@
 #include "base/utf8.h"
 #include "cli/commands.h"
 #include "cli/model_inspect.h"
+#include "cli/model_random.h"
 #include "model/gguf.h"
 #include "model/vocab.h"
 
@@ -22,7 +24,8 @@ enum { TEXT_MAX = 64 << 20, TOKENS_MAX = 1 << 26, IO_BYTES = 1 << 16 };
 static const char help[] =
     "usage: pdd model inspect FILE [--json] [--hash]\n"
     "       pdd model tokenize FILE [--text TEXT | --file TEXTFILE] [--no-special] [--ids]\n"
-    "       pdd model detokenize FILE ID...\n\n"
+    "       pdd model detokenize FILE ID...\n"
+    "       pdd model random --shape NAME [--type TYPE] [--seed N] -o FILE\n\n"
     "  inspect      what a GGUF file holds, and whether this program can run it\n"
     "    --json        one JSON object instead of lines\n"
     "    --hash        with the digests that device and cloud compare (loads the weights)\n"
@@ -31,7 +34,9 @@ static const char help[] =
     "    --file FILE   the text is in this file\n"
     "    --no-special  as a user's text: no BOS, control tokens are plain text\n"
     "    --ids         only the numbers, in one line\n"
-    "  detokenize   the text of tokens; control tokens are shown\n";
+    "  detokenize   the text of tokens; control tokens are shown\n"
+    "  random       a file of random weights in a real model's shape; see pdd model random "
+    "--help\n";
 
 struct request {
     const char *file; /* the model */
@@ -259,6 +264,10 @@ static int run(const struct action *action, int argc, char **argv)
 
 int cmd_model(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "random") == 0) {
+        argv[1] = argv[0];
+        return model_random(argc - 1, argv + 1);
+    }
     for (int i = 0; argc > 1 && i < ACTIONS; i++) {
         if (strcmp(argv[1], actions[i].name) != 0) continue;
         argv[1] = argv[0]; /* for getopt's complaints */

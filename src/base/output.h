@@ -1,0 +1,27 @@
+/*
+ * output: a file that appears whole or not at all. Bytes go to a temporary file beside the path, at
+ * any offset and from any thread; commit renames it into place, abandon removes it. A killed
+ * program leaves the temporary file (PATH.PID.tmp), never a half file at the path.
+ */
+#ifndef PDD_BASE_OUTPUT_H
+#define PDD_BASE_OUTPUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum { OUTPUT_PATH_MAX = 4096 };
+
+struct output {
+    int fd;
+    char path[OUTPUT_PATH_MAX], temporary[OUTPUT_PATH_MAX];
+};
+
+int output_begin(struct output *o, const char *path, struct err *e);
+/* All n bytes at offset `at`, or an error that names the file. */
+int output_write(const struct output *o, uint64_t at, const void *data, size_t n, struct err *e);
+int output_commit(struct output *o, struct err *e); /* on failure the file is abandoned */
+void output_abandon(struct output *o);
+
+#endif
