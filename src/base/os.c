@@ -108,6 +108,34 @@ int os_write_file(const char *path, const void *data, size_t n, struct err *e)
     return 0;
 }
 
+/* The first number in a small file of the system, after `label`; UINT64_MAX when there is none
+ * (a control group without a limit says "max"). */
+static uint64_t read_number(const char *path, const char *label)
+{
+    char text[4096];
+    FILE *f = fopen(path, "re");
+    if (!f) return UINT64_MAX;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    const char *at = strstr(text, label);
+    if (!at) return UINT64_MAX;
+    at += strlen(label);
+    unsigned long long value;
+    return sscanf(at, "%llu", &value) == 1 ? value : UINT64_MAX;
+}
+
+uint64_t os_memory_available(void)
+{
+    uint64_t kilobytes = read_number("/proc/meminfo", "MemAvailable:");
+    uint64_t most = kilobytes < UINT64_MAX / 1024 ? kilobytes * 1024 : UINT64_MAX;
+    uint64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
+    uint64_t used = read_number("/sys/fs/cgroup/memory.current", "");
+    if (limit == UINT64_MAX || used == UINT64_MAX) return most;
+    uint64_t left = limit > used ? limit - used : 0;
+    return left < most ? left : most;
+}
+
 unsigned os_cpu_count(void)
 {
     cpu_set_t set;

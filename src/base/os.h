@@ -26,6 +26,10 @@ int os_read_file(const char *path, struct buf *b, struct err *e);
 /* Write to a temporary file beside `path`, then rename it into place. */
 int os_write_file(const char *path, const void *data, size_t n, struct err *e);
 
+/* Bytes this process may still take: what the system calls available, or what is left to its
+ * control group where that is less; UINT64_MAX when neither can be read. */
+uint64_t os_memory_available(void);
+
 unsigned os_cpu_count(void); /* CPUs this process may use, at least 1 */
 
 /* Ask for at least `wanted` file descriptors; returns how many the process may have open now. */

@@ -35,7 +35,8 @@ static const char help[] =
     "  --listen HOST:PORT     where (127.0.0.1:8080); port 0 takes a free one and prints it\n"
     "  --threads N            compute threads (all CPUs)\n"
     "  --context N            positions a session may have (the model's)\n"
-    "  --kv-mb N              memory for the KV cache (room for two full contexts)\n"
+    "  --kv-mb N              memory for the KV cache (room for two full contexts, at most\n"
+    "                         half of what is available)\n"
     "  --step-tokens N        tokens in one step of the engine (512)\n"
     "  --streams-max N        assists in work at once (64)\n"
     "  --queue-max N          assists that may wait besides (256); more are answered 429\n"
@@ -257,9 +258,10 @@ static int run(const struct options *o, struct err *e)
                            &engine, e);
     if (code) return code;
     const struct engine_info *info = engine_info(engine);
-    log_line(LOG_INFO, "cloud", "model %s, context %u, KV pages %u, engine %s%s%s",
-             info->model_name, info->context_max, info->kv_pages_total, info->kind,
-             info->emulated ? " as " : "", info->emulated ? info->emulated : "");
+    log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %llu MB, engine %s%s%s",
+             info->model_name, info->context_max,
+             (unsigned long long)(info->kv_bytes_per_token * info->kv_pages_total * 64 >> 20),
+             info->kind, info->emulated ? " as " : "", info->emulated ? info->emulated : "");
     code = loop_new(&c.loop, e);
     if (code)
         engine_free(engine);

@@ -338,8 +338,8 @@ static void get_models(struct http_request *r, void *arg)
                    "{\"object\":\"list\",\"data\":[{\"id\":\"%s\",\"object\":\"model\","
                    "\"owned_by\":\"pdd\",\"context_length\":%u,\"numerics\":\"%s\",\"hashes\":{"
                    "\"weights\":\"%s\",\"tokenizer\":\"%s\",\"template\":\"%s\"}}]}",
-                   s->model_name, info->context_max, info->numerics, info->weights_hash,
-                   info->tokenizer_hash, info->template_hash);
+                   s->model_name, worker_positions_max(s->worker), info->numerics,
+                   info->weights_hash, info->tokenizer_hash, info->template_hash);
     if (code == 0)
         http_reply_json(r, 200, b.data, b.len);
     else

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/pool.h"
 #include "engine/engine_impl.h"
 #include "model/forward.h"
@@ -279,32 +280,45 @@ static int open_model(struct native *n, const struct native_options *o, struct e
     return open_template(n, o, err);
 }
 
-static int choose_context(const struct native *n, const struct native_options *o,
-                          uint32_t *ret_context, struct err *err)
+/* How long a context may be and how many KV pages there are. A context that nobody asked for gives
+ * way to the memory; one that was asked for is refused where it cannot be held. */
+static int choose_memory(const struct native *n, const struct native_options *o,
+                         uint64_t page_bytes, uint32_t *ret_context, uint32_t *ret_pages,
+                         struct err *err)
 {
-    uint32_t context = o->context_max ? o->context_max : n->model.hparams.context;
+    uint64_t context = o->context_max ? o->context_max : n->model.hparams.context;
     if (context > MODEL_CONTEXT_MAX)
-        return err_set(err, ERR_LIMIT, "a context of %u positions: %d is the limit", context,
-                       MODEL_CONTEXT_MAX);
-    *ret_context = context;
+        return err_set(err, ERR_LIMIT, "a context of %llu positions: %d is the limit",
+                       (unsigned long long)context, MODEL_CONTEXT_MAX);
+    uint64_t one = (context + KERN_TILE - 1) / KERN_TILE, spare = os_memory_available() / 2;
+    uint64_t pages = o->kv_bytes_max ? o->kv_bytes_max / page_bytes : CONTEXTS_DEFAULT * one;
+    if (!o->kv_bytes_max && pages > spare / page_bytes) pages = spare / page_bytes;
+    if (pages > KV_PAGES_MAX) pages = KV_PAGES_MAX;
+    if (o->kv_bytes_max && pages == 0)
+        return err_set(err, ERR_LIMIT,
+                       "%llu bytes of KV memory do not hold a page: it takes %llu bytes",
+                       (unsigned long long)o->kv_bytes_max, (unsigned long long)page_bytes);
+    if (pages == 0 || (!o->kv_bytes_max && o->context_max && pages < one))
+        return err_set(err, ERR_NO_MEMORY,
+                       "a context of %llu positions takes %llu MB of KV memory, and %llu MB are to "
+                       "spare here: ask for a shorter one",
+                       (unsigned long long)context,
+                       (unsigned long long)((one * page_bytes >> 20) + 1),
+                       (unsigned long long)(spare >> 20));
+    if (!o->context_max && pages < one) context = pages * KERN_TILE;
+    *ret_context = (uint32_t)context;
+    *ret_pages = (uint32_t)pages;
     return 0;
 }
 
 static int open_memory(struct native *n, const struct native_options *o, struct err *err)
 {
     struct kv_shape shape = forward_kv_shape(&n->model);
-    uint32_t context = 0;
-    int rc = choose_context(n, o, &context, err);
-    if (rc < 0) return rc;
     uint64_t page_bytes = kv_page_bytes(&shape);
-    uint64_t pages = (uint64_t)CONTEXTS_DEFAULT * ((context + KERN_TILE - 1) / KERN_TILE);
-    if (o->kv_bytes_max > 0) pages = o->kv_bytes_max / page_bytes;
-    if (pages == 0)
-        return err_set(err, ERR_LIMIT,
-                       "%llu bytes of KV memory do not hold a page: it takes %llu bytes",
-                       (unsigned long long)o->kv_bytes_max, (unsigned long long)page_bytes);
-    if (pages > KV_PAGES_MAX) pages = KV_PAGES_MAX;
-    rc = kv_pool_open(&shape, (uint32_t)pages, &n->kv, err);
+    uint32_t context = 0, pages = 0;
+    int rc = choose_memory(n, o, page_bytes, &context, &pages, err);
+    if (rc < 0) return rc;
+    rc = kv_pool_open(&shape, pages, &n->kv, err);
     if (rc < 0) return rc;
     uint32_t tokens = o->step_tokens_max ? o->step_tokens_max : STEP_TOKENS_DEFAULT;
     struct forward_limits limits = {tokens, tokens < ENGINE_SPANS_MAX ? tokens : ENGINE_SPANS_MAX,
@@ -322,7 +336,7 @@ static int open_memory(struct native *n, const struct native_options *o, struct 
     n->base.info.context_max = context;
     n->base.info.step_tokens_max = tokens;
     n->base.info.kv_bytes_per_token = page_bytes / KERN_TILE;
-    n->base.info.kv_pages_total = (uint32_t)pages;
+    n->base.info.kv_pages_total = pages;
     return 0;
 }
 

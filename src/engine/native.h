@@ -8,11 +8,12 @@
 
 struct native_options {
     const char *model_path;
-    unsigned threads;          /* 0: all CPUs of this process */
-    uint32_t context_max;      /* 0: what the file says */
-    uint64_t kv_bytes_max;     /* memory for all KV pages; 0: room for two full contexts */
-    uint32_t step_tokens_max;  /* 0: 512 */
-    const char *isa;           /* NULL: the best here; or "scalar", "avx2", "avx512" */
+    unsigned threads;         /* 0: all CPUs of this process */
+    uint32_t context_max;     /* 0: what the file says, or what fits into the KV memory */
+    uint64_t kv_bytes_max;    /* memory for all KV pages; 0: room for two full contexts, and at most
+                                 half of the memory that is available after loading */
+    uint32_t step_tokens_max; /* 0: 512 */
+    const char *isa;          /* NULL: the best here; or "scalar", "avx2", "avx512" */
     const char *chat_template; /* NULL: the file's; or a family's name */
 };
 

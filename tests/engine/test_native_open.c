@@ -271,6 +271,12 @@ static void test_options(void **state)
     assert_int_equal(native_open(&o, &e, &err), ERR_NOT_FOUND);
     o = (struct native_options){.model_path = path, .kv_bytes_max = 100};
     assert_int_equal(native_open(&o, &e, &err), ERR_LIMIT);
+    /* A context that nobody asked for is what the KV memory holds. */
+    o = (struct native_options){.model_path = path, .threads = 1};
+    o.kv_bytes_max = (uint64_t)64 * 3 * 2 * 16 * 2 * 2;
+    assert_int_equal(native_open(&o, &e, &err), 0);
+    assert_int_equal(engine_info(e)->context_max, 64);
+    engine_free(e);
     o = (struct native_options){.model_path = path, .context_max = UINT32_MAX};
     assert_int_equal(native_open(&o, &e, &err), ERR_LIMIT);
     o = (struct native_options){.model_path = path, .step_tokens_max = 1u << 30};
