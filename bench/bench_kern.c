@@ -123,10 +123,8 @@ static void run_mul(void *arg)
 static void run_quantize(void *arg)
 {
     struct mul_case *c = arg;
-    uint32_t n = c->act.cols, b = n / KERN_BLOCK;
     for (uint32_t r = 0; r < c->rows; r++)
-        c->k->quantize(c->act.f32 + (size_t)r * n, n, c->act.q + (size_t)r * n,
-                       c->act.scale + (size_t)r * b, c->act.minus + (size_t)r * b);
+        c->k->quantize(&c->act, r);
 }
 
 static void fill(float *x, size_t n)
@@ -138,16 +136,11 @@ static void fill(float *x, size_t n)
 static void fill_packed(struct kern_mat *m)
 {
     struct rng r;
-    size_t row = kern_row_bytes(m->type, m->cols), block = kern_type_info(m->type)->block_bytes;
-    uint8_t *raw = mem_alloc(row * m->rows);
+    size_t row = kern_row_bytes(m->type, m->cols), n = row * m->rows;
+    uint8_t *raw = mem_alloc(n);
     rng_init(&r, 1, 0);
-    for (size_t i = 0; i < row * m->rows; i++)
-        raw[i] = (uint8_t)rng_next(&r);
-    for (size_t i = 0; i < row * m->rows; i += block) { /* scales, and float weights, near 2^-5 */
-        raw[i + (m->type == KERN_F32 ? 3 : 1)] =
-            m->type <= KERN_BF16 && m->type != KERN_F16 ? 0x3d : 0x28;
-        if (m->type == KERN_F32) raw[i + 2] = 0;
-    }
+    for (size_t i = 0; i < n; i++) /* no byte that makes a half float or a float infinite */
+        raw[i] = (uint8_t)rng_next(&r) & 0xBB;
     for (uint32_t s = 0; s < m->strips; s++)
         kern_mat_pack_strip(m, raw, s);
     mem_free(raw);
@@ -175,10 +168,8 @@ static void bench_mul(const struct kern *k, enum kern_type type, uint32_t rows, 
     }
     float *x = mem_alloc_aligned(64, (size_t)batch * cols * 4);
     fill(x, (size_t)batch * cols);
-    c.act = (struct kern_act){.cols = cols, .f32 = x};
-    c.act.q = mem_alloc_aligned(64, (size_t)batch * cols);
-    c.act.scale = mem_alloc_aligned(64, (size_t)batch * cols / 8);
-    c.act.minus = mem_alloc_aligned(64, (size_t)batch * cols / 8);
+    void *quants = mem_alloc_aligned(64, kern_act_bytes(batch, cols));
+    kern_act_init(&c.act, x, batch, cols, quants);
     c.out = mem_alloc_aligned(64, (size_t)batch * rows * 4);
     run_quantize(&c);
     double t = best_of(run_mul, &c) / c.copies;
@@ -188,9 +179,7 @@ static void bench_mul(const struct kern *k, enum kern_type type, uint32_t rows, 
            gops_peak > 0 ? gops / gops_peak * 100 : 0.0, gbs, gbs / gbs_peak * 100);
     fflush(stdout);
     mem_free(x);
-    mem_free(c.act.q);
-    mem_free(c.act.scale);
-    mem_free(c.act.minus);
+    mem_free(quants);
     mem_free(c.out);
     mem_free(c.mats);
     mem_free(memory);
@@ -251,15 +240,14 @@ struct row_case {
     const struct kern *k;
     int what;
     float *x, *y, *out;
-    int8_t *q;
-    int32_t *minus;
+    struct kern_act act;
 };
 
 static void run_row(void *arg)
 {
     struct row_case *c = arg;
     for (int i = 0; i < ROW_REPEATS; i++) {
-        if (c->what == 0) c->k->quantize(c->x, ROW, c->q, c->out, c->minus);
+        if (c->what == 0) c->k->quantize(&c->act, 0);
         if (c->what == 1) c->k->rms_norm(c->x, c->y, ROW, 1e-5f, c->out);
         if (c->what == 2) c->k->silu_mul(c->x, c->y, ROW, c->out);
     }
@@ -268,13 +256,12 @@ static void run_row(void *arg)
 static void bench_rows(const struct kern *k)
 {
     static const char *const names[] = {"quantize", "rms_norm", "silu_mul"};
-    struct row_case c = {k,
-                         0,
-                         mem_alloc_aligned(64, ROW * 4),
-                         mem_alloc_aligned(64, ROW * 4),
-                         mem_alloc_aligned(64, ROW * 4),
-                         mem_alloc_aligned(64, ROW),
-                         mem_alloc_aligned(64, ROW)};
+    struct row_case c = {.k = k,
+                         .x = mem_alloc_aligned(64, ROW * 4),
+                         .y = mem_alloc_aligned(64, ROW * 4),
+                         .out = mem_alloc_aligned(64, ROW * 4)};
+    void *quants = mem_alloc_aligned(64, kern_act_bytes(1, ROW));
+    kern_act_init(&c.act, c.x, 1, ROW, quants);
     fill(c.x, ROW);
     fill(c.y, ROW);
     for (c.what = 0; c.what < 3; c.what++)
@@ -283,8 +270,7 @@ static void bench_rows(const struct kern *k)
     mem_free(c.x);
     mem_free(c.y);
     mem_free(c.out);
-    mem_free(c.q);
-    mem_free(c.minus);
+    mem_free(quants);
 }
 
 static void bench_level(const struct kern *k, double gops, double gbs)

@@ -10,11 +10,13 @@
  *
  * - F32, F16, BF16: [cols][16 rows].
  *
- * - Q8_0: quants [cols / 32][8][16 rows][4 bytes], unsigned w + 128; then scales [cols / 32][16]
- * f16.
- *
- * - Q4_0: quants [cols / 32][4][16 rows][4 bytes], each w + 8, the low nibble of group j is columns
- *   4 j .. 4 j + 3, the high nibble those of group j + 4; then scales as above.
+ * - Quantised: units of as many columns as the file's blocks (32 or 256), then the units' half
+ *   floats [units][1 or 2][16 rows]: scales and, where the type has them, scales of the mins.
+ *   A unit holds per 32 columns the low bits of each weight, then its high bits, as planes of
+ *   64-byte vectors: with p bits a weight there are p vectors a plane, and the 4 columns of group
+ *   g = 0..7 are in vector g % p, 4 bytes for each of the 16 rows, from bit g / p * p of each byte
+ *   on. After them, where the type has them, the scales of sub-blocks [256 / sub][16 rows], one
+ *   signed byte each, and their mins likewise. struct kern_form says what a type has.
  *
  * Everything here is pure: no allocation, no state, any thread. Inputs are finite; with NaN or
  * infinities (a hostile file's scales) nothing crashes, but levels may differ in bits.
@@ -22,6 +24,7 @@
 #ifndef PDD_KERN_KERN_H
 #define PDD_KERN_KERN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,11 +36,28 @@ enum {
     KERN_TILE = 64,      /* positions in a KV page */
     KERN_HEAD_MAX = 256, /* largest head size */
     KERN_COLS_MAX = 1 << 20,
-    KERN_Q8_OFFSET = 128, /* added to Q8_0 weights in packed form */
-    KERN_Q4_OFFSET = 8
+    KERN_UNIT_MAX = 256,  /* most weights in a block of the file */
+    KERN_Q8_OFFSET = 128, /* added to 8-bit weights to make them unsigned */
 };
 
-enum kern_type { KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_0, KERN_TYPES };
+enum kern_type {
+    KERN_F32,
+    KERN_F16,
+    KERN_BF16,
+    KERN_Q8_0,
+    KERN_Q4_0,
+    KERN_Q4_1,
+    KERN_Q5_0,
+    KERN_Q5_1,
+    KERN_Q2_K,
+    KERN_Q3_K,
+    KERN_Q4_K,
+    KERN_Q5_K,
+    KERN_Q6_K,
+    KERN_IQ4_NL,
+    KERN_IQ4_XS,
+    KERN_TYPES
+};
 
 /* Facts of a weight type as it stands in a GGUF file. */
 struct kern_type_info {
@@ -61,22 +81,29 @@ int kern_mat_init(struct kern_mat *m, enum kern_type type, uint32_t rows, uint32
                   struct err *e);
 size_t kern_mat_bytes(const struct kern_mat *m);
 /* Pack one strip from the file's rows (`raw`: the whole tensor, row after row). Strips may be
- * packed by different threads. */
-void kern_mat_pack_strip(const struct kern_mat *m, const uint8_t *raw, uint32_t strip);
+ * packed by different threads. False when a scale of a quantised type is infinite or NaN. */
+bool kern_mat_pack_strip(const struct kern_mat *m, const uint8_t *raw, uint32_t strip);
 /* One row of the file's format as floats, [cols]. */
 void kern_dequant_row(enum kern_type type, const uint8_t *raw_row, uint32_t cols, float *out);
 size_t kern_row_bytes(enum kern_type type, uint32_t cols);
 
-/* Activation rows ready to multiply. f32 is always there; q, scale and bias when a quantised matrix
- * reads them: int8 values, one scale per block, and minus KERN_Q8_OFFSET times the sum of the
- * block's values, with which sums of offset weights begin. */
+/* Activation rows ready to multiply, [n] rows. f32 is always there; the rest when a quantised
+ * matrix reads them: int8 values and one scale for each block of 32. What follows from those is
+ * kept for blocks and for their halves of 16: minus KERN_Q8_OFFSET times the sum of the values,
+ * with which sums of offset weights begin, and the sum times the scale, which mins multiply. */
 struct kern_act {
     uint32_t cols;
-    const float *f32; /* [n, cols] */
-    int8_t *q;        /* [n, cols] */
-    float *scale;     /* [n, cols / 32] */
-    int32_t *minus;   /* [n, cols / 32] */
+    const float *f32;    /* [n, cols] */
+    int8_t *q;           /* [n, cols] */
+    float *scale;        /* [n, cols / 32] */
+    int32_t *minus;      /* [n, cols / 32] */
+    float *sum;          /* [n, cols / 32] */
+    int32_t *half_minus; /* [n, cols / 16] */
+    float *half_sum;     /* [n, cols / 16] */
 };
+/* Memory for the quantised form of n rows; it is the caller's, 64-byte aligned. */
+size_t kern_act_bytes(uint32_t n, uint32_t cols);
+void kern_act_init(struct kern_act *a, const float *f32, uint32_t n, uint32_t cols, void *memory);
 
 /* Attention of several queries that share a KV head. Query i sees positions [first[i], n[i]) of the
  * pages. Online softmax over tiles of 64 at absolute positions, in order. */
@@ -98,7 +125,7 @@ typedef void kern_mul_fn(const struct kern_mat *m, uint32_t strip, uint32_t stri
 
 struct kern {
     const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "amx" */
-    void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *minus);
+    void (*quantize)(const struct kern_act *a, uint32_t row); /* fill in that row */
     kern_mul_fn *mul[KERN_TYPES];
     void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);
     void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *out);

@@ -43,29 +43,40 @@ static void silu_mul(const float *gate, const float *up, uint32_t n, float *out)
     }
 }
 
-static void quantize(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *minus)
+static void quantize(const struct kern_act *a, uint32_t row)
 {
-    __m256 clear = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
-    for (uint32_t b = 0; b < cols / KERN_BLOCK; b++, x += KERN_BLOCK, q += KERN_BLOCK) {
+    const __m256 clear = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+    const __m256i low_byte = _mm256_set1_epi32(0xFF);
+    /* Packing goes by halves of 128 bits; this puts the groups of 4 columns in order. */
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const float *x = a->f32 + (size_t)row * a->cols;
+    int8_t *q = a->q + (size_t)row * a->cols;
+    size_t at = (size_t)row * (a->cols / KERN_BLOCK), end = at + a->cols / KERN_BLOCK;
+    for (; at < end; at++, x += KERN_BLOCK, q += KERN_BLOCK) {
         __m256 v[4], best = _mm256_setzero_ps();
+        UNROLL
         for (int i = 0; i < 4; i++) {
             v[i] = _mm256_loadu_ps(x + 8 * i);
             best = _mm256_max_ps(best, _mm256_and_ps(v[i], clear));
         }
         float max = max_lanes(best), inverse = max > 0.0f ? 127.0f / max : 0.0f;
         if (!(inverse <= 3.0e38f)) inverse = 0.0f;
-        int32_t sum = 0, value[8];
+        __m256i y[4];
+        UNROLL
         for (int i = 0; i < 4; i++) {
-            __m256 y = _mm256_add_ps(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)),
-                                     _mm256_set1_ps(EXP_MAGIC));
-            _mm256_storeu_si256((__m256i *)(void *)value, _mm256_castps_si256(y));
-            for (int k = 0; k < 8; k++) {
-                q[8 * i + k] = (int8_t)(uint8_t)value[k];
-                sum += q[8 * i + k];
-            }
+            __m256 shifted = _mm256_add_ps(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)),
+                                           _mm256_set1_ps(EXP_MAGIC));
+            y[i] = _mm256_and_si256(_mm256_castps_si256(shifted), low_byte);
         }
-        scale[b] = max / 127.0f;
-        minus[b] = -KERN_Q8_OFFSET * sum;
+        __m256i all =
+            _mm256_packus_epi16(_mm256_packus_epi32(y[0], y[1]), _mm256_packus_epi32(y[2], y[3]));
+        all = _mm256_permutevar8x32_epi32(all, order);
+        _mm256_storeu_si256((__m256i *)(void *)q, all);
+        __m256i sum =
+            _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), all), _mm256_set1_epi16(1));
+        sum = _mm256_hadd_epi32(sum, sum);
+        sum = _mm256_hadd_epi32(sum, sum);
+        kern_act_sums(a, at, max / 127.0f, _mm256_cvtsi256_si32(sum), _mm256_extract_epi32(sum, 4));
     }
 }
 
@@ -147,11 +158,7 @@ static void put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *ti
 const struct kern kern_avx2 = {
     .name = "avx2",
     .quantize = quantize,
-    .mul = {[KERN_F32] = kern_avx2_mul_f32,
-            [KERN_F16] = kern_avx2_mul_f16,
-            [KERN_BF16] = kern_avx2_mul_bf16,
-            [KERN_Q8_0] = kern_avx2_mul_q8_0,
-            [KERN_Q4_0] = kern_avx2_mul_q4_0},
+    .mul = KERN_MULS(kern_avx2_mul_f32, kern_avx2_mul_f16, kern_avx2_mul_bf16, kern_avx2_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .exp_row = exp_row,
@@ -166,11 +173,8 @@ const struct kern kern_avx2 = {
 const struct kern kern_avxvnni = {
     .name = "avxvnni",
     .quantize = quantize,
-    .mul = {[KERN_F32] = kern_avx2_mul_f32,
-            [KERN_F16] = kern_avx2_mul_f16,
-            [KERN_BF16] = kern_avx2_mul_bf16,
-            [KERN_Q8_0] = kern_avxvnni_mul_q8_0,
-            [KERN_Q4_0] = kern_avxvnni_mul_q4_0},
+    .mul =
+        KERN_MULS(kern_avx2_mul_f32, kern_avx2_mul_f16, kern_avx2_mul_bf16, kern_avxvnni_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .exp_row = exp_row,

@@ -74,8 +74,8 @@ INLINE __m256i broadcast4(const int8_t *x)
 }
 
 /* kern_mul_avx2.c, kern_mul_avxvnni.c and kern_attend_avx2.c */
-kern_mul_fn kern_avx2_mul_q8_0, kern_avx2_mul_q4_0, kern_avx2_mul_f32, kern_avx2_mul_f16,
-    kern_avx2_mul_bf16, kern_avxvnni_mul_q8_0, kern_avxvnni_mul_q4_0;
+kern_mul_fn kern_avx2_mul_quant, kern_avx2_mul_f32, kern_avx2_mul_f16, kern_avx2_mul_bf16,
+    kern_avxvnni_mul_quant;
 void kern_avx2_attend(const struct kern_attend *a);
 
 #endif

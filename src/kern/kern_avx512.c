@@ -45,22 +45,25 @@ static void silu_mul(const float *gate, const float *up, uint32_t n, float *out)
     }
 }
 
-static void quantize(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *minus)
+static void quantize(const struct kern_act *a, uint32_t row)
 {
-    for (uint32_t b = 0; b < cols / KERN_BLOCK; b++, x += KERN_BLOCK, q += KERN_BLOCK) {
+    const float *x = a->f32 + (size_t)row * a->cols;
+    int8_t *q = a->q + (size_t)row * a->cols;
+    size_t at = (size_t)row * (a->cols / KERN_BLOCK), end = at + a->cols / KERN_BLOCK;
+    for (; at < end; at++, x += KERN_BLOCK, q += KERN_BLOCK) {
         __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
         float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
         float inverse = max > 0.0f ? 127.0f / max : 0.0f;
         if (!(inverse <= 3.0e38f)) inverse = 0.0f;
         __m512 by = _mm512_set1_ps(inverse), magic = _mm512_set1_ps(EXP_MAGIC);
-        __m512i a = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(low, by), magic));
-        __m512i c = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(high, by), magic));
-        __m128i qa = _mm512_cvtepi32_epi8(a), qc = _mm512_cvtepi32_epi8(c);
-        _mm_storeu_si128((__m128i *)(void *)q, qa);
-        _mm_storeu_si128((__m128i *)(void *)(q + 16), qc);
-        __m512i sum = _mm512_add_epi32(_mm512_cvtepi8_epi32(qa), _mm512_cvtepi8_epi32(qc));
-        scale[b] = max / 127.0f;
-        minus[b] = -KERN_Q8_OFFSET * _mm512_reduce_add_epi32(sum);
+        __m512i first = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(low, by), magic));
+        __m512i second = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(high, by), magic));
+        __m256i all = _mm256_set_m128i(_mm512_cvtepi32_epi8(second), _mm512_cvtepi32_epi8(first));
+        _mm256_storeu_si256((__m256i *)(void *)q, all);
+        __m256i sum = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), all);
+        sum = _mm256_hadd_epi32(sum, sum);
+        sum = _mm256_hadd_epi32(sum, sum);
+        kern_act_sums(a, at, max / 127.0f, _mm256_cvtsi256_si32(sum), _mm256_extract_epi32(sum, 4));
     }
 }
 
@@ -145,11 +148,8 @@ static void put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *ti
 const struct kern kern_avx512 = {
     .name = "avx512",
     .quantize = quantize,
-    .mul = {[KERN_F32] = kern_avx512_mul_f32,
-            [KERN_F16] = kern_avx512_mul_f16,
-            [KERN_BF16] = kern_avx512_mul_bf16,
-            [KERN_Q8_0] = kern_avx512_mul_q8_0,
-            [KERN_Q4_0] = kern_avx512_mul_q4_0},
+    .mul = KERN_MULS(kern_avx512_mul_f32, kern_avx512_mul_f16, kern_avx512_mul_bf16,
+                     kern_avx512_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .exp_row = exp_row,
@@ -164,11 +164,8 @@ const struct kern kern_avx512 = {
 const struct kern kern_amx = {
     .name = "amx",
     .quantize = quantize,
-    .mul = {[KERN_F32] = kern_avx512_mul_f32,
-            [KERN_F16] = kern_avx512_mul_f16,
-            [KERN_BF16] = kern_avx512_mul_bf16,
-            [KERN_Q8_0] = kern_amx_mul_q8_0,
-            [KERN_Q4_0] = kern_amx_mul_q4_0},
+    .mul = KERN_MULS(kern_avx512_mul_f32, kern_avx512_mul_f16, kern_avx512_mul_bf16,
+                     kern_amx_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .exp_row = exp_row,

@@ -55,8 +55,8 @@ INLINE __m512 exp_lanes(__m512 x)
 }
 
 /* kern_mul_avx512.c, kern_mul_amx.c and kern_attend_avx512.c */
-kern_mul_fn kern_avx512_mul_q8_0, kern_avx512_mul_q4_0, kern_avx512_mul_f32, kern_avx512_mul_f16,
-    kern_avx512_mul_bf16, kern_amx_mul_q8_0, kern_amx_mul_q4_0;
+kern_mul_fn kern_avx512_mul_quant, kern_avx512_mul_f32, kern_avx512_mul_f16, kern_avx512_mul_bf16,
+    kern_amx_mul_quant;
 void kern_avx512_attend(const struct kern_attend *a);
 
 #endif

@@ -28,11 +28,121 @@ extern const struct kern kern_avxvnni;
 extern const struct kern kern_avx512;
 extern const struct kern kern_amx;
 
-/* Where the scales of a quantised strip begin. */
-static inline size_t kern_scales_at(const struct kern_mat *m)
+/* How a scale or a min of a sub-block is made. */
+enum kern_part {
+    KERN_NONE,
+    KERN_HALF,  /* the unit's half float; a min is added */
+    KERN_BYTE,  /* half float times a signed byte; a min is subtracted */
+    KERN_NIBBLE /* likewise; the low nibble of a byte is the scale's, the high one the min's */
+};
+
+/* What makes a quantised type. A weight is its unsigned value (low bits, then high bits) minus
+ * `offset`, or the entry of kern_iq4_values, times its scale, plus or minus its min. */
+struct kern_form {
+    uint8_t low, high; /* bits of the planes */
+    uint8_t offset;    /* a power of two, or 0 */
+    uint8_t table;     /* values are indices of kern_iq4_values */
+    uint8_t sub;       /* columns that share a scale: 32 or 16 */
+    uint8_t blocks;    /* blocks of 32 in a unit: 1 or 8 */
+    uint8_t scale;     /* enum kern_part */
+    uint8_t min;       /* enum kern_part; only with offset 0 */
+};
+
+/* In the header so that code for one type sees constants. */
+static const struct kern_form kern_forms[KERN_TYPES] = {
+    [KERN_Q8_0] = {8, 0, 128, 0, 32, 1, KERN_HALF, KERN_NONE},
+    [KERN_Q4_0] = {4, 0, 8, 0, 32, 1, KERN_HALF, KERN_NONE},
+    [KERN_Q4_1] = {4, 0, 0, 0, 32, 1, KERN_HALF, KERN_HALF},
+    [KERN_Q5_0] = {4, 1, 16, 0, 32, 1, KERN_HALF, KERN_NONE},
+    [KERN_Q5_1] = {4, 1, 0, 0, 32, 1, KERN_HALF, KERN_HALF},
+    [KERN_Q2_K] = {2, 0, 0, 0, 16, 8, KERN_NIBBLE, KERN_NIBBLE},
+    [KERN_Q3_K] = {2, 1, 4, 0, 16, 8, KERN_BYTE, KERN_NONE},
+    [KERN_Q4_K] = {4, 0, 0, 0, 32, 8, KERN_BYTE, KERN_BYTE},
+    [KERN_Q5_K] = {4, 1, 0, 0, 32, 8, KERN_BYTE, KERN_BYTE},
+    [KERN_Q6_K] = {4, 2, 32, 0, 16, 8, KERN_BYTE, KERN_NONE},
+    [KERN_IQ4_NL] = {4, 0, 0, 1, 32, 1, KERN_HALF, KERN_NONE},
+    [KERN_IQ4_XS] = {4, 0, 0, 1, 32, 8, KERN_BYTE, KERN_NONE},
+};
+
+/* The values of the 4-bit indices of IQ4_NL and IQ4_XS; they define those formats. */
+#define KERN_IQ4_VALUES -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+
+/* Bytes of 32 columns in the planes of a strip. */
+static inline size_t kern_block_bytes(enum kern_type type)
 {
-    return (size_t)m->cols * KERN_LANES / (m->type == KERN_Q4_0 ? 2 : 1);
+    return (size_t)(kern_forms[type].low + kern_forms[type].high) * 64;
 }
+
+/* Where a unit's scales of sub-blocks begin, and its mins. */
+static inline size_t kern_subs_at(enum kern_type type)
+{
+    return kern_block_bytes(type) * kern_forms[type].blocks;
+}
+
+static inline size_t kern_sub_bytes(enum kern_type type)
+{
+    const struct kern_form *f = &kern_forms[type];
+    return (size_t)f->blocks * KERN_BLOCK / f->sub * KERN_LANES;
+}
+
+static inline size_t kern_mins_at(enum kern_type type)
+{
+    return kern_subs_at(type) + kern_sub_bytes(type);
+}
+
+static inline size_t kern_unit_bytes(enum kern_type type)
+{
+    const struct kern_form *f = &kern_forms[type];
+    return kern_subs_at(type) + (f->scale == KERN_HALF ? 0 : kern_sub_bytes(type)) +
+           (f->min == KERN_BYTE ? kern_sub_bytes(type) : 0);
+}
+
+/* Bytes of a unit's half floats. */
+static inline size_t kern_half_bytes(enum kern_type type)
+{
+    return KERN_LANES * 2 * (kern_forms[type].min == KERN_NONE ? 1 : 2);
+}
+
+/* Where the half floats of a quantised strip begin. */
+static inline size_t kern_halves_at(const struct kern_mat *m)
+{
+    return m->cols / KERN_BLOCK / kern_forms[m->type].blocks * kern_unit_bytes(m->type);
+}
+
+/* One block of a file, laid open (kern_block.c). */
+struct kern_opened {
+    uint8_t q[KERN_UNIT_MAX]; /* unsigned values in order of columns */
+    int8_t scale[16];         /* of the sub-blocks, where the type has them */
+    int8_t min[16];
+    uint16_t d, m; /* half floats: scale, and scale of mins or min */
+};
+void kern_block_open(enum kern_type type, const uint8_t *raw, struct kern_opened *ret_block);
+
+/* What a quantised block of 32 values (`at`: its place in the rows) gives besides the values: the
+ * same few operations at every level. */
+static inline void kern_act_sums(const struct kern_act *a, size_t at, float scale, int32_t first,
+                                 int32_t second)
+{
+    a->scale[at] = scale;
+    a->minus[at] = -KERN_Q8_OFFSET * (first + second);
+    a->sum[at] = (float)(first + second) * scale;
+    a->half_minus[2 * at] = -KERN_Q8_OFFSET * first;
+    a->half_minus[2 * at + 1] = -KERN_Q8_OFFSET * second;
+    a->half_sum[2 * at] = (float)first * scale;
+    a->half_sum[2 * at + 1] = (float)second * scale;
+}
+
+/* The reference's product of any quantised type. */
+kern_mul_fn kern_ref_mul_quant;
+
+/* A level's products: three functions for float weights, one for all quantised types. */
+#define KERN_MULS(f32, f16, bf16, quant)                                                           \
+    {                                                                                              \
+        [KERN_F32] = f32, [KERN_F16] = f16, [KERN_BF16] = bf16, [KERN_Q8_0] = quant,               \
+        [KERN_Q4_0] = quant, [KERN_Q4_1] = quant, [KERN_Q5_0] = quant, [KERN_Q5_1] = quant,        \
+        [KERN_Q2_K] = quant, [KERN_Q3_K] = quant, [KERN_Q4_K] = quant, [KERN_Q5_K] = quant,        \
+        [KERN_Q6_K] = quant, [KERN_IQ4_NL] = quant, [KERN_IQ4_XS] = quant                          \
+    }
 
 static inline const uint8_t *kern_strip(const struct kern_mat *m, uint32_t strip)
 {

@@ -126,7 +126,7 @@ INLINE void mul_q(const struct kern_mat *m, uint32_t strip, uint32_t strips,
             t.chunk = t.blocks - b < step ? t.blocks - b : step;
             t.resume = b > 0;
             t.w = base + (size_t)b * (four_bit ? 256 : 512);
-            t.d = base + kern_scales_at(m) + (size_t)b * 32;
+            t.d = base + kern_halves_at(m) + (size_t)b * 32;
             t.q = x->q + (size_t)row * m->cols + (size_t)b * KERN_BLOCK;
             t.scale = x->scale + (size_t)row * t.blocks + b;
             t.minus = x->minus + (size_t)row * t.blocks + b;

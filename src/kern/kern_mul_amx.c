@@ -15,6 +15,7 @@
 #include "kern/kern_avx512.h"
 
 enum {
+    Q4_OFFSET = 8,
     TILE_ROWS = 16,
     CHUNK_BLOCKS = 48, /* 16 x 48 x 32 weights = 24 KiB */
     BLOCK_BYTES = 512
@@ -109,7 +110,7 @@ static void signed_q8(const uint8_t *w, uint32_t blocks, int8_t *out)
 
 static void signed_q4(const uint8_t *w, uint32_t blocks, int8_t *out)
 {
-    const __m512i low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(KERN_Q4_OFFSET);
+    const __m512i low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(Q4_OFFSET);
     for (uint32_t b = 0; b < blocks; b++, out += BLOCK_BYTES) {
         UNROLL
         for (int j = 0; j < 4; j++, w += 64) {
@@ -132,7 +133,7 @@ static void mul_strip(const struct kern_mat *m, uint32_t strip, const struct ker
     for (uint32_t b = 0; b < blocks; b += CHUNK_BLOCKS) {
         t.chunk = blocks - b < CHUNK_BLOCKS ? blocks - b : CHUNK_BLOCKS;
         t.resume = b > 0;
-        t.d = base + kern_scales_at(m) + (size_t)b * 32;
+        t.d = base + kern_halves_at(m) + (size_t)b * 32;
         if (m->type == KERN_Q4_0)
             signed_q4(base + (size_t)b * 256, t.chunk, wide);
         else
@@ -160,18 +161,28 @@ static uint32_t mul_tiles(const struct kern_mat *m, uint32_t strip, uint32_t str
     return rows;
 }
 
-void kern_amx_mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                       const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                       size_t stride)
+static void mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     uint32_t done = mul_tiles(m, strip, strips, x, row, rows, out, stride);
-    kern_avx512_mul_q8_0(m, strip, strips, x, row + done, rows - done, out, stride);
+    kern_avx512_mul_quant(m, strip, strips, x, row + done, rows - done, out, stride);
 }
 
-void kern_amx_mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                       const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                       size_t stride)
+static void mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     uint32_t done = mul_tiles(m, strip, strips, x, row, rows, out, stride);
-    kern_avx512_mul_q4_0(m, strip, strips, x, row + done, rows - done, out, stride);
+    kern_avx512_mul_quant(m, strip, strips, x, row + done, rows - done, out, stride);
+}
+
+void kern_amx_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                        const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                        size_t stride)
+{
+    kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
+                       : m->type == KERN_Q4_0 ? mul_q4_0
+                                              : kern_ref_mul_quant;
+    mul(m, strip, strips, x, row, rows, out, stride);
 }

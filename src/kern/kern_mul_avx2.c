@@ -7,6 +7,8 @@
  */
 #include "kern/kern_avx2.h"
 
+enum { Q4_OFFSET = 8 };
+
 struct weights {
     __m256i size, sign;
 };
@@ -35,23 +37,33 @@ INLINE __m256i sum_end(__m256i sum, int32_t minus, int four_bit)
 {
     if (!four_bit) return sum;
     __m256i wide = _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
-    return _mm256_add_epi32(wide, _mm256_set1_epi32(minus / (KERN_Q8_OFFSET / KERN_Q4_OFFSET)));
+    return _mm256_add_epi32(wide, _mm256_set1_epi32(minus / (KERN_Q8_OFFSET / Q4_OFFSET)));
 }
 
 #include "kern/kern_mul_256.h"
 
-void kern_avx2_mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                        const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                        size_t stride)
+static void mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     mul_q(m, strip, strips, x, row, rows, out, stride, 0);
 }
 
-void kern_avx2_mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                        const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                        size_t stride)
+static void mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     mul_q(m, strip, strips, x, row, rows, out, stride, 1);
+}
+
+void kern_avx2_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                         const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                         size_t stride)
+{
+    kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
+                       : m->type == KERN_Q4_0 ? mul_q4_0
+                                              : kern_ref_mul_quant;
+    mul(m, strip, strips, x, row, rows, out, stride);
 }
 
 /* ---- float weights --------------------------------------------------------------------------- */

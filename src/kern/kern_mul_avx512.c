@@ -14,6 +14,7 @@
 #include "kern/kern_avx512.h"
 
 enum {
+    Q4_OFFSET = 8,
     TILE_ROWS = 4,     /* activation rows in registers, quantised */
     TILE_STRIPS = 2,   /* strips side by side */
     CHUNK_BLOCKS = 24, /* 32 x 24 x 32 weights = 24 KiB */
@@ -129,8 +130,7 @@ INLINE void rows_q8(struct job t, uint32_t rows, int c)
 /* 4-bit weights in the 8-bit form: w + 8 becomes w + 128. */
 static void widen_q4(const uint8_t *w, uint32_t blocks, uint8_t *out)
 {
-    const __m512i low = _mm512_set1_epi8(15),
-                  up = _mm512_set1_epi8(KERN_Q8_OFFSET - KERN_Q4_OFFSET);
+    const __m512i low = _mm512_set1_epi8(15), up = _mm512_set1_epi8(KERN_Q8_OFFSET - Q4_OFFSET);
     for (uint32_t b = 0; b < blocks; b++, out += 512) {
         UNROLL for (int j = 0; j < 4; j++, w += 64)
         {
@@ -155,7 +155,7 @@ static void strips_q(const struct kern_mat *m, uint32_t strip, uint32_t c, const
         t.resume = b > 0;
         for (uint32_t s = 0; s < c; s++) {
             const uint8_t *base = kern_strip(m, strip + s);
-            t.d[s] = base + kern_scales_at(m) + (size_t)b * 32;
+            t.d[s] = base + kern_halves_at(m) + (size_t)b * 32;
             t.w[s] = base + (size_t)b * (m->type == KERN_Q4_0 ? 256 : 512);
             t.lanes[s] = tail_mask(kern_lanes_of(m, strip + s));
             t.ahead = rows <= FEW_ROWS ? c * m->strip_bytes : 0;
@@ -189,7 +189,7 @@ static void mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
 INLINE void vector_q(const struct kern_mat *m, uint32_t strip, const struct kern_act *x,
                      uint32_t row, float *out, int four_bit)
 {
-    const uint8_t *w = kern_strip(m, strip), *d = w + kern_scales_at(m);
+    const uint8_t *w = kern_strip(m, strip), *d = w + kern_halves_at(m);
     const uint32_t blocks = m->cols / KERN_BLOCK;
     const int8_t *q = x->q + (size_t)row * m->cols;
     const float *scale = x->scale + (size_t)row * blocks;
@@ -221,9 +221,9 @@ INLINE void vector_q(const struct kern_mat *m, uint32_t strip, const struct kern
                           acc);
 }
 
-void kern_avx512_mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                          const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                          size_t stride)
+static void mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     if (rows > 1)
         mul_quant(m, strip, strips, x, row, rows, out, stride);
@@ -232,9 +232,9 @@ void kern_avx512_mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t str
             vector_q(m, s, x, row, out + (size_t)row * stride, 0);
 }
 
-void kern_avx512_mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                          const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                          size_t stride)
+static void mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     if (rows >= WIDEN_ROWS) {
         mul_quant(m, strip, strips, x, row, rows, out, stride);
@@ -243,6 +243,16 @@ void kern_avx512_mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t str
     for (uint32_t s = strip; s < strip + strips; s++)
         for (uint32_t r = row; r < row + rows; r++)
             vector_q(m, s, x, r, out + (size_t)r * stride, 1);
+}
+
+void kern_avx512_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                           const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                           size_t stride)
+{
+    kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
+                       : m->type == KERN_Q4_0 ? mul_q4_0
+                                              : kern_ref_mul_quant;
+    mul(m, strip, strips, x, row, rows, out, stride);
 }
 
 /* ---- float weights --------------------------------------------------------------------------- */

@@ -5,6 +5,8 @@
  */
 #include "kern/kern_avx2.h"
 
+enum { Q4_OFFSET = 8 };
+
 struct weights {
     __m256i bytes;
 };
@@ -17,7 +19,7 @@ INLINE struct weights weights_load(__m256i bytes, int four_bit)
 
 INLINE __m256i sum_begin(int32_t minus, int four_bit)
 {
-    return _mm256_set1_epi32(four_bit ? minus / (KERN_Q8_OFFSET / KERN_Q4_OFFSET) : minus);
+    return _mm256_set1_epi32(four_bit ? minus / (KERN_Q8_OFFSET / Q4_OFFSET) : minus);
 }
 
 INLINE __m256i sum_step(__m256i sum, struct weights w, __m256i x, int four_bit)
@@ -34,16 +36,26 @@ INLINE __m256i sum_end(__m256i sum, int32_t minus, int four_bit)
 
 #include "kern/kern_mul_256.h"
 
-void kern_avxvnni_mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                           const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                           size_t stride)
+static void mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     mul_q(m, strip, strips, x, row, rows, out, stride, 0);
 }
 
-void kern_avxvnni_mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                           const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                           size_t stride)
+static void mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride)
 {
     mul_q(m, strip, strips, x, row, rows, out, stride, 1);
+}
+
+void kern_avxvnni_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                            const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                            size_t stride)
+{
+    kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
+                       : m->type == KERN_Q4_0 ? mul_q4_0
+                                              : kern_ref_mul_quant;
+    mul(m, strip, strips, x, row, rows, out, stride);
 }

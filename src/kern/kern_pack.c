@@ -8,9 +8,14 @@
 #include "kern/kern_impl.h"
 
 static const struct kern_type_info types[KERN_TYPES] = {
-    [KERN_F32] = {"F32", 1, 4, 0},     [KERN_F16] = {"F16", 1, 2, 0},
-    [KERN_BF16] = {"BF16", 1, 2, 0},   [KERN_Q8_0] = {"Q8_0", 32, 34, 1},
-    [KERN_Q4_0] = {"Q4_0", 32, 18, 1},
+    [KERN_F32] = {"F32", 1, 4, 0},           [KERN_F16] = {"F16", 1, 2, 0},
+    [KERN_BF16] = {"BF16", 1, 2, 0},         [KERN_Q8_0] = {"Q8_0", 32, 34, 1},
+    [KERN_Q4_0] = {"Q4_0", 32, 18, 1},       [KERN_Q4_1] = {"Q4_1", 32, 20, 1},
+    [KERN_Q5_0] = {"Q5_0", 32, 22, 1},       [KERN_Q5_1] = {"Q5_1", 32, 24, 1},
+    [KERN_Q2_K] = {"Q2_K", 256, 84, 1},      [KERN_Q3_K] = {"Q3_K", 256, 110, 1},
+    [KERN_Q4_K] = {"Q4_K", 256, 144, 1},     [KERN_Q5_K] = {"Q5_K", 256, 176, 1},
+    [KERN_Q6_K] = {"Q6_K", 256, 210, 1},     [KERN_IQ4_NL] = {"IQ4_NL", 32, 18, 1},
+    [KERN_IQ4_XS] = {"IQ4_XS", 256, 136, 1},
 };
 
 const struct kern_type_info *kern_type_info(enum kern_type type)
@@ -25,13 +30,11 @@ size_t kern_row_bytes(enum kern_type type, uint32_t cols)
     return (size_t)cols / t->block * t->block_bytes;
 }
 
-static size_t packed_strip_bytes(enum kern_type type, uint32_t cols)
+static size_t packed_strip_bytes(const struct kern_mat *m)
 {
-    size_t weights = (size_t)cols * KERN_LANES, scales = weights / KERN_BLOCK * 2;
-    size_t bytes = type == KERN_F32    ? weights * 4
-                   : type == KERN_Q8_0 ? weights + scales
-                   : type == KERN_Q4_0 ? weights / 2 + scales
-                                       : weights * 2;
+    size_t bytes = (size_t)m->cols * KERN_LANES * types[m->type].block_bytes;
+    if (types[m->type].quantised)
+        bytes = kern_halves_at(m) + m->cols / types[m->type].block * kern_half_bytes(m->type);
     return (bytes + 63) & ~(size_t)63;
 }
 
@@ -45,7 +48,7 @@ int kern_mat_init(struct kern_mat *m, enum kern_type type, uint32_t rows, uint32
                        cols, t->block);
     *m = (struct kern_mat){.type = type, .rows = rows, .cols = cols};
     m->strips = (rows + KERN_LANES - 1) / KERN_LANES;
-    m->strip_bytes = packed_strip_bytes(type, cols);
+    m->strip_bytes = packed_strip_bytes(m);
     return 0;
 }
 
@@ -54,25 +57,100 @@ size_t kern_mat_bytes(const struct kern_mat *m)
     return m->strip_bytes * m->strips;
 }
 
-static void pack_q8_0(const uint8_t *row, uint32_t cols, uint32_t lane, uint8_t *quants,
-                      uint8_t *scales)
+/* Groups of 4 columns of 32 into a plane of `bits` bits a weight: bits [from, from + bits) of each
+ * byte of g. The bounds are constants after inlining. */
+static inline __attribute__((always_inline)) void put_plane(const uint32_t g[8], int bits, int from,
+                                                            uint8_t *out)
 {
-    for (uint32_t b = 0; b < cols / KERN_BLOCK; b++, row += 34) {
-        memcpy(scales + (b * KERN_LANES + lane) * 2, row, 2);
-        for (uint32_t k = 0; k < KERN_BLOCK; k++)
-            quants[b * 512 + k / 4 * 64 + lane * 4 + k % 4] = row[2 + k] ^ 0x80;
+    const uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
+    for (int v = 0; v < bits; v++) {
+        uint32_t word = 0;
+        for (int field = 0; field < 8 / bits; field++)
+            word |= (g[v + field * bits] >> from & mask) << field * bits;
+        memcpy(out + v * 64, &word, 4);
     }
 }
 
-/* The file holds weight k in the low nibble of byte k and weight k + 16 in its high nibble. */
-static void pack_q4_0(const uint8_t *row, uint32_t cols, uint32_t lane, uint8_t *quants,
-                      uint8_t *scales)
+static inline __attribute__((always_inline)) void
+put_planes(const uint8_t *q, uint32_t blocks, int low, int high, size_t block_bytes, uint8_t *out)
 {
-    for (uint32_t b = 0; b < cols / KERN_BLOCK; b++, row += 18) {
-        memcpy(scales + (b * KERN_LANES + lane) * 2, row, 2);
-        for (uint32_t k = 0; k < 16; k++)
-            quants[b * 256 + k / 4 * 64 + lane * 4 + k % 4] = row[2 + k];
+    for (uint32_t b = 0; b < blocks; b++, q += KERN_BLOCK, out += block_bytes) {
+        uint32_t g[8];
+        memcpy(g, q, sizeof g);
+        put_plane(g, low, 0, out);
+        if (high) put_plane(g, high, low, out + low * 64);
     }
+}
+
+/* A block of the file, laid open, into its unit; `out` is the lane's first byte there. */
+static void pack_unit(enum kern_type type, const struct kern_opened *o, uint8_t *out)
+{
+    const struct kern_form *f = &kern_forms[type];
+    switch (f->low << 4 | f->high) {
+    case 0x80:
+        put_planes(o->q, f->blocks, 8, 0, 512, out);
+        break;
+    case 0x40:
+        put_planes(o->q, f->blocks, 4, 0, 256, out);
+        break;
+    case 0x41:
+        put_planes(o->q, f->blocks, 4, 1, 320, out);
+        break;
+    case 0x42:
+        put_planes(o->q, f->blocks, 4, 2, 384, out);
+        break;
+    case 0x20:
+        put_planes(o->q, f->blocks, 2, 0, 128, out);
+        break;
+    case 0x21:
+        put_planes(o->q, f->blocks, 2, 1, 192, out);
+        break;
+    default:
+        CHECK(!"a form that can be packed");
+    }
+}
+
+static void pack_subs(enum kern_type type, const struct kern_opened *o, uint32_t lane,
+                      uint8_t *unit)
+{
+    const struct kern_form *f = &kern_forms[type];
+    uint8_t *scales = unit + kern_subs_at(type) + lane, *mins = unit + kern_mins_at(type) + lane;
+    for (uint32_t s = 0; s < (uint32_t)f->blocks * KERN_BLOCK / f->sub; s++) {
+        if (f->scale == KERN_BYTE) scales[s * KERN_LANES] = (uint8_t)o->scale[s];
+        if (f->scale == KERN_NIBBLE)
+            scales[s * KERN_LANES] = (uint8_t)(o->scale[s] | o->min[s] << 4);
+        if (f->min == KERN_BYTE) mins[s * KERN_LANES] = (uint8_t)o->min[s];
+    }
+}
+
+static bool finite_half(uint16_t h)
+{
+    return (h & 0x7C00) != 0x7C00;
+}
+
+/* Unit after unit, so that the lines that the lanes share stay in the first-level cache. */
+static bool pack_quantised(const struct kern_mat *m, const uint8_t *rows, uint32_t lanes,
+                           uint8_t *out)
+{
+    const enum kern_type type = m->type;
+    size_t row_bytes = kern_row_bytes(type, m->cols), unit_bytes = kern_unit_bytes(type);
+    uint8_t *halves = out + kern_halves_at(m);
+    bool finite = true;
+    for (uint32_t u = 0; u < m->cols / types[type].block; u++) {
+        for (uint32_t lane = 0; lane < lanes; lane++) {
+            struct kern_opened o;
+            kern_block_open(type, rows + row_bytes * lane, &o);
+            pack_unit(type, &o, out + lane * 4);
+            if (kern_forms[type].scale != KERN_HALF) pack_subs(type, &o, lane, out);
+            memcpy(halves + lane * 2, &o.d, 2);
+            if (kern_forms[type].min) memcpy(halves + (KERN_LANES + lane) * 2, &o.m, 2);
+            finite = finite && finite_half(o.d) && finite_half(o.m);
+        }
+        rows += types[type].block_bytes;
+        out += unit_bytes;
+        halves += kern_half_bytes(type);
+    }
+    return finite;
 }
 
 static void pack_plain(const uint8_t *row, uint32_t cols, uint32_t lane, uint32_t size,
@@ -82,28 +160,44 @@ static void pack_plain(const uint8_t *row, uint32_t cols, uint32_t lane, uint32_
         memcpy(out + ((size_t)k * KERN_LANES + lane) * size, row + (size_t)k * size, size);
 }
 
-void kern_mat_pack_strip(const struct kern_mat *m, const uint8_t *raw, uint32_t strip)
+bool kern_mat_pack_strip(const struct kern_mat *m, const uint8_t *raw, uint32_t strip)
 {
-    uint8_t *out = m->data + m->strip_bytes * strip, *scales = out + kern_scales_at(m);
+    uint8_t *out = m->data + m->strip_bytes * strip;
     size_t row_bytes = kern_row_bytes(m->type, m->cols);
+    const uint8_t *rows = raw + row_bytes * strip * KERN_LANES;
     uint32_t lanes = kern_lanes_of(m, strip);
-    memset(out, 0, m->strip_bytes);
-    for (uint32_t lane = 0; lane < lanes; lane++) {
-        const uint8_t *row = raw + row_bytes * (strip * (size_t)KERN_LANES + lane);
-        switch (m->type) {
-        case KERN_Q8_0:
-            pack_q8_0(row, m->cols, lane, out, scales);
-            break;
-        case KERN_Q4_0:
-            pack_q4_0(row, m->cols, lane, out, scales);
-            break;
-        case KERN_F32:
-            pack_plain(row, m->cols, lane, 4, out);
-            break;
-        default:
-            pack_plain(row, m->cols, lane, 2, out);
-        }
-    }
+    if (lanes < KERN_LANES) memset(out, 0, m->strip_bytes);
+    if (types[m->type].quantised) return pack_quantised(m, rows, lanes, out);
+    for (uint32_t lane = 0; lane < lanes; lane++)
+        pack_plain(rows + row_bytes * lane, m->cols, lane, m->type == KERN_F32 ? 4 : 2, out);
+    return true;
+}
+
+size_t kern_act_bytes(uint32_t n, uint32_t cols)
+{
+    size_t blocks = (size_t)n * (cols / KERN_BLOCK);
+    return (size_t)n * cols + blocks * 28 + (size_t)6 * 64;
+}
+
+/* The next `bytes` of the caller's memory, the following ones 64-byte aligned. */
+static void *carve(uint8_t **at, size_t bytes)
+{
+    void *p = *at;
+    *at += (bytes + 63) & ~(size_t)63;
+    return p;
+}
+
+void kern_act_init(struct kern_act *a, const float *f32, uint32_t n, uint32_t cols, void *memory)
+{
+    size_t blocks = (size_t)n * (cols / KERN_BLOCK);
+    uint8_t *at = memory;
+    *a = (struct kern_act){.cols = cols, .f32 = f32};
+    a->q = carve(&at, (size_t)n * cols);
+    a->scale = carve(&at, blocks * 4);
+    a->minus = carve(&at, blocks * 4);
+    a->sum = carve(&at, blocks * 4);
+    a->half_minus = carve(&at, blocks * 8);
+    a->half_sum = carve(&at, blocks * 8);
 }
 
 static float load_f16(const uint8_t *p)
@@ -121,16 +215,28 @@ static float load_bf16(const uint8_t *p)
     return x;
 }
 
+static float weight_of(const struct kern_form *f, uint8_t q)
+{
+    static const int8_t values[16] = {KERN_IQ4_VALUES};
+    return f->table ? (float)values[q] : (float)(q - f->offset);
+}
+
+/* Scale times value is exact in float32 for every type (11 bits by at most 13), so a
+ * weight is rounded once at most, when its min is added. */
 static void dequant_blocks(enum kern_type type, const uint8_t *p, uint32_t cols, float *out)
 {
-    uint32_t bytes = types[type].block_bytes;
-    for (uint32_t b = 0; b < cols / KERN_BLOCK; b++, p += bytes, out += KERN_BLOCK) {
-        float d = load_f16(p);
-        for (uint32_t k = 0; k < KERN_BLOCK; k++) {
-            int q = type == KERN_Q8_0
-                        ? (int8_t)p[2 + k]
-                        : (k < 16 ? p[2 + k] & 15 : p[2 + k - 16] >> 4) - KERN_Q4_OFFSET;
-            out[k] = d * (float)q;
+    const struct kern_form *f = &kern_forms[type];
+    uint32_t block = types[type].block;
+    for (uint32_t at = 0; at < cols; at += block, p += types[type].block_bytes) {
+        struct kern_opened o;
+        kern_block_open(type, p, &o);
+        float d = kern_f16_to_f32(o.d), m = kern_f16_to_f32(o.m);
+        for (uint32_t k = 0; k < block; k++) {
+            uint32_t s = k / f->sub;
+            float scale = f->scale == KERN_HALF ? d : d * (float)o.scale[s];
+            float min = f->min == KERN_HALF ? m : f->min ? -(m * (float)o.min[s]) : 0.0f;
+            float w = scale * weight_of(f, o.q[k]);
+            out[at + k] = f->min ? w + min : w;
         }
     }
 }

@@ -61,9 +61,7 @@ struct forward {
     float *k, *v;               /* kv_heads * head_dim */
     float *gate, *up;           /* ff */
     float *rope;                /* rope_dims: cos and sin of each pair */
-    int8_t *quants;             /* the widest input of a matrix */
-    float *scales;              /* that / 32 */
-    int32_t *minus;             /* that / 32 */
+    void *quants;               /* the widest input of a matrix, quantised (kern_act) */
     float *logits;              /* [spans, vocab] */
     uint32_t *wanted;           /* [spans] rows whose logits are asked for */
     struct query_block *blocks; /* [tokens] */
@@ -99,7 +97,7 @@ static bool take_all(struct forward *f)
 {
     const struct hparams *h = f->h;
     size_t n = f->limits.tokens, q_dim = hparams_q_dim(h), kv_dim = hparams_kv_dim(h);
-    size_t widest = max_u32(max_u32(h->dim, h->ff), hparams_q_dim(h)), blocks = widest / KERN_BLOCK;
+    size_t widest = max_u32(max_u32(h->dim, h->ff), hparams_q_dim(h));
     bool ok = true;
     f->rows = take(f, n, sizeof *f->rows, &ok);
     f->x = take(f, n * h->dim, sizeof(float), &ok);
@@ -112,9 +110,7 @@ static bool take_all(struct forward *f)
     f->gate = take(f, n * h->ff, sizeof(float), &ok);
     f->up = take(f, n * h->ff, sizeof(float), &ok);
     f->rope = take(f, n * h->rope_dims, sizeof(float), &ok);
-    f->quants = take(f, n * widest, 1, &ok);
-    f->scales = take(f, n * (blocks + 1), sizeof(float), &ok);
-    f->minus = take(f, n * (blocks + 1), sizeof(int32_t), &ok);
+    f->quants = take(f, 1, kern_act_bytes((uint32_t)n, (uint32_t)widest), &ok);
     f->logits = take(f, (size_t)f->limits.spans * h->vocab, sizeof(float), &ok);
     f->wanted = take(f, f->limits.spans, sizeof *f->wanted, &ok);
     f->blocks = take(f, n, sizeof *f->blocks, &ok);
@@ -180,12 +176,18 @@ static void for_rows(struct forward *f, uint32_t n, row_fn *fn)
     pool_run(f->pool, (n + ROWS_PER_TASK - 1) / ROWS_PER_TASK, row_task, &job);
 }
 
+/* Rows x [rows, cols] and their quantised form. */
+static struct kern_act activations(const struct forward *f, const float *x, uint32_t cols)
+{
+    struct kern_act a;
+    kern_act_init(&a, x, f->limits.tokens, cols, f->quants);
+    return a;
+}
+
 static void quantise_row(struct forward *f, const float *x, uint32_t cols, uint32_t row)
 {
-    size_t blocks = cols / KERN_BLOCK;
-    if (f->quantise)
-        f->kern->quantize(x, cols, f->quants + (size_t)row * cols, f->scales + row * blocks,
-                          f->minus + row * blocks);
+    struct kern_act a = activations(f, x, cols);
+    if (f->quantise) f->kern->quantize(&a, row);
 }
 
 static void row_embed(struct forward *f, uint32_t row)
@@ -204,7 +206,7 @@ static void row_norm(struct forward *f, uint32_t row)
     float *x = f->x + (size_t)row * dim, *normed = f->normed + (size_t)row * dim;
     if (f->residual) f->kern->add(x, f->residual + (size_t)row * dim, dim);
     f->kern->rms_norm(x, f->norm, dim, f->h->norm_eps, normed);
-    quantise_row(f, normed, dim, row);
+    quantise_row(f, f->normed, dim, row);
 }
 
 /* The same for the i-th row whose logits are wanted; the results stand close together. */
@@ -214,7 +216,7 @@ static void row_norm_wanted(struct forward *f, uint32_t i)
     float *x = f->x + (size_t)row * dim, *normed = f->normed + (size_t)i * dim;
     f->kern->add(x, f->residual + (size_t)row * dim, dim);
     f->kern->rms_norm(x, f->norm, dim, f->h->norm_eps, normed);
-    quantise_row(f, normed, dim, i);
+    quantise_row(f, f->normed, dim, i);
 }
 
 static void rotate(const struct forward *f, float *x, uint32_t heads, const float *table)
@@ -251,7 +253,7 @@ static void row_store(struct forward *f, uint32_t row)
 static void row_quantise_heads(struct forward *f, uint32_t row)
 {
     uint32_t q_dim = hparams_q_dim(f->h);
-    quantise_row(f, f->heads + (size_t)row * q_dim, q_dim, row);
+    quantise_row(f, f->heads, q_dim, row);
 }
 
 static void row_activate(struct forward *f, uint32_t row)
@@ -259,7 +261,7 @@ static void row_activate(struct forward *f, uint32_t row)
     uint32_t ff = f->h->ff;
     float *gate = f->gate + (size_t)row * ff;
     f->kern->silu_mul(gate, f->up + (size_t)row * ff, ff, gate);
-    quantise_row(f, gate, ff, row);
+    quantise_row(f, f->gate, ff, row);
 }
 
 /* ---- products ---- */
@@ -287,7 +289,7 @@ static void multiply(struct forward *f, const float *in, uint32_t rows, uint32_t
                      const struct product *list)
 {
     struct products p = {.f = f, .n = n, .rows = rows, .grain = UINT32_MAX};
-    p.act = (struct kern_act){list[0].m->cols, in, f->quants, f->scales, f->minus};
+    p.act = activations(f, in, list[0].m->cols);
     uint32_t strips = 0, tasks = 0, threads = pool_threads(f->pool);
     for (uint32_t i = 0; i < n; i++) {
         p.list[i] = list[i];

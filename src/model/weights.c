@@ -4,6 +4,7 @@
  */
 #include "model/weights.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 #include "model/gguf.h"
 
 enum { ARENA_STEP = 32 << 20 };
-enum { NAME_MAX_BYTES = 64, Q6K_BLOCK = 256, Q6K_BYTES = 210 };
+enum { NAME_MAX_BYTES = 64 };
 
 /* Sizes that shapes are made of. */
 enum size { SIZE_ONE, SIZE_DIM, SIZE_FF, SIZE_Q, SIZE_KV };
@@ -75,8 +76,11 @@ static int kern_type_of(uint32_t type, enum kern_type *ret_type)
     static const struct {
         uint32_t file;
         enum kern_type kern;
-    } types[] = {{GGUF_F32, KERN_F32},   {GGUF_F16, KERN_F16},   {GGUF_BF16, KERN_BF16},
-                 {GGUF_Q8_0, KERN_Q8_0}, {GGUF_Q4_0, KERN_Q4_0}, {GGUF_Q6_K, KERN_F32}};
+    } types[] = {{GGUF_F32, KERN_F32},   {GGUF_F16, KERN_F16},       {GGUF_BF16, KERN_BF16},
+                 {GGUF_Q8_0, KERN_Q8_0}, {GGUF_Q4_0, KERN_Q4_0},     {GGUF_Q4_1, KERN_Q4_1},
+                 {GGUF_Q5_0, KERN_Q5_0}, {GGUF_Q5_1, KERN_Q5_1},     {GGUF_Q2_K, KERN_Q2_K},
+                 {GGUF_Q3_K, KERN_Q3_K}, {GGUF_Q4_K, KERN_Q4_K},     {GGUF_Q5_K, KERN_Q5_K},
+                 {GGUF_Q6_K, KERN_Q6_K}, {GGUF_IQ4_NL, KERN_IQ4_NL}, {GGUF_IQ4_XS, KERN_IQ4_XS}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (types[i].file == type) {
             *ret_type = types[i].kern;
@@ -95,7 +99,7 @@ static int find(const struct loader *l, const char *name, uint32_t cols, uint32_
     if (!t->data || kern_type_of(t->type, ret_type) < 0)
         return err_set(l->e, ERR_UNSUPPORTED,
                        "%s: tensor %s has type %s (%u); this program runs F32, F16, BF16, Q8_0, "
-                       "Q4_0 and Q6_K",
+                       "Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL and IQ4_XS",
                        gguf_name(l->g), name, type_name(t->type), t->type);
     if (t->shape[0] != cols || t->shape[1] != rows || t->shape[2] != 1 || t->shape[3] != 1)
         return err_set(
@@ -115,50 +119,17 @@ static void *take(const struct loader *l, size_t bytes)
     return memory;
 }
 
-/* A Q6_K block of 256 weights: 4 low bits, 2 high bits, 16 signed scales, one float scale. */
-static void q6k_block(const uint8_t *block, float *out)
-{
-    const uint8_t *low = block, *high = block + 128, *scales = block + 192;
-    float d;
-    kern_dequant_row(KERN_F16, block + 208, 1, &d);
-    for (uint32_t i = 0; i < Q6K_BLOCK; i++) {
-        uint32_t half = i / 128, quarter = i % 128 / 32, lane = i % 32;
-        uint32_t nibbles = low[half * 64 + quarter % 2 * 32 + lane];
-        uint32_t bits = high[half * 32 + lane] >> 2 * quarter & 3;
-        int q = (int)((quarter < 2 ? nibbles & 15 : nibbles >> 4) | bits << 4) - 32;
-        out[i] = d * (float)((int8_t)scales[i / 16] * q);
-    }
-}
-
-/* Rows of Q6_K into a strip of F32. */
-static void pack_q6k_strip(const struct kern_mat *m, const uint8_t *raw, uint32_t strip)
-{
-    float *out = (float *)(void *)(m->data + m->strip_bytes * strip), block[Q6K_BLOCK];
-    size_t row_bytes = (size_t)m->cols / Q6K_BLOCK * Q6K_BYTES;
-    memset(out, 0, m->strip_bytes);
-    for (uint32_t lane = 0; lane < KERN_LANES && strip * KERN_LANES + lane < m->rows; lane++) {
-        const uint8_t *row = raw + row_bytes * ((size_t)strip * KERN_LANES + lane);
-        for (uint32_t b = 0; b < m->cols / Q6K_BLOCK; b++) {
-            q6k_block(row + (size_t)b * Q6K_BYTES, block);
-            for (uint32_t i = 0; i < Q6K_BLOCK; i++)
-                out[((size_t)b * Q6K_BLOCK + i) * KERN_LANES + lane] = block[i];
-        }
-    }
-}
-
 struct pack_job {
     const struct kern_mat *mat;
     const struct gguf_tensor *tensor;
+    atomic_bool not_finite;
 };
 
 static void pack_task(void *arg, uint32_t task, uint32_t worker)
 {
-    const struct pack_job *job = arg;
+    struct pack_job *job = arg;
     (void)worker;
-    if (job->tensor->type == GGUF_Q6_K)
-        pack_q6k_strip(job->mat, job->tensor->data, task);
-    else
-        kern_mat_pack_strip(job->mat, job->tensor->data, task);
+    if (!kern_mat_pack_strip(job->mat, job->tensor->data, task)) job->not_finite = true;
 }
 
 static int load_matrix(const struct loader *l, const char *name, uint32_t cols, uint32_t rows,
@@ -172,8 +143,13 @@ static int load_matrix(const struct loader *l, const char *name, uint32_t cols, 
     if (rc < 0) return err_prefix(l->e, "%s: tensor %s", gguf_name(l->g), name);
     m->data = take(l, kern_mat_bytes(m));
     if (!m->data) return ERR_NO_MEMORY;
-    struct pack_job job = {m, t};
+    struct pack_job job = {m, t, false};
     pool_run(l->pool, m->strips, pack_task, &job);
+    if (job.not_finite)
+        return err_set(l->e, ERR_BAD_INPUT,
+                       "%s: tensor %s has a scale that is infinite or not a number: the file is "
+                       "damaged, or was made from damaged weights",
+                       gguf_name(l->g), name);
     gguf_tensor_forget(l->g, t); /* or the file would be in memory twice */
     return 0;
 }
@@ -185,7 +161,7 @@ static int load_vector(const struct loader *l, const char *name, uint32_t n,
     enum kern_type type;
     int rc = find(l, name, n, 1, &t, &type);
     if (rc < 0) return rc;
-    if (t->type == GGUF_Q6_K || kern_type_info(type)->quantised)
+    if (kern_type_info(type)->quantised)
         return err_set(l->e, ERR_UNSUPPORTED,
                        "%s: tensor %s has type %s; a norm must be F32, F16 or BF16",
                        gguf_name(l->g), name, type_name(t->type));
@@ -319,11 +295,6 @@ void weights_embed(const struct weights *w, const struct hparams *h, int32_t id,
     const struct gguf_tensor *t = w->embedding;
     CHECK(id >= 0 && (uint32_t)id < h->vocab);
     const uint8_t *row = t->data + t->bytes / h->vocab * (size_t)id;
-    if (t->type == GGUF_Q6_K) {
-        for (uint32_t b = 0; b < h->dim / Q6K_BLOCK; b++)
-            q6k_block(row + (size_t)b * Q6K_BYTES, out + (size_t)b * Q6K_BLOCK);
-        return;
-    }
     enum kern_type type = KERN_F32;
     CHECK(kern_type_of(t->type, &type) == 0);
     kern_dequant_row(type, row, h->dim, out);

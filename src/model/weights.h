@@ -4,10 +4,9 @@
  *
  * Packed matrices and norms live in one arena; the token embedding stays in the file's mapping and
  * is turned into floats row by row. So the GGUF object must stay open as long as the weights.
- * Types: F32, F16, BF16, Q8_0, Q4_0, any mixture; Q6_K (the head of common Q4_0 files) is expanded
- * to F32 when it is packed. A tensor that the forward pass would not use is an error, because a
- * model that needs it would run wrong.
- * Read-only after opening, so any thread may read it.
+ * Types: those of the kernels, any mixture. A tensor that the forward pass would not use is an
+ * error, because a model that needs it would run wrong. Read-only after opening, so any thread may
+ * read it.
  */
 #ifndef PDD_MODEL_WEIGHTS_H
 #define PDD_MODEL_WEIGHTS_H

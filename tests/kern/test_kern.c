@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "kern/kern.h"
+#include "support/block_definition.h"
 
 static int passed, failed;
 
@@ -46,6 +47,11 @@ static int all_bytes(const void *data, size_t n, uint8_t byte)
     return 1;
 }
 
+static int quantised(enum kern_type type)
+{
+    return kern_type_info(type)->quantised;
+}
+
 /* A tensor in the file's format: arbitrary bytes, but scales that stay finite. */
 static uint8_t *random_raw(enum kern_type type, uint32_t rows, uint32_t cols)
 {
@@ -53,9 +59,11 @@ static uint8_t *random_raw(enum kern_type type, uint32_t rows, uint32_t cols)
     uint8_t *raw = mem_alloc(row_bytes * rows);
     for (size_t i = 0; i < row_bytes * rows; i++)
         raw[i] = rng_below(&rng, 20) == 0 ? 0x80 : (uint8_t)rng_next(&rng);
+    int at[2] = {0, -1};
+    if (quantised(type)) defined_halves(type, at);
     for (size_t i = 0; i + block <= row_bytes * rows; i += block) {
-        float d = rng_next_normal(&rng) * 0.01f;
-        uint16_t h = kern_f32_to_f16(d);
+        float d = rng_next_normal(&rng) * 0.01f, min = rng_next_normal(&rng) * 0.01f;
+        uint16_t h = kern_f32_to_f16(d), m = kern_f32_to_f16(min);
         uint32_t bits;
         memcpy(&bits, &d, 4);
         if (type == KERN_F32)
@@ -63,69 +71,120 @@ static uint8_t *random_raw(enum kern_type type, uint32_t rows, uint32_t cols)
         else if (type == KERN_BF16)
             memcpy(raw + i, (uint8_t *)&bits + 2, 2);
         else
-            memcpy(raw + i, &h, 2);
+            memcpy(raw + i + at[0], &h, 2);
+        if (at[1] >= 0) memcpy(raw + i + at[1], &m, 2);
     }
     return raw;
 }
 
 struct rows {
     struct kern_act act;
-    float *f32;
+    void *memory;
 };
 
-static void rows_init(struct rows *r, const struct kern *k, uint32_t n, uint32_t cols, float *x)
+static void rows_init(struct rows *r, const struct kern *k, uint32_t n, uint32_t cols,
+                      const float *x)
 {
-    r->f32 = x;
-    r->act = (struct kern_act){.cols = cols, .f32 = x};
-    r->act.q = mem_calloc(n, cols);
-    r->act.scale = mem_calloc(n, (cols / 32 + 1) * sizeof(float));
-    r->act.minus = mem_calloc(n, (cols / 32 + 1) * sizeof(int32_t));
+    r->memory = mem_alloc_aligned(64, kern_act_bytes(n, cols));
+    kern_act_init(&r->act, x, n, cols, r->memory);
     for (uint32_t i = 0; i < n && cols % 32 == 0; i++)
-        k->quantize(x + (size_t)i * cols, cols, r->act.q + (size_t)i * cols,
-                    r->act.scale + (size_t)i * (cols / 32), r->act.minus + (size_t)i * (cols / 32));
+        k->quantize(&r->act, i);
 }
 
 static void rows_release(struct rows *r)
 {
-    mem_free(r->act.q);
-    mem_free(r->act.scale);
-    mem_free(r->act.minus);
+    mem_free(r->memory);
 }
 
+/* Weights of a row in double, and the size of their parts, [cols]. */
+static void defined_row(enum kern_type type, const uint8_t *raw, uint32_t cols, double *w,
+                        double *size)
+{
+    const struct kern_type_info *t = kern_type_info(type);
+    float *plain = mem_alloc(cols * sizeof *plain);
+    if (!t->quantised) kern_dequant_row(type, raw, cols, plain);
+    for (uint32_t k = 0; k < cols; k++) {
+        struct defined_weight d = {t->quantised ? 0.0 : (double)plain[k], 0.0};
+        if (t->quantised)
+            d = defined_weight(type, raw + k / t->block * t->block_bytes, k % t->block);
+        w[k] = d.product - d.min;
+        size[k] = fabs(d.product) + fabs(d.min);
+    }
+    mem_free(plain);
+}
+
+/* Every step of the chain rounds a partial sum, which is at most the sum of the sizes; scales are
+ * rounded once. Blocks of 32 have at most four steps, so the error is below (cols / 8 + 2) 2^-24 of
+ * that sum (float weights: a step for each column); what is seen is far below. */
 static void check_accuracy(enum kern_type type, const uint8_t *raw, const struct kern_act *x,
                            const float *out, uint32_t rows, uint32_t cols, uint32_t n)
 {
-    float *w = mem_alloc(cols * sizeof *w);
+    double *w = mem_alloc(cols * sizeof *w), *sizes = mem_alloc(cols * sizeof *sizes);
     double worst = 0.0;
     for (uint32_t o = 0; o < rows; o++) {
-        kern_dequant_row(type, raw + kern_row_bytes(type, cols) * o, cols, w);
+        defined_row(type, raw + kern_row_bytes(type, cols) * o, cols, w, sizes);
         for (uint32_t r = 0; r < n; r++) {
             double sum = 0.0, size = 1e-30;
             for (uint32_t k = 0; k < cols; k++) {
-                double v =
-                    kern_type_info(type)->quantised
-                        ? (double)x->q[r * cols + k] * (double)x->scale[r * (cols / 32) + k / 32]
-                        : (double)x->f32[r * cols + k];
-                sum += v * (double)w[k];
-                size += fabs(v * (double)w[k]);
+                double v = quantised(type) ? (double)x->q[r * cols + k] *
+                                                 (double)x->scale[r * (cols / 32) + k / 32]
+                                           : (double)x->f32[r * cols + k];
+                sum += v * w[k];
+                size += fabs(v) * sizes[k];
             }
             worst = fmax(worst, fabs(sum - (double)out[r * rows + o]) / size);
         }
     }
-    expect(worst < 2e-6, "product within float rounding of double precision",
+    double bound = (quantised(type) ? cols / 8.0 + 2.0 : cols) * 0x1p-24;
+    expect(worst < fmin(bound, 2e-6), "product within float rounding of double precision",
            kern_type_info(type)->name, rows, cols);
     mem_free(w);
+    mem_free(sizes);
+}
+
+/* Catches: a bit of a block read from the wrong place, a sign, a scale of the wrong sub-block. */
+static void test_definition(enum kern_type type)
+{
+    enum { COLS = 512 };
+    uint8_t *raw = random_raw(type, 20, COLS);
+    float got[COLS];
+    int wrong = 0;
+    for (uint32_t row = 0; row < 20; row++) {
+        const struct kern_type_info *t = kern_type_info(type);
+        const uint8_t *at = raw + row * kern_row_bytes(type, COLS);
+        kern_dequant_row(type, at, COLS, got);
+        for (uint32_t k = 0; k < COLS; k++) {
+            struct defined_weight d =
+                defined_weight(type, at + k / t->block * t->block_bytes, k % t->block);
+            wrong += got[k] != (float)(d.product - d.min);
+        }
+    }
+    expect(wrong == 0, "weights as the format defines them", kern_type_info(type)->name, 0, 0);
+    mem_free(raw);
+}
+
+/* Into memory with arbitrary content, which must not matter. */
+static void pack(struct kern_mat *m, const uint8_t *raw)
+{
+    m->data = mem_alloc_aligned(64, kern_mat_bytes(m));
+    memset(m->data, 0xA5, kern_mat_bytes(m));
+    bool finite = true;
+    for (uint32_t s = 0; s < m->strips; s++)
+        finite = kern_mat_pack_strip(m, raw, s) && finite;
+    expect(finite, "finite scales", kern_type_info(m->type)->name, m->rows, m->cols);
 }
 
 static void test_mul(enum kern_type type, uint32_t rows, uint32_t cols, uint32_t n)
 {
     struct kern_mat m;
     struct err e;
+    uint32_t block = kern_type_info(type)->block;
+    cols = (cols + block - 1) / block * block;
     expect(kern_mat_init(&m, type, rows, cols, &e) == 0, "matrix sizes", "", rows, cols);
-    m.data = mem_alloc_aligned(64, kern_mat_bytes(&m));
     uint8_t *raw = random_raw(type, rows, cols);
-    for (uint32_t s = 0; s < m.strips; s++)
-        kern_mat_pack_strip(&m, raw, s);
+    pack(&m, raw);
+    expect((double)m.strip_bytes / 16 <= 1.15 * (double)kern_row_bytes(type, cols) + 8.0,
+           "packed rows hardly larger than the file's", kern_type_info(type)->name, cols, 0);
     float *x = random_floats((size_t)n * cols, 1.0f);
     struct rows in;
     rows_init(&in, kern_at(0), n, cols, x);
@@ -168,7 +227,7 @@ static void test_mul(enum kern_type type, uint32_t rows, uint32_t cols, uint32_t
  * subnormal. Catches: int16 or int32 saturation, -128 negated in 8 bits, a lost offset. */
 static void test_extremes(enum kern_type type)
 {
-    enum { ROWS = 20, COLS = 96, N = 19 };
+    enum { ROWS = 20, COLS = 256, N = 19 };
     static const uint8_t fills[] = {0x80, 0x7f, 0x81, 0x00, 0xff, 0x88, 0x0f, 0xf0};
     static const uint16_t scales[] = {0x7bff, 0x0001, 0x8001, 0x0000, 0xfbff};
     struct kern_mat m;
@@ -177,14 +236,15 @@ static void test_extremes(enum kern_type type)
     float *want = mem_alloc(N * ROWS * 4), *got = mem_alloc(N * ROWS * 4);
     float *x = mem_alloc_aligned(64, N * COLS * 4);
     expect(kern_mat_init(&m, type, ROWS, COLS, NULL) == 0, "matrix sizes", "", ROWS, COLS);
-    m.data = mem_alloc_aligned(64, kern_mat_bytes(&m));
+    int at[2];
+    defined_halves(type, at);
     for (unsigned f = 0; f < sizeof fills; f++) {
         for (size_t i = 0; i < bytes; i += block) {
             memset(raw + i, fills[f], block);
-            memcpy(raw + i, &scales[i / block % 5], 2);
+            memcpy(raw + i + at[0], &scales[i / block % 5], 2);
+            if (at[1] >= 0) memcpy(raw + i + at[1], &scales[i / block % 3], 2);
         }
-        for (uint32_t s = 0; s < m.strips; s++)
-            kern_mat_pack_strip(&m, raw, s);
+        pack(&m, raw);
         for (size_t i = 0; i < N * COLS; i++)
             x[i] = (f % 2 ? 1.0f : -1.0f) * (float)(1 + i / 32 % 3) * (i % 7 == 3 ? -1.0f : 1.0f);
         struct rows in;
@@ -197,12 +257,12 @@ static void test_extremes(enum kern_type type)
                    type);
         }
         rows_release(&in);
+        mem_free(m.data);
     }
     mem_free(raw);
     mem_free(want);
     mem_free(got);
     mem_free(x);
-    mem_free(m.data);
 }
 
 static void test_rows(uint32_t n)
@@ -273,21 +333,38 @@ static void test_heads(uint32_t head_dim, uint32_t pairs)
 
 static void test_quantize(void)
 {
-    float x[64];
+    enum { COLS = 64, ROWS = 2 };
+    float x[ROWS * COLS];
     for (int round = 0; round < 200; round++) {
         float size = (float[]){1.0f, 1e-40f, 1e30f, 0.0f, 1e-44f}[round % 5];
-        for (int i = 0; i < 64; i++)
-            x[i] = round % 7 == 0 ? (float)(i - 32) * 0.5f * size : rng_next_normal(&rng) * size;
-        int8_t q[2][64];
-        float d[2][2];
-        int32_t s[2][2];
-        kern_at(0)->quantize(x, 64, q[0], d[0], s[0]);
+        for (int i = 0; i < ROWS * COLS; i++)
+            x[i] =
+                round % 7 == 0 ? (float)(i % 64 - 32) * 0.5f * size : rng_next_normal(&rng) * size;
+        struct rows want, got;
+        rows_init(&want, kern_at(0), ROWS, COLS, x);
         for (uint32_t i = 1; kern_at(i); i++) {
-            kern_at(i)->quantize(x, 64, q[1], d[1], s[1]);
-            expect(memcmp(q[0], q[1], 64) == 0 && memcmp(d[0], d[1], 8) == 0 &&
-                       memcmp(s[0], s[1], 8) == 0,
+            rows_init(&got, kern_at(i), ROWS, COLS, x);
+            expect(memcmp(want.act.q, got.act.q, ROWS * COLS) == 0 &&
+                       memcmp(want.act.scale, got.act.scale, ROWS * 2 * 4) == 0 &&
+                       memcmp(want.act.minus, got.act.minus, ROWS * 2 * 4) == 0 &&
+                       memcmp(want.act.sum, got.act.sum, ROWS * 2 * 4) == 0 &&
+                       memcmp(want.act.half_minus, got.act.half_minus, ROWS * 4 * 4) == 0 &&
+                       memcmp(want.act.half_sum, got.act.half_sum, ROWS * 4 * 4) == 0,
                    "quantize", kern_at(i)->name, (unsigned)round, 0);
+            rows_release(&got);
         }
+        for (int b = 0; b < ROWS * 2; b++) {
+            int32_t sums[2] = {0, 0};
+            for (int k = 0; k < 32; k++)
+                sums[k / 16] += want.act.q[b * 32 + k];
+            float d = want.act.scale[b];
+            expect(want.act.minus[b] == -128 * (sums[0] + sums[1]) &&
+                       want.act.half_minus[2 * b + 1] == -128 * sums[1] &&
+                       want.act.sum[b] == (float)(sums[0] + sums[1]) * d &&
+                       want.act.half_sum[2 * b] == (float)sums[0] * d,
+                   "sums of quantised values", "", (unsigned)round, (unsigned)b);
+        }
+        rows_release(&want);
     }
 }
 
@@ -394,7 +471,7 @@ static void test_math(void)
  * or read elsewhere (the sanitizers watch). */
 static void test_not_finite(enum kern_type type)
 {
-    enum { ROWS = 17, COLS = 64, N = 18 };
+    enum { ROWS = 17, COLS = 256, N = 18 };
     static const float odd[] = {1.0f, INFINITY, -INFINITY, NAN, 3.0e38f, -1e-44f};
     struct kern_mat m;
     size_t bytes = kern_row_bytes(type, COLS) * ROWS;
@@ -404,7 +481,8 @@ static void test_not_finite(enum kern_type type)
     m.data = mem_alloc_aligned(64, kern_mat_bytes(&m));
     memset(raw, 0xFF, bytes);
     for (uint32_t s = 0; s < m.strips; s++)
-        kern_mat_pack_strip(&m, raw, s);
+        expect(kern_mat_pack_strip(&m, raw, s) == !quantised(type), "scales that are no numbers",
+               kern_type_info(type)->name, s, 0);
     for (uint32_t l = 0; kern_at(l); l++) {
         struct rows in;
         for (size_t i = 0; i < N * COLS; i++)
@@ -464,8 +542,12 @@ int main(void)
         test_mul((enum kern_type)t, 48, 256, 29);
         test_not_finite((enum kern_type)t);
         test_mul((enum kern_type)t, 37, 1600, 35); /* more columns than a chunk of any level */
-        if (kern_type_info((enum kern_type)t)->quantised) test_extremes((enum kern_type)t);
-        if (!kern_type_info((enum kern_type)t)->quantised) test_mul((enum kern_type)t, 19, 45, 9);
+        if (quantised((enum kern_type)t)) {
+            test_definition((enum kern_type)t);
+            test_extremes((enum kern_type)t);
+        } else {
+            test_mul((enum kern_type)t, 19, 45, 9);
+        }
     }
     static const uint32_t rotated[][2] = {{2, 1},   {8, 4},   {10, 5},  {20, 6},   {32, 16},
                                           {64, 32}, {80, 16}, {96, 48}, {128, 64}, {256, 128}};

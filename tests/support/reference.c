@@ -36,31 +36,17 @@ static void *zeroed(size_t n, size_t size)
     return p;
 }
 
-static void dequant_q6k(const uint8_t *p, uint64_t n, float *out)
-{
-    for (uint64_t i = 0; i < n; i++) {
-        const uint8_t *b = p + i / 256 * 210;
-        uint32_t k = i % 256, within = k % 128, lane = within % 32, quarter = within / 32;
-        uint8_t low = b[k / 128 * 64 + (quarter & 1) * 32 + lane];
-        uint8_t high = b[128 + k / 128 * 32 + lane];
-        int q = ((quarter >= 2 ? low >> 4 : low & 15) | ((high >> 2 * quarter) & 3) << 4) - 32;
-        uint16_t d;
-        memcpy(&d, b + 208, 2);
-        out[i] = kern_f16_to_f32(d) * (float)(int8_t)b[192 + k / 16] * (float)q;
-    }
-}
-
 static bool load(struct reference_model *m, const char *name, struct matrix *ret)
 {
     const struct gguf_tensor *t = gguf_tensor_find(m->g, name);
     if (!t) return false;
-    static const uint32_t kern_types[] = {GGUF_F32, GGUF_F16, GGUF_BF16, GGUF_Q8_0, GGUF_Q4_0};
+    static const uint32_t types[KERN_TYPES] = {
+        GGUF_F32,  GGUF_F16,  GGUF_BF16, GGUF_Q8_0, GGUF_Q4_0, GGUF_Q4_1,   GGUF_Q5_0,  GGUF_Q5_1,
+        GGUF_Q2_K, GGUF_Q3_K, GGUF_Q4_K, GGUF_Q5_K, GGUF_Q6_K, GGUF_IQ4_NL, GGUF_IQ4_XS};
     uint64_t n = t->shape[0] * t->shape[1];
     *ret = (struct matrix){t->type, (uint32_t)t->shape[1], (uint32_t)t->shape[0], zeroed(n, 4)};
-    if (t->type == GGUF_Q6_K) dequant_q6k(t->data, n, ret->w);
-    for (uint32_t i = 0; i < 5; i++)
-        if (kern_types[i] == t->type)
-            kern_dequant_row((enum kern_type)i, t->data, (uint32_t)n, ret->w);
+    for (uint32_t i = 0; i < KERN_TYPES; i++)
+        if (types[i] == t->type) kern_dequant_row((enum kern_type)i, t->data, (uint32_t)n, ret->w);
     return true;
 }
 
@@ -129,10 +115,12 @@ static void to_8_bits(double *x, uint32_t n, uint32_t size, bool half)
 /* Activations as a matrix of some type reads them. */
 static void round_input(enum reference_numerics numerics, uint32_t type, double *x, uint32_t n)
 {
-    if (type == GGUF_Q8_0 || type == GGUF_Q4_0) {
-        to_8_bits(x, n, KERN_BLOCK, numerics == REFERENCE_LLAMA_CPP);
-    } else if (numerics == REFERENCE_LLAMA_CPP && type == GGUF_Q6_K) {
+    bool plain = type == GGUF_F32 || type == GGUF_F16 || type == GGUF_BF16;
+    uint32_t size = gguf_type_info(type)->block;
+    if (!plain && numerics == REFERENCE_LLAMA_CPP && size == Q8K_BLOCK) {
         to_8_bits(x, n, Q8K_BLOCK, false);
+    } else if (!plain) {
+        to_8_bits(x, n, KERN_BLOCK, numerics == REFERENCE_LLAMA_CPP);
     } else if (numerics == REFERENCE_LLAMA_CPP && type == GGUF_F16) {
         for (uint32_t i = 0; i < n; i++)
             x[i] = to_half(x[i]);
