@@ -3,10 +3,10 @@
  *
  *   bench_kern [level [seconds]]      all levels of this CPU when none is named
  *
- * First the roofs, measured: int8 multiply-adds of a register-only VNNI loop, and the rate at which
- * one core reads memory. Then per level the multiplies at the shapes of a 135 M llama model
- * (prefill of 512 rows, batches of 8 and 1), the attention of a prefill chunk, and the row kernels.
- * The fastest of many repetitions counts, because other programs only ever make a run slower.
+ * Per level: first the roofs, measured (kern_peak.h), then the multiplies at the shapes of a 135 M
+ * llama model (prefill of 512 rows, batches of 8 and 1), the attention of a prefill chunk, and the
+ * row kernels. The fastest of many repetitions counts, because other programs only ever make a run
+ * slower.
  *
  * One thread. It is no test: it checks nothing and never fails on a slow machine.
  */
@@ -17,12 +17,10 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "base/rng.h"
 #include "kern/kern.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "kern/kern_peak.h"
 
 enum { PREFILL = 512, STREAM_BYTES = 512 << 20, REPEATS_MIN = 3 };
 
@@ -42,63 +40,6 @@ static double best_of(work_fn *fn, void *arg)
         best = t < best ? t : best;
     }
     return best > 1e-7 ? best : 1e-7;
-}
-
-/* ---- roofs ----------------------------------------------------------------------------------- */
-
-#if defined(__x86_64__)
-enum { PEAK_STEPS = 1 << 20 };
-
-/* Twelve chains in registers; written in assembler, so that no compiler spills them. */
-__attribute__((target("avx512f,avx512vnni"))) static void peak_loop(void *arg)
-{
-    (void)arg;
-    for (int n = 0; n < PEAK_STEPS; n++)
-        __asm__ volatile("vpdpbusd %%zmm0, %%zmm0, %%zmm1\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm2\n\t"
-                         "vpdpbusd %%zmm0, %%zmm0, %%zmm3\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm4\n\t"
-                         "vpdpbusd %%zmm0, %%zmm0, %%zmm5\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm6\n\t"
-                         "vpdpbusd %%zmm0, %%zmm0, %%zmm7\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm8\n\t"
-                         "vpdpbusd %%zmm0, %%zmm0, %%zmm9\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm10\n\t"
-                         "vpdpbusd %%zmm0, %%zmm0, %%zmm11\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm12"
-                         :
-                         :
-                         : "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
-                           "xmm10", "xmm11", "xmm12");
-}
-
-static double peak_gops(void)
-{
-    if (!__builtin_cpu_supports("avx512vnni")) return 0.0;
-    return 12.0 * PEAK_STEPS * 128.0 / best_of(peak_loop, NULL) * 1e-9;
-}
-#else
-static double peak_gops(void)
-{
-    return 0.0;
-}
-#endif
-
-static void read_all(void *arg)
-{
-    const uint64_t *p = *(const uint64_t **)arg;
-    uint64_t s[8] = {0};
-    for (size_t i = 0; i < STREAM_BYTES / 8; i += 8) {
-        __builtin_prefetch(p + i + 512);
-        for (int k = 0; k < 8; k++)
-            s[k] += p[i + (size_t)k];
-    }
-    for (int k = 0; k < 8; k++)
-        ((uint64_t **)arg)[1] += s[k] & 1;
-}
-
-static double read_gbs(void)
-{
-    uint64_t *arg[2] = {mem_alloc_aligned(64, STREAM_BYTES), NULL};
-    if (!arg[0]) return 0.0;
-    memset(arg[0], 1, STREAM_BYTES);
-    double t = best_of(read_all, (void *)arg);
-    mem_free(arg[0]);
-    return STREAM_BYTES / t * 1e-9;
 }
 
 /* ---- multiplies ------------------------------------------------------------------------------ */
@@ -293,11 +234,21 @@ static void bench_level(const struct kern *k, double gops, double gbs)
 
 int main(int argc, char **argv)
 {
+    struct pool *pool;
+    struct kern_peak_memory memory;
     if (argc > 2) seconds_each = strtod(argv[2], NULL);
-    double gops = peak_gops(), gbs = read_gbs();
-    printf("roofs, one thread: %.0f GOPS int8 (vpdpbusd), %.2f GB/s read\n", gops, gbs);
-    for (uint32_t i = 0; kern_at(i); i++)
-        if (argc < 2 || strcmp(argv[1], "all") == 0 || strcmp(argv[1], kern_at(i)->name) == 0)
-            bench_level(kern_at(i), gops, gbs);
+    if (pool_new(1, &pool, NULL) < 0 ||
+        kern_peak_memory_open(&memory, STREAM_BYTES, pool, NULL) < 0)
+        return 1;
+    double gbs = kern_peak_read_gbs(&memory, pool, REPEATS_MIN);
+    kern_peak_memory_close(&memory);
+    for (uint32_t i = 0; kern_at(i); i++) {
+        const struct kern *k = kern_at(i);
+        if (argc > 1 && strcmp(argv[1], "all") != 0 && strcmp(argv[1], k->name) != 0) continue;
+        double gops = kern_peak_gops(k, pool, (uint32_t)(seconds_each * 1e3));
+        printf("roofs of %s, one thread: %.0f GOPS int8, %.2f GB/s read\n", k->name, gops, gbs);
+        bench_level(k, gops, gbs);
+    }
+    pool_free(pool);
     return 0;
 }
