@@ -166,7 +166,7 @@ static void bench_attend(const struct kern *k, uint32_t rows)
         first[i] = 0;
         n[i] = CONTEXT - rows + 1 + i / GROUP;
     }
-    struct attend_case c = {k, {queries, HEAD, qs, outs, first, n, kt, vt}};
+    struct attend_case c = {k, {queries, HEAD, 0.0f, qs, outs, first, n, kt, vt}};
     double t = best_of(run_attend, &c);
     printf("  attend, %2u rows x %d heads of %d, %d keys: %7.1f us, %6.1f GFLOPS\n", rows, GROUP,
            HEAD, CONTEXT, t * 1e6, 4.0 * queries * HEAD * CONTEXT / t * 1e-9);

@@ -106,10 +106,12 @@ size_t kern_act_bytes(uint32_t n, uint32_t cols);
 void kern_act_init(struct kern_act *a, const float *f32, uint32_t n, uint32_t cols, void *memory);
 
 /* Attention of several queries that share a KV head. Query i sees positions [first[i], n[i]) of the
- * pages. Online softmax over tiles of 64 at absolute positions, in order. */
+ * pages. Online softmax over tiles of 64 at absolute positions, in order. With a softcap, a score
+ * is softcap * tanh(score / softcap). */
 enum { KERN_QUERIES_MAX = 64 };
 struct kern_attend {
     uint32_t queries, head_dim;
+    float softcap;                  /* 0: none */
     const float *const *q;          /* [queries] -> [head_dim], already scaled */
     float *const *out;              /* [queries] -> [head_dim] */
     const uint32_t *first, *n;      /* [queries]; first < n */

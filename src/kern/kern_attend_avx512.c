@@ -51,6 +51,12 @@ INLINE void tile_scores(struct walk *w, int n, uint32_t head_dim, const uint16_t
     }
 }
 
+static void cap_scores(float *score, float cap)
+{
+    for (int j = 0; j < KERN_TILE; j += 16)
+        _mm512_storeu_ps(score + j, cap_lanes(_mm512_loadu_ps(score + j), _mm512_set1_ps(cap)));
+}
+
 /* Scores of one query become weights; keep is the factor for the earlier sums. */
 INLINE void tile_weights(struct walk *w, int i)
 {
@@ -215,6 +221,8 @@ INLINE void attend_group(const struct kern_attend *a, uint32_t i, int n)
     for (uint32_t tile = begin; tile * KERN_TILE < end; tile++) {
         if (!walk_visible(&w, n, a, i, tile)) continue;
         tile_scores(&w, n, a->head_dim, a->k_tiles[tile]);
+        for (int k = 0; k < n && a->softcap > 0.0f; k++)
+            cap_scores(w.score[k], a->softcap);
         for (int k = 0; k < n; k++)
             tile_weights(&w, k);
         all_values(&w, n, a->head_dim, a->v_tiles[tile]);

@@ -34,6 +34,14 @@ INLINE __m256 exp_lanes(__m256 x)
     return _mm256_and_ps(_mm256_castsi256_ps(bits), normal);
 }
 
+/* cap * tanh(x / cap) */
+INLINE __m256 cap_lanes(__m256 x, __m256 cap)
+{
+    __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
+    __m256 e = exp_lanes(_mm256_mul_ps(two, _mm256_div_ps(x, cap)));
+    return _mm256_mul_ps(cap, _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(one, e))));
+}
+
 /* 16 lanes in two registers, folded as 8, 4, 2, 1. */
 INLINE float fold(__m256 low, __m256 high)
 {

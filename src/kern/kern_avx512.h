@@ -54,6 +54,14 @@ INLINE __m512 exp_lanes(__m512 x)
         normal, _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power)));
 }
 
+/* cap * tanh(x / cap) */
+INLINE __m512 cap_lanes(__m512 x, __m512 cap)
+{
+    __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
+    __m512 e = exp_lanes(_mm512_mul_ps(two, _mm512_div_ps(x, cap)));
+    return _mm512_mul_ps(cap, _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(one, e))));
+}
+
 /* kern_mul_avx512.c, kern_mul_amx.c and kern_attend_avx512.c */
 kern_mul_fn kern_avx512_mul_quant, kern_avx512_mul_f32, kern_avx512_mul_f16, kern_avx512_mul_bf16,
     kern_amx_mul_quant;

@@ -4,6 +4,8 @@
  * exp in float32 (the same steps in every level): n = round(x * log2 e) by adding and subtracting
  * 1.5 * 2^23; r = x - n ln 2 in two fma; a polynomial of degree 6 in Horner form by fma; times 2^n
  * by adding n to the exponent. Below EXP_LOW the result is 0, above EXP_HIGH that of EXP_HIGH.
+ *
+ * A capped value is cap * tanh(x / cap) with tanh(y) = 1 - 2 / (1 + e^(2 y)).
  */
 #ifndef PDD_KERN_KERN_IMPL_H
 #define PDD_KERN_KERN_IMPL_H

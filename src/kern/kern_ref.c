@@ -37,6 +37,12 @@ static float ref_exp(float x)
     return bits_to_float(float_to_bits(p) + (float_to_bits(shifted) << 23));
 }
 
+/* cap * tanh(x / cap) */
+static float ref_cap(float x, float cap)
+{
+    return cap * (1.0f - 2.0f / (1.0f + ref_exp(2.0f * (x / cap))));
+}
+
 static void ref_exp_row(float *x, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
@@ -215,14 +221,15 @@ static void ref_mul_plain(const struct kern_mat *m, uint32_t strip, uint32_t str
 }
 
 /* Scores of the tile's visible keys; the others get 0 and are left out. Returns their maximum. */
-static float tile_scores(const float *q, uint32_t head_dim, const uint16_t *k, uint32_t from,
-                         uint32_t to, float *score)
+static float tile_scores(const float *q, uint32_t head_dim, float softcap, const uint16_t *k,
+                         uint32_t from, uint32_t to, float *score)
 {
     float max = -INFINITY;
     for (uint32_t t = from; t < to; t++) {
         float acc = 0.0f;
         for (uint32_t d = 0; d < head_dim; d++)
             acc = fmaf(q[d], kern_f16_to_f32(k[d * KERN_TILE + t]), acc);
+        if (softcap > 0.0f) acc = ref_cap(acc, softcap);
         score[t] = acc;
         max = acc > max ? acc : max;
     }
@@ -249,7 +256,8 @@ static void attend_one(const struct kern_attend *a, uint32_t i)
         uint32_t start = tile * KERN_TILE, left = a->n[i] - start;
         uint32_t from = a->first[i] > start ? a->first[i] - start : 0,
                  to = left < KERN_TILE ? left : KERN_TILE;
-        float tile_max = tile_scores(a->q[i], a->head_dim, a->k_tiles[tile], from, to, score);
+        float tile_max =
+            tile_scores(a->q[i], a->head_dim, a->softcap, a->k_tiles[tile], from, to, score);
         float new_max = tile_max > max ? tile_max : max, keep = ref_exp(max - new_max);
         total = total * keep + tile_weights(score, from, to, new_max);
         for (uint32_t d = 0; d < a->head_dim; d++)

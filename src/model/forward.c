@@ -340,7 +340,7 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
         v[page] = kv_v_tile(last->kv, page, f->layer, head);
     }
     struct queries c;
-    c.a = (struct kern_attend){0, h->head_dim, c.q, c.out, c.first, c.n, k, v};
+    c.a = (struct kern_attend){0, h->head_dim, 0.0f, c.q, c.out, c.first, c.n, k, v};
     for (uint32_t row = b->row; row < b->row + b->n; row++) {
         for (uint32_t g = 0; g < group; g++) {
             size_t at = (size_t)row * hparams_q_dim(h) + (size_t)(head * group + g) * h->head_dim;

@@ -368,7 +368,8 @@ static void test_quantize(void)
     }
 }
 
-static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries, uint32_t window)
+static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries, uint32_t window,
+                        float softcap)
 {
     uint32_t tiles = (positions + 63) / 64;
     const uint16_t *k[32], *v[32];
@@ -391,7 +392,7 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
     const float *qs[KERN_QUERIES_MAX];
     float *outs[KERN_QUERIES_MAX];
     uint32_t first[KERN_QUERIES_MAX], n[KERN_QUERIES_MAX];
-    struct kern_attend a = {queries, head_dim, qs, outs, first, n, k, v};
+    struct kern_attend a = {queries, head_dim, softcap, qs, outs, first, n, k, v};
     for (uint32_t i = 0; i < queries; i++) {
         qs[i] = q + (size_t)i * head_dim;
         n[i] = positions - rng_below(&rng, queries < positions ? queries : positions);
@@ -416,7 +417,8 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
                kern_at(l)->name, head_dim, positions);
         memset(got, 0, (size_t)queries * head_dim * 4);
         for (uint32_t i = 0; i < queries; i++) {
-            struct kern_attend one = {1, head_dim, qs + i, outs + i, first + i, n + i, k, v};
+            struct kern_attend one = {1,         head_dim, softcap, qs + i, outs + i,
+                                      first + i, n + i,    k,       v};
             kern_at(l)->attend(&one);
         }
         expect(memcmp(want, got, (size_t)queries * head_dim * 4) == 0, "attention, one by one",
@@ -555,12 +557,14 @@ int main(void)
         test_heads(rotated[i][0], rotated[i][1]);
     static const uint32_t heads[] = {2, 8, 10, 32, 48, 64, 80, 128, 256};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
-        test_attend(heads[i], 1, 1, 0);
-        test_attend(heads[i], 64, 4, 0);
-        test_attend(heads[i], 200, 9, 0);
-        test_attend(heads[i], 330, 13, 100);
-        test_attend(heads[i], 700, 24, 64);
-        test_attend(heads[i], 130, 40, 3);
+        test_attend(heads[i], 1, 1, 0, 0.0f);
+        test_attend(heads[i], 64, 4, 0, 0.0f);
+        test_attend(heads[i], 200, 9, 0, 0.0f);
+        test_attend(heads[i], 330, 13, 100, 0.0f);
+        test_attend(heads[i], 700, 24, 64, 0.0f);
+        test_attend(heads[i], 130, 40, 3, 0.0f);
+        test_attend(heads[i], 330, 20, 0, 0.5f);
+        test_attend(heads[i], 200, 7, 90, 50.0f);
     }
     printf("kernels: %d checks passed, %d failed\n", passed, failed);
     return failed != 0;
