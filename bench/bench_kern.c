@@ -1,12 +1,12 @@
 /*
  * bench_kern: how fast the kernels are, as fractions of what this machine can do at all.
  *
- *   bench_kern [level [seconds]]      all levels of this CPU when none is named
+ *   bench_kern [level [seconds [type]]]      all levels of this CPU when none is named
  *
  * Per level: first the roofs, measured (kern_peak.h), then the multiplies at the shapes of a 135 M
- * llama model (prefill of 512 rows, batches of 8 and 1), the attention of a prefill chunk, and the
- * row kernels. The fastest of many repetitions counts, because other programs only ever make a run
- * slower.
+ * llama model (prefill of 512 rows, batches of 16, 8, 4 and 1), the attention of a prefill chunk,
+ * and the row kernels. The fastest of many repetitions counts, because other programs only ever
+ * make a run slower.
  *
  * One thread. It is no test: it checks nothing and never fails on a slow machine.
  */
@@ -98,7 +98,7 @@ static void bench_mul(const struct kern *k, enum kern_type type, uint32_t rows, 
     if (c.copies < 1) c.copies = 1;
     if (k == kern_at(0)) c.copies = 1;
     c.mats = mem_calloc(c.copies, sizeof *c.mats);
-    uint8_t *memory = mem_alloc_aligned(64, bytes * c.copies);
+    uint8_t *memory = mem_alloc_huge(bytes * c.copies);
     for (uint32_t i = 0; i < c.copies; i++) {
         c.mats[i] = m;
         c.mats[i].data = memory + bytes * i;
@@ -115,7 +115,7 @@ static void bench_mul(const struct kern *k, enum kern_type type, uint32_t rows, 
     run_quantize(&c);
     double t = best_of(run_mul, &c) / c.copies;
     double gops = 2.0 * rows * cols * batch / t * 1e-9, gbs = (double)bytes / t * 1e-9;
-    printf("  %-5s %6u x %-5u rows %-4u %9.1f GOPS %5.1f %%   %7.2f GB/s %5.1f %%\n",
+    printf("  %-6s %6u x %-5u rows %-4u %9.1f GOPS %5.1f %%   %7.2f GB/s %5.1f %%\n",
            kern_type_info(type)->name, rows, cols, batch, gops,
            gops_peak > 0 ? gops / gops_peak * 100 : 0.0, gbs, gbs / gbs_peak * 100);
     fflush(stdout);
@@ -214,19 +214,25 @@ static void bench_rows(const struct kern *k)
     mem_free(quants);
 }
 
-static void bench_level(const struct kern *k, double gops, double gbs)
+static void bench_type(const struct kern *k, enum kern_type type, double gops, double gbs)
 {
-    static const uint32_t shapes[][2] = {{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}};
-    static const enum kern_type types[] = {KERN_Q8_0, KERN_Q4_0, KERN_F16, KERN_F32};
-    static const uint32_t batches[] = {PREFILL, 8, 1};
+    static const uint32_t shapes[][2] = {
+        {576, 576}, {1536, 576}, {576, 1536}, {49152, 576}, {16384, 2048}};
+    static const uint32_t batches[] = {PREFILL, 16, 8, 4, 1};
     int slow = k == kern_at(0);
+    for (size_t b = 0; b < sizeof batches / sizeof *batches; b++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            if ((!slow || (s == 2 && batches[b] < 8)) && (s < 3) == (batches[b] == PREFILL))
+                bench_mul(k, type, shapes[s][0], shapes[s][1], batches[b], gops, gbs);
+}
+
+static void bench_level(const struct kern *k, const char *type, double gops, double gbs)
+{
     printf("%s\n", k->name);
-    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
-        for (size_t b = 0; b < sizeof batches / sizeof *batches; b++)
-            for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-                if (!slow || (s == 0 && batches[b] < PREFILL))
-                    if (s < 3 || batches[b] < PREFILL)
-                        bench_mul(k, types[t], shapes[s][0], shapes[s][1], batches[b], gops, gbs);
+    for (int t = 0; t < KERN_TYPES; t++)
+        if (!type || strcmp(type, kern_type_info((enum kern_type)t)->name) == 0)
+            bench_type(k, (enum kern_type)t, gops, gbs);
+    if (type) return;
     bench_attend(k, 16);
     bench_attend(k, 1);
     bench_rows(k);
@@ -247,7 +253,7 @@ int main(int argc, char **argv)
         if (argc > 1 && strcmp(argv[1], "all") != 0 && strcmp(argv[1], k->name) != 0) continue;
         double gops = kern_peak_gops(k, pool, (uint32_t)(seconds_each * 1e3));
         printf("roofs of %s, one thread: %.0f GOPS int8, %.2f GB/s read\n", k->name, gops, gbs);
-        bench_level(k, gops, gbs);
+        bench_level(k, argc > 3 ? argv[3] : NULL, gops, gbs);
     }
     pool_free(pool);
     return 0;

@@ -62,9 +62,22 @@ INLINE __m512 cap_lanes(__m512 x, __m512 cap)
     return _mm512_mul_ps(cap, _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(one, e))));
 }
 
-/* kern_mul_avx512.c, kern_mul_amx.c and kern_attend_avx512.c */
-kern_mul_fn kern_avx512_mul_quant, kern_avx512_mul_f32, kern_avx512_mul_f16, kern_avx512_mul_bf16,
-    kern_amx_mul_quant;
+/* Where a chunk of a strip goes as bytes, 512 a block of 32 columns: [8 groups][16 rows][4]; w +
+ * 128, or w for types with mins and where `as_signed` says so. Scales and mins (if any) are floats
+ * [sub-blocks][16 rows]. Unsigned Q8_0 is in this form already and not copied. */
+struct kern_wide {
+    uint8_t *w;
+    float *scale, *min;
+    int as_signed;
+};
+
+/* kern_widen_avx512.c; block and blocks suit the type's units */
+void kern_avx512_widen(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
+                       const struct kern_wide *to);
+
+/* kern_mul_avx512.c, kern_few_avx512.c, kern_mul_amx.c and kern_attend_avx512.c */
+kern_mul_fn kern_avx512_mul_quant, kern_avx512_mul_few, kern_avx512_mul_f32, kern_avx512_mul_f16,
+    kern_avx512_mul_bf16, kern_amx_mul_quant;
 void kern_avx512_attend(const struct kern_attend *a);
 
 #endif

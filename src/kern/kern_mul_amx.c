@@ -183,6 +183,6 @@ void kern_amx_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strip
 {
     kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
                        : m->type == KERN_Q4_0 ? mul_q4_0
-                                              : kern_ref_mul_quant;
+                                              : kern_avx512_mul_quant;
     mul(m, strip, strips, x, row, rows, out, stride);
 }

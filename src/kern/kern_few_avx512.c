@@ -1,0 +1,204 @@
+/*
+ * kern_few_avx512: quantised weights times few activation rows (decoding, alone or in batches).
+ *
+ * What takes time is the weights' way from memory. So there is one stream, strip after strip, read
+ * ahead of need; a block is unpacked once in registers and multiplied with up to eight rows. More
+ * rows take turns over a chunk of columns that stays in the first-level cache, the sums resting in
+ * `out` meanwhile, as exact float32.
+ */
+#include "kern/kern_quant_avx512.h"
+
+enum {
+    ROWS_MAX = 8,
+    CHUNK_BYTES = 16384, /* of packed weights, where rows take turns */
+    AHEAD = 768          /* bytes; measured: 512 to 1024 is best, 4096 loses a quarter */
+};
+
+/* Rows of activations against units of one strip. */
+struct few {
+    const uint8_t *units, *halves;
+    const int8_t *q; /* of the first row and the first unit, as those below */
+    const float *scale, *sum;
+    const int32_t *minus;
+    size_t cols, blocks; /* of a whole row */
+    uint32_t n_units;
+    __mmask16 lanes;
+    float *out;
+    size_t stride;
+    int resume; /* out holds the sums of earlier units */
+    int fetch;
+};
+
+INLINE __m512i broadcast4(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, 4);
+    return _mm512_set1_epi32(four);
+}
+
+INLINE void fetch_lines(const uint8_t *at, size_t bytes)
+{
+    UNROLL
+    for (size_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)at + AHEAD + i, _MM_HINT_T0);
+}
+
+/* With what a sum of unsigned bytes begins to end as the sum of weights. */
+INLINE __m512i sum_start(int32_t minus, enum kern_type type)
+{
+    const struct kern_form f = kern_forms[type];
+    if (f.min) return _mm512_setzero_si512();
+    __m512i start = _mm512_set1_epi32(minus);
+    if (f.table || f.offset == KERN_Q8_OFFSET) return start;
+    return _mm512_srai_epi32(start, f.offset == 4 ? 5 : f.offset == 8 ? 4 : f.offset == 16 ? 3 : 2);
+}
+
+/* Groups [from, from + groups) of a block; two chains hide the latency where rows are few. */
+INLINE __m512i block_sum(const __m512i w[8], int from, int groups, const int8_t *q, __m512i sum)
+{
+    __m512i second = _mm512_setzero_si512();
+    UNROLL
+    for (int g = from; g < from + groups; g += 2) {
+        sum = _mm512_dpbusd_epi32(sum, w[g], broadcast4(q + 4 * g));
+        second = _mm512_dpbusd_epi32(second, w[g + 1], broadcast4(q + 4 * g + 4));
+    }
+    return _mm512_add_epi32(sum, second);
+}
+
+/* One block, n rows. scale and min: of its sub-blocks. */
+INLINE void add_block(const struct few *t, size_t at, enum kern_type type, int n,
+                      const __m512i w[8], const __m512 scale[2], const __m512 min[2],
+                      __m512 acc[ROWS_MAX])
+{
+    const struct kern_form f = kern_forms[type];
+    const int subs = KERN_BLOCK / f.sub;
+    UNROLL
+    for (int r = 0; r < n; r++) {
+        const int8_t *q = t->q + (size_t)r * t->cols + at * KERN_BLOCK;
+        const size_t place = (size_t)r * t->blocks + at;
+        const __m512 dx = _mm512_set1_ps(t->scale[place]);
+        UNROLL
+        for (int h = 0; h < subs; h++) {
+            const size_t sub = place * (size_t)subs + (size_t)h;
+            __m512i sum = block_sum(w, 8 / subs * h, 8 / subs, q, sum_start(t->minus[sub], type));
+            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale[h], dx), acc[r]);
+            if (f.min) acc[r] = _mm512_fmadd_ps(min[h], _mm512_set1_ps(t->sum[sub]), acc[r]);
+        }
+    }
+}
+
+INLINE void few_rows(const struct few *t, enum kern_type type, int n)
+{
+    const struct kern_form f = kern_forms[type];
+    const int subs = KERN_BLOCK / f.sub;
+    const size_t block_bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
+    __m512 acc[ROWS_MAX];
+    UNROLL
+    for (int r = 0; r < n; r++)
+        acc[r] = t->resume ? _mm512_maskz_loadu_ps(t->lanes, t->out + (size_t)r * t->stride)
+                           : _mm512_setzero_ps();
+    const uint8_t *unit = t->units, *halves = t->halves;
+    for (size_t u = 0; u < t->n_units; u++) {
+        const __m512 d = unit_scale(halves), m = unit_min(halves, type);
+        if (f.scale != KERN_HALF && t->fetch)
+            fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
+        for (uint32_t b = 0; b < f.blocks; b++) {
+            __m512i w[8];
+            __m512 scale[2], min[2];
+            if (t->fetch) fetch_lines(unit + b * block_bytes, block_bytes);
+            unpack_block(unit + b * block_bytes, type, w);
+            UNROLL
+            for (int h = 0; h < subs; h++) {
+                scale[h] = scale_of(unit, type, b * (uint32_t)subs + (uint32_t)h, d);
+                min[h] = min_of(unit, type, b * (uint32_t)subs + (uint32_t)h, m);
+            }
+            add_block(t, u * f.blocks + b, type, n, w, scale, min, acc);
+        }
+        unit += kern_unit_bytes(type);
+        halves += kern_half_bytes(type);
+    }
+    UNROLL
+    for (int r = 0; r < n; r++)
+        _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride, t->lanes, acc[r]);
+}
+
+/* All rows over one chunk: eight, four, two, one at a time. The first pass reads ahead. */
+INLINE void all_rows(struct few t, enum kern_type type, uint32_t rows)
+{
+    const size_t subs = kern_forms[type].sub == 16 ? 2 : 1;
+    while (rows > 0) {
+        uint32_t n = rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+        if (n == 8)
+            few_rows(&t, type, 8);
+        else if (n == 4)
+            few_rows(&t, type, 4);
+        else if (n == 2)
+            few_rows(&t, type, 2);
+        else
+            few_rows(&t, type, 1);
+        rows -= n;
+        t.q += n * t.cols;
+        t.scale += n * t.blocks;
+        t.sum += n * t.blocks * subs;
+        t.minus += n * t.blocks * subs;
+        t.out += n * t.stride;
+        t.fetch = 0;
+    }
+}
+
+INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                    const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                    size_t stride, enum kern_type type)
+{
+    const struct kern_form f = kern_forms[type];
+    const size_t subs = KERN_BLOCK / f.sub, blocks = m->cols / KERN_BLOCK;
+    const uint32_t units = m->cols / KERN_BLOCK / f.blocks;
+    const int one_pass = rows == 1 || rows == 2 || rows == 4 || rows == 8;
+    const uint32_t step = one_pass ? units : (uint32_t)(CHUNK_BYTES / kern_unit_bytes(type));
+    for (uint32_t s = strip; s < strip + strips; s++) {
+        const uint8_t *base = kern_strip(m, s);
+        struct few t = {.cols = m->cols, .blocks = blocks, .stride = stride};
+        t.lanes = tail_mask(kern_lanes_of(m, s));
+        t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;
+        for (uint32_t u = 0; u < units; u += step) {
+            const size_t at = (size_t)row * blocks + (size_t)u * f.blocks;
+            t.units = base + u * kern_unit_bytes(type);
+            t.halves = base + kern_halves_at(m) + u * kern_half_bytes(type);
+            t.n_units = units - u < step ? units - u : step;
+            t.q = x->q + at * KERN_BLOCK;
+            t.scale = x->scale + at;
+            t.sum = (subs == 2 ? x->half_sum : x->sum) + at * subs;
+            t.minus = (subs == 2 ? x->half_minus : x->minus) + at * subs;
+            t.resume = u > 0;
+            t.fetch = 1;
+            all_rows(t, type, rows);
+        }
+    }
+}
+
+void kern_avx512_mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                         const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                         size_t stride)
+{
+#define CASE(type)                                                                                 \
+    case type:                                                                                     \
+        mul_few(m, strip, strips, x, row, rows, out, stride, type);                                \
+        return
+    switch (m->type) {
+        CASE(KERN_Q8_0);
+        CASE(KERN_Q4_0);
+        CASE(KERN_Q4_1);
+        CASE(KERN_Q5_0);
+        CASE(KERN_Q5_1);
+        CASE(KERN_Q2_K);
+        CASE(KERN_Q3_K);
+        CASE(KERN_Q4_K);
+        CASE(KERN_Q5_K);
+        CASE(KERN_Q6_K);
+        CASE(KERN_IQ4_NL);
+        CASE(KERN_IQ4_XS);
+    default:
+        return;
+    }
+#undef CASE
+}
