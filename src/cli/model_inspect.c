@@ -122,7 +122,7 @@ static void print_hparams(const struct facts *f, FILE *to)
     fprintf(to, "%-14s%u layers, dim %u, feed-forward %u, vocabulary %u\n", "shape", h->layers,
             h->dim, h->ff, h->vocab);
     fprintf(to, "%-14s%u heads of %u, %u for keys and values; RoPE over %u, base %g\n", "attention",
-            h->heads, h->head_dim, h->kv_heads, h->rope_dims, h->rope_base);
+            h->heads, h->head_dim, h->kv_heads, h->rope_dims, h->rope.base);
     fprintf(to, "%-14s%u tokens\n", "context", h->context);
 }
 
@@ -173,7 +173,7 @@ static json_t *json_hparams(const struct facts *f)
                      (json_int_t)h->dim, "ff", (json_int_t)h->ff, "vocab", (json_int_t)h->vocab,
                      "heads", (json_int_t)h->heads, "kv_heads", (json_int_t)h->kv_heads, "head_dim",
                      (json_int_t)h->head_dim, "rope_dims", (json_int_t)h->rope_dims, "context",
-                     (json_int_t)h->context, "rope_base", h->rope_base);
+                     (json_int_t)h->context, "rope_base", h->rope.base);
 }
 
 static json_t *json_types(const struct facts *f)

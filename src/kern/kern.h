@@ -131,10 +131,13 @@ struct kern {
     kern_mul_fn *mul[KERN_TYPES];
     void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);
     void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *out);
-    void (*exp_row)(float *x, uint32_t n); /* x = e^x, in place */
+    void (*gelu_mul)(const float *gate, const float *up, uint32_t n, float *out); /* tanh form */
+    void (*cap_row)(float *x, uint32_t n, float cap); /* x = cap tanh(x / cap), in place */
+    void (*exp_row)(float *x, uint32_t n);            /* x = e^x, in place */
     void (*attend)(const struct kern_attend *a);
     /* The functions of these names below, by level. */
     void (*add)(float *x, const float *y, uint32_t n);
+    void (*add_scaled)(float *x, const float *y, float by, uint32_t n);
     void (*rope_pairs)(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
                        const float *table);
     void (*rope_halves)(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,
@@ -150,7 +153,9 @@ const struct kern *kern_at(uint32_t i);
 int kern_select(const char *name, const struct kern **ret_kern, struct err *e);
 
 /* Plain C; the scalar level. The same bits as the table's, slower. */
-void kern_add(float *x, const float *y, uint32_t n); /* x += y */
+void kern_add(float *x, const float *y, uint32_t n);                  /* x += y */
+void kern_add_scaled(float *x, const float *y, float by, uint32_t n); /* x = fma(y, by, x) */
+void kern_scale(float *x, float by, uint32_t n);                      /* x *= by */
 /* Rotate pairs (2i, 2i+1) of the first 2 * pairs values of each head; table: [pairs][2] cos, sin.
  */
 void kern_rope_pairs(float *x, uint32_t heads, uint32_t head_dim, uint32_t pairs,

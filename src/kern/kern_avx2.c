@@ -43,6 +43,38 @@ static void silu_mul(const float *gate, const float *up, uint32_t n, float *out)
     }
 }
 
+static void gelu_mul(const float *gate, const float *up, uint32_t n, float *out)
+{
+    __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    __m256 cube = _mm256_set1_ps(GELU_CUBE), line = _mm256_set1_ps(GELU_LINE);
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256i m = tail_mask(n - i);
+        __m256 x = _mm256_maskload_ps(gate + i, m);
+        __m256 u2 = _mm256_mul_ps(x, _mm256_fmadd_ps(_mm256_mul_ps(x, x), cube, line));
+        __m256 s = _mm256_div_ps(x, _mm256_add_ps(one, exp_lanes(_mm256_xor_ps(u2, sign))));
+        _mm256_maskstore_ps(out + i, m, _mm256_mul_ps(s, _mm256_maskload_ps(up + i, m)));
+    }
+}
+
+static void cap_row(float *x, uint32_t n, float cap)
+{
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256i m = tail_mask(n - i);
+        __m256 v = _mm256_maskload_ps(x + i, m);
+        _mm256_maskstore_ps(x + i, m, cap_lanes(v, _mm256_set1_ps(cap)));
+    }
+}
+
+static void add_scaled(float *x, const float *y, float by, uint32_t n)
+{
+    __m256 factor = _mm256_set1_ps(by);
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256i m = tail_mask(n - i);
+        __m256 v = _mm256_maskload_ps(x + i, m);
+        _mm256_maskstore_ps(x + i, m, _mm256_fmadd_ps(_mm256_maskload_ps(y + i, m), factor, v));
+    }
+}
+
 static void quantize(const struct kern_act *a, uint32_t row)
 {
     const __m256 clear = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
@@ -161,9 +193,12 @@ const struct kern kern_avx2 = {
     .mul = KERN_MULS(kern_avx2_mul_f32, kern_avx2_mul_f16, kern_avx2_mul_bf16, kern_avx2_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
+    .cap_row = cap_row,
     .exp_row = exp_row,
     .attend = kern_avx2_attend,
     .add = add,
+    .add_scaled = add_scaled,
     .rope_pairs = rope_pairs,
     .rope_halves = rope_halves,
     .put_k = put_k,
@@ -177,9 +212,12 @@ const struct kern kern_avxvnni = {
         KERN_MULS(kern_avx2_mul_f32, kern_avx2_mul_f16, kern_avx2_mul_bf16, kern_avxvnni_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
+    .cap_row = cap_row,
     .exp_row = exp_row,
     .attend = kern_avx2_attend,
     .add = add,
+    .add_scaled = add_scaled,
     .rope_pairs = rope_pairs,
     .rope_halves = rope_halves,
     .put_k = put_k,

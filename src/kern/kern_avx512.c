@@ -45,6 +45,41 @@ static void silu_mul(const float *gate, const float *up, uint32_t n, float *out)
     }
 }
 
+static void gelu_mul(const float *gate, const float *up, uint32_t n, float *out)
+{
+    __m512 one = _mm512_set1_ps(1.0f), cube = _mm512_set1_ps(GELU_CUBE),
+           line = _mm512_set1_ps(GELU_LINE);
+    __m512i sign = _mm512_set1_epi32((int)0x80000000u);
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 m = tail_mask(n - i);
+        __m512 x = _mm512_maskz_loadu_ps(m, gate + i);
+        __m512 u2 = _mm512_mul_ps(x, _mm512_fmadd_ps(_mm512_mul_ps(x, x), cube, line));
+        __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(u2), sign));
+        __m512 s = _mm512_div_ps(x, _mm512_add_ps(one, exp_lanes(minus)));
+        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(s, _mm512_maskz_loadu_ps(m, up + i)));
+    }
+}
+
+static void cap_row(float *x, uint32_t n, float cap)
+{
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 m = tail_mask(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(m, x + i);
+        _mm512_mask_storeu_ps(x + i, m, cap_lanes(v, _mm512_set1_ps(cap)));
+    }
+}
+
+static void add_scaled(float *x, const float *y, float by, uint32_t n)
+{
+    __m512 factor = _mm512_set1_ps(by);
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 m = tail_mask(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(m, x + i);
+        _mm512_mask_storeu_ps(x + i, m,
+                              _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, y + i), factor, v));
+    }
+}
+
 static void quantize(const struct kern_act *a, uint32_t row)
 {
     const float *x = a->f32 + (size_t)row * a->cols;
@@ -152,9 +187,12 @@ const struct kern kern_avx512 = {
                      kern_avx512_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
+    .cap_row = cap_row,
     .exp_row = exp_row,
     .attend = kern_avx512_attend,
     .add = add,
+    .add_scaled = add_scaled,
     .rope_pairs = rope_pairs,
     .rope_halves = rope_halves,
     .put_k = put_k,
@@ -168,9 +206,12 @@ const struct kern kern_amx = {
                      kern_amx_mul_quant),
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
+    .cap_row = cap_row,
     .exp_row = exp_row,
     .attend = kern_avx512_attend,
     .add = add,
+    .add_scaled = add_scaled,
     .rope_pairs = rope_pairs,
     .rope_halves = rope_halves,
     .put_k = put_k,

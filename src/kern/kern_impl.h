@@ -6,6 +6,9 @@
  * by adding n to the exponent. Below EXP_LOW the result is 0, above EXP_HIGH that of EXP_HIGH.
  *
  * A capped value is cap * tanh(x / cap) with tanh(y) = 1 - 2 / (1 + e^(2 y)).
+ * GELU in its tanh form is x / (1 + e^(-2 u)) with
+ * u = sqrt(2 / pi) (x + 0.044715 x^3), computed as t = x * x, u2 = x * fma(t, GELU_CUBE,
+ * GELU_LINE), where the constants hold the factor 2: the same as SiLU with u2 for x.
  */
 #ifndef PDD_KERN_KERN_IMPL_H
 #define PDD_KERN_KERN_IMPL_H
@@ -23,6 +26,8 @@
 #define EXP_C4 4.1666667e-2f
 #define EXP_C3 0.16666667f
 #define EXP_C2 0.5f
+#define GELU_LINE 1.59576912f   /* 2 sqrt(2 / pi) */
+#define GELU_CUBE 0.0713548163f /* 0.044715 times that */
 
 extern const struct kern kern_scalar;
 extern const struct kern kern_avx2;

@@ -133,6 +133,18 @@ void kern_add(float *x, const float *y, uint32_t n)
         x[i] += y[i];
 }
 
+void kern_add_scaled(float *x, const float *y, float by, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = __builtin_fmaf(y[i], by, x[i]);
+}
+
+void kern_scale(float *x, float by, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] *= by;
+}
+
 void kern_rope_table(uint32_t position, const double *inverse, uint32_t pairs, float *table)
 {
     for (uint32_t i = 0; i < pairs; i++) {

@@ -74,6 +74,20 @@ static void ref_silu_mul(const float *gate, const float *up, uint32_t n, float *
         out[i] = gate[i] / (1.0f + ref_exp(-gate[i])) * up[i];
 }
 
+static void ref_gelu_mul(const float *gate, const float *up, uint32_t n, float *out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float x = gate[i], u2 = x * fmaf(x * x, GELU_CUBE, GELU_LINE);
+        out[i] = x / (1.0f + ref_exp(-u2)) * up[i];
+    }
+}
+
+static void ref_cap_row(float *x, uint32_t n, float cap)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = ref_cap(x[i], cap);
+}
+
 static int32_t sum_of(const int8_t *q, uint32_t n)
 {
     int32_t sum = 0;
@@ -284,9 +298,12 @@ const struct kern kern_scalar = {
     .mul = KERN_MULS(ref_mul_plain, ref_mul_plain, ref_mul_plain, kern_ref_mul_quant),
     .rms_norm = ref_rms_norm,
     .silu_mul = ref_silu_mul,
+    .gelu_mul = ref_gelu_mul,
+    .cap_row = ref_cap_row,
     .exp_row = ref_exp_row,
     .attend = ref_attend,
     .add = kern_add,
+    .add_scaled = kern_add_scaled,
     .rope_pairs = kern_rope_pairs,
     .rope_halves = kern_rope_halves,
     .put_k = kern_put_k,

@@ -7,6 +7,7 @@
  */
 #include "model/forward.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -45,6 +46,26 @@ struct products {
     struct kern_act act;
 };
 
+/* What a block made, to be added to the residual stream. */
+struct made {
+    float *rows;                   /* [rows, dim], or NULL */
+    const float *bias, *post_norm; /* [dim] or NULL */
+};
+
+/* Mixtures of experts. A row has a slot for each expert that it chose; the slots of one expert
+ * stand together, so that its matrices are read once. */
+struct mixture {
+    float *router;     /* [rows, experts] */
+    uint32_t *chosen;  /* [rows, used] experts, the best first */
+    float *weights;    /* [rows, used] */
+    uint32_t *slot_of; /* [rows, used] */
+    uint32_t *row_of;  /* [slots] */
+    uint32_t *starts;  /* [experts + 1] first slots */
+    uint32_t *active;  /* [experts] those that were chosen */
+    uint32_t n_active;
+    float *in, *out; /* [slots, dim] */
+};
+
 struct forward {
     const struct model *model;
     const struct hparams *h;
@@ -59,20 +80,23 @@ struct forward {
     float *projected;           /* dim: what the last matrix of a block adds to x */
     float *q, *heads;           /* heads * head_dim: queries, and what attention makes of them */
     float *k, *v;               /* kv_heads * head_dim */
-    float *gate, *up;           /* ff */
-    float *rope;                /* rope_dims: cos and sin of each pair */
+    float *gate, *up;           /* ff; of slots where there are experts */
+    float *rope;                /* rope_tables * rope_dims: cos and sin of each pair */
     void *quants;               /* the widest input of a matrix, quantised (kern_act) */
+    uint32_t quant_rows;        /* rows or slots that fit into it */
     float *logits;              /* [spans, vocab] */
     uint32_t *wanted;           /* [spans] rows whose logits are asked for */
     struct query_block *blocks; /* [tokens] */
     const uint16_t **tiles;     /* [threads][2][pages of a sequence] */
-    uint32_t pages;
+    uint32_t pages, rope_tables;
+    struct mixture mixture;
     /* the pass in hand */
     uint32_t n_rows, n_wanted, n_blocks, block_tokens;
     uint32_t layer;
-    const float *norm;     /* weights of the norm in hand */
-    const float *residual; /* added to x before it, or NULL */
-    bool quantise;         /* the products that follow read quantised rows */
+    const struct layer *w;
+    const float *norm; /* weights of the norm in hand, or NULL */
+    struct made made;  /* added to x before it */
+    bool quantise;     /* the products that follow read quantised rows */
 };
 
 struct kv_shape forward_kv_shape(const struct model *m)
@@ -93,12 +117,32 @@ static void *take(struct forward *f, size_t count, size_t size, bool *ok)
     return memory;
 }
 
+static bool take_mixture(struct forward *f)
+{
+    const struct hparams *h = f->h;
+    struct mixture *x = &f->mixture;
+    size_t n = f->limits.tokens, slots = n * h->experts_used;
+    bool ok = true;
+    if (h->experts == 0) return true;
+    x->router = take(f, n * h->experts, sizeof(float), &ok);
+    x->chosen = take(f, slots, sizeof *x->chosen, &ok);
+    x->weights = take(f, slots, sizeof *x->weights, &ok);
+    x->slot_of = take(f, slots, sizeof *x->slot_of, &ok);
+    x->row_of = take(f, slots, sizeof *x->row_of, &ok);
+    x->starts = take(f, h->experts + 1u, sizeof *x->starts, &ok);
+    x->active = take(f, h->experts, sizeof *x->active, &ok);
+    x->in = take(f, slots * h->dim, sizeof(float), &ok);
+    x->out = take(f, slots * h->dim, sizeof(float), &ok);
+    return ok;
+}
+
 static bool take_all(struct forward *f)
 {
     const struct hparams *h = f->h;
     size_t n = f->limits.tokens, q_dim = hparams_q_dim(h), kv_dim = hparams_kv_dim(h);
     size_t widest = max_u32(max_u32(h->dim, h->ff), hparams_q_dim(h));
-    bool ok = true;
+    size_t slots = h->experts ? n * h->experts_used : n;
+    bool ok = take_mixture(f);
     f->rows = take(f, n, sizeof *f->rows, &ok);
     f->x = take(f, n * h->dim, sizeof(float), &ok);
     f->normed = take(f, n * h->dim, sizeof(float), &ok);
@@ -107,10 +151,11 @@ static bool take_all(struct forward *f)
     f->heads = take(f, n * q_dim, sizeof(float), &ok);
     f->k = take(f, n * kv_dim, sizeof(float), &ok);
     f->v = take(f, n * kv_dim, sizeof(float), &ok);
-    f->gate = take(f, n * h->ff, sizeof(float), &ok);
-    f->up = take(f, n * h->ff, sizeof(float), &ok);
-    f->rope = take(f, n * h->rope_dims, sizeof(float), &ok);
-    f->quants = take(f, 1, kern_act_bytes((uint32_t)n, (uint32_t)widest), &ok);
+    f->gate = take(f, slots * h->ff, sizeof(float), &ok);
+    f->up = take(f, slots * h->ff, sizeof(float), &ok);
+    f->rope = take(f, n * f->rope_tables * h->rope_dims, sizeof(float), &ok);
+    f->quant_rows = (uint32_t)slots;
+    f->quants = take(f, 1, kern_act_bytes(f->quant_rows, (uint32_t)widest), &ok);
     f->logits = take(f, (size_t)f->limits.spans * h->vocab, sizeof(float), &ok);
     f->wanted = take(f, f->limits.spans, sizeof *f->wanted, &ok);
     f->blocks = take(f, n, sizeof *f->blocks, &ok);
@@ -132,6 +177,7 @@ int forward_open(const struct model *m, const struct kern *kern, struct pool *po
     f->pool = pool;
     f->limits = *limits;
     f->pages = limits->positions / KERN_TILE + 1;
+    f->rope_tables = f->h->window > 0 ? 2 : 1;
     arena_init(&f->memory, SIZE_MAX / 4);
     uint32_t group = f->h->heads / f->h->kv_heads;
     f->block_tokens = group < KERN_QUERIES_MAX ? KERN_QUERIES_MAX / group : 1;
@@ -180,7 +226,7 @@ static void for_rows(struct forward *f, uint32_t n, row_fn *fn)
 static struct kern_act activations(const struct forward *f, const float *x, uint32_t cols)
 {
     struct kern_act a;
-    kern_act_init(&a, x, f->limits.tokens, cols, f->quants);
+    kern_act_init(&a, x, f->quant_rows, cols, f->quants);
     return a;
 }
 
@@ -190,23 +236,56 @@ static void quantise_row(struct forward *f, const float *x, uint32_t cols, uint3
     if (f->quantise) f->kern->quantize(&a, row);
 }
 
-static void row_embed(struct forward *f, uint32_t row)
+static float *rope_table(const struct forward *f, uint32_t row, uint32_t kind)
 {
-    const struct row *r = &f->rows[row];
-    const struct weights *w = &f->model->weights;
-    weights_embed(w, f->h, r->token, f->x + (size_t)row * f->h->dim);
-    kern_rope_table(r->position, w->rope_inverse, f->h->rope_dims / 2,
-                    f->rope + (size_t)row * f->h->rope_dims);
+    return f->rope + ((size_t)row * f->rope_tables + kind) * f->h->rope_dims;
 }
 
-/* x += what the last block made; then the norm that the next one starts with. */
+static void row_embed(struct forward *f, uint32_t row)
+{
+    const struct hparams *h = f->h;
+    const struct row *r = &f->rows[row];
+    const struct weights *w = &f->model->weights;
+    float *x = f->x + (size_t)row * h->dim;
+    weights_embed(w, h, r->token, x);
+    if (h->embed_scale != 1.0f) kern_scale(x, h->embed_scale, h->dim);
+    for (uint32_t kind = 0; kind < f->rope_tables; kind++) {
+        float *table = rope_table(f, row, kind);
+        kern_rope_table(r->position, w->rope[kind].inverse, h->rope_dims / 2, table);
+        if (w->rope[kind].magnitude != 1.0f)
+            kern_scale(table, w->rope[kind].magnitude, h->rope_dims);
+    }
+}
+
+/* x += what the last block made. */
+static void add_made(const struct forward *f, uint32_t row)
+{
+    const struct hparams *h = f->h;
+    const struct made *m = &f->made;
+    float *x = f->x + (size_t)row * h->dim, *made = m->rows + (size_t)row * h->dim;
+    if (!m->rows) return;
+    if (m->bias) f->kern->add(made, m->bias, h->dim);
+    if (m->post_norm) f->kern->rms_norm(made, m->post_norm, h->dim, h->norm_eps, made);
+    if (h->residual_scale == 1.0f)
+        f->kern->add(x, made, h->dim);
+    else
+        f->kern->add_scaled(x, made, h->residual_scale, h->dim);
+}
+
+/* What the next products read: normed rows, or the stream itself. */
+static const float *block_input(const struct forward *f)
+{
+    return f->norm ? f->normed : f->x;
+}
+
+/* Take in what the last block made; then the norm that the next one starts with, if it does. */
 static void row_norm(struct forward *f, uint32_t row)
 {
     uint32_t dim = f->h->dim;
     float *x = f->x + (size_t)row * dim, *normed = f->normed + (size_t)row * dim;
-    if (f->residual) f->kern->add(x, f->residual + (size_t)row * dim, dim);
-    f->kern->rms_norm(x, f->norm, dim, f->h->norm_eps, normed);
-    quantise_row(f, f->normed, dim, row);
+    add_made(f, row);
+    if (f->norm) f->kern->rms_norm(x, f->norm, dim, f->h->norm_eps, normed);
+    quantise_row(f, block_input(f), dim, row);
 }
 
 /* The same for the i-th row whose logits are wanted; the results stand close together. */
@@ -214,34 +293,58 @@ static void row_norm_wanted(struct forward *f, uint32_t i)
 {
     uint32_t dim = f->h->dim, row = f->wanted[i];
     float *x = f->x + (size_t)row * dim, *normed = f->normed + (size_t)i * dim;
-    f->kern->add(x, f->residual + (size_t)row * dim, dim);
+    add_made(f, row);
     f->kern->rms_norm(x, f->norm, dim, f->h->norm_eps, normed);
     quantise_row(f, f->normed, dim, i);
 }
 
-static void rotate(const struct forward *f, float *x, uint32_t heads, const float *table)
+/* Bias, norm and rotation of a row of queries or keys. */
+static void turn(const struct forward *f, float *x, uint32_t heads, const float *bias,
+                 const float *norm, const float *table)
 {
-    switch (f->h->arch->rope) {
+    const struct hparams *h = f->h;
+    uint32_t dim = heads * h->head_dim;
+    if (bias) f->kern->add(x, bias, dim);
+    switch (h->arch->qk_norm) {
+    case QK_NORM_NONE:
+        break;
+    case QK_NORM_HEAD:
+        for (uint32_t at = 0; at < dim; at += h->head_dim)
+            f->kern->rms_norm(x + at, norm, h->head_dim, h->norm_eps, x + at);
+        break;
+    case QK_NORM_ROW:
+        f->kern->rms_norm(x, norm, dim, h->norm_eps, x);
+        break;
+    }
+    switch (h->arch->rope) {
     case ROPE_PAIRS:
-        f->kern->rope_pairs(x, heads, f->h->head_dim, f->h->rope_dims / 2, table);
+        f->kern->rope_pairs(x, heads, h->head_dim, h->rope_dims / 2, table);
+        break;
+    case ROPE_HALVES:
+        f->kern->rope_halves(x, heads, h->head_dim, h->rope_dims / 2, table);
         break;
     }
 }
 
-/* Rotate queries and keys; put keys and values into the row's page. */
+static bool windowed(const struct forward *f)
+{
+    return f->h->window > 0 && f->h->windowed[f->layer];
+}
+
+/* Finish queries, keys and values; put keys and values into the row's page. */
 static void row_store(struct forward *f, uint32_t row)
 {
     const struct hparams *h = f->h;
     const struct row *r = &f->rows[row];
-    const float *table = f->rope + (size_t)row * h->rope_dims;
+    const struct layer *w = f->w;
+    const float *table = rope_table(f, row, windowed(f));
     uint32_t q_dim = hparams_q_dim(h), kv_dim = hparams_kv_dim(h);
     float *q = f->q + (size_t)row * q_dim, *k = f->k + (size_t)row * kv_dim;
-    const float *v = f->v + (size_t)row * kv_dim;
-    rotate(f, q, h->heads, table);
-    rotate(f, k, h->kv_heads, table);
-    float scale = 1.0f / __builtin_sqrtf((float)h->head_dim);
-    for (uint32_t i = 0; i < q_dim; i++)
-        q[i] *= scale;
+    float *v = f->v + (size_t)row * kv_dim;
+    turn(f, q, h->heads, w->q_bias, w->q_norm, table);
+    turn(f, k, h->kv_heads, w->k_bias, w->k_norm, table);
+    if (w->v_bias) f->kern->add(v, w->v_bias, kv_dim);
+    kern_scale(q, h->attention_scale, q_dim);
     uint32_t page = r->position / KERN_TILE, slot = r->position % KERN_TILE;
     for (uint32_t head = 0; head < h->kv_heads; head++) {
         size_t at = (size_t)head * h->head_dim;
@@ -259,9 +362,21 @@ static void row_quantise_heads(struct forward *f, uint32_t row)
 static void row_activate(struct forward *f, uint32_t row)
 {
     uint32_t ff = f->h->ff;
-    float *gate = f->gate + (size_t)row * ff;
-    f->kern->silu_mul(gate, f->up + (size_t)row * ff, ff, gate);
+    float *gate = f->gate + (size_t)row * ff, *up = f->up + (size_t)row * ff;
+    if (f->w->gate_bias) f->kern->add(gate, f->w->gate_bias, ff);
+    if (f->w->up_bias) f->kern->add(up, f->w->up_bias, ff);
+    (f->h->arch->gelu ? f->kern->gelu_mul : f->kern->silu_mul)(gate, up, ff, gate);
     quantise_row(f, f->gate, ff, row);
+}
+
+static void row_finish_logits(struct forward *f, uint32_t i)
+{
+    const struct hparams *h = f->h;
+    const float *bias = f->model->weights.output_bias;
+    float *logits = f->logits + (size_t)i * h->vocab;
+    if (bias) f->kern->add(logits, bias, h->vocab);
+    if (h->logit_scale != 1.0f) kern_scale(logits, h->logit_scale, h->vocab);
+    if (h->logit_cap > 0.0f) f->kern->cap_row(logits, h->vocab, h->logit_cap);
 }
 
 /* ---- products ---- */
@@ -310,6 +425,117 @@ static bool quantised(const struct kern_mat *m)
     return kern_type_info(m->type)->quantised;
 }
 
+/* ---- mixtures of experts ---- */
+
+/* Softmax of the router's scores, and the best `used` experts; on a tie the lowest id. */
+static void row_route(struct forward *f, uint32_t row)
+{
+    const struct hparams *h = f->h;
+    struct mixture *x = &f->mixture;
+    float *score = x->router + (size_t)row * h->experts;
+    uint32_t *chosen = x->chosen + (size_t)row * h->experts_used;
+    float *weight = x->weights + (size_t)row * h->experts_used;
+    float max = score[kern_argmax(score, h->experts)], total = 0.0f;
+    for (uint32_t i = 0; i < h->experts; i++)
+        score[i] -= max;
+    f->kern->exp_row(score, h->experts);
+    for (uint32_t i = 0; h->arch->plain_experts && i < h->experts; i++)
+        total += score[i];
+    for (uint32_t k = 0; k < h->experts_used; k++) {
+        chosen[k] = kern_argmax(score, h->experts);
+        weight[k] = score[chosen[k]];
+        score[chosen[k]] = -1.0f;
+        if (!h->arch->plain_experts) total += weight[k];
+    }
+    for (uint32_t k = 0; k < h->experts_used; k++)
+        weight[k] = weight[k] / total * h->expert_scale;
+}
+
+/* Give every choice a slot: expert by expert, in the order of rows. */
+static void group_slots(struct forward *f)
+{
+    struct mixture *x = &f->mixture;
+    uint32_t experts = f->h->experts, n = f->n_rows * f->h->experts_used, used = f->h->experts_used;
+    memset(x->starts, 0, (experts + 1u) * sizeof *x->starts);
+    for (uint32_t i = 0; i < n; i++)
+        x->starts[x->chosen[i] + 1]++;
+    x->n_active = 0;
+    for (uint32_t e = 0; e < experts; e++) {
+        if (x->starts[e + 1] > 0) x->active[x->n_active++] = e;
+        x->starts[e + 1] += x->starts[e];
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t slot = x->starts[x->chosen[i]]++;
+        x->slot_of[i] = slot;
+        x->row_of[slot] = i / used;
+    }
+    memmove(x->starts + 1, x->starts, experts * sizeof *x->starts); /* ends are the next starts */
+    x->starts[0] = 0;
+}
+
+static void slot_gather(struct forward *f, uint32_t slot)
+{
+    size_t dim = f->h->dim;
+    const float *from = block_input(f) + f->mixture.row_of[slot] * dim;
+    memcpy(f->mixture.in + slot * dim, from, dim * sizeof *from);
+    quantise_row(f, f->mixture.in, f->h->dim, slot);
+}
+
+/* The products of one kind of all chosen experts with their slots. */
+struct expert_products {
+    struct forward *f;
+    size_t member; /* offset in struct expert */
+    float *out;
+    uint32_t grain, chunks; /* strips of a task, tasks of an expert */
+    struct kern_act act;
+};
+
+static const struct kern_mat *expert_matrix(const struct expert_products *p, uint32_t expert)
+{
+    return (const void *)((const char *)&p->f->w->experts[expert] + p->member);
+}
+
+static void expert_task(void *arg, uint32_t task, uint32_t worker)
+{
+    const struct expert_products *p = arg;
+    const struct mixture *x = &p->f->mixture;
+    uint32_t expert = x->active[task / p->chunks], strip = task % p->chunks * p->grain;
+    const struct kern_mat *m = expert_matrix(p, expert);
+    uint32_t left = m->strips - strip, first = x->starts[expert];
+    (void)worker;
+    p->f->kern->mul[m->type](m, strip, left < p->grain ? left : p->grain, &p->act, first,
+                             x->starts[expert + 1] - first, p->out, m->rows);
+}
+
+static void multiply_experts(struct forward *f, size_t member, const float *in, float *out)
+{
+    struct expert_products p = {.f = f, .member = member, .out = out};
+    const struct kern_mat *m = expert_matrix(&p, 0);
+    uint32_t threads = pool_threads(f->pool), n = f->mixture.n_active;
+    p.act = activations(f, in, m->cols);
+    p.grain = m->strips;
+    if (threads > 1) {
+        uint32_t even = m->strips * n / (threads * TASKS_PER_THREAD) / STRIPS_GRAIN * STRIPS_GRAIN;
+        even = max_u32(even, STRIPS_GRAIN);
+        if (even < p.grain) p.grain = even;
+    }
+    p.chunks = (m->strips + p.grain - 1) / p.grain;
+    pool_run(f->pool, n * p.chunks, expert_task, &p);
+}
+
+/* The weighted sum of what a row's experts made, the best first. */
+static void row_mix(struct forward *f, uint32_t row)
+{
+    uint32_t dim = f->h->dim, used = f->h->experts_used;
+    float *out = f->projected + (size_t)row * dim;
+    memset(out, 0, dim * sizeof *out);
+    for (uint32_t k = 0; k < used; k++) {
+        size_t i = (size_t)row * used + k;
+        f->kern->add_scaled(out, f->mixture.out + (size_t)f->mixture.slot_of[i] * dim,
+                            f->mixture.weights[i], dim);
+    }
+}
+
 /* ---- attention ---- */
 
 /* Queries collected for one call of the kernel. */
@@ -326,6 +552,11 @@ static void flush_queries(const struct forward *f, struct queries *c)
     c->a.queries = 0;
 }
 
+static uint32_t first_seen(uint32_t window, uint32_t position)
+{
+    return position >= window ? position - window + 1 : 0;
+}
+
 static void attend_task(void *arg, uint32_t task, uint32_t worker)
 {
     struct forward *f = arg;
@@ -335,19 +566,28 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
     uint32_t head = task % h->kv_heads, group = h->heads / h->kv_heads;
     const struct row *last = &f->rows[b->row + b->n - 1];
     const uint16_t **k = f->tiles + (size_t)worker * 2 * f->pages, **v = k + f->pages;
-    for (uint32_t page = 0; page <= last->position / KERN_TILE; page++) {
+    uint32_t window = windowed(f) ? h->window : UINT32_MAX;
+    for (uint32_t page = first_seen(window, f->rows[b->row].position) / KERN_TILE;
+         page <= last->position / KERN_TILE; page++) {
         k[page] = kv_k_tile(last->kv, page, f->layer, head);
         v[page] = kv_v_tile(last->kv, page, f->layer, head);
     }
     struct queries c;
-    c.a = (struct kern_attend){0, h->head_dim, 0.0f, c.q, c.out, c.first, c.n, k, v};
+    c.a = (struct kern_attend){.head_dim = h->head_dim,
+                               .softcap = h->attention_cap,
+                               .q = c.q,
+                               .out = c.out,
+                               .first = c.first,
+                               .n = c.n,
+                               .k_tiles = k,
+                               .v_tiles = v};
     for (uint32_t row = b->row; row < b->row + b->n; row++) {
         for (uint32_t g = 0; g < group; g++) {
             size_t at = (size_t)row * hparams_q_dim(h) + (size_t)(head * group + g) * h->head_dim;
             uint32_t i = c.a.queries++;
             c.q[i] = f->q + at;
             c.out[i] = f->heads + at;
-            c.first[i] = 0;
+            c.first[i] = first_seen(window, f->rows[row].position);
             c.n[i] = f->rows[row].position + 1;
             if (c.a.queries == KERN_QUERIES_MAX) flush_queries(f, &c);
         }
@@ -398,7 +638,7 @@ static void run_attention(struct forward *f, const struct layer *w)
     f->norm = w->attn_norm;
     f->quantise = quantised(&w->q) || quantised(&w->k) || quantised(&w->v);
     for_rows(f, f->n_rows, row_norm);
-    multiply(f, f->normed, f->n_rows, 3,
+    multiply(f, block_input(f), f->n_rows, 3,
              (struct product[]){{&w->q, f->q}, {&w->k, f->k}, {&w->v, f->v}});
     for_rows(f, f->n_rows, row_store);
     if (f->layer + 1 == f->h->layers) keep_wanted(f);
@@ -407,7 +647,7 @@ static void run_attention(struct forward *f, const struct layer *w)
     f->quantise = quantised(&w->o);
     if (f->quantise) for_rows(f, f->n_rows, row_quantise_heads);
     multiply(f, f->heads, f->n_rows, 1, &(struct product){&w->o, f->projected});
-    f->residual = f->projected;
+    f->made = (struct made){f->projected, w->o_bias, w->attn_post_norm};
 }
 
 static void run_feed_forward(struct forward *f, const struct layer *w)
@@ -415,32 +655,57 @@ static void run_feed_forward(struct forward *f, const struct layer *w)
     f->norm = w->ffn_norm;
     f->quantise = quantised(&w->gate) || quantised(&w->up);
     for_rows(f, f->n_rows, row_norm);
-    multiply(f, f->normed, f->n_rows, 2, (struct product[]){{&w->gate, f->gate}, {&w->up, f->up}});
+    multiply(f, block_input(f), f->n_rows, 2,
+             (struct product[]){{&w->gate, f->gate}, {&w->up, f->up}});
     f->quantise = quantised(&w->down);
     for_rows(f, f->n_rows, row_activate);
     multiply(f, f->gate, f->n_rows, 1, &(struct product){&w->down, f->projected});
-    f->residual = f->projected;
+    f->made = (struct made){f->projected, w->down_bias, w->ffn_post_norm};
+}
+
+static void run_experts(struct forward *f, const struct layer *w)
+{
+    const struct expert *e = w->experts;
+    uint32_t slots = f->n_rows * f->h->experts_used;
+    f->norm = w->ffn_norm;
+    f->quantise = quantised(&w->router);
+    for_rows(f, f->n_rows, row_norm);
+    multiply(f, block_input(f), f->n_rows, 1, &(struct product){&w->router, f->mixture.router});
+    for_rows(f, f->n_rows, row_route);
+    group_slots(f);
+    f->quantise = quantised(&e->gate) || quantised(&e->up);
+    for_rows(f, slots, slot_gather);
+    multiply_experts(f, offsetof(struct expert, gate), f->mixture.in, f->gate);
+    multiply_experts(f, offsetof(struct expert, up), f->mixture.in, f->up);
+    f->quantise = quantised(&e->down);
+    for_rows(f, slots, row_activate);
+    multiply_experts(f, offsetof(struct expert, down), f->gate, f->mixture.out);
+    for_rows(f, f->n_rows, row_mix);
+    f->made = (struct made){f->projected, NULL, w->ffn_post_norm};
 }
 
 static void run_head(struct forward *f)
 {
+    const struct hparams *h = f->h;
     const struct weights *w = &f->model->weights;
     if (f->n_wanted == 0) return;
     f->norm = w->output_norm;
     f->quantise = quantised(&w->output);
     for_rows(f, f->n_wanted, row_norm_wanted);
     multiply(f, f->normed, f->n_wanted, 1, &(struct product){&w->output, f->logits});
+    if (w->output_bias || h->logit_scale != 1.0f || h->logit_cap > 0.0f)
+        for_rows(f, f->n_wanted, row_finish_logits);
 }
 
 void forward_run(struct forward *f, struct forward_span *spans, uint32_t n)
 {
     list_rows(f, spans, n);
     for_rows(f, f->n_rows, row_embed);
-    f->residual = NULL;
+    f->made = (struct made){0};
     for (f->layer = 0; f->layer < f->h->layers; f->layer++) {
-        const struct layer *w = &f->model->weights.layers[f->layer];
-        run_attention(f, w);
-        if (f->n_rows > 0) run_feed_forward(f, w);
+        f->w = &f->model->weights.layers[f->layer];
+        run_attention(f, f->w);
+        if (f->n_rows > 0) (f->h->experts ? run_experts : run_feed_forward)(f, f->w);
     }
     run_head(f);
     uint32_t logits = 0;

@@ -9,9 +9,87 @@
 #include "kern/kern.h"
 #include "model/gguf.h"
 
+#define NEOX .rope = ROPE_HALVES
 static const struct arch archs[] = {
-    {.name = "llama", .rope = ROPE_PAIRS},
+    {.name = "llama", .experts = true, .window = WINDOW_ALL},
+    {.name = "qwen2", NEOX},
+    {.name = "qwen3", NEOX, .qk_norm = QK_NORM_HEAD},
+    {.name = "qwen3moe", NEOX, .qk_norm = QK_NORM_HEAD, .experts = true},
+    {.name = "gemma2",
+     NEOX,
+     .post_norm = true,
+     .gelu = true,
+     .embed_by_root_dim = true,
+     .caps = true,
+     .window = 2,
+     .window_size = 4096,
+     .scale_by_dim = 46},
+    {.name = "gemma3",
+     NEOX,
+     .qk_norm = QK_NORM_HEAD,
+     .post_norm = true,
+     .gelu = true,
+     .embed_by_root_dim = true,
+     .caps = true,
+     .window = 6,
+     .window_plain_rope = true,
+     .window_rope_base = 10000.0f,
+     .scale_by_dim = 62},
+    {.name = "phi3", NEOX, .fused_gate = true, .window = WINDOW_ALL},
+    {.name = "olmo2",
+     NEOX,
+     .qk_norm = QK_NORM_ROW,
+     .no_pre_norm = true,
+     .post_norm = true,
+     .window = 4,
+     .window_plain_rope = true},
+    {.name = "olmoe", NEOX, .qk_norm = QK_NORM_ROW, .experts = true, .plain_experts = true},
+    {.name = "granite", .scales = true, .rope_switch = true},
+    {.name = "granitemoe", .scales = true, .rope_switch = true, .experts = true},
 };
+
+/* Keys of an architecture that are read below, or change no result. */
+static const char *const known_keys[] = {"vocab_size",
+                                         "block_count",
+                                         "context_length",
+                                         "embedding_length",
+                                         "feed_forward_length",
+                                         "tensor_data_layout",
+                                         "attention.head_count",
+                                         "attention.head_count_kv",
+                                         "attention.key_length",
+                                         "attention.value_length",
+                                         "attention.layer_norm_rms_epsilon",
+                                         "attention.layer_norm_epsilon",
+                                         "attention.causal",
+                                         "attention.scale",
+                                         "attention.sliding_window",
+                                         "attention.sliding_window_pattern",
+                                         "attn_logit_softcapping",
+                                         "final_logit_softcapping",
+                                         "embedding_scale",
+                                         "residual_scale",
+                                         "logit_scale",
+                                         "expert_count",
+                                         "expert_used_count",
+                                         "expert_feed_forward_length",
+                                         "expert_weights_scale",
+                                         "expert_weights_norm",
+                                         "expert_gating_func",
+                                         "expert_shared_count",
+                                         "expert_shared_feed_forward_length",
+                                         "rope.dimension_count",
+                                         "rope.freq_base",
+                                         "rope.freq_base_swa",
+                                         "rope.scale_linear",
+                                         "rope.scaling.type",
+                                         "rope.scaling.factor",
+                                         "rope.scaling.attn_factor",
+                                         "rope.scaling.original_context_length",
+                                         "rope.scaling.finetuned",
+                                         "rope.scaling.yarn_log_multiplier",
+                                         "rope.scaling.yarn_beta_fast",
+                                         "rope.scaling.yarn_beta_slow"};
 
 enum { KEY_MAX = 128 };
 
@@ -88,9 +166,11 @@ static int read_arch(const struct gguf *g, const struct arch **ret_arch, struct 
             return 0;
         }
     }
-    return err_set(e, ERR_UNSUPPORTED,
-                   "%s: general.architecture is \"%s\"; this program runs llama", gguf_name(g),
-                   gguf_show(name).text);
+    char names[160] = "";
+    for (size_t i = 0, n = 0; i < sizeof archs / sizeof *archs; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", archs[i].name);
+    return err_set(e, ERR_UNSUPPORTED, "%s: general.architecture is \"%s\"; this program runs %s",
+                   gguf_name(g), gguf_show(name).text, names);
 }
 
 /* Heads: their number, those of K and V, their size. */
@@ -119,34 +199,182 @@ static int read_heads(const struct reader *r, struct hparams *h)
     return 0;
 }
 
+static int read_f32_or(const struct reader *r, const char *name, float max, float otherwise,
+                       float *ret_value)
+{
+    if (has(r, name)) return read_f32(r, name, max, ret_value);
+    *ret_value = otherwise;
+    return 0;
+}
+
+static bool is_text(struct gguf_str s, const char *text)
+{
+    return s.len == strlen(text) && memcmp(s.data, text, s.len) == 0;
+}
+
+/* YaRN: angles of fast pairs stay, those of slow ones are divided, and attention is sharpened. */
+static int read_yarn(const struct reader *r, struct hparams *h)
+{
+    struct rope *rope = &h->rope;
+    float fast, slow, multiplier;
+    int rc = read_f32_or(r, "rope.scaling.yarn_beta_fast", 1e4f, 32.0f, &fast);
+    if (rc == 0) rc = read_f32_or(r, "rope.scaling.yarn_beta_slow", 1e4f, 1.0f, &slow);
+    if (rc == 0) rc = read_f32_or(r, "rope.scaling.yarn_log_multiplier", 100.0f, 0.0f, &multiplier);
+    if (rc < 0) return rc;
+    if (rope->base <= 1.0) return bad(r, "rope.freq_base", "must be above 1 for YaRN");
+    double log_factor = rope->factor > 1.0 ? kern_log(rope->factor) : 0.0;
+    rope->beta_fast = (double)fast;
+    rope->beta_slow = (double)slow;
+    double plain = 1.0 + 0.1 * log_factor, all = 1.0 + 0.1 * (double)multiplier * log_factor;
+    rope->magnitude *= (float)(plain / all);
+    return 0;
+}
+
 static int read_rope_scaling(const struct reader *r, struct hparams *h)
 {
+    static const char *const kinds[] = {"none", "linear", "yarn", "longrope"};
     char key[KEY_MAX];
-    struct gguf_str kind = {"none", 4};
+    struct gguf_str kind = {"linear", 6};
+    struct rope *rope = &h->rope;
     key_of(r, "rope.scaling.type", key);
     int rc = gguf_has(r->g, key) ? gguf_text(r->g, key, &kind, r->e) : 0;
     if (rc < 0) return rc;
-    h->rope_scale = 1.0;
-    if (kind.len == 4 && memcmp(kind.data, "none", 4) == 0) return 0;
-    if (kind.len != 6 || memcmp(kind.data, "linear", 6) != 0)
-        return err_set(r->e, ERR_UNSUPPORTED, "%s: %s \"%s\" is not one we know (none, linear)",
+    uint32_t k = 0;
+    while (k < 4 && !is_text(kind, kinds[k]))
+        k++;
+    if (k == 4)
+        return err_set(r->e, ERR_UNSUPPORTED,
+                       "%s: %s \"%s\" is not one we know (none, linear, yarn, longrope)",
                        gguf_name(r->g), key, gguf_show(kind).text);
-    float factor;
-    rc = read_f32(r, "rope.scaling.factor", 1e4f, &factor);
-    if (rc == 0) h->rope_scale = (double)factor;
-    return rc;
+    rope->scaling = (enum rope_scaling)k;
+    float factor = 0.0f;
+    const char *name = has(r, "rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear";
+    key_of(r, name, key);
+    if (gguf_has(r->g, key)) rc = gguf_f32(r->g, key, &factor, r->e);
+    if (rc == 0 && factor != 0.0f) rc = read_f32(r, name, 1e4f, &factor); /* 0: not scaled */
+    if (rc == 0)
+        rc = read_u32_or(r, "rope.scaling.original_context_length", 1, MODEL_CONTEXT_MAX,
+                         h->context, &rope->original);
+    if (rc == 0) rc = read_f32_or(r, "rope.scaling.attn_factor", 100.0f, 1.0f, &rope->magnitude);
+    if (rc < 0) return rc;
+    rope->use_long = h->context > rope->original;
+    rope->factor = factor == 0.0f || rope->scaling == ROPE_PLAIN ? 1.0 : (double)factor;
+    return rope->scaling == ROPE_YARN ? read_yarn(r, h) : 0;
 }
 
 static int read_rope(const struct reader *r, struct hparams *h)
 {
+    const struct arch *arch = h->arch;
     int rc = read_u32_or(r, "rope.dimension_count", 2, h->head_dim, h->head_dim, &h->rope_dims);
     if (rc < 0) return rc;
     if (h->rope_dims % 2 != 0) return bad(r, "rope.dimension_count", "is odd");
-    float base = 10000.0f;
-    if (has(r, "rope.freq_base")) rc = read_f32(r, "rope.freq_base", 1e12f, &base);
+    float base, window_base = 0.0f;
+    rc = read_f32_or(r, "rope.freq_base", 1e12f, 10000.0f, &base);
     if (rc < 0) return rc;
-    h->rope_base = (double)base;
-    return read_rope_scaling(r, h);
+    h->rope.base = (double)base;
+    if ((rc = read_rope_scaling(r, h)) < 0) return rc;
+    h->window_rope = h->rope;
+    if (arch->window_plain_rope)
+        h->window_rope = (struct rope){
+            .base = h->rope.base, .factor = 1.0, .original = h->rope.original, .magnitude = 1.0f};
+    float otherwise = arch->window_rope_base > 0.0f ? arch->window_rope_base : base;
+    rc = read_f32_or(r, "rope.freq_base_swa", 1e12f, otherwise, &window_base);
+    h->window_rope.base = (double)window_base;
+    return rc;
+}
+
+/* Which layers see a window only: as the file lists them, or by a period. */
+static int read_window_pattern(const struct reader *r, struct hparams *h)
+{
+    const char *name = "attention.sliding_window_pattern";
+    char key[KEY_MAX];
+    struct gguf_array list;
+    uint32_t period = h->arch->window == WINDOW_ALL ? 0 : h->arch->window;
+    key_of(r, name, key);
+    if (gguf_has(r->g, key) && gguf_array(r->g, key, &list, NULL) == 0) {
+        if (list.n < h->layers || (list.type != 7 && list.type > 5))
+            return bad(r, name, "must have a truth value for each layer");
+        for (uint32_t i = 0; i < h->layers; i++)
+            h->windowed[i] = list.type == 7 ? list.data[i] != 0 : gguf_array_i32(&list, i) != 0;
+        return 0;
+    }
+    int rc = read_u32_or(r, name, 0, MODEL_LAYERS_MAX, period, &period);
+    for (uint32_t i = 0; i < h->layers; i++)
+        h->windowed[i] = period == 0 || i % period < period - 1;
+    return rc;
+}
+
+static int read_window(const struct reader *r, struct hparams *h)
+{
+    int rc =
+        read_u32_or(r, "attention.sliding_window", 0, UINT32_MAX, h->arch->window_size, &h->window);
+    if (rc < 0 || h->window == 0) return rc;
+    if (h->arch->window == WINDOW_NONE && h->window < h->context)
+        return bad(r, "attention.sliding_window",
+                   "is set, which we do not compute for this architecture");
+    if (h->window >= h->context && h->arch->window <= WINDOW_ALL) {
+        h->window = 0; /* as wide as the context: no window */
+        return 0;
+    }
+    return read_window_pattern(r, h);
+}
+
+/* A factor or cap, which only some architectures have. */
+static int read_scale(const struct reader *r, const char *name, bool allowed, float otherwise,
+                      float *ret_value)
+{
+    if (!allowed && has(r, name))
+        return err_set(r->e, ERR_UNSUPPORTED,
+                       "%s: key %s.%s: we do not compute it for this "
+                       "architecture",
+                       gguf_name(r->g), r->prefix, name);
+    return read_f32_or(r, name, 1e9f, otherwise, ret_value);
+}
+
+static int read_scales(const struct reader *r, struct hparams *h)
+{
+    const struct arch *arch = h->arch;
+    bool by_dim = arch->scale_by_dim == h->layers;
+    float root = __builtin_sqrtf((float)(by_dim ? h->dim / h->heads : h->head_dim)), logit;
+    float embed = arch->embed_by_root_dim ? __builtin_sqrtf((float)h->dim) : 1.0f;
+    int rc;
+    if ((rc = read_scale(r, "embedding_scale", arch->scales, embed, &h->embed_scale)) < 0 ||
+        (rc = read_scale(r, "residual_scale", arch->scales, 1.0f, &h->residual_scale)) < 0 ||
+        (rc = read_scale(r, "attention.scale", true, 1.0f / root, &h->attention_scale)) < 0 ||
+        (rc = read_scale(r, "logit_scale", arch->scales, 1.0f, &logit)) < 0 ||
+        (rc = read_scale(r, "attn_logit_softcapping", arch->caps, 0.0f, &h->attention_cap)) < 0 ||
+        (rc = read_scale(r, "final_logit_softcapping", arch->caps, 0.0f, &h->logit_cap)) < 0)
+        return rc;
+    h->logit_scale = 1.0f / logit;
+    return 0;
+}
+
+static int read_experts(const struct reader *r, struct hparams *h)
+{
+    uint32_t shared, gating;
+    int rc = read_u32_or(r, "expert_count", 0, MODEL_EXPERTS_MAX, 0, &h->experts);
+    if (rc < 0) return rc;
+    if (h->experts == 0) return 0;
+    if (!h->arch->experts) return bad(r, "expert_count", "is set, but the architecture has none");
+    if ((rc = read_u32(r, "expert_used_count", 1, h->experts, &h->experts_used)) < 0 ||
+        (rc = read_u32_or(r, "expert_feed_forward_length", 1, MODEL_FF_MAX, h->ff, &h->ff)) < 0 ||
+        (rc = read_f32_or(r, "expert_weights_scale", 1e4f, 1.0f, &h->expert_scale)) < 0 ||
+        (rc = read_u32_or(r, "expert_gating_func", 0, 9, 1, &gating)) < 0 ||
+        (rc = read_u32_or(r, "expert_shared_count", 0, 9, 0, &shared)) < 0)
+        return rc;
+    if (h->experts_used > MODEL_EXPERTS_USED_MAX) return bad(r, "expert_used_count", "is above 32");
+    if (gating != 1) return bad(r, "expert_gating_func", "is not softmax (1)");
+    if (shared == 0)
+        rc = read_u32_or(r, "expert_shared_feed_forward_length", 0, MODEL_FF_MAX, 0, &shared);
+    if (rc < 0) return rc;
+    if (shared != 0) return bad(r, "expert_shared_count", "is not 0; we compute no shared experts");
+    bool sums_to_one = !h->arch->plain_experts;
+    char key[KEY_MAX];
+    key_of(r, "expert_weights_norm", key);
+    if (gguf_has(r->g, key) && (rc = gguf_bool(r->g, key, &sums_to_one, r->e)) < 0) return rc;
+    if (sums_to_one == h->arch->plain_experts)
+        return bad(r, "expert_weights_norm", "is not what this architecture computes");
+    return 0;
 }
 
 /* The vocabulary is as large as the token embedding; weights.c checks the rest of the shapes. */
@@ -165,16 +393,33 @@ static int read_vocab(const struct reader *r, struct hparams *h)
     return 0;
 }
 
-/* Features that would change the result and that this program does not compute. */
-static int refuse_unknown(const struct reader *r)
+/* Keys of the architecture that we do not know may change the result; so may some values. */
+static int refuse_unknown(const struct reader *r, bool rope_switch)
 {
-    uint32_t experts;
-    int rc = read_u32_or(r, "expert_count", 0, UINT32_MAX, 0, &experts);
-    if (rc < 0) return rc;
-    if (experts > 0)
-        return err_set(r->e, ERR_UNSUPPORTED,
-                       "%s: %s.expert_count is %u; mixtures of experts are not supported",
-                       gguf_name(r->g), r->prefix, experts);
+    size_t prefix = strlen(r->prefix);
+    for (size_t i = 0; i < gguf_key_count(r->g); i++) {
+        struct gguf_str key = gguf_key_at(r->g, i);
+        if (key.len <= prefix + 1 || memcmp(key.data, r->prefix, prefix) != 0 ||
+            key.data[prefix] != '.')
+            continue;
+        struct gguf_str name = {key.data + prefix + 1, key.len - prefix - 1};
+        size_t k = 0, n = sizeof known_keys / sizeof *known_keys;
+        while (k < n && !is_text(name, known_keys[k]))
+            k++;
+        if (k == n)
+            return err_set(r->e, ERR_UNSUPPORTED,
+                           "%s: key %s is not one we know, and it may change the results",
+                           gguf_name(r->g), gguf_show(key).text);
+    }
+    bool causal = true, rotates = true;
+    char key[KEY_MAX];
+    key_of(r, "attention.causal", key);
+    if (gguf_has(r->g, key) && (gguf_bool(r->g, key, &causal, NULL) < 0 || !causal))
+        return bad(r, "attention.causal", "is false; we run causal models only");
+    key_of(r, "rope.scaling.finetuned", key);
+    if (rope_switch && gguf_has(r->g, key) &&
+        (gguf_bool(r->g, key, &rotates, NULL) < 0 || !rotates))
+        return bad(r, "rope.scaling.finetuned", "is false, so positions would not be rotated");
     return 0;
 }
 
@@ -184,14 +429,15 @@ int hparams_read(const struct gguf *g, struct hparams *ret_hparams, struct err *
     int rc = read_arch(g, &h.arch, e);
     if (rc < 0) return rc;
     struct reader r = {g, h.arch->name, e};
-    if ((rc = refuse_unknown(&r)) < 0 ||
+    if ((rc = refuse_unknown(&r, h.arch->rope_switch)) < 0 ||
         (rc = read_u32(&r, "block_count", 1, MODEL_LAYERS_MAX, &h.layers)) < 0 ||
         (rc = read_u32(&r, "embedding_length", 1, MODEL_DIM_MAX, &h.dim)) < 0 ||
         (rc = read_u32(&r, "feed_forward_length", 1, MODEL_FF_MAX, &h.ff)) < 0 ||
         (rc = read_u32(&r, "context_length", 1, MODEL_CONTEXT_MAX, &h.context)) < 0 ||
         (rc = read_f32(&r, "attention.layer_norm_rms_epsilon", 1.0f, &h.norm_eps)) < 0 ||
         (rc = read_heads(&r, &h)) < 0 || (rc = read_rope(&r, &h)) < 0 ||
-        (rc = read_vocab(&r, &h)) < 0)
+        (rc = read_window(&r, &h)) < 0 || (rc = read_scales(&r, &h)) < 0 ||
+        (rc = read_experts(&r, &h)) < 0 || (rc = read_vocab(&r, &h)) < 0)
         return rc;
     *ret_hparams = h;
     return 0;

@@ -21,25 +21,69 @@ enum {
     MODEL_FF_MAX = 1 << 19,
     MODEL_HEADS_MAX = 1024,
     MODEL_VOCAB_MAX = 1 << 21,
+    MODEL_EXPERTS_MAX = 512,
+    MODEL_EXPERTS_USED_MAX = 32,
     MODEL_CONTEXT_MAX = 1 << 20 /* kern_sincos is exact enough for positions below this */
 };
 
 /* Which values of a head RoPE turns together. */
-enum rope_kind { ROPE_PAIRS /* (2i, 2i + 1) */ };
+enum rope_kind { ROPE_PAIRS /* (2i, 2i + 1) */, ROPE_HALVES /* (i, rope_dims / 2 + i) */ };
 
+/* Over what queries and keys are normalised before they turn. */
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* each head by itself */, QK_NORM_ROW };
+
+/* Which layers see a sliding window of positions only, where the file does not list them. */
+enum { WINDOW_NONE = 0, WINDOW_ALL = 1 /* n > 1: all but every n-th */ };
+
+/* What the architectures differ in. Biases, a head of its own, fused tensors, window sizes, scales
+ * and experts are not here: the file itself tells. */
 struct arch {
     const char *name; /* general.architecture, and the prefix of its keys */
     enum rope_kind rope;
+    enum qk_norm qk_norm;
+    bool no_pre_norm;       /* blocks read the residual stream itself */
+    bool post_norm;         /* what a block adds is normalised first */
+    bool gelu;              /* the gate's activation, in the tanh form; else SiLU */
+    bool embed_by_root_dim; /* embeddings times sqrt(dim) */
+    bool caps;              /* attention scores and logits have soft caps */
+    bool scales;            /* embedding, residual, attention and logit scales */
+    bool fused_gate;        /* ffn_up holds gate, then up, where there is no ffn_gate */
+    bool experts;           /* has mixtures of experts */
+    bool plain_experts;     /* experts' weights are not made to sum to 1 */
+    bool rope_switch;       /* the key rope.scaling.finetuned = false means no rotation */
+    bool window_plain_rope; /* windowed layers turn without scaling */
+    float window_rope_base; /* of windowed layers without a key; 0: the base of the others */
+    uint32_t window;        /* WINDOW_..., or a period */
+    uint32_t window_size;   /* without a key; 0: none */
+    uint32_t scale_by_dim;  /* models of so many layers scale queries by dim / heads */
+};
+
+/* How positions become angles. */
+enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_YARN, ROPE_LONG };
+
+struct rope {
+    enum rope_scaling scaling;
+    double base, factor; /* frequency of pair i: base^(-2i / rope_dims), divided by factor */
+    bool use_long;       /* of two sets of factors for pairs, the one for long contexts */
+    uint32_t original;   /* positions before scaling */
+    double beta_fast, beta_slow; /* YaRN: turns within `original` between which it blends */
+    float magnitude;             /* sines and cosines are multiplied by it */
 };
 
 struct hparams {
     const struct arch *arch;
-    uint32_t vocab, dim, layers, ff;
+    uint32_t vocab, dim, layers, ff;    /* ff: of one expert where there are experts */
     uint32_t heads, kv_heads, head_dim; /* kv_heads divides heads */
     uint32_t rope_dims;                 /* even, <= head_dim */
     uint32_t context;                   /* positions the model was trained for, as the file says */
+    uint32_t experts, experts_used;     /* 0: none */
+    uint32_t window;                    /* positions that windowed layers see; 0: no such layers */
     float norm_eps;
-    double rope_base, rope_scale; /* frequency of pair i: base^(-2i / rope_dims) / scale */
+    float embed_scale, residual_scale, attention_scale, logit_scale; /* factors */
+    float attention_cap, logit_cap;                                  /* 0: none */
+    float expert_scale;
+    struct rope rope, window_rope; /* of layers that see everything, and of the others */
+    uint8_t windowed[MODEL_LAYERS_MAX];
 };
 
 int hparams_read(const struct gguf *g, struct hparams *ret_hparams, struct err *e);

@@ -98,6 +98,35 @@ static void hash_tensor(void *arg, uint32_t task, uint32_t worker)
     gguf_tensor_forget(all->g, t);
 }
 
+static void hash_rope(struct hasher *h, const struct rope *r)
+{
+    hash_u64(h, r->scaling);
+    hash_u64(h, r->use_long);
+    hash_u64(h, r->original);
+    const double values[] = {r->base, r->factor, r->beta_fast, r->beta_slow, (double)r->magnitude};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        hash_double(h, values[i]);
+}
+
+/* Every hyper-parameter that changes a result; what follows from the architecture's name is in it.
+ */
+static void hash_hparams(struct hasher *h, const struct hparams *p)
+{
+    hash_text(h, p->arch->name, strlen(p->arch->name));
+    const uint32_t sizes[] = {p->vocab,   p->dim,          p->layers,   p->ff,
+                              p->heads,   p->kv_heads,     p->head_dim, p->rope_dims,
+                              p->experts, p->experts_used, p->window};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        hash_u64(h, sizes[i]);
+    const float values[] = {p->norm_eps,    p->embed_scale,   p->residual_scale, p->attention_scale,
+                            p->logit_scale, p->attention_cap, p->logit_cap,      p->expert_scale};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        hash_double(h, (double)values[i]);
+    hash_rope(h, &p->rope);
+    hash_rope(h, &p->window_rope);
+    hash_add(h, p->windowed, p->layers);
+}
+
 static int hash_weights(struct model *m, struct pool *pool, struct err *e)
 {
     const struct hparams *p = &m->hparams;
@@ -109,14 +138,7 @@ static int hash_weights(struct model *m, struct pool *pool, struct err *e)
         struct hasher h;
         pool_run(pool, n, hash_tensor, &all);
         hasher_begin(&h);
-        hash_text(&h, p->arch->name, strlen(p->arch->name));
-        const uint32_t sizes[] = {p->vocab, p->dim,      p->layers,   p->ff,
-                                  p->heads, p->kv_heads, p->head_dim, p->rope_dims};
-        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-            hash_u64(&h, sizes[i]);
-        hash_double(&h, (double)p->norm_eps);
-        hash_double(&h, p->rope_base);
-        hash_double(&h, p->rope_scale);
+        hash_hparams(&h, p);
         for (uint32_t i = 0; i < n; i++) {
             hash_add(&h, all.digests[i], DIGEST_BYTES);
             h.failed = h.failed || all.failed[i];

@@ -22,18 +22,35 @@ struct gguf;
 struct gguf_tensor;
 struct pool;
 
+struct expert {
+    struct kern_mat gate, up, down; /* as those of a layer */
+};
+
+/* Vectors that a model does not have are NULL. */
 struct layer {
-    const float *attn_norm, *ffn_norm; /* [dim] */
-    struct kern_mat q, k, v, o;        /* o: [dim] outputs from [heads * head_dim] */
-    struct kern_mat gate, up, down;
+    const float *attn_norm, *ffn_norm;           /* [dim]; NULL: the block reads x itself */
+    const float *attn_post_norm, *ffn_post_norm; /* [dim] */
+    const float *q_norm, *k_norm;                /* [head_dim] or the whole row */
+    struct kern_mat q, k, v, o;                  /* o: [dim] outputs from [heads * head_dim] */
+    struct kern_mat gate, up, down;              /* unless there are experts */
+    const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias;
+    struct kern_mat router; /* [experts, dim] */
+    struct expert *experts; /* [experts] */
+};
+
+/* The angles of a kind of layers. */
+struct rope_angles {
+    const double *inverse; /* [rope_dims / 2] angle of a pair for one position */
+    float magnitude;       /* of sines and cosines */
 };
 
 struct weights {
     const struct gguf_tensor *embedding; /* [vocab, dim] in the file */
     const float *output_norm;            /* [dim] */
     struct kern_mat output;              /* [vocab, dim]; the embedding's where the file has none */
+    const float *output_bias;            /* [vocab] or NULL */
     struct layer *layers;                /* [layers] */
-    const double *rope_inverse;          /* [rope_dims / 2] angle of a pair for one position */
+    struct rope_angles rope[2];          /* of layers that see everything, of windowed ones */
     struct arena memory;
 };
 

@@ -190,6 +190,44 @@ static void test_batches(void **state)
     }
 }
 
+/* Every architecture with its features: the levels against the reference, chunks that cross the
+ * window and the tiles, and many sequences in one step (experts see rows of all of them). */
+static void test_architectures(void **state)
+{
+    enum { TOKENS = 200, SEQUENCES = 5 };
+    static const uint32_t chunks[] = {1, 7, 64, 150};
+    char path[TINY_PATH_MAX];
+    int32_t tokens[TOKENS];
+    (void)state;
+    fill(tokens, TOKENS, 300, 17);
+    for (uint32_t a = 0; tiny_arch(a); a++) {
+        const char *name = tiny_arch(a)->arch;
+        tiny_model_file(tiny_arch(a), path);
+        struct reference r = reference_of(path, tokens, TOKENS);
+        for (uint32_t l = 0; kern_at(l); l++) {
+            struct engine *e = open_engine(path, 1 + l % 3, kern_at(l)->name);
+            struct session *s[SEQUENCES];
+            for (uint32_t i = 0; i < SEQUENCES; i++)
+                s[i] = open_session(e);
+            extend(e, &r, s[0], l ? TOKENS : 110, chunks[l % 4], name);
+            for (uint32_t at = 0; at < TOKENS && l > 0; at += 25) {
+                struct engine_span spans[SEQUENCES - 1];
+                for (uint32_t i = 1; i < SEQUENCES; i++)
+                    spans[i - 1] = (struct engine_span){
+                        .session = s[i], .tokens = tokens + at, .n = 25, .sample = i % 2 == 1};
+                step(e, spans, SEQUENCES - 1);
+                expect_logits(&r, s[1], name, at);
+                expect_logits(&r, s[3], name, at);
+            }
+            for (uint32_t i = 0; i < SEQUENCES; i++)
+                engine_session_close(s[i]);
+            engine_free(e);
+        }
+        mem_free(r.logits);
+        unlink(path);
+    }
+}
+
 /* Forget a part, append something else, forget that, append the old tokens again. */
 static void test_cut_and_extend(void **state)
 {
@@ -271,12 +309,31 @@ static int write_models(void **state)
     o.type = GGUF_F16;
     o.rope_factors = true;
     tiny_model_file(&o, paths[F16]);
-    o = (struct tiny_options){GGUF_F32, 301, 50, 2, 45, 5, 5, 0, 512, false, false, false, 2};
+    o = (struct tiny_options){.type = GGUF_F32,
+                              .vocab = 301,
+                              .dim = 50,
+                              .layers = 2,
+                              .ff = 45,
+                              .heads = 5,
+                              .kv_heads = 5,
+                              .context = 512,
+                              .seed = 2};
     tiny_model_file(&o, paths[F32]);
     o = (struct tiny_options)TINY_DEFAULT;
     o.mixed = true;
     tiny_model_file(&o, paths[MIXED]);
-    o = (struct tiny_options){GGUF_Q8_0, 333, 96, 2, 160, 6, 1, 80, 512, true, true, false, 3};
+    o = (struct tiny_options){.type = GGUF_Q8_0,
+                              .vocab = 333,
+                              .dim = 96,
+                              .layers = 2,
+                              .ff = 160,
+                              .heads = 6,
+                              .kv_heads = 1,
+                              .head_dim = 80,
+                              .context = 512,
+                              .tied = true,
+                              .rope_factors = true,
+                              .seed = 3};
     tiny_model_file(&o, paths[WIDE]);
     return 0;
 }
@@ -295,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_chunks_threads_levels),
         cmocka_unit_test(test_every_chunk_size),
         cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_architectures),
         cmocka_unit_test(test_cut_and_extend),
         cmocka_unit_test(test_shared_prefix),
     };

@@ -225,6 +225,27 @@ static void test_random_f16(void **state)
                (struct differences){0.06, 0.0, 0.01, 0.5, 0.06});
 }
 
+static void test_random_qwen2(void **state)
+{
+    (void)state;
+    check_file("golden/random/qwen2-F16.gguf", "golden/random/qwen2-F16.json",
+               (struct differences){0.06, 0.0, 0.01, 0.5, 0.06});
+}
+
+static void test_random_qwen3(void **state)
+{
+    (void)state;
+    check_file("golden/random/qwen3-F16.gguf", "golden/random/qwen3-F16.json",
+               (struct differences){0.06, 0.0, 0.01, 0.5, 0.06});
+}
+
+static void test_random_gemma3(void **state)
+{
+    (void)state;
+    check_file("golden/random/gemma3-F16.gguf", "golden/random/gemma3-F16.json",
+               (struct differences){0.06, 0.0, 0.01, 0.5, 0.06});
+}
+
 static void test_random_q8_0(void **state)
 {
     (void)state;
@@ -259,10 +280,11 @@ static void test_random_q6_k(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stories260k), cmocka_unit_test(test_tinystories_656k),
-        cmocka_unit_test(test_random_f16),  cmocka_unit_test(test_random_q8_0),
-        cmocka_unit_test(test_random_q4_0), cmocka_unit_test(test_random_q4_k_m),
-        cmocka_unit_test(test_random_q6_k),
+        cmocka_unit_test(test_stories260k),   cmocka_unit_test(test_tinystories_656k),
+        cmocka_unit_test(test_random_f16),    cmocka_unit_test(test_random_qwen2),
+        cmocka_unit_test(test_random_qwen3),  cmocka_unit_test(test_random_gemma3),
+        cmocka_unit_test(test_random_q8_0),   cmocka_unit_test(test_random_q4_0),
+        cmocka_unit_test(test_random_q4_k_m), cmocka_unit_test(test_random_q6_k),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -277,6 +277,17 @@ static void test_rows(uint32_t n)
         kern_at(0)->silu_mul(x, w, n, want);
         k->silu_mul(x, w, n, got);
         expect(memcmp(want, got, n * 4) == 0, "silu_mul", k->name, n, 0);
+        kern_at(0)->gelu_mul(x, w, n, want);
+        k->gelu_mul(x, w, n, got);
+        expect(memcmp(want, got, n * 4) == 0, "gelu_mul", k->name, n, 0);
+        memcpy(want, x, n * 4);
+        memcpy(got, x, n * 4);
+        kern_at(0)->cap_row(want, n, 1.7f);
+        k->cap_row(got, n, 1.7f);
+        expect(memcmp(want, got, n * 4) == 0, "cap_row", k->name, n, 0);
+        kern_at(0)->add_scaled(want, w, 0.37f, n);
+        k->add_scaled(got, w, 0.37f, n);
+        expect(memcmp(want, got, n * 4) == 0, "add_scaled", k->name, n, 0);
         memcpy(want, x, n * 4);
         memcpy(got, x, n * 4);
         kern_at(0)->exp_row(want, n);
@@ -457,6 +468,18 @@ static void test_math(void)
         bad = fmaxf(bad, fabsf(y / expf(x) - 1.0f));
     }
     expect(bad < 3e-7f, "float exp near libm", "", 0, 0);
+    bad = 0.0f;
+    for (x = -120.0f; x < 120.0f; x += 0.0317f) {
+        double wide = (double)x,
+               y = sqrt(2.0 / 3.14159265358979) * (wide + 0.044715 * wide * wide * wide);
+        float one = 1.0f, gelu, capped = x;
+        kern_at(0)->gelu_mul(&x, &one, 1, &gelu);
+        kern_at(0)->cap_row(&capped, 1, 30.0f);
+        double want = 0.5 * wide * (1.0 + tanh(y)), cap = 30.0 * tanh(wide / 30.0);
+        bad = fmaxf(bad, (float)(fabs((double)gelu - want) / fmax(1.0, fabs(want))));
+        bad = fmaxf(bad, (float)fabs((double)capped - cap) / 30.0f);
+    }
+    expect(bad < 4e-7f, "GELU and soft cap near libm", "", 0, 0);
     int wrong = 0;
     for (uint32_t h = 0; h < 65536; h++) {
         float f = kern_f16_to_f32((uint16_t)h);

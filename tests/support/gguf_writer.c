@@ -113,11 +113,18 @@ static void pad(struct buf *b)
 void gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint64_t cols,
                         uint64_t rows, const void *data, size_t bytes)
 {
+    gguf_writer_stack(w, name, type, cols, rows, 0, data, bytes);
+}
+
+void gguf_writer_stack(struct gguf_writer *w, const char *name, uint32_t type, uint64_t cols,
+                       uint64_t rows, uint64_t depth, const void *data, size_t bytes)
+{
     pad(&w->data);
     put_text(&w->infos, name);
-    put_u32(&w->infos, rows ? 2 : 1);
+    put_u32(&w->infos, depth ? 3 : rows ? 2 : 1);
     put_u64(&w->infos, cols);
     if (rows) put_u64(&w->infos, rows);
+    if (depth) put_u64(&w->infos, depth);
     put_u32(&w->infos, type);
     put_u64(&w->infos, w->data.len);
     put(&w->data, data, bytes);

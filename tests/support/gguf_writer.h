@@ -31,6 +31,9 @@ void gguf_writer_i32s(struct gguf_writer *w, const char *key, const int32_t *val
 /* A tensor [rows, cols] of raw bytes in the file's format. rows 0: a vector of `cols`. */
 void gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint64_t cols,
                         uint64_t rows, const void *data, size_t bytes);
+/* So many of them, [depth, rows, cols]. */
+void gguf_writer_stack(struct gguf_writer *w, const char *name, uint32_t type, uint64_t cols,
+                       uint64_t rows, uint64_t depth, const void *data, size_t bytes);
 /* The whole file; `out` is the caller's, initialised. */
 void gguf_writer_finish(struct gguf_writer *w, struct buf *out);
 

@@ -72,20 +72,36 @@ size_t tiny_encode(uint32_t type, const float *x, size_t n, uint8_t *out)
     return n * 2;
 }
 
-/* Random weights around `mean`; rows 0: a vector. */
-static void tensor(struct gguf_writer *w, struct rng *rng, const char *name, uint32_t type,
-                   uint32_t cols, uint32_t rows, float mean, float deviation)
+/* Random weights around `mean`; rows 0: a vector, depth above 1: so many matrices. */
+static void fill(struct gguf_writer *w, struct rng *rng, const char *name, uint32_t type,
+                 const uint32_t shape[3], float mean, float deviation)
 {
-    size_t n = (size_t)cols * (rows ? rows : 1);
+    size_t n = (size_t)shape[0] * (shape[1] ? shape[1] : 1) * (shape[2] ? shape[2] : 1);
     float *x = mem_alloc(n * 4);
     uint8_t *raw = mem_alloc(n * 4);
     CHECK(x && raw);
     for (size_t i = 0; i < n; i++)
         x[i] = mean + deviation * rng_next_normal(rng);
     size_t bytes = tiny_encode(type, x, n, raw);
-    gguf_writer_tensor(w, name, type, cols, rows, raw, bytes);
+    if (shape[2])
+        gguf_writer_stack(w, name, type, shape[0], shape[1], shape[2], raw, bytes);
+    else
+        gguf_writer_tensor(w, name, type, shape[0], shape[1], raw, bytes);
     mem_free(x);
     mem_free(raw);
+}
+
+static void tensor(struct gguf_writer *w, struct rng *rng, const char *name, uint32_t type,
+                   uint32_t cols, uint32_t rows, float mean, float deviation)
+{
+    fill(w, rng, name, type, (const uint32_t[]){cols, rows, 0}, mean, deviation);
+}
+
+static void stack(struct gguf_writer *w, struct rng *rng, const char *name, uint32_t type,
+                  uint32_t cols, uint32_t rows, uint32_t depth)
+{
+    fill(w, rng, name, type, (const uint32_t[]){cols, rows, depth}, 0.0f,
+         1.5f / sqrtf((float)cols));
 }
 
 static void matrix(struct gguf_writer *w, struct rng *rng, const char *name, uint32_t type,
@@ -126,45 +142,178 @@ static void write_vocab(const struct tiny_options *o, struct gguf_writer *w)
     mem_free(kinds);
 }
 
+#define SMALL(n)                                                                                   \
+    .vocab = 300, .dim = 64, .layers = (n), .ff = 96, .heads = 4, .kv_heads = 2, .context = 2048
+static const struct tiny_options archs[] = {
+    {.arch = "llama",
+     SMALL(3),
+     .type = GGUF_Q8_0,
+     .rope_factors = true,
+     .biases = true,
+     .seed = 21},
+    {.arch = "qwen2", SMALL(3), .type = GGUF_Q8_0, .biases = true, .tied = true, .seed = 22},
+    {.arch = "qwen3", SMALL(3), .type = GGUF_Q4_0, .head_dim = 24, .scaling = "yarn", .seed = 23},
+    {.arch = "gemma2", SMALL(3), .type = GGUF_Q8_0, .tied = true, .window = 40, .seed = 24},
+    {.arch = "gemma3", SMALL(7), .type = GGUF_F16, .tied = true, .window = 70, .seed = 25},
+    {.arch = "phi3",
+     SMALL(3),
+     .type = GGUF_Q8_0,
+     .fused = true,
+     .long_factors = true,
+     .window = 100,
+     .seed = 26},
+    {.arch = "olmo2", SMALL(3), .type = GGUF_Q8_0, .seed = 27},
+    {.arch = "granite", SMALL(3), .type = GGUF_F32, .tied = true, .seed = 28},
+    {.arch = "qwen3moe", SMALL(3), .type = GGUF_Q8_0, .experts = 8, .used = 3, .seed = 29},
+    {.arch = "llama", SMALL(3), .type = GGUF_Q4_0, .experts = 4, .used = 2, .seed = 30},
+    {.arch = "olmoe", SMALL(3), .type = GGUF_F16, .experts = 6, .used = 2, .seed = 31},
+    {.arch = "granitemoe", SMALL(3), .type = GGUF_Q8_0, .experts = 5, .used = 4, .seed = 32},
+};
+
+const struct tiny_options *tiny_arch(uint32_t i)
+{
+    return i < sizeof archs / sizeof *archs ? &archs[i] : NULL;
+}
+
+static const char *arch_of(const struct tiny_options *o)
+{
+    return o->arch ? o->arch : "llama";
+}
+
+static bool is_arch(const struct tiny_options *o, const char *prefix)
+{
+    return strncmp(arch_of(o), prefix, strlen(prefix)) == 0;
+}
+
+static void key_u32(const struct tiny_options *o, struct gguf_writer *w, const char *name,
+                    uint32_t value)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", arch_of(o), name);
+    gguf_writer_u32(w, key, value);
+}
+
+static void key_f32(const struct tiny_options *o, struct gguf_writer *w, const char *name,
+                    float value)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", arch_of(o), name);
+    gguf_writer_f32(w, key, value);
+}
+
+static void write_features(const struct tiny_options *o, struct gguf_writer *w)
+{
+    if (o->window) key_u32(o, w, "attention.sliding_window", o->window);
+    if (is_arch(o, "gemma2")) {
+        key_f32(o, w, "attn_logit_softcapping", 5.0f);
+        key_f32(o, w, "final_logit_softcapping", 9.0f);
+    }
+    if (is_arch(o, "gemma3")) key_f32(o, w, "rope.freq_base", 1e6f);
+    if (is_arch(o, "granite")) {
+        key_f32(o, w, "embedding_scale", 12.0f);
+        key_f32(o, w, "residual_scale", 0.22f);
+        key_f32(o, w, "attention.scale", 0.3f);
+        key_f32(o, w, "logit_scale", 4.0f);
+    }
+    if (o->experts) {
+        key_u32(o, w, "expert_count", o->experts);
+        key_u32(o, w, "expert_used_count", o->used);
+        if (is_arch(o, "qwen3moe")) key_u32(o, w, "expert_feed_forward_length", o->ff);
+    }
+    if (o->scaling) {
+        char key[64];
+        snprintf(key, sizeof key, "%s.rope.scaling.type", arch_of(o));
+        gguf_writer_text(w, key, o->scaling);
+        key_f32(o, w, "rope.scaling.factor", 4.0f);
+    }
+    if (o->scaling || o->long_factors) key_u32(o, w, "rope.scaling.original_context_length", 512);
+    if (o->long_factors) key_f32(o, w, "rope.scaling.attn_factor", 1.19f);
+}
+
 static void write_keys(const struct tiny_options *o, struct gguf_writer *w)
 {
-    gguf_writer_text(w, "general.architecture", "llama");
+    gguf_writer_text(w, "general.architecture", arch_of(o));
     gguf_writer_text(w, "general.name", "tiny");
-    gguf_writer_u32(w, "llama.block_count", o->layers);
-    gguf_writer_u32(w, "llama.context_length", o->context);
-    gguf_writer_u32(w, "llama.embedding_length", o->dim);
-    gguf_writer_u32(w, "llama.feed_forward_length", o->ff);
-    gguf_writer_u32(w, "llama.attention.head_count", o->heads);
-    gguf_writer_u32(w, "llama.attention.head_count_kv", o->kv_heads);
-    gguf_writer_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    key_u32(o, w, "block_count", o->layers);
+    key_u32(o, w, "context_length", o->context);
+    key_u32(o, w, "embedding_length", o->dim);
+    key_u32(o, w, "feed_forward_length", o->ff);
+    key_u32(o, w, "attention.head_count", o->heads);
+    key_u32(o, w, "attention.head_count_kv", o->kv_heads);
+    key_f32(o, w, "attention.layer_norm_rms_epsilon", 1e-5f);
     if (o->head_dim) {
-        gguf_writer_u32(w, "llama.attention.key_length", o->head_dim);
-        gguf_writer_u32(w, "llama.attention.value_length", o->head_dim);
+        key_u32(o, w, "attention.key_length", o->head_dim);
+        key_u32(o, w, "attention.value_length", o->head_dim);
     }
+    write_features(o, w);
+}
+
+/* A layer's matrices: name without ".weight", bias where the model has biases. */
+static void write_matrices(const struct tiny_options *o, struct gguf_writer *w, struct rng *rng,
+                           uint32_t layer)
+{
+    uint32_t head_dim = o->head_dim ? o->head_dim : o->dim / o->heads;
+    uint32_t q = o->heads * head_dim, kv = o->kv_heads * head_dim;
+    uint32_t type = o->mixed && layer % 2 == 1 ? GGUF_F16 : o->type;
+    bool split = !o->fused, dense = o->experts == 0, many = o->experts > 0;
+    const struct {
+        const char *name;
+        uint32_t cols, rows, depth;
+        bool there;
+    } matrices[] = {{"attn_q", o->dim, q, 0, split},
+                    {"attn_k", o->dim, kv, 0, split},
+                    {"attn_v", o->dim, kv, 0, split},
+                    {"attn_qkv", o->dim, q + 2 * kv, 0, o->fused},
+                    {"attn_output", q, o->dim, 0, true},
+                    {"ffn_gate", o->dim, o->ff, 0, dense && split},
+                    {"ffn_up", o->dim, o->fused ? 2 * o->ff : o->ff, 0, dense},
+                    {"ffn_down", o->ff, o->dim, 0, dense},
+                    {"ffn_gate_inp", o->dim, o->experts, 0, many},
+                    {"ffn_gate_exps", o->dim, o->ff, o->experts, many},
+                    {"ffn_up_exps", o->dim, o->ff, o->experts, many},
+                    {"ffn_down_exps", o->ff, o->dim, o->experts, many}};
+    char name[64];
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+        if (!matrices[i].there) continue;
+        uint32_t cols = matrices[i].cols, rows = matrices[i].rows, depth = matrices[i].depth;
+        snprintf(name, sizeof name, "blk.%u.%s.weight", layer, matrices[i].name);
+        if (depth)
+            stack(w, rng, name, type, cols, rows, depth);
+        else
+            matrix(w, rng, name, strstr(name, "inp") ? (uint32_t)GGUF_F32 : type, cols, rows);
+        snprintf(name, sizeof name, "blk.%u.%s.bias", layer, matrices[i].name);
+        bool attention = i < 4;
+        if (o->biases && !many && (attention || !is_arch(o, "qwen2")))
+            tensor(w, rng, name, GGUF_F32, rows, 0, 0.0f, 0.3f);
+    }
+}
+
+static void write_norm(struct gguf_writer *w, struct rng *rng, uint32_t layer, const char *what,
+                       uint32_t n)
+{
+    char name[64];
+    snprintf(name, sizeof name, "blk.%u.%s.weight", layer, what);
+    tensor(w, rng, name, GGUF_F32, n, 0, 1.0f, 0.1f);
 }
 
 static void write_layer(const struct tiny_options *o, struct gguf_writer *w, struct rng *rng,
                         uint32_t layer)
 {
     uint32_t head_dim = o->head_dim ? o->head_dim : o->dim / o->heads;
-    uint32_t q = o->heads * head_dim, kv = o->kv_heads * head_dim;
-    uint32_t type = o->mixed && layer % 2 == 1 ? GGUF_F16 : o->type;
-    const struct {
-        const char *name;
-        uint32_t cols, rows;
-    } matrices[] = {{"attn_q", o->dim, q},       {"attn_k", o->dim, kv},
-                    {"attn_v", o->dim, kv},      {"attn_output", q, o->dim},
-                    {"ffn_gate", o->dim, o->ff}, {"ffn_up", o->dim, o->ff},
-                    {"ffn_down", o->ff, o->dim}};
-    char name[64];
-    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
-        snprintf(name, sizeof name, "blk.%u.%s.weight", layer, matrices[i].name);
-        matrix(w, rng, name, type, matrices[i].cols, matrices[i].rows);
+    bool whole = is_arch(o, "olmo"); /* q and k are normalised as whole rows */
+    write_matrices(o, w, rng, layer);
+    if (!is_arch(o, "olmo2")) {
+        write_norm(w, rng, layer, "attn_norm", o->dim);
+        write_norm(w, rng, layer, "ffn_norm", o->dim);
     }
-    snprintf(name, sizeof name, "blk.%u.attn_norm.weight", layer);
-    tensor(w, rng, name, GGUF_F32, o->dim, 0, 1.0f, 0.1f);
-    snprintf(name, sizeof name, "blk.%u.ffn_norm.weight", layer);
-    tensor(w, rng, name, GGUF_F32, o->dim, 0, 1.0f, 0.1f);
+    if (is_arch(o, "olmo2") || is_arch(o, "gemma")) {
+        write_norm(w, rng, layer, "post_attention_norm", o->dim);
+        write_norm(w, rng, layer, "post_ffw_norm", o->dim);
+    }
+    if (whole || is_arch(o, "qwen3") || is_arch(o, "gemma3")) {
+        write_norm(w, rng, layer, "attn_q_norm", whole ? o->heads * head_dim : head_dim);
+        write_norm(w, rng, layer, "attn_k_norm", whole ? o->kv_heads * head_dim : head_dim);
+    }
 }
 
 void tiny_model_write(const struct tiny_options *o, struct gguf_writer *w)
@@ -179,6 +328,10 @@ void tiny_model_write(const struct tiny_options *o, struct gguf_writer *w)
     uint32_t head_dim = o->head_dim ? o->head_dim : o->dim / o->heads;
     if (o->rope_factors)
         tensor(w, &rng, "rope_freqs.weight", GGUF_F32, head_dim / 2, 0, 4.0f, 0.2f);
+    if (o->long_factors) {
+        tensor(w, &rng, "rope_factors_long.weight", GGUF_F32, head_dim / 2, 0, 4.0f, 0.2f);
+        tensor(w, &rng, "rope_factors_short.weight", GGUF_F32, head_dim / 2, 0, 1.5f, 0.1f);
+    }
     for (uint32_t i = 0; i < o->layers; i++)
         write_layer(o, w, &rng, i);
 }

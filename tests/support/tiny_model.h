@@ -1,6 +1,6 @@
 /*
- * tiny_model: a llama model of random weights and a SentencePiece vocabulary of bytes, made by the
- * test itself, so that the proofs need no data from outside.
+ * tiny_model: a model of random weights, llama or another architecture, and a SentencePiece
+ * vocabulary of bytes, made by the test itself, so that the proofs need no data from outside.
  */
 #ifndef PDD_TESTS_TINY_MODEL_H
 #define PDD_TESTS_TINY_MODEL_H
@@ -21,12 +21,23 @@ struct tiny_options {
     bool rope_factors; /* with rope_freqs.weight */
     bool mixed;        /* every second layer's matrices are F16 instead of `type` */
     uint64_t seed;
+    const char *arch;       /* NULL: llama */
+    bool biases;            /* of all projections */
+    bool fused;             /* attn_qkv, and ffn_up that holds the gate (phi3) */
+    uint32_t window;        /* 0: none */
+    uint32_t experts, used; /* 0: none */
+    const char *scaling;    /* rope.scaling.type, with factor 4 from 32 positions on */
+    bool long_factors;      /* with rope_factors_long and _short */
 };
+
+/* One of the architectures with all that it can have, small; NULL past the end. */
+const struct tiny_options *tiny_arch(uint32_t i);
 
 /* 3 layers, dim 64, 4 heads, 2 KV heads, vocabulary 300, context 2048, Q8_0. */
 #define TINY_DEFAULT                                                                               \
     {                                                                                              \
-        GGUF_Q8_0, 300, 64, 3, 96, 4, 2, 0, 2048, false, false, false, 1                           \
+        .type = GGUF_Q8_0, .vocab = 300, .dim = 64, .layers = 3, .ff = 96, .heads = 4,             \
+        .kv_heads = 2, .context = 2048, .seed = 1                                                  \
     }
 
 /* The keys and tensors, to be finished by the caller (or added to). */
