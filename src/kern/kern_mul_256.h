@@ -1,138 +1,333 @@
 /*
  * kern_mul_256: quantised multiplies with 8 outputs a register, for the levels with and without
- * VNNI. A file that includes it has defined how a block of 32 columns is summed:
+ * VNNI. A file that includes it has defined
  *
- *   struct weights                              4 bytes of 8 rows, prepared for all activation rows
- *   weights_load(bytes, four_bit)               from unsigned bytes: w + 128, or a nibble w + 8
- *   sum_begin(minus, four_bit)                  the sum's start
- *   sum_step(sum, weights, x, four_bit)         add 4 products in each lane
- *   sum_end(sum, minus, four_bit)               the exact sum
+ *   WIDE_BYTES                          a block of 32 columns in the wide form takes at most
+ *   wide_store(out, type, g, half, v)   a group, as unpack_group gives it, into the wide form
+ *   sum_groups(w, type, wide, half, from, groups, x, n, sum)
+ *                                       exact sums of groups [from, from + groups) for n rows
+ *   like(type)                          a type whose wide form and sums are the same
  *
- * Four activation rows share a load of the weights; a strip has two halves of 8 outputs. Columns go
- * in chunks that stay in the first-level cache; between chunks sums rest in `out` unchanged.
+ * Many rows: a chunk of columns is brought into the wide form once and stays in the first-level
+ * cache, with its scales as floats, while all rows pass, four at a time. Few rows: blocks are
+ * unpacked in registers from one stream of weights. Between chunks, sums rest in `out` unchanged.
  */
 #ifndef PDD_KERN_KERN_MUL_256_H
 #define PDD_KERN_KERN_MUL_256_H
 
 enum {
     TILE_ROWS = 4,
-    CHUNK_BLOCKS = 48, /* 16 x 48 x 32 weights = 24 KiB */
-    AHEAD = 2048       /* bytes that the one-row loop prefetches ahead */
+    CHUNK_BLOCKS = 24,   /* 24 x 1024 bytes at most */
+    CHUNK_BYTES = 16384, /* of packed weights, where few rows take turns */
+    MANY_ROWS = 8,       /* from so many rows on the wide form pays */
+    AHEAD = 768          /* bytes that few rows prefetch ahead */
 };
 
+/* Rows of activations against blocks of one strip. */
 struct job {
-    const uint8_t *w, *d; /* weights and scales of the chunk */
-    const int8_t *q;      /* activations from the chunk's first block and the tile's first row on */
-    const float *scale;
+    const uint8_t *w, *halves; /* wide: its weights; few rows: units and their half floats */
+    const float *scale, *min;  /* wide: [sub-blocks][16] */
+    const int8_t *q;           /* of the first row and the first block, as those below */
+    const float *dx, *sum;
     const int32_t *minus;
-    uint32_t cols, blocks, chunk; /* of a whole row, and blocks in the chunk */
+    size_t cols, blocks; /* of a whole row */
+    size_t chunk;        /* blocks in hand */
     float *out;
     size_t stride;
     uint32_t lanes;
     int resume; /* out holds the sums of earlier chunks */
+    int fetch;  /* read ahead */
 };
 
-/* n rows by `halves` halves from `half` on (constants after inlining) over one chunk. */
-INLINE void tile_q(const struct job *t, int n, int half, int halves, int four_bit)
+/* The rows of a block. */
+struct values {
+    const int8_t *q;
+    const int32_t *minus; /* of the first sub-block */
+    size_t cols, subs;    /* strides */
+};
+
+INLINE void job_rows(struct job *t, const struct kern_act *x, size_t row, size_t block, size_t subs)
 {
-    __m256 acc[TILE_ROWS][2];
-    __m256i mask[2] = {tail_mask(t->lanes), tail_mask(t->lanes > 8 ? t->lanes - 8 : 0)};
+    const size_t at = row * t->blocks + block;
+    t->q = x->q + at * KERN_BLOCK;
+    t->dx = x->scale + at;
+    t->sum = (subs == 2 ? x->half_sum : x->sum) + at * subs;
+    t->minus = (subs == 2 ? x->half_minus : x->minus) + at * subs;
+}
+
+INLINE void job_next(struct job *t, size_t n, size_t subs)
+{
+    t->q += n * t->cols;
+    t->dx += n * t->blocks;
+    t->sum += n * t->blocks * subs;
+    t->minus += n * t->blocks * subs;
+    t->out += n * t->stride;
+}
+
+INLINE void load_sums(const struct job *t, int n, int half, __m256 acc[TILE_ROWS])
+{
+    __m256i mask = tail_mask(t->lanes > 8u * (uint32_t)half ? t->lanes - 8 * (uint32_t)half : 0);
+    UNROLL
+    for (int r = 0; r < n; r++)
+        acc[r] = t->resume ? _mm256_maskload_ps(t->out + (size_t)r * t->stride + 8 * half, mask)
+                           : _mm256_setzero_ps();
+}
+
+INLINE void store_sums(const struct job *t, int n, int half, const __m256 acc[TILE_ROWS])
+{
+    __m256i mask = tail_mask(t->lanes > 8u * (uint32_t)half ? t->lanes - 8 * (uint32_t)half : 0);
+    UNROLL
+    for (int r = 0; r < n; r++)
+        _mm256_maskstore_ps(t->out + (size_t)r * t->stride + 8 * half, mask, acc[r]);
+}
+
+/* Sub-block h of block b, n rows, one half. */
+INLINE void add_sub(const struct job *t, const uint8_t *w, enum kern_type type, int wide, size_t b,
+                    int h, int n, int half, __m256 scale, __m256 min, __m256 acc[TILE_ROWS])
+{
+    const struct kern_form f = kern_forms[type];
+    const int subs = KERN_BLOCK / f.sub, groups = 8 / subs;
+    const size_t at = b * (size_t)subs + (size_t)h, row_subs = t->blocks * (size_t)subs;
+    const struct values x = {t->q + b * KERN_BLOCK, t->minus + at, t->cols, row_subs};
+    __m256i sum[TILE_ROWS];
+    sum_groups(w, type, wide, half, groups * h, groups, &x, n, sum);
     UNROLL
     for (int r = 0; r < n; r++) {
-        UNROLL
-        for (int h = half; h < half + halves; h++)
-            acc[r][h] = t->resume
-                            ? _mm256_maskload_ps(t->out + (size_t)r * t->stride + 8 * h, mask[h])
-                            : _mm256_setzero_ps();
+        __m256 d = _mm256_mul_ps(scale, _mm256_set1_ps(t->dx[(size_t)r * t->blocks + b]));
+        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), d, acc[r]);
+        if (f.min)
+            acc[r] =
+                _mm256_fmadd_ps(min, _mm256_set1_ps(t->sum[(size_t)r * row_subs + at]), acc[r]);
     }
-    const size_t cols = t->cols, blocks = t->blocks;
-    const uint8_t *w = t->w;
-    for (size_t b = 0; b < t->chunk; b++, w += four_bit ? 256 : 512) {
+}
+
+/* ---- many rows ---- */
+
+/* n rows by one half over a chunk in the wide form. */
+INLINE void tile_wide(const struct job *t, enum kern_type type, int n, int half)
+{
+    const int subs = KERN_BLOCK / kern_forms[type].sub;
+    __m256 acc[TILE_ROWS];
+    load_sums(t, n, half, acc);
+    for (size_t b = 0; b < t->chunk; b++) {
         UNROLL
-        for (int h = half; h < half + halves; h++) {
-            __m256i sum[TILE_ROWS];
-            UNROLL
-            for (int r = 0; r < n; r++)
-                sum[r] = sum_begin(t->minus[(size_t)r * blocks + b], four_bit);
-            UNROLL
-            for (int j = 0; j < 4; j++) {
-                __m256i low = load256(w + j * 64 + h * 32), high;
-                if (n == 1) _mm_prefetch((const char *)w + j * 64 + AHEAD, _MM_HINT_T0);
-                if (four_bit) {
-                    high = _mm256_and_si256(_mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
-                    low = _mm256_and_si256(low, _mm256_set1_epi8(15));
-                } else {
-                    high = load256(w + j * 64 + 256 + h * 32);
-                    if (n == 1) _mm_prefetch((const char *)w + j * 64 + 256 + AHEAD, _MM_HINT_T0);
-                }
-                struct weights first = weights_load(low, four_bit),
-                               second = weights_load(high, four_bit);
-                UNROLL
-                for (int r = 0; r < n; r++) {
-                    const int8_t *x = t->q + (size_t)r * cols + b * KERN_BLOCK + 4 * j;
-                    sum[r] = sum_step(sum[r], first, broadcast4(x), four_bit);
-                    sum[r] = sum_step(sum[r], second, broadcast4(x + 16), four_bit);
-                }
-            }
-            __m256 dw = load_half(t->d + b * 32 + h * 16);
-            UNROLL
-            for (int r = 0; r < n; r++) {
-                __m256 d = _mm256_mul_ps(dw, _mm256_set1_ps(t->scale[(size_t)r * blocks + b]));
-                __m256i s = sum_end(sum[r], t->minus[(size_t)r * blocks + b], four_bit);
-                acc[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), d, acc[r][h]);
-            }
+        for (int h = 0; h < subs; h++) {
+            const size_t at = (b * (size_t)subs + (size_t)h) * KERN_LANES + 8 * (size_t)half;
+            __m256 scale = _mm256_load_ps(t->scale + at), min = _mm256_load_ps(t->min + at);
+            add_sub(t, t->w + b * WIDE_BYTES, type, 1, b, h, n, half, scale, min, acc);
         }
     }
-    UNROLL
-    for (int r = 0; r < n; r++) {
-        UNROLL
-        for (int h = half; h < half + halves; h++)
-            _mm256_maskstore_ps(t->out + (size_t)r * t->stride + 8 * h, mask[h], acc[r][h]);
-    }
+    store_sums(t, n, half, acc);
 }
 
-INLINE void rows_q(struct job t, uint32_t rows, int four_bit)
+INLINE void rows_wide(struct job t, enum kern_type type, uint32_t rows)
 {
+    const size_t subs = KERN_BLOCK / kern_forms[type].sub;
     for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
-        tile_q(&t, TILE_ROWS, 0, 1, four_bit);
-        tile_q(&t, TILE_ROWS, 1, 1, four_bit);
-        t.q += (size_t)t.cols * TILE_ROWS;
-        t.scale += (size_t)t.blocks * TILE_ROWS;
-        t.minus += (size_t)t.blocks * TILE_ROWS;
-        t.out += t.stride * TILE_ROWS;
+        tile_wide(&t, type, TILE_ROWS, 0);
+        tile_wide(&t, type, TILE_ROWS, 1);
+        job_next(&t, TILE_ROWS, subs);
     }
-    if (rows >= 2) {
-        tile_q(&t, 2, 0, 2, four_bit);
-        t.q += (size_t)t.cols * 2;
-        t.scale += (size_t)t.blocks * 2;
-        t.minus += (size_t)t.blocks * 2;
-        t.out += t.stride * 2;
-        rows -= 2;
+    for (; rows > 0; rows--) {
+        tile_wide(&t, type, 1, 0);
+        tile_wide(&t, type, 1, 1);
+        job_next(&t, 1, subs);
     }
-    if (rows == 1) tile_q(&t, 1, 0, 2, four_bit);
 }
 
-INLINE void mul_q(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                  const struct kern_act *x, uint32_t row, uint32_t rows, float *out, size_t stride,
-                  int four_bit)
+static void rows_wide_of(const struct job *t, enum kern_type type, uint32_t rows)
 {
-    struct job t = {.cols = m->cols, .blocks = m->cols / KERN_BLOCK, .stride = stride};
-    const uint32_t step = rows > 1 ? CHUNK_BLOCKS : t.blocks;
+#define CASE(type)                                                                                 \
+    case type:                                                                                     \
+        rows_wide(*t, type, rows);                                                                 \
+        return
+    switch (like(type)) {
+        CASE(KERN_Q8_0);
+        CASE(KERN_Q4_0);
+        CASE(KERN_Q4_1);
+        CASE(KERN_Q5_0);
+        CASE(KERN_Q5_1);
+        CASE(KERN_Q2_K);
+        CASE(KERN_Q3_K);
+        CASE(KERN_Q6_K);
+    default:
+        return;
+    }
+#undef CASE
+}
+
+/* A chunk's weights and scales in the wide form. */
+INLINE void widen(const uint8_t *unit, const uint8_t *halves, size_t units, enum kern_type type,
+                  uint8_t *w, float *scale, float *min)
+{
+    const struct kern_form f = kern_forms[type];
+    const size_t subs = (size_t)f.blocks * KERN_BLOCK / f.sub;
+    for (size_t u = 0; u < units; u++) {
+        for (int half = 0; half < 2; half++) {
+            const __m256 d = unit_scale(halves, half), m = unit_min(halves, type, half);
+            for (size_t s = 0; s < subs; s++) {
+                _mm256_store_ps(scale + s * KERN_LANES + 8 * half,
+                                scale_of(unit, type, s, half, d));
+                if (f.min)
+                    _mm256_store_ps(min + s * KERN_LANES + 8 * half,
+                                    min_of(unit, type, s, half, m));
+            }
+        }
+        for (size_t b = 0; b < f.blocks; b++, w += WIDE_BYTES) {
+            const uint8_t *block = unit + b * kern_block_bytes(type);
+            for (int half = 0; half < 2; half++) {
+                UNROLL
+                for (int g = 0; g < 8; g++)
+                    wide_store(w, type, g, half, unpack_group(block, type, half, g));
+            }
+        }
+        scale += subs * KERN_LANES;
+        min += subs * KERN_LANES;
+        unit += kern_unit_bytes(type);
+        halves += kern_half_bytes(type);
+    }
+}
+
+INLINE void mul_wide(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride, enum kern_type type)
+{
+    _Alignas(64) uint8_t w[CHUNK_BLOCKS * WIDE_BYTES];
+    _Alignas(64) float scale[CHUNK_BLOCKS * 2 * KERN_LANES], min[CHUNK_BLOCKS * 2 * KERN_LANES];
+    const struct kern_form f = kern_forms[type];
+    struct job t = {.w = w, .scale = scale, .min = min, .cols = m->cols, .stride = stride};
+    t.blocks = m->cols / KERN_BLOCK;
     for (uint32_t s = strip; s < strip + strips; s++) {
         const uint8_t *base = kern_strip(m, s);
         t.lanes = kern_lanes_of(m, s);
         t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;
-        for (uint32_t b = 0; b < t.blocks; b += step) {
-            t.chunk = t.blocks - b < step ? t.blocks - b : step;
+        for (size_t b = 0; b < t.blocks; b += CHUNK_BLOCKS) {
+            const size_t u = b / f.blocks;
+            t.chunk = t.blocks - b < CHUNK_BLOCKS ? t.blocks - b : CHUNK_BLOCKS;
             t.resume = b > 0;
-            t.w = base + (size_t)b * (four_bit ? 256 : 512);
-            t.d = base + kern_halves_at(m) + (size_t)b * 32;
-            t.q = x->q + (size_t)row * m->cols + (size_t)b * KERN_BLOCK;
-            t.scale = x->scale + (size_t)row * t.blocks + b;
-            t.minus = x->minus + (size_t)row * t.blocks + b;
-            rows_q(t, rows, four_bit);
+            widen(base + u * kern_unit_bytes(type),
+                  base + kern_halves_at(m) + u * kern_half_bytes(type), t.chunk / f.blocks, type, w,
+                  scale, min);
+            job_rows(&t, x, row, b, KERN_BLOCK / f.sub);
+            rows_wide_of(&t, type, rows);
         }
     }
+}
+
+/* ---- few rows ---- */
+
+INLINE void fetch_lines(const uint8_t *at, size_t bytes)
+{
+    UNROLL
+    for (size_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)at + AHEAD + i, _MM_HINT_T0);
+}
+
+/* n rows by both halves over packed units. */
+INLINE void tile_few(const struct job *t, enum kern_type type, int n)
+{
+    const struct kern_form f = kern_forms[type];
+    const int subs = KERN_BLOCK / f.sub;
+    const size_t block_bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
+    const uint8_t *unit = t->w, *halves = t->halves;
+    __m256 acc[2][TILE_ROWS];
+    load_sums(t, n, 0, acc[0]);
+    load_sums(t, n, 1, acc[1]);
+    for (size_t first = 0; first < t->chunk; first += f.blocks) {
+        if (f.scale != KERN_HALF && t->fetch)
+            fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
+        for (size_t b = 0; b < f.blocks; b++) {
+            const uint8_t *block = unit + b * block_bytes;
+            if (t->fetch) fetch_lines(block, block_bytes);
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                const __m256 d = unit_scale(halves, half), m = unit_min(halves, type, half);
+                UNROLL
+                for (int h = 0; h < subs; h++) {
+                    const size_t s = b * (size_t)subs + (size_t)h;
+                    add_sub(t, block, type, 0, first + b, h, n, half,
+                            scale_of(unit, type, s, half, d), min_of(unit, type, s, half, m),
+                            acc[half]);
+                }
+            }
+        }
+        unit += kern_unit_bytes(type);
+        halves += kern_half_bytes(type);
+    }
+    store_sums(t, n, 0, acc[0]);
+    store_sums(t, n, 1, acc[1]);
+}
+
+INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                    const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                    size_t stride, enum kern_type type)
+{
+    const struct kern_form f = kern_forms[type];
+    const size_t subs = KERN_BLOCK / f.sub, blocks = m->cols / KERN_BLOCK;
+    const int one_pass = rows == 1 || rows == 2 || rows == 4;
+    const size_t step = one_pass ? blocks : CHUNK_BYTES / kern_unit_bytes(type) * f.blocks;
+    struct job t = {.cols = m->cols, .blocks = blocks, .stride = stride};
+    for (uint32_t s = strip; s < strip + strips; s++) {
+        const uint8_t *base = kern_strip(m, s);
+        t.lanes = kern_lanes_of(m, s);
+        for (size_t b = 0; b < blocks; b += step) {
+            const size_t u = b / f.blocks;
+            t.w = base + u * kern_unit_bytes(type);
+            t.halves = base + kern_halves_at(m) + u * kern_half_bytes(type);
+            t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;
+            t.chunk = blocks - b < step ? blocks - b : step;
+            t.resume = b > 0;
+            t.fetch = 1;
+            job_rows(&t, x, row, b, subs);
+            for (uint32_t left = rows, n; left > 0; left -= n, t.fetch = 0) {
+                n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+                if (n == 4)
+                    tile_few(&t, type, 4);
+                else if (n == 2)
+                    tile_few(&t, type, 2);
+                else
+                    tile_few(&t, type, 1);
+                job_next(&t, n, subs);
+            }
+        }
+    }
+}
+
+INLINE void mul_type(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                     size_t stride, enum kern_type type)
+{
+    if (rows < MANY_ROWS)
+        mul_few(m, strip, strips, x, row, rows, out, stride, type);
+    else
+        mul_wide(m, strip, strips, x, row, rows, out, stride, type);
+}
+
+static void mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
+                      const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
+                      size_t stride)
+{
+#define CASE(type)                                                                                 \
+    case type:                                                                                     \
+        mul_type(m, strip, strips, x, row, rows, out, stride, type);                               \
+        return
+    switch (m->type) {
+        CASE(KERN_Q8_0);
+        CASE(KERN_Q4_0);
+        CASE(KERN_Q4_1);
+        CASE(KERN_Q5_0);
+        CASE(KERN_Q5_1);
+        CASE(KERN_Q2_K);
+        CASE(KERN_Q3_K);
+        CASE(KERN_Q4_K);
+        CASE(KERN_Q5_K);
+        CASE(KERN_Q6_K);
+        CASE(KERN_IQ4_NL);
+        CASE(KERN_IQ4_XS);
+    default:
+        return;
+    }
+#undef CASE
 }
 
 #endif

@@ -1,69 +1,112 @@
 /*
  * kern_mul_avx2: matrix times activation rows without VNNI.
  *
- * 8-bit weights: maddubs of |w| and x with w's sign stays exact, because |w| <= 128 and |x| <= 127
- * give pair sums of at most 32512. 4-bit weights: pair sums of nibbles are at most 3810, so eight
- * of them add up in 16 bits (30480); the offset of 8 is taken back at the end of the block.
+ * Values of up to 6 bits: maddubs adds two products of an unsigned value and an activation in 16
+ * bits, at most 127 x 2 x (2^bits - 1), so that eight (4 bits: 30480), four (5 bits: 31496) or two
+ * (6 bits: 32004) of them add up there before they are widened; the offset is taken back at the
+ * end.
+ *
+ * 8 bits: maddubs of |w| and x with w's sign stays exact, because |w| <= 128 and |x| <= 127 give
+ * pair sums of at most 32512. The wide form holds |w| and w, so that neither is made for each four
+ * rows. (What else was weighed: 16-bit weights and activations take as many multiplies and
+ * additions; splitting w into nibbles takes more.)
  */
-#include "kern/kern_avx2.h"
+#include "kern/kern_quant_256.h"
 
-enum { Q4_OFFSET = 8 };
+enum { WIDE_BYTES = 1024 };
 
-struct weights {
-    __m256i size, sign;
-};
-
-INLINE struct weights weights_load(__m256i bytes, int four_bit)
+/* Groups that add up in 16 bits; 0: bytes of either sign. */
+INLINE int depth(enum kern_type type)
 {
-    if (four_bit) return (struct weights){bytes, bytes};
-    __m256i w = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
-    return (struct weights){_mm256_abs_epi8(w), w};
+    const struct kern_form f = kern_forms[type];
+    if (f.low == 8 || f.table) return 0;
+    return f.low + f.high <= 4 ? 8 : f.low + f.high == 5 ? 4 : 2;
 }
 
-INLINE __m256i sum_begin(int32_t minus, int four_bit)
+INLINE void wide_store(uint8_t *out, enum kern_type type, int g, int half, __m256i v)
 {
-    (void)minus, (void)four_bit;
-    return _mm256_setzero_si256();
+    if (depth(type) == 0) {
+        __m256i w = _mm256_xor_si256(v, _mm256_set1_epi8(-128));
+        v = _mm256_abs_epi8(w);
+        _mm256_store_si256((__m256i *)(void *)(out + 512 + g * 64 + half * 32), w);
+    }
+    _mm256_store_si256((__m256i *)(void *)(out + g * 64 + half * 32), v);
 }
 
-INLINE __m256i sum_step(__m256i sum, struct weights w, __m256i x, int four_bit)
+INLINE enum kern_type like(enum kern_type type)
 {
-    if (four_bit) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w.size, x));
-    __m256i pairs = _mm256_maddubs_epi16(w.size, _mm256_sign_epi8(x, w.sign));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    switch (type) {
+    case KERN_IQ4_NL:
+    case KERN_IQ4_XS:
+        return KERN_Q8_0;
+    case KERN_Q4_K:
+        return KERN_Q4_1;
+    case KERN_Q5_K:
+        return KERN_Q5_1;
+    default:
+        return type;
+    }
 }
 
-INLINE __m256i sum_end(__m256i sum, int32_t minus, int four_bit)
-{
-    if (!four_bit) return sum;
-    __m256i wide = _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
-    return _mm256_add_epi32(wide, _mm256_set1_epi32(minus / (KERN_Q8_OFFSET / Q4_OFFSET)));
-}
+struct values;
+INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
+                       int groups, const struct values *x, int n, __m256i *sum);
 
 #include "kern/kern_mul_256.h"
 
-static void mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                     size_t stride)
+/* Bytes of either sign: products of sizes, the sign on the activation. */
+INLINE void sum_signed(const uint8_t *w, enum kern_type type, int wide, int half, int from,
+                       int groups, const struct values *x, int n, __m256i *sum)
 {
-    mul_q(m, strip, strips, x, row, rows, out, stride, 0);
+    const __m256i ones = _mm256_set1_epi16(1);
+    UNROLL
+    for (int g = from; g < from + groups; g++) {
+        __m256i sign =
+            wide ? load256(w + 512 + g * 64 + half * 32)
+                 : _mm256_xor_si256(unpack_group(w, type, half, g), _mm256_set1_epi8(-128));
+        __m256i size = wide ? load256(w + g * 64 + half * 32) : _mm256_abs_epi8(sign);
+        UNROLL
+        for (int r = 0; r < n; r++) {
+            __m256i v = broadcast4(x->q + (size_t)r * x->cols + 4 * g);
+            __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(v, sign));
+            __m256i fours = _mm256_madd_epi16(pairs, ones);
+            sum[r] = g == from ? fours : _mm256_add_epi32(sum[r], fours);
+        }
+    }
 }
 
-static void mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                     size_t stride)
+INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
+                       int groups, const struct values *x, int n, __m256i *sum)
 {
-    mul_q(m, strip, strips, x, row, rows, out, stride, 1);
+    const int deep = depth(type), offset = unpacked_offset(type);
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i pairs[TILE_ROWS];
+    if (deep == 0) {
+        sum_signed(w, type, wide, half, from, groups, x, n, sum);
+        return;
+    }
+    UNROLL
+    for (int r = 0; r < n; r++)
+        sum[r] =
+            offset ? offset_sum(x->minus[(size_t)r * x->subs], offset) : _mm256_setzero_si256();
+    UNROLL
+    for (int g = from; g < from + groups; g++) {
+        __m256i v = wide ? load256(w + g * 64 + half * 32) : unpack_group(w, type, half, g);
+        UNROLL
+        for (int r = 0; r < n; r++) {
+            __m256i two = _mm256_maddubs_epi16(v, broadcast4(x->q + (size_t)r * x->cols + 4 * g));
+            pairs[r] = g % deep == 0 || g == from ? two : _mm256_add_epi16(pairs[r], two);
+            if (g % deep == deep - 1 || g == from + groups - 1)
+                sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(pairs[r], ones));
+        }
+    }
 }
 
 void kern_avx2_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
                          const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                          size_t stride)
 {
-    kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
-                       : m->type == KERN_Q4_0 ? mul_q4_0
-                                              : kern_ref_mul_quant;
-    mul(m, strip, strips, x, row, rows, out, stride);
+    mul_quant(m, strip, strips, x, row, rows, out, stride);
 }
 
 /* ---- float weights --------------------------------------------------------------------------- */

@@ -3,59 +3,58 @@
  * the last years). All else of that level is AVX2's. The offset of the unsigned weights is taken
  * back by the sum's start, which is exact.
  */
-#include "kern/kern_avx2.h"
+#include "kern/kern_quant_256.h"
 
-enum { Q4_OFFSET = 8 };
+enum { WIDE_BYTES = 512 };
 
-struct weights {
-    __m256i bytes;
-};
-
-INLINE struct weights weights_load(__m256i bytes, int four_bit)
+/* The wide form is w + 128, or w for types with mins. */
+INLINE int wide_offset(enum kern_type type)
 {
-    (void)four_bit;
-    return (struct weights){bytes};
+    return kern_forms[type].min ? 0 : KERN_Q8_OFFSET;
 }
 
-INLINE __m256i sum_begin(int32_t minus, int four_bit)
+INLINE void wide_store(uint8_t *out, enum kern_type type, int g, int half, __m256i v)
 {
-    return _mm256_set1_epi32(four_bit ? minus / (KERN_Q8_OFFSET / Q4_OFFSET) : minus);
+    int bias = wide_offset(type) - unpacked_offset(type);
+    if (bias) v = _mm256_add_epi8(v, _mm256_set1_epi8((char)bias));
+    _mm256_store_si256((__m256i *)(void *)(out + g * 64 + half * 32), v);
 }
 
-INLINE __m256i sum_step(__m256i sum, struct weights w, __m256i x, int four_bit)
+/* Only the number of scales and mins matter in the wide form. */
+INLINE enum kern_type like(enum kern_type type)
 {
-    (void)four_bit;
-    return _mm256_dpbusd_avx_epi32(sum, w.bytes, x);
+    const struct kern_form *f = &kern_forms[type];
+    if (f->sub == 16) return f->min ? KERN_Q2_K : KERN_Q6_K;
+    return f->min ? KERN_Q4_1 : KERN_Q8_0;
 }
 
-INLINE __m256i sum_end(__m256i sum, int32_t minus, int four_bit)
-{
-    (void)minus, (void)four_bit;
-    return sum;
-}
+struct values;
+INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
+                       int groups, const struct values *x, int n, __m256i *sum);
 
 #include "kern/kern_mul_256.h"
 
-static void mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                     size_t stride)
+INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
+                       int groups, const struct values *x, int n, __m256i *sum)
 {
-    mul_q(m, strip, strips, x, row, rows, out, stride, 0);
-}
-
-static void mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                     size_t stride)
-{
-    mul_q(m, strip, strips, x, row, rows, out, stride, 1);
+    const int offset = wide ? wide_offset(type) : unpacked_offset(type);
+    UNROLL
+    for (int r = 0; r < n; r++)
+        sum[r] =
+            offset ? offset_sum(x->minus[(size_t)r * x->subs], offset) : _mm256_setzero_si256();
+    UNROLL
+    for (int g = from; g < from + groups; g++) {
+        __m256i v = wide ? load256(w + g * 64 + half * 32) : unpack_group(w, type, half, g);
+        UNROLL
+        for (int r = 0; r < n; r++)
+            sum[r] =
+                _mm256_dpbusd_avx_epi32(sum[r], v, broadcast4(x->q + (size_t)r * x->cols + 4 * g));
+    }
 }
 
 void kern_avxvnni_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
                             const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                             size_t stride)
 {
-    kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
-                       : m->type == KERN_Q4_0 ? mul_q4_0
-                                              : kern_ref_mul_quant;
-    mul(m, strip, strips, x, row, rows, out, stride);
+    mul_quant(m, strip, strips, x, row, rows, out, stride);
 }

@@ -1,0 +1,106 @@
+/*
+ * kern_quant_256: packed quantised weights into 256-bit registers. Only inline functions whose type
+ * is a constant after inlining. A strip has two halves of 8 rows, a register holds a group of 4
+ * columns of one half.
+ */
+#ifndef PDD_KERN_KERN_QUANT_256_H
+#define PDD_KERN_KERN_QUANT_256_H
+
+#include "kern/kern_avx2.h"
+
+typedef uint16_t words __attribute__((vector_size(32)));
+
+/* Bits [from, from + bits) of each byte at bit `to`, the others zero. */
+INLINE __m256i move_bits(__m256i v, int bits, int from, int to)
+{
+    if (to > from) v = (__m256i)((words)v << (uint16_t)(to - from));
+    if (to < from) v = (__m256i)((words)v >> (uint16_t)(from - to));
+    return _mm256_and_si256(v, _mm256_set1_epi8((char)(((1 << bits) - 1) << to)));
+}
+
+/* Group g of a block's half as unsigned bytes: values, or w + 128 of 8 bits and by the table. */
+INLINE __m256i unpack_group(const uint8_t *block, enum kern_type type, int half, int g)
+{
+    const struct kern_form f = kern_forms[type];
+    __m256i v = load256(block + g % f.low * 64 + half * 32);
+    if (f.low < 8) v = move_bits(v, f.low, g / f.low * f.low, 0);
+    if (f.high) {
+        __m256i high = load256(block + (f.low + g % f.high) * 64 + half * 32);
+        v = _mm256_or_si256(v, move_bits(high, f.high, g / f.high * f.high, f.low));
+    }
+    if (!f.table) return v;
+    static const int8_t values[16] = {KERN_IQ4_VALUES};
+    __m128i table = _mm_loadu_si128((const __m128i *)(const void *)values);
+    table = _mm_xor_si128(table, _mm_set1_epi8(-128));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), v);
+}
+
+/* What stands in the place of zero in those bytes. */
+INLINE int unpacked_offset(enum kern_type type)
+{
+    return kern_forms[type].table ? KERN_Q8_OFFSET : kern_forms[type].offset;
+}
+
+/* The sum of values times `offset`, negative, from that times 128. */
+INLINE __m256i offset_sum(int32_t minus, int offset)
+{
+    __m256i v = _mm256_set1_epi32(minus);
+    switch (offset) {
+    case 4:
+        return _mm256_srai_epi32(v, 5);
+    case 8:
+        return _mm256_srai_epi32(v, 4);
+    case 16:
+        return _mm256_srai_epi32(v, 3);
+    case 32:
+        return _mm256_srai_epi32(v, 2);
+    default:
+        return v;
+    }
+}
+
+INLINE __m256 sub_scale(const uint8_t *bytes)
+{
+    __m128i v = _mm_loadl_epi64((const __m128i *)(const void *)bytes);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v));
+}
+
+INLINE __m256 sub_nibble(const uint8_t *bytes, int high)
+{
+    __m256i v = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)bytes));
+    if (high) v = _mm256_srli_epi32(v, 4);
+    return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(15)));
+}
+
+/* A unit's half floats of 8 rows; the min's with the sign it is added with. */
+INLINE __m256 unit_scale(const uint8_t *halves, int half)
+{
+    return load_half(halves + half * 16);
+}
+
+INLINE __m256 unit_min(const uint8_t *halves, enum kern_type type, int half)
+{
+    if (kern_forms[type].min == KERN_NONE) return _mm256_setzero_ps();
+    __m256 m = load_half(halves + 32 + half * 16);
+    return kern_forms[type].min == KERN_HALF ? m : _mm256_xor_ps(m, _mm256_set1_ps(-0.0f));
+}
+
+/* Scale and min of sub-block s of a unit, from its half floats. */
+INLINE __m256 scale_of(const uint8_t *unit, enum kern_type type, size_t s, int half, __m256 d)
+{
+    const uint8_t *subs = unit + kern_subs_at(type) + s * KERN_LANES + half * 8;
+    if (kern_forms[type].scale == KERN_HALF) return d;
+    return _mm256_mul_ps(d, kern_forms[type].scale == KERN_BYTE ? sub_scale(subs)
+                                                                : sub_nibble(subs, 0));
+}
+
+INLINE __m256 min_of(const uint8_t *unit, enum kern_type type, size_t s, int half, __m256 m)
+{
+    size_t at = kern_forms[type].min == KERN_BYTE ? kern_mins_at(type) : kern_subs_at(type);
+    const uint8_t *mins = unit + at + s * KERN_LANES + half * 8;
+    if (kern_forms[type].min <= KERN_HALF) return m;
+    return _mm256_mul_ps(m,
+                         kern_forms[type].min == KERN_BYTE ? sub_scale(mins) : sub_nibble(mins, 1));
+}
+
+#endif
