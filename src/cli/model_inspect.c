@@ -63,7 +63,7 @@ static void compute_hashes(struct facts *f)
         gguf_close(g);
         return;
     }
-    f->hashed = model_open(&f->model, g, pool, &f->no_hash) == 0;
+    f->hashed = model_open(&f->model, g, 0, pool, &f->no_hash) == 0;
     pool_free(pool);
 }
 

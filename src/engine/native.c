@@ -269,7 +269,7 @@ static int open_model(struct native *n, const struct native_options *o, struct e
     struct gguf *g = NULL;
     int rc = gguf_open(o->model_path, &g, err);
     if (rc < 0) return rc;
-    rc = model_open(&n->model, g, n->pool, err);
+    rc = model_open(&n->model, g, o->context_max, n->pool, err);
     if (rc < 0) return rc;
     rc = vocab_open(g, &n->vocab, err);
     if (rc < 0) return rc;

@@ -257,7 +257,7 @@ static int read_rope_scaling(const struct reader *r, struct hparams *h)
                          h->context, &rope->original);
     if (rc == 0) rc = read_f32_or(r, "rope.scaling.attn_factor", 100.0f, 1.0f, &rope->magnitude);
     if (rc < 0) return rc;
-    rope->use_long = h->context > rope->original;
+    rope->has_long = gguf_tensor_find(r->g, "rope_factors_long.weight") != NULL;
     rope->factor = factor == 0.0f || rope->scaling == ROPE_PLAIN ? 1.0 : (double)factor;
     return rope->scaling == ROPE_YARN ? read_yarn(r, h) : 0;
 }
@@ -439,6 +439,14 @@ int hparams_read(const struct gguf *g, struct hparams *ret_hparams, struct err *
         (rc = read_window(&r, &h)) < 0 || (rc = read_scales(&r, &h)) < 0 ||
         (rc = read_experts(&r, &h)) < 0 || (rc = read_vocab(&r, &h)) < 0)
         return rc;
+    hparams_set_context(&h, h.context);
     *ret_hparams = h;
     return 0;
+}
+
+void hparams_set_context(struct hparams *h, uint32_t context)
+{
+    struct rope *const ropes[] = {&h->rope, &h->window_rope};
+    for (int i = 0; i < 2; i++)
+        ropes[i]->use_long = ropes[i]->has_long && context > ropes[i]->original;
 }

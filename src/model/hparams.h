@@ -64,8 +64,9 @@ enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_YARN, ROPE_LONG };
 struct rope {
     enum rope_scaling scaling;
     double base, factor; /* frequency of pair i: base^(-2i / rope_dims), divided by factor */
-    bool use_long;       /* of two sets of factors for pairs, the one for long contexts */
-    uint32_t original;   /* positions before scaling */
+    bool has_long;       /* two sets of factors for pairs, one of them for long contexts */
+    bool use_long;
+    uint32_t original;           /* positions before scaling */
     double beta_fast, beta_slow; /* YaRN: turns within `original` between which it blends */
     float magnitude;             /* sines and cosines are multiplied by it */
 };
@@ -86,7 +87,12 @@ struct hparams {
     uint8_t windowed[MODEL_LAYERS_MAX];
 };
 
+/* For the context that the file says. */
 int hparams_read(const struct gguf *g, struct hparams *ret_hparams, struct err *e);
+/* For another one. A model with factors for short and long contexts computes other values beyond
+ * the length it was first trained for, from the first position on; so two machines agree only where
+ * both run on the same side of it, and the digest of the weights tells. */
+void hparams_set_context(struct hparams *h, uint32_t context);
 
 static inline uint32_t hparams_q_dim(const struct hparams *h)
 {

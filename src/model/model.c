@@ -235,10 +235,11 @@ static void name_model(struct model *m)
     snprintf(m->name, sizeof m->name, "%s", slash ? slash + 1 : path);
 }
 
-int model_open(struct model *m, struct gguf *g, struct pool *pool, struct err *e)
+int model_open(struct model *m, struct gguf *g, uint32_t context, struct pool *pool, struct err *e)
 {
     *m = (struct model){.gguf = g};
     int rc = hparams_read(g, &m->hparams, e);
+    if (rc == 0 && context > 0) hparams_set_context(&m->hparams, context);
     /* Digests first: they read the file once more, and beside the packed weights its pages would
      * raise the peak of memory. */
     if (rc == 0) rc = hash_weights(m, pool, e);

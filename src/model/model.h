@@ -22,8 +22,9 @@ struct model {
     char tokenizer_hash[MODEL_HASH_TEXT]; /* of vocabulary, merges and flags */
 };
 
-/* Takes the GGUF object over, also when it fails. The pool is used while opening only. */
-int model_open(struct model *m, struct gguf *g, struct pool *pool, struct err *e);
+/* To run with `context` positions; 0: as many as the file says. Takes the GGUF object over, also
+ * when it fails. The pool is used while opening only. */
+int model_open(struct model *m, struct gguf *g, uint32_t context, struct pool *pool, struct err *e);
 void model_close(struct model *m); /* also for a zeroed struct */
 
 /* SHA-256 of bytes as hexadecimal text; ERR_INTERNAL when OpenSSL has none. */

@@ -142,32 +142,37 @@ static void write_vocab(const struct tiny_options *o, struct gguf_writer *w)
     mem_free(kinds);
 }
 
-#define SMALL(n)                                                                                   \
-    .vocab = 300, .dim = 64, .layers = (n), .ff = 96, .heads = 4, .kv_heads = 2, .context = 2048
+#define SMALL(n, kv)                                                                               \
+    .vocab = 300, .dim = 64, .layers = (n), .ff = 96, .heads = 4, .kv_heads = (kv), .context = 2048
 static const struct tiny_options archs[] = {
     {.arch = "llama",
-     SMALL(3),
+     SMALL(3, 2),
      .type = GGUF_Q8_0,
      .rope_factors = true,
      .biases = true,
      .seed = 21},
-    {.arch = "qwen2", SMALL(3), .type = GGUF_Q8_0, .biases = true, .tied = true, .seed = 22},
-    {.arch = "qwen3", SMALL(3), .type = GGUF_Q4_0, .head_dim = 24, .scaling = "yarn", .seed = 23},
-    {.arch = "gemma2", SMALL(3), .type = GGUF_Q8_0, .tied = true, .window = 40, .seed = 24},
-    {.arch = "gemma3", SMALL(7), .type = GGUF_F16, .tied = true, .window = 70, .seed = 25},
+    {.arch = "qwen2", SMALL(3, 2), .type = GGUF_Q8_0, .biases = true, .tied = true, .seed = 22},
+    {.arch = "qwen3",
+     SMALL(3, 2),
+     .type = GGUF_Q4_0,
+     .head_dim = 24,
+     .scaling = "yarn",
+     .seed = 23},
+    {.arch = "gemma2", SMALL(3, 2), .type = GGUF_Q8_0, .tied = true, .window = 40, .seed = 24},
+    {.arch = "gemma3", SMALL(7, 2), .type = GGUF_F16, .tied = true, .window = 70, .seed = 25},
     {.arch = "phi3",
-     SMALL(3),
+     SMALL(3, 2),
      .type = GGUF_Q8_0,
      .fused = true,
      .long_factors = true,
      .window = 100,
      .seed = 26},
-    {.arch = "olmo2", SMALL(3), .type = GGUF_Q8_0, .seed = 27},
-    {.arch = "granite", SMALL(3), .type = GGUF_F32, .tied = true, .seed = 28},
-    {.arch = "qwen3moe", SMALL(3), .type = GGUF_Q8_0, .experts = 8, .used = 3, .seed = 29},
-    {.arch = "llama", SMALL(3), .type = GGUF_Q4_0, .experts = 4, .used = 2, .seed = 30},
-    {.arch = "olmoe", SMALL(3), .type = GGUF_F16, .experts = 6, .used = 2, .seed = 31},
-    {.arch = "granitemoe", SMALL(3), .type = GGUF_Q8_0, .experts = 5, .used = 4, .seed = 32},
+    {.arch = "olmo2", SMALL(3, 2), .type = GGUF_Q8_0, .seed = 27},
+    {.arch = "granite", SMALL(3, 2), .type = GGUF_F32, .tied = true, .seed = 28},
+    {.arch = "qwen3moe", SMALL(3, 2), .type = GGUF_Q8_0, .experts = 8, .used = 3, .seed = 29},
+    {.arch = "llama", SMALL(3, 2), .type = GGUF_Q4_0, .experts = 4, .used = 2, .seed = 30},
+    {.arch = "olmoe", SMALL(3, 4), .type = GGUF_F16, .experts = 6, .used = 2, .seed = 31},
+    {.arch = "granitemoe", SMALL(3, 2), .type = GGUF_Q8_0, .experts = 5, .used = 4, .seed = 32},
 };
 
 const struct tiny_options *tiny_arch(uint32_t i)
