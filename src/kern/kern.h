@@ -126,7 +126,7 @@ typedef void kern_mul_fn(const struct kern_mat *m, uint32_t strip, uint32_t stri
                          size_t stride);
 
 struct kern {
-    const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "amx" */
+    const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" */
     void (*quantize)(const struct kern_act *a, uint32_t row); /* fill in that row */
     kern_mul_fn *mul[KERN_TYPES];
     void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);

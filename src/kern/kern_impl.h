@@ -34,6 +34,8 @@ extern const struct kern kern_avx2;
 extern const struct kern kern_avxvnni;
 extern const struct kern kern_avx512;
 extern const struct kern kern_amx;
+extern const struct kern kern_neon;
+extern const struct kern kern_neondot;
 
 /* How a scale or a min of a sub-block is made. */
 enum kern_part {

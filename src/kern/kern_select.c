@@ -44,6 +44,21 @@ static int has_amx(void)
 }
 #endif
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+static int has_neon(void)
+{
+    return 1; /* part of the architecture */
+}
+
+static int has_neondot(void)
+{
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+}
+#endif
+
 static int has_scalar(void)
 {
     return 1;
@@ -57,6 +72,9 @@ static const struct {
 #if defined(__x86_64__)
     {&kern_avx2, has_avx2},     {&kern_avxvnni, has_avxvnni},
     {&kern_avx512, has_avx512}, {&kern_amx, has_amx},
+#endif
+#if defined(__aarch64__)
+    {&kern_neon, has_neon},     {&kern_neondot, has_neondot},
 #endif
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
@@ -80,5 +98,6 @@ int kern_select(const char *name, const struct kern **ret_kern, struct err *e)
             return err_set(e, ERR_UNSUPPORTED, "this CPU cannot run the kernels of level %s", name);
     }
     return err_set(e, ERR_NOT_FOUND,
-                   "no kernel level %s: choose scalar, avx2, avxvnni, avx512 or amx", name);
+                   "no kernel level %s: choose scalar, avx2, avxvnni, avx512, amx, neon or neondot",
+                   name);
 }
