@@ -108,7 +108,7 @@ void kern_act_init(struct kern_act *a, const float *f32, uint32_t n, uint32_t co
 /* Attention of several queries that share a KV head. Query i sees positions [first[i], n[i]) of the
  * pages. Online softmax over tiles of 64 at absolute positions, in order. With a softcap, a score
  * is softcap * tanh(score / softcap). */
-enum { KERN_QUERIES_MAX = 64 };
+enum { KERN_QUERIES_MAX = 128 };
 struct kern_attend {
     uint32_t queries, head_dim;
     float softcap;                  /* 0: none */

@@ -14,10 +14,10 @@
 /* Before a loop over registers: it must vanish, or the registers become memory. */
 #define UNROLL _Pragma("GCC unroll 16")
 
-INLINE __m256 exp_lanes(__m256 x)
+/* e^x for x that are not above EXP_HIGH */
+INLINE __m256 exp_below(__m256 x)
 {
     __m256 normal = _mm256_cmp_ps(x, _mm256_set1_ps(EXP_LOW), _CMP_GE_OQ);
-    x = _mm256_min_ps(x, _mm256_set1_ps(EXP_HIGH));
     __m256 shifted = _mm256_fmadd_ps(x, _mm256_set1_ps(EXP_LOG2E), _mm256_set1_ps(EXP_MAGIC));
     __m256 n = _mm256_sub_ps(shifted, _mm256_set1_ps(EXP_MAGIC));
     __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(EXP_LN2_HIGH), x);
@@ -32,6 +32,11 @@ INLINE __m256 exp_lanes(__m256 x)
     __m256i power = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     __m256i bits = _mm256_add_epi32(_mm256_castps_si256(p), power);
     return _mm256_and_ps(_mm256_castsi256_ps(bits), normal);
+}
+
+INLINE __m256 exp_lanes(__m256 x)
+{
+    return exp_below(_mm256_min_ps(_mm256_set1_ps(EXP_HIGH), x));
 }
 
 /* cap * tanh(x / cap) */

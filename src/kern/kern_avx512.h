@@ -33,10 +33,10 @@ INLINE __m512 load_half(const void *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
 
-INLINE __m512 exp_lanes(__m512 x)
+/* e^x for x that are not above EXP_HIGH */
+INLINE __m512 exp_below(__m512 x)
 {
     __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXP_LOW), _CMP_GE_OQ);
-    x = _mm512_min_ps(x, _mm512_set1_ps(EXP_HIGH));
     __m512 magic = _mm512_set1_ps(EXP_MAGIC);
     __m512 shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(EXP_LOG2E), magic);
     __m512 n = _mm512_sub_ps(shifted, magic);
@@ -50,8 +50,12 @@ INLINE __m512 exp_lanes(__m512 x)
     p = _mm512_fmadd_ps(p, r, one);
     p = _mm512_fmadd_ps(p, r, one);
     __m512i power = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
-    return _mm512_maskz_mov_ps(
-        normal, _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power)));
+    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(normal, _mm512_castps_si512(p), power));
+}
+
+INLINE __m512 exp_lanes(__m512 x)
+{
+    return exp_below(_mm512_min_ps(_mm512_set1_ps(EXP_HIGH), x));
 }
 
 /* cap * tanh(x / cap) */

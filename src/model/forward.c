@@ -561,9 +561,10 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
 {
     struct forward *f = arg;
     const struct hparams *h = f->h;
-    /* The last blocks see the most keys: they go first, so that none is left over at the end. */
-    const struct query_block *b = &f->blocks[f->n_blocks - 1 - task / h->kv_heads];
-    uint32_t head = task % h->kv_heads, group = h->heads / h->kv_heads;
+    /* Head by head, whose keys stay in the cache; the last blocks, which see the most, first, so
+     * that none of them is left over at the end. */
+    const struct query_block *b = &f->blocks[f->n_blocks - 1 - task % f->n_blocks];
+    uint32_t head = task / f->n_blocks, group = h->heads / h->kv_heads;
     const struct row *last = &f->rows[b->row + b->n - 1];
     const uint16_t **k = f->tiles + (size_t)worker * 2 * f->pages, **v = k + f->pages;
     uint32_t window = windowed(f) ? h->window : UINT32_MAX;

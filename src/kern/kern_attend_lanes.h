@@ -1,0 +1,389 @@
+/*
+ * kern_attend_lanes: attention of many queries over tiles of 64 keys, for any width of registers.
+ * For the scores lanes hold keys, for the values head dimensions; each lane repeats the reference's
+ * chain, so what queries walk together changes no bit.
+ *
+ * All queries pass a tile before the next one is touched, QUERIES at a time: with WIDTH registers
+ * for each of them the sums fill the register file. Where many pass, the tile is converted from
+ * float16 once for all, because each conversion takes the place of a multiply; where few do, the
+ * next tile is fetched meanwhile, as the memory is what they wait for. Where queries see different
+ * parts of a tile, the part that a group sees is done together and the rest one by one, in the
+ * order of positions.
+ *
+ * A file that includes it has defined
+ *
+ *   LANES, QUERIES, WIDTH                      16 % LANES == 0, QUERIES one of 3 and 6
+ *   vec                                        LANES floats, and on them:
+ *   vec_set, vec_load, vec_store, vec_half     vec_half: from float16
+ *   vec_add, vec_sub, vec_mul, vec_div, vec_max
+ *   vec_fma(a, b, c)                           a * b + c
+ *   exp_below(x), cap_lanes(x, cap)            exp_below: e^x for x that are 0 or less
+ *   max_lanes(v)                               the largest lane
+ *   fold_lanes(v)                              16 lanes in [16 / LANES] vecs, folded as 8, 4, 2, 1
+ */
+#ifndef PDD_KERN_KERN_ATTEND_LANES_H
+#define PDD_KERN_KERN_ATTEND_LANES_H
+
+enum {
+    KEYS = LANES * WIDTH, /* keys whose scores are summed at once */
+    FOLDED = 16 / LANES,
+    WIDE_QUERIES = 12, /* from so many queries on a tile is converted once */
+    LINE = 64
+};
+
+/* The state of all queries of a call; what they see of the tile at hand; the weights of a group. */
+struct walk {
+    const struct kern_attend *a;
+    float max[KERN_QUERIES_MAX], total[KERN_QUERIES_MAX], keep[KERN_QUERIES_MAX];
+    uint32_t from[KERN_QUERIES_MAX], to[KERN_QUERIES_MAX]; /* from == to: nothing */
+    _Alignas(64) float score[QUERIES][KERN_TILE];
+};
+
+/* A tile of keys and one of values: float32 when `wide`, else float16; `next` tiles to fetch. */
+struct tiles {
+    const void *k, *v, *next_k, *next_v;
+};
+
+INLINE vec load_tile(const void *tile, size_t at, int wide)
+{
+    return wide ? vec_load((const float *)tile + at) : vec_half((const uint16_t *)tile + at);
+}
+
+/* Step i of `steps` through a tile of as many rows: fetch that part of another one. */
+INLINE void fetch(const void *tile, size_t i, size_t row_bytes)
+{
+    for (size_t at = 0; tile && at < row_bytes; at += LINE)
+        __builtin_prefetch((const char *)tile + i * row_bytes + at);
+}
+
+/* Scores of all 64 keys for n queries from i0 on (n, wide: constants after inlining). */
+INLINE void group_scores(struct walk *w, uint32_t i0, int n, const struct tiles *t, int wide)
+{
+    const uint32_t head_dim = w->a->head_dim;
+    const float *q[QUERIES];
+    UNROLL
+    for (int i = 0; i < n; i++)
+        q[i] = w->a->q[i0 + (uint32_t)i];
+    for (uint32_t base = 0; base < KERN_TILE; base += KEYS) {
+        vec acc[QUERIES][WIDTH];
+        UNROLL
+        for (int i = 0; i < n; i++) {
+            UNROLL
+            for (int j = 0; j < WIDTH; j++)
+                acc[i][j] = vec_set(0.0f);
+        }
+        for (size_t d = 0; d < head_dim; d++) {
+            vec key[WIDTH];
+            UNROLL
+            for (int j = 0; j < WIDTH; j++)
+                key[j] = load_tile(t->k, d * KERN_TILE + base + (size_t)(j * LANES), wide);
+            if (base == 0) fetch(t->next_k, d, KERN_TILE * 2);
+            UNROLL
+            for (int i = 0; i < n; i++) {
+                vec x = vec_set(q[i][d]);
+                UNROLL
+                for (int j = 0; j < WIDTH; j++)
+                    acc[i][j] = vec_fma(x, key[j], acc[i][j]);
+            }
+        }
+        UNROLL
+        for (int i = 0; i < n; i++) {
+            UNROLL
+            for (int j = 0; j < WIDTH; j++)
+                vec_store(w->score[i] + base + j * LANES, acc[i][j]);
+        }
+    }
+}
+
+/* What a query does not see of its 64 scores becomes -infinity, whose weight is 0. */
+INLINE void hide_unseen(struct walk *w, uint32_t at, int i)
+{
+    for (uint32_t t = 0; t < w->from[at]; t++)
+        w->score[i][t] = -__builtin_inff();
+    for (uint32_t t = w->to[at]; t < KERN_TILE; t++)
+        w->score[i][t] = -__builtin_inff();
+}
+
+INLINE void cap_scores(float *score, float cap)
+{
+    for (int j = 0; j < KERN_TILE; j += LANES)
+        vec_store(score + j, cap_lanes(vec_load(score + j), vec_set(cap)));
+}
+
+/* The maxima with this tile, and `keep`, the factors for the earlier sums: one exp for all. */
+INLINE void group_maxima(struct walk *w, uint32_t i0, int n)
+{
+    _Alignas(64) float change[16] = {0};
+    UNROLL
+    for (int i = 0; i < n; i++) {
+        uint32_t at = i0 + (uint32_t)i;
+        if (w->from[at] == w->to[at]) continue;
+        hide_unseen(w, at, i);
+        vec best = vec_load(w->score[i]);
+        for (int j = LANES; j < KERN_TILE; j += LANES)
+            best = vec_max(best, vec_load(w->score[i] + j));
+        float tile_max = max_lanes(best);
+        float max = tile_max > w->max[at] ? tile_max : w->max[at];
+        change[i] = w->max[at] - max;
+        w->max[at] = max;
+    }
+    UNROLL
+    for (int i = 0; i < n; i += LANES)
+        vec_store(change + i, exp_below(vec_load(change + i)));
+    UNROLL
+    for (int i = 0; i < n; i++)
+        w->keep[i0 + (uint32_t)i] = change[i];
+}
+
+/* Scores of one query become weights. */
+INLINE void query_weights(struct walk *w, uint32_t at, int i)
+{
+    vec sum[FOLDED], max = vec_set(w->max[at]);
+    UNROLL
+    for (int j = 0; j < KERN_TILE / LANES; j++) {
+        vec p = exp_below(vec_sub(vec_load(w->score[i] + j * LANES), max));
+        vec_store(w->score[i] + j * LANES, p);
+        sum[j % FOLDED] = j < FOLDED ? p : vec_add(sum[j % FOLDED], p);
+    }
+    w->total[at] = w->total[at] * w->keep[at] + fold_lanes(sum);
+}
+
+/* A part of the values' work: queries from i0 on, positions [from, to) of the tile; `first` is
+ * where the weights of query i0 stand; `scale`: multiply the earlier sums by keep before. */
+struct part {
+    uint32_t i0, from, to;
+    int first, scale;
+};
+
+/* n queries, c registers of head dimensions from `base` on. */
+INLINE void part_values(struct walk *w, const struct part *p, const struct tiles *t, int n, int c,
+                        uint32_t base, int wide)
+{
+    const size_t head_dim = w->a->head_dim;
+    vec acc[QUERIES][WIDTH];
+    float *out[QUERIES];
+    const float *score[QUERIES];
+    UNROLL
+    for (int i = 0; i < n; i++) {
+        out[i] = w->a->out[p->i0 + (uint32_t)i] + base;
+        score[i] = w->score[p->first + i];
+        UNROLL
+        for (int j = 0; j < c; j++) {
+            acc[i][j] = vec_load(out[i] + j * LANES);
+            if (p->scale) acc[i][j] = vec_mul(acc[i][j], vec_set(w->keep[p->i0 + (uint32_t)i]));
+        }
+    }
+    for (size_t at = p->from; at < p->to; at++) {
+        vec value[WIDTH];
+        UNROLL
+        for (int j = 0; j < c; j++)
+            value[j] = load_tile(t->v, at * head_dim + base + (size_t)(j * LANES), wide);
+        if (base == 0) fetch(t->next_v, at, head_dim * 2);
+        UNROLL
+        for (int i = 0; i < n; i++) {
+            vec x = vec_set(score[i][at]);
+            UNROLL
+            for (int j = 0; j < c; j++)
+                acc[i][j] = vec_fma(x, value[j], acc[i][j]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < n; i++) {
+        UNROLL
+        for (int j = 0; j < c; j++)
+            vec_store(out[i] + j * LANES, acc[i][j]);
+    }
+}
+
+/* The last dimensions of a head size that is no multiple of LANES, one by one. */
+static void part_tail(const struct walk *w, const struct part *p, const struct tiles *t, int n,
+                      uint32_t base, int wide)
+{
+    const size_t head_dim = w->a->head_dim;
+    for (int i = 0; i < n; i++) {
+        uint32_t query = p->i0 + (uint32_t)i;
+        for (size_t d = base; d < head_dim; d++) {
+            float acc = w->a->out[query][d];
+            if (p->scale) acc *= w->keep[query];
+            for (size_t at = p->from; at < p->to; at++) {
+                size_t place = at * head_dim + d;
+                float value = wide ? ((const float *)t->v)[place]
+                                   : kern_f16_to_f32(((const uint16_t *)t->v)[place]);
+                acc = __builtin_fmaf(w->score[p->first + i][at], value, acc);
+            }
+            w->a->out[query][d] = acc;
+        }
+    }
+}
+
+INLINE void tile_values(struct walk *w, const struct part *p, const struct tiles *t, int n,
+                        int wide)
+{
+    uint32_t base = 0, head_dim = w->a->head_dim;
+    for (; base + WIDTH * LANES <= head_dim; base += WIDTH * LANES)
+        part_values(w, p, t, n, WIDTH, base, wide);
+    for (; base + 2 * LANES <= head_dim; base += 2 * LANES)
+        part_values(w, p, t, n, 2, base, wide);
+    for (; base + LANES <= head_dim; base += LANES)
+        part_values(w, p, t, n, 1, base, wide);
+    if (base < head_dim) part_tail(w, p, t, n, base, wide);
+}
+
+/* Positions [from, to) for query i of a group alone; none: only the scaling. */
+static void own_values(struct walk *w, const struct tiles *t, uint32_t i0, int i, uint32_t from,
+                       uint32_t to, int scale, int wide)
+{
+    const struct part p = {i0 + (uint32_t)i, from, to, i, scale};
+    if (wide)
+        tile_values(w, &p, t, 1, 1);
+    else
+        tile_values(w, &p, t, 1, 0);
+}
+
+/* The positions that all n see, together; before and after them each query's own. */
+INLINE void group_values(struct walk *w, uint32_t i0, int n, const struct tiles *t, int wide)
+{
+    const uint32_t *from = w->from + i0, *to = w->to + i0;
+    struct part p = {i0, 0, KERN_TILE, 0, 1};
+    for (int i = 0; i < n; i++) {
+        p.from = from[i] > p.from ? from[i] : p.from;
+        p.to = to[i] < p.to ? to[i] : p.to;
+    }
+    if (p.from >= p.to) { /* nothing in common */
+        for (int i = 0; i < n; i++)
+            if (from[i] < to[i]) own_values(w, t, i0, i, from[i], to[i], 1, wide);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        p.scale &= from[i] == p.from;
+    for (int i = 0; !p.scale && i < n; i++)
+        own_values(w, t, i0, i, from[i], p.from, 1, wide);
+    tile_values(w, &p, t, n, wide);
+    for (int i = 0; i < n; i++)
+        if (to[i] > p.to) own_values(w, t, i0, i, p.to, to[i], 0, wide);
+}
+
+/* One tile for the n queries from i0 on. */
+INLINE void group_tile(struct walk *w, uint32_t i0, int n, const struct tiles *t, int wide)
+{
+    group_scores(w, i0, n, t, wide);
+    for (int i = 0; w->a->softcap > 0.0f && i < n; i++)
+        cap_scores(w->score[i], w->a->softcap);
+    group_maxima(w, i0, n);
+    UNROLL
+    for (int i = 0; i < n; i++)
+        if (w->from[i0 + (uint32_t)i] < w->to[i0 + (uint32_t)i])
+            query_weights(w, i0 + (uint32_t)i, i);
+    group_values(w, i0, n, t, wide);
+}
+
+typedef void group_fn(struct walk *w, uint32_t i0, const struct tiles *t);
+
+#define GROUP(N)                                                                                   \
+    static void wide_##N(struct walk *w, uint32_t i0, const struct tiles *t)                       \
+    {                                                                                              \
+        group_tile(w, i0, N, t, 1);                                                                \
+    }                                                                                              \
+    static void half_##N(struct walk *w, uint32_t i0, const struct tiles *t)                       \
+    {                                                                                              \
+        group_tile(w, i0, N, t, 0);                                                                \
+    }
+GROUP(1)
+GROUP(2)
+GROUP(3)
+#if QUERIES == 6
+GROUP(4)
+GROUP(5)
+GROUP(6)
+#endif
+
+/* By number of queries. */
+static group_fn *const groups[][2] = {
+    {NULL, NULL},     {half_1, wide_1}, {half_2, wide_2}, {half_3, wide_3},
+#if QUERIES == 6
+    {half_4, wide_4}, {half_5, wide_5}, {half_6, wide_6},
+#endif
+};
+
+/* What each query sees of a tile; returns how many see some. None: the tile may not exist. */
+static uint32_t walk_visible(struct walk *w, uint32_t tile)
+{
+    const struct kern_attend *a = w->a;
+    uint32_t start = tile * KERN_TILE, end = start + KERN_TILE, seeing = 0;
+    for (uint32_t i = 0; i < a->queries; i++) {
+        uint32_t from = a->first[i] > start ? a->first[i] : start;
+        uint32_t to = a->n[i] < end ? a->n[i] : end;
+        w->from[i] = from < to ? from - start : 0;
+        w->to[i] = from < to ? to - start : 0;
+        seeing += from < to;
+    }
+    return seeing;
+}
+
+/* All queries by groups; one that sees nothing of the tile is left out. */
+static void walk_tile(struct walk *w, struct tiles t, int wide)
+{
+    for (uint32_t i = 0, n; i < w->a->queries; i += n) {
+        uint32_t left = w->a->queries - i, seeing = 0;
+        n = left < QUERIES ? left : QUERIES;
+        for (uint32_t k = i; k < i + n; k++)
+            seeing |= w->to[k];
+        if (!seeing) continue;
+        groups[n][wide](w, i, &t);
+        t.next_k = t.next_v = NULL; /* once is enough */
+    }
+}
+
+/* The tile as float32 in `wide`. */
+static void widen(const uint16_t *tile, uint32_t head_dim, float *wide)
+{
+    for (size_t i = 0; i < (size_t)head_dim * KERN_TILE; i += LANES)
+        vec_store(wide + i, vec_half(tile + i));
+}
+
+/* Every tile that a query sees, in order; tiles nobody sees may not exist. */
+static void walk_all(struct walk *w, uint32_t begin, uint32_t end)
+{
+    const struct kern_attend *a = w->a;
+    _Alignas(64) float k[KERN_HEAD_MAX * KERN_TILE], v[KERN_HEAD_MAX * KERN_TILE];
+    for (uint32_t tile = begin; tile * KERN_TILE < end; tile++) {
+        uint32_t seeing = walk_visible(w, tile);
+        if (seeing == 0) continue;
+        struct tiles t = {a->k_tiles[tile], a->v_tiles[tile], NULL, NULL};
+        if ((tile + 1) * KERN_TILE < end) { /* seen or not: to fetch is no access */
+            t.next_k = a->k_tiles[tile + 1];
+            t.next_v = a->v_tiles[tile + 1];
+        }
+        if (seeing >= WIDE_QUERIES) {
+            widen(t.k, a->head_dim, k);
+            widen(t.v, a->head_dim, v);
+            t.k = k;
+            t.v = v;
+        }
+        walk_tile(w, t, seeing >= WIDE_QUERIES);
+    }
+}
+
+/* The level's function. */
+INLINE void attend_lanes(const struct kern_attend *a)
+{
+    struct walk w = {.a = a};
+    uint32_t begin = UINT32_MAX, end = 0, head_dim = a->head_dim;
+    for (uint32_t i = 0; i < a->queries; i++) {
+        w.max[i] = -__builtin_inff();
+        w.total[i] = 0.0f;
+        memset(a->out[i], 0, head_dim * sizeof(float));
+        begin = a->first[i] / KERN_TILE < begin ? a->first[i] / KERN_TILE : begin;
+        end = a->n[i] > end ? a->n[i] : end;
+    }
+    walk_all(&w, begin, end);
+    for (uint32_t i = 0; i < a->queries; i++) {
+        uint32_t d = 0;
+        for (; d + LANES <= head_dim; d += LANES)
+            vec_store(a->out[i] + d, vec_div(vec_load(a->out[i] + d), vec_set(w.total[i])));
+        for (; d < head_dim; d++)
+            a->out[i][d] /= w.total[i];
+    }
+}
+
+#endif
