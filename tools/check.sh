@@ -74,7 +74,7 @@ check_calls() {
 check_headers() {
     local header
     find src -name '*.h' | sort | while read -r header; do
-        case $header in *_256.h | *_avx2.h | *_avx512.h | *_neon.h) continue ;; esac
+        case $header in *_256.h | *_avx2.h | *_avx512.h | *_neon.h | *_lanes.h) continue ;; esac
         gcc -std=c17 -D_GNU_SOURCE -DPDD_VERSION='""' -Isrc -fsyntax-only -x c "$header" >/dev/null 2>&1 ||
             echo "$header: does not compile alone"
     done | { ! grep .; } || bad=1

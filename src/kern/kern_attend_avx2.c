@@ -6,6 +6,7 @@
 #define LANES 8
 #define QUERIES 3
 #define WIDTH 4
+#define HOLD_TILE 0
 
 typedef __m256 vec;
 #define vec_set _mm256_set1_ps

@@ -6,6 +6,7 @@
 #define LANES 16
 #define QUERIES 6
 #define WIDTH 4
+#define HOLD_TILE 1
 
 typedef __m512 vec;
 #define vec_set _mm512_set1_ps

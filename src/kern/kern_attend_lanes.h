@@ -3,7 +3,7 @@
  * For the scores lanes hold keys, for the values head dimensions; each lane repeats the reference's
  * chain, so what queries walk together changes no bit.
  *
- * All queries pass a tile before the next one is touched, QUERIES at a time: with WIDTH registers
+ * All queries pass a tile before the next one is touched, QUERIES at a time; with WIDTH registers
  * for each of them the sums fill the register file. Where many pass, the tile is converted from
  * float16 once for all, because each conversion takes the place of a multiply; where few do, the
  * next tile is fetched meanwhile, as the memory is what they wait for. Where queries see different
@@ -13,6 +13,8 @@
  * A file that includes it has defined
  *
  *   LANES, QUERIES, WIDTH                      16 % LANES == 0, QUERIES one of 3 and 6
+ *   HOLD_TILE                                  1: registers hold WIDTH parts of the tile and take
+ *                                              one query after the other; 0: the other way round
  *   vec                                        LANES floats, and on them:
  *   vec_set, vec_load, vec_store, vec_half     vec_half: from float16
  *   vec_add, vec_sub, vec_mul, vec_div, vec_max
@@ -28,15 +30,18 @@ enum {
     KEYS = LANES * WIDTH, /* keys whose scores are summed at once */
     FOLDED = 16 / LANES,
     WIDE_QUERIES = 12, /* from so many queries on a tile is converted once */
+    SMALL_HEAD = 64,   /* two float32 tiles take 32 KiB */
     LINE = 64
 };
 
-/* The state of all queries of a call; what they see of the tile at hand; the weights of a group. */
+/* The state of all queries of a call; what they see of the tile at hand, and their weights in it.
+ */
 struct walk {
     const struct kern_attend *a;
+    uint32_t batch; /* the query whose weights stand first */
     float max[KERN_QUERIES_MAX], total[KERN_QUERIES_MAX], keep[KERN_QUERIES_MAX];
     uint32_t from[KERN_QUERIES_MAX], to[KERN_QUERIES_MAX]; /* from == to: nothing */
-    _Alignas(64) float score[QUERIES][KERN_TILE];
+    _Alignas(64) float score[KERN_QUERIES_MAX][KERN_TILE];
 };
 
 /* A tile of keys and one of values: float32 when `wide`, else float16; `next` tiles to fetch. */
@@ -56,11 +61,48 @@ INLINE void fetch(const void *tile, size_t i, size_t row_bytes)
         __builtin_prefetch((const char *)tile + i * row_bytes + at);
 }
 
+/* acc[i][j] += x[i][at] times the j-th register of the tile from `place` on; i < n, j < c. */
+INLINE void add_products(vec acc[QUERIES][WIDTH], const float *const *x, size_t at, int n, int c,
+                         const void *tile, size_t place, int wide)
+{
+    vec held[QUERIES > WIDTH ? QUERIES : WIDTH];
+    if (HOLD_TILE) {
+        UNROLL
+        for (int j = 0; j < c; j++)
+            held[j] = load_tile(tile, place + (size_t)(j * LANES), wide);
+        UNROLL
+        for (int i = 0; i < n; i++) {
+            vec factor = vec_set(x[i][at]);
+            UNROLL
+            for (int j = 0; j < c; j++)
+                acc[i][j] = vec_fma(factor, held[j], acc[i][j]);
+        }
+        return;
+    }
+    UNROLL
+    for (int i = 0; i < n; i++)
+        held[i] = vec_set(x[i][at]);
+    UNROLL
+    for (int j = 0; j < c; j++) {
+        vec from_tile = load_tile(tile, place + (size_t)(j * LANES), wide);
+        UNROLL
+        for (int i = 0; i < n; i++)
+            acc[i][j] = vec_fma(held[i], from_tile, acc[i][j]);
+    }
+}
+
+/* The weights, at first scores, of the queries from i0 on. */
+INLINE float *weights_of(struct walk *w, uint32_t i0)
+{
+    return w->score[i0 - w->batch];
+}
+
 /* Scores of all 64 keys for n queries from i0 on (n, wide: constants after inlining). */
 INLINE void group_scores(struct walk *w, uint32_t i0, int n, const struct tiles *t, int wide)
 {
     const uint32_t head_dim = w->a->head_dim;
     const float *q[QUERIES];
+    float *score = weights_of(w, i0);
     UNROLL
     for (int i = 0; i < n; i++)
         q[i] = w->a->q[i0 + (uint32_t)i];
@@ -73,35 +115,25 @@ INLINE void group_scores(struct walk *w, uint32_t i0, int n, const struct tiles 
                 acc[i][j] = vec_set(0.0f);
         }
         for (size_t d = 0; d < head_dim; d++) {
-            vec key[WIDTH];
-            UNROLL
-            for (int j = 0; j < WIDTH; j++)
-                key[j] = load_tile(t->k, d * KERN_TILE + base + (size_t)(j * LANES), wide);
             if (base == 0) fetch(t->next_k, d, KERN_TILE * 2);
-            UNROLL
-            for (int i = 0; i < n; i++) {
-                vec x = vec_set(q[i][d]);
-                UNROLL
-                for (int j = 0; j < WIDTH; j++)
-                    acc[i][j] = vec_fma(x, key[j], acc[i][j]);
-            }
+            add_products(acc, q, d, n, WIDTH, t->k, d * KERN_TILE + base, wide);
         }
         UNROLL
         for (int i = 0; i < n; i++) {
             UNROLL
             for (int j = 0; j < WIDTH; j++)
-                vec_store(w->score[i] + base + j * LANES, acc[i][j]);
+                vec_store(score + i * KERN_TILE + base + j * LANES, acc[i][j]);
         }
     }
 }
 
 /* What a query does not see of its 64 scores becomes -infinity, whose weight is 0. */
-INLINE void hide_unseen(struct walk *w, uint32_t at, int i)
+INLINE void hide_unseen(const struct walk *w, uint32_t at, float *score)
 {
     for (uint32_t t = 0; t < w->from[at]; t++)
-        w->score[i][t] = -__builtin_inff();
+        score[t] = -__builtin_inff();
     for (uint32_t t = w->to[at]; t < KERN_TILE; t++)
-        w->score[i][t] = -__builtin_inff();
+        score[t] = -__builtin_inff();
 }
 
 INLINE void cap_scores(float *score, float cap)
@@ -118,10 +150,11 @@ INLINE void group_maxima(struct walk *w, uint32_t i0, int n)
     for (int i = 0; i < n; i++) {
         uint32_t at = i0 + (uint32_t)i;
         if (w->from[at] == w->to[at]) continue;
-        hide_unseen(w, at, i);
-        vec best = vec_load(w->score[i]);
+        float *score = weights_of(w, i0) + i * KERN_TILE;
+        hide_unseen(w, at, score);
+        vec best = vec_load(score);
         for (int j = LANES; j < KERN_TILE; j += LANES)
-            best = vec_max(best, vec_load(w->score[i] + j));
+            best = vec_max(best, vec_load(score + j));
         float tile_max = max_lanes(best);
         float max = tile_max > w->max[at] ? tile_max : w->max[at];
         change[i] = w->max[at] - max;
@@ -136,23 +169,23 @@ INLINE void group_maxima(struct walk *w, uint32_t i0, int n)
 }
 
 /* Scores of one query become weights. */
-INLINE void query_weights(struct walk *w, uint32_t at, int i)
+INLINE void query_weights(struct walk *w, uint32_t at, float *score)
 {
     vec sum[FOLDED], max = vec_set(w->max[at]);
     UNROLL
     for (int j = 0; j < KERN_TILE / LANES; j++) {
-        vec p = exp_below(vec_sub(vec_load(w->score[i] + j * LANES), max));
-        vec_store(w->score[i] + j * LANES, p);
+        vec p = exp_below(vec_sub(vec_load(score + j * LANES), max));
+        vec_store(score + j * LANES, p);
         sum[j % FOLDED] = j < FOLDED ? p : vec_add(sum[j % FOLDED], p);
     }
     w->total[at] = w->total[at] * w->keep[at] + fold_lanes(sum);
 }
 
-/* A part of the values' work: queries from i0 on, positions [from, to) of the tile; `first` is
- * where the weights of query i0 stand; `scale`: multiply the earlier sums by keep before. */
+/* A part of the values' work: queries from i0 on, positions [from, to) of the tile; `scale`:
+ * multiply the earlier sums by keep before. */
 struct part {
     uint32_t i0, from, to;
-    int first, scale;
+    int scale;
 };
 
 /* n queries, c registers of head dimensions from `base` on. */
@@ -166,7 +199,7 @@ INLINE void part_values(struct walk *w, const struct part *p, const struct tiles
     UNROLL
     for (int i = 0; i < n; i++) {
         out[i] = w->a->out[p->i0 + (uint32_t)i] + base;
-        score[i] = w->score[p->first + i];
+        score[i] = weights_of(w, p->i0) + i * KERN_TILE;
         UNROLL
         for (int j = 0; j < c; j++) {
             acc[i][j] = vec_load(out[i] + j * LANES);
@@ -174,18 +207,8 @@ INLINE void part_values(struct walk *w, const struct part *p, const struct tiles
         }
     }
     for (size_t at = p->from; at < p->to; at++) {
-        vec value[WIDTH];
-        UNROLL
-        for (int j = 0; j < c; j++)
-            value[j] = load_tile(t->v, at * head_dim + base + (size_t)(j * LANES), wide);
         if (base == 0) fetch(t->next_v, at, head_dim * 2);
-        UNROLL
-        for (int i = 0; i < n; i++) {
-            vec x = vec_set(score[i][at]);
-            UNROLL
-            for (int j = 0; j < c; j++)
-                acc[i][j] = vec_fma(x, value[j], acc[i][j]);
-        }
+        add_products(acc, score, at, n, c, t->v, at * head_dim + base, wide);
     }
     UNROLL
     for (int i = 0; i < n; i++) {
@@ -196,7 +219,7 @@ INLINE void part_values(struct walk *w, const struct part *p, const struct tiles
 }
 
 /* The last dimensions of a head size that is no multiple of LANES, one by one. */
-static void part_tail(const struct walk *w, const struct part *p, const struct tiles *t, int n,
+static void part_tail(struct walk *w, const struct part *p, const struct tiles *t, int n,
                       uint32_t base, int wide)
 {
     const size_t head_dim = w->a->head_dim;
@@ -209,7 +232,7 @@ static void part_tail(const struct walk *w, const struct part *p, const struct t
                 size_t place = at * head_dim + d;
                 float value = wide ? ((const float *)t->v)[place]
                                    : kern_f16_to_f32(((const uint16_t *)t->v)[place]);
-                acc = __builtin_fmaf(w->score[p->first + i][at], value, acc);
+                acc = __builtin_fmaf(weights_of(w, query)[at], value, acc);
             }
             w->a->out[query][d] = acc;
         }
@@ -229,11 +252,11 @@ INLINE void tile_values(struct walk *w, const struct part *p, const struct tiles
     if (base < head_dim) part_tail(w, p, t, n, base, wide);
 }
 
-/* Positions [from, to) for query i of a group alone; none: only the scaling. */
-static void own_values(struct walk *w, const struct tiles *t, uint32_t i0, int i, uint32_t from,
+/* Positions [from, to) for one query alone; none: only the scaling. */
+static void own_values(struct walk *w, const struct tiles *t, uint32_t i, uint32_t from,
                        uint32_t to, int scale, int wide)
 {
-    const struct part p = {i0 + (uint32_t)i, from, to, i, scale};
+    const struct part p = {i, from, to, scale};
     if (wide)
         tile_values(w, &p, t, 1, 1);
     else
@@ -243,50 +266,55 @@ static void own_values(struct walk *w, const struct tiles *t, uint32_t i0, int i
 /* The positions that all n see, together; before and after them each query's own. */
 INLINE void group_values(struct walk *w, uint32_t i0, int n, const struct tiles *t, int wide)
 {
-    const uint32_t *from = w->from + i0, *to = w->to + i0;
-    struct part p = {i0, 0, KERN_TILE, 0, 1};
-    for (int i = 0; i < n; i++) {
+    const uint32_t *from = w->from, *to = w->to, end = i0 + (uint32_t)n;
+    struct part p = {i0, 0, KERN_TILE, 1};
+    for (uint32_t i = i0; i < end; i++) {
         p.from = from[i] > p.from ? from[i] : p.from;
         p.to = to[i] < p.to ? to[i] : p.to;
     }
     if (p.from >= p.to) { /* nothing in common */
-        for (int i = 0; i < n; i++)
-            if (from[i] < to[i]) own_values(w, t, i0, i, from[i], to[i], 1, wide);
+        for (uint32_t i = i0; i < end; i++)
+            if (from[i] < to[i]) own_values(w, t, i, from[i], to[i], 1, wide);
         return;
     }
-    for (int i = 0; i < n; i++)
+    for (uint32_t i = i0; i < end; i++)
         p.scale &= from[i] == p.from;
-    for (int i = 0; !p.scale && i < n; i++)
-        own_values(w, t, i0, i, from[i], p.from, 1, wide);
+    for (uint32_t i = i0; !p.scale && i < end; i++)
+        own_values(w, t, i, from[i], p.from, 1, wide);
     tile_values(w, &p, t, n, wide);
-    for (int i = 0; i < n; i++)
-        if (to[i] > p.to) own_values(w, t, i0, i, p.to, to[i], 0, wide);
+    for (uint32_t i = i0; i < end; i++)
+        if (to[i] > p.to) own_values(w, t, i, p.to, to[i], 0, wide);
 }
 
-/* One tile for the n queries from i0 on. */
-INLINE void group_tile(struct walk *w, uint32_t i0, int n, const struct tiles *t, int wide)
+/* Keys of a tile to weights, for n queries from i0 on. */
+INLINE void group_weights(struct walk *w, uint32_t i0, int n, const struct tiles *t, int wide)
 {
     group_scores(w, i0, n, t, wide);
-    for (int i = 0; w->a->softcap > 0.0f && i < n; i++)
-        cap_scores(w->score[i], w->a->softcap);
+    for (uint32_t i = i0; w->a->softcap > 0.0f && i < i0 + (uint32_t)n; i++)
+        cap_scores(weights_of(w, i), w->a->softcap);
     group_maxima(w, i0, n);
     UNROLL
     for (int i = 0; i < n; i++)
         if (w->from[i0 + (uint32_t)i] < w->to[i0 + (uint32_t)i])
-            query_weights(w, i0 + (uint32_t)i, i);
-    group_values(w, i0, n, t, wide);
+            query_weights(w, i0 + (uint32_t)i, weights_of(w, i0) + i * KERN_TILE);
 }
 
-typedef void group_fn(struct walk *w, uint32_t i0, const struct tiles *t);
+typedef void group_fn(struct walk *w, uint32_t i0, const struct tiles *t, int wide);
 
 #define GROUP(N)                                                                                   \
-    static void wide_##N(struct walk *w, uint32_t i0, const struct tiles *t)                       \
+    static void weights_##N(struct walk *w, uint32_t i0, const struct tiles *t, int wide)          \
     {                                                                                              \
-        group_tile(w, i0, N, t, 1);                                                                \
+        if (wide)                                                                                  \
+            group_weights(w, i0, N, t, 1);                                                         \
+        else                                                                                       \
+            group_weights(w, i0, N, t, 0);                                                         \
     }                                                                                              \
-    static void half_##N(struct walk *w, uint32_t i0, const struct tiles *t)                       \
+    static void values_##N(struct walk *w, uint32_t i0, const struct tiles *t, int wide)           \
     {                                                                                              \
-        group_tile(w, i0, N, t, 0);                                                                \
+        if (wide)                                                                                  \
+            group_values(w, i0, N, t, 1);                                                          \
+        else                                                                                       \
+            group_values(w, i0, N, t, 0);                                                          \
     }
 GROUP(1)
 GROUP(2)
@@ -297,11 +325,11 @@ GROUP(5)
 GROUP(6)
 #endif
 
-/* By number of queries. */
+/* By number of queries: from keys to weights, and values. */
 static group_fn *const groups[][2] = {
-    {NULL, NULL},     {half_1, wide_1}, {half_2, wide_2}, {half_3, wide_3},
+    {NULL, NULL},          {weights_1, values_1}, {weights_2, values_2}, {weights_3, values_3},
 #if QUERIES == 6
-    {half_4, wide_4}, {half_5, wide_5}, {half_6, wide_6},
+    {weights_4, values_4}, {weights_5, values_5}, {weights_6, values_6},
 #endif
 };
 
@@ -320,16 +348,17 @@ static uint32_t walk_visible(struct walk *w, uint32_t tile)
     return seeing;
 }
 
-/* All queries by groups; one that sees nothing of the tile is left out. */
-static void walk_tile(struct walk *w, struct tiles t, int wide)
+/* One phase of a tile for queries [i, end) by groups; a group that sees nothing is left out. */
+static void walk_groups(struct walk *w, uint32_t i, uint32_t end, int phase, struct tiles t,
+                        int wide)
 {
-    for (uint32_t i = 0, n; i < w->a->queries; i += n) {
-        uint32_t left = w->a->queries - i, seeing = 0;
-        n = left < QUERIES ? left : QUERIES;
+    for (uint32_t n; i < end; i += n) {
+        uint32_t seeing = 0;
+        n = end - i < QUERIES ? end - i : QUERIES;
         for (uint32_t k = i; k < i + n; k++)
             seeing |= w->to[k];
         if (!seeing) continue;
-        groups[n][wide](w, i, &t);
+        groups[n][phase](w, i, &t, wide);
         t.next_k = t.next_v = NULL; /* once is enough */
     }
 }
@@ -341,11 +370,45 @@ static void widen(const uint16_t *tile, uint32_t head_dim, float *wide)
         vec_store(wide + i, vec_half(tile + i));
 }
 
+/* All queries through a tile that many see. Where keys and values as float32 fit into the
+ * first-level cache together, a group passes both before the next one does, so that its weights
+ * stay there; else all pass the keys, then all the values. */
+static void walk_wide(struct walk *w, struct tiles t)
+{
+    uint32_t all = w->a->queries, head_dim = w->a->head_dim;
+    _Alignas(64) float memory[KERN_HEAD_MAX * KERN_TILE];
+    float *k = memory, *v = memory + (size_t)SMALL_HEAD * KERN_TILE;
+    struct tiles wide = {k, v, t.next_k, t.next_v};
+    widen(t.k, head_dim, k);
+    if (head_dim > SMALL_HEAD) {
+        w->batch = 0;
+        walk_groups(w, 0, all, 0, wide, 1);
+        wide.v = k;
+        widen(t.v, head_dim, k);
+        walk_groups(w, 0, all, 1, wide, 1);
+        return;
+    }
+    widen(t.v, head_dim, v);
+    for (uint32_t i = 0; i < all; i += QUERIES) {
+        uint32_t end = all - i < QUERIES ? all : i + QUERIES;
+        w->batch = i;
+        walk_groups(w, i, end, 0, wide, 1);
+        walk_groups(w, i, end, 1, wide, 1);
+        wide.next_k = wide.next_v = NULL; /* once is enough */
+    }
+}
+
+static void walk_half(struct walk *w, struct tiles t)
+{
+    w->batch = 0;
+    walk_groups(w, 0, w->a->queries, 0, t, 0);
+    walk_groups(w, 0, w->a->queries, 1, t, 0);
+}
+
 /* Every tile that a query sees, in order; tiles nobody sees may not exist. */
 static void walk_all(struct walk *w, uint32_t begin, uint32_t end)
 {
     const struct kern_attend *a = w->a;
-    _Alignas(64) float k[KERN_HEAD_MAX * KERN_TILE], v[KERN_HEAD_MAX * KERN_TILE];
     for (uint32_t tile = begin; tile * KERN_TILE < end; tile++) {
         uint32_t seeing = walk_visible(w, tile);
         if (seeing == 0) continue;
@@ -354,20 +417,18 @@ static void walk_all(struct walk *w, uint32_t begin, uint32_t end)
             t.next_k = a->k_tiles[tile + 1];
             t.next_v = a->v_tiles[tile + 1];
         }
-        if (seeing >= WIDE_QUERIES) {
-            widen(t.k, a->head_dim, k);
-            widen(t.v, a->head_dim, v);
-            t.k = k;
-            t.v = v;
-        }
-        walk_tile(w, t, seeing >= WIDE_QUERIES);
+        if (seeing >= WIDE_QUERIES)
+            walk_wide(w, t);
+        else
+            walk_half(w, t);
     }
 }
 
 /* The level's function. */
 INLINE void attend_lanes(const struct kern_attend *a)
 {
-    struct walk w = {.a = a};
+    struct walk w; /* the weights need no beginning */
+    w.a = a;
     uint32_t begin = UINT32_MAX, end = 0, head_dim = a->head_dim;
     for (uint32_t i = 0; i < a->queries; i++) {
         w.max[i] = -__builtin_inff();
