@@ -8,17 +8,19 @@
  * one's sums are read. (Twelve rows by two strips is as fast and more code: a tile store takes as
  * long for 12 rows as for 16.)
  *
- * The tile unit multiplies signed by signed here, so a chunk of weights is brought to signed bytes
- * first; that pays from 16 rows on, and fewer go to the AVX-512 functions. Tiles are configured and
- * released within a call. Functions only: nothing here runs unless kern_select.c got permission.
+ * The tile unit multiplies signed by signed here, so a chunk of weights of any type is widened to
+ * signed bytes first; that pays from 16 rows on, and fewer go to the AVX-512 functions. So do types
+ * with a scale for 16 columns: they would need two tile products and stores a block, and stores are
+ * what this loop waits for. Tiles are configured and released within a call. Functions only:
+ * nothing here runs unless kern_select.c got permission.
  */
 #include "kern/kern_avx512.h"
 
 enum {
-    Q4_OFFSET = 8,
     TILE_ROWS = 16,
     CHUNK_BLOCKS = 48, /* 16 x 48 x 32 weights = 24 KiB */
-    BLOCK_BYTES = 512
+    BLOCK_BYTES = 512,
+    FEW_ROWS = 32 /* up to so many the weights' way from memory takes time: fetch them ahead */
 };
 
 /* Operand of ldtilecfg, palette 1. */
@@ -36,15 +38,17 @@ static const struct tile_config config = {
 };
 
 struct job {
-    const int8_t *w;  /* signed weights of the chunk, 512 bytes a block */
-    const uint8_t *d; /* their scales */
+    const uint8_t *w;         /* signed weights of the chunk, 512 bytes a block */
+    const float *scale, *min; /* [blocks][16] */
     __mmask16 lanes;
     const int8_t *q;
-    const float *scale;
+    const float *dx, *sum;
     uint32_t cols, blocks, chunk;
     float *out;
     size_t stride;
     int resume;
+    const uint8_t *fetch; /* bytes to fetch meanwhile, so many each block; or 0 */
+    size_t fetch_bytes;
 };
 
 typedef int32_t block_sums[TILE_ROWS][16];
@@ -68,20 +72,26 @@ INLINE void odd_sums(const struct job *t, uint32_t b, block_sums sum)
     _tile_stored(1, sum, 64);
 }
 
-INLINE void add_block(const struct job *t, uint32_t b, block_sums sum, __m512 acc[TILE_ROWS])
+INLINE void add_block(const struct job *t, uint32_t b, block_sums sum, int with_min,
+                      __m512 acc[TILE_ROWS])
 {
-    const float *scale = t->scale + b;
+    const float *dx = t->dx + b, *xsum = t->sum + b;
     const size_t blocks = t->blocks;
-    __m512 dw = load_half(t->d + (size_t)b * 32);
+    __m512 dw = _mm512_load_ps(t->scale + (size_t)b * KERN_LANES), min = dw;
+    if (with_min) min = _mm512_load_ps(t->min + (size_t)b * KERN_LANES);
     UNROLL
     for (int r = 0; r < TILE_ROWS; r++) {
-        __m512 d = _mm512_mul_ps(dw, _mm512_set1_ps(scale[(size_t)r * blocks]));
+        __m512 d = _mm512_mul_ps(dw, _mm512_set1_ps(dx[(size_t)r * blocks]));
         acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum[r])), d, acc[r]);
+        if (with_min)
+            acc[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(xsum[(size_t)r * blocks]), acc[r]);
     }
+    for (size_t i = b * t->fetch_bytes; i < (b + 1) * t->fetch_bytes; i += 64)
+        _mm_prefetch((const char *)t->fetch + i, _MM_HINT_T1);
 }
 
 /* 16 rows by one strip over one chunk. */
-static void tile_rows(const struct job *t)
+INLINE void tile_rows(const struct job *t, int with_min)
 {
     _Alignas(64) block_sums even, odd;
     __m512 acc[TILE_ROWS];
@@ -92,57 +102,54 @@ static void tile_rows(const struct job *t)
     even_sums(t, 0, even);
     for (uint32_t b = 0; b < t->chunk; b += 2) {
         if (b + 1 < t->chunk) odd_sums(t, b + 1, odd);
-        add_block(t, b, even, acc);
+        add_block(t, b, even, with_min, acc);
         if (b + 1 == t->chunk) break;
         if (b + 2 < t->chunk) even_sums(t, b + 2, even);
-        add_block(t, b + 1, odd, acc);
+        add_block(t, b + 1, odd, with_min, acc);
     }
     UNROLL
     for (int r = 0; r < TILE_ROWS; r++)
         _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride, t->lanes, acc[r]);
 }
 
-static void signed_q8(const uint8_t *w, uint32_t blocks, int8_t *out)
+static void tile_rows_plain(const struct job *t)
 {
-    for (uint32_t i = 0; i < blocks * (BLOCK_BYTES / 64); i++, w += 64, out += 64)
-        _mm512_store_si512(out, _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128)));
+    tile_rows(t, 0);
 }
 
-static void signed_q4(const uint8_t *w, uint32_t blocks, int8_t *out)
+static void tile_rows_min(const struct job *t)
 {
-    const __m512i low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(Q4_OFFSET);
-    for (uint32_t b = 0; b < blocks; b++, out += BLOCK_BYTES) {
-        UNROLL
-        for (int j = 0; j < 4; j++, w += 64) {
-            __m512i pair = _mm512_loadu_si512(w);
-            __m512i high = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low);
-            _mm512_store_si512(out + j * 64, _mm512_sub_epi8(_mm512_and_si512(pair, low), eight));
-            _mm512_store_si512(out + j * 64 + 256, _mm512_sub_epi8(high, eight));
-        }
-    }
+    tile_rows(t, 1);
 }
 
 static void mul_strip(const struct kern_mat *m, uint32_t strip, const struct kern_act *x,
                       uint32_t row, uint32_t rows, float *out, size_t stride)
 {
-    _Alignas(64) int8_t wide[CHUNK_BLOCKS * BLOCK_BYTES];
+    _Alignas(64) uint8_t wide[CHUNK_BLOCKS * BLOCK_BYTES];
+    _Alignas(64) float scale[CHUNK_BLOCKS * KERN_LANES], min[CHUNK_BLOCKS * KERN_LANES];
+    const struct kern_form *f = &kern_forms[m->type];
+    const struct kern_wide to = {wide, scale, min, 1};
     const uint32_t blocks = m->cols / KERN_BLOCK;
-    const uint8_t *base = kern_strip(m, strip);
     struct job t = {.w = wide, .cols = m->cols, .blocks = blocks, .stride = stride};
+    t.scale = scale;
+    t.min = min;
     t.lanes = tail_mask(kern_lanes_of(m, strip));
     for (uint32_t b = 0; b < blocks; b += CHUNK_BLOCKS) {
         t.chunk = blocks - b < CHUNK_BLOCKS ? blocks - b : CHUNK_BLOCKS;
         t.resume = b > 0;
-        t.d = base + kern_halves_at(m) + (size_t)b * 32;
-        if (m->type == KERN_Q4_0)
-            signed_q4(base + (size_t)b * 256, t.chunk, wide);
-        else
-            signed_q8(base + (size_t)b * BLOCK_BYTES, t.chunk, wide);
-        for (uint32_t r = row; r < row + rows; r += TILE_ROWS) {
-            t.q = x->q + (size_t)r * m->cols + (size_t)b * KERN_BLOCK;
-            t.scale = x->scale + (size_t)r * blocks + b;
+        kern_avx512_widen(m, strip, b, t.chunk, &to);
+        t.fetch = kern_strip(m, strip + 1) + b / f->blocks * kern_unit_bytes(m->type);
+        t.fetch_bytes = rows <= FEW_ROWS ? kern_unit_bytes(m->type) / f->blocks : 0;
+        for (uint32_t r = row; r < row + rows; r += TILE_ROWS, t.fetch_bytes = 0) {
+            const size_t at = (size_t)r * blocks + b;
+            t.q = x->q + at * KERN_BLOCK;
+            t.dx = x->scale + at;
+            t.sum = x->sum + at;
             t.out = out + (size_t)r * stride + (size_t)strip * KERN_LANES;
-            tile_rows(&t);
+            if (f->min)
+                tile_rows_min(&t);
+            else
+                tile_rows_plain(&t);
         }
     }
 }
@@ -161,28 +168,13 @@ static uint32_t mul_tiles(const struct kern_mat *m, uint32_t strip, uint32_t str
     return rows;
 }
 
-static void mul_q8_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                     size_t stride)
-{
-    uint32_t done = mul_tiles(m, strip, strips, x, row, rows, out, stride);
-    kern_avx512_mul_quant(m, strip, strips, x, row + done, rows - done, out, stride);
-}
-
-static void mul_q4_0(const struct kern_mat *m, uint32_t strip, uint32_t strips,
-                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
-                     size_t stride)
-{
-    uint32_t done = mul_tiles(m, strip, strips, x, row, rows, out, stride);
-    kern_avx512_mul_quant(m, strip, strips, x, row + done, rows - done, out, stride);
-}
-
 void kern_amx_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
                         const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                         size_t stride)
 {
-    kern_mul_fn *mul = m->type == KERN_Q8_0   ? mul_q8_0
-                       : m->type == KERN_Q4_0 ? mul_q4_0
-                                              : kern_avx512_mul_quant;
-    mul(m, strip, strips, x, row, rows, out, stride);
+    uint32_t done = 0;
+    if (kern_forms[m->type].sub == KERN_BLOCK)
+        done = mul_tiles(m, strip, strips, x, row, rows, out, stride);
+    if (done < rows)
+        kern_avx512_mul_quant(m, strip, strips, x, row + done, rows - done, out, stride);
 }
