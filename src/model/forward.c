@@ -316,6 +316,7 @@ static void turn(const struct forward *f, float *x, uint32_t heads, const float 
         f->kern->rms_norm(x, norm, dim, h->norm_eps, x);
         break;
     }
+    if (h->arch->no_rope_every && (f->layer + 1) % h->arch->no_rope_every == 0) return;
     switch (h->arch->rope) {
     case ROPE_PAIRS:
         f->kern->rope_pairs(x, heads, h->head_dim, h->rope_dims / 2, table);

@@ -12,9 +12,11 @@
 #define NEOX .rope = ROPE_HALVES
 static const struct arch archs[] = {
     {.name = "llama", .experts = true, .window = WINDOW_ALL},
+    {.name = "smollm3", .no_rope_every = 4},
     {.name = "qwen2", NEOX},
     {.name = "qwen3", NEOX, .qk_norm = QK_NORM_HEAD},
     {.name = "qwen3moe", NEOX, .qk_norm = QK_NORM_HEAD, .experts = true},
+    {.name = "gemma", NEOX, .gelu = true, .embed_by_root_dim = true},
     {.name = "gemma2",
      NEOX,
      .post_norm = true,
@@ -328,7 +330,10 @@ static int read_scale(const struct reader *r, const char *name, bool allowed, fl
                        "%s: key %s.%s: we do not compute it for this "
                        "architecture",
                        gguf_name(r->g), r->prefix, name);
-    return read_f32_or(r, name, 1e9f, otherwise, ret_value);
+    int rc = read_f32_or(r, name, 1e9f, otherwise, ret_value);
+    if (rc == 0 && has(r, name) && *ret_value < 1e-9f)
+        return bad(r, name, "is too small: its reciprocal would leave float32");
+    return rc;
 }
 
 static int read_scales(const struct reader *r, struct hparams *h)

@@ -53,6 +53,7 @@ struct arch {
     bool rope_switch;       /* the key rope.scaling.finetuned = false means no rotation */
     bool window_plain_rope; /* windowed layers turn without scaling */
     float window_rope_base; /* of windowed layers without a key; 0: the base of the others */
+    uint32_t no_rope_every; /* every n-th layer does not rotate; 0: all do */
     uint32_t window;        /* WINDOW_..., or a period */
     uint32_t window_size;   /* without a key; 0: none */
     uint32_t scale_by_dim;  /* models of so many layers scale queries by dim / heads */

@@ -4,8 +4,9 @@
  * A page holds its 64 positions for all layers: for each layer and KV head a K tile f16
  * [head_dim][64] (so that lanes hold different keys) and a V tile f16 [64][head_dim]. Pages are
  * counted: a whole page may belong to several sequences with the same prefix, and is copied before
- * one of them writes into it. All page memory is one reservation made at opening; nothing here
- * allocates afterwards but kv_seq_init.
+ * one of them writes into it. Layers with a sliding window keep all their positions too, so that a
+ * prefix can be cut anywhere and shared. All page memory is one reservation made at opening;
+ * nothing here allocates afterwards but kv_seq_init.
  *
  * Life: kv_pool_open; kv_seq_init ... kv_seq_release; kv_pool_close when no sequence is left.
  * Threads: one owner. While a forward pass runs, its threads only read the tables and write to

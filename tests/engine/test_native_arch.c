@@ -166,9 +166,52 @@ static void test_long_context(void **state)
     }
 }
 
+/* Change bytes of keys and tensor heads: an error that says something, or a model that runs. */
+static void test_mutations(void **state)
+{
+    char path[TINY_PATH_MAX] = "/tmp/pdd_tiny_bad";
+    struct native_options o = {.model_path = path, .threads = 1, .context_max = 64};
+    uint32_t opened = 0;
+    struct rng rng;
+    (void)state;
+    rng_init(&rng, 22, 0);
+    for (uint32_t a = 0; tiny_arch(a); a++) {
+        struct buf b;
+        struct err err = ERR_INIT;
+        buf_init(&b, (size_t)1 << 30);
+        tiny_model_bytes(tiny_arch(a), &b);
+        size_t keys = (size_t)((char *)memmem(b.data, b.len, "tokenizer.ggml", 14) - b.data);
+        size_t heads = (size_t)((char *)memmem(b.data, b.len, "token_embd", 10) - b.data);
+        for (int round = 0; round < 80; round++) {
+            size_t at = round % 2 ? rng_below(&rng, (uint32_t)keys) : heads + rng_below(&rng, 1800);
+            char was = b.data[at];
+            struct engine *e;
+            struct session *s;
+            b.data[at] = (char)rng_next(&rng);
+            assert_int_equal(os_write_file(path, b.data, b.len, &err), 0);
+            b.data[at] = was;
+            if (native_open(&o, &e, &err) != 0) {
+                assert_true(err.text[0] != 0);
+                continue;
+            }
+            opened++;
+            assert_int_equal(engine_session_open(e, &s, &err), 0);
+            struct engine_span span = {
+                .session = s, .tokens = (int32_t[]){1, 2, 3}, .n = 3, .sample = true};
+            engine_step(e, &span, 1, &err);
+            engine_session_close(s);
+            engine_free(e);
+        }
+        buf_release(&b);
+    }
+    assert_true(opened > 0);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_formulas), cmocka_unit_test(test_hash),
-                                       cmocka_unit_test(test_long_context)};
+                                       cmocka_unit_test(test_long_context),
+                                       cmocka_unit_test(test_mutations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -315,8 +315,10 @@ static void attention_block(const struct reference_model *m, uint32_t l, struct 
     project(m, l, s, V, q_dim + kv_dim, kv_dim, v);
     norm_heads(m, &t[Q_NORM], s->q, h->heads);
     norm_heads(m, &t[K_NORM], k, h->kv_heads);
-    rotate(m, rope, factors, s->q, h->heads, s->position);
-    rotate(m, rope, factors, k, h->kv_heads, s->position);
+    if (!h->arch->no_rope_every || (l + 1) % h->arch->no_rope_every != 0) {
+        rotate(m, rope, factors, s->q, h->heads, s->position);
+        rotate(m, rope, factors, k, h->kv_heads, s->position);
+    }
     for (size_t i = 0; i < kv_dim && s->numerics == REFERENCE_EXACT_1; i++) {
         k[i] = to_half(k[i]);
         v[i] = to_half(v[i]);

@@ -172,6 +172,8 @@ static const struct tiny_options archs[] = {
     {.arch = "qwen3moe", SMALL(3, 2), .type = GGUF_Q8_0, .experts = 8, .used = 3, .seed = 29},
     {.arch = "llama", SMALL(3, 2), .type = GGUF_Q4_0, .experts = 4, .used = 2, .seed = 30},
     {.arch = "olmoe", SMALL(3, 4), .type = GGUF_F16, .experts = 6, .used = 2, .seed = 31},
+    {.arch = "gemma", SMALL(3, 1), .type = GGUF_Q8_0, .head_dim = 40, .tied = true, .seed = 33},
+    {.arch = "smollm3", SMALL(5, 2), .type = GGUF_F16, .tied = true, .seed = 34},
     {.arch = "granitemoe", SMALL(3, 2), .type = GGUF_Q8_0, .experts = 5, .used = 4, .seed = 32},
 };
 
@@ -311,7 +313,7 @@ static void write_layer(const struct tiny_options *o, struct gguf_writer *w, str
         write_norm(w, rng, layer, "attn_norm", o->dim);
         write_norm(w, rng, layer, "ffn_norm", o->dim);
     }
-    if (is_arch(o, "olmo2") || is_arch(o, "gemma")) {
+    if (is_arch(o, "olmo2") || is_arch(o, "gemma2") || is_arch(o, "gemma3")) {
         write_norm(w, rng, layer, "post_attention_norm", o->dim);
         write_norm(w, rng, layer, "post_ffw_norm", o->dim);
     }
