@@ -105,7 +105,7 @@ static void open_iq4_xs(const uint8_t *p, struct kern_opened *o)
 {
     unsigned high = half_at(p + 2);
     for (int s = 0; s < 8; s++) {
-        unsigned low = p[4 + s / 2] >> s % 2 * 4 & 15u;
+        unsigned low = (unsigned)p[4 + s / 2] >> s % 2 * 4 & 15u;
         o->scale[s] = (int8_t)((int)(low | (high >> 2 * s & 3) << 4) - 32);
         open_nibbles(p + 8 + 16 * s, o->q + 32 * s);
     }
