@@ -172,9 +172,9 @@ static const struct tiny_options archs[] = {
     {.arch = "qwen3moe", SMALL(3, 2), .type = GGUF_Q8_0, .experts = 8, .used = 3, .seed = 29},
     {.arch = "llama", SMALL(3, 2), .type = GGUF_Q4_0, .experts = 4, .used = 2, .seed = 30},
     {.arch = "olmoe", SMALL(3, 4), .type = GGUF_F16, .experts = 6, .used = 2, .seed = 31},
+    {.arch = "granitemoe", SMALL(3, 2), .type = GGUF_Q8_0, .experts = 5, .used = 4, .seed = 32},
     {.arch = "gemma", SMALL(3, 1), .type = GGUF_Q8_0, .head_dim = 40, .tied = true, .seed = 33},
     {.arch = "smollm3", SMALL(5, 2), .type = GGUF_F16, .tied = true, .seed = 34},
-    {.arch = "granitemoe", SMALL(3, 2), .type = GGUF_Q8_0, .experts = 5, .used = 4, .seed = 32},
 };
 
 const struct tiny_options *tiny_arch(uint32_t i)
