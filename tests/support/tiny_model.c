@@ -164,6 +164,8 @@ static const struct tiny_options archs[] = {
      SMALL(3, 2),
      .type = GGUF_Q8_0,
      .fused = true,
+     .biases = true,
+     .rope_dims = 12,
      .long_factors = true,
      .window = 100,
      .seed = 26},
@@ -252,6 +254,7 @@ static void write_keys(const struct tiny_options *o, struct gguf_writer *w)
         key_u32(o, w, "attention.key_length", o->head_dim);
         key_u32(o, w, "attention.value_length", o->head_dim);
     }
+    if (o->rope_dims) key_u32(o, w, "rope.dimension_count", o->rope_dims);
     write_features(o, w);
 }
 
@@ -290,7 +293,7 @@ static void write_matrices(const struct tiny_options *o, struct gguf_writer *w, 
             matrix(w, rng, name, strstr(name, "inp") ? (uint32_t)GGUF_F32 : type, cols, rows);
         snprintf(name, sizeof name, "blk.%u.%s.bias", layer, matrices[i].name);
         bool attention = i < 4;
-        if (o->biases && !many && (attention || !is_arch(o, "qwen2")))
+        if (o->biases && !many && (attention || is_arch(o, "llama")))
             tensor(w, rng, name, GGUF_F32, rows, 0, 0.0f, 0.3f);
     }
 }
@@ -333,11 +336,11 @@ void tiny_model_write(const struct tiny_options *o, struct gguf_writer *w)
     tensor(w, &rng, "output_norm.weight", GGUF_F32, o->dim, 0, 1.0f, 0.1f);
     if (!o->tied) matrix(w, &rng, "output.weight", o->type, o->dim, o->vocab);
     uint32_t head_dim = o->head_dim ? o->head_dim : o->dim / o->heads;
-    if (o->rope_factors)
-        tensor(w, &rng, "rope_freqs.weight", GGUF_F32, head_dim / 2, 0, 4.0f, 0.2f);
+    uint32_t pairs = (o->rope_dims ? o->rope_dims : head_dim) / 2;
+    if (o->rope_factors) tensor(w, &rng, "rope_freqs.weight", GGUF_F32, pairs, 0, 4.0f, 0.2f);
     if (o->long_factors) {
-        tensor(w, &rng, "rope_factors_long.weight", GGUF_F32, head_dim / 2, 0, 4.0f, 0.2f);
-        tensor(w, &rng, "rope_factors_short.weight", GGUF_F32, head_dim / 2, 0, 1.5f, 0.1f);
+        tensor(w, &rng, "rope_factors_long.weight", GGUF_F32, pairs, 0, 4.0f, 0.2f);
+        tensor(w, &rng, "rope_factors_short.weight", GGUF_F32, pairs, 0, 1.5f, 0.1f);
     }
     for (uint32_t i = 0; i < o->layers; i++)
         write_layer(o, w, &rng, i);

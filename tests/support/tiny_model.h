@@ -26,6 +26,7 @@ struct tiny_options {
     bool fused;             /* attn_qkv, and ffn_up that holds the gate (phi3) */
     uint32_t window;        /* 0: none */
     uint32_t experts, used; /* 0: none */
+    uint32_t rope_dims;     /* 0: the whole head */
     const char *scaling;    /* rope.scaling.type, with factor 4 from 32 positions on */
     bool long_factors;      /* with rope_factors_long and _short */
 };
