@@ -30,7 +30,7 @@ static const struct format *format_of(uint32_t type)
 {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
         if (formats[i].type == type) return &formats[i];
-    CHECK(!"a tensor type that has no format");
+    CHECK(false); /* not a tensor type that has no format */
     return NULL;
 }
 

@@ -161,6 +161,6 @@ void kern_block_open(enum kern_type type, const uint8_t *raw, struct kern_opened
         open_iq4_xs(raw, o);
         return;
     default:
-        CHECK(!"a quantised type");
+        CHECK(false); /* not a quantised type */
     }
 }

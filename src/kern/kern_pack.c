@@ -106,7 +106,7 @@ static void pack_unit(enum kern_type type, const struct kern_opened *o, uint8_t 
         put_planes(o->q, f->blocks, 2, 1, 192, out);
         break;
     default:
-        CHECK(!"a form that can be packed");
+        CHECK(false); /* not a form that can be packed */
     }
 }
 

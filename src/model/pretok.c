@@ -12,11 +12,26 @@
 #include "base/mem.h"
 #include "model/vocab_impl.h"
 
+/* What the models' patterns are made of: runs of letters, contractions, numbers, the rest. */
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
-#define LLAMA3_HEAD "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define LLAMA3_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define WORD "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define OTHER "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+#define SPACES "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define LLAMA3 CONTRACTION "|" WORD "\\p{N}{1,3}" OTHER SPACES
+#define QWEN2 CONTRACTION "|" WORD "\\p{N}" OTHER SPACES
+/* Words that change from capitals to small letters once: "HelloWorld" is two. */
+#define CAPITAL "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define SMALL "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define CASED(end)                                                                                 \
+    "[^\\r\\n\\p{L}\\p{N}]?" CAPITAL "*" SMALL "+" end "|[^\\r\\n\\p{L}\\p{N}]?" CAPITAL "+" SMALL \
+    "*" end "|"
+#define OTHER_PATHS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*"
+#define DEEPSEEK3                                                                                  \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"           \
+    "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES
 
-enum { PATTERNS_MAX = 4, MATCH_LIMIT = 1 << 30 };
+enum { PATTERNS_MAX = 5, MATCH_LIMIT = 1 << 30 };
 
 static const struct row {
     const char *name;
@@ -28,15 +43,52 @@ static const struct row {
     {"phi-2", {GPT2}, false, false},
     {"olmo", {GPT2}, false, false},
     {"mpt", {GPT2}, false, false},
+    {"gigachat", {GPT2}, false, false},
+    {"exaone4", {GPT2}, false, false},
+    {"trillion", {GPT2}, false, false},
+    {"granite-docling", {GPT2}, false, false},
     {"smollm", {"\\p{N}", GPT2}, false, false},
     {"starcoder", {"\\p{N}", GPT2}, false, false},
     {"refact", {"\\p{N}", GPT2}, false, false},
     {"command-r", {"\\p{N}", GPT2}, false, false},
-    {"llama-bpe", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}, true, true},
-    {"llama3", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}, true, true},
-    {"llama-v3", {LLAMA3_HEAD "\\p{N}{1,3}" LLAMA3_TAIL}, true, true},
-    {"qwen2", {LLAMA3_HEAD "\\p{N}" LLAMA3_TAIL}, false, false},
-    {"deepseek-r1-qwen", {LLAMA3_HEAD "\\p{N}" LLAMA3_TAIL}, false, false},
+    {"codeshell", {"\\p{N}", GPT2}, false, false},
+    {"exaone", {"\\p{N}", GPT2}, false, false},
+    {"minerva-7b", {"\\p{N}", GPT2}, false, false},
+    {"falcon", {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"}, false, false},
+    {"llama-bpe", {LLAMA3}, true, true},
+    {"llama3", {LLAMA3}, true, true},
+    {"llama-v3", {LLAMA3}, true, true},
+    {"falcon3", {LLAMA3}, true, true},
+    {"falcon-h1", {LLAMA3}, true, true},
+    {"pixtral", {LLAMA3}, true, true},
+    {"lfm2", {LLAMA3}, true, true},
+    {"midm-2.0", {LLAMA3}, true, true},
+    {"dbrx", {LLAMA3}, false, false},
+    {"smaug-bpe", {LLAMA3}, false, false},
+    {"glm4", {LLAMA3}, false, false},
+    {"chatglm-bpe", {LLAMA3}, false, false},
+    {"qwen2", {QWEN2}, false, false},
+    {"deepseek-r1-qwen", {QWEN2}, false, false},
+    {"megrez", {QWEN2}, false, false},
+    {"stablelm2", {QWEN2}, false, false},
+    {"hunyuan", {QWEN2}, false, false},
+    {"solar-open", {QWEN2}, false, false},
+    {"tekken", {CASED("") "\\p{N}" OTHER_PATHS SPACES}, true, true},
+    {"gpt-4o", {CASED(CONTRACTION "?") "\\p{N}{1,3}" OTHER_PATHS SPACES}, false, false},
+    {"llama4", {CASED(CONTRACTION "?") "\\p{N}{1,3}" OTHER_PATHS SPACES}, false, false},
+    {"seed-coder",
+     {CONTRACTION "|" WORD "\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+" SPACES},
+     false,
+     false},
+    {"deepseek-v3",
+     {"\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+", DEEPSEEK3},
+     false,
+     false},
+    {"deepseek-coder",
+     {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+",
+      "[\\x{4E00}-\\x{9FA5}\\x{0800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+", "\\p{N}"},
+     false,
+     false},
 };
 
 struct pretok {

@@ -268,6 +268,23 @@ static int read_kind(struct vocab *v, const struct gguf *g, struct err *e)
     return 0;
 }
 
+/* What SentencePiece may do to a text before it cuts it; files of models that chat ask for none. */
+static int read_normalisation(struct vocab *v, const struct gguf *g, struct err *e)
+{
+    bool removes = false;
+    struct gguf_str arch;
+    int code = read_flag(g, "tokenizer.ggml.remove_extra_whitespaces", false, &removes, e);
+    if (code) return code;
+    if (removes && v->kind == VOCAB_SPM)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: tokenizer.ggml.remove_extra_whitespaces is true; only tokenizers that "
+                       "keep white space are supported",
+                       gguf_name(g));
+    v->strips = v->kind == VOCAB_SPM && gguf_text(g, "general.architecture", &arch, NULL) == 0 &&
+                arch.len == 4 && memcmp(arch.data, "phi3", 4) == 0;
+    return 0;
+}
+
 static int read_all(struct vocab *v, const struct gguf *g, struct err *e)
 {
     struct gguf_array pieces;
@@ -288,7 +305,10 @@ static int read_all(struct vocab *v, const struct gguf *g, struct err *e)
     if (code == 0)
         code = read_flag(g, "tokenizer.ggml.add_space_prefix", v->kind == VOCAB_SPM,
                          &v->space_prefix, e);
-    if (code == 0) code = read_ends(v, g, e);
+    if (code == 0) code = read_normalisation(v, g, e);
+    if (code) return code;
+    specials_promote(v);
+    code = read_ends(v, g, e);
     if (code) return code;
     find_byte_tokens(v);
     if (specials_open(v))
@@ -448,6 +468,7 @@ static int encode_valid(const struct vocab *v, const char *text, size_t n, bool 
         if (code || id < 0) return code;
         code = push(out, id, e);
         if (code) return code;
+        len += vocab_swallows(v, id, text + at + len, n - at - len);
         text += at + len;
         n -= at + len;
     }

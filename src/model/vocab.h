@@ -48,6 +48,10 @@ int32_t vocab_find(const struct vocab *v, const char *piece, size_t n); /* exact
 int32_t vocab_next_special(const struct vocab *v, const char *text, size_t n, bool control,
                            size_t *ret_at, size_t *ret_len);
 
+/* How many bytes at the start of text[n] the token before it swallows: white space, for some
+ * control tokens of some models (Phi-3 was trained so); else 0. */
+size_t vocab_swallows(const struct vocab *v, int32_t before, const char *text, size_t n);
+
 enum {
     VOCAB_ADD_BOS = 1, /* put the BOS (and EOS) the model's flags ask for */
     VOCAB_SPECIAL = 2  /* recognise control tokens written in the text; never for a user's text */

@@ -80,7 +80,8 @@ int bpe_open(struct vocab *v, const struct gguf *g, struct err *e)
     struct gguf_str pre = {"default", 7};
     int code = gguf_has(g, "tokenizer.ggml.pre") ? gguf_text(g, "tokenizer.ggml.pre", &pre, e) : 0;
     if (code == 0) code = pretok_open(pre, gguf_name(g), &v->pretok, e);
-    for (int b = 0; b < 256 && code == 0; b++)
+    /* Some real vocabularies lack bytes that no text holds (0xC0, control characters). */
+    for (int b = ' '; b < 127 && code == 0; b++)
         if (v->byte_token[b] < 0)
             code = err_set(e, ERR_BAD_INPUT, "%s: tokenizer.ggml.tokens: no token for byte 0x%02X",
                            gguf_name(g), b);
@@ -174,7 +175,7 @@ static int encode_word(void *arg, const char *word, size_t n)
         consider(b, c.left);
     }
     for (uint32_t i = 0; i != UINT32_MAX && code == 0; i = b->symbols[i].after)
-        code = token_list_push(b->out, b->symbols[i].token);
+        if (b->symbols[i].token >= 0) code = token_list_push(b->out, b->symbols[i].token);
     return code;
 }
 

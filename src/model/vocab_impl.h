@@ -47,6 +47,7 @@ struct vocab {
     int32_t ends[8]; /* tokens that end an answer */
     uint32_t n_ends;
     bool add_bos, add_eos, space_prefix;
+    bool strips;             /* white space behind most control tokens is part of them */
     int32_t byte_token[256]; /* SentencePiece byte fallback and BPE bytes; -1: none */
     /* BPE */
     struct merge {
@@ -62,6 +63,8 @@ struct vocab {
     uint32_t special_from[257];
 };
 
+/* User-defined tokens that templates write to part messages become control tokens. */
+void specials_promote(struct vocab *v);
 /* Gather the tokens that are found in a text before any merging; vocab_next_special finds them. */
 int specials_open(struct vocab *v);
 

@@ -25,6 +25,55 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Files may call a token of a chat template user-defined, which a text may spell; who can write
+ * one could forge a turn. */
+void specials_promote(struct vocab *v)
+{
+    static const char *const pieces[] = {"<s>",
+                                         "</s>",
+                                         "<bos>",
+                                         "<eos>",
+                                         "<|im_start|>",
+                                         "<|im_end|>",
+                                         "<|im_sep|>",
+                                         "<|begin_of_text|>",
+                                         "<|end_of_text|>",
+                                         "<|endoftext|>",
+                                         "<|start_header_id|>",
+                                         "<|end_header_id|>",
+                                         "<|eot_id|>",
+                                         "<|eom_id|>",
+                                         "<start_of_turn>",
+                                         "<end_of_turn>",
+                                         "<|system|>",
+                                         "<|user|>",
+                                         "<|assistant|>",
+                                         "<|end|>",
+                                         "<|start_of_role|>",
+                                         "<|end_of_role|>",
+                                         "[INST]",
+                                         "[/INST]",
+                                         "[SYSTEM_PROMPT]",
+                                         "[/SYSTEM_PROMPT]",
+                                         "<\357\275\234User\357\275\234>",
+                                         "<\357\275\234Assistant\357\275\234>"};
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        int32_t id = vocab_find(v, pieces[i], strlen(pieces[i]));
+        if (id >= 0 && v->tokens[id].kind == TOKEN_USER) v->tokens[id].kind = TOKEN_CONTROL;
+    }
+}
+
+size_t vocab_swallows(const struct vocab *v, int32_t before, const char *text, size_t n)
+{
+    size_t at = 0;
+    if (!v->strips || before == v->bos || before == v->unknown) return 0;
+    const struct token *t = &v->tokens[before];
+    if (!is_special(t) || (t->len == 13 && memcmp(t->piece, "<|endoftext|>", 13) == 0)) return 0;
+    while (at < n && (text[at] == ' ' || (text[at] >= '\t' && text[at] <= '\r')))
+        at++;
+    return at;
+}
+
 int specials_open(struct vocab *v)
 {
     uint32_t n = 0, kept = 0;

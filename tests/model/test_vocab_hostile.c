@@ -103,7 +103,7 @@ static const struct damage {
     {false, "tokenizer.ggml.scores", 4, "\5", 1, "tokenizer.ggml.scores"},
     {true, "tokenizer.ggml.merges", 24, "t~h", 3, "tokenizer.ggml.merges"},
     {true, "tokenizer.ggml.merges", 24, "~ h", 3, "tokenizer.ggml.merges"},
-    {true, "tokenizer.ggml.tokens", 24, "~", 1, "byte 0x00"},
+    {true, "tokenizer.ggml.tokens", 344, "~", 1, "byte 0x20"},
     {true, "tokenizer.ggml.token", 0, "x", 1, "tokenizer.ggml.tokens"},
     {false, "tokenizer.ggml.score", 0, "x", 1, "tokenizer.ggml.scores"},
     {true, "tokenizer.ggml.merge", 0, "x", 1, "tokenizer.ggml.merges"},
