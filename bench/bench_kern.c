@@ -148,7 +148,7 @@ static void bench_attend(const struct kern *k, uint32_t rows)
     const float *qs[KERN_QUERIES_MAX];
     float *outs[KERN_QUERIES_MAX];
     uint32_t first[KERN_QUERIES_MAX], n[KERN_QUERIES_MAX], queries = rows * GROUP;
-    const uint16_t *kt[CONTEXT / KERN_TILE], *vt[CONTEXT / KERN_TILE];
+    const void *kt[CONTEXT / KERN_TILE], *vt[CONTEXT / KERN_TILE];
     size_t tile = KERN_TILE * HEAD;
     uint16_t *pages = mem_alloc_aligned(64, CONTEXT / KERN_TILE * 2 * tile * 2);
     fill(row, HEAD);
@@ -166,7 +166,7 @@ static void bench_attend(const struct kern *k, uint32_t rows)
         first[i] = 0;
         n[i] = CONTEXT - rows + 1 + i / GROUP;
     }
-    struct attend_case c = {k, {queries, HEAD, 0.0f, qs, outs, first, n, kt, vt}};
+    struct attend_case c = {k, {queries, HEAD, 0.0f, qs, outs, first, n, kt, vt, KERN_KV_F16}};
     double t = best_of(run_attend, &c);
     printf("  attend, %2u rows x %d heads of %d, %d keys: %7.1f us, %6.1f GFLOPS\n", rows, GROUP,
            HEAD, CONTEXT, t * 1e6, 4.0 * queries * HEAD * CONTEXT / t * 1e-9);

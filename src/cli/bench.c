@@ -13,6 +13,7 @@
 #include "cli/bench_report.h"
 #include "cli/bench_run.h"
 #include "cli/commands.h"
+#include "cli/engine_open.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
 
@@ -28,6 +29,7 @@ static const char help[] =
     "  --chunk N        tokens of a prompt that a step may take (512)\n"
     "  --threads LIST   0: all CPUs (0)\n"
     "  --isa LEVEL      scalar, avx2, avxvnni, avx512, amx, neon (the best here)\n"
+    "  --kv-type TYPE   f16 or q8_0 (f16)\n"
     "  --repeat N       rounds; the report has medians, and the best (3)\n"
     "  --load           time to the first token and peak memory of a fresh process, too\n"
     "  --json           one JSON object instead of a table\n"
@@ -44,6 +46,7 @@ static const struct option options[] = {
     {"mixed", required_argument, NULL, 'x'},
     {"threads", required_argument, NULL, 't'},
     {"isa", required_argument, NULL, 'i'},
+    {"kv-type", required_argument, NULL, 'k'},
     {"repeat", required_argument, NULL, 'r'},
     {"json", no_argument, NULL, 'j'},
     {"load", no_argument, NULL, 'l'},
@@ -86,6 +89,8 @@ static int read_option(struct bench_plan *p, int c)
     case 'i':
         p->engine.isa = optarg;
         return 0;
+    case 'k':
+        return option_kv_type("bench", optarg, &p->engine.kv_type);
     case 'j':
         p->json = true;
         return 0;

@@ -1,5 +1,6 @@
 /* chat_options: see chat_options.h. */
 #include "cli/chat_options.h"
+#include "cli/engine_open.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -35,7 +36,8 @@ static const char help[] =
     "  --threads N           compute threads (all CPUs)\n"
     "  --context N           positions of a conversation (the model's)\n"
     "  --chat-template NAME  family of the chat template, when the file's is unknown\n"
-    "  --isa NAME            scalar, avx2, avxvnni, avx512, amx (the best this CPU has)\n"
+    "  --isa NAME            scalar, avx2, avxvnni, avx512, amx, neon, neondot (the best here)\n"
+    "  --kv-type TYPE        f16, or q8_0: half the KV memory; both ends must agree (f16)\n"
     "  --stats               a report after each answer, on standard error\n"
     "  --stats-json FILE     the same with every token's times and source, one line an answer\n"
     "  --color MODE          auto, always or never: tokens coloured by source (auto)\n"
@@ -68,6 +70,7 @@ enum {
     O_CONTEXT,
     O_TEMPLATE,
     O_ISA,
+    O_KV_TYPE,
     O_STATS,
     O_STATS_JSON,
     O_COLOR,
@@ -102,6 +105,7 @@ static const struct option long_options[] = {
     {"context", required_argument, NULL, O_CONTEXT},
     {"chat-template", required_argument, NULL, O_TEMPLATE},
     {"isa", required_argument, NULL, O_ISA},
+    {"kv-type", required_argument, NULL, O_KV_TYPE},
     {"stats", no_argument, NULL, O_STATS},
     {"stats-json", required_argument, NULL, O_STATS_JSON},
     {"color", required_argument, NULL, O_COLOR},
@@ -201,6 +205,8 @@ static int set_way(struct chat_options *o, int option)
         return number(option, 1, TURN_ANSWER_MAX, &o->tokens_max);
     case O_THREADS:
         return number(option, 1, 256, &o->native.threads);
+    case O_KV_TYPE:
+        return option_kv_type("chat", optarg, &o->native.kv_type);
     case O_CONTEXT:
         return number(option, 2, 1 << 24, &o->native.context_max);
     default:

@@ -45,7 +45,8 @@ static const char help[] =
     "  --key-file FILE        bearer keys, one a line; without it everyone may ask\n"
     "  --model-name NAME      the name to serve under (the file's)\n"
     "  --chat-template NAME   family of the chat template, when the file's is unknown\n"
-    "  --isa NAME             scalar, avx2, avxvnni, avx512, amx (the best this CPU has)\n"
+    "  --isa NAME             scalar, avx2, avxvnni, avx512, amx, neon, neondot (the best here)\n"
+    "  --kv-type TYPE         f16, or q8_0: half the KV memory; both ends must agree (f16)\n"
     "  --profile NAME         emulate the speed of a device profile\n"
     "  --drain-seconds N      how long running answers may go on after SIGTERM (30)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
@@ -66,6 +67,7 @@ enum {
     O_NAME,
     O_TEMPLATE,
     O_ISA,
+    O_KV_TYPE,
     O_PROFILE,
     O_DRAIN,
     O_LOG,
@@ -88,6 +90,7 @@ static const struct option long_options[] = {
     {"model-name", required_argument, NULL, O_NAME},
     {"chat-template", required_argument, NULL, O_TEMPLATE},
     {"isa", required_argument, NULL, O_ISA},
+    {"kv-type", required_argument, NULL, O_KV_TYPE},
     {"profile", required_argument, NULL, O_PROFILE},
     {"drain-seconds", required_argument, NULL, O_DRAIN},
     {"log-level", required_argument, NULL, O_LOG},
@@ -151,6 +154,8 @@ static int set_option(struct options *o, int option)
     case O_TEMPLATE:
         o->native.chat_template = optarg;
         return 0;
+    case O_KV_TYPE:
+        return option_kv_type("cloud", optarg, &o->native.kv_type);
     case O_ISA:
         o->native.isa = optarg;
         return 0;

@@ -1,6 +1,8 @@
 /* engine_open: see engine_open.h. */
 #include "cli/engine_open.h"
 
+#include <stdio.h>
+
 #include "cli/options.h"
 #include "engine/emulated.h"
 #include "engine/fake.h"
@@ -21,4 +23,12 @@ int engine_open(const struct native_options *native, bool fake, uint32_t fake_to
     if (code == 0) code = emulated_open(engine, found, ret_engine, e);
     if (code) engine_free(engine);
     return code;
+}
+
+int option_kv_type(const char *command, const char *text, enum native_kv *ret_kv)
+{
+    struct err e = ERR_INIT;
+    if (native_kv_of(text, ret_kv, &e) == 0) return 0;
+    fprintf(stderr, "pdd %s: --kv-type: %s\n", command, e.text);
+    return -1;
 }

@@ -15,4 +15,7 @@
 int engine_open(const struct native_options *native, bool fake, uint32_t fake_tokens,
                 const char *profile, struct engine **ret_engine, struct err *e);
 
+/* --kv-type of a command; -1 after a sentence on standard error that names another word. */
+int option_kv_type(const char *command, const char *text, enum native_kv *ret_kv);
+
 #endif

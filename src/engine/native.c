@@ -26,6 +26,7 @@
 enum { STEP_TOKENS_DEFAULT = 512, CONTEXTS_DEFAULT = 2 };
 
 #define NUMERICS "exact-1"
+#define NUMERICS_Q8 "exact-1-kvq8"
 
 struct native {
     struct engine base;
@@ -35,6 +36,7 @@ struct native {
     struct pool *pool;
     const struct kern *kern;
     struct kv_pool *kv;
+    enum native_kv kv_type;
     struct forward *forward;
     struct sampler *samplers;   /* [threads] */
     struct forward_span *spans; /* [ENGINE_SPANS_MAX] */
@@ -314,6 +316,13 @@ static int choose_memory(const struct native *n, const struct native_options *o,
 static int open_memory(struct native *n, const struct native_options *o, struct err *err)
 {
     struct kv_shape shape = forward_kv_shape(&n->model);
+    if (o->kv_type == NATIVE_KV_Q8_0 && shape.head_dim % KERN_BLOCK != 0)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "%s: heads of %u values cannot be kept in 8 bits, which takes a multiple of "
+                       "%d: use the KV type f16",
+                       o->model_path, shape.head_dim, KERN_BLOCK);
+    if (o->kv_type == NATIVE_KV_Q8_0) shape.kv = KERN_KV_Q8;
+    n->kv_type = o->kv_type;
     uint64_t page_bytes = kv_page_bytes(&shape);
     uint32_t context = 0, pages = 0;
     int rc = choose_memory(n, o, page_bytes, &context, &pages, err);
@@ -345,10 +354,21 @@ static void fill_info(struct native *n)
     struct engine_info *info = &n->base.info;
     info->kind = "native";
     info->model_name = n->model.name;
-    info->numerics = NUMERICS;
+    info->numerics = n->kv_type == NATIVE_KV_Q8_0 ? NUMERICS_Q8 : NUMERICS;
     info->vocab_size = n->model.hparams.vocab;
     snprintf(info->weights_hash, sizeof info->weights_hash, "%s", n->model.weights_hash);
     snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "%s", n->model.tokenizer_hash);
+}
+
+int native_kv_of(const char *text, enum native_kv *ret_kv, struct err *err)
+{
+    if (strcmp(text, "f16") == 0)
+        *ret_kv = NATIVE_KV_F16;
+    else if (strcmp(text, "q8_0") == 0)
+        *ret_kv = NATIVE_KV_Q8_0;
+    else
+        return err_set(err, ERR_BAD_INPUT, "no KV type %s: choose f16 or q8_0", text);
+    return 0;
 }
 
 int native_open(const struct native_options *options, struct engine **ret_engine, struct err *err)

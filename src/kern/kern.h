@@ -109,14 +109,19 @@ void kern_act_init(struct kern_act *a, const float *f32, uint32_t n, uint32_t co
  * pages. Online softmax over tiles of 64 at absolute positions, in order. With a softcap, a score
  * is softcap * tanh(score / softcap). */
 enum { KERN_QUERIES_MAX = 128 };
+/* How a tile of 64 positions holds keys [head_dim][64] or values [64][head_dim]: as float16, or as
+ * int8 followed by half floats [head_dim / 32][64], one for 32 values of a position. A value of the
+ * latter is the product of both, which float32 holds exactly. */
+enum kern_kv { KERN_KV_F16, KERN_KV_Q8 };
 struct kern_attend {
     uint32_t queries, head_dim;
-    float softcap;                  /* 0: none */
-    const float *const *q;          /* [queries] -> [head_dim], already scaled */
-    float *const *out;              /* [queries] -> [head_dim] */
-    const uint32_t *first, *n;      /* [queries]; first < n */
-    const uint16_t *const *k_tiles; /* [tiles] -> f16 [head_dim][64] */
-    const uint16_t *const *v_tiles; /* [tiles] -> f16 [64][head_dim] */
+    float softcap;              /* 0: none */
+    const float *const *q;      /* [queries] -> [head_dim], already scaled */
+    float *const *out;          /* [queries] -> [head_dim] */
+    const uint32_t *first, *n;  /* [queries]; first < n */
+    const void *const *k_tiles; /* [tiles], aligned to 64 bytes */
+    const void *const *v_tiles;
+    enum kern_kv kv;
 };
 
 /* out[r * stride + o] for rows r in [row, row + rows) of x and the outputs o of strips
@@ -171,6 +176,14 @@ float kern_f16_to_f32(uint16_t h);
 /* A K row (f32 [head_dim]) into column `slot` of a transposed tile; a V row into row `slot`. */
 void kern_put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile);
 void kern_put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile);
+/* Tiles of 8 bits: their size (for either kind), storing a row, one scale, a whole tile as floats
+ * in the same order. head_dim is a multiple of 32. */
+size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim);
+void kern_put_k_q8(const float *k, uint32_t head_dim, uint32_t slot, void *tile);
+void kern_put_v_q8(const float *v, uint32_t head_dim, uint32_t slot, void *tile);
+float kern_tile_scale_q8(const void *tile, uint32_t head_dim, uint32_t block, uint32_t slot);
+void kern_open_k_q8(const void *tile, uint32_t head_dim, float *out);
+void kern_open_v_q8(const void *tile, uint32_t head_dim, float *out);
 
 /* Our own elementary functions in double, the same bits on every machine; within 2 ulp. */
 double kern_exp(double x);

@@ -5,7 +5,8 @@
  *
  * All queries pass a tile before the next one is touched, QUERIES at a time; with WIDTH registers
  * for each of them the sums fill the register file. Where many pass, the tile is converted from
- * float16 once for all, because each conversion takes the place of a multiply; where few do, the
+ * float16 once for all, because each conversion takes the place of a multiply (a tile of 8 bits
+ * always is); where few do, the
  * next tile is fetched meanwhile, as the memory is what they wait for. Where queries see different
  * parts of a tile, the part that a group sees is done together and the rest one by one, in the
  * order of positions.
@@ -17,6 +18,7 @@
  *                                              one query after the other; 0: the other way round
  *   vec                                        LANES floats, and on them:
  *   vec_set, vec_load, vec_store, vec_half     vec_half: from float16
+ *   vec_bytes                                  from int8
  *   vec_add, vec_sub, vec_mul, vec_div, vec_max
  *   vec_fma(a, b, c)                           a * b + c
  *   exp_below(x), cap_lanes(x, cap)            exp_below: e^x for x that are 0 or less
@@ -38,7 +40,8 @@ enum {
  */
 struct walk {
     const struct kern_attend *a;
-    uint32_t batch; /* the query whose weights stand first */
+    size_t value_bytes; /* of a value in a tile */
+    uint32_t batch;     /* the query whose weights stand first */
     float max[KERN_QUERIES_MAX], total[KERN_QUERIES_MAX], keep[KERN_QUERIES_MAX];
     uint32_t from[KERN_QUERIES_MAX], to[KERN_QUERIES_MAX]; /* from == to: nothing */
     _Alignas(64) float score[KERN_QUERIES_MAX][KERN_TILE];
@@ -115,7 +118,7 @@ INLINE void group_scores(struct walk *w, uint32_t i0, int n, const struct tiles 
                 acc[i][j] = vec_set(0.0f);
         }
         for (size_t d = 0; d < head_dim; d++) {
-            if (base == 0) fetch(t->next_k, d, KERN_TILE * 2);
+            if (base == 0) fetch(t->next_k, d, KERN_TILE * w->value_bytes);
             add_products(acc, q, d, n, WIDTH, t->k, d * KERN_TILE + base, wide);
         }
         UNROLL
@@ -207,7 +210,7 @@ INLINE void part_values(struct walk *w, const struct part *p, const struct tiles
         }
     }
     for (size_t at = p->from; at < p->to; at++) {
-        if (base == 0) fetch(t->next_v, at, head_dim * 2);
+        if (base == 0) fetch(t->next_v, at, head_dim * w->value_bytes);
         add_products(acc, score, at, n, c, t->v, at * head_dim + base, wide);
     }
     UNROLL
@@ -363,11 +366,41 @@ static void walk_groups(struct walk *w, uint32_t i, uint32_t end, int phase, str
     }
 }
 
-/* The tile as float32 in `wide`. */
-static void widen(const uint16_t *tile, uint32_t head_dim, float *wide)
+/* A tile of 8 bits as float32. The scales of 64 positions stand together for each 32 dimensions. */
+static void widen_k_q8(const int8_t *tile, uint32_t head_dim, float *wide)
 {
-    for (size_t i = 0; i < (size_t)head_dim * KERN_TILE; i += LANES)
-        vec_store(wide + i, vec_half(tile + i));
+    const uint16_t *scales = (const uint16_t *)(const void *)(tile + (size_t)head_dim * KERN_TILE);
+    for (size_t d = 0; d < head_dim; d++, tile += KERN_TILE, wide += KERN_TILE) {
+        const uint16_t *of_block = scales + d / KERN_BLOCK * KERN_TILE;
+        for (int t = 0; t < KERN_TILE; t += LANES)
+            vec_store(wide + t, vec_mul(vec_bytes(tile + t), vec_half(of_block + t)));
+    }
+}
+
+static void widen_v_q8(const int8_t *tile, uint32_t head_dim, float *wide)
+{
+    const void *scales = tile + (size_t)head_dim * KERN_TILE;
+    for (uint32_t b = 0; b < head_dim / KERN_BLOCK; b++) {
+        float scale[KERN_TILE];
+        for (int t = 0; t < KERN_TILE; t += LANES)
+            vec_store(scale + t, vec_half((const uint16_t *)scales + b * KERN_TILE + t));
+        for (size_t t = 0; t < KERN_TILE; t++) {
+            const size_t at = t * head_dim + b * KERN_BLOCK;
+            for (int i = 0; i < KERN_BLOCK; i += LANES)
+                vec_store(wide + at + i, vec_mul(vec_bytes(tile + at + i), vec_set(scale[t])));
+        }
+    }
+}
+
+/* The tile as float32 in `wide`. */
+static void widen(const struct walk *w, const void *tile, int values, float *wide)
+{
+    const uint32_t head_dim = w->a->head_dim;
+    if (w->a->kv == KERN_KV_Q8)
+        (values ? widen_v_q8 : widen_k_q8)(tile, head_dim, wide);
+    else
+        for (size_t i = 0; i < (size_t)head_dim * KERN_TILE; i += LANES)
+            vec_store(wide + i, vec_half((const uint16_t *)tile + i));
 }
 
 /* All queries through a tile that many see. Where keys and values as float32 fit into the
@@ -375,20 +408,20 @@ static void widen(const uint16_t *tile, uint32_t head_dim, float *wide)
  * stay there; else all pass the keys, then all the values. */
 static void walk_wide(struct walk *w, struct tiles t)
 {
-    uint32_t all = w->a->queries, head_dim = w->a->head_dim;
+    const uint32_t all = w->a->queries;
     _Alignas(64) float memory[KERN_HEAD_MAX * KERN_TILE];
     float *k = memory, *v = memory + (size_t)SMALL_HEAD * KERN_TILE;
     struct tiles wide = {k, v, t.next_k, t.next_v};
-    widen(t.k, head_dim, k);
-    if (head_dim > SMALL_HEAD) {
+    widen(w, t.k, 0, k);
+    if (w->a->head_dim > SMALL_HEAD) {
         w->batch = 0;
         walk_groups(w, 0, all, 0, wide, 1);
         wide.v = k;
-        widen(t.v, head_dim, k);
+        widen(w, t.v, 1, k);
         walk_groups(w, 0, all, 1, wide, 1);
         return;
     }
-    widen(t.v, head_dim, v);
+    widen(w, t.v, 1, v);
     for (uint32_t i = 0; i < all; i += QUERIES) {
         uint32_t end = all - i < QUERIES ? all : i + QUERIES;
         w->batch = i;
@@ -417,7 +450,7 @@ static void walk_all(struct walk *w, uint32_t begin, uint32_t end)
             t.next_k = a->k_tiles[tile + 1];
             t.next_v = a->v_tiles[tile + 1];
         }
-        if (seeing >= WIDE_QUERIES)
+        if (seeing >= WIDE_QUERIES || a->kv == KERN_KV_Q8)
             walk_wide(w, t);
         else
             walk_half(w, t);
@@ -429,6 +462,7 @@ INLINE void attend_lanes(const struct kern_attend *a)
 {
     struct walk w; /* the weights need no beginning */
     w.a = a;
+    w.value_bytes = a->kv == KERN_KV_Q8 ? 1 : 2;
     uint32_t begin = UINT32_MAX, end = 0, head_dim = a->head_dim;
     for (uint32_t i = 0; i < a->queries; i++) {
         w.max[i] = -__builtin_inff();

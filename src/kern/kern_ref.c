@@ -235,14 +235,14 @@ static void ref_mul_plain(const struct kern_mat *m, uint32_t strip, uint32_t str
 }
 
 /* Scores of the tile's visible keys; the others get 0 and are left out. Returns their maximum. */
-static float tile_scores(const float *q, uint32_t head_dim, float softcap, const uint16_t *k,
+static float tile_scores(const float *q, uint32_t head_dim, float softcap, const float *k,
                          uint32_t from, uint32_t to, float *score)
 {
     float max = -INFINITY;
     for (uint32_t t = from; t < to; t++) {
         float acc = 0.0f;
         for (uint32_t d = 0; d < head_dim; d++)
-            acc = fmaf(q[d], kern_f16_to_f32(k[d * KERN_TILE + t]), acc);
+            acc = fmaf(q[d], k[d * KERN_TILE + t], acc);
         if (softcap > 0.0f) acc = ref_cap(acc, softcap);
         score[t] = acc;
         max = acc > max ? acc : max;
@@ -262,24 +262,37 @@ static float tile_weights(float *score, uint32_t from, uint32_t to, float max)
     return fold(lanes);
 }
 
+/* A tile as floats. */
+static void open_tile(const struct kern_attend *a, const void *tile, int values, float *out)
+{
+    if (a->kv == KERN_KV_Q8 && values)
+        kern_open_v_q8(tile, a->head_dim, out);
+    else if (a->kv == KERN_KV_Q8)
+        kern_open_k_q8(tile, a->head_dim, out);
+    else
+        for (size_t k = 0; k < (size_t)a->head_dim * KERN_TILE; k++)
+            out[k] = kern_f16_to_f32(((const uint16_t *)tile)[k]);
+}
+
 static void attend_one(const struct kern_attend *a, uint32_t i)
 {
+    float open[KERN_HEAD_MAX * KERN_TILE];
     float *out = a->out[i], score[KERN_TILE] = {0}, max = -INFINITY, total = 0.0f;
     memset(out, 0, a->head_dim * sizeof *out);
     for (uint32_t tile = a->first[i] / KERN_TILE; tile * KERN_TILE < a->n[i]; tile++) {
         uint32_t start = tile * KERN_TILE, left = a->n[i] - start;
         uint32_t from = a->first[i] > start ? a->first[i] - start : 0,
                  to = left < KERN_TILE ? left : KERN_TILE;
-        float tile_max =
-            tile_scores(a->q[i], a->head_dim, a->softcap, a->k_tiles[tile], from, to, score);
+        open_tile(a, a->k_tiles[tile], 0, open);
+        float tile_max = tile_scores(a->q[i], a->head_dim, a->softcap, open, from, to, score);
         float new_max = tile_max > max ? tile_max : max, keep = ref_exp(max - new_max);
         total = total * keep + tile_weights(score, from, to, new_max);
         for (uint32_t d = 0; d < a->head_dim; d++)
             out[d] *= keep;
+        open_tile(a, a->v_tiles[tile], 1, open);
         for (uint32_t t = from; t < to; t++)
             for (uint32_t d = 0; d < a->head_dim; d++)
-                out[d] =
-                    fmaf(score[t], kern_f16_to_f32(a->v_tiles[tile][t * a->head_dim + d]), out[d]);
+                out[d] = fmaf(score[t], open[t * a->head_dim + d], out[d]);
         max = new_max;
     }
     for (uint32_t d = 0; d < a->head_dim; d++)

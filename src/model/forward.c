@@ -87,7 +87,7 @@ struct forward {
     float *logits;              /* [spans, vocab] */
     uint32_t *wanted;           /* [spans] rows whose logits are asked for */
     struct query_block *blocks; /* [tokens] */
-    const uint16_t **tiles;     /* [threads][2][pages of a sequence] */
+    const void **tiles;         /* [threads][2][pages of a sequence] */
     uint32_t pages, rope_tables;
     struct mixture mixture;
     /* the pass in hand */
@@ -101,7 +101,9 @@ struct forward {
 
 struct kv_shape forward_kv_shape(const struct model *m)
 {
-    return (struct kv_shape){m->hparams.layers, m->hparams.kv_heads, m->hparams.head_dim};
+    return (struct kv_shape){.layers = m->hparams.layers,
+                             .kv_heads = m->hparams.kv_heads,
+                             .head_dim = m->hparams.head_dim};
 }
 
 static uint32_t max_u32(uint32_t a, uint32_t b)
@@ -349,8 +351,15 @@ static void row_store(struct forward *f, uint32_t row)
     uint32_t page = r->position / KERN_TILE, slot = r->position % KERN_TILE;
     for (uint32_t head = 0; head < h->kv_heads; head++) {
         size_t at = (size_t)head * h->head_dim;
-        f->kern->put_k(k + at, h->head_dim, slot, kv_k_tile(r->kv, page, f->layer, head));
-        f->kern->put_v(v + at, h->head_dim, slot, kv_v_tile(r->kv, page, f->layer, head));
+        void *k_tile = kv_k_tile(r->kv, page, f->layer, head);
+        void *v_tile = kv_v_tile(r->kv, page, f->layer, head);
+        if (kv_kind(r->kv) == KERN_KV_Q8) {
+            kern_put_k_q8(k + at, h->head_dim, slot, k_tile);
+            kern_put_v_q8(v + at, h->head_dim, slot, v_tile);
+        } else {
+            f->kern->put_k(k + at, h->head_dim, slot, k_tile);
+            f->kern->put_v(v + at, h->head_dim, slot, v_tile);
+        }
     }
 }
 
@@ -567,7 +576,7 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
     const struct query_block *b = &f->blocks[f->n_blocks - 1 - task % f->n_blocks];
     uint32_t head = task / f->n_blocks, group = h->heads / h->kv_heads;
     const struct row *last = &f->rows[b->row + b->n - 1];
-    const uint16_t **k = f->tiles + (size_t)worker * 2 * f->pages, **v = k + f->pages;
+    const void **k = f->tiles + (size_t)worker * 2 * f->pages, **v = k + f->pages;
     uint32_t window = windowed(f) ? h->window : UINT32_MAX;
     for (uint32_t page = first_seen(window, f->rows[b->row].position) / KERN_TILE;
          page <= last->position / KERN_TILE; page++) {
@@ -582,7 +591,8 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
                                .first = c.first,
                                .n = c.n,
                                .k_tiles = k,
-                               .v_tiles = v};
+                               .v_tiles = v,
+                               .kv = kv_kind(last->kv)};
     for (uint32_t row = b->row; row < b->row + b->n; row++) {
         for (uint32_t g = 0; g < group; g++) {
             size_t at = (size_t)row * hparams_q_dim(h) + (size_t)(head * group + g) * h->head_dim;

@@ -42,8 +42,8 @@ struct forward_limits {
 /* The model, the kernels and the pool must outlive it. */
 int forward_open(const struct model *m, const struct kern *kern, struct pool *pool,
                  const struct forward_limits *limits, struct forward **ret_forward, struct err *e);
-void forward_close(struct forward *f); /* NULL is fine */
-struct kv_shape forward_kv_shape(const struct model *m);
+void forward_close(struct forward *f);                   /* NULL is fine */
+struct kv_shape forward_kv_shape(const struct model *m); /* of float16 */
 
 /* Run a pass; afterwards each sequence is n positions longer. Cannot fail. */
 void forward_run(struct forward *f, struct forward_span *spans, uint32_t n);

@@ -18,14 +18,14 @@ struct kv_pool {
     uint8_t *memory; /* [total][page_bytes]; the system hands it out page by page when written */
 };
 
-static size_t tile_values(const struct kv_shape *shape)
+static size_t tile_bytes(const struct kv_shape *shape)
 {
-    return (size_t)shape->head_dim * KERN_TILE;
+    return kern_tile_bytes(shape->kv, shape->head_dim);
 }
 
 size_t kv_page_bytes(const struct kv_shape *shape)
 {
-    return (size_t)shape->layers * shape->kv_heads * tile_values(shape) * 2 * sizeof(uint16_t);
+    return (size_t)shape->layers * shape->kv_heads * tile_bytes(shape) * 2;
 }
 
 int kv_pool_open(const struct kv_shape *shape, uint32_t pages, struct kv_pool **ret_pool,
@@ -187,15 +187,19 @@ int kv_seq_share(struct kv_seq *s, const struct kv_seq *from, uint32_t n, struct
     return 0;
 }
 
-uint16_t *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head)
+void *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head)
 {
     const struct kv_shape *shape = &s->pool->shape;
-    uint8_t *base = page_at(s->pool, s->pages[page]);
     size_t pair = (size_t)layer * shape->kv_heads + kv_head;
-    return (uint16_t *)(void *)base + pair * 2 * tile_values(shape);
+    return page_at(s->pool, s->pages[page]) + pair * 2 * tile_bytes(shape);
 }
 
-uint16_t *kv_v_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head)
+void *kv_v_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head)
 {
-    return kv_k_tile(s, page, layer, kv_head) + tile_values(&s->pool->shape);
+    return (uint8_t *)kv_k_tile(s, page, layer, kv_head) + tile_bytes(&s->pool->shape);
+}
+
+enum kern_kv kv_kind(const struct kv_seq *s)
+{
+    return s->pool->shape.kv;
 }

@@ -1,8 +1,8 @@
 /*
  * kv: keys and values of sequences, in pages of KERN_TILE (64) positions.
  *
- * A page holds its 64 positions for all layers: for each layer and KV head a K tile f16
- * [head_dim][64] (so that lanes hold different keys) and a V tile f16 [64][head_dim]. Pages are
+ * A page holds its 64 positions for all layers: for each layer and KV head a K tile [head_dim][64]
+ * (so that lanes hold different keys) and a V tile [64][head_dim], as kern.h has them. Pages are
  * counted: a whole page may belong to several sequences with the same prefix, and is copied before
  * one of them writes into it. Layers with a sliding window keep all their positions too, so that a
  * prefix can be cut anywhere and shared. All page memory is one reservation made at opening;
@@ -24,7 +24,8 @@
 enum { KV_PAGES_MAX = 1 << 24 };
 
 struct kv_shape {
-    uint32_t layers, kv_heads, head_dim;
+    uint32_t layers, kv_heads, head_dim; /* head_dim: a multiple of 32 for KERN_KV_Q8 */
+    enum kern_kv kv;
 };
 
 struct kv_pool;
@@ -59,7 +60,8 @@ void kv_seq_cut(struct kv_seq *s, uint32_t n);
 int kv_seq_share(struct kv_seq *s, const struct kv_seq *from, uint32_t n, struct err *e);
 
 /* The tiles of page number i of a sequence. */
-uint16_t *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);
-uint16_t *kv_v_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);
+void *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);
+void *kv_v_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);
+enum kern_kv kv_kind(const struct kv_seq *s);
 
 #endif

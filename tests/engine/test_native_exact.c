@@ -25,14 +25,15 @@
 
 enum { LENGTH = 600, BATCH = 64, BATCH_LENGTH = 70 };
 
-static char paths[6][TINY_PATH_MAX];
-enum { Q8, Q4, F32, F16, WIDE, MIXED, MODELS = 6 };
+static char paths[7][TINY_PATH_MAX];
+enum { Q8, Q4, F32, F16, WIDE, MIXED, KV_Q8 /* with keys and values in 8 bits */, MODELS = 7 };
 
 static struct engine *open_engine(const char *path, unsigned threads, const char *isa)
 {
     struct native_options o = {
         .model_path = path, .threads = threads, .isa = isa, .context_max = 1024};
     o.kv_bytes_max = (uint64_t)64 << 20;
+    o.kv_type = path == paths[KV_Q8] ? NATIVE_KV_Q8_0 : NATIVE_KV_F16;
     struct engine *e;
     struct err err;
     if (native_open(&o, &e, &err) != 0) fail_msg("%s", err.text);
@@ -229,6 +230,42 @@ static void test_architectures(void **state)
 }
 
 /* Forget a part, append something else, forget that, append the old tokens again. */
+/* Memory of 8 bits: less of it, other numerics, near values, and not for every head size. */
+static void test_kv_q8(void **state)
+{
+    struct native_options o = {.model_path = paths[KV_Q8], .threads = 1, .context_max = 256};
+    struct engine *f16, *q8;
+    struct err err;
+    int32_t tokens[100];
+    (void)state;
+    fill(tokens, 100, 300, 4);
+    assert_int_equal(native_open(&o, &f16, &err), 0);
+    o.kv_type = NATIVE_KV_Q8_0;
+    assert_int_equal(native_open(&o, &q8, &err), 0);
+    assert_string_equal(engine_info(f16)->numerics, "exact-1");
+    assert_string_equal(engine_info(q8)->numerics, "exact-1-kvq8");
+    assert_int_equal(engine_info(q8)->kv_bytes_per_token * 32,
+                     engine_info(f16)->kv_bytes_per_token * 17);
+    struct session *a = open_session(f16), *b = open_session(q8);
+    struct engine_span one = {.session = a, .tokens = tokens, .n = 100, .sample = true};
+    struct engine_span two = {.session = b, .tokens = tokens, .n = 100, .sample = true};
+    step(f16, &one, 1);
+    step(q8, &two, 1);
+    float distance = 0.0f;
+    for (uint32_t i = 0; i < 300; i++) {
+        float d = session_logits(a)[i] - session_logits(b)[i];
+        distance = d * d > distance ? d * d : distance;
+    }
+    assert_true(distance > 0.0f && distance < 0.05f);
+    engine_session_close(a);
+    engine_session_close(b);
+    engine_free(f16);
+    engine_free(q8);
+    o.model_path = paths[Q8]; /* heads of 16 */
+    assert_int_equal(native_open(&o, &q8, &err), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "16"));
+}
+
 static void test_cut_and_extend(void **state)
 {
     int32_t tokens[LENGTH], others[LENGTH];
@@ -335,6 +372,9 @@ static int write_models(void **state)
                               .rope_factors = true,
                               .seed = 3};
     tiny_model_file(&o, paths[WIDE]);
+    o = (struct tiny_options)TINY_DEFAULT;
+    o.head_dim = 32;
+    tiny_model_file(&o, paths[KV_Q8]);
     return 0;
 }
 
@@ -353,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_every_chunk_size),
         cmocka_unit_test(test_batches),
         cmocka_unit_test(test_architectures),
+        cmocka_unit_test(test_kv_q8),
         cmocka_unit_test(test_cut_and_extend),
         cmocka_unit_test(test_shared_prefix),
     };

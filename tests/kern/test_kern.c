@@ -379,19 +379,64 @@ static void test_quantize(void)
     }
 }
 
+static void put_k(const float *k, uint32_t head_dim, uint32_t slot, void *tile)
+{
+    kern_put_k(k, head_dim, slot, tile);
+}
+
+static void put_v(const float *v, uint32_t head_dim, uint32_t slot, void *tile)
+{
+    kern_put_v(v, head_dim, slot, tile);
+}
+
+/* Tiles of 8 bits hold each value to half a step of its block's scale, and open to exactly what the
+ * definition says. */
+static void test_tiles_q8(uint32_t head_dim)
+{
+    size_t bytes = kern_tile_bytes(KERN_KV_Q8, head_dim), n = (size_t)head_dim * KERN_TILE;
+    uint8_t *kt = mem_calloc(1, bytes), *vt = mem_calloc(1, bytes);
+    float *x = random_floats(n, 2.0f), *keys = mem_alloc(n * 4), *values = mem_alloc(n * 4);
+    int same = 1, near = 1;
+    memset(x, 0, head_dim * sizeof *x); /* a row of zeros has no scale */
+    for (uint32_t s = 0; s < KERN_TILE; s++) {
+        kern_put_k_q8(x + (size_t)s * head_dim, head_dim, s, kt);
+        kern_put_v_q8(x + (size_t)s * head_dim, head_dim, s, vt);
+    }
+    kern_open_k_q8(kt, head_dim, keys);
+    kern_open_v_q8(vt, head_dim, values);
+    for (uint32_t s = 0; s < KERN_TILE; s++) {
+        for (uint32_t d = 0; d < head_dim; d++) {
+            float value = values[(size_t)s * head_dim + d], want = x[(size_t)s * head_dim + d];
+            float scale = kern_tile_scale_q8(vt, head_dim, d / 32, s);
+            same &= keys[(size_t)d * KERN_TILE + s] == value;
+            same &= value == (float)(int8_t)vt[(size_t)s * head_dim + d] * scale;
+            near &=
+                fabsf(value - want) <= 0.57f * scale; /* half a step, and the scale's rounding */
+        }
+    }
+    expect(same, "tiles of 8 bits, keys and values", "", head_dim, 0);
+    expect(near, "tiles of 8 bits, distance", "", head_dim, 0);
+    mem_free(kt);
+    mem_free(vt);
+    mem_free(x);
+    mem_free(keys);
+    mem_free(values);
+}
+
 static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries, uint32_t window,
-                        float softcap)
+                        float softcap, enum kern_kv kv)
 {
     uint32_t tiles = (positions + 63) / 64;
-    const uint16_t *k[32], *v[32];
+    const void *k[32], *v[32];
     for (uint32_t t = 0; t < tiles; t++) {
-        uint16_t *kt = mem_alloc(64 * head_dim * 2), *vt = mem_alloc(64 * head_dim * 2);
-        memset(kt, 0xFF, 64 * head_dim * 2); /* slots never written hold NaN */
-        memset(vt, 0xFF, 64 * head_dim * 2);
+        size_t bytes = kern_tile_bytes(kv, head_dim);
+        void *kt = mem_alloc(bytes), *vt = mem_alloc(bytes);
+        memset(kt, 0xFF, bytes); /* slots never written hold NaN */
+        memset(vt, 0xFF, bytes);
         for (uint32_t s = 0; s < 64 && t * 64 + s < positions; s++) {
             float *row = random_floats(head_dim, 1.0f);
-            kern_put_k(row, head_dim, s, kt);
-            kern_put_v(row, head_dim, s, vt);
+            (kv == KERN_KV_Q8 ? kern_put_k_q8 : put_k)(row, head_dim, s, kt);
+            (kv == KERN_KV_Q8 ? kern_put_v_q8 : put_v)(row, head_dim, s, vt);
             mem_free(row);
         }
         k[t] = kt;
@@ -403,7 +448,7 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
     const float *qs[KERN_QUERIES_MAX];
     float *outs[KERN_QUERIES_MAX];
     uint32_t first[KERN_QUERIES_MAX], n[KERN_QUERIES_MAX];
-    struct kern_attend a = {queries, head_dim, softcap, qs, outs, first, n, k, v};
+    struct kern_attend a = {queries, head_dim, softcap, qs, outs, first, n, k, v, kv};
     for (uint32_t i = 0; i < queries; i++) {
         qs[i] = q + (size_t)i * head_dim;
         n[i] = positions - rng_below(&rng, queries < positions ? queries : positions);
@@ -413,7 +458,7 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
     uint32_t lowest = UINT32_MAX; /* tiles that no query sees may not exist */
     for (uint32_t i = 0; i < queries; i++)
         lowest = first[i] / 64 < lowest ? first[i] / 64 : lowest;
-    const uint16_t *hidden_k[32], *hidden_v[32];
+    const void *hidden_k[32], *hidden_v[32];
     for (uint32_t t = 0; t < lowest; t++) {
         hidden_k[t] = k[t];
         hidden_v[t] = v[t];
@@ -429,7 +474,7 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
         memset(got, 0, (size_t)queries * head_dim * 4);
         for (uint32_t i = 0; i < queries; i++) {
             struct kern_attend one = {1,         head_dim, softcap, qs + i, outs + i,
-                                      first + i, n + i,    k,       v};
+                                      first + i, n + i,    k,       v,      kv};
             kern_at(l)->attend(&one);
         }
         expect(memcmp(want, got, (size_t)queries * head_dim * 4) == 0, "attention, one by one",
@@ -580,14 +625,19 @@ int main(void)
         test_heads(rotated[i][0], rotated[i][1]);
     static const uint32_t heads[] = {2, 8, 10, 32, 48, 64, 80, 128, 256};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
-        test_attend(heads[i], 1, 1, 0, 0.0f);
-        test_attend(heads[i], 64, 4, 0, 0.0f);
-        test_attend(heads[i], 200, 9, 0, 0.0f);
-        test_attend(heads[i], 330, 13, 100, 0.0f);
-        test_attend(heads[i], 700, 24, 64, 0.0f);
-        test_attend(heads[i], 130, 40, 3, 0.0f);
-        test_attend(heads[i], 330, KERN_QUERIES_MAX, 0, 0.5f);
-        test_attend(heads[i], 200, 7, 90, 50.0f);
+        test_attend(heads[i], 1, 1, 0, 0.0f, KERN_KV_F16);
+        test_attend(heads[i], 64, 4, 0, 0.0f, KERN_KV_F16);
+        test_attend(heads[i], 200, 9, 0, 0.0f, KERN_KV_F16);
+        test_attend(heads[i], 330, 13, 100, 0.0f, KERN_KV_F16);
+        test_attend(heads[i], 700, 24, 64, 0.0f, KERN_KV_F16);
+        test_attend(heads[i], 130, 40, 3, 0.0f, KERN_KV_F16);
+        test_attend(heads[i], 330, KERN_QUERIES_MAX, 0, 0.5f, KERN_KV_F16);
+        test_attend(heads[i], 200, 7, 90, 50.0f, KERN_KV_F16);
+        if (heads[i] % KERN_BLOCK != 0) continue;
+        test_tiles_q8(heads[i]);
+        test_attend(heads[i], 64, 4, 0, 0.0f, KERN_KV_Q8);
+        test_attend(heads[i], 330, 13, 100, 0.0f, KERN_KV_Q8);
+        test_attend(heads[i], 130, 40, 0, 30.0f, KERN_KV_Q8);
     }
     printf("kernels: %d checks passed, %d failed\n", passed, failed);
     return failed != 0;
