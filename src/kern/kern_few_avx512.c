@@ -100,6 +100,7 @@ INLINE void few_rows(const struct few *t, enum kern_type type, int n)
     const uint8_t *unit = t->units, *halves = t->halves;
     for (size_t u = 0; u < t->n_units; u++) {
         const __m512 d = unit_scale(halves), m = unit_min(halves, type);
+        if (t->fetch) fetch_lines(halves, kern_half_bytes(type));
         if (f.scale != KERN_HALF && t->fetch)
             fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
         for (uint32_t b = 0; b < f.blocks; b++) {

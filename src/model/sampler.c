@@ -192,7 +192,8 @@ struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, co
 {
     const float *used = penalised(s, p, logits, history, n);
     uint32_t id = p->temperature > 0.0f ? draw(s, p, used, n) : kern_argmax(used, s->vocab);
-    float max = logits[kern_argmax(logits, s->vocab)];
+    bool greedy = p->temperature == 0.0f && used == logits; /* then one search for both */
+    float max = logits[greedy ? id : kern_argmax(logits, s->vocab)];
     double total = exponentials(s, logits, max, 1.0f);
     return (struct sampler_draw){(int32_t)id,
                                  (float)((double)logits[id] - (double)max - kern_log(total))};
