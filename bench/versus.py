@@ -4,6 +4,7 @@
     bench/versus.py tune --work DIR --llama BUILD[,BUILD] --ik BUILD [--llama-avx2 BUILD]
     bench/versus.py run  --work DIR ... [--minutes 25] [--quick]
     bench/versus.py report --work DIR [--markdown FILE] [--svg FILE]
+    bench/versus.py all ...                      run, then report
 
 BUILD is a build folder that holds bin/llama-bench (and bin/llama-batched-bench). DIR is for random
 model files, flags and results: nothing is written elsewhere. Every BUILD that you name for --llama is
@@ -500,16 +501,16 @@ def bar(x, y, width, color, text):
 
 
 def svg(cells, path):
-    """Two panels of bars, one thread: prompts of 512 and answers at depth 0."""
+    """Two panels of bars, one thread: prompts of 512 and answers at depth 0. Each shape has its own scale."""
     colors = {"pdd": "#2f9e5f", "ik": "#d98a2b", "llama": "#7a86a8"}
     parts, y = [], 64
-    panels = (("prefill", 512, "Reading a prompt of 512 tokens"), ("decode", 0, "Writing an answer"))
+    panels = (("prefill", 512, "Reading 512 tokens, tokens/s"), ("decode", 0, "Writing, tokens/s"))
     for column, (kind, n, title) in enumerate(panels):
         rows = [(k, c) for k, c in sorted(cells.items(), key=lambda kc: (SHAPES.index(kc[0][0]), TYPES.index(kc[0][1])))
                 if k[2] == 1 and k[3] == kind and k[4] == n and not k[5]]
-        x, top = 150 + column * 440, 64
-        parts.append(f'<text x="{x}" y="44" class="t">{title}, tokens a second</text>')
-        most = max([middle(c, w) or 0 for _, c in rows for w in colors] or [1])
+        x, top = 130 + column * 350, 64
+        parts.append(f'<text x="{x}" y="44" class="t">{title}</text>')
+        most = {s: max([middle(c, w) or 0 for k, c in rows if k[0] == s for w in colors] or [1]) for s in SHAPES}
         for key, c in rows:
             if column == 0:
                 parts.append(f'<text x="{x - 10}" y="{top + 20}" text-anchor="end" class="l">{key[0]}</text>')
@@ -517,17 +518,17 @@ def svg(cells, path):
             for i, who in enumerate(colors):
                 value = middle(c, who)
                 if value:
-                    parts.append(bar(x, top + i * 18, value / most * 200, colors[who], f"{value:.0f}"))
+                    parts.append(bar(x, top + i * 18, value / most[key[0]] * 250, colors[who], f"{value:.0f}"))
             top += 66
         y = max(y, top)
-    legend = "".join(f'<rect x="{150 + i * 130}" y="{y}" width="12" height="12" rx="2" fill="{c}"/>'
-                     f'<text x="{168 + i * 130}" y="{y + 11}" class="s">{NAMES[w]}</text>'
+    legend = "".join(f'<rect x="{130 + i * 130}" y="{y}" width="12" height="12" rx="2" fill="{c}"/>'
+                     f'<text x="{148 + i * 130}" y="{y + 11}" class="s">{NAMES[w]}</text>'
                      for i, (w, c) in enumerate(colors.items()))
     with open(path, "w") as f:
-        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {y + 30}" font-family="sans-serif">'
+        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {y + 30}" font-family="sans-serif">'
                 '<style>.t{font-size:15px;font-weight:600}.l{font-size:13px}.s{font-size:12px;opacity:.75}'
                 '.n{font-size:12px}text{fill:#24292f}@media(prefers-color-scheme:dark){text{fill:#e6edf3}}</style>'
-                f'<text x="150" y="18" class="s">random weights in real shapes, one thread, {cpu_name()}</text>'
+                f'<text x="130" y="18" class="s">random weights in real shapes, one thread, {cpu_name()}</text>'
                 + "".join(parts) + legend + "</svg>\n")
 
 
@@ -546,13 +547,19 @@ def report(site):
             f"{statistics.median(others):.2f} CPUs (at most {max(others):.2f}) while measuring"
             + (f", {left_out} groups with more than {site.o.noise:g} are left out" if left_out else "") +
             ". Medians over rounds; ratios are medians of the ratios within a round.")
-    text = head + "\n\n" + summary(cells) + "\n" + markdown(cells) + "\n\nFlags chosen:\n\n" + "\n".join(
-        f"- {key}: " + "; ".join(f"{name}: {os.path.basename(b['build'])} {' '.join(b['flags'])}" for name, b in
-                                 best.items()) for key, best in sorted(site.flags.items())) + "\n"
+    legend = ('"ok": the target is met. The roof of prompts is 512-bit VNNI (tile units may pass it), that of answers '
+              "the read bandwidth of so many threads.")
+    chosen = []
+    for key, best in sorted(site.flags.items()):
+        words = (f"{name}: {os.path.basename(b['build'])} {' '.join(b['flags'])}" for name, b in best.items())
+        chosen.append(f"- {key}: " + "; ".join(words))
+    text = "\n".join([head, "", summary(cells), "", legend, markdown(cells), "", "Builds and flags chosen:", ""] +
+                     chosen + [""])
     print(text)
     if site.o.markdown:
         with open(site.o.markdown, "w") as f:
-            f.write(text)
+            f.write("# pdd beside llama.cpp and ik_llama.cpp\n\nWritten by `bench/versus.py`; what it says about the "
+                    "engine stands in [SPEED.md](SPEED.md).\n\n" + text)
     if site.o.svg:
         svg(cells, site.o.svg)
     rows = [{"shape": k[0], "type": k[1], "threads": k[2], "test": k[3], "n": k[4], "avx2": k[5],
@@ -565,7 +572,7 @@ def report(site):
 def main():
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("action", choices=("tune", "run", "report"))
+    p.add_argument("action", choices=("tune", "run", "report", "all"))
     p.add_argument("--work", required=True, help="folder for models and results")
     p.add_argument("--pdd", default=os.path.join(here, "build/release/pdd"))
     p.add_argument("--llama", help="build folders of llama.cpp, with commas between them")
@@ -579,7 +586,9 @@ def main():
     p.add_argument("--markdown", help="write the report here, too")
     p.add_argument("--svg", help="draw it here")
     site = Site(p.parse_args())
-    {"tune": tune, "run": run, "report": report}[site.o.action](site)
+    steps = {"tune": (tune,), "run": (run,), "report": (report,), "all": (run, report)}
+    for step in steps[site.o.action]:
+        step(site)
 
 
 if __name__ == "__main__":
