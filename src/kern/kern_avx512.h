@@ -75,6 +75,27 @@ struct kern_wide {
     int as_signed;
 };
 
+/* Weights of later strips, to be fetched into the second-level cache while this chunk's rows are
+ * multiplied: evenly over all its blocks and tiles of rows, because the memory's rate is what
+ * bounds few rows, and lines asked for faster than they come hold up the loads of the loop. */
+struct kern_fetch {
+    const uint8_t *at;
+    size_t bytes, next; /* in all; of the next line */
+    size_t due, step;   /* bytes that should be on their way, and how many more each step */
+};
+
+INLINE struct kern_fetch fetch_start(const uint8_t *at, size_t bytes, size_t steps)
+{
+    return (struct kern_fetch){.at = at, .bytes = bytes, .step = bytes / steps + 1};
+}
+
+INLINE void fetch_step(struct kern_fetch *f)
+{
+    f->due = f->due + f->step < f->bytes ? f->due + f->step : f->bytes;
+    for (; f->next < f->due; f->next += 64)
+        _mm_prefetch((const char *)f->at + f->next, _MM_HINT_T1);
+}
+
 /* kern_widen_avx512.c; block and blocks suit the type's units */
 void kern_avx512_widen(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
                        const struct kern_wide *to);

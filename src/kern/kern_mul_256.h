@@ -20,7 +20,7 @@ enum {
     CHUNK_BLOCKS = 24,   /* 24 x 1024 bytes at most */
     CHUNK_BYTES = 16384, /* of packed weights, where few rows take turns */
     MANY_ROWS = 8,       /* from so many rows on the wide form pays */
-    AHEAD = 768          /* bytes that few rows prefetch ahead */
+    AHEAD = 1536         /* bytes that few rows prefetch ahead */
 };
 
 /* Rows of activations against blocks of one strip. */

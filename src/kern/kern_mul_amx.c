@@ -47,8 +47,7 @@ struct job {
     float *out;
     size_t stride;
     int resume;
-    const uint8_t *fetch; /* bytes to fetch meanwhile, so many each block; or 0 */
-    size_t fetch_bytes;
+    struct kern_fetch *fetch; /* few rows: the same chunk of the next strip; or NULL */
 };
 
 typedef int32_t block_sums[TILE_ROWS][16];
@@ -86,8 +85,7 @@ INLINE void add_block(const struct job *t, uint32_t b, block_sums sum, int with_
         if (with_min)
             acc[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(xsum[(size_t)r * blocks]), acc[r]);
     }
-    for (size_t i = b * t->fetch_bytes; i < (b + 1) * t->fetch_bytes; i += 64)
-        _mm_prefetch((const char *)t->fetch + i, _MM_HINT_T1);
+    if (t->fetch) fetch_step(t->fetch);
 }
 
 /* 16 rows by one strip over one chunk. */
@@ -138,9 +136,11 @@ static void mul_strip(const struct kern_mat *m, uint32_t strip, const struct ker
         t.chunk = blocks - b < CHUNK_BLOCKS ? blocks - b : CHUNK_BLOCKS;
         t.resume = b > 0;
         kern_avx512_widen(m, strip, b, t.chunk, &to);
-        t.fetch = kern_strip(m, strip + 1) + b / f->blocks * kern_unit_bytes(m->type);
-        t.fetch_bytes = rows <= FEW_ROWS ? kern_unit_bytes(m->type) / f->blocks : 0;
-        for (uint32_t r = row; r < row + rows; r += TILE_ROWS, t.fetch_bytes = 0) {
+        struct kern_fetch fetch = fetch_start(
+            kern_strip(m, strip + 1) + b / f->blocks * kern_unit_bytes(m->type),
+            t.chunk / f->blocks * kern_unit_bytes(m->type), (size_t)t.chunk * (rows / TILE_ROWS));
+        t.fetch = rows <= FEW_ROWS ? &fetch : NULL;
+        for (uint32_t r = row; r < row + rows; r += TILE_ROWS) {
             const size_t at = (size_t)r * blocks + b;
             t.q = x->q + at * KERN_BLOCK;
             t.dx = x->scale + at;

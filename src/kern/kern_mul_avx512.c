@@ -36,10 +36,8 @@ struct job {
     uint32_t chunk;      /* blocks in this chunk */
     float *out;          /* first row, first strip */
     size_t stride;
-    int resume; /* out holds the sums of earlier chunks */
-    /* Few rows: fetch these strips' bytes meanwhile, so many each block; or 0. */
-    const uint8_t *fetch[TILE_STRIPS];
-    size_t fetch_bytes;
+    int resume;               /* out holds the sums of earlier chunks */
+    struct kern_fetch *fetch; /* few rows: [TILE_STRIPS], the same chunk of the next strips */
 };
 
 INLINE __m512i broadcast4(const int8_t *x)
@@ -47,16 +45,6 @@ INLINE __m512i broadcast4(const int8_t *x)
     int32_t four;
     memcpy(&four, x, 4);
     return _mm512_set1_epi32(four);
-}
-
-/* Weights of later strips, into the second-level cache. */
-INLINE void fetch_ahead(const struct job *t, uint32_t b, int c)
-{
-    for (size_t i = b * t->fetch_bytes; i < (b + 1) * t->fetch_bytes; i += 64) {
-        UNROLL
-        for (int s = 0; s < c; s++)
-            _mm_prefetch((const char *)t->fetch[s] + i, _MM_HINT_T1);
-    }
 }
 
 /* One row by c strips over one block; `subs` scales a block, with mins or without. */
@@ -75,11 +63,12 @@ INLINE void add_block(const struct job *t, uint32_t b, int r, __m512i w[TILE_STR
         for (int s = 0; s < c; s++)
             sum[s] = with_min ? _mm512_setzero_si512() : _mm512_set1_epi32(t->minus[sub]);
         UNROLL
-        for (int g = 8 / subs * h; g < 8 / subs * (h + 1); g++) {
-            __m512i four = broadcast4(x + 4 * g);
+        for (int g = 0; g < 8 / subs; g++) {
+            const int group = 8 / subs * h + g;
+            __m512i four = broadcast4(x + 4 * group);
             UNROLL
             for (int s = 0; s < c; s++)
-                sum[s] = _mm512_dpbusd_epi32(sum[s], w[s][g], four);
+                sum[s] = _mm512_dpbusd_epi32(sum[s], w[s][group], four);
         }
         UNROLL
         for (int s = 0; s < c; s++) {
@@ -103,7 +92,7 @@ INLINE void tile(const struct job *t, int n, int c, int subs, int with_min, int 
         __m512i w[TILE_STRIPS][8];
         UNROLL for (int s = 0; s < c; s++) UNROLL for (int j = 0; j < 8; j++) w[s][j] =
             _mm512_loadu_si512(t->w[s] + (size_t)b * 512 + j * 64);
-        if (fetch) fetch_ahead(t, b, c);
+        UNROLL for (int s = 0; s < c; s++) if (fetch) fetch_step(&t->fetch[s]);
         UNROLL for (int r = 0; r < n; r++) add_block(t, b, r, w, c, subs, with_min, acc[r]);
     }
     UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < c; s++)
@@ -114,8 +103,8 @@ INLINE void tile(const struct job *t, int n, int c, int subs, int with_min, int 
 INLINE void all_rows(struct job t, uint32_t rows, int c, int subs, int with_min)
 {
     const size_t n = (size_t)subs;
-    for (int first = t.fetch_bytes > 0; rows >= TILE_ROWS; rows -= TILE_ROWS, first = 0) {
-        if (first)
+    for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
+        if (t.fetch)
             tile(&t, TILE_ROWS, c, subs, with_min, 1);
         else
             tile(&t, TILE_ROWS, c, subs, with_min, 0);
@@ -153,7 +142,8 @@ static void mul_strips(const struct kern_mat *m, uint32_t strip, uint32_t c,
     const size_t blocks = m->cols / KERN_BLOCK, subs = KERN_BLOCK / f->sub;
     struct job t = {.cols = m->cols, .blocks = blocks, .stride = stride};
     t.out = out + (size_t)row * stride + (size_t)strip * KERN_LANES;
-    if (rows <= FEW_ROWS) t.fetch_bytes = kern_unit_bytes(m->type) / f->blocks;
+    struct kern_fetch fetch[TILE_STRIPS];
+    if (rows <= FEW_ROWS) t.fetch = fetch;
     for (uint32_t b = 0; b < blocks; b += CHUNK_BLOCKS) {
         t.chunk = (uint32_t)blocks - b < CHUNK_BLOCKS ? (uint32_t)blocks - b : CHUNK_BLOCKS;
         t.resume = b > 0;
@@ -166,7 +156,9 @@ static void mul_strips(const struct kern_mat *m, uint32_t strip, uint32_t c,
             t.scale[s] = scale[s];
             t.min[s] = min[s];
             t.lanes[s] = tail_mask(kern_lanes_of(m, strip + s));
-            t.fetch[s] = packed + c * m->strip_bytes;
+            fetch[s] = fetch_start(packed + c * m->strip_bytes,
+                                   t.chunk / f->blocks * kern_unit_bytes(m->type),
+                                   (size_t)t.chunk * (rows / TILE_ROWS));
         }
         const size_t at = (size_t)row * blocks + b;
         t.q = x->q + at * KERN_BLOCK;
