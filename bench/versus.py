@@ -300,25 +300,28 @@ def make_groups(site):
         return groups
     batch = [("batch", b) for b in BATCHES]
     alone = [("load", 0), ("mixed", 16)]
+
+    def again(r, shapes, kinds, threads, tests):
+        groups.extend((r, s, k, t, tests, everyone) for s in shapes for k in kinds for t in threads)
+
     add(1, SHAPES, ("Q8_0",), (1, 2), alone, ["pdd-alone"])
     add(1, SHAPES, ("Q8_0",), (1,), middle, everyone)
-    add(1, SHAPES, ("Q8_0",), (1,), far, everyone)
+    again(1, SHAPES, TYPES, (1, 2), core)
     if site.o.llama:
         add(1, SHAPES, ("Q8_0",), (1, 2), batch, ["pdd-batch", "llama-batch"])
+    add(1, SHAPES, ("Q8_0",), (1,), far, everyone)
     if site.o.llama_avx2:
         add(1, SHAPES, TYPES, (1,), core, ["pdd-avx2", "llama-avx2"])
     add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1,), middle, everyone)
-    add(1, SHAPES, ("Q8_0",), (2,), middle, everyone)
-    for r in (1, 2):
-        groups += [(r, s, k, t, core, everyone) for s in SHAPES for k in TYPES for t in (1, 2)]
-    groups += [(1, s, "Q8_0", 1, middle, everyone) for s in SHAPES]
+    again(2, SHAPES, TYPES, (1, 2), core)
+    add(1, SHAPES, ("Q8_0",), (2,), middle + far, everyone)
     add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1,), far, everyone)
-    add(1, SHAPES, ("Q8_0",), (2,), far, everyone)
+    again(1, SHAPES, ("Q8_0",), (1,), middle)
     if site.o.llama:
         add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1, 2), batch, ["pdd-batch", "llama-batch"])
-    add(1, SHAPES, ("Q4_0", "Q4_K_M"), (2,), middle, everyone)
+    add(1, SHAPES, ("Q4_0", "Q4_K_M"), (2,), middle + far, everyone)
     for r in (3, 4):
-        groups += [(r, s, k, t, core, everyone) for s in SHAPES for k in TYPES for t in (1, 2)]
+        again(r, SHAPES, TYPES, (1, 2), core)
     return groups
 
 
@@ -330,9 +333,9 @@ def group_id(group):
 def estimate(group, times):
     """Seconds: what the same group took before, or a guess from the tokens at cautious speeds."""
     r, shape, kind, threads, tests, who = group
-    known = times.get(group_id(group).rsplit(" round", 1)[0])
+    known = times.get(group_id(group).rsplit(" round", 1)[0], [])
     if known:
-        return known[-1]
+        return min(known)
     slow = (120.0 if shape == SHAPES[1] else 350.0) * (1.6 if threads > 1 else 1.0)
     tokens = sum(t[1] for t in tests if t[0] != "batch") + (8000 if tests[0][0] == "batch" else 0)
     return len(who) * (3 + (tokens / slow + 8) * 0.7)
