@@ -38,6 +38,7 @@ static const char help[] =
     "  --chat-template NAME  family of the chat template, when the file's is unknown\n"
     "  --isa NAME            scalar, avx2, avxvnni, avx512, amx, neon, neondot (the best here)\n"
     "  --kv-type TYPE        f16, or q8_0: half the KV memory; both ends must agree (f16)\n"
+    "  --no-think            answers begin without a thought, where the template can say so\n"
     "  --stats               a report after each answer, on standard error\n"
     "  --stats-json FILE     the same with every token's times and source, one line an answer\n"
     "  --color MODE          auto, always or never: tokens coloured by source (auto)\n"
@@ -69,6 +70,7 @@ enum {
     O_THREADS,
     O_CONTEXT,
     O_TEMPLATE,
+    O_NO_THINK,
     O_ISA,
     O_KV_TYPE,
     O_STATS,
@@ -104,6 +106,7 @@ static const struct option long_options[] = {
     {"threads", required_argument, NULL, O_THREADS},
     {"context", required_argument, NULL, O_CONTEXT},
     {"chat-template", required_argument, NULL, O_TEMPLATE},
+    {"no-think", no_argument, NULL, O_NO_THINK},
     {"isa", required_argument, NULL, O_ISA},
     {"kv-type", required_argument, NULL, O_KV_TYPE},
     {"stats", no_argument, NULL, O_STATS},
@@ -229,10 +232,11 @@ static int set_option(struct chat_options *o, int option)
                         : option == O_ISA         ? &o->native.isa
                         : option == O_STATS_JSON  ? &o->stats_json
                                                   : NULL;
-    bool *flag = option == O_NO_MODEL ? &o->no_model
-                 : option == O_RAW    ? &o->raw
-                 : option == O_STATS  ? &o->stats
-                                      : NULL;
+    bool *flag = option == O_NO_MODEL   ? &o->no_model
+                 : option == O_RAW      ? &o->raw
+                 : option == O_NO_THINK ? &o->native.no_think
+                 : option == O_STATS    ? &o->stats
+                                        : NULL;
     if (text)
         *text = optarg;
     else if (flag)

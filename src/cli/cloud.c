@@ -47,6 +47,7 @@ static const char help[] =
     "  --chat-template NAME   family of the chat template, when the file's is unknown\n"
     "  --isa NAME             scalar, avx2, avxvnni, avx512, amx, neon, neondot (the best here)\n"
     "  --kv-type TYPE         f16, or q8_0: half the KV memory; both ends must agree (f16)\n"
+    "  --no-think             answers begin without a thought, where the template can say so\n"
     "  --profile NAME         emulate the speed of a device profile\n"
     "  --drain-seconds N      how long running answers may go on after SIGTERM (30)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
@@ -66,6 +67,7 @@ enum {
     O_KEYS,
     O_NAME,
     O_TEMPLATE,
+    O_NO_THINK,
     O_ISA,
     O_KV_TYPE,
     O_PROFILE,
@@ -89,6 +91,7 @@ static const struct option long_options[] = {
     {"key-file", required_argument, NULL, O_KEYS},
     {"model-name", required_argument, NULL, O_NAME},
     {"chat-template", required_argument, NULL, O_TEMPLATE},
+    {"no-think", no_argument, NULL, O_NO_THINK},
     {"isa", required_argument, NULL, O_ISA},
     {"kv-type", required_argument, NULL, O_KV_TYPE},
     {"profile", required_argument, NULL, O_PROFILE},
@@ -156,6 +159,9 @@ static int set_option(struct options *o, int option)
         return 0;
     case O_KV_TYPE:
         return option_kv_type("cloud", optarg, &o->native.kv_type);
+    case O_NO_THINK:
+        o->native.no_think = true;
+        return 0;
     case O_ISA:
         o->native.isa = optarg;
         return 0;

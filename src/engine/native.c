@@ -263,7 +263,16 @@ static int open_template(struct native *n, const struct native_options *o, struc
         if (rc < 0 && rc != ERR_UNSUPPORTED && rc != ERR_NOT_FOUND)
             return err_set(err, rc, "%s", ignored.text);
     }
-    return model_hash_bytes(text.data, text.len, n->base.info.template_hash, err);
+    int rc = model_hash_bytes(text.data, text.len, n->base.info.template_hash, err);
+    if (rc < 0 || !o->no_think) return rc;
+    if (!n->chat_template)
+        return err_set(err, ERR_UNSUPPORTED, "%s: no chat template that can leave out thinking",
+                       o->model_path);
+    rc = chat_template_set_thinking(n->chat_template, false, err);
+    /* Another prompt for the same messages, so another hash: of the first one. */
+    return rc < 0 ? rc
+                  : model_hash_bytes(n->base.info.template_hash, MODEL_HASH_TEXT - 1,
+                                     n->base.info.template_hash, err);
 }
 
 static int open_model(struct native *n, const struct native_options *o, struct err *err)

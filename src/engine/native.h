@@ -22,6 +22,7 @@ struct native_options {
     uint32_t step_tokens_max; /* 0: 512 */
     const char *isa;          /* NULL: the best here; or "scalar", "avx2", "avx512" */
     const char *chat_template; /* NULL: the file's; or a family's name */
+    bool no_think;             /* answers begin without a thought, where the template can say so */
 };
 
 int native_open(const struct native_options *options, struct engine **ret_engine, struct err *err);

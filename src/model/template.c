@@ -1,149 +1,63 @@
-/* template: see template.h. Families are rows of a table; one loop renders them all. */
+/* template: see template.h. Families are rows of a table (template_family.c); one loop renders
+ * them. */
 #include "model/template.h"
 
 #include <string.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
-#include "model/gguf.h"
+#include "model/template_impl.h"
 
-enum { MARKS_MAX = 3, PROMPT_BYTES_MAX = 64 << 20, FAMILIES_TEXT_MAX = 200 };
-enum { SYSTEM, USER, ASSISTANT, ROLES };
+enum { PROMPT_BYTES_MAX = 64 << 20 };
 static const char *const role_names[ROLES] = {"system", "user", "assistant"};
-
-struct family {
-    const char *name;
-    const char *marks[MARKS_MAX]; /* all of them stand in the Jinja text */
-    const char *unless;           /* a mark of another family that looks alike, or NULL */
-    struct turn {
-        const char *before, *after;
-        bool eos; /* the model's EOS stands between the message and `after` */
-    } turns[ROLES];
-    const char *generate;
-    bool trims;         /* messages lose the white space around them */
-    bool system_inside; /* the system message stands in the first user's turn, before the text */
-};
-
-static const struct family families[] = {
-    {.name = "chatml",
-     .marks = {"<|im_start|>"},
-     .unless = "<|im_sep|>",
-     .turns = {{"<|im_start|>system\n", "<|im_end|>\n", false},
-               {"<|im_start|>user\n", "<|im_end|>\n", false},
-               {"<|im_start|>assistant\n", "<|im_end|>\n", false}},
-     .generate = "<|im_start|>assistant\n"},
-    {.name = "llama3",
-     .marks = {"<|start_header_id|>", "<|eot_id|>"},
-     .turns = {{"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>", false},
-               {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>", false},
-               {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", false}},
-     .generate = "<|start_header_id|>assistant<|end_header_id|>\n\n",
-     .trims = true},
-    {.name = "phi3",
-     .marks = {"<|assistant|>", "<|end|>"},
-     .turns = {{"<|system|>\n", "<|end|>\n", false},
-               {"<|user|>\n", "<|end|>\n", false},
-               {"<|assistant|>\n", "<|end|>\n", false}},
-     .generate = "<|assistant|>\n"},
-    {.name = "zephyr",
-     .marks = {"<|user|>", "<|assistant|>", "eos_token"},
-     .unless = "[gMASK]",
-     .turns = {{"<|system|>\n", "\n", true},
-               {"<|user|>\n", "\n", true},
-               {"<|assistant|>\n", "\n", true}},
-     .generate = "<|assistant|>\n"},
-    {.name = "gemma",
-     .marks = {"<start_of_turn>"},
-     .turns = {{"", "\n\n", false},
-               {"<start_of_turn>user\n", "<end_of_turn>\n", false},
-               {"<start_of_turn>model\n", "<end_of_turn>\n", false}},
-     .generate = "<start_of_turn>model\n",
-     .trims = true,
-     .system_inside = true},
-    {.name = "granite",
-     .marks = {"<|start_of_role|>", "<|end_of_role|>"},
-     .turns = {{"<|start_of_role|>system<|end_of_role|>", "<|end_of_text|>\n", false},
-               {"<|start_of_role|>user<|end_of_role|>", "<|end_of_text|>\n", false},
-               {"<|start_of_role|>assistant<|end_of_role|>", "<|end_of_text|>\n", false}},
-     .generate = "<|start_of_role|>assistant<|end_of_role|>"},
-    {.name = "llama2",
-     .marks = {"[INST]", "<<SYS>>"},
-     .turns = {{"<<SYS>>\n", "\n<</SYS>>\n\n", false},
-               {"[INST] ", " [/INST]", false},
-               {" ", "<s>", true}},
-     .generate = "",
-     .trims = true,
-     .system_inside = true},
-};
-enum { FAMILIES = sizeof families / sizeof *families };
-
-struct chat_template {
-    const struct family *family;
-};
-
-static void list_families(char out[FAMILIES_TEXT_MAX])
-{
-    size_t at = 0;
-    out[0] = 0;
-    for (int i = 0; i < FAMILIES; i++) {
-        size_t n = strlen(families[i].name);
-        if (at + n + 3 >= FAMILIES_TEXT_MAX) return;
-        if (i > 0) {
-            memcpy(out + at, ", ", 2);
-            at += 2;
-        }
-        memcpy(out + at, families[i].name, n + 1);
-        at += n;
-    }
-}
-
-static int open_row(const struct family *family, struct chat_template **ret_template, struct err *e)
-{
-    struct chat_template *t = mem_alloc(sizeof *t);
-    if (!t) return err_set(e, ERR_NO_MEMORY, "no memory for a chat template");
-    t->family = family;
-    *ret_template = t;
-    return 0;
-}
 
 int chat_template_open_family(const char *family, struct chat_template **ret_template,
                               struct err *e)
 {
     char names[FAMILIES_TEXT_MAX];
-    for (int i = 0; i < FAMILIES; i++)
-        if (strcmp(families[i].name, family) == 0) return open_row(&families[i], ret_template, e);
-    list_families(names);
-    return err_set(e, ERR_NOT_FOUND, "no chat template family \"%s\"; known are %s", family, names);
-}
-
-static bool contains(struct gguf_str text, const char *mark)
-{
-    return memmem(text.data, text.len, mark, strlen(mark)) != NULL;
-}
-
-static bool matches(const struct family *f, struct gguf_str text)
-{
-    for (int i = 0; i < MARKS_MAX && f->marks[i]; i++)
-        if (!contains(text, f->marks[i])) return false;
-    return !f->unless || !contains(text, f->unless);
+    const struct family *f = family_find(family);
+    if (!f) {
+        family_list(names);
+        return err_set(e, ERR_NOT_FOUND, "no chat template family \"%.80s\"; known are %s", family,
+                       names);
+    }
+    struct chat_template *t = mem_calloc(1, sizeof *t);
+    if (!t) return err_set(e, ERR_NO_MEMORY, "no memory for a chat template");
+    t->family = f;
+    t->begins_bos = f->begins_bos;
+    t->can_close_thought = f->thoughts == THOUGHTS_QWEN3;
+    t->opens_thought = f->thoughts == THOUGHTS_QWQ;
+    t->thinks = true;
+    *ret_template = t;
+    return 0;
 }
 
 int chat_template_open(const struct gguf *g, struct chat_template **ret_template, struct err *e)
 {
     struct gguf_str text;
     char names[FAMILIES_TEXT_MAX];
+    bool known = false;
     if (!gguf_has(g, "tokenizer.chat_template"))
         return err_set(e, ERR_NOT_FOUND, "%s has no chat template; give one with --chat-template",
                        gguf_name(g));
     int code = gguf_text(g, "tokenizer.chat_template", &text, e);
     if (code) return code;
-    for (int i = 0; i < FAMILIES; i++)
-        if (matches(&families[i], text)) return open_row(&families[i], ret_template, e);
-    list_families(names);
-    return err_set(
-        e, ERR_UNSUPPORTED,
-        "%s: its chat template is of no family we know; choose one with --chat-template (%s)",
-        gguf_name(g), names);
+    struct chat_template *t = mem_calloc(1, sizeof *t);
+    if (!t || family_recognise(text, t, &known)) {
+        mem_free(t);
+        return err_set(e, ERR_NO_MEMORY, "%s: no memory for its chat template", gguf_name(g));
+    }
+    if (!known) {
+        mem_free(t);
+        family_list(names);
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "%s: its chat template is of no family we know; choose one with --chat-template (%s)",
+            gguf_name(g), names);
+    }
+    t->thinks = true;
+    *ret_template = t;
+    return 0;
 }
 
 void chat_template_close(struct chat_template *t)
@@ -156,11 +70,27 @@ const char *chat_template_family(const struct chat_template *t)
     return t->family->name;
 }
 
+int chat_template_set_thinking(struct chat_template *t, bool on, struct err *e)
+{
+    if (!on && !t->can_close_thought)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "chat template %s has no way to answer without thinking first",
+                       t->family->name);
+    t->thinks = on;
+    return 0;
+}
+
 /* Plain text waits in `run` until a control token ends it, so that a template's text and a
  * message's merge as if they were one string. */
 struct render {
+    const struct chat_template *t;
     const struct family *family;
     const struct vocab *v;
+    const struct chat_message *messages;
+    uint32_t n;
+    const struct chat_message *inside; /* stands in the next user's turn, before its own text */
+    uint32_t last_question;            /* the last user's message that is no result of a tool */
+    int32_t swallower;                 /* the token before `run`, or -1 */
     struct buf run;
     struct token_list *out;
     struct err *e;
@@ -175,6 +105,11 @@ static int flush(struct render *r)
 
 static int add_plain(struct render *r, const char *text, size_t n)
 {
+    if (r->run.len == 0 && r->swallower >= 0) {
+        size_t white = vocab_swallows(r->v, r->swallower, text, n);
+        text += white;
+        n -= white;
+    }
     int code = buf_append(&r->run, text, n);
     if (code == ERR_LIMIT)
         return err_set(r->e, code, "the messages are longer than %d bytes", PROMPT_BYTES_MAX);
@@ -185,15 +120,15 @@ static int add_token(struct render *r, int32_t id)
 {
     int code = flush(r);
     if (code || id < 0) return code;
+    r->swallower = id;
     code = token_list_push(r->out, id);
     if (code == ERR_LIMIT)
         return err_set(r->e, code, "the prompt has more than %u tokens", r->out->max);
     return code ? err_set(r->e, code, "no memory for %u tokens", r->out->len) : 0;
 }
 
-static int add_template(struct render *r, const char *text)
+static int add_text_of_template(struct render *r, const char *text, size_t n)
 {
-    size_t n = strlen(text);
     while (n > 0) {
         size_t at = n, len = 0;
         int32_t id = vocab_next_special(r->v, text, n, true, &at, &len);
@@ -207,75 +142,250 @@ static int add_template(struct render *r, const char *text)
     return 0;
 }
 
+/* A text of the family, in which BOS and EOS are the model's own. */
+static int add_template(struct render *r, const char *text)
+{
+    int code = 0;
+    while (*text && code == 0) {
+        size_t n = strcspn(text, BOS EOS);
+        code = add_text_of_template(r, text, n);
+        text += n;
+        if (*text && code == 0)
+            code = add_token(r, *text++ == BOS[0] ? vocab_bos(r->v) : vocab_eos(r->v));
+    }
+    return code;
+}
+
+struct text {
+    const char *from, *to;
+};
+
 static bool is_white(char c)
 {
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-static int add_content(struct render *r, const struct chat_message *m)
+static struct text trim_end(struct text t)
 {
-    const char *from = m->content, *to = m->content + m->content_len;
-    if (r->family->trims) {
-        while (from < to && is_white(*from))
-            from++;
-        while (from < to && is_white(to[-1]))
-            to--;
-    }
-    return add_plain(r, from, (size_t)(to - from));
+    while (t.from < t.to && is_white(t.to[-1]))
+        t.to--;
+    return t;
 }
 
-static int role_of(const struct chat_message *m, uint32_t i, int *ret_role, struct err *e)
+static struct text trim(struct text t)
 {
-    for (int r = 0; r < ROLES; r++) {
-        if (strcmp(m->role, role_names[r]) == 0) {
-            if (r == SYSTEM && i > 0)
-                return err_set(e, ERR_BAD_INPUT,
-                               "messages[%u]: a system message can only come first", i);
-            *ret_role = r;
-            return 0;
-        }
-    }
-    return err_set(e, ERR_BAD_INPUT,
-                   "messages[%u]: role \"%.40s\" is none of system, user, assistant", i, m->role);
+    while (t.from < t.to && is_white(*t.from))
+        t.from++;
+    return trim_end(t);
 }
 
-/* `inside`: a message that stands in this turn before its own, or NULL. */
-static int add_turn(struct render *r, int role, const struct chat_message *m,
-                    const struct chat_message *inside)
+static struct text trim_newlines(struct text t, bool end)
 {
-    const struct turn *turn = &r->family->turns[role], *system = &r->family->turns[SYSTEM];
+    while (t.from < t.to && *t.from == '\n')
+        t.from++;
+    while (end && t.from < t.to && t.to[-1] == '\n')
+        t.to--;
+    return t;
+}
+
+/* The place of the first or last `mark` in t, or NULL. */
+static const char *find_mark(struct text t, const char *mark, bool last)
+{
+    const char *found = NULL, *at = t.from;
+    size_t n = strlen(mark);
+    while (at < t.to && (at = memmem(at, (size_t)(t.to - at), mark, n)) != NULL) {
+        found = at;
+        if (!last) break;
+        at += n;
+    }
+    return found;
+}
+
+static struct text text_of(const struct chat_message *m)
+{
+    return (struct text){m->content, m->content + m->content_len};
+}
+
+/* Only what stands behind the last thought of an answer. */
+static struct text without_thought(struct text t)
+{
+    const char *end = find_mark(t, "</think>", true);
+    if (end) t.from = end + 8;
+    return t;
+}
+
+static int add_text(struct render *r, struct text t)
+{
+    return add_plain(r, t.from, (size_t)(t.to - t.from));
+}
+
+/* Qwen3 writes the thoughts of answers that follow the last question (there may be several when
+ * tools are used), and an empty one in the last answer. */
+static int add_qwen3_answer(struct render *r, uint32_t i)
+{
+    struct text whole = text_of(&r->messages[i]), thought = {whole.from, whole.from};
+    const char *end = find_mark(whole, "</think>", false);
+    if (end) {
+        thought.to = end;
+        while (thought.from < thought.to && thought.to[-1] == '\n')
+            thought.to--;
+        const char *begin = find_mark(thought, "<think>", true);
+        if (begin) thought.from = begin + 7;
+        thought = trim_newlines(thought, false);
+        whole = trim_newlines(without_thought(whole), false);
+    }
+    if (i > r->last_question && (i + 1 == r->n || thought.from < thought.to)) {
+        int code = add_template(r, "<think>\n");
+        if (code == 0) code = add_text(r, trim_newlines(thought, true));
+        if (code == 0) code = add_template(r, "\n</think>\n\n");
+        if (code) return code;
+        whole = trim_newlines(whole, false);
+    }
+    return add_text(r, whole);
+}
+
+static int add_answer(struct render *r, uint32_t i)
+{
+    struct text t = text_of(&r->messages[i]);
+    if (r->family->turns[ASSISTANT].trims) t = trim(t);
+    if (r->family->thoughts == THOUGHTS_QWEN3) return add_qwen3_answer(r, i);
+    if (r->family->thoughts == THOUGHTS_DEEPSEEK) t = without_thought(t);
+    if (r->family->thoughts == THOUGHTS_QWQ && i + 1 < r->n)
+        t = trim_newlines(without_thought(t), false);
+    return add_text(r, t);
+}
+
+/* A user's text behind the system message; Llama 2 trims both together. */
+static int add_question(struct render *r, uint32_t i)
+{
+    const struct turn *system = &r->family->turns[SYSTEM];
+    const char *after = system->after;
+    size_t n = strlen(after);
+    struct text t = text_of(&r->messages[i]);
+    bool whole = r->inside && r->family->trims_whole;
+    if (r->family->turns[USER].trims) t = whole ? trim_end(t) : trim(t);
+    int code = 0;
+    if (r->inside) {
+        while (whole && t.from == t.to && n > 0 && is_white(after[n - 1]))
+            n--;
+        code = add_template(r, system->before);
+        if (code == 0) code = add_text(r, text_of(r->inside));
+        if (code == 0) code = add_text_of_template(r, after, n);
+        r->inside = NULL;
+    }
+    return code ? code : add_text(r, t);
+}
+
+static int add_system(struct render *r, struct text t)
+{
+    const struct turn *turn = &r->family->turns[SYSTEM];
     int code = add_template(r, turn->before);
-    if (code == 0 && inside) code = add_template(r, system->before);
-    if (code == 0 && inside) code = add_content(r, inside);
-    if (code == 0 && inside) code = add_template(r, system->after);
-    if (code == 0) code = add_content(r, m);
-    if (code == 0 && turn->eos) code = add_token(r, vocab_eos(r->v));
+    if (code == 0) code = add_text(r, turn->trims ? trim(t) : t);
     return code ? code : add_template(r, turn->after);
 }
 
-static int render_all(struct render *r, const struct chat_message *messages, uint32_t n,
-                      bool generate)
+static int add_turn(struct render *r, int role, uint32_t i)
 {
-    const struct chat_message *inside = NULL;
-    for (uint32_t i = 0; i < n; i++) {
-        int role = 0;
-        int code = role_of(&messages[i], i, &role, r->e);
-        if (code) return code;
-        if (inside && role != USER) break;
-        if (role == SYSTEM && r->family->system_inside) {
-            inside = &messages[i];
-            continue;
-        }
-        code = add_turn(r, role, &messages[i], inside);
-        if (code) return code;
-        inside = NULL;
+    const struct turn *turn = &r->family->turns[role];
+    bool last = role == ASSISTANT && i + 1 == r->n && r->family->last_after;
+    if (role == SYSTEM) return add_system(r, text_of(&r->messages[i]));
+    if (r->family->system == SYSTEM_LAST_USER && role == USER && i + 1 == r->n &&
+        strcmp(r->messages[0].role, "system") == 0)
+        r->inside = &r->messages[0];
+    int code = add_template(r, turn->before);
+    if (code == 0) code = role == USER ? add_question(r, i) : add_answer(r, i);
+    return code ? code : add_template(r, last ? r->family->last_after : turn->after);
+}
+
+/* Known roles, in an order that the family's own template would take. */
+static int role_of(const struct render *r, uint32_t i, int *ret_role)
+{
+    const struct family *f = r->family;
+    const char *name = r->messages[i].role;
+    int role = 0;
+    while (role < ROLES && strcmp(name, role_names[role]) != 0)
+        role++;
+    if (role == ROLES)
+        return err_set(r->e, ERR_BAD_INPUT,
+                       "messages[%u]: role \"%.40s\" is none of system, user, assistant", i, name);
+    if (role == SYSTEM && f->system == SYSTEM_NEVER)
+        return err_set(r->e, ERR_BAD_INPUT,
+                       "messages[%u]: chat template %s has no place for a system message", i,
+                       f->name);
+    if (role == SYSTEM && i > 0 && f->system != SYSTEM_ANYWHERE)
+        return err_set(r->e, ERR_BAD_INPUT, "messages[%u]: a system message can only come first",
+                       i);
+    uint32_t first = strcmp(r->messages[0].role, "system") == 0;
+    if (f->alternates && role != SYSTEM && (role == USER) != ((i - first) % 2 == 0))
+        return err_set(r->e, ERR_BAD_INPUT,
+                       "messages[%u]: chat template %s wants user and assistant in turns, the user "
+                       "first",
+                       i, f->name);
+    *ret_role = role;
+    return 0;
+}
+
+/* What takes the place of a system message that is not there. */
+static int add_default_system(struct render *r)
+{
+    const struct chat_message *m = &r->messages[0];
+    bool given = strcmp(m->role, "system") == 0;
+    const char *text = r->t->has_default ? r->t->default_system : r->family->default_system;
+    if (!text || (given && !(r->t->fills_empty_system && m->content_len == 0))) return 0;
+    return add_system(r, (struct text){text, text + strlen(text)});
+}
+
+static bool replaced_or_skipped(const struct render *r, int role, uint32_t i)
+{
+    if (role != SYSTEM || r->messages[i].content_len > 0) return false;
+    return r->t->skips_empty_system || (r->t->skips_empty_first && i == 0);
+}
+
+static int add_opening(struct render *r)
+{
+    int code = add_template(r, r->family->generate);
+    if (code == 0 && r->t->opens_thought) code = add_template(r, "<think>\n");
+    if (code == 0 && !r->t->thinks) code = add_template(r, "<think>\n\n</think>\n\n");
+    return code;
+}
+
+static int render_all(struct render *r, bool generate)
+{
+    int code = add_default_system(r), role = 0;
+    for (uint32_t i = 0; i < r->n && code == 0; i++) {
+        code = role_of(r, i, &role);
+        if (code || replaced_or_skipped(r, role, i)) continue;
+        if (role == SYSTEM && r->family->system == SYSTEM_LAST_USER) continue;
+        if (role == SYSTEM && r->family->system == SYSTEM_FIRST_USER)
+            r->inside = &r->messages[i];
+        else
+            code = add_turn(r, role, i);
     }
-    if (inside)
+    if (code) return code;
+    if (r->inside)
         return err_set(r->e, ERR_BAD_INPUT,
                        "messages[1]: template %s needs a user's message after the system message",
                        r->family->name);
-    int code = generate ? add_template(r, r->family->generate) : 0;
+    if (generate)
+        code = add_opening(r);
+    else if (r->family->finish)
+        code = add_template(r, r->family->finish);
     return code ? code : flush(r);
+}
+
+static bool is_tool_result(struct text t)
+{
+    static const char begin[] = "<tool_response>", end[] = "</tool_response>";
+    size_t n = (size_t)(t.to - t.from), a = sizeof begin - 1, b = sizeof end - 1;
+    return n >= b && memcmp(t.from, begin, a) == 0 && memcmp(t.to - b, end, b) == 0;
+}
+
+static uint32_t find_last_question(const struct chat_message *messages, uint32_t n)
+{
+    for (uint32_t i = n; i-- > 0;)
+        if (strcmp(messages[i].role, "user") == 0 && !is_tool_result(text_of(&messages[i])))
+            return i;
+    return n - 1;
 }
 
 int chat_template_encode(const struct chat_template *t, const struct vocab *v,
@@ -283,10 +393,19 @@ int chat_template_encode(const struct chat_template *t, const struct vocab *v,
                          struct token_list *out, struct err *e)
 {
     if (n == 0) return err_set(e, ERR_BAD_INPUT, "there is no message");
-    struct render r = {.family = t->family, .v = v, .out = out, .e = e};
+    struct render r = {.t = t,
+                       .family = t->family,
+                       .v = v,
+                       .messages = messages,
+                       .n = n,
+                       .last_question = find_last_question(messages, n),
+                       .swallower = -1,
+                       .out = out,
+                       .e = e};
     buf_init(&r.run, PROMPT_BYTES_MAX);
-    int code = vocab_adds_bos(v) ? add_token(&r, vocab_bos(v)) : 0;
-    if (code == 0) code = render_all(&r, messages, n, generate);
+    bool bos = !t->family->turns_bos && (t->begins_bos || vocab_adds_bos(v));
+    int code = bos ? add_token(&r, vocab_bos(v)) : 0;
+    if (code == 0) code = render_all(&r, generate);
     buf_release(&r.run);
     return code;
 }

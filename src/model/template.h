@@ -4,6 +4,11 @@
  * A model file's Jinja text is never interpreted: its family (ChatML, ...) is recognised from it,
  * and a table of families renders the messages. Control tokens are recognised only in what the
  * template adds, never in what a user wrote, so a message cannot forge a turn.
+ *
+ * The prompt is what the family's published template writes, with two exceptions: where that would
+ * name today's date, Llama 3.1's own fallback date stands, and the default system messages of
+ * Granite 3 and Mistral 7, which tell the date, are left out. A prompt must not depend on the clock
+ * of the machine that renders it.
  */
 #ifndef PDD_MODEL_TEMPLATE_H
 #define PDD_MODEL_TEMPLATE_H
@@ -33,6 +38,12 @@ int chat_template_open_family(const char *family, struct chat_template **ret_tem
                               struct err *e);
 void chat_template_close(struct chat_template *t);
 const char *chat_template_family(const struct chat_template *t);
+
+/* Whether an answer may begin with a thought (it may, unless told otherwise). Off: the prompt
+ * closes an empty one, as Qwen3's template does; ERR_UNSUPPORTED for a template that knows no such
+ * thing.
+ */
+int chat_template_set_thinking(struct chat_template *t, bool on, struct err *e);
 
 /* Append the prompt of the messages (with BOS as the model's flags ask) and, with `generate`, the
  * opening of the assistant's turn. Roles out of order or unknown: ERR_BAD_INPUT naming the message.

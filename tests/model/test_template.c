@@ -56,64 +56,170 @@ static int encode(const struct fixture *f, const char *family, const struct chat
     return code;
 }
 
-static void expect(const struct fixture *f, const char *family, const char *want)
+/* The prompt of a conversation, written as R for a role and its text: "S:hi|U:x|A:y". */
+static void expect_talk(const struct fixture *f, const char *family, const char *talk,
+                        bool generate, const char *want)
 {
-    static const struct chat_message m[] = {
-        {"system", " S ", 3}, {"user", "U\n", 2}, {"assistant", "A", 1}, {"user", "V", 1}};
+    struct chat_message m[8];
+    struct chat_template *t;
     struct token_list ids;
     struct err e = ERR_INIT;
     struct buf text;
-    if (encode(f, family, m, 4, &ids, &e)) fail_msg("%s", e.text);
+    uint32_t n = 0;
+    for (const char *at = talk; *at; n++) {
+        size_t len = strcspn(at + 2, "|");
+        m[n] = (struct chat_message){at[0] == 'S'   ? "system"
+                                     : at[0] == 'U' ? "user"
+                                                    : "assistant",
+                                     at + 2, len};
+        at += 2 + len + (at[2 + len] == '|');
+    }
+    assert_int_equal(chat_template_open_family(family, &t, &e), 0);
+    token_list_init(&ids, 100000);
     buf_init(&text, 10000);
+    int code = chat_template_encode(t, f->v, m, n, generate, &ids, &e);
     for (uint32_t i = 0; i < ids.len; i++)
         assert_int_equal(vocab_piece(f->v, ids.ids[i], true, &text), 0);
-    assert_string_equal(text.data, want);
+    if (want) {
+        if (code) fail_msg("%s: %s", family, e.text);
+        if (strcmp(text.data, want) != 0) fail_msg("%s: %s\nwanted: %s", family, text.data, want);
+    } else {
+        assert_int_equal(code, ERR_BAD_INPUT);
+        assert_non_null(strstr(e.text, "messages["));
+    }
     buf_release(&text);
     token_list_release(&ids);
+    chat_template_close(t);
 }
 
-static void test_rows(void **state)
+#define TALK "S: S |U:U\n|A: A |U:V"
+#define HEAD(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
+#define ROLE(role) "<|start_of_role|>" role "<|end_of_role|>"
+
+/* The vocabulary's EOS is <|im_end|>, and it has no BOS. White space shows who trims. */
+static const struct {
+    const char *family, *talk, *want;
+} prompts[] = {
+    {"chatml", TALK,
+     "<|im_start|>system\n S <|im_end|>\n<|im_start|>user\nU\n<|im_end|>\n"
+     "<|im_start|>assistant\n A <|im_end|>\n<|im_start|>user\nV<|im_end|>\n"
+     "<|im_start|>assistant\n"},
+    {"chatml", "U:x|S:y",
+     "<|im_start|>user\nx<|im_end|>\n<|im_start|>system\ny<|im_end|>\n<|im_start|>assistant\n"},
+    {"smollm2", "U:x",
+     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+     "<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"},
+    {"smollm2", "S:s|U:x",
+     "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"},
+    {"qwen3", "U:x|A:<think>\nt\n</think>\n\ny|U:z",
+     "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny<|im_end|>\n"
+     "<|im_start|>user\nz<|im_end|>\n<|im_start|>assistant\n"},
+    {"qwen3", "U:x|A:<think>\nt\n</think>\n\ny",
+     "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n<think>\nt\n</think>\n\ny<|im_end|>\n"
+     "<|im_start|>assistant\n"},
+    {"qwq", "U:x|A:t</think>\n\ny|U:z",
+     "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny<|im_end|>\n"
+     "<|im_start|>user\nz<|im_end|>\n<|im_start|>assistant\n<think>\n"},
+    {"phi4", TALK,
+     "<|im_start|>system<|im_sep|> S <|im_end|><|im_start|>user<|im_sep|>U\n<|im_end|>"
+     "<|im_start|>assistant<|im_sep|> A <|im_end|><|im_start|>user<|im_sep|>V<|im_end|>"
+     "<|im_start|>assistant<|im_sep|>"},
+    {"phi4-mini", TALK,
+     "<|system|> S <|end|><|user|>U\n<|end|><|assistant|> A <|end|><|user|>V<|end|><|assistant|>"},
+    {"llama3", TALK,
+     HEAD("system") "S<|eot_id|>" HEAD("user") "U<|eot_id|>" HEAD("assistant") "A<|eot_id|>" HEAD(
+         "user") "V<|eot_id|>" HEAD("assistant")},
+    {"llama3.1", "U:x",
+     HEAD("system") "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul "
+                    "2024\n\n<|eot_id|>" HEAD("user") "x<|eot_id|>" HEAD("assistant")},
+    {"llama3.1", "S: s |U:x",
+     HEAD("system") "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul "
+                    "2024\n\ns<|eot_id|>" HEAD("user") "x<|eot_id|>" HEAD("assistant")},
+    {"phi3", TALK,
+     "<|system|>\n S <|end|>\n<|user|>\nU\n<|end|>\n<|assistant|>\n A <|end|>\n"
+     "<|user|>\nV<|end|>\n<|assistant|>\n"},
+    {"zephyr", TALK,
+     "<|system|>\n S <|im_end|>\n<|user|>\nU\n<|im_end|>\n<|assistant|>\n A <|im_end|>\n"
+     "<|user|>\nV<|im_end|>\n<|assistant|>\n"},
+    {"olmo2", TALK,
+     "<|system|>\n S \n<|user|>\nU\n\n<|assistant|>\n A <|im_end|>\n<|user|>\nV\n<|assistant|>\n"},
+    {"olmo2", "U:x|A:y", "<|user|>\nx\n<|assistant|>\ny<|im_end|><|assistant|>\n"},
+    {"gemma", "U: U\n|A:A|U:V",
+     "<start_of_turn>user\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
+     "<start_of_turn>user\nV<end_of_turn>\n<start_of_turn>model\n"},
+    {"gemma3", TALK,
+     "<start_of_turn>user\n S \n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
+     "<start_of_turn>user\nV<end_of_turn>\n<start_of_turn>model\n"},
+    {"granite", TALK,
+     ROLE("system") " S <|end_of_text|>\n" ROLE("user") "U\n<|end_of_text|>\n" ROLE(
+         "assistant") " A <|end_of_text|>\n" ROLE("user") "V<|end_of_text|>\n" ROLE("assistant")},
+    {"llama2", TALK, "[INST] <<SYS>>\n S \n<</SYS>>\n\nU [/INST] A <|im_end|>[INST] V [/INST]"},
+    {"llama2", "S:s|U: \n", "[INST] <<SYS>>\ns\n<</SYS>> [/INST]"},
+    {"mistral", "U:x|A: y |U:z", "[INST] x [/INST] y <|im_end|>[INST] z [/INST]"},
+    {"mistral-v0.1", "U:x|A:y|U:z", "[INST] x [/INST]y<|im_end|> [INST] z [/INST]"},
+    {"mistral-v1", "S:s|U:x|A:y|U:z", " [INST] s\n\nx [/INST] y<|im_end|> [INST] z [/INST]"},
+    {"mistral-v3", "S:s|U:x|A: y |U:z", "[INST] x[/INST] y<|im_end|>[INST] s\n\nz[/INST]"},
+    {"mistral-v3-tekken", "S:s|U:x|A: y |U:z", "[INST]x[/INST] y <|im_end|>[INST]s\n\nz[/INST]"},
+    {"mistral-v7", "S:s|U:x|A:y|U:z",
+     "[SYSTEM_PROMPT] s[/SYSTEM_PROMPT][INST] x[/INST] y<|im_end|>[INST] z[/INST]"},
+    {"mistral-v7-tekken", "S:s|U:x|A:y|U:z",
+     "[SYSTEM_PROMPT]s[/SYSTEM_PROMPT][INST]x[/INST]y<|im_end|>[INST]z[/INST]"},
+    {"deepseek", "S:s|U:x|A:t</think>\ny|U:z",
+     "s<\357\275\234User\357\275\234>x<\357\275\234Assistant\357\275\234>\ny"
+     "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>"
+     "<\357\275\234User\357\275\234>z<\357\275\234Assistant\357\275\234>"},
+    /* What a family forbids. */
+    {"gemma", "S:s|U:x", NULL},
+    {"mistral", "S:s|U:x", NULL},
+    {"gemma", "U:x|U:y", NULL},
+    {"llama2", "U:x|A:y|A:z", NULL},
+    {"llama2", "A:x", NULL},
+    {"mistral-v3", "U:x|S:y", NULL},
+    {"llama3.1", "U:x|S:y", NULL},
+    {"gemma3", "S:x", NULL},
+    {"gemma3", "S:x|A:y", NULL},
+};
+
+static void test_prompts(void **state)
 {
-    expect(*state, "chatml",
-           "<|im_start|>system\n S <|im_end|>\n<|im_start|>user\nU\n<|im_end|>\n"
-           "<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV<|im_end|>\n"
-           "<|im_start|>assistant\n");
-    expect(*state, "llama3",
-           "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
-           "<|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>"
-           "<|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>"
-           "<|start_header_id|>user<|end_header_id|>\n\nV<|eot_id|>"
-           "<|start_header_id|>assistant<|end_header_id|>\n\n");
-    expect(*state, "phi3",
-           "<|system|>\n S <|end|>\n<|user|>\nU\n<|end|>\n<|assistant|>\nA<|end|>\n"
-           "<|user|>\nV<|end|>\n<|assistant|>\n");
-    expect(*state, "zephyr", /* the EOS of this vocabulary is <|im_end|> */
-           "<|system|>\n S <|im_end|>\n<|user|>\nU\n<|im_end|>\n<|assistant|>\nA<|im_end|>\n"
-           "<|user|>\nV<|im_end|>\n<|assistant|>\n");
-    expect(*state, "gemma",
-           "<start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
-           "<start_of_turn>user\nV<end_of_turn>\n<start_of_turn>model\n");
-    expect(*state, "granite",
-           "<|start_of_role|>system<|end_of_role|> S <|end_of_text|>\n"
-           "<|start_of_role|>user<|end_of_role|>U\n<|end_of_text|>\n"
-           "<|start_of_role|>assistant<|end_of_role|>A<|end_of_text|>\n"
-           "<|start_of_role|>user<|end_of_role|>V<|end_of_text|>\n"
-           "<|start_of_role|>assistant<|end_of_role|>");
-    expect(*state, "llama2",
-           "[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST] A<|im_end|><s>[INST] V [/INST]");
+    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++)
+        expect_talk(*state, prompts[i].family, prompts[i].talk, true, prompts[i].want);
+    expect_talk(*state, "chatml", "U:x", false, "<|im_start|>user\nx<|im_end|>\n");
+    expect_talk(*state, "phi3", "U:x", false, "<|user|>\nx<|end|>\n<|im_end|>");
 }
 
-static void test_system_needs_a_user(void **state)
+static void test_thinking_off(void **state)
 {
-    static const struct chat_message m[] = {{"system", "S", 1}, {"assistant", "A", 1}};
+    const struct fixture *f = *state;
+    static const struct chat_message m = {"user", "x", 1};
+    struct chat_template *t;
     struct token_list ids;
     struct err e = ERR_INIT;
-    for (uint32_t n = 1; n <= 2; n++) {
-        assert_int_equal(encode(*state, "gemma", m, n, &ids, &e), ERR_BAD_INPUT);
-        assert_non_null(strstr(e.text, "messages[1]"));
-        token_list_release(&ids);
-    }
-    assert_int_equal(encode(*state, "chatml", m, 0, &ids, &e), ERR_BAD_INPUT);
+    struct buf text;
+    assert_int_equal(chat_template_open_family("qwen3", &t, &e), 0);
+    assert_int_equal(chat_template_set_thinking(t, false, &e), 0);
+    token_list_init(&ids, 1000);
+    buf_init(&text, 10000);
+    assert_int_equal(chat_template_encode(t, f->v, &m, 1, true, &ids, &e), 0);
+    for (uint32_t i = 0; i < ids.len; i++)
+        assert_int_equal(vocab_piece(f->v, ids.ids[i], true, &text), 0);
+    assert_string_equal(text.data, "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"
+                                   "<think>\n\n</think>\n\n");
+    buf_release(&text);
+    token_list_release(&ids);
+    chat_template_close(t);
+    assert_int_equal(chat_template_open_family("llama3", &t, &e), 0);
+    assert_int_equal(chat_template_set_thinking(t, false, &e), ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "llama3"));
+    chat_template_close(t);
+}
+
+static void test_no_messages(void **state)
+{
+    static const struct chat_message m = {"user", "x", 1};
+    struct token_list ids;
+    struct err e = ERR_INIT;
+    assert_int_equal(encode(*state, "chatml", &m, 0, &ids, &e), ERR_BAD_INPUT);
 }
 
 /* "user\n" + "\n\nx" must become the tokens of "user\n\n\nx", as if it were one text. */
@@ -186,7 +292,23 @@ static const struct {
     const char *jinja, *family; /* NULL: refused */
 } known[] = {
     {"{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}}", "chatml"},
-    {"{{ '<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>' }}", NULL},
+    {"{{'<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>'}}", "phi4"},
+    {"'<|im_start|>' '</think>' ns.last_query_index", "qwen3"},
+    {"{{ '<|im_start|>' + message.role }} strftime_now('%Y')", NULL},
+    {"{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}'<|assistant|>'",
+     "phi4-mini"},
+    {"'<|start_header_id|>' '<|eot_id|>' \"Cutting Knowledge Date: December 2023\\n\"", "llama3.1"},
+    {"{{ '<|user|>\n' + message['content'] + '\n' }} '<|assistant|>' eos_token", "olmo2"},
+    {"{{ '<|user|>\\n' + message[\"content\"] + '\\n' }} '<|assistant|>' eos_token", "olmo2"},
+    {"first_user_prefix '<start_of_turn>'", "gemma3"},
+    {"{{ '[INST] ' + message['content'] + ' [/INST]' }}{{ message['content'] + eos_token }}",
+     "mistral"},
+    {"{{ '[INST] ' + message['content'] + ' [/INST]' }}{{ eos_token + ' ' }}", "mistral-v0.1"},
+    {"{{- \" [INST] \" + system_message + \"\\n\\n\" }}", "mistral-v1"},
+    {"[AVAILABLE_TOOLS] {{- \"[INST] \" + system_message + \"[/INST]\" }}", "mistral-v3"},
+    {"[AVAILABLE_TOOLS][ {{- \"[INST]\" + system_message + \"[/INST]\" }}", "mistral-v3-tekken"},
+    {"'[INST] ' '[SYSTEM_PROMPT] '", "mistral-v7"},
+    {"'[INST]' '[SYSTEM_PROMPT]'", "mistral-v7-tekken"},
     {"{{ '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content + '<|eot_id|>' }}",
      "llama3"},
     {"{{'<|user|>' + '\n' + message['content'] + '<|end|>' + '\n' + '<|assistant|>'}}", "phi3"},
@@ -234,11 +356,9 @@ static void test_recognised(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_system_needs_a_user),
-        cmocka_unit_test(test_content_merges_with_the_template),
-        cmocka_unit_test(test_too_long),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_prompts),     cmocka_unit_test(test_thinking_off),
+        cmocka_unit_test(test_no_messages), cmocka_unit_test(test_content_merges_with_the_template),
+        cmocka_unit_test(test_too_long),    cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_recognised),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);

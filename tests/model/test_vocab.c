@@ -307,7 +307,7 @@ static void test_chatml(void **state)
     render(&f, (const struct chat_message[]){{"robot", "x", 1}}, 1, &e, &code);
     assert_int_equal(code, ERR_BAD_INPUT);
     assert_non_null(strstr(e.text, "messages[0]"));
-    render(&f, (const struct chat_message[]){{"user", "x", 1}, {"system", "x", 1}}, 2, &e, &code);
+    render(&f, (const struct chat_message[]){{"user", "x", 1}, {"tool", "x", 1}}, 2, &e, &code);
     assert_int_equal(code, ERR_BAD_INPUT);
     assert_non_null(strstr(e.text, "messages[1]"));
     close_fixture(&f);
