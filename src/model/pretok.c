@@ -31,7 +31,11 @@
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"           \
     "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES
 
-enum { PATTERNS_MAX = 5, MATCH_LIMIT = 1 << 30 };
+enum {
+    PATTERNS_MAX = 5,
+    MATCH_LIMIT = 1 << 30,
+    COMPILE_NO_MEMORY = 121 /* PCRE2 has no name for it */
+};
 
 static const struct row {
     const char *name;
@@ -93,10 +97,25 @@ static const struct row {
 
 struct pretok {
     const struct row *row;
+    pcre2_general_context *memory;
+    pcre2_compile_context *compiling;
     pcre2_code *codes[PATTERNS_MAX];
     pcre2_match_context *limits;
     uint32_t n;
 };
+
+/* PCRE2 takes its memory where everybody does, so that its failures are tested too. */
+static void *take(size_t size, void *unused)
+{
+    (void)unused;
+    return mem_alloc(size);
+}
+
+static void give(void *memory, void *unused)
+{
+    (void)unused;
+    mem_free(memory);
+}
 
 void pretok_close(struct pretok *p)
 {
@@ -104,6 +123,8 @@ void pretok_close(struct pretok *p)
     for (uint32_t i = 0; i < p->n; i++)
         pcre2_code_free(p->codes[i]);
     pcre2_match_context_free(p->limits);
+    pcre2_compile_context_free(p->compiling);
+    pcre2_general_context_free(p->memory);
     mem_free(p);
 }
 
@@ -123,7 +144,9 @@ static int compile(struct pretok *p, const char *pattern, struct err *e)
     PCRE2_SIZE offset;
     pcre2_code *code =
         pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                      PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &number, &offset, NULL);
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &number, &offset, p->compiling);
+    if (!code && number == COMPILE_NO_MEMORY)
+        return err_set(e, ERR_NO_MEMORY, "no memory for a pre-tokeniser");
     if (!code)
         return err_set(e, ERR_INTERNAL, "PCRE2 refuses a pre-tokeniser (error %d at %zu)", number,
                        offset);
@@ -151,7 +174,9 @@ int pretok_open(struct gguf_str name, const char *file, struct pretok **ret_pret
     int code = find_row(name, file, &row, e);
     if (code) return code;
     struct pretok *p = mem_calloc(1, sizeof *p);
-    if (!p || !(p->limits = pcre2_match_context_create(NULL))) {
+    if (!p || !(p->memory = pcre2_general_context_create(take, give, NULL)) ||
+        !(p->compiling = pcre2_compile_context_create(p->memory)) ||
+        !(p->limits = pcre2_match_context_create(p->memory))) {
         pretok_close(p);
         return err_set(e, ERR_NO_MEMORY, "%s: no memory for a pre-tokeniser", file);
     }
@@ -199,6 +224,8 @@ static int split_level(struct split *s, uint32_t level, const char *text, size_t
     while (at < n) {
         int r = match_at(s, level, text, n, at);
         if (r == PCRE2_ERROR_NOMATCH) break;
+        if (r == PCRE2_ERROR_NOMEMORY)
+            return err_set(s->e, ERR_NO_MEMORY, "no memory for a pre-tokeniser");
         if (r < 0) return err_set(s->e, ERR_LIMIT, "PCRE2 gives up on the text (error %d)", r);
         const PCRE2_SIZE *span = pcre2_get_ovector_pointer(s->found[level]);
         size_t from = span[0], to = span[1];
@@ -217,7 +244,7 @@ int pretok_split(const struct pretok *p, const char *text, size_t n, pretok_fn *
     struct split s = {.p = p, .fn = fn, .arg = arg, .e = e};
     int code = 0;
     for (uint32_t i = 0; i < p->n; i++) {
-        s.found[i] = pcre2_match_data_create(1, NULL);
+        s.found[i] = pcre2_match_data_create(1, p->memory);
         if (!s.found[i]) code = err_set(e, ERR_NO_MEMORY, "no memory for a pre-tokeniser");
     }
     if (code == 0) code = split_level(&s, 0, text, n);
