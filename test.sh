@@ -87,7 +87,8 @@ quiet() {
 run_aarch64() {
     qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_kern &&
         qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_core_bits &&
-        qemu-aarch64 -cpu cortex-a72 -L /usr/aarch64-linux-gnu build/aarch64/test_core_bits # no dot product
+        qemu-aarch64 -cpu cortex-a72 -L /usr/aarch64-linux-gnu build/aarch64/test_core_bits && # no dot product
+        qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64-clang/test_core_bits
 }
 
 # Each target over its corpus and ten seconds of new inputs; crashes stay in build/fuzz.
@@ -115,6 +116,7 @@ if [ $quick -eq 0 ]; then
     step "building with the thread sanitizer" build tsan
     run_tests tsan "tests with threads under the thread sanitizer" 'pool|queue|worker|server|cloud|device|handover|http|loop|chat'
     step "cross-building the numeric core for aarch64" build aarch64
+    step "the same with clang" build aarch64-clang
     step "kernels and the bits of whole models on aarch64 (qemu-user)" run_aarch64
     step "building the fuzz targets" build fuzz
     run_fuzzers

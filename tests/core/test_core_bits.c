@@ -1,7 +1,8 @@
 /*
- * test_core_bits: the same logits on every machine. Tiny random models of every architecture and of
- * several weight types read 150 tokens in uneven chunks and then five more one by one; a 64-bit
- * digest of all their logits must be the number that stands here, at every level of the kernels.
+ * test_core_bits: the same logits on every machine. Tiny random models of every architecture, of
+ * several weight types and with both kinds of KV memory read 150 tokens in uneven chunks and then
+ * five more one by one; a 64-bit digest of all their logits must be the number that stands here, at
+ * every level of the kernels.
  *
  * Catches: a level, a compiler, a C library or a kind of CPU that computes other bits than the rest
  * (this program also runs for aarch64 under qemu-user), and a change of exact-1 that nobody meant.
@@ -63,8 +64,8 @@ static uint64_t run(struct forward *f, struct kv_seq *kv, uint32_t vocab, struct
     return digest;
 }
 
-static int digest_model(const struct model *m, const struct kern *kern, unsigned threads,
-                        uint64_t *ret_digest, struct err *e)
+static int digest_model(const struct model *m, const struct kern *kern, enum kern_kv kv_kind,
+                        unsigned threads, uint64_t *ret_digest, struct err *e)
 {
     const struct forward_limits limits = {PROMPT, 4, POSITIONS};
     struct kv_shape shape = forward_kv_shape(m);
@@ -72,6 +73,7 @@ static int digest_model(const struct model *m, const struct kern *kern, unsigned
     struct kv_pool *pages = NULL;
     struct forward *f = NULL;
     struct kv_seq kv = {0};
+    shape.kv = kv_kind;
     int rc = pool_new(threads, &pool, e);
     if (rc == 0) rc = kv_pool_open(&shape, POSITIONS / KERN_TILE, &pages, e);
     if (rc == 0) rc = forward_open(m, kern, pool, &limits, &f, e);
@@ -104,7 +106,7 @@ static uint64_t wanted(const char *what)
 }
 
 /* One model at all levels; returns how many failed. */
-static int check(const struct tiny_options *o, const char *what, int print)
+static int check(const struct tiny_options *o, enum kern_kv kv, const char *what, int print)
 {
     struct model m;
     struct buf bytes;
@@ -119,7 +121,7 @@ static int check(const struct tiny_options *o, const char *what, int print)
     }
     for (uint32_t level = 0; !failed && (kern = kern_at(level)) != NULL; level++) {
         uint64_t digest = 0;
-        if (digest_model(&m, kern, level % 2 + 1, &digest, &e) < 0) {
+        if (digest_model(&m, kern, kv, level % 2 + 1, &digest, &e) < 0) {
             fail(what, &e);
             failed++;
         } else if (print) {
@@ -151,13 +153,19 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof types / sizeof *types; i++, models++) {
         struct tiny_options o = TINY_DEFAULT;
         o.type = types[i].type;
-        failed += check(&o, types[i].name, print);
+        failed += check(&o, KERN_KV_F16, types[i].name, print);
+    }
+    struct tiny_options wide = TINY_DEFAULT; /* keys and values in 8 bits: heads of 32, of 64 */
+    for (wide.head_dim = 32; wide.head_dim <= 64; wide.head_dim += 32, models++) {
+        char what[64];
+        snprintf(what, sizeof what, "llama, keys and values in 8 bits, heads of %u", wide.head_dim);
+        failed += check(&wide, KERN_KV_Q8, what, print);
     }
     const struct tiny_options *o;
     for (uint32_t i = 0; (o = tiny_arch(i)) != NULL; i++, models++) {
         char what[64];
         snprintf(what, sizeof what, "%s, number %u", o->arch ? o->arch : "llama", i);
-        failed += check(o, what, print);
+        failed += check(o, KERN_KV_F16, what, print);
     }
     if (!print) printf("bits: %d models at all levels of this CPU, %d failed\n", models, failed);
     return failed > 0;
