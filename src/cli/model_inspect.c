@@ -3,10 +3,12 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/pool.h"
+#include "model/forward.h"
 #include "model/gguf.h"
 #include "model/hparams.h"
 #include "model/model.h"
@@ -32,9 +34,10 @@ struct facts {
     const char *family; /* of the chat template */
     struct chat_template *tmpl;
     struct model model;
+    uint64_t packed_bytes, kv_bytes; /* of all matrices; of one position */
     bool hashed;
     /* Why a part cannot be used; code 0: it can. */
-    struct err no_hparams, no_vocab, no_template, no_hash;
+    struct err no_hparams, no_weights, no_vocab, no_template, no_hash;
 };
 
 static void count_types(struct facts *f)
@@ -67,6 +70,67 @@ static void compute_hashes(struct facts *f)
     pool_free(pool);
 }
 
+/* What it takes to run the model, from the shapes alone. */
+static void check_model(struct facts *f)
+{
+    struct model m = {0};
+    if (hparams_read(f->g, &f->hparams, &f->no_hparams)) return;
+    if (weights_check(f->g, &f->hparams, &f->packed_bytes, &f->no_weights)) return;
+    m.hparams = f->hparams;
+    struct kv_shape shape = forward_kv_shape(&m);
+    f->kv_bytes = kv_page_bytes(&shape) / KERN_TILE;
+    if (f->vocab && vocab_size(f->vocab) != f->hparams.vocab)
+        err_set(&f->no_weights, ERR_BAD_INPUT,
+                "%s: the vocabulary has %u tokens, tensor token_embd.weight has %u rows", f->path,
+                vocab_size(f->vocab), f->hparams.vocab);
+}
+
+/* The sentence that says why the model cannot run; NULL: it can. */
+static const char *refusal(const struct facts *f)
+{
+    return f->no_hparams.code   ? f->no_hparams.text
+           : f->no_weights.code ? f->no_weights.text
+           : f->no_vocab.code   ? f->no_vocab.text
+                                : NULL;
+}
+
+enum { FEATURES_MAX = 256 };
+
+static void add_feature(char out[FEATURES_MAX], bool there, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void add_feature(char out[FEATURES_MAX], bool there, const char *format, ...)
+{
+    size_t at = strlen(out);
+    va_list args;
+    if (!there) return;
+    if (at > 0 && at + 2 < FEATURES_MAX) at += (size_t)snprintf(out + at, FEATURES_MAX - at, ", ");
+    va_start(args, format);
+    vsnprintf(out + at, FEATURES_MAX - at, format, args);
+    va_end(args);
+}
+
+/* What sets the model apart, in words. */
+static void list_features(const struct facts *f, char out[FEATURES_MAX])
+{
+    static const char *const scalings[] = {"plain", "linear", "yarn", "long"};
+    const struct hparams *h = &f->hparams;
+    const struct arch *a = h->arch;
+    out[0] = 0;
+    add_feature(out, !gguf_tensor_find(f->g, "output.weight"), "tied head");
+    add_feature(out, gguf_tensor_find(f->g, "blk.0.attn_qkv.weight") != NULL, "fused q, k, v");
+    add_feature(out, gguf_tensor_find(f->g, "blk.0.attn_q.bias") != NULL, "biases");
+    add_feature(out, gguf_tensor_find(f->g, "rope_freqs.weight") != NULL, "RoPE factors");
+    add_feature(out, h->rope.scaling > ROPE_LINEAR || h->rope.factor != 1.0,
+                "RoPE scaling %s (factor %g)", scalings[h->rope.scaling], h->rope.factor);
+    add_feature(out, h->window > 0, "window of %u", h->window);
+    add_feature(out, h->experts > 0, "%u of %u experts", h->experts_used, h->experts);
+    add_feature(out, a->qk_norm != QK_NORM_NONE, "q and k norms");
+    add_feature(out, a->post_norm, "post norms");
+    add_feature(out, h->attention_cap > 0.0f || h->logit_cap > 0.0f, "soft caps");
+    add_feature(out, a->gelu, "GELU");
+}
+
 static int gather(struct facts *f, bool hash, struct err *e)
 {
     struct stat st;
@@ -74,8 +138,8 @@ static int gather(struct facts *f, bool hash, struct err *e)
     if (code) return code;
     if (stat(f->path, &st) == 0) f->file_bytes = (uint64_t)st.st_size;
     count_types(f);
-    hparams_read(f->g, &f->hparams, &f->no_hparams);
     vocab_open(f->g, &f->vocab, &f->no_vocab);
+    check_model(f);
     if (chat_template_open(f->g, &f->tmpl, &f->no_template) == 0)
         f->family = chat_template_family(f->tmpl);
     if (hash) compute_hashes(f);
@@ -124,6 +188,16 @@ static void print_hparams(const struct facts *f, FILE *to)
     fprintf(to, "%-14s%u heads of %u, %u for keys and values; RoPE over %u, base %g\n", "attention",
             h->heads, h->head_dim, h->kv_heads, h->rope_dims, h->rope.base);
     fprintf(to, "%-14s%u tokens\n", "context", h->context);
+    char features[FEATURES_MAX];
+    list_features(f, features);
+    fprintf(to, "%-14s%s\n", "features", features[0] ? features : "none of its own");
+    if (refusal(f)) {
+        fprintf(to, "%-14s%s\n", "cannot run", refusal(f));
+        return;
+    }
+    fprintf(to, "%-14s%.1f MB of weights, %" PRIu64 " bytes of KV a token, %.1f MB for a context\n",
+            "memory", (double)f->packed_bytes / 1e6, f->kv_bytes,
+            (double)f->kv_bytes * h->context / 1e6);
 }
 
 static void print_vocab(const struct facts *f, FILE *to)
@@ -204,7 +278,7 @@ static json_t *json_refusals(const struct facts *f)
     const struct {
         const char *part;
         const struct err *why;
-    } parts[] = {{"run", &f->no_hparams},
+    } parts[] = {{"run", f->no_hparams.code ? &f->no_hparams : &f->no_weights},
                  {"tokenizer", &f->no_vocab},
                  {"template", &f->no_template},
                  {"hash", &f->no_hash}};
@@ -223,6 +297,16 @@ static int print_json(const struct facts *f, FILE *to, struct err *e)
         "name", json_key(f->g, "general.name"), "architecture",
         json_key(f->g, "general.architecture"), "hparams", json_hparams(f), "types", json_types(f),
         "tokenizer", json_vocab(f), "template", f->family, "refused", json_refusals(f));
+    if (all) json_object_set_new(all, "runs", json_boolean(!refusal(f)));
+    if (all && !refusal(f)) {
+        char features[FEATURES_MAX];
+        list_features(f, features);
+        json_object_set_new(all, "features", json_string(features));
+        json_object_set_new(all, "memory",
+                            json_pack("{sI sI sI}", "weights", (json_int_t)f->packed_bytes,
+                                      "kv_per_token", (json_int_t)f->kv_bytes, "kv_context",
+                                      (json_int_t)(f->kv_bytes * f->hparams.context)));
+    }
     if (all && f->hashed) {
         json_object_set_new(all, "weights_hash", json_string(f->model.weights_hash));
         json_object_set_new(all, "tokenizer_hash", json_string(f->model.tokenizer_hash));

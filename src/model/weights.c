@@ -83,6 +83,7 @@ struct loader {
     struct err *e;
     bool *used; /* [tensors] */
     bool dry;
+    size_t *packed; /* bytes of the matrices, counted in a dry run */
 };
 
 /* Rows of a tensor. */
@@ -191,7 +192,10 @@ static int load_matrix(const struct loader *l, const struct source *s, uint32_t 
     int rc = kern_mat_init(m, s->type, rows, (uint32_t)s->t->shape[0], l->e);
     if (rc < 0)
         return err_prefix(l->e, "%s: tensor %s", gguf_name(l->g), gguf_show(s->t->name).text);
-    if (l->dry) return 0;
+    if (l->dry) {
+        *l->packed += kern_mat_bytes(m);
+        return 0;
+    }
     m->data = take(l, kern_mat_bytes(m));
     if (!m->data) return ERR_NO_MEMORY;
     struct pack_job job = {m, s->t->data + s->t->bytes / s->total * s->first, false};
@@ -432,24 +436,45 @@ static int load_all(const struct loader *l)
     return rc;
 }
 
-int weights_open(struct weights *w, const struct gguf *g, const struct hparams *h,
-                 struct pool *pool, struct err *e)
+/* Find every tensor and check it, without reading one. */
+static int plan(struct loader *l)
 {
-    struct loader l = {w, g, h, pool, e, NULL, true};
+    struct weights *w = l->w;
     int rc = 0;
     *w = (struct weights){0};
     arena_init_huge(&w->memory, SIZE_MAX / 4, ARENA_STEP);
-    l.used = mem_calloc(gguf_tensor_count(g), sizeof *l.used);
-    if (!l.used) rc = err_set(e, ERR_NO_MEMORY, "%s: no memory for its tensors", gguf_name(g));
-    if (rc == 0) w->layers = take(&l, h->layers * sizeof *w->layers);
+    l->used = mem_calloc(gguf_tensor_count(l->g), sizeof *l->used);
+    if (!l->used)
+        rc = err_set(l->e, ERR_NO_MEMORY, "%s: no memory for its tensors", gguf_name(l->g));
+    if (rc == 0) w->layers = take(l, l->h->layers * sizeof *w->layers);
     if (rc == 0 && !w->layers) rc = ERR_NO_MEMORY;
-    if (rc == 0) memset(w->layers, 0, h->layers * sizeof *w->layers);
-    if (rc == 0) rc = load_all(&l);
-    if (rc == 0) rc = refuse_unused(&l);
+    if (rc == 0) memset(w->layers, 0, l->h->layers * sizeof *w->layers);
+    if (rc == 0) rc = load_all(l);
+    return rc == 0 ? refuse_unused(l) : rc;
+}
+
+int weights_open(struct weights *w, const struct gguf *g, const struct hparams *h,
+                 struct pool *pool, struct err *e)
+{
+    size_t packed = 0;
+    struct loader l = {w, g, h, pool, e, NULL, true, &packed};
+    int rc = plan(&l);
     l.dry = false;
     if (rc == 0) rc = load_all(&l);
     mem_free(l.used);
     if (rc < 0) weights_close(w);
+    return rc;
+}
+
+int weights_check(const struct gguf *g, const struct hparams *h, uint64_t *ret_bytes, struct err *e)
+{
+    size_t packed = 0;
+    struct weights w;
+    struct loader l = {&w, g, h, NULL, e, NULL, true, &packed};
+    int rc = plan(&l);
+    mem_free(l.used);
+    weights_close(&w);
+    if (rc == 0) *ret_bytes = packed;
     return rc;
 }
 

@@ -56,6 +56,10 @@ struct weights {
 
 int weights_open(struct weights *w, const struct gguf *g, const struct hparams *h,
                  struct pool *pool, struct err *e);
+/* Whether the tensors are those of the model, in types that run, without reading their values; and
+ * the bytes that the matrices will take. */
+int weights_check(const struct gguf *g, const struct hparams *h, uint64_t *ret_bytes,
+                  struct err *e);
 void weights_close(struct weights *w); /* also for a zeroed struct */
 /* The embedding of token `id` (< vocab) as floats, [dim]. */
 void weights_embed(const struct weights *w, const struct hparams *h, int32_t id, float *out);

@@ -20,6 +20,7 @@
 
 #include "base/os.h"
 #include "support/gguf_writer.h"
+#include "support/tiny_model.h"
 #include "support/tiny_vocab.h"
 
 enum { OUTPUT_MAX = 1 << 16, COMMAND_MAX = 1024 };
@@ -46,6 +47,12 @@ static int make_files(void **state)
     buf_release(&file);
     tiny_vocab_spm(&file);
     save("spm.gguf", &file);
+    buf_release(&file);
+    buf_init(&file, 1 << 24);
+    tiny_model_bytes(tiny_arch(2), &file); /* qwen3 */
+    save("runs.gguf", &file);
+    memcpy(memmem(file.data, file.len, "blk.1.ffn_up", 12), "blk.1.ffn_xx", 12);
+    save("lacks.gguf", &file);
     buf_release(&file);
     gguf_writer_init(&w);
     gguf_writer_text(&w, "general.name", "\033[31mred");
@@ -134,6 +141,13 @@ static void test_inspect(void **state)
     expect("inspect odd.gguf", 0, "?[31mred");
     expect("inspect odd.gguf", 0, "this program runs");
     expect("inspect odd.gguf --hash", 0, "no hash");
+    expect("inspect runs.gguf", 0, "q and k norms");
+    expect("inspect runs.gguf", 0, "bytes of KV a token");
+    expect("inspect runs.gguf --json", 0, "\"runs\": true");
+    expect("inspect runs.gguf --hash", 0, "weights ");
+    expect("inspect lacks.gguf", 0, "blk.1.ffn_up.weight");
+    expect("inspect lacks.gguf", 0, "cannot run");
+    expect("inspect lacks.gguf --json", 0, "\"runs\": false");
     assert_int_equal(run("inspect odd.gguf --json", false, &out), 0);
     json_t *all = json_loads(out.data, JSON_REJECT_DUPLICATES, &error);
     assert_non_null(all);
