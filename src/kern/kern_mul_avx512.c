@@ -47,38 +47,40 @@ INLINE __m512i broadcast4(const int8_t *x)
     return _mm512_set1_epi32(four);
 }
 
-/* One row by c strips over one block; `subs` scales a block, with mins or without. */
+/* One row by c strips over sub-block h of block b; `subs` scales a block, with mins or without. */
+INLINE void add_sub(const struct job *t, uint32_t b, int r, __m512i w[TILE_STRIPS][8], int c,
+                    int subs, int h, int with_min, __m512 acc[TILE_STRIPS])
+{
+    const int groups = subs == 2 ? 4 : 8, first = h ? groups : 0;
+    const int8_t *x = t->q + (size_t)r * t->cols + (size_t)b * KERN_BLOCK + 4 * first;
+    const size_t place = (size_t)r * t->blocks + b, sub = place * (size_t)subs + (size_t)h;
+    const size_t at = ((size_t)b * (size_t)subs + (size_t)h) * KERN_LANES;
+    const __m512 dx = _mm512_set1_ps(t->dx[place]);
+    __m512i sum[TILE_STRIPS], start = _mm512_setzero_si512();
+    if (!with_min) start = _mm512_set1_epi32(t->minus[sub]);
+    sum[0] = sum[1] = start;
+    UNROLL
+    for (int g = 0; g < groups; g++) {
+        __m512i four = broadcast4(x + 4 * g);
+        UNROLL
+        for (int s = 0; s < c; s++)
+            sum[s] = _mm512_dpbusd_epi32(sum[s], w[s][first + g], four);
+    }
+    UNROLL
+    for (int s = 0; s < c; s++) {
+        __m512 d = _mm512_mul_ps(_mm512_load_ps(t->scale[s] + at), dx);
+        acc[s] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[s]), d, acc[s]);
+        if (with_min)
+            acc[s] = _mm512_fmadd_ps(_mm512_load_ps(t->min[s] + at), _mm512_set1_ps(t->sum[sub]),
+                                     acc[s]);
+    }
+}
+
 INLINE void add_block(const struct job *t, uint32_t b, int r, __m512i w[TILE_STRIPS][8], int c,
                       int subs, int with_min, __m512 acc[TILE_STRIPS])
 {
-    const int8_t *x = t->q + (size_t)r * t->cols + (size_t)b * KERN_BLOCK;
-    const size_t place = (size_t)r * t->blocks + b;
-    const __m512 dx = _mm512_set1_ps(t->dx[place]);
-    UNROLL
-    for (int h = 0; h < subs; h++) {
-        const size_t sub = place * (size_t)subs + (size_t)h;
-        const size_t at = ((size_t)b * (size_t)subs + (size_t)h) * KERN_LANES;
-        __m512i sum[TILE_STRIPS];
-        UNROLL
-        for (int s = 0; s < c; s++)
-            sum[s] = with_min ? _mm512_setzero_si512() : _mm512_set1_epi32(t->minus[sub]);
-        UNROLL
-        for (int g = 0; g < 8 / subs; g++) {
-            const int group = 8 / subs * h + g;
-            __m512i four = broadcast4(x + 4 * group);
-            UNROLL
-            for (int s = 0; s < c; s++)
-                sum[s] = _mm512_dpbusd_epi32(sum[s], w[s][group], four);
-        }
-        UNROLL
-        for (int s = 0; s < c; s++) {
-            __m512 d = _mm512_mul_ps(_mm512_load_ps(t->scale[s] + at), dx);
-            acc[s] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[s]), d, acc[s]);
-            if (with_min)
-                acc[s] = _mm512_fmadd_ps(_mm512_load_ps(t->min[s] + at),
-                                         _mm512_set1_ps(t->sum[sub]), acc[s]);
-        }
-    }
+    add_sub(t, b, r, w, c, subs, 0, with_min, acc);
+    if (subs == 2) add_sub(t, b, r, w, c, subs, 1, with_min, acc);
 }
 
 /* n rows by c strips over one chunk; all but the job are constants after inlining. */
