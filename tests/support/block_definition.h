@@ -27,7 +27,7 @@ static unsigned defined_bits(const uint8_t *p, unsigned bit, unsigned n)
 {
     unsigned value = 0;
     for (unsigned i = 0; i < n; i++)
-        value |= (p[(bit + i) / 8] >> (bit + i) % 8 & 1u) << i;
+        value |= ((unsigned)p[(bit + i) / 8] >> (bit + i) % 8 & 1u) << i;
     return value;
 }
 
