@@ -26,6 +26,9 @@ struct chunk {
     float min[CHUNK_BLOCKS * 2][KERN_LANES];
 };
 
+/* Everything that opens a chunk is inlined with a constant type: with shifts and parts read from a
+ * table, opening took ten times the instructions that one row's products take. */
+
 /* 16 bytes of bits [shift, shift + bits) of a plane. */
 INLINE uint8x16_t plane_bits(const uint8_t *plane, uint32_t group, uint32_t bits)
 {
@@ -35,69 +38,119 @@ INLINE uint8x16_t plane_bits(const uint8_t *plane, uint32_t group, uint32_t bits
     return vandq_u8(v, vdupq_n_u8((uint8_t)((1u << bits) - 1)));
 }
 
-static void open_weights(const struct kern_form *f, const uint8_t *block, int8_t *out)
+INLINE void open_weights(enum kern_type type, const uint8_t *block, int8_t *out)
 {
     static const int8_t values[16] = {KERN_IQ4_VALUES};
+    const struct kern_form f = kern_forms[type];
     const int8x16_t table = vld1q_s8(values);
+    UNROLL
     for (uint32_t g = 0; g < 8; g++) {
         for (uint32_t at = 0; at < 64; at += 16, out += 16) {
-            uint8x16_t q = plane_bits(block + at, g, f->low);
-            if (f->high) {
-                uint8x16_t high = plane_bits(block + f->low * 64 + at, g, f->high);
-                q = vorrq_u8(q, vshlq_u8(high, vdupq_n_s8((int8_t)f->low)));
+            uint8x16_t q = plane_bits(block + at, g, f.low);
+            if (f.high) {
+                uint8x16_t high = plane_bits(block + f.low * 64 + at, g, f.high);
+                q = vorrq_u8(q, vshlq_u8(high, vdupq_n_s8((int8_t)f.low)));
             }
-            if (f->table)
+            if (f.table)
                 vst1q_s8(out, vqtbl1q_s8(table, q));
             else
-                vst1q_s8(out, vreinterpretq_s8_u8(vsubq_u8(q, vdupq_n_u8(f->offset))));
+                vst1q_s8(out, vreinterpretq_s8_u8(vsubq_u8(q, vdupq_n_u8(f.offset))));
         }
     }
 }
 
+/* 16 half floats, or 16 signed bytes, as floats. */
+INLINE void open_halves(const uint8_t *from, float32x4_t out[4])
+{
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        out[i] = load_half(from + 8 * i);
+}
+
+INLINE void open_bytes(uint8x16_t bytes, float32x4_t out[4])
+{
+    int16x8_t low = vmovl_s8(vreinterpret_s8_u8(vget_low_u8(bytes)));
+    int16x8_t high = vmovl_s8(vreinterpret_s8_u8(vget_high_u8(bytes)));
+    out[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
+    out[1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(low)));
+    out[2] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
+    out[3] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)));
+}
+
 /* Scales and mins of a unit's sub-blocks; see the reference's open_scale. */
-static void open_scales(enum kern_type type, const uint8_t *unit, const uint8_t *halves,
+INLINE void open_scales(enum kern_type type, const uint8_t *unit, const uint8_t *halves,
                         float (*scale)[KERN_LANES], float (*min)[KERN_LANES])
 {
-    const struct kern_form *f = &kern_forms[type];
+    const struct kern_form f = kern_forms[type];
     const uint8_t *subs = unit + kern_subs_at(type), *mins = unit + kern_mins_at(type);
-    const uint32_t n = (uint32_t)f->blocks * KERN_BLOCK / f->sub;
-    float d[KERN_LANES], m[KERN_LANES] = {0};
-    for (uint32_t i = 0; i < KERN_LANES; i += 4) {
-        vst1q_f32(d + i, load_half(halves + i * 2));
-        if (f->min) vst1q_f32(m + i, load_half(halves + (KERN_LANES + i) * 2));
-    }
+    const uint32_t n = (uint32_t)f.blocks * KERN_BLOCK / f.sub;
+    float32x4_t d[4], m[4], by[4], times[4];
+    open_halves(halves, d);
+    if (f.min) open_halves(halves + KERN_LANES * 2, m);
     for (uint32_t s = 0; s < n; s++) {
-        for (uint32_t i = 0; i < KERN_LANES; i++) {
-            uint8_t byte = f->scale == KERN_HALF ? 0 : subs[s * KERN_LANES + i];
-            float by = f->scale == KERN_HALF     ? 1.0f
-                       : f->scale == KERN_NIBBLE ? (float)(byte & 15)
-                                                 : (float)(int8_t)byte;
-            scale[s][i] = d[i] * by;
-            float times = f->min == KERN_NIBBLE ? -(float)(byte >> 4)
-                          : f->min == KERN_BYTE ? -(float)(int8_t)mins[s * KERN_LANES + i]
-                                                : 1.0f;
-            min[s][i] = m[i] * times;
+        uint8x16_t bytes = vdupq_n_u8(0);
+        if (f.scale != KERN_HALF) bytes = vld1q_u8(subs + s * KERN_LANES);
+        open_bytes(f.scale == KERN_NIBBLE ? vandq_u8(bytes, vdupq_n_u8(15)) : bytes, by);
+        if (f.min == KERN_NIBBLE) open_bytes(vshrq_n_u8(bytes, 4), times);
+        if (f.min == KERN_BYTE) open_bytes(vld1q_u8(mins + s * KERN_LANES), times);
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            vst1q_f32(scale[s] + 4 * i, f.scale == KERN_HALF ? d[i] : vmulq_f32(d[i], by[i]));
+            if (f.min == KERN_HALF)
+                vst1q_f32(min[s] + 4 * i, m[i]);
+            else if (f.min)
+                vst1q_f32(min[s] + 4 * i, vmulq_f32(m[i], vnegq_f32(times[i])));
         }
     }
 }
 
 /* Blocks [block, block + blocks) of a strip: whole units. */
-static void open_chunk(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
-                       struct chunk *ret_chunk)
+INLINE void open_chunk(const struct kern_mat *m, enum kern_type type, uint32_t strip,
+                       uint32_t block, uint32_t blocks, struct chunk *ret_chunk)
 {
-    const struct kern_form *f = &kern_forms[m->type];
+    const struct kern_form f = kern_forms[type];
     const uint8_t *base = kern_strip(m, strip), *halves = base + kern_halves_at(m);
-    const uint32_t subs = KERN_BLOCK / f->sub;
-    for (uint32_t b = 0; b < blocks; b += f->blocks) {
-        uint32_t u = (block + b) / f->blocks;
-        const uint8_t *unit = base + u * kern_unit_bytes(m->type);
-        open_scales(m->type, unit, halves + u * kern_half_bytes(m->type),
+    const uint32_t subs = KERN_BLOCK / f.sub;
+    for (uint32_t b = 0; b < blocks; b += f.blocks) {
+        uint32_t u = (block + b) / f.blocks;
+        const uint8_t *unit = base + u * kern_unit_bytes(type);
+        open_scales(type, unit, halves + u * kern_half_bytes(type),
                     ret_chunk->scale + (size_t)b * subs, ret_chunk->min + (size_t)b * subs);
-        for (uint32_t i = 0; i < f->blocks; i++)
-            open_weights(f, unit + i * kern_block_bytes(m->type),
+        for (uint32_t i = 0; i < f.blocks; i++)
+            open_weights(type, unit + i * kern_block_bytes(type),
                          ret_chunk->w + (size_t)(b + i) * BLOCK_BYTES);
     }
 }
+
+typedef void open_fn(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
+                     struct chunk *ret_chunk);
+
+#define OPEN(T)                                                                                    \
+    static void open_##T(const struct kern_mat *m, uint32_t strip, uint32_t block,                 \
+                         uint32_t blocks, struct chunk *ret_chunk)                                 \
+    {                                                                                              \
+        open_chunk(m, KERN_##T, strip, block, blocks, ret_chunk);                                  \
+    }
+OPEN(Q8_0)
+OPEN(Q4_0)
+OPEN(Q4_1)
+OPEN(Q5_0)
+OPEN(Q5_1)
+OPEN(Q2_K)
+OPEN(Q3_K)
+OPEN(Q4_K)
+OPEN(Q5_K)
+OPEN(Q6_K)
+OPEN(IQ4_NL)
+OPEN(IQ4_XS)
+#undef OPEN
+
+static open_fn *const open_fns[KERN_TYPES] = {
+    [KERN_Q8_0] = open_Q8_0, [KERN_Q4_0] = open_Q4_0,     [KERN_Q4_1] = open_Q4_1,
+    [KERN_Q5_0] = open_Q5_0, [KERN_Q5_1] = open_Q5_1,     [KERN_Q2_K] = open_Q2_K,
+    [KERN_Q3_K] = open_Q3_K, [KERN_Q4_K] = open_Q4_K,     [KERN_Q5_K] = open_Q5_K,
+    [KERN_Q6_K] = open_Q6_K, [KERN_IQ4_NL] = open_IQ4_NL, [KERN_IQ4_XS] = open_IQ4_XS,
+};
 
 /* Rows and columns that the register tiles walk over. */
 struct job {
@@ -270,7 +323,7 @@ static void mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
         for (t.block = 0; t.block < blocks; t.block += CHUNK_BLOCKS) {
             t.blocks = blocks - t.block < CHUNK_BLOCKS ? blocks - t.block : CHUNK_BLOCKS;
             t.resume = t.block > 0;
-            open_chunk(m, s, t.block, t.blocks, &chunk);
+            open_fns[m->type](m, s, t.block, t.blocks, &chunk);
             all(&t, rows);
         }
     }
