@@ -134,8 +134,10 @@ static int encode_messages(struct server *s, const struct wire_request *q,
 {
     const struct chat_template *t = worker_template(s->worker);
     if (!t)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "messages: the model has no chat template; send token ids");
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "messages: the model has no chat template that this program knows; send token "
+            "ids, or start the cloud with --chat-template");
     struct chat_message *m = mem_calloc(q->n_messages, sizeof *m);
     if (!m) return err_set(e, ERR_NO_MEMORY, "no memory for the messages");
     for (uint32_t i = 0; i < q->n_messages; i++)

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,7 @@
 #include "model/gguf.h"
 #include "model/template.h"
 #include "model/vocab.h"
+#include "support/gguf_writer.h"
 #include "support/tiny_vocab.h"
 
 struct fixture {
@@ -141,6 +143,79 @@ static void test_spm_merges(void **state)
     expect_pieces(&f, "the", 0, (const char *const[]){"\xE2\x96\x81the", NULL});
     expect_pieces(&f, "x", 0, (const char *const[]){"\xE2\x96\x81", "<0x78>", NULL});
     expect_pieces(&f, "a", VOCAB_ADD_BOS, (const char *const[]){"<s>", "\xE2\x96\x81", "a", NULL});
+    close_fixture(&f);
+}
+
+/* A SentencePiece vocabulary with flags of one's own. */
+static int open_flags(struct fixture *f, const char *arch, const char *flag, bool value,
+                      struct err *e)
+{
+    static const char *const pieces[] = {"<unk>", "<s>", "</s>",     "\xE2\x96\x81",
+                                         "a",     "b",   "<|user|>", "<think>"};
+    static const int32_t kinds[] = {2, 3, 4, 1, 1, 1, 4, 4};
+    static const float scores[8] = {0};
+    struct gguf_writer w;
+    gguf_writer_init(&w);
+    gguf_writer_text(&w, "general.architecture", arch);
+    gguf_writer_text(&w, "tokenizer.ggml.model", "llama");
+    gguf_writer_texts(&w, "tokenizer.ggml.tokens", pieces, 8);
+    gguf_writer_i32s(&w, "tokenizer.ggml.token_type", kinds, 8);
+    gguf_writer_f32s(&w, "tokenizer.ggml.scores", scores, 8);
+    gguf_writer_u32(&w, "tokenizer.ggml.bos_token_id", 1);
+    gguf_writer_u32(&w, "tokenizer.ggml.eos_token_id", 2);
+    if (flag) gguf_writer_bool(&w, flag, value);
+    buf_init(&f->file, 10000);
+    gguf_writer_finish(&w, &f->file);
+    gguf_writer_release(&w);
+    token_list_init(&f->ids, 1000);
+    f->v = NULL;
+    assert_int_equal(gguf_open_bytes(f->file.data, f->file.len, "tiny", &f->g, e), 0);
+    return vocab_open(f->g, &f->v, e);
+}
+
+static void expect_ids(struct fixture *f, const char *text, unsigned flags, const char *want)
+{
+    char got[200] = "";
+    size_t n = 0;
+    encode(f, text, strlen(text), flags);
+    for (uint32_t i = 0; i < f->ids.len; i++)
+        n += (size_t)snprintf(got + n, sizeof got - n, "%s%d", i ? " " : "", f->ids.ids[i]);
+    assert_string_equal(got, want);
+}
+
+static void test_flags(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arch, *flag;
+        bool value;
+        const char *text;
+        unsigned flags;
+        const char *want;
+    } cases[] = {
+        {"llama", NULL, false, "a b", VOCAB_ADD_BOS, "1 3 4 3 5"},
+        {"llama", "tokenizer.ggml.add_bos_token", false, "a", VOCAB_ADD_BOS, "3 4"},
+        {"llama", "tokenizer.ggml.add_eos_token", true, "a", VOCAB_ADD_BOS, "1 3 4 2"},
+        {"llama", "tokenizer.ggml.add_space_prefix", false, "a b", VOCAB_ADD_BOS, "1 4 3 5"},
+        {"llama", NULL, false, "<|user|> a", VOCAB_SPECIAL, "6 3 3 4"},
+        /* Phi-3 swallows the white space behind its control tokens. */
+        {"phi3", "tokenizer.ggml.add_space_prefix", false, "<|user|> \n a", VOCAB_SPECIAL, "6 4"},
+        /* User-defined tokens count in every text, unless templates part messages with them. */
+        {"llama", NULL, false, "<think>a", 0, "7 3 4"},
+        {"llama", NULL, false, "<|user|>", 0, "3 0 0 0 0 0 0 0 0"},
+        {"llama", NULL, false, "</s>", 0, "3 0 0 0 0"},
+    };
+    struct fixture f;
+    struct err e = ERR_INIT;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (open_flags(&f, cases[i].arch, cases[i].flag, cases[i].value, &e))
+            fail_msg("%s", e.text);
+        expect_ids(&f, cases[i].text, cases[i].flags, cases[i].want);
+        close_fixture(&f);
+    }
+    assert_int_equal(open_flags(&f, "llama", "tokenizer.ggml.remove_extra_whitespaces", true, &e),
+                     ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "remove_extra_whitespaces"));
     close_fixture(&f);
 }
 
@@ -329,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_whole_words),
         cmocka_unit_test(test_specials_against_plain_search),
         cmocka_unit_test(test_spm_merges),
+        cmocka_unit_test(test_flags),
         cmocka_unit_test(test_text_cannot_forge_control_tokens),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_long_texts),
