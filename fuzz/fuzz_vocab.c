@@ -11,12 +11,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-enum { BPE_KINDS = 5, KINDS = BPE_KINDS + 2, TOKENS_MAX = 1 << 20 };
+enum { BPE_KINDS = 8, KINDS = BPE_KINDS + 2, TOKENS_MAX = 1 << 20 };
 static struct vocab *vocabs[KINDS];
 
 static void open_vocabs(void)
 {
-    static const char *const pres[BPE_KINDS] = {"gpt-2", "smollm", "llama-bpe", "qwen2", "default"};
+    static const char *const pres[BPE_KINDS] = {"gpt-2",   "smollm", "llama-bpe", "qwen2",
+                                                "default", "tekken", "gpt-4o",    "deepseek-v3"};
     CHECK(vocab_open_bytes(&vocabs[KINDS - 1], NULL) == 0);
     for (int i = 0; i < KINDS - 1; i++) {
         struct buf file;
