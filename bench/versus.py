@@ -33,6 +33,7 @@ TYPES = ("Q8_0", "Q4_0", "Q4_K_M")
 ANSWER = 64
 BATCHES = (2, 8, 32)
 BATCH_DEPTH, BATCH_ANSWER = 128, 32
+TRIAL_DEPTH = 1024
 WARM = 32  # a first short prompt in each process, not counted
 NAMES = {"pdd": "pdd", "llama": "llama.cpp", "ik": "ik_llama.cpp", "pdd-avx2": "pdd (AVX2)",
          "llama-avx2": "llama.cpp (AVX2)", "pdd-batch": "pdd", "llama-batch": "llama.cpp"}
@@ -244,17 +245,20 @@ def class_of(test):
 
 
 def try_llama(site, model, build, flags, deep):
-    """Prompts of 256 and 16 answers, at the start and at depth 2048: the same as run_llama, for less time."""
-    text = command_output([site.program(build, "llama-bench"), "-m", model, "-t", "1", "-r", "1", "--no-warmup", "-o",
-                           "jsonl", "-p", "256", "-n", "16", "-d", "0,2048" if deep else "0"] + flags)
+    """Short prompts and answers, at the start and at a depth where attention counts."""
+    program = site.nice + [site.program(build, "llama-bench"), "-m", model, "-t", "1", "-r", "1", "--no-warmup"]
+    text = command_output(program + ["-o", "jsonl", "-p", "256", "-n", "16", "-d", f"0,{TRIAL_DEPTH}" if deep else "0"]
+                          + flags)
     return {f"{'decode' if c['n_gen'] else 'prefill'} {'deep' if c['n_depth'] else 'flat'}": c["avg_ts"]
             for c in json_values(text or "")}
 
 
 def try_ik(site, model, build, flags):
-    text = command_output([site.program(build, "llama-bench"), "-m", model, "-t", "1", "-r", "1", "-w", "0", "-o",
-                           "json", "-p", "32,512,2048", "-n", "16", "-gp", "2048,16"] + flags)
-    names = {"pp512": "prefill flat", "pp2048": "prefill deep", "tg16": "decode flat", "tg16@pp2048": "decode deep"}
+    program = site.nice + [site.program(build, "llama-bench"), "-m", model, "-t", "1", "-r", "1", "-w", "0"]
+    text = command_output(program + ["-o", "json", "-p", f"32,256,{TRIAL_DEPTH}", "-n", "16", "-gp",
+                                     f"{TRIAL_DEPTH},16"] + flags)
+    names = {"pp256": "prefill flat", f"pp{TRIAL_DEPTH}": "prefill deep", "tg16": "decode flat",
+             f"tg16@pp{TRIAL_DEPTH}": "decode deep"}
     return {names[c["test"]]: c["avg_ts"] for c in json_values(text or "") if c["test"] in names}
 
 
