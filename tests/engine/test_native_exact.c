@@ -229,7 +229,6 @@ static void test_architectures(void **state)
     }
 }
 
-/* Forget a part, append something else, forget that, append the old tokens again. */
 /* Memory of 8 bits: less of it, other numerics, near values, and not for every head size. */
 static void test_kv_q8(void **state)
 {
@@ -266,6 +265,7 @@ static void test_kv_q8(void **state)
     assert_non_null(strstr(err.text, "16"));
 }
 
+/* Forget a part, append something else, forget that, append the old tokens again. */
 static void test_cut_and_extend(void **state)
 {
     int32_t tokens[LENGTH], others[LENGTH];
