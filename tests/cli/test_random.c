@@ -163,7 +163,7 @@ static void check_file(const char *name, const char *type)
 {
     struct gguf *g;
     struct vocab *v;
-    struct chat_template *c;
+    struct chat_template *c = NULL;
     struct err e = ERR_INIT;
     if (gguf_open(path_of(name), &g, &e)) fail_msg("%s %s: %s", name, type, e.text);
     for (size_t i = 0; i < gguf_tensor_count(g); i++)
