@@ -120,6 +120,16 @@ class Others:
         return max(0.0, spent / max(time.time() - self.began, 0.1))
 
 
+def wait_for_quiet(limit, seconds):
+    """Until other work takes less than `limit` CPUs for a second, at most so many seconds."""
+    end = time.time() + seconds
+    while time.time() < end:
+        others = Others()
+        time.sleep(1.0)
+        if others.cpus() < limit:
+            return
+
+
 # ---- one process of one program; each returns {test: {"tps": ..., ...}} ----
 
 def run_pdd(site, model, threads, tests, isa=None):
@@ -386,6 +396,7 @@ def run(site):
         if time.time() - start + expected > site.o.minutes * 60:
             say(f"  no time for {group_id(group)} (about {expected:.0f} s)")
             continue
+        wait_for_quiet(site.o.noise, site.o.wait)
         began, model, others = time.time(), site.model(shape, kind), Others()
         turn = who[r % len(who):] + who[:r % len(who)]
         results = {w: measure(site, w, model, threads, tests) for w in turn}
@@ -590,6 +601,8 @@ def main():
     p.add_argument("--fresh", action="store_true", help="forget what is there")
     p.add_argument("--noise", type=float, default=0.3,
                    help="report: leave out groups beside which other work took more CPUs (0.3)")
+    p.add_argument("--wait", type=float, default=60.0,
+                   help="seconds a group waits for other work to end before it starts all the same (60)")
     p.add_argument("--markdown", help="write the report here, too")
     p.add_argument("--svg", help="draw it here")
     site = Site(p.parse_args())
