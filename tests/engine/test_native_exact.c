@@ -23,7 +23,13 @@
 #include "kern/kern.h"
 #include "support/tiny_model.h"
 
+#ifdef __SANITIZE_ADDRESS__ /* ten times slower, and it is memory that is watched there, not bits  \
+                             */
+enum { LENGTH = 270, BATCH = 64, BATCH_LENGTH = 40 };
+#else
 enum { LENGTH = 600, BATCH = 64, BATCH_LENGTH = 70 };
+#endif
+enum { SHARED = LENGTH / 2, OWN = LENGTH * 2 / 3 }; /* of a prefix, of who goes on from it */
 
 static char paths[7][TINY_PATH_MAX];
 enum { Q8, Q4, F32, F16, WIDE, MIXED, KV_Q8 /* with keys and values in 8 bits */, MODELS = 7 };
@@ -300,17 +306,17 @@ static void test_cut_and_extend(void **state)
 /* A shared prefix gives the logits of an own one, and neither side's tokens reach the other. */
 static void test_shared_prefix(void **state)
 {
-    static const uint32_t prefixes[] = {0, 1, 63, 64, 65, 127, 128, 200, 300};
+    static const uint32_t prefixes[] = {0, 1, 63, 64, 65, 127, 128, LENGTH / 3, SHARED};
     int32_t tokens[LENGTH], others[LENGTH];
     struct err err;
     (void)state;
     fill(tokens, LENGTH, 300, 15);
     fill(others, LENGTH, 300, 16);
-    struct reference r = reference_of(paths[MIXED], tokens, 400);
+    struct reference r = reference_of(paths[MIXED], tokens, OWN);
     struct engine *e = open_engine(paths[MIXED], 2, NULL);
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         struct session *a = open_session(e), *b = open_session(e), *c = open_session(e);
-        extend(e, &r, a, 300, 100, "the first owner");
+        extend(e, &r, a, SHARED, 100, "the first owner");
         assert_int_equal(session_share(b, a, prefixes[i], &err), 0);
         assert_int_equal(session_share(c, b, prefixes[i] / 2, &err), 0);
         assert_memory_equal(session_tokens(b), tokens, prefixes[i] * sizeof *tokens);
@@ -321,11 +327,11 @@ static void test_shared_prefix(void **state)
         struct engine_span spans[] = {{.session = b, .tokens = others, .n = 90},
                                       {.session = a, .tokens = others + 90, .n = 40}};
         step(e, spans, 2);
-        extend(e, &r, c, 400, 77, "the third owner");
+        extend(e, &r, c, OWN, 77, "the third owner");
         session_cut(b, keep);
-        extend(e, &r, b, 400, 77, "the second owner");
+        extend(e, &r, b, OWN, 77, "the second owner");
         session_cut(a, prefixes[i] / 3);
-        extend(e, &r, a, 400, 77, "the first owner again");
+        extend(e, &r, a, OWN, 77, "the first owner again");
         engine_session_close(a);
         engine_session_close(b);
         engine_session_close(c);
