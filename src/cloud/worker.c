@@ -57,31 +57,6 @@ struct worker {
     struct worker_stats own;   /* and what the worker counts */
 };
 
-int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
-            struct job **ret_job, struct err *e)
-{
-    struct job *j = mem_calloc(1, sizeof *j);
-    if (j) j->tokens = mem_alloc(((size_t)n_prompt + n_have) * sizeof *j->tokens);
-    if (!j || !j->tokens) {
-        mem_free(j);
-        return err_set(e, ERR_NO_MEMORY, "no memory for a request of %u tokens", n_prompt + n_have);
-    }
-    memcpy(j->tokens, prompt, n_prompt * sizeof *prompt);
-    if (n_have) memcpy(j->tokens + n_prompt, have, n_have * sizeof *have);
-    j->n_tokens = n_prompt + n_have;
-    j->n_have = n_have;
-    j->deadline = UINT64_MAX;
-    *ret_job = j;
-    return 0;
-}
-
-void job_free(struct job *j)
-{
-    if (!j) return;
-    mem_free(j->tokens);
-    mem_free(j);
-}
-
 static uint32_t pages_of(uint32_t tokens)
 {
     return (tokens + PAGE - 1) / PAGE;

@@ -1,53 +1,19 @@
 /*
- * worker: the engine thread of `pdd cloud`. It owns the engine, batches all assists into steps and
+ * worker: the engine thread of `pdd cloud`. It owns the engine, batches all jobs into steps and
  * reports what happens through a bounded queue.
  *
- * A *job* is one assist. The loop thread makes it, submits it and from then on touches only its
- * atomic wishes; the worker sends events about it, the last of which is JOB_DONE; after that the
- * job is the loop's again, to free. A cancelled job leaves within one step, in prefill too.
+ * It works on jobs (cloud/job.h). A cancelled job leaves within one step, in prefill too.
  */
 #ifndef PDD_CLOUD_WORKER_H
 #define PDD_CLOUD_WORKER_H
 
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
-#include "base/sampling.h"
+#include "cloud/job.h"
 #include "engine/engine.h"
-#include "net/wire.h"
 
 struct worker;
-
-struct job {
-    void *owner;     /* the loop's */
-    int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has already */
-    uint32_t n_tokens, n_have;
-    struct sampling sampling;
-    uint64_t deadline; /* clock_us(); UINT64_MAX: none */
-    /* wishes of the loop */
-    atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end */
-    atomic_bool cancelled, drained;
-};
-
-int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
-            struct job **ret_job, struct err *e);
-void job_free(struct job *j);
-
-enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
-
-struct job_event {
-    enum job_event_kind kind;
-    struct job *job;
-    uint32_t cached;         /* ADMITTED: tokens whose KV was there */
-    uint32_t done, total;    /* PROGRESS */
-    uint32_t index;          /* TOKEN: absolute index in the answer */
-    int32_t token;           /* TOKEN */
-    enum wire_reason reason; /* DONE */
-    uint32_t produced;       /* DONE: tokens sent */
-    struct err error;        /* DONE: code != 0 when the engine failed */
-};
 
 struct worker_config {
     uint32_t streams_max; /* jobs in work at once */

@@ -1,0 +1,52 @@
+/*
+ * job: one answer on its way: the seam between the HTTP faces, which want it (cloud/server_impl.h),
+ * and whoever computes it (cloud/worker.h).
+ *
+ * Life: the loop thread makes a job, submits it and from then on touches only its atomic wishes.
+ * Whoever computes reports events, the last of which is JOB_DONE; they reach `on_event` on the loop
+ * thread. After JOB_DONE the job is the loop's again, to free.
+ */
+#ifndef PDD_CLOUD_JOB_H
+#define PDD_CLOUD_JOB_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/sampling.h"
+#include "net/wire.h"
+
+struct job_event;
+
+struct job {
+    void (*on_event)(void *owner, const struct job_event *ev);
+    void *owner;     /* the loop's, like on_event */
+    int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has already */
+    uint32_t n_tokens, n_have;
+    struct sampling sampling;
+    uint64_t deadline; /* clock_us(); UINT64_MAX: none */
+    /* wishes of the loop */
+    atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end */
+    atomic_bool cancelled, drained;
+};
+
+int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
+            struct job **ret_job, struct err *e);
+void job_free(struct job *j);
+
+enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
+
+struct job_event {
+    enum job_event_kind kind;
+    struct job *job;
+    uint32_t cached;         /* ADMITTED: tokens whose KV was there */
+    uint32_t done, total;    /* PROGRESS */
+    uint32_t index;          /* TOKEN: absolute index in the answer */
+    int32_t token;           /* TOKEN */
+    enum wire_reason reason; /* DONE */
+    uint32_t produced;       /* DONE: tokens sent */
+    struct err error;        /* DONE: code != 0 when the engine failed */
+};
+
+#endif

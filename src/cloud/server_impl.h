@@ -1,0 +1,82 @@
+/*
+ * server_impl: what the files of the HTTP server share: the server's parts, and the life of an
+ * *exchange*, one request that a job answers. Each face of the server (assist.c, ...) begins its
+ * own struct with a `struct exchange`, decodes its request, and writes the job's events in its
+ * format. Only the server's own files include this.
+ *
+ * Life of an exchange: exchange_new; a job is made and submitted (exchange_submit); the face begins
+ * its answer (exchange_attach); events arrive at the job's on_event, until JOB_DONE, where the face
+ * ends the answer (exchange_detach) and frees the exchange. A client that goes away cancels the
+ * job; the exchange lives on, without a request, until JOB_DONE.
+ */
+#ifndef PDD_CLOUD_SERVER_IMPL_H
+#define PDD_CLOUD_SERVER_IMPL_H
+
+#include "base/buf.h"
+#include "cloud/job.h"
+#include "cloud/keys.h"
+#include "cloud/server.h"
+#include "model/vocab.h"
+#include "net/wire.h"
+
+struct exchange {
+    struct server *server;
+    struct http_request *request; /* NULL once the client has gone or the answer has ended */
+    struct job *job;
+    struct exchange *next, **link; /* all exchanges of the server */
+    struct detok detok;
+    uint64_t began, first_token; /* clock_us(); first_token 0: none yet */
+    uint32_t n_prompt, cached;
+    char id[WIRE_ID_MAX];
+};
+
+struct server {
+    struct loop *loop;
+    struct http_server *http;
+    struct worker *worker;
+    struct loop_wake *wake;
+    struct loop_timer *drain_timer;
+    struct keys *keys;
+    struct server_config c;
+    char model_name[WIRE_NAME_MAX];
+    struct exchange *exchanges;
+    bool draining;
+    struct wire_event event; /* scratch of assist.c */
+    struct buf bytes;        /* scratch of whoever encodes */
+};
+
+/* Whether the request may be handled: a valid key, a server that is not draining, a model that is
+ * served ("" is). Otherwise it has been answered. */
+bool server_authorised(struct server *s, struct http_request *r);
+bool server_accepts(struct server *s, struct http_request *r, const char *model);
+
+/* `size`: of the face's struct, zeroed beyond the exchange. NULL: no memory. */
+void *exchange_new(struct server *s, size_t size);
+void exchange_free(struct exchange *x); /* with its job; NULL is fine */
+struct exchange *exchange_find(struct server *s, const char *id);
+/* Make the job of prompt and `have`, give it an id that begins with `prefix`, clip tokens_max to
+ * what the server allows, and submit it. ERR_BUSY: the queue is full. */
+int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
+                    const struct wire_request *q,
+                    void (*on_event)(void *, const struct job_event *), struct err *e);
+/* The most tokens that this one may bring when `wish` are asked for. */
+uint32_t exchange_tokens_max(const struct exchange *x, uint32_t wish);
+void exchange_attach(struct exchange *x,
+                     struct http_request *r);             /* cancels when the client leaves */
+struct http_request *exchange_detach(struct exchange *x); /* NULL: nobody is there any more */
+void exchange_send(struct exchange *x, const void *data,
+                   size_t n);              /* to the stream, if somebody reads */
+void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than none */
+void exchange_refuse(struct http_request *r, const struct err *e, const char *param);
+void exchange_log(const struct exchange *x, const char *what, const struct job_event *done);
+
+/* The prompt's tokens, checked; `*param` names the field that is wrong. */
+int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
+                struct token_list *prompt, const char **param, struct err *e);
+
+/* The faces: handlers of server.c's routes. */
+void assist_post(struct http_request *r, void *server);
+void assist_patch(struct http_request *r, void *server);
+void assist_delete(struct http_request *r, void *server);
+
+#endif
