@@ -1,16 +1,28 @@
 /*
- * log: one line an event on standard error, `time level component message`. The only global mutable
- * state of the project. Never logs prompt or answer text. Libraries below cloud/ and device/ do not
- * log.
+ * log: one line an event on standard error: `time level component message key=value ...`, or a JSON
+ * object a line for machines. The only global mutable state of the project. Never logs prompt or
+ * answer text. Libraries below cloud/ and device/ do not log.
  */
 #ifndef PDD_BASE_LOG_H
 #define PDD_BASE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 void log_set_level(enum log_level level);                             /* default LOG_INFO */
 int log_level_from_name(const char *name, enum log_level *ret_level); /* 0, or ERR_BAD_INPUT */
+void log_set_json(bool json);                                         /* default: text */
 void log_line(enum log_level level, const char *component, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* A named value; `text` NULL: the number. Text that may hold blanks or quotes is escaped. */
+struct log_field {
+    const char *key, *text;
+    double number;
+};
+void log_fields(enum log_level level, const char *component, const char *message,
+                const struct log_field *fields, size_t n);
 
 #endif

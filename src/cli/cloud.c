@@ -23,7 +23,7 @@ enum {
 struct options {
     struct native_options native;
     struct server_config server;
-    char host[HOST_MAX];
+    char host[HOST_MAX], metrics_host[HOST_MAX];
     const char *profile;
     uint32_t drain_s, fake_tokens;
 };
@@ -50,6 +50,8 @@ static const char help[] =
     "  --no-think             answers begin without a thought, where the template can say so\n"
     "  --profile NAME         emulate the speed of a device profile\n"
     "  --drain-seconds N      how long running answers may go on after SIGTERM (30)\n"
+    "  --metrics-listen HOST:PORT  /metrics, /health and /ready there too, without keys\n"
+    "  --log-format FORMAT    text, or json: an object a line (text)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
     "  --fake N               no model: made-up answers of N tokens, for tests\n";
 
@@ -72,6 +74,8 @@ enum {
     O_KV_TYPE,
     O_PROFILE,
     O_DRAIN,
+    O_METRICS,
+    O_LOG_FORMAT,
     O_LOG,
     O_FAKE,
     O_HELP
@@ -96,6 +100,8 @@ static const struct option long_options[] = {
     {"kv-type", required_argument, NULL, O_KV_TYPE},
     {"profile", required_argument, NULL, O_PROFILE},
     {"drain-seconds", required_argument, NULL, O_DRAIN},
+    {"metrics-listen", required_argument, NULL, O_METRICS},
+    {"log-format", required_argument, NULL, O_LOG_FORMAT},
     {"log-level", required_argument, NULL, O_LOG},
     {"fake", required_argument, NULL, O_FAKE},
     {"help", no_argument, NULL, O_HELP},
@@ -116,6 +122,16 @@ static int set_log_level(void)
         return -1;
     }
     log_set_level(level);
+    return 0;
+}
+
+static int set_log_format(void)
+{
+    if (strcmp(optarg, "text") != 0 && strcmp(optarg, "json") != 0) {
+        fprintf(stderr, "pdd cloud: --log-format is \"%s\": text or json is needed\n", optarg);
+        return -1;
+    }
+    log_set_json(strcmp(optarg, "json") == 0);
     return 0;
 }
 
@@ -170,6 +186,12 @@ static int set_option(struct options *o, int option)
         return 0;
     case O_DRAIN:
         return number(option, 0, 3600, &o->drain_s);
+    case O_METRICS:
+        o->server.metrics_address = o->metrics_host;
+        return option_address("cloud", "metrics-listen", optarg, o->metrics_host,
+                              sizeof o->metrics_host, &o->server.metrics_port);
+    case O_LOG_FORMAT:
+        return set_log_format();
     case O_LOG:
         return set_log_level();
     case O_FAKE:
@@ -241,6 +263,9 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
     if (code == 0) code = loop_signal_new(c->loop, SIGINT, asked_to_stop, c, &interrupt, e);
     if (code == 0) {
         printf("cloud listening on http://%s:%u\n", o->host, server_port(c->server));
+        if (server_metrics_port(c->server))
+            printf("metrics on http://%s:%u/metrics\n", o->metrics_host,
+                   server_metrics_port(c->server));
         fflush(stdout);
         code = loop_run(c->loop, e);
     }

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "cloud/server_impl.h"
 
 struct assist {
@@ -46,7 +45,6 @@ static uint32_t estimate_first_ms(const struct assist *a)
 static void on_admitted(struct assist *a, const struct job_event *ev)
 {
     struct wire_event *out = &a->x.server->event;
-    a->x.cached = ev->cached;
     out->kind = WIRE_GRANT;
     snprintf(out->id, sizeof out->id, "%s", a->x.id);
     out->match = a->match;
@@ -69,7 +67,6 @@ static void on_progress(struct assist *a, const struct job_event *ev)
 static void on_token(struct assist *a, const struct job_event *ev)
 {
     struct server *s = a->x.server;
-    if (!a->x.first_token) a->x.first_token = clock_us();
     s->event.kind = WIRE_TOKEN;
     s->event.index = ev->index;
     s->event.token = ev->token;
@@ -95,7 +92,6 @@ static void on_done(struct assist *a, const struct job_event *ev)
         out->completion_tokens = ev->produced;
     }
     send_event(a);
-    exchange_log(&a->x, "assist", ev);
     struct http_request *r = exchange_detach(&a->x);
     if (r) http_stream_end(r);
     exchange_free(&a->x);
@@ -132,7 +128,7 @@ static void begin(struct server *s, struct http_request *r, const struct wire_re
     int code = prompt_make(s, q, match != WIRE_TEXT, &prompt, &param, &e);
     if (code == 0) {
         param = NULL;
-        a = exchange_new(s, sizeof *a);
+        a = exchange_new(s, METRICS_ASSIST, sizeof *a);
         code = a ? 0 : err_set(&e, ERR_NO_MEMORY, "no memory for another stream");
     }
     if (code == 0) {
@@ -146,7 +142,7 @@ static void begin(struct server *s, struct http_request *r, const struct wire_re
         return;
     }
     if (a) exchange_free(&a->x);
-    exchange_refuse(r, &e, param);
+    server_refuse(s, r, &e, param);
 }
 
 void assist_post(struct http_request *r, void *server)
@@ -159,7 +155,7 @@ void assist_post(struct http_request *r, void *server)
     if (!server_authorised(s, r)) return;
     wire_request_init(&q);
     if (wire_request_decode(body, n, &q, &e))
-        http_reply_err(r, &e, NULL);
+        server_refuse(s, r, &e, NULL);
     else if (server_accepts(s, r, q.model))
         begin(s, r, &q);
     wire_request_release(&q);

@@ -8,11 +8,12 @@
 #include "base/mem.h"
 #include "cloud/server_impl.h"
 
-void *exchange_new(struct server *s, size_t size)
+void *exchange_new(struct server *s, enum metrics_face face, size_t size)
 {
     struct exchange *x = mem_calloc(1, size);
     if (!x) return NULL;
     x->server = s;
+    x->face = face;
     x->next = s->exchanges;
     x->link = &s->exchanges;
     if (x->next) x->next->link = &x->next;
@@ -120,21 +121,69 @@ void exchange_cut_off(struct exchange *x)
     client_gone(x);
 }
 
-void exchange_refuse(struct http_request *r, const struct err *e, const char *param)
+static void note_admitted(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
-    if (e->code == ERR_BUSY) http_request_reply_header(r, "Retry-After", "1");
-    if (e->code == ERR_LIMIT)
-        http_reply_error(r, 400, "context_length_exceeded", param, "%s", e->text);
-    else
-        http_reply_err(r, e, param);
+    x->admitted = clock_us();
+    x->cached = ev->cached;
+    m->prompt_tokens += x->n_prompt;
+    m->cached_tokens += ev->cached;
+    histogram_note_seconds(&m->queue, x->admitted - x->began);
+    histogram_note_tokens(&m->prompt_length, x->n_prompt);
 }
 
-void exchange_log(const struct exchange *x, const char *what, const struct job_event *done)
+static void note_token(struct exchange *x, struct metrics *m)
 {
-    log_line(LOG_INFO, "cloud",
-             "%s %s prompt=%u have=%u cached=%u tokens=%u end=%s first_ms=%.1f ms=%.1f", what,
-             x->id, x->n_prompt, x->job->n_have, x->cached, done->produced,
-             done->error.code ? err_code_name(done->error.code) : wire_reason_name(done->reason),
-             x->first_token ? (double)(x->first_token - x->began) / 1e3 : 0.0,
-             (double)(clock_us() - x->began) / 1e3);
+    x->last_token = clock_us();
+    m->generated_tokens++;
+    if (x->first_token) return;
+    x->first_token = x->last_token;
+    histogram_note_seconds(&m->first_token, x->first_token - x->began);
+}
+
+static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
+{
+    static const char *const names[METRICS_FACES] = {"assist", "chat", "completion"};
+    double first = x->first_token ? (double)(x->first_token - x->began) / 1e3 : 0;
+    const struct log_field fields[] = {
+        {"id", .text = x->id},
+        {"prompt", .number = x->n_prompt},
+        {"have", .number = x->job->n_have},
+        {"cached", .number = x->cached},
+        {"tokens", .number = tokens},
+        {"end", .text = end},
+        {"first_ms", .number = first},
+        {"ms", .number = (double)(clock_us() - x->began) / 1e3},
+    };
+    log_fields(LOG_INFO, "cloud", names[x->face], fields, sizeof fields / sizeof *fields);
+}
+
+static void note_done(const struct exchange *x, const struct job_event *ev, struct metrics *m)
+{
+    bool failed = ev->error.code != 0;
+    enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)ev->reason;
+    m->requests[x->face][end]++;
+    if (end == METRICS_CANCEL)
+        m->cancelled[x->first_token ? METRICS_DECODE
+                     : x->admitted  ? METRICS_PREFILL
+                                    : METRICS_WAITING]++;
+    if (ev->produced > 1)
+        histogram_note_seconds(&m->per_token,
+                               (x->last_token - x->first_token) / (ev->produced - 1));
+    if (!failed) histogram_note_seconds(&m->whole, clock_us() - x->began);
+    histogram_note_tokens(&m->answer_length, ev->produced);
+    log_done(x, failed ? err_code_name(ev->error.code) : wire_reason_name(ev->reason),
+             ev->produced);
+}
+
+void exchange_deliver(const struct job_event *ev)
+{
+    struct exchange *x = ev->job->owner;
+    struct metrics *m = &x->server->metrics;
+    if (ev->kind == JOB_ADMITTED)
+        note_admitted(x, ev, m);
+    else if (ev->kind == JOB_TOKEN)
+        note_token(x, m);
+    else if (ev->kind == JOB_DONE)
+        note_done(x, ev, m);
+    ev->job->on_event(x, ev);
 }

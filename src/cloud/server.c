@@ -1,5 +1,6 @@
 /* server: listening, keys, models, events of the worker, draining; see server.h. */
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -15,6 +16,7 @@ enum {
 bool server_authorised(struct server *s, struct http_request *r)
 {
     if (!s->keys || keys_match(s->keys, http_request_bearer(r))) return true;
+    s->metrics.refused[METRICS_UNAUTHORISED]++;
     http_request_reply_header(r, "WWW-Authenticate", "Bearer");
     http_reply_error(r, 401, "invalid_api_key", NULL,
                      "a valid key is needed: Authorization: Bearer KEY");
@@ -24,21 +26,39 @@ bool server_authorised(struct server *s, struct http_request *r)
 bool server_accepts(struct server *s, struct http_request *r, const char *model)
 {
     if (s->draining) {
+        s->metrics.refused[METRICS_UNAVAILABLE]++;
         http_request_reply_header(r, "Retry-After", "5");
         http_reply_error(r, 503, "draining", NULL, "the server is shutting down");
         return false;
     }
     if (!model[0] || strcmp(model, s->model_name) == 0) return true;
+    s->metrics.refused[METRICS_INVALID]++;
     http_reply_error(r, 404, "model_not_found", "model",
                      "model \"%s\" is not served here; \"%s\" is", model, s->model_name);
     return false;
 }
 
-static void get_health(struct http_request *r, void *arg)
+static enum metrics_refusal refusal_of(int code)
 {
-    struct server *s = arg;
-    const char *reply = s->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ok\"}";
-    http_reply_json(r, s->draining ? 503 : 200, reply, strlen(reply));
+    switch (code) {
+    case ERR_BUSY:
+        return METRICS_BUSY;
+    case ERR_NO_MEMORY:
+    case ERR_INTERNAL:
+        return METRICS_UNAVAILABLE;
+    default:
+        return METRICS_INVALID;
+    }
+}
+
+void server_refuse(struct server *s, struct http_request *r, const struct err *e, const char *param)
+{
+    s->metrics.refused[refusal_of(e->code)]++;
+    if (e->code == ERR_BUSY) http_request_reply_header(r, "Retry-After", "1");
+    if (e->code == ERR_LIMIT)
+        http_reply_error(r, 400, "context_length_exceeded", param, "%s", e->text);
+    else
+        http_reply_err(r, e, param);
 }
 
 static void get_models(struct http_request *r, void *arg)
@@ -63,11 +83,20 @@ static void get_models(struct http_request *r, void *arg)
     buf_release(&b);
 }
 
+/* Of a port of their own: nobody asks for a key there. */
+static const struct http_route metrics_routes[] = {
+    {"GET", "/health", status_health},
+    {"GET", "/ready", status_ready},
+    {"GET", "/metrics", status_metrics_open},
+};
+
 static const struct http_route routes[] = {
     {"POST", "/v1/assist", assist_post},
     {"PATCH", "/v1/assist/{id}", assist_patch},
     {"DELETE", "/v1/assist/{id}", assist_delete},
-    {"GET", "/health", get_health},
+    {"GET", "/health", status_health},
+    {"GET", "/ready", status_ready},
+    {"GET", "/metrics", status_metrics},
     {"GET", "/v1/models", get_models},
 };
 
@@ -76,7 +105,7 @@ static void worker_has_events(void *arg)
     struct server *s = arg;
     struct job_event *ev;
     for (uint32_t n = 0; (ev = worker_take_event(s->worker)) != NULL; n++) {
-        ev->job->on_event(ev->job->owner, ev);
+        exchange_deliver(ev);
         mem_free(ev);
         if (n == EVENTS_PER_TURN) {
             loop_wake_signal(s->wake);
@@ -121,6 +150,15 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
     s->c.worker.wake_arg = s->wake;
     code = http_server_new(s->loop, &s->c.http, routes, sizeof routes / sizeof *routes, s, &s->http,
                            e);
+    if (code == 0 && s->c.metrics_address) {
+        struct http_server_config config = s->c.http;
+        config.address = s->c.metrics_address;
+        config.port = s->c.metrics_port;
+        config.make_bufferevent = NULL;
+        code =
+            http_server_new(s->loop, &config, metrics_routes,
+                            sizeof metrics_routes / sizeof *metrics_routes, s, &s->metrics_http, e);
+    }
     return code ? code : worker_new(engine, &s->c.worker, &s->worker, e);
 }
 
@@ -131,6 +169,7 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
     if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for a server");
     s->loop = l;
     s->c = *config;
+    s->started = (uint64_t)time(NULL);
     if (s->c.tokens_max == 0) s->c.tokens_max = SERVER_TOKENS_MAX;
     set_name(s, config->model_name ? config->model_name : engine_info(engine)->model_name);
     size_t body_max = wire_body_max(engine_info(engine)->context_max);
@@ -149,6 +188,7 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
 void server_free(struct server *s)
 {
     if (!s) return;
+    http_server_free(s->metrics_http);
     http_server_free(s->http);
     worker_free(s->worker);
     while (s->exchanges)
@@ -164,6 +204,11 @@ void server_free(struct server *s)
 uint16_t server_port(const struct server *s)
 {
     return http_server_port(s->http);
+}
+
+uint16_t server_metrics_port(const struct server *s)
+{
+    return s->metrics_http ? http_server_port(s->metrics_http) : 0;
 }
 
 struct worker *server_worker(struct server *s)

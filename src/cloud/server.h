@@ -5,7 +5,9 @@
  *   POST   /v1/assist       an event stream (net/wire.h)
  *   PATCH  /v1/assist/{id}  {"tokens_max": N} while the stream runs
  *   DELETE /v1/assist/{id}  cancels; so does closing the stream
- *   GET    /health          {"status": "ok"}, or "draining" with 503
+ *   GET    /health          {"status": "ok"}, or "draining": the process answers
+ *   GET    /ready           200 when new requests are taken, 503 when it drains or is full
+ *   GET    /metrics         for Prometheus (cloud/metrics.h)
  *   GET    /v1/models       what is served, with its hashes
  *
  * A PATCH is a wish: one that comes when the last token was on its way, or for which there is no KV
@@ -15,7 +17,9 @@
  * cached_tokens can tell that somebody has asked the same beginning lately; --prefix-cache 0 where
  * that matters.
  *
- * Keys, if there are any, guard all but /health. Prompt and answer texts are never logged.
+ * Keys, if there are any, guard all but /health and /ready.
+ * /metrics may have a port of its own, which asks for no key. Prompt and answer texts are never
+ * logged.
  */
 #ifndef PDD_CLOUD_SERVER_H
 #define PDD_CLOUD_SERVER_H
@@ -33,6 +37,8 @@ struct server_config {
     const char *model_name;      /* NULL: the engine's */
     const char *keys_path;       /* one key a line; NULL: everyone may ask */
     uint32_t tokens_max;         /* most tokens one assist may bring */
+    const char *metrics_address; /* numeric; NULL: /metrics on the main port, behind the keys */
+    uint16_t metrics_port;
 };
 
 enum {
@@ -49,7 +55,8 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
                struct server **ret_server, struct err *e);
 void server_free(struct server *s);
 uint16_t server_port(const struct server *s);
-struct worker *server_worker(struct server *s); /* for reports and tests */
+uint16_t server_metrics_port(const struct server *s); /* 0: there is none */
+struct worker *server_worker(struct server *s);       /* for reports and tests */
 
 /* Refuse new work, let running assists end; after drain_us they end with reason drain. `done` is
  * called once when all connections are gone. */

@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "cloud/job.h"
 #include "cloud/keys.h"
+#include "cloud/metrics.h"
 #include "cloud/server.h"
 #include "model/vocab.h"
 #include "net/wire.h"
@@ -25,7 +26,9 @@ struct exchange {
     struct job *job;
     struct exchange *next, **link; /* all exchanges of the server */
     struct detok detok;
-    uint64_t began, first_token; /* clock_us(); first_token 0: none yet */
+    enum metrics_face face;
+    /* clock_us(); 0: not yet. All set by exchange_deliver. */
+    uint64_t began, admitted, first_token, last_token;
     uint32_t n_prompt, cached;
     char id[WIRE_ID_MAX];
 };
@@ -37,6 +40,9 @@ struct server {
     struct loop_wake *wake;
     struct loop_timer *drain_timer;
     struct keys *keys;
+    struct http_server *metrics_http; /* NULL: /metrics is on the main port */
+    struct metrics metrics;
+    uint64_t started; /* seconds since 1970 */
     struct server_config c;
     char model_name[WIRE_NAME_MAX];
     struct exchange *exchanges;
@@ -49,9 +55,12 @@ struct server {
  * served ("" is). Otherwise it has been answered. */
 bool server_authorised(struct server *s, struct http_request *r);
 bool server_accepts(struct server *s, struct http_request *r, const char *model);
+/* Refuse a request before any work: counts it, and answers with the error's status. */
+void server_refuse(struct server *s, struct http_request *r, const struct err *e,
+                   const char *param);
 
 /* `size`: of the face's struct, zeroed beyond the exchange. NULL: no memory. */
-void *exchange_new(struct server *s, size_t size);
+void *exchange_new(struct server *s, enum metrics_face face, size_t size);
 void exchange_free(struct exchange *x); /* with its job; NULL is fine */
 struct exchange *exchange_find(struct server *s, const char *id);
 /* Make the job of prompt and `have`, give it an id that begins with `prefix`, clip tokens_max to
@@ -67,8 +76,8 @@ struct http_request *exchange_detach(struct exchange *x); /* NULL: nobody is the
 void exchange_send(struct exchange *x, const void *data,
                    size_t n);              /* to the stream, if somebody reads */
 void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than none */
-void exchange_refuse(struct http_request *r, const struct err *e, const char *param);
-void exchange_log(const struct exchange *x, const char *what, const struct job_event *done);
+/* What every event of a job goes through on its way to the face: times, counters, the log. */
+void exchange_deliver(const struct job_event *ev);
 
 /* The prompt's tokens, checked; `*param` names the field that is wrong. */
 int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
@@ -78,5 +87,9 @@ int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed
 void assist_post(struct http_request *r, void *server);
 void assist_patch(struct http_request *r, void *server);
 void assist_delete(struct http_request *r, void *server);
+void status_health(struct http_request *r, void *server);
+void status_ready(struct http_request *r, void *server);
+void status_metrics(struct http_request *r, void *server);
+void status_metrics_open(struct http_request *r, void *server); /* asks for no key */
 
 #endif

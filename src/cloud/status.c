@@ -1,0 +1,60 @@
+/*
+ * status: what those who run the server ask it: /health (the process answers), /ready (new requests
+ * are taken), /metrics (metrics.h).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cloud/server_impl.h"
+
+void status_health(struct http_request *r, void *server)
+{
+    const struct server *s = server;
+    const char *reply = s->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ok\"}";
+    http_reply_json(r, 200, reply, strlen(reply));
+}
+
+/* NULL, or why new requests would be refused. */
+static const char *not_ready(const struct server *s, const struct worker_stats *w)
+{
+    if (s->draining) return "draining";
+    return w->waiting >= s->c.worker.queue_max && w->running >= s->c.worker.streams_max ? "busy"
+                                                                                        : NULL;
+}
+
+void status_ready(struct http_request *r, void *server)
+{
+    const struct server *s = server;
+    struct worker_stats w;
+    worker_stats_of(s->worker, &w);
+    const char *why = not_ready(s, &w);
+    char reply[64];
+    int n = snprintf(reply, sizeof reply, "{\"status\":\"%s\"}", why ? why : "ready");
+    http_reply_json(r, why ? 503 : 200, reply, (size_t)n);
+}
+
+void status_metrics_open(struct http_request *r, void *server)
+{
+    struct server *s = server;
+    struct metrics_now now = {
+        .model = s->model_name,
+        .streams_max = s->c.worker.streams_max,
+        .kv_pages_total = worker_engine_info(s->worker)->kv_pages_total,
+        .connections = http_server_connections(s->http),
+        .started = s->started,
+    };
+    worker_stats_of(s->worker, &now.worker);
+    now.ready = not_ready(s, &now.worker) == NULL;
+    struct buf page;
+    buf_init(&page, METRICS_BYTES_MAX);
+    if (metrics_print(&s->metrics, &now, &page) == 0)
+        http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", page.data, page.len);
+    else
+        http_reply_error(r, 503, NULL, NULL, "no memory for the answer");
+    buf_release(&page);
+}
+
+void status_metrics(struct http_request *r, void *server)
+{
+    if (server_authorised(server, r)) status_metrics_open(r, server);
+}

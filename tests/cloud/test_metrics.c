@@ -1,0 +1,209 @@
+/*
+ * test_metrics: /metrics, /health, /ready and the log. Catches: a page that Prometheus refuses
+ * (bucket counts that fall, a sum without its count, a name explained twice), requests that are not
+ * counted or counted twice, keys that do not guard the page, a log line that a quote breaks.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "base/clock.h"
+#include "cloud/metrics.h"
+#include "cloud_site.h"
+
+enum { PAGE_MAX = 1 << 20, PAGES_WAIT_US = 5000000 };
+
+/* The value of the sample whose line begins with `name` and a blank; -1: it is not there. */
+static double sample(const char *page, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *line = page; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, n) == 0 && line[n] == ' ') return strtod(line + n + 1, NULL);
+        if (!*line) break;
+    }
+    return -1;
+}
+
+static double scraped(const struct site *s, const char *name)
+{
+    struct buf page;
+    buf_init(&page, PAGE_MAX);
+    assert_int_equal(site_ask(s, "GET", "/metrics", NULL, "", &page), 200);
+    double value = sample(page.data, name);
+    buf_release(&page);
+    return value;
+}
+
+static void expect_soon(const struct site *s, const char *name, double value)
+{
+    uint64_t until = clock_us() + PAGES_WAIT_US;
+    double got;
+    while ((got = scraped(s, name)) != value && clock_us() < until)
+        clock_sleep_us(2000);
+    if (got != value) fail_msg("%s is %g, %g expected", name, got, value);
+}
+
+/* One line of a histogram's buckets after the other. */
+static void check_histogram(const char *page, const char *name)
+{
+    char prefix[128], count[128];
+    snprintf(prefix, sizeof prefix, "%s_bucket{le=\"", name);
+    snprintf(count, sizeof count, "%s_count", name);
+    double bound = 0, below = 0;
+    int buckets = 0;
+    for (const char *at = strstr(page, prefix); at; at = strstr(at + 1, prefix)) {
+        const char *le = at + strlen(prefix);
+        double next = strncmp(le, "+Inf", 4) == 0 ? 1e300 : strtod(le, NULL);
+        double value = strtod(strchr(le, '}') + 1, NULL);
+        assert_true(next > bound && value >= below);
+        bound = next;
+        below = value;
+        buckets++;
+    }
+    assert_true(buckets > 10 && bound == 1e300);
+    assert_true(sample(page, count) == below);
+}
+
+static void test_page_is_well_formed(void **state)
+{
+    struct metrics m = {.generated_tokens = 7};
+    struct metrics_now now = {.model = "m", .ready = true};
+    struct buf page;
+    (void)state;
+    for (uint64_t us = 1; us < 1000000000000; us *= 3) {
+        histogram_note_seconds(&m.first_token, us);
+        histogram_note_tokens(&m.prompt_length, us);
+    }
+    buf_init(&page, PAGE_MAX);
+    assert_int_equal(metrics_print(&m, &now, &page), 0);
+    check_histogram(page.data, "pdd_time_to_first_token_seconds");
+    check_histogram(page.data, "pdd_request_prompt_tokens");
+    check_histogram(page.data, "pdd_time_per_output_token_seconds");
+    assert_true(sample(page.data, "pdd_generation_tokens_total") == 7);
+    /* Each name is explained once, and every sample belongs to the name explained last. */
+    char name[128] = "";
+    for (char *line = strtok(page.data, "\n"); line; line = strtok(NULL, "\n")) {
+        if (strncmp(line, "# HELP ", 7) == 0) {
+            char before[128];
+            memcpy(before, name, sizeof before);
+            snprintf(name, sizeof name, "%.*s", (int)strcspn(line + 7, " "), line + 7);
+            assert_string_not_equal(name, before);
+        } else if (line[0] != '#') {
+            assert_int_equal(strncmp(line, name, strlen(name)), 0);
+        }
+    }
+    buf_release(&page);
+}
+
+static void ask(struct site *s, uint32_t tokens, struct client *c)
+{
+    int32_t prompt[40];
+    struct wire_request q;
+    site_prompt(s, prompt, 40, 1);
+    site_request(s, prompt, 40, tokens, &q);
+    client_post(c, s->port, &q);
+}
+
+static void test_requests_are_counted(void **state)
+{
+    struct site s;
+    struct client c;
+    (void)state;
+    site_init(&s);
+    s.fake.answer_tokens = 1000;
+    s.fake.step_us = 200;
+    site_start(&s);
+    ask(&s, 5, &c);
+    client_finish(&c);
+    client_close(&c);
+    expect_soon(&s, "pdd_requests_total{api=\"assist\",end=\"budget\"}", 1);
+    ask(&s, 1000, &c);
+    client_until(&c, 3);
+    assert_true(scraped(&s, "pdd_num_requests_running") == 1);
+    client_close(&c);
+    expect_soon(&s, "pdd_requests_cancelled_total{phase=\"decode\"}", 1);
+    assert_int_equal(site_ask(&s, "POST", "/v1/assist", NULL, "{", NULL), 400);
+    expect_soon(&s, "pdd_requests_refused_total{reason=\"invalid\"}", 1);
+    assert_true(scraped(&s, "pdd_time_to_first_token_seconds_count") == 2);
+    assert_true(scraped(&s, "pdd_time_per_output_token_seconds_count") == 2);
+    assert_true(scraped(&s, "pdd_prompt_tokens_total") == 80);
+    assert_true(scraped(&s, "pdd_num_requests_running") == 0);
+    assert_true(scraped(&s, "pdd_ready") == 1);
+    assert_int_equal(site_ask(&s, "GET", "/ready", NULL, "", NULL), 200);
+    site_stop(&s);
+}
+
+static void test_keys_guard_the_page(void **state)
+{
+    char path[] = "/tmp/pdd-keys-XXXXXX";
+    struct site s, open;
+    (void)state;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "secret\n", 7), 7);
+    close(fd);
+    site_init(&s);
+    s.config.keys_path = path;
+    s.config.metrics_address = "127.0.0.1";
+    site_start(&s);
+    assert_int_equal(site_ask(&s, "GET", "/metrics", NULL, "", NULL), 401);
+    assert_int_equal(site_ask(&s, "GET", "/metrics", "secret", "", NULL), 200);
+    assert_int_equal(site_ask(&s, "GET", "/ready", NULL, "", NULL), 200);
+    open.port = server_metrics_port(s.server);
+    assert_int_equal(site_ask(&open, "GET", "/metrics", NULL, "", NULL), 200);
+    assert_int_equal(site_ask(&open, "GET", "/v1/models", NULL, "", NULL), 404);
+    site_stop(&s);
+    unlink(path);
+}
+
+/* What a function writes to standard error, cut at a kilobyte. */
+static void logged(bool json, char out[1024])
+{
+    const struct log_field fields[] = {
+        {"id", .text = "a \"b\"\\\n"}, {"n", .number = 42}, {"end", .text = "stop"}};
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    int saved = dup(STDERR_FILENO);
+    dup2(fileno(file), STDERR_FILENO);
+    log_set_level(LOG_INFO);
+    log_set_json(json);
+    log_fields(LOG_INFO, "cloud", "assist", fields, 3);
+    log_set_json(false);
+    log_set_level(LOG_ERROR);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    rewind(file);
+    out[fread(out, 1, 1023, file)] = 0;
+    fclose(file);
+}
+
+static void test_log(void **state)
+{
+    char line[1024];
+    (void)state;
+    logged(false, line);
+    assert_non_null(strstr(line, "cloud assist id=\"a \\\"b\\\"\\\\\\u000a\" n=42 end=stop\n"));
+    logged(true, line);
+    json_t *root = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(root);
+    assert_string_equal(json_string_value(json_object_get(root, "id")), "a \"b\"\\\n");
+    assert_int_equal(json_integer_value(json_object_get(root, "n")), 42);
+    json_decref(root);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_page_is_well_formed),
+        cmocka_unit_test(test_requests_are_counted),
+        cmocka_unit_test(test_keys_guard_the_page),
+        cmocka_unit_test(test_log),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
