@@ -25,7 +25,11 @@ struct job {
     int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has already */
     uint32_t n_tokens, n_have;
     struct sampling sampling;
-    uint64_t deadline; /* clock_us(); UINT64_MAX: none */
+    uint64_t deadline;     /* clock_us(); UINT64_MAX: none */
+    uint32_t tenant;       /* whose work it is, for fairness: index of the key; 0: nobody's */
+    int32_t priority;      /* each step up doubles the tenant's share; 0: as everybody */
+    uint32_t tokens_least; /* when memory is short, tokens_max may be cut down to this; 0: to
+                              what the server thinks fit. tokens_max: all or wait */
     /* wishes of the loop */
     atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end */
     atomic_bool cancelled, drained;

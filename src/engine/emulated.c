@@ -28,14 +28,14 @@ const struct device_profile *device_profile_find(const char *name)
     return NULL;
 }
 
-enum { SPANS_ROOM = ENGINE_SPANS_MAX, SAID_MAX = 160 };
+enum { SAID_MAX = 160 };
 
 struct emulated {
     struct engine engine;
     struct engine *inside;
     struct device_profile profile;
     char said[SAID_MAX];
-    struct engine_span spans[SPANS_ROOM];
+    struct engine_span *spans; /* [spans_max] */
 };
 
 struct emulated_session {
@@ -66,6 +66,7 @@ static uint32_t emulated_pages_free(const struct engine *e)
 static void emulated_free(struct engine *e)
 {
     engine_free(((struct emulated *)e)->inside);
+    mem_free(((struct emulated *)e)->spans);
     mem_free(e);
 }
 
@@ -168,7 +169,11 @@ int emulated_open(struct engine *inside, const struct device_profile *profile,
                   struct engine **ret_engine, struct err *err)
 {
     struct emulated *m = mem_calloc(1, sizeof *m);
-    if (!m) return err_set(err, ERR_NO_MEMORY, "no memory for an emulated engine");
+    if (m) m->spans = mem_calloc(engine_info(inside)->spans_max, sizeof *m->spans);
+    if (!m || !m->spans) {
+        mem_free(m);
+        return err_set(err, ERR_NO_MEMORY, "no memory for an emulated engine");
+    }
     m->engine.ops = &emulated_ops;
     m->engine.info = *engine_info(inside);
     m->engine.info.kind = "emulated";

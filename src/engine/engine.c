@@ -100,12 +100,12 @@ static int check_span(const struct engine *e, const struct engine_span *span, st
 
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err)
 {
-    CHECK(n > 0 && n <= ENGINE_SPANS_MAX);
-    uint64_t total = 0;
+    CHECK(n > 0 && n <= e->info.spans_max);
+    uint64_t total = 0, number = ++e->steps;
     for (uint32_t i = 0; i < n; i++) {
         CHECK(spans[i].session->engine == e && spans[i].n > 0);
-        for (uint32_t k = 0; k < i; k++)
-            CHECK(spans[k].session != spans[i].session);
+        CHECK(spans[i].session->in_step != number);
+        spans[i].session->in_step = number;
         int code = check_span(e, &spans[i], err);
         if (code) return code;
         total += spans[i].n;

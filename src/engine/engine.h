@@ -26,7 +26,7 @@
 struct vocab;
 struct chat_template;
 
-enum { ENGINE_HASH_TEXT = 65, ENGINE_SPANS_MAX = 256 };
+enum { ENGINE_HASH_TEXT = 65, ENGINE_SPANS_MAX = 256 /* of an engine that computes */ };
 
 struct engine_info {
     const char *kind;                      /* "native", "fake", "emulated" */
@@ -38,6 +38,7 @@ struct engine_info {
     uint32_t vocab_size;
     uint32_t context_max;     /* positions a session can hold */
     uint32_t step_tokens_max; /* tokens one step may append in all spans together */
+    uint32_t spans_max;       /* sessions in one step */
     uint64_t kv_bytes_per_token;
     uint32_t kv_pages_total; /* pages of 64 positions that all sessions share */
     const char
@@ -77,7 +78,7 @@ struct engine_span {
     float next_logprob; /* out, when `sample`: natural log of its probability at temperature 1 */
 };
 
-/* Run one step over n spans of n different sessions, total tokens <= step_tokens_max.
+/* Run one step over n <= spans_max spans of n different sessions, tokens <= step_tokens_max.
  * On failure nothing is appended to any session: ERR_LIMIT (context, step size), ERR_NO_MEMORY (KV
  * pages), ERR_BAD_INPUT (token id), or what the engine behind it reports. */
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);

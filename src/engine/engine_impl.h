@@ -30,10 +30,12 @@ struct engine {
     const struct engine_ops *ops;
     struct engine_info info;
     uint32_t sessions_open;
+    uint64_t steps; /* calls of engine_step */
 };
 
 struct session {
     struct engine *engine;
+    uint64_t in_step; /* engine->steps of the call that has it last, to see it twice in one */
 };
 
 #endif

@@ -263,6 +263,7 @@ static void fill_info(struct fake *f)
     info->vocab_size = 259;
     info->context_max = o->context_max ? o->context_max : 4096;
     info->step_tokens_max = o->step_tokens_max ? o->step_tokens_max : 512;
+    info->spans_max = o->spans_max ? o->spans_max : ENGINE_SPANS_MAX;
     info->kv_pages_total = o->kv_pages ? o->kv_pages : 1024;
     info->kv_bytes_per_token = 0;
 }

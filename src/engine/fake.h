@@ -17,6 +17,7 @@ struct fake_options {
     uint32_t context_max;                 /* 0: 4096 */
     uint32_t step_tokens_max;             /* 0: 512 */
     uint32_t kv_pages;                    /* 0: 1024 */
+    uint32_t spans_max;                   /* 0: ENGINE_SPANS_MAX */
     double prefill_us_per_token, step_us; /* slept in engine_step: step_us + tokens * the former */
     uint32_t fail_at_step;                /* 1-based step that fails with ERR_INTERNAL; 0: none */
     const char *model_name;               /* NULL: "fake"; also decides the hashes */
