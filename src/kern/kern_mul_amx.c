@@ -3,10 +3,15 @@
  *
  * A tile product of 16 activation rows by 16 outputs over one block of 32 columns gives the block's
  * exact int32 sums; scaling and adding them stays in 16 AVX-512 registers, in the order of the
- * contract. So the bits are the same, and the integer work is off the vector ports, which it fills
- * otherwise. The sums travel through memory; the next block's products are started before this
- * one's sums are read. (Twelve rows by two strips is as fast and more code: a tile store takes as
- * long for 12 rows as for 16.)
+ * contract. So the bits are the same, and the integer work is off the vector ports.
+ *
+ * Measured, and what the code follows from: while tile instructions run, and for about 200 cycles
+ * behind them, 512-bit products, fused products and conversions have one port instead of two;
+ * additions keep both. So sums begin with EXP_MAGIC's bits and are read as floats of
+ * EXP_MAGIC + sum, which a subtraction makes exact floats. The sums travel through memory and come
+ * from a long pipeline: a block starts three blocks before it is added, across rows of tiles, and
+ * is stored two before. Stores that miss the cache hold up those of the sums, so the lines
+ * of the next outputs are asked for during the tile before.
  *
  * The tile unit multiplies signed by signed here, so a chunk of weights of any type is widened to
  * signed bytes first; that pays from 16 rows on, and fewer go to the AVX-512 functions. So do types
@@ -18,9 +23,8 @@
 
 enum {
     TILE_ROWS = 16,
-    CHUNK_BLOCKS = 48, /* 16 x 48 x 32 weights = 24 KiB */
+    CHUNK_BLOCKS = 32, /* 16 x 32 x 32 weights = 16 KiB, a third of the first-level cache */
     BLOCK_BYTES = 512,
-    FEW_ROWS = 32 /* up to so many the weights' way from memory takes time: fetch them ahead */
 };
 
 /* Operand of ldtilecfg, palette 1. */
@@ -37,120 +41,204 @@ static const struct tile_config config = {
     .rows = {TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, KERN_BLOCK / 4, KERN_BLOCK / 4},
 };
 
+/* What sums begin with. */
+_Alignas(64) static const float magic_row[16] = {
+    EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC,
+    EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC, EXP_MAGIC,
+};
+
+/* Activation rows, a multiple of TILE_ROWS, by one strip over one chunk of blocks. */
 struct job {
     const uint8_t *w;         /* signed weights of the chunk, 512 bytes a block */
     const float *scale, *min; /* [blocks][16] */
     __mmask16 lanes;
-    const int8_t *q;
+    const int8_t *q; /* of the tile in hand, from the chunk's first block on, as those below */
     const float *dx, *sum;
-    uint32_t cols, blocks, chunk;
+    uint32_t cols, blocks; /* of a whole row: strides */
+    uint32_t chunk, steps; /* blocks in the chunk; the same made even */
     float *out;
+    const float *next_out; /* where the next tile's sums will go */
     size_t stride;
-    int resume;
-    struct kern_fetch *fetch; /* few rows: the same chunk of the next strip; or NULL */
+    int resume; /* out holds the sums of earlier chunks */
+    struct kern_fetch fetch;
 };
 
-typedef int32_t block_sums[TILE_ROWS][16];
+/* The next block to be started. */
+struct cursor {
+    const int8_t *q;
+    uint32_t b, tiles; /* place in the chunk; tiles that are not started to the end */
+};
 
-/* The exact sums of block b. Tile numbers are part of the instructions, hence two functions. */
-INLINE void even_sums(const struct job *t, uint32_t b, block_sums sum)
+typedef float block_sums[TILE_ROWS][16];
+
+/* Start the sums of the next block. Tile numbers are part of the instructions, hence two ways;
+ * `odd` is a constant. The block behind a chunk of odd length is started too and never used: it is
+ * read from what follows in memory. */
+INLINE void start_sums(const struct job *t, struct cursor *c, int odd)
 {
-    _tile_zero(0);
-    _tile_loadd(2, t->q + (size_t)b * KERN_BLOCK, t->cols);
-    _tile_loadd(4, t->w + (size_t)b * BLOCK_BYTES, 64);
-    _tile_dpbssd(0, 2, 4);
-    _tile_stored(0, sum, 64);
+    if (c->tiles == 0) return;
+    const int8_t *q = c->q + (size_t)c->b * KERN_BLOCK;
+    const uint8_t *w = t->w + (size_t)c->b * BLOCK_BYTES;
+    if (odd) {
+        _tile_loadd(1, magic_row, 0);
+        _tile_loadd(3, q, t->cols);
+        _tile_loadd(5, w, 64);
+        _tile_dpbssd(1, 3, 5);
+    } else {
+        _tile_loadd(0, magic_row, 0);
+        _tile_loadd(2, q, t->cols);
+        _tile_loadd(4, w, 64);
+        _tile_dpbssd(0, 2, 4);
+    }
+    if (++c->b < t->steps) return;
+    c->b = 0;
+    c->q += (size_t)t->cols * TILE_ROWS;
+    c->tiles--;
 }
 
-INLINE void odd_sums(const struct job *t, uint32_t b, block_sums sum)
+INLINE void store_sums(block_sums ring[2], int odd)
 {
-    _tile_zero(1);
-    _tile_loadd(3, t->q + (size_t)b * KERN_BLOCK, t->cols);
-    _tile_loadd(5, t->w + (size_t)b * BLOCK_BYTES, 64);
-    _tile_dpbssd(1, 3, 5);
-    _tile_stored(1, sum, 64);
+    if (odd)
+        _tile_stored(1, ring[1], 64);
+    else
+        _tile_stored(0, ring[0], 64);
+}
+
+/* Element `r` of 16 that stand `step` bytes apart. As base, index and factor of an address it takes
+ * six registers for all; left alone, the compiler makes 16 pointers and reloads them each time. */
+struct column {
+    const char *low, *high;
+    size_t one, three, five, seven;
+};
+
+INLINE struct column column_start(size_t step)
+{
+    struct column c = {NULL, NULL, step, 3 * step, 5 * step, 7 * step};
+    __asm__("" : "+r"(c.one), "+r"(c.three), "+r"(c.five), "+r"(c.seven));
+    return c;
+}
+
+INLINE void column_at(struct column *c, const float *first)
+{
+    c->low = (const char *)first;
+    c->high = c->low + 8 * c->one;
+    __asm__("" : "+r"(c->low), "+r"(c->high));
+}
+
+INLINE __m512 column_value(const struct column *c, int r)
+{
+    const size_t steps[8] = {0,          c->one,  2 * c->one,   c->three,
+                             4 * c->one, c->five, 2 * c->three, c->seven};
+    const char *at = (r < 8 ? c->low : c->high) + steps[r % 8];
+    return _mm512_set1_ps(*(const float *)(const void *)at);
 }
 
 INLINE void add_block(const struct job *t, uint32_t b, block_sums sum, int with_min,
-                      __m512 acc[TILE_ROWS])
+                      struct column *x, __m512 acc[TILE_ROWS])
 {
-    const float *dx = t->dx + b, *xsum = t->sum + b;
-    const size_t blocks = t->blocks;
-    __m512 dw = _mm512_load_ps(t->scale + (size_t)b * KERN_LANES), min = dw;
-    if (with_min) min = _mm512_load_ps(t->min + (size_t)b * KERN_LANES);
+    const __m512 magic = _mm512_set1_ps(EXP_MAGIC);
+    __m512 dw = _mm512_load_ps(t->scale + (size_t)b * KERN_LANES);
+    column_at(x, t->dx + b);
     UNROLL
     for (int r = 0; r < TILE_ROWS; r++) {
-        __m512 d = _mm512_mul_ps(dw, _mm512_set1_ps(dx[(size_t)r * blocks]));
-        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum[r])), d, acc[r]);
-        if (with_min)
-            acc[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(xsum[(size_t)r * blocks]), acc[r]);
+        __m512 d = _mm512_mul_ps(dw, column_value(x, r));
+        acc[r] = _mm512_fmadd_ps(_mm512_sub_ps(_mm512_load_ps(sum[r]), magic), d, acc[r]);
     }
-    if (t->fetch) fetch_step(t->fetch);
+    if (!with_min) return;
+    __m512 min = _mm512_load_ps(t->min + (size_t)b * KERN_LANES);
+    column_at(x, t->sum + b);
+    UNROLL
+    for (int r = 0; r < TILE_ROWS; r++)
+        acc[r] = _mm512_fmadd_ps(min, column_value(x, r), acc[r]);
 }
 
-/* 16 rows by one strip over one chunk. */
-INLINE void tile_rows(const struct job *t, int with_min)
+/* Add block b, while the sums of the second next go to memory and those of the third begin. */
+INLINE void step(struct job *t, uint32_t b, block_sums ring[2], int odd, int with_min,
+                 struct cursor *next, struct column *x, __m512 acc[TILE_ROWS])
 {
-    _Alignas(64) block_sums even, odd;
+    start_sums(t, next, !odd);
+    if (b < TILE_ROWS)
+        _mm_prefetch((const char *)(t->next_out + (size_t)b * t->stride), _MM_HINT_ET0);
+    if (!odd || b < t->chunk) add_block(t, b, ring[odd], with_min, x, acc);
+    store_sums(ring, odd);
+}
+
+/* 16 rows. */
+INLINE void tile(struct job *t, block_sums ring[2], int with_min, struct cursor *next)
+{
     __m512 acc[TILE_ROWS];
+    struct column x = column_start(t->blocks * sizeof(float));
     UNROLL
     for (int r = 0; r < TILE_ROWS; r++)
         acc[r] = t->resume ? _mm512_maskz_loadu_ps(t->lanes, t->out + (size_t)r * t->stride)
                            : _mm512_setzero_ps();
-    even_sums(t, 0, even);
     for (uint32_t b = 0; b < t->chunk; b += 2) {
-        if (b + 1 < t->chunk) odd_sums(t, b + 1, odd);
-        add_block(t, b, even, with_min, acc);
-        if (b + 1 == t->chunk) break;
-        if (b + 2 < t->chunk) even_sums(t, b + 2, even);
-        add_block(t, b + 1, odd, with_min, acc);
+        step(t, b, ring, 0, with_min, next, &x, acc);
+        step(t, b + 1, ring, 1, with_min, next, &x, acc);
+        fetch_step(&t->fetch);
     }
     UNROLL
     for (int r = 0; r < TILE_ROWS; r++)
         _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride, t->lanes, acc[r]);
 }
 
-static void tile_rows_plain(const struct job *t)
+/* All tiles of a job, as one row of blocks, so that the tile unit never waits. */
+INLINE void all_tiles(struct job t, uint32_t tiles, int with_min)
 {
-    tile_rows(t, 0);
+    _Alignas(64) block_sums ring[2];
+    struct cursor next = {.q = t.q, .tiles = tiles};
+    const float *next_strip = t.out + KERN_LANES;
+    start_sums(&t, &next, 0);
+    start_sums(&t, &next, 1);
+    store_sums(ring, 0);
+    start_sums(&t, &next, 0);
+    store_sums(ring, 1);
+    for (; tiles > 0; tiles--) {
+        t.next_out = tiles > 1 ? t.out + TILE_ROWS * t.stride : next_strip;
+        tile(&t, ring, with_min, &next);
+        t.dx += (size_t)t.blocks * TILE_ROWS;
+        t.sum += (size_t)t.blocks * TILE_ROWS;
+        t.out += t.stride * TILE_ROWS;
+    }
 }
 
-static void tile_rows_min(const struct job *t)
+static void all_tiles_plain(const struct job *t, uint32_t tiles)
 {
-    tile_rows(t, 1);
+    all_tiles(*t, tiles, 0);
 }
 
-static void mul_strip(const struct kern_mat *m, uint32_t strip, const struct kern_act *x,
-                      uint32_t row, uint32_t rows, float *out, size_t stride)
+static void all_tiles_min(const struct job *t, uint32_t tiles)
 {
-    _Alignas(64) uint8_t wide[CHUNK_BLOCKS * BLOCK_BYTES];
+    all_tiles(*t, tiles, 1);
+}
+
+/* Chunk after chunk, so that the activations of a chunk stay in the second-level cache while all
+ * strips pass. */
+static void mul_chunk(const struct kern_mat *m, uint32_t strip, uint32_t strips, uint32_t b,
+                      const struct kern_act *x, uint32_t row, uint32_t tiles, float *out,
+                      size_t stride)
+{
+    _Alignas(64) uint8_t wide[(CHUNK_BLOCKS + 1) * BLOCK_BYTES];
     _Alignas(64) float scale[CHUNK_BLOCKS * KERN_LANES], min[CHUNK_BLOCKS * KERN_LANES];
     const struct kern_form *f = &kern_forms[m->type];
     const struct kern_wide to = {wide, scale, min, 1};
-    const uint32_t blocks = m->cols / KERN_BLOCK;
-    struct job t = {.w = wide, .cols = m->cols, .blocks = blocks, .stride = stride};
-    t.scale = scale;
-    t.min = min;
-    t.lanes = tail_mask(kern_lanes_of(m, strip));
-    for (uint32_t b = 0; b < blocks; b += CHUNK_BLOCKS) {
-        t.chunk = blocks - b < CHUNK_BLOCKS ? blocks - b : CHUNK_BLOCKS;
-        t.resume = b > 0;
-        kern_avx512_widen(m, strip, b, t.chunk, &to);
-        struct kern_fetch fetch = fetch_start(
-            kern_strip(m, strip + 1) + b / f->blocks * kern_unit_bytes(m->type),
-            t.chunk / f->blocks * kern_unit_bytes(m->type), (size_t)t.chunk * (rows / TILE_ROWS));
-        t.fetch = rows <= FEW_ROWS ? &fetch : NULL;
-        for (uint32_t r = row; r < row + rows; r += TILE_ROWS) {
-            const size_t at = (size_t)r * blocks + b;
-            t.q = x->q + at * KERN_BLOCK;
-            t.dx = x->scale + at;
-            t.sum = x->sum + at;
-            t.out = out + (size_t)r * stride + (size_t)strip * KERN_LANES;
-            if (f->min)
-                tile_rows_min(&t);
-            else
-                tile_rows_plain(&t);
-        }
+    struct job t = {.w = wide, .scale = scale, .min = min, .cols = m->cols, .stride = stride};
+    t.blocks = m->cols / KERN_BLOCK;
+    t.chunk = t.blocks - b < CHUNK_BLOCKS ? t.blocks - b : CHUNK_BLOCKS;
+    t.steps = t.chunk + t.chunk % 2;
+    t.resume = b > 0;
+    const size_t at = (size_t)row * t.blocks + b;
+    t.q = x->q + at * KERN_BLOCK;
+    t.dx = x->scale + at;
+    t.sum = x->sum + at;
+    for (uint32_t s = strip; s < strip + strips; s++) {
+        kern_avx512_widen(m, s, b, t.chunk, &to);
+        t.lanes = tail_mask(kern_lanes_of(m, s));
+        t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;
+        t.fetch = fetch_start(kern_strip(m, s + 1) + b / f->blocks * kern_unit_bytes(m->type),
+                              t.chunk / f->blocks * kern_unit_bytes(m->type),
+                              (size_t)t.steps / 2 * tiles);
+        (f->min ? all_tiles_min : all_tiles_plain)(&t, tiles);
     }
 }
 
@@ -159,13 +247,13 @@ static uint32_t mul_tiles(const struct kern_mat *m, uint32_t strip, uint32_t str
                           const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                           size_t stride)
 {
-    rows -= rows % TILE_ROWS;
-    if (rows == 0) return 0;
+    const uint32_t tiles = rows / TILE_ROWS;
+    if (tiles == 0) return 0;
     _tile_loadconfig(&config);
-    for (uint32_t s = strip; s < strip + strips; s++)
-        mul_strip(m, s, x, row, rows, out, stride);
+    for (uint32_t b = 0; b < m->cols / KERN_BLOCK; b += CHUNK_BLOCKS)
+        mul_chunk(m, strip, strips, b, x, row, tiles, out, stride);
     _tile_release();
-    return rows;
+    return tiles * TILE_ROWS;
 }
 
 void kern_amx_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
