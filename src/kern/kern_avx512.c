@@ -80,26 +80,91 @@ static void add_scaled(float *x, const float *y, float by, uint32_t n)
     }
 }
 
+/* The largest magnitudes of four blocks. */
+INLINE __m128 max_of_four(const __m512 low[4], const __m512 high[4])
+{
+    __m256 m[4];
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        __m512 v = _mm512_max_ps(_mm512_abs_ps(low[i]), _mm512_abs_ps(high[i]));
+        m[i] = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    }
+    __m256 a = _mm256_max_ps(_mm256_unpacklo_ps(m[0], m[2]), _mm256_unpackhi_ps(m[0], m[2]));
+    __m256 b = _mm256_max_ps(_mm256_unpacklo_ps(m[1], m[3]), _mm256_unpackhi_ps(m[1], m[3]));
+    a = _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    return _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+}
+
+/* What kern_act_sums does, for n blocks from `at` on. */
+INLINE void act_sums(const struct kern_act *a, size_t at, uint32_t n, __m128 scale, __m256i half)
+{
+    const __mmask8 blocks = (__mmask8)((1u << n) - 1), halves = (__mmask8)((1u << 2 * n) - 1);
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    __m256 half_scale = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(scale), twice);
+    __m128i sum = _mm_hadd_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    __m128i minus = _mm_mullo_epi32(sum, _mm_set1_epi32(-KERN_Q8_OFFSET));
+    __m256i half_minus = _mm256_mullo_epi32(half, _mm256_set1_epi32(-KERN_Q8_OFFSET));
+    _mm_mask_storeu_ps(a->scale + at, blocks, scale);
+    _mm_mask_storeu_epi32(a->minus + at, blocks, minus);
+    _mm_mask_storeu_ps(a->sum + at, blocks, _mm_mul_ps(_mm_cvtepi32_ps(sum), scale));
+    _mm256_mask_storeu_epi32(a->half_minus + 2 * at, halves, half_minus);
+    _mm256_mask_storeu_ps(a->half_sum + 2 * at, halves,
+                          _mm256_mul_ps(_mm256_cvtepi32_ps(half), half_scale));
+}
+
+/* Four blocks side by side, as what is done once for each - two divisions, the search for the
+ * maximum - takes longer than rounding its 32 values. */
+INLINE void quantize_four(const struct kern_act *a, const float *x, size_t at, uint32_t n)
+{
+    const __m512i low_byte = _mm512_set1_epi32(0xFF);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512 low[4], high[4];
+    UNROLL
+    for (uint32_t i = 0; i < 4; i++) {
+        __mmask16 there = i < n ? 0xFFFF : 0;
+        low[i] = _mm512_maskz_loadu_ps(there, x + i * KERN_BLOCK);
+        high[i] = _mm512_maskz_loadu_ps(there, x + i * KERN_BLOCK + 16);
+    }
+    __m128 max = max_of_four(low, high), full = _mm_set1_ps(127.0f);
+    __m128 inverse =
+        _mm_maskz_div_ps(_mm_cmp_ps_mask(max, _mm_setzero_ps(), _CMP_GT_OQ), full, max);
+    inverse = _mm_maskz_mov_ps(_mm_cmp_ps_mask(inverse, _mm_set1_ps(3.0e38f), _CMP_LE_OQ), inverse);
+    float by[4];
+    _mm_storeu_ps(by, inverse);
+    __m128i half[2];
+    UNROLL
+    for (uint32_t i = 0; i < 4; i += 2) {
+        __m512i v[4];
+        UNROLL
+        for (uint32_t j = 0; j < 4; j++) {
+            __m512 y = _mm512_mul_ps(j % 2 ? high[i + j / 2] : low[i + j / 2],
+                                     _mm512_set1_ps(by[i + j / 2]));
+            y = _mm512_add_ps(y, _mm512_set1_ps(EXP_MAGIC));
+            v[j] = _mm512_and_si512(_mm512_castps_si512(y), low_byte);
+        }
+        /* Register v of 16 values has its l-th four in lane l of 128 bits, v-th from the left. */
+        __m512i bytes =
+            _mm512_packus_epi16(_mm512_packus_epi32(v[0], v[1]), _mm512_packus_epi32(v[2], v[3]));
+        __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+        __m256i pair =
+            _mm256_add_epi32(_mm512_castsi512_si256(fours), _mm512_extracti64x4_epi64(fours, 1));
+        half[i / 2] =
+            _mm_add_epi32(_mm256_castsi256_si128(pair), _mm256_extracti128_si256(pair, 1));
+        __mmask16 there = n >= i + 2 ? 0xFFFF : n == i + 1 ? 0xFF : 0;
+        _mm512_mask_storeu_epi32(a->q + (at + i) * KERN_BLOCK, there,
+                                 _mm512_permutexvar_epi32(order, bytes));
+    }
+    act_sums(a, at, n, _mm_div_ps(max, full), _mm256_set_m128i(half[1], half[0]));
+}
+
 static void quantize(const struct kern_act *a, uint32_t row)
 {
     const float *x = a->f32 + (size_t)row * a->cols;
-    int8_t *q = a->q + (size_t)row * a->cols;
-    size_t at = (size_t)row * (a->cols / KERN_BLOCK), end = at + a->cols / KERN_BLOCK;
-    for (; at < end; at++, x += KERN_BLOCK, q += KERN_BLOCK) {
-        __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
-        float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        float inverse = max > 0.0f ? 127.0f / max : 0.0f;
-        if (!(inverse <= 3.0e38f)) inverse = 0.0f;
-        __m512 by = _mm512_set1_ps(inverse), magic = _mm512_set1_ps(EXP_MAGIC);
-        __m512i first = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(low, by), magic));
-        __m512i second = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(high, by), magic));
-        __m256i all = _mm256_set_m128i(_mm512_cvtepi32_epi8(second), _mm512_cvtepi32_epi8(first));
-        _mm256_storeu_si256((__m256i *)(void *)q, all);
-        __m256i sum = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), all);
-        sum = _mm256_hadd_epi32(sum, sum);
-        sum = _mm256_hadd_epi32(sum, sum);
-        kern_act_sums(a, at, max / 127.0f, _mm256_cvtsi256_si32(sum), _mm256_extract_epi32(sum, 4));
-    }
+    const size_t blocks = a->cols / KERN_BLOCK;
+    size_t at = row * blocks, end = at + blocks;
+    for (; at + 4 <= end; at += 4, x += 4 * KERN_BLOCK)
+        quantize_four(a, x, at, 4);
+    if (at < end) quantize_four(a, x, at, (uint32_t)(end - at));
 }
 
 static void add(float *x, const float *y, uint32_t n)
