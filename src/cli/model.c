@@ -22,13 +22,14 @@
 enum { TEXT_MAX = 64 << 20, TOKENS_MAX = 1 << 26, IO_BYTES = 1 << 16 };
 
 static const char help[] =
-    "usage: pdd model inspect FILE [--json] [--hash]\n"
+    "usage: pdd model inspect FILE [--json] [--no-hash]\n"
     "       pdd model tokenize FILE [--text TEXT | --file TEXTFILE] [--no-special] [--ids]\n"
     "       pdd model detokenize FILE ID...\n"
     "       pdd model random --shape NAME [--type TYPE] [--seed N] -o FILE\n\n"
     "  inspect      what a GGUF file holds, and whether this program can run it\n"
     "    --json        one JSON object instead of lines\n"
-    "    --hash        with the digests that device and cloud compare (loads the weights)\n"
+    "    --no-hash     without the digests that device and cloud compare (they take reading it "
+    "all)\n"
     "  tokenize     the tokens of a text (of standard input when none is given)\n"
     "    --text TEXT   the text itself\n"
     "    --file FILE   the text is in this file\n"
@@ -41,7 +42,7 @@ static const char help[] =
 struct request {
     const char *file; /* the model */
     const char *text, *text_file;
-    bool json, hash, no_special, ids_only;
+    bool json, no_hash, no_special, ids_only;
     char **ids;
     int n_ids;
 };
@@ -67,7 +68,7 @@ static void source_close(struct source *s)
 
 static int inspect(const struct request *r, struct err *e)
 {
-    return model_inspect(r->file, r->json, r->hash, stdout, e);
+    return model_inspect(r->file, r->json, !r->no_hash, stdout, e);
 }
 
 static int read_input(struct buf *text, struct err *e)
@@ -199,7 +200,7 @@ static const struct action {
 enum { ACTIONS = sizeof actions / sizeof *actions };
 
 static const struct option options[] = {
-    {"json", no_argument, NULL, 'j'},       {"hash", no_argument, NULL, 's'},
+    {"json", no_argument, NULL, 'j'},       {"no-hash", no_argument, NULL, 's'},
     {"text", required_argument, NULL, 't'}, {"file", required_argument, NULL, 'f'},
     {"no-special", no_argument, NULL, 'n'}, {"ids", no_argument, NULL, 'i'},
     {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0},
@@ -217,7 +218,7 @@ static int read_options(const struct action *action, int argc, char **argv, stru
             return -1;
         }
         r->json |= c == 'j';
-        r->hash |= c == 's';
+        r->no_hash |= c == 's';
         r->no_special |= c == 'n';
         r->ids_only |= c == 'i';
         if (c == 't') r->text = optarg;

@@ -224,9 +224,9 @@ static void print_lines(const struct facts *f, FILE *to)
     fprintf(to, "%-14s%s\n", f->family ? "template" : "no template",
             f->family ? f->family : f->no_template.text);
     if (f->hashed)
-        fprintf(to, "%-14s%s\n%-14s%s\n", "weights", f->model.weights_hash, "vocabulary",
+        fprintf(to, "%-14s%s\n%-14s%s\n", "weights hash", f->model.weights_hash, "tokens hash",
                 f->model.tokenizer_hash);
-    else if (f->no_hash.code)
+    else if (f->no_hash.code && !refusal(f))
         fprintf(to, "%-14s%s\n", "no hash", f->no_hash.text);
 }
 

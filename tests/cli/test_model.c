@@ -140,11 +140,10 @@ static void test_inspect(void **state)
     expect("inspect spm.gguf", 0, "llama (pre-tokeniser none)");
     expect("inspect odd.gguf", 0, "?[31mred");
     expect("inspect odd.gguf", 0, "this program runs");
-    expect("inspect odd.gguf --hash", 0, "no hash");
     expect("inspect runs.gguf", 0, "q and k norms");
     expect("inspect runs.gguf", 0, "bytes of KV a token");
     expect("inspect runs.gguf --json", 0, "\"runs\": true");
-    expect("inspect runs.gguf --hash", 0, "weights ");
+    expect("inspect runs.gguf", 0, "weights hash  ");
     expect("inspect lacks.gguf", 0, "blk.1.ffn_up.weight");
     expect("inspect lacks.gguf", 0, "cannot run");
     expect("inspect lacks.gguf --json", 0, "\"runs\": false");
