@@ -68,9 +68,10 @@ static int make_files(void **state)
 
 static int remove_files(void **state)
 {
-    static const char *const names[] = {"bpe.gguf", "spm.gguf", "odd.gguf"};
+    static const char *const names[] = {"bpe.gguf", "spm.gguf", "odd.gguf", "runs.gguf",
+                                        "lacks.gguf"};
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[128];
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         unlink(path);
