@@ -37,8 +37,9 @@ static void send_event(struct assist *a)
 static uint32_t estimate_first_ms(const struct assist *a)
 {
     struct worker_stats stats;
-    worker_stats_of(a->x.server->worker, &stats);
-    uint64_t tokens = a->x.job->n_tokens - a->x.cached;
+    backend_stats_of(a->x.server->backend, &stats);
+    uint64_t all = a->x.n_prompt + a->x.job->n_have;
+    uint64_t tokens = all > a->x.cached ? all - a->x.cached : 0;
     return stats.prefill_tps ? (uint32_t)(tokens * 1000 / stats.prefill_tps) : 0;
 }
 
@@ -47,7 +48,7 @@ static void on_admitted(struct assist *a, const struct job_event *ev)
     struct wire_event *out = &a->x.server->event;
     out->kind = WIRE_GRANT;
     snprintf(out->id, sizeof out->id, "%s", a->x.id);
-    out->match = a->match;
+    out->match = a->match > ev->match ? a->match : ev->match;
     out->tokens_max = atomic_load(&a->x.job->tokens_max);
     out->prompt_tokens = a->x.n_prompt;
     out->cached_tokens = ev->cached;
@@ -71,7 +72,7 @@ static void on_token(struct assist *a, const struct job_event *ev)
     s->event.index = ev->index;
     s->event.token = ev->token;
     buf_clear(&s->event.text);
-    if (detok_push(&a->x.detok, worker_vocab(s->worker), ev->token, &s->event.text) == 0)
+    if (exchange_text(&a->x, ev, &s->event.text) == 0)
         send_event(a);
     else
         exchange_cut_off(&a->x);
@@ -117,13 +118,13 @@ static void on_event(void *owner, const struct job_event *ev)
     }
 }
 
-static void begin(struct server *s, struct http_request *r, const struct wire_request *q)
+static void begin(struct server *s, struct http_request *r, struct wire_request *q)
 {
     struct err e = ERR_INIT;
     const char *param = NULL;
     struct token_list prompt;
     token_list_init(&prompt, WIRE_PROMPT_MAX);
-    enum wire_match match = match_of(worker_engine_info(s->worker), q);
+    enum wire_match match = match_of(backend_info(s->backend), q);
     struct assist *a = NULL;
     int code = prompt_make(s, q, match != WIRE_TEXT, &prompt, &param, &e);
     if (code == 0) {
@@ -184,8 +185,7 @@ void assist_patch(struct http_request *r, void *server)
         http_reply_err(r, &e, "tokens_max");
         return;
     }
-    tokens_max = exchange_tokens_max(x, tokens_max);
-    atomic_store(&x->job->tokens_max, tokens_max);
+    tokens_max = exchange_extend(x, tokens_max);
     char reply[64];
     int len = snprintf(reply, sizeof reply, "{\"tokens_max\":%u}", tokens_max);
     http_reply_json(r, 200, reply, (size_t)len);
@@ -197,7 +197,7 @@ void assist_delete(struct http_request *r, void *server)
     if (!server_authorised(s, r)) return;
     struct exchange *x = named_assist(s, r);
     if (!x) return;
-    atomic_store(&x->job->cancelled, true);
+    exchange_cancel(x);
     static const char reply[] = "{\"cancelled\":true}";
     http_reply_json(r, 200, reply, sizeof reply - 1);
 }

@@ -47,44 +47,69 @@ static int make_id(const char *prefix, char id[WIRE_ID_MAX])
     return 0;
 }
 
-uint32_t exchange_tokens_max(const struct exchange *x, uint32_t wish)
+/* The most tokens that this one may bring when `wish` are asked for. */
+static uint32_t clip_tokens(const struct exchange *x, uint32_t wish)
 {
-    uint32_t room = worker_positions_max(x->server->worker) - x->job->n_tokens;
+    uint32_t room = backend_positions_max(x->server->backend) - x->job->n_tokens;
     if (wish > x->server->c.tokens_max) wish = x->server->c.tokens_max;
     return wish < room ? wish : room;
+}
+
+uint32_t exchange_extend(struct exchange *x, uint32_t wish)
+{
+    uint32_t tokens_max = clip_tokens(x, wish);
+    atomic_store(&x->job->tokens_max, tokens_max);
+    backend_wish(x->server->backend, x->job);
+    return tokens_max;
+}
+
+void exchange_cancel(struct exchange *x)
+{
+    atomic_store(&x->job->cancelled, true);
+    backend_wish(x->server->backend, x->job);
+}
+
+int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out)
+{
+    if (ev->text) return buf_append(out, ev->text, ev->text_len);
+    return detok_push(&x->detok, backend_vocab(x->server->backend), ev->token, out);
 }
 
 /* What the client has already must be in the detokenizer: half a character may be open. */
 static int skip_have(struct exchange *x, const struct wire_request *q, struct err *e)
 {
     struct buf *text = &x->server->bytes;
-    for (uint32_t i = 0; i < q->n_have; i++) {
+    const struct vocab *v = backend_vocab(x->server->backend);
+    for (uint32_t i = 0; v && i < q->n_have; i++) {
         buf_clear(text);
-        int code = detok_push(&x->detok, worker_vocab(x->server->worker), q->have[i], text);
+        int code = detok_push(&x->detok, v, q->have[i], text);
         if (code) return err_set(e, code, "have[%u]: token %d has no text", i, q->have[i]);
     }
     return 0;
 }
 
 int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
-                    const struct wire_request *q,
-                    void (*on_event)(void *, const struct job_event *), struct err *e)
+                    struct wire_request *q, void (*on_event)(void *, const struct job_event *),
+                    struct err *e)
 {
-    int code = job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e);
+    struct backend *b = x->server->backend;
+    uint32_t tokens_max = q->tokens_max, deadline_ms = q->deadline_ms;
+    struct sampling sampling = q->sampling;
+    int code = skip_have(x, q, e);
     if (code) return code;
-    atomic_store(&x->job->tokens_max, exchange_tokens_max(x, q->tokens_max));
+    code = backend_vocab(b) ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
+                            : job_new_asked(q, &x->job, e);
+    if (code) return code;
+    atomic_store(&x->job->tokens_max, clip_tokens(x, tokens_max));
     x->job->owner = x;
     x->job->on_event = on_event;
-    x->job->sampling = q->sampling;
+    x->job->sampling = sampling;
     x->n_prompt = prompt->len;
     x->began = clock_us();
-    if (q->deadline_ms) x->job->deadline = x->began + q->deadline_ms * 1000ull;
-    code = skip_have(x, q, e);
-    if (code == 0 && make_id(prefix, x->id))
-        code = err_set(e, ERR_INTERNAL, "no random numbers from the system");
-    if (code == 0 && worker_submit(x->server->worker, x->job))
-        code = err_set(e, ERR_BUSY, "all streams are taken and the queue is full; try again later");
-    return code;
+    if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
+    if (make_id(prefix, x->id))
+        return err_set(e, ERR_INTERNAL, "no random numbers from the system");
+    return backend_submit(b, x->job, e);
 }
 
 /* The client has gone: whatever is still computed for it is wasted. */
@@ -92,7 +117,7 @@ static void client_gone(void *arg)
 {
     struct exchange *x = arg;
     x->request = NULL;
-    atomic_store(&x->job->cancelled, true);
+    exchange_cancel(x);
 }
 
 void exchange_attach(struct exchange *x, struct http_request *r)
@@ -125,6 +150,7 @@ static void note_admitted(struct exchange *x, const struct job_event *ev, struct
 {
     x->admitted = clock_us();
     x->cached = ev->cached;
+    if (!x->job->tokens) x->n_prompt = ev->prompt_tokens;
     m->prompt_tokens += x->n_prompt;
     m->cached_tokens += ev->cached;
     histogram_note_seconds(&m->queue, x->admitted - x->began);

@@ -19,6 +19,19 @@ int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint3
     j->n_tokens = n_prompt + n_have;
     j->n_have = n_have;
     j->deadline = UINT64_MAX;
+    wire_request_init(&j->asked);
+    *ret_job = j;
+    return 0;
+}
+
+int job_new_asked(struct wire_request *q, struct job **ret_job, struct err *e)
+{
+    struct job *j = mem_calloc(1, sizeof *j);
+    if (!j) return err_set(e, ERR_NO_MEMORY, "no memory for a request");
+    j->asked = *q;
+    wire_request_init(q);
+    j->n_have = j->asked.n_have;
+    j->deadline = UINT64_MAX;
     *ret_job = j;
     return 0;
 }
@@ -26,6 +39,7 @@ int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint3
 void job_free(struct job *j)
 {
     if (!j) return;
+    wire_request_release(&j->asked);
     mem_free(j->tokens);
     mem_free(j);
 }

@@ -1,10 +1,11 @@
 /*
  * job: one answer on its way: the seam between the HTTP faces, which want it (cloud/server_impl.h),
- * and whoever computes it (cloud/worker.h).
+ * and whoever computes it (cloud/backend.h).
  *
  * Life: the loop thread makes a job, submits it and from then on touches only its atomic wishes.
  * Whoever computes reports events, the last of which is JOB_DONE; they reach `on_event` on the loop
- * thread. After JOB_DONE the job is the loop's again, to free.
+ * thread. After JOB_DONE the job is the loop's again, to free. Who changes a wish says so with
+ * backend_wish.
  */
 #ifndef PDD_CLOUD_JOB_H
 #define PDD_CLOUD_JOB_H
@@ -22,8 +23,9 @@ struct job_event;
 struct job {
     void (*on_event)(void *owner, const struct job_event *ev);
     void *owner;     /* the loop's, like on_event */
-    int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has already */
+    int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has already; NULL: as asked */
     uint32_t n_tokens, n_have;
+    struct wire_request asked; /* for a backend that is not the engine; else empty */
     struct sampling sampling;
     uint64_t deadline;     /* clock_us(); UINT64_MAX: none */
     uint32_t tenant;       /* whose work it is, for fairness: index of the key; 0: nobody's */
@@ -37,6 +39,8 @@ struct job {
 
 int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
             struct job **ret_job, struct err *e);
+/* A job without tokens of ours: takes what `q` holds and leaves it empty (wire_request_init). */
+int job_new_asked(struct wire_request *q, struct job **ret_job, struct err *e);
 void job_free(struct job *j);
 
 enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
@@ -44,13 +48,19 @@ enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
 struct job_event {
     enum job_event_kind kind;
     struct job *job;
-    uint32_t cached;         /* ADMITTED: tokens whose KV was there */
-    uint32_t done, total;    /* PROGRESS */
-    uint32_t index;          /* TOKEN: absolute index in the answer */
-    int32_t token;           /* TOKEN */
+    uint32_t cached;        /* ADMITTED: tokens whose KV was there */
+    uint32_t prompt_tokens; /* ADMITTED of a job without tokens: what its prompt is elsewhere */
+    enum wire_match match;  /* ADMITTED: no closer to the device's model than this */
+    uint32_t done, total;   /* PROGRESS */
+    uint32_t index;         /* TOKEN: absolute index in the answer */
+    int32_t token;          /* TOKEN; -1: only its text is known */
+    const char *text;       /* TOKEN: UTF-8, behind the event in its memory; NULL: look at token */
+    size_t text_len;
     enum wire_reason reason; /* DONE */
     uint32_t produced;       /* DONE: tokens sent */
-    struct err error;        /* DONE: code != 0 when the engine failed */
+    struct err error;        /* DONE: code != 0 when whoever computes failed */
+    int status;             /* DONE with an error: HTTP status that tells it best; 0: by its code */
+    uint32_t retry_after_s; /* DONE with an error: 0: not said */
 };
 
 #endif

@@ -16,7 +16,7 @@ static int check_ids(const int32_t *ids, uint32_t n, uint32_t vocab, const char 
 static int encode_messages(struct server *s, const struct wire_request *q,
                            struct token_list *prompt, struct err *e)
 {
-    const struct chat_template *t = worker_template(s->worker);
+    const struct chat_template *t = backend_template(s->backend);
     if (!t)
         return err_set(
             e, ERR_UNSUPPORTED,
@@ -27,21 +27,16 @@ static int encode_messages(struct server *s, const struct wire_request *q,
     for (uint32_t i = 0; i < q->n_messages; i++)
         m[i] = (struct chat_message){q->messages[i].role, q->messages[i].content,
                                      q->messages[i].content_len};
-    int code = chat_template_encode(t, worker_vocab(s->worker), m, q->n_messages, true, prompt, e);
+    int code =
+        chat_template_encode(t, backend_vocab(s->backend), m, q->n_messages, true, prompt, e);
     mem_free(m);
     return code;
 }
 
-static int take_ids(struct server *s, const struct wire_request *q, bool ids_allowed,
-                    struct token_list *prompt, struct err *e)
+static int take_ids(struct server *s, const struct wire_request *q, struct token_list *prompt,
+                    struct err *e)
 {
-    const struct engine_info *info = worker_engine_info(s->worker);
-    if (!ids_allowed)
-        return err_set(
-            e, ERR_BAD_INPUT,
-            "prompt: token ids are of use only with our tokenizer (hashes.tokenizer %s); send "
-            "messages instead",
-            info->tokenizer_hash);
+    const struct engine_info *info = backend_info(s->backend);
     int code = check_ids(q->prompt, q->n_prompt, info->vocab_size, "prompt", e);
     if (code == 0 && token_list_append(prompt, q->prompt, q->n_prompt))
         code = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
@@ -52,14 +47,20 @@ int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed
                 struct token_list *prompt, const char **param, struct err *e)
 {
     *param = q->prompt ? "prompt" : "messages";
-    int code =
-        q->prompt ? take_ids(s, q, ids_allowed, prompt, e) : encode_messages(s, q, prompt, e);
+    if (q->prompt && !ids_allowed)
+        return err_set(
+            e, ERR_BAD_INPUT,
+            "prompt: token ids are of use only with our tokenizer (hashes.tokenizer %s); send "
+            "messages instead",
+            backend_info(s->backend)->tokenizer_hash);
+    if (!backend_vocab(s->backend)) return 0;
+    int code = q->prompt ? take_ids(s, q, prompt, e) : encode_messages(s, q, prompt, e);
     if (code) return code;
     *param = "have";
-    code = check_ids(q->have, q->n_have, worker_engine_info(s->worker)->vocab_size, "have", e);
+    code = check_ids(q->have, q->n_have, backend_info(s->backend)->vocab_size, "have", e);
     if (code) return code;
     *param = "prompt";
-    uint32_t max = worker_positions_max(s->worker);
+    uint32_t max = backend_positions_max(s->backend);
     if (prompt->len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
     if ((uint64_t)prompt->len + q->n_have >= max)
         return err_set(e, ERR_LIMIT,

@@ -1,4 +1,4 @@
-/* server: listening, keys, models, events of the worker, draining; see server.h. */
+/* server: listening, keys, models, events of the backend, draining; see server.h. */
 #include <string.h>
 #include <time.h>
 
@@ -65,7 +65,7 @@ static void get_models(struct http_request *r, void *arg)
 {
     struct server *s = arg;
     if (!server_authorised(s, r)) return;
-    const struct engine_info *info = worker_engine_info(s->worker);
+    const struct engine_info *info = backend_info(s->backend);
     struct buf b;
     buf_init(&b, REPLY_BYTES_MAX);
     /* The name holds no character that JSON must escape: server_new sees to it. */
@@ -74,7 +74,7 @@ static void get_models(struct http_request *r, void *arg)
                    "{\"object\":\"list\",\"data\":[{\"id\":\"%s\",\"object\":\"model\","
                    "\"owned_by\":\"pdd\",\"context_length\":%u,\"numerics\":\"%s\",\"hashes\":{"
                    "\"weights\":\"%s\",\"tokenizer\":\"%s\",\"template\":\"%s\"}}]}",
-                   s->model_name, worker_positions_max(s->worker), info->numerics,
+                   s->model_name, backend_positions_max(s->backend), info->numerics,
                    info->weights_hash, info->tokenizer_hash, info->template_hash);
     if (code == 0)
         http_reply_json(r, 200, b.data, b.len);
@@ -100,11 +100,11 @@ static const struct http_route routes[] = {
     {"GET", "/v1/models", get_models},
 };
 
-static void worker_has_events(void *arg)
+static void backend_has_events(void *arg)
 {
     struct server *s = arg;
     struct job_event *ev;
-    for (uint32_t n = 0; (ev = worker_take_event(s->worker)) != NULL; n++) {
+    for (uint32_t n = 0; (ev = backend_take_event(s->backend)) != NULL; n++) {
         exchange_deliver(ev);
         mem_free(ev);
         if (n == EVENTS_PER_TURN) {
@@ -117,8 +117,10 @@ static void worker_has_events(void *arg)
 static void drain_over(void *arg)
 {
     struct server *s = arg;
-    for (struct exchange *x = s->exchanges; x; x = x->next)
+    for (struct exchange *x = s->exchanges; x; x = x->next) {
         atomic_store(&x->job->drained, true);
+        backend_wish(s->backend, x->job);
+    }
 }
 
 void server_drain(struct server *s, uint64_t drain_us, loop_fn *done, void *arg)
@@ -144,7 +146,7 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
 {
     int code = s->c.keys_path ? keys_open(s->c.keys_path, &s->keys, e) : 0;
     if (code == 0) code = loop_timer_new(s->loop, drain_over, s, &s->drain_timer, e);
-    if (code == 0) code = loop_wake_new(s->loop, worker_has_events, s, &s->wake, e);
+    if (code == 0) code = loop_wake_new(s->loop, backend_has_events, s, &s->wake, e);
     if (code) return code;
     s->c.worker.wake = loop_wake_signal;
     s->c.worker.wake_arg = s->wake;
@@ -159,7 +161,7 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
             http_server_new(s->loop, &config, metrics_routes,
                             sizeof metrics_routes / sizeof *metrics_routes, s, &s->metrics_http, e);
     }
-    return code ? code : worker_new(engine, &s->c.worker, &s->worker, e);
+    return code ? code : backend_worker_new(engine, &s->c.worker, &s->backend, e);
 }
 
 int server_new(struct loop *l, struct engine *engine, const struct server_config *config,
@@ -190,7 +192,7 @@ void server_free(struct server *s)
     if (!s) return;
     http_server_free(s->metrics_http);
     http_server_free(s->http);
-    worker_free(s->worker);
+    backend_free(s->backend);
     while (s->exchanges)
         exchange_free(s->exchanges);
     loop_wake_free(s->wake);
@@ -213,5 +215,5 @@ uint16_t server_metrics_port(const struct server *s)
 
 struct worker *server_worker(struct server *s)
 {
-    return s->worker;
+    return backend_worker(s->backend);
 }

@@ -1,6 +1,6 @@
 /*
- * server: `pdd cloud`, the HTTP face of the worker. One loop thread: sockets, JSON, templates,
- * tokenisation and detokenisation; the worker's thread computes.
+ * server: `pdd cloud`, the HTTP face of a backend (cloud/backend.h). One loop thread: sockets,
+ * JSON, templates, tokenisation and detokenisation; the worker's thread computes.
  *
  *   POST   /v1/assist       an event stream (net/wire.h)
  *   PATCH  /v1/assist/{id}  {"tokens_max": N} while the stream runs

@@ -13,6 +13,7 @@
 #define PDD_CLOUD_SERVER_IMPL_H
 
 #include "base/buf.h"
+#include "cloud/backend.h"
 #include "cloud/job.h"
 #include "cloud/keys.h"
 #include "cloud/metrics.h"
@@ -36,7 +37,7 @@ struct exchange {
 struct server {
     struct loop *loop;
     struct http_server *http;
-    struct worker *worker;
+    struct backend *backend;
     struct loop_wake *wake;
     struct loop_timer *drain_timer;
     struct keys *keys;
@@ -64,12 +65,16 @@ void *exchange_new(struct server *s, enum metrics_face face, size_t size);
 void exchange_free(struct exchange *x); /* with its job; NULL is fine */
 struct exchange *exchange_find(struct server *s, const char *id);
 /* Make the job of prompt and `have`, give it an id that begins with `prefix`, clip tokens_max to
- * what the server allows, and submit it. ERR_BUSY: the queue is full. */
+ * what the server allows, and submit it. A backend without a vocabulary gets the request itself:
+ * the job takes what `q` holds. ERR_BUSY: the queue is full. */
 int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
-                    const struct wire_request *q,
-                    void (*on_event)(void *, const struct job_event *), struct err *e);
-/* The most tokens that this one may bring when `wish` are asked for. */
-uint32_t exchange_tokens_max(const struct exchange *x, uint32_t wish);
+                    struct wire_request *q, void (*on_event)(void *, const struct job_event *),
+                    struct err *e);
+/* Wishes of a running one. Extending answers how many tokens it may bring now, at most `wish`. */
+uint32_t exchange_extend(struct exchange *x, uint32_t wish);
+void exchange_cancel(struct exchange *x);
+/* Append what a token event says, as whole characters. */
+int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out);
 void exchange_attach(struct exchange *x,
                      struct http_request *r);             /* cancels when the client leaves */
 struct http_request *exchange_detach(struct exchange *x); /* NULL: nobody is there any more */
@@ -79,7 +84,8 @@ void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than
 /* What every event of a job goes through on its way to the face: times, counters, the log. */
 void exchange_deliver(const struct job_event *ev);
 
-/* The prompt's tokens, checked; `*param` names the field that is wrong. */
+/* The prompt's tokens, checked; none for a backend without a vocabulary. `*param` names the field
+ * that is wrong. */
 int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
                 struct token_list *prompt, const char **param, struct err *e);
 

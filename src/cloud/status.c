@@ -15,19 +15,15 @@ void status_health(struct http_request *r, void *server)
 }
 
 /* NULL, or why new requests would be refused. */
-static const char *not_ready(const struct server *s, const struct worker_stats *w)
+static const char *not_ready(const struct server *s)
 {
-    if (s->draining) return "draining";
-    return w->waiting >= s->c.worker.queue_max && w->running >= s->c.worker.streams_max ? "busy"
-                                                                                        : NULL;
+    return s->draining ? "draining" : backend_not_ready(s->backend);
 }
 
 void status_ready(struct http_request *r, void *server)
 {
     const struct server *s = server;
-    struct worker_stats w;
-    worker_stats_of(s->worker, &w);
-    const char *why = not_ready(s, &w);
+    const char *why = not_ready(s);
     char reply[64];
     int n = snprintf(reply, sizeof reply, "{\"status\":\"%s\"}", why ? why : "ready");
     http_reply_json(r, why ? 503 : 200, reply, (size_t)n);
@@ -39,15 +35,15 @@ void status_metrics_open(struct http_request *r, void *server)
     struct metrics_now now = {
         .model = s->model_name,
         .streams_max = s->c.worker.streams_max,
-        .kv_pages_total = worker_engine_info(s->worker)->kv_pages_total,
+        .kv_pages_total = backend_info(s->backend)->kv_pages_total,
         .connections = http_server_connections(s->http),
         .started = s->started,
     };
-    worker_stats_of(s->worker, &now.worker);
-    now.ready = not_ready(s, &now.worker) == NULL;
+    backend_stats_of(s->backend, &now.worker);
+    now.ready = not_ready(s) == NULL;
     struct buf page;
     buf_init(&page, METRICS_BYTES_MAX);
-    if (metrics_print(&s->metrics, &now, &page) == 0)
+    if (metrics_print(&s->metrics, &now, &page) == 0 && backend_metrics(s->backend, &page) == 0)
         http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", page.data, page.len);
     else
         http_reply_error(r, 503, NULL, NULL, "no memory for the answer");
