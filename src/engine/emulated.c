@@ -108,10 +108,20 @@ static void emulated_cut(struct session *s, uint32_t n)
     session_cut(inside_of(s), n);
 }
 
-static int emulated_share(struct session *s, const struct session *from, uint32_t n,
-                          struct err *err)
+static uint32_t emulated_page_hold(struct session *s, uint32_t i)
 {
-    return session_share(inside_of(s), inside_of(from), n, err);
+    return session_page_hold(inside_of(s), i);
+}
+
+static void emulated_page_drop(struct engine *e, uint32_t page)
+{
+    engine_page_drop(((struct emulated *)e)->inside, page);
+}
+
+static int emulated_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
+                               struct err *err)
+{
+    return session_page_adopt(inside_of(s), page, tokens, n, err);
 }
 
 static const float *emulated_logits(const struct session *s)
@@ -160,7 +170,9 @@ static const struct engine_ops emulated_ops = {
     .session_len = emulated_len,
     .session_tokens = emulated_tokens,
     .session_cut = emulated_cut,
-    .session_share = emulated_share,
+    .page_hold = emulated_page_hold,
+    .page_drop = emulated_page_drop,
+    .page_adopt = emulated_page_adopt,
     .session_logits = emulated_logits,
     .step = emulated_step,
 };

@@ -77,7 +77,38 @@ void session_cut(struct session *s, uint32_t n)
 int session_share(struct session *s, const struct session *from, uint32_t n, struct err *err)
 {
     CHECK(s != from && s->engine == from->engine && session_len(s) == 0 && n <= session_len(from));
-    return s->engine->ops->session_share(s, from, n, err);
+    const int32_t *tokens = session_tokens(from);
+    int code = 0;
+    for (uint32_t at = 0; at < n && code == 0; at += ENGINE_PAGE) {
+        uint32_t part = n - at < ENGINE_PAGE ? n - at : ENGINE_PAGE;
+        /* To hold a page changes nothing that the session's owner could see. */
+        uint32_t page = session_page_hold((struct session *)from, at / ENGINE_PAGE);
+        code = session_page_adopt(s, page, tokens + at, part, err);
+        engine_page_drop(s->engine, page);
+    }
+    if (code) session_cut(s, 0);
+    return code;
+}
+
+uint32_t session_page_hold(struct session *s, uint32_t i)
+{
+    CHECK(i < (session_len(s) + ENGINE_PAGE - 1) / ENGINE_PAGE);
+    return s->engine->ops->page_hold(s, i);
+}
+
+void engine_page_drop(struct engine *e, uint32_t page)
+{
+    CHECK(page < e->info.kv_pages_total);
+    e->ops->page_drop(e, page);
+}
+
+int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
+                       struct err *err)
+{
+    uint32_t len = session_len(s);
+    CHECK(len % ENGINE_PAGE == 0 && n > 0 && n <= ENGINE_PAGE);
+    CHECK(page < s->engine->info.kv_pages_total && n <= s->engine->info.context_max - len);
+    return s->engine->ops->page_adopt(s, page, tokens, n, err);
 }
 
 const float *session_logits(const struct session *s)

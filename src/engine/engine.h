@@ -26,7 +26,11 @@
 struct vocab;
 struct chat_template;
 
-enum { ENGINE_HASH_TEXT = 65, ENGINE_SPANS_MAX = 256 /* of an engine that computes */ };
+enum {
+    ENGINE_HASH_TEXT = 65,
+    ENGINE_SPANS_MAX = 256, /* of an engine that computes */
+    ENGINE_PAGE = 64        /* positions in a page of KV memory */
+};
 
 struct engine_info {
     const char *kind;                      /* "native", "fake", "emulated" */
@@ -65,8 +69,21 @@ session_tokens(const struct session *s); /* [session_len], valid until the next 
 /* Forget all but the first n tokens (n <= len); their KV stays exactly as it was. */
 void session_cut(struct session *s, uint32_t n);
 /* Make `s` (empty) hold the first n tokens of `from`, sharing whole KV pages, copying none or the
- * last partial one. ERR_NO_MEMORY when a page is needed and none is free. */
+ * last partial one. ERR_NO_MEMORY when a page is needed and none is free; then `s` stays empty. */
 int session_share(struct session *s, const struct session *from, uint32_t n, struct err *err);
+
+/* A KV page may be held beyond its session, as a prefix cache does. Hold the page of the tokens
+ * [64 i, 64 i + 64) of the history, which holds some; returns its number. Its values stay as they
+ * are, whatever becomes of the session, until engine_page_drop. Holding takes no other page, until
+ * the session appends to a page that is held and not yet full: that takes a copy. */
+uint32_t session_page_hold(struct session *s, uint32_t i);
+void engine_page_drop(struct engine *e, uint32_t page);
+/* Append to `s`, whose length is a multiple of 64, the first n (1 to 64) tokens of a held page,
+ * without computing. The caller vouches that they are those tokens, and that the history before
+ * them was that of `s`. A whole page is shared, a part of one copied: ERR_NO_MEMORY when no page is
+ * free for that. */
+int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
+                       struct err *err);
 
 /* One session's part of a step. */
 struct engine_span {

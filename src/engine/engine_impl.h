@@ -20,8 +20,10 @@ struct engine_ops {
     uint32_t (*session_len)(const struct session *s);
     const int32_t *(*session_tokens)(const struct session *s);
     void (*session_cut)(struct session *s, uint32_t n);
-    int (*session_share)(struct session *s, const struct session *from, uint32_t n,
-                         struct err *err);
+    uint32_t (*page_hold)(struct session *s, uint32_t i);
+    void (*page_drop)(struct engine *e, uint32_t page);
+    int (*page_adopt)(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
+                      struct err *err);
     const float *(*session_logits)(const struct session *s);
     int (*step)(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 };

@@ -1,6 +1,9 @@
 /*
  * fake: see fake.h. The next token is a pure function of the history: position in the answer comes
  * from the last control token that opens the assistant's turn, the rest from a hash.
+ *
+ * Its KV memory is real, with the tokens themselves for keys and values, and the hash is of what
+ * lies there: whoever takes a page that is not his gets another answer.
  */
 #include "engine/fake.h"
 
@@ -12,10 +15,22 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "engine/engine_impl.h"
+#include "model/kv.h"
 #include "model/template.h"
 #include "model/vocab.h"
 
-enum { PAGE = 64, END_TOKEN = 257, WORDS = 16, STREAM_FAKE = 77 };
+enum {
+    END_TOKEN = 257,
+    WORDS = 16,
+    STREAM_FAKE = 77,
+    CONTEXT_DEFAULT = 4096,
+    PAGES_DEFAULT = 1024,
+    STEP_DEFAULT = 512
+};
+
+/* A head of one value: 64 float16 keys and as many values are the bytes of 64 tokens. */
+static const struct kv_shape page_shape = {1, 1, 1, KERN_KV_F16};
+_Static_assert((int)KERN_TILE == (int)ENGINE_PAGE, "pages of the interface are those of model/kv");
 
 struct fake {
     struct engine engine;
@@ -23,25 +38,18 @@ struct fake {
     struct vocab *vocab;
     struct chat_template *chat_template;
     char *script, *name;
-    uint32_t script_len, pages_used, steps;
+    struct kv_pool *kv;
+    uint32_t script_len, steps;
 };
 
 struct fake_session {
     struct session session;
     struct sampling sampling;
-    int32_t *tokens; /* [context_max] */
-    uint32_t len;
+    int32_t *tokens;  /* [context_max] */
+    struct kv_seq kv; /* its len is the history's */
+    uint32_t hashed;  /* tokens whose hash is kept; 0: none */
+    uint64_t hash;
 };
-
-static struct fake *fake_of(const struct session *s)
-{
-    return (struct fake *)s->engine;
-}
-
-static uint32_t pages_of(uint32_t len)
-{
-    return (len + PAGE - 1) / PAGE;
-}
 
 static const struct vocab *fake_vocab(const struct engine *e)
 {
@@ -55,12 +63,13 @@ static const struct chat_template *fake_template(const struct engine *e)
 
 static uint32_t fake_pages_free(const struct engine *e)
 {
-    return e->info.kv_pages_total - ((const struct fake *)e)->pages_used;
+    return kv_pages_free(((const struct fake *)e)->kv);
 }
 
 static void fake_free(struct engine *e)
 {
     struct fake *f = (struct fake *)e;
+    kv_pool_close(f->kv);
     vocab_close(f->vocab);
     chat_template_close(f->chat_template);
     mem_free(f->script);
@@ -72,7 +81,9 @@ static int fake_session_open(struct engine *e, struct session **ret_session, str
 {
     struct fake_session *s = mem_calloc(1, sizeof *s);
     if (s) s->tokens = mem_alloc(e->info.context_max * sizeof *s->tokens);
-    if (!s || !s->tokens) {
+    if (!s || !s->tokens ||
+        kv_seq_init(&s->kv, ((struct fake *)e)->kv, e->info.context_max, NULL)) {
+        if (s) mem_free(s->tokens);
         mem_free(s);
         return err_set(err, ERR_NO_MEMORY, "no memory for a session");
     }
@@ -84,15 +95,16 @@ static int fake_session_open(struct engine *e, struct session **ret_session, str
 static void fake_session_cut(struct session *session, uint32_t n)
 {
     struct fake_session *s = (struct fake_session *)session;
-    fake_of(session)->pages_used -= pages_of(s->len) - pages_of(n);
-    s->len = n;
+    kv_seq_cut(&s->kv, n);
+    if (n < s->hashed) s->hashed = 0;
 }
 
 static void fake_session_close(struct session *session)
 {
-    fake_session_cut(session, 0);
-    mem_free(((struct fake_session *)session)->tokens);
-    mem_free(session);
+    struct fake_session *s = (struct fake_session *)session;
+    kv_seq_release(&s->kv);
+    mem_free(s->tokens);
+    mem_free(s);
 }
 
 static void fake_set_sampling(struct session *s, const struct sampling *sampling)
@@ -102,7 +114,7 @@ static void fake_set_sampling(struct session *s, const struct sampling *sampling
 
 static uint32_t fake_session_len(const struct session *s)
 {
-    return ((const struct fake_session *)s)->len;
+    return ((const struct fake_session *)s)->kv.len;
 }
 
 static const int32_t *fake_session_tokens(const struct session *s)
@@ -110,25 +122,24 @@ static const int32_t *fake_session_tokens(const struct session *s)
     return ((const struct fake_session *)s)->tokens;
 }
 
-static int take_pages(struct fake *f, uint32_t from, uint32_t to, struct err *err)
+static uint32_t fake_page_hold(struct session *session, uint32_t i)
 {
-    uint32_t more = pages_of(to) - pages_of(from);
-    if (more > f->engine.info.kv_pages_total - f->pages_used)
-        return err_set(err, ERR_NO_MEMORY, "%u KV pages needed, %u free", more,
-                       f->engine.info.kv_pages_total - f->pages_used);
-    f->pages_used += more;
-    return 0;
+    return kv_page_hold(&((struct fake_session *)session)->kv, i);
 }
 
-static int fake_session_share(struct session *session, const struct session *from, uint32_t n,
-                              struct err *err)
+static void fake_page_drop(struct engine *e, uint32_t page)
+{
+    kv_page_drop(((struct fake *)e)->kv, page);
+}
+
+static int fake_page_adopt(struct session *session, uint32_t page, const int32_t *tokens,
+                           uint32_t n, struct err *err)
 {
     struct fake_session *s = (struct fake_session *)session;
-    int code = take_pages(fake_of(session), 0, n, err);
-    if (code) return code;
-    memcpy(s->tokens, ((const struct fake_session *)from)->tokens, n * sizeof *s->tokens);
-    s->len = n;
-    return 0;
+    uint32_t len = s->kv.len;
+    int code = kv_seq_adopt(&s->kv, page, n, err);
+    if (code == 0) memcpy(s->tokens + len, tokens, n * sizeof *tokens);
+    return code;
 }
 
 static const float *fake_logits(const struct session *s)
@@ -141,58 +152,80 @@ static const float *fake_logits(const struct session *s)
  * control-free prompt's end, which a fake cannot know: then the hash alone decides. */
 static uint32_t answer_start(const struct fake_session *s)
 {
-    uint32_t at = s->len;
+    uint32_t at = s->kv.len;
     while (at > 0 && s->tokens[at - 1] != 256)
         at--;
     if (at == 0) return 0;
-    while (at < s->len && s->tokens[at] != '\n')
+    while (at < s->kv.len && s->tokens[at] != '\n')
         at++;
-    return at < s->len ? at + 1 : s->len;
+    return at < s->kv.len ? at + 1 : s->kv.len;
 }
 
-static uint64_t hash_tokens(const int32_t *tokens, uint32_t n)
+#define HASH_BEGIN 1469598103934665603u
+
+static uint64_t hash_on(uint64_t h, const int32_t *tokens, uint32_t n)
 {
-    uint64_t h = 1469598103934665603u;
     for (uint32_t i = 0; i < n; i++)
         h = (h ^ (uint32_t)tokens[i]) * 1099511628211u;
     return h;
 }
 
+/* Of the first n tokens as the pages have them. */
+static uint64_t hash_pages(const struct fake_session *s, uint32_t n)
+{
+    uint64_t h = HASH_BEGIN;
+    for (uint32_t at = 0; at < n; at += ENGINE_PAGE)
+        h = hash_on(h, kv_k_tile(&s->kv, at / ENGINE_PAGE, 0, 0),
+                    n - at < ENGINE_PAGE ? n - at : ENGINE_PAGE);
+    return h;
+}
+
 /* Byte `i` of an answer made of words: each word of the table is chosen by prompt, seed and place.
  */
-static int32_t made_up(const struct fake_session *s, uint32_t start, uint32_t i)
+static int32_t made_up(struct fake_session *s, uint32_t start, uint32_t i)
 {
     static const char words[WORDS][9] = {
         "river  ",  "stone  ",  "lantern ", "caf\xC3\xA9   ",
         "winter  ", "bread  ",  "orchard ", "\xE2\x82\xAC 20   ",
         "ladder  ", "copper  ", "violin  ", "harbour ",
         "pepper  ", "meadow  ", "candle  ", "\xF0\x9F\x8C\x8A sea "};
-    uint64_t h = hash_tokens(s->tokens, start);
+    if (start == 0 || s->hashed != start) s->hash = hash_pages(s, start);
+    s->hashed = start;
+    uint64_t h = s->hash;
     uint64_t seed = s->sampling.temperature > 0.0f ? s->sampling.seed + 1 : 0;
     uint32_t word = rng_u32(h ^ seed * 0x9E3779B97F4A7C15u, STREAM_FAKE, i / 8) % WORDS;
     char c = words[word][i % 8];
     return c ? (uint8_t)c : ' ';
 }
 
-static int32_t next_token(const struct fake *f, const struct fake_session *s)
+static int32_t next_token(const struct fake *f, struct fake_session *s)
 {
-    uint32_t start = answer_start(s), i = s->len - start;
+    uint32_t start = answer_start(s), i = s->kv.len - start;
     if (f->script) return i < f->script_len ? (uint8_t)f->script[i] : END_TOKEN;
     return i < f->options.answer_tokens ? made_up(s, start, i) : END_TOKEN;
 }
 
-static int take_all_pages(struct fake *f, struct engine_span *spans, uint32_t n, struct err *err)
+static int reserve(struct fake *f, struct engine_span *spans, uint32_t n, struct err *err)
 {
-    uint32_t before = f->pages_used;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct fake_session *s = (const struct fake_session *)spans[i].session;
-        int code = take_pages(f, s->len, s->len + spans[i].n, err);
-        if (code) {
-            f->pages_used = before;
-            return code;
-        }
-    }
+    uint64_t needed = 0;
+    for (uint32_t i = 0; i < n; i++)
+        needed += kv_seq_pages_needed(&((struct fake_session *)spans[i].session)->kv, spans[i].n);
+    if (needed > kv_pages_free(f->kv))
+        return err_set(err, ERR_NO_MEMORY, "%llu KV pages needed, %u free",
+                       (unsigned long long)needed, kv_pages_free(f->kv));
+    for (uint32_t i = 0; i < n; i++)
+        CHECK(kv_seq_reserve(&((struct fake_session *)spans[i].session)->kv, spans[i].n, err) == 0);
     return 0;
+}
+
+static void append(struct fake_session *s, const int32_t *tokens, uint32_t n)
+{
+    memcpy(s->tokens + s->kv.len, tokens, n * sizeof *tokens);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = s->kv.len + i;
+        ((int32_t *)kv_k_tile(&s->kv, at / ENGINE_PAGE, 0, 0))[at % ENGINE_PAGE] = tokens[i];
+    }
+    kv_seq_advance(&s->kv, n);
 }
 
 static int fake_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err)
@@ -202,12 +235,11 @@ static int fake_step(struct engine *e, struct engine_span *spans, uint32_t n, st
     double cost = f->options.step_us;
     if (++f->steps == f->options.fail_at_step)
         return err_set(err, ERR_INTERNAL, "the fake engine fails at step %u, as asked", f->steps);
-    int code = take_all_pages(f, spans, n, err);
+    int code = reserve(f, spans, n, err);
     if (code) return code;
     for (uint32_t i = 0; i < n; i++) {
         struct fake_session *s = (struct fake_session *)spans[i].session;
-        memcpy(s->tokens + s->len, spans[i].tokens, spans[i].n * sizeof *s->tokens);
-        s->len += spans[i].n;
+        append(s, spans[i].tokens, spans[i].n);
         cost += f->options.prefill_us_per_token * spans[i].n;
         if (spans[i].sample) {
             spans[i].next = next_token(f, s);
@@ -229,7 +261,9 @@ static const struct engine_ops fake_ops = {
     .session_len = fake_session_len,
     .session_tokens = fake_session_tokens,
     .session_cut = fake_session_cut,
-    .session_share = fake_session_share,
+    .page_hold = fake_page_hold,
+    .page_drop = fake_page_drop,
+    .page_adopt = fake_page_adopt,
     .session_logits = fake_logits,
     .step = fake_step,
 };
@@ -245,7 +279,7 @@ static uint64_t hash_text(uint64_t h, const char *text)
 static uint64_t options_hash(const struct fake *f)
 {
     int32_t tokens = f->script ? -1 : (int32_t)f->options.answer_tokens;
-    uint64_t h = hash_text(hash_tokens(&tokens, 1), f->name);
+    uint64_t h = hash_text(hash_on(HASH_BEGIN, &tokens, 1), f->name);
     return f->script ? hash_text(h ^ 1, f->script) : h;
 }
 
@@ -261,10 +295,10 @@ static void fill_info(struct fake *f)
     snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "bytes");
     snprintf(info->template_hash, sizeof info->template_hash, "chatml");
     info->vocab_size = 259;
-    info->context_max = o->context_max ? o->context_max : 4096;
-    info->step_tokens_max = o->step_tokens_max ? o->step_tokens_max : 512;
+    info->context_max = o->context_max ? o->context_max : CONTEXT_DEFAULT;
+    info->step_tokens_max = o->step_tokens_max ? o->step_tokens_max : STEP_DEFAULT;
     info->spans_max = o->spans_max ? o->spans_max : ENGINE_SPANS_MAX;
-    info->kv_pages_total = o->kv_pages ? o->kv_pages : 1024;
+    info->kv_pages_total = o->kv_pages ? o->kv_pages : PAGES_DEFAULT;
     info->kv_bytes_per_token = 0;
 }
 
@@ -281,11 +315,14 @@ int fake_open(const struct fake_options *options, struct engine **ret_engine, st
                    ? vocab_open_bytes(&f->vocab, err)
                    : err_set(err, ERR_NO_MEMORY, "no memory");
     if (code == 0) code = chat_template_open_family("chatml", &f->chat_template, err);
+    if (code == 0) {
+        fill_info(f);
+        code = kv_pool_open(&page_shape, f->engine.info.kv_pages_total, &f->kv, err);
+    }
     if (code) {
         fake_free(&f->engine);
         return code;
     }
-    fill_info(f);
     *ret_engine = &f->engine;
     return 0;
 }

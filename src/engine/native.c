@@ -147,15 +147,24 @@ static void native_session_cut(struct session *session, uint32_t n)
     s->len = n;
 }
 
-static int native_session_share(struct session *session, const struct session *from, uint32_t n,
-                                struct err *err)
+static uint32_t native_page_hold(struct session *session, uint32_t i)
+{
+    return kv_page_hold(&((struct native_session *)session)->kv, i);
+}
+
+static void native_page_drop(struct engine *e, uint32_t page)
+{
+    kv_page_drop(native_of(e)->kv, page);
+}
+
+static int native_page_adopt(struct session *session, uint32_t page, const int32_t *tokens,
+                             uint32_t n, struct err *err)
 {
     struct native_session *s = (struct native_session *)session;
-    const struct native_session *other = (const struct native_session *)from;
-    int rc = kv_seq_share(&s->kv, &other->kv, n, err);
+    int rc = kv_seq_adopt(&s->kv, page, n, err);
     if (rc < 0) return rc;
-    memcpy(s->tokens, other->tokens, n * sizeof *s->tokens);
-    s->len = n;
+    memcpy(s->tokens + s->len, tokens, n * sizeof *s->tokens);
+    s->len += n;
     return 0;
 }
 
@@ -242,7 +251,9 @@ static const struct engine_ops native_ops = {
     .session_len = native_session_len,
     .session_tokens = native_session_tokens,
     .session_cut = native_session_cut,
-    .session_share = native_session_share,
+    .page_hold = native_page_hold,
+    .page_drop = native_page_drop,
+    .page_adopt = native_page_adopt,
     .session_logits = native_session_logits,
     .step = native_step,
 };

@@ -14,7 +14,7 @@ struct kv_pool {
     size_t page_bytes;
     uint32_t total, n_free;
     uint32_t *free;  /* [total] stack of free pages */
-    uint32_t *users; /* [total] sequences that hold the page */
+    uint32_t *users; /* [total] sequences and others that hold the page */
     uint8_t *memory; /* [total][page_bytes]; the system hands it out page by page when written */
 };
 
@@ -163,27 +163,37 @@ void kv_seq_cut(struct kv_seq *s, uint32_t n)
     s->len = n;
 }
 
-int kv_seq_share(struct kv_seq *s, const struct kv_seq *from, uint32_t n, struct err *e)
+uint32_t kv_page_hold(const struct kv_seq *s, uint32_t i)
+{
+    CHECK(i < pages_for(s->len));
+    s->pool->users[s->pages[i]]++;
+    return s->pages[i];
+}
+
+void kv_page_drop(struct kv_pool *p, uint32_t page)
+{
+    page_drop(p, page);
+}
+
+int kv_seq_adopt(struct kv_seq *s, uint32_t page, uint32_t n, struct err *e)
 {
     struct kv_pool *p = s->pool;
-    CHECK(p == from->pool && s->pages_used == 0 && n <= from->len);
-    CHECK(pages_for(n) <= s->pages_max);
-    uint32_t whole = n / KERN_TILE;
-    if (n % KERN_TILE != 0) {
+    CHECK(s->len % KERN_TILE == 0 && s->pages_used == s->len / KERN_TILE);
+    CHECK(s->pages_used < s->pages_max && n > 0 && n <= KERN_TILE);
+    CHECK(page < p->total && p->users[page] > 0);
+    if (n < KERN_TILE) {
         if (p->n_free == 0)
             return err_set(e, ERR_NO_MEMORY,
-                           "a KV page is needed to share %u positions: all %u "
-                           "pages are in use",
-                           n, p->total);
-        s->pages[whole] = page_take(p);
-        memcpy(page_at(p, s->pages[whole]), page_at(p, from->pages[whole]), p->page_bytes);
+                           "a KV page is needed to copy %u positions: all %u are in use", n,
+                           p->total);
+        uint32_t copy = page_take(p);
+        memcpy(page_at(p, copy), page_at(p, page), p->page_bytes);
+        s->pages[s->pages_used++] = copy;
+    } else {
+        p->users[page]++;
+        s->pages[s->pages_used++] = page;
     }
-    for (uint32_t i = 0; i < whole; i++) {
-        s->pages[i] = from->pages[i];
-        p->users[s->pages[i]]++;
-    }
-    s->pages_used = pages_for(n);
-    s->len = n;
+    s->len += n;
     return 0;
 }
 

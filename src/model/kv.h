@@ -3,10 +3,10 @@
  *
  * A page holds its 64 positions for all layers: for each layer and KV head a K tile [head_dim][64]
  * (so that lanes hold different keys) and a V tile [64][head_dim], as kern.h has them. Pages are
- * counted: a whole page may belong to several sequences with the same prefix, and is copied before
- * one of them writes into it. Layers with a sliding window keep all their positions too, so that a
- * prefix can be cut anywhere and shared. All page memory is one reservation made at opening;
- * nothing here allocates afterwards but kv_seq_init.
+ * counted: a page may belong to several sequences with the same prefix, or be held beyond its
+ * sequence, and is copied before one of them writes into it. Layers with a sliding window keep all
+ * their positions too, so that a prefix can be cut anywhere and shared. All page memory is one
+ * reservation made at opening; nothing here allocates afterwards but kv_seq_init.
  *
  * Life: kv_pool_open; kv_seq_init ... kv_seq_release; kv_pool_close when no sequence is left.
  * Threads: one owner. While a forward pass runs, its threads only read the tables and write to
@@ -55,9 +55,14 @@ int kv_seq_reserve(struct kv_seq *s, uint32_t n, struct err *e);
 void kv_seq_advance(struct kv_seq *s, uint32_t n); /* len += n, within what is reserved */
 /* Forget all but the first n positions (n <= len); the others' pages go back. */
 void kv_seq_cut(struct kv_seq *s, uint32_t n);
-/* Make the empty `s` hold the first n positions of `from`: whole pages are shared, the last partial
- * one is copied. ERR_NO_MEMORY when that needs a page and none is free; then `s` stays empty. */
-int kv_seq_share(struct kv_seq *s, const struct kv_seq *from, uint32_t n, struct err *e);
+
+/* One more holder for the page of positions [64 i, 64 i + 64), which holds some; returns its number
+ * in the pool. It stays as it is, whatever the sequence does, until kv_page_drop. */
+uint32_t kv_page_hold(const struct kv_seq *s, uint32_t i);
+void kv_page_drop(struct kv_pool *p, uint32_t page);
+/* Append the first n (1 to 64) positions of a held page to `s`, whose len is a multiple of 64: the
+ * whole page is shared, a part of it copied. ERR_NO_MEMORY when a copy finds no free page. */
+int kv_seq_adopt(struct kv_seq *s, uint32_t page, uint32_t n, struct err *e);
 
 /* The tiles of page number i of a sequence. */
 void *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);

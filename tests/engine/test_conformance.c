@@ -279,6 +279,48 @@ static void test_cut_into_shared(void **state)
     }
 }
 
+/* What a prefix cache does: pages outlive their session, whole ones and a part of one are adopted
+ * by others, and a live session that writes on does not reach a page that is held. */
+static void test_held_pages(void **state)
+{
+    struct kind *k = *state;
+    int32_t a[CONTEXT], b[CONTEXT];
+    uint32_t pages[3];
+    struct err err;
+    fill(k->e, a, CONTEXT, 6);
+    for (uint32_t part = 1; part <= 22; part += 7) {
+        struct session *from = open_session(k->e, NULL), *s = open_session(k->e, NULL);
+        feed(from, k->e, a, 150, STEP);
+        for (uint32_t i = 0; i < 3; i++)
+            pages[i] = session_page_hold(from, i);
+        assert_int_equal(engine_kv_pages_free(k->e), PAGES - 3);
+        assert_same(feed(from, k->e, a + 150, 20, STEP), truth(k, a, 170, NULL));
+        assert_int_equal(engine_kv_pages_free(k->e), PAGES - 4); /* the third was copied */
+        engine_session_close(from);
+        assert_int_equal(engine_kv_pages_free(k->e), PAGES - 3);
+        for (uint32_t i = 0; i < 3; i++)
+            assert_int_equal(
+                session_page_adopt(s, pages[i], a + i * PAGE, i < 2 ? PAGE : part, &err), 0);
+        assert_int_equal(engine_kv_pages_free(k->e), PAGES - 4); /* the part was copied */
+        uint32_t n = 2 * PAGE + part;
+        assert_int_equal(session_len(s), n);
+        assert_memory_equal(session_tokens(s), a, n * sizeof *a);
+        memcpy(b, a, sizeof a);
+        fill(k->e, b + n, 30, 700 + part);
+        assert_same(feed(s, k->e, b + n, 30, STEP), truth(k, b, n + 30, NULL));
+        engine_session_close(s);
+        s = open_session(k->e, NULL);
+        for (uint32_t i = 0; i < 3; i++)
+            assert_int_equal(session_page_adopt(s, pages[i], a + i * PAGE, i < 2 ? PAGE : 22, &err),
+                             0);
+        for (uint32_t i = 0; i < 3; i++)
+            engine_page_drop(k->e, pages[i]);
+        assert_same(feed(s, k->e, a + 150, 9, STEP), truth(k, a, 159, NULL));
+        engine_session_close(s);
+        assert_int_equal(engine_kv_pages_free(k->e), PAGES);
+    }
+}
+
 /* One step of random spans over all sessions that have tokens left. */
 static void batch_step(struct kind *k, struct rng *r, struct session **s,
                        const int32_t (*tokens)[CONTEXT], uint32_t length, struct result *last)
@@ -594,6 +636,7 @@ static const struct {
     {"cut", test_cut},
     {"share", test_share},
     {"cut into shared", test_cut_into_shared},
+    {"held pages", test_held_pages},
     {"batch", test_batch},
     {"seed matters", test_seed_matters},
     {"errors change nothing", test_errors_change_nothing},
