@@ -25,7 +25,9 @@ struct options {
     struct server_config server;
     char host[HOST_MAX], metrics_host[HOST_MAX];
     const char *profile;
-    uint32_t drain_s, fake_tokens;
+    struct fake_options fake;
+    bool is_fake;
+    uint32_t drain_s;
 };
 
 static const char help[] =
@@ -53,7 +55,8 @@ static const char help[] =
     "  --metrics-listen HOST:PORT  /metrics, /health and /ready there too, without keys\n"
     "  --log-format FORMAT    text, or json: an object a line (text)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
-    "  --fake N               no model: made-up answers of N tokens, for tests\n";
+    "  --fake N               no model: made-up answers of N tokens, for tests\n"
+    "  --fake-beat-us N       the fake engine's steps end at multiples of N microseconds\n";
 
 enum {
     O_MODEL = 256,
@@ -78,6 +81,7 @@ enum {
     O_LOG_FORMAT,
     O_LOG,
     O_FAKE,
+    O_FAKE_BEAT,
     O_HELP
 };
 
@@ -104,6 +108,7 @@ static const struct option long_options[] = {
     {"log-format", required_argument, NULL, O_LOG_FORMAT},
     {"log-level", required_argument, NULL, O_LOG},
     {"fake", required_argument, NULL, O_FAKE},
+    {"fake-beat-us", required_argument, NULL, O_FAKE_BEAT},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -195,7 +200,10 @@ static int set_option(struct options *o, int option)
     case O_LOG:
         return set_log_level();
     case O_FAKE:
-        return number(option, 0, 1 << 20, &o->fake_tokens);
+        o->is_fake = true;
+        return number(option, 0, 1 << 20, &o->fake.answer_tokens);
+    case O_FAKE_BEAT:
+        return number(option, 1, 1000000, &o->fake.beat_us);
     default:
         return -1;
     }
@@ -219,7 +227,7 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
         fprintf(stderr, "pdd cloud: \"%s\" is no option; see pdd cloud --help\n", argv[optind]);
         return -1;
     }
-    if (!o->native.model_path && o->fake_tokens == UINT32_MAX) {
+    if (!o->native.model_path && !o->is_fake) {
         fprintf(stderr, "pdd cloud: --model FILE is needed; see pdd cloud --help\n");
         return -1;
     }
@@ -286,12 +294,18 @@ static void fit_connections(struct http_server_config *http)
     http->connections_max = left;
 }
 
+/* The fake engine's KV memory is small: enough of it for all streams. */
+static uint32_t fake_pages(const struct options *o)
+{
+    uint32_t context = o->native.context_max ? o->native.context_max : FAKE_CONTEXT;
+    return o->server.worker.streams_max * (context / ENGINE_PAGE + 1);
+}
+
 static int run(const struct options *o, struct err *e)
 {
     struct engine *engine;
     struct cloud c = {.drain_s = o->drain_s};
-    int code = engine_open(&o->native, o->fake_tokens != UINT32_MAX, o->fake_tokens, o->profile,
-                           &engine, e);
+    int code = engine_open(&o->native, o->is_fake ? &o->fake : NULL, o->profile, &engine, e);
     if (code) return code;
     const struct engine_info *info = engine_info(engine);
     log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %llu MB, engine %s%s%s",
@@ -309,7 +323,7 @@ static int run(const struct options *o, struct err *e)
 
 int cmd_cloud(int argc, char **argv)
 {
-    struct options o = {.drain_s = DRAIN_SECONDS, .fake_tokens = UINT32_MAX, .host = "127.0.0.1"};
+    struct options o = {.drain_s = DRAIN_SECONDS, .host = "127.0.0.1"};
     struct err e = ERR_INIT;
     int status;
     http_server_config_default(&o.server.http);
@@ -319,6 +333,7 @@ int cmd_cloud(int argc, char **argv)
     o.server.worker.cache_max = CACHE_DEFAULT;
     if (parse(argc, argv, &o, &status)) return status;
     o.server.http.address = o.host;
+    o.fake.kv_pages = fake_pages(&o);
     fit_connections(&o.server.http);
     if (run(&o, &e)) {
         fprintf(stderr, "pdd cloud: %s\n", e.text);
