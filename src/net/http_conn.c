@@ -16,30 +16,43 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_server_impl.h"
+#include "net/tls.h"
+
+static const char many_in_all[] = "this server has as many connections as it takes";
+static const char many_of_address[] = "there are too many connections from your address";
 
 static void set_deadline(struct http_request *c, uint64_t after_us)
 {
     loop_timer_set(c->timer, clock_us() + after_us);
 }
 
-void conn_drop_body(struct http_request *c)
+void conn_drop_request(struct http_request *c)
 {
     c->server->body_bytes -= c->body.len;
     buf_release(&c->body);
+    buf_release(&c->head_text);
+    mem_free(c->asked);
+    c->asked = NULL;
+}
+
+void conn_uncount(struct http_request *c)
+{
+    if (c->counted != CONN_UNCOUNTED) http_peers_leave(c->server->peers, &c->address);
+    c->counted = CONN_UNCOUNTED;
 }
 
 static void conn_free(struct http_request *c)
 {
     loop_timer_free(c->timer);
     if (c->bev) bufferevent_free(c->bev);
-    conn_drop_body(c);
-    buf_release(&c->head_text);
+    conn_drop_request(c);
     buf_release(&c->reply_headers);
     mem_free(c);
 }
@@ -84,9 +97,15 @@ void conn_cut_later(struct http_request *c)
 /* Refuse what the client sent; the connection ends with this answer. */
 static void refuse(struct http_request *c, int status, const char *why)
 {
+    static const char *const codes[] = {"too_many_connections", "overloaded"};
     c->state = CONN_HANDLING;
     c->close_after = true;
-    http_reply_error(c, status, status == 503 ? "overloaded" : NULL, NULL, "%s", why);
+    if (status == 429 || status == 503) http_request_reply_header(c, "Retry-After", "1");
+    http_reply_error(c, status,
+                     status == 429   ? codes[0]
+                     : status == 503 ? codes[1]
+                                     : NULL,
+                     NULL, "%s", why);
 }
 
 static void begin_request(struct http_request *c, bool first)
@@ -95,11 +114,10 @@ static void begin_request(struct http_request *c, bool first)
     c->idle = true;
     c->close_after = c->chunked_out = false;
     c->route = NULL;
-    c->id[0] = 0;
     c->on_close = NULL;
     c->n_reply_headers = 0;
-    buf_clear(&c->reply_headers);
-    buf_clear(&c->head_text);
+    buf_release(&c->reply_headers);
+    if (c->counted == CONN_REQUEST_COUNTED) conn_uncount(c);
     c->chunked = (struct http_chunked){.state = HTTP_CHUNK_SIZE};
     const struct http_server_config *config = &c->server->config;
     set_deadline(c, first ? config->head_timeout_us : config->idle_timeout_us);
@@ -116,26 +134,51 @@ static void handle(struct http_request *c)
     if (c->state == CONN_DEAD) conn_free(c);
 }
 
+/* A request through a trusted proxy counts for whom the proxy names; 0, or a status. */
+static int count_request(struct http_request *c)
+{
+    const struct http_server_config *config = &c->server->config;
+    const struct http_head *h = &c->asked->head;
+    struct http_address client;
+    if (!c->proxied) return 0;
+    for (uint32_t i = h->n_fields; i-- > 0;) { /* the last line is the nearest proxy's */
+        if (strcasecmp(h->fields[i].name, "X-Forwarded-For") != 0) continue;
+        if (!http_forwarded_for(h->fields[i].value, config->proxies, config->n_proxies, &client))
+            continue;
+        c->address = client;
+        if (!c->server->peers) return 0;
+        int code = http_peers_enter(c->server->peers, &client, config->per_address_max);
+        if (code) return code == ERR_BUSY ? 429 : 503;
+        c->counted = CONN_REQUEST_COUNTED;
+        return 0;
+    }
+    return 0;
+}
+
 /* The head is parsed: what is to be done with the request? */
 static void take_request(struct http_request *c)
 {
     struct buf allow;
     buf_init(&allow, 256);
-    int status = server_route(c, &allow);
-    c->close_after = !c->head.keep_alive || c->server->draining;
-    if (status == 404) {
+    const struct http_head *h = &c->asked->head;
+    int busy = count_request(c), status = server_route(c, &allow);
+    c->close_after = !h->keep_alive || c->server->draining;
+    c->old = h->minor == 0;
+    if (busy) {
+        refuse(c, busy, busy == 429 ? many_of_address : "this server has no memory now");
+    } else if (status == 404) {
         refuse(c, 404, "there is nothing at this path");
     } else if (status) {
         http_request_reply_header(c, "Allow", allow.data);
         refuse(c, status, "this path does not take this method");
-    } else if (c->head.content_length > c->server->config.body_max) {
+    } else if (h->content_length > c->server->config.body_max) {
         refuse(c, 413, "the body is larger than this server takes");
     } else {
         c->state = CONN_BODY;
-        c->body_left = c->head.content_length;
+        c->body_left = h->content_length;
         set_deadline(c, c->server->config.body_timeout_us);
         struct evbuffer *input = bufferevent_get_input(c->bev);
-        if (c->head.expects_continue && (c->head.chunked || c->body_left > 0) &&
+        if (h->expects_continue && (h->chunked || c->body_left > 0) &&
             evbuffer_get_length(input) == 0)
             evbuffer_add_printf(bufferevent_get_output(c->bev), "HTTP/1.1 100 Continue\r\n\r\n");
     }
@@ -163,7 +206,8 @@ static bool take_head(struct http_request *c)
     const char *why = "out of memory";
     int status = buf_append(&c->head_text, text, len) ? 503 : 0;
     evbuffer_drain(input, len);
-    if (!status) status = http_head_parse(c->head_text.data, len, &c->head, &why);
+    if (!status && !(c->asked = mem_calloc(1, sizeof *c->asked))) status = 503;
+    if (!status) status = http_head_parse(c->head_text.data, len, &c->asked->head, &why);
     if (status)
         refuse(c, status, why);
     else
@@ -202,10 +246,11 @@ static void take_body(struct http_request *c)
 {
     struct evbuffer *input = bufferevent_get_input(c->bev);
     size_t before = c->body.len;
-    int status = c->head.chunked ? take_chunked_bytes(c, input) : take_length_bytes(c, input);
+    bool chunked = c->asked->head.chunked;
+    int status = chunked ? take_chunked_bytes(c, input) : take_length_bytes(c, input);
     c->server->body_bytes += c->body.len - before;
     if (!status && c->server->body_bytes > HTTP_BODIES_MAX) status = 503;
-    bool whole = c->head.chunked ? c->chunked.state == HTTP_CHUNK_DONE : c->body_left == 0;
+    bool whole = chunked ? c->chunked.state == HTTP_CHUNK_DONE : c->body_left == 0;
     if (status == 413)
         refuse(c, 413, "the body is larger than this server takes");
     else if (status == 503)
@@ -257,6 +302,7 @@ static void on_read(struct bufferevent *bev, void *arg)
 static void linger(struct http_request *c)
 {
     c->state = CONN_LINGER;
+    tls_say_end(c->bev);
     shutdown(bufferevent_getfd(c->bev), SHUT_WR);
     bufferevent_disable(c->bev, EV_WRITE);
     set_deadline(c, HTTP_LINGER_US);
@@ -279,23 +325,41 @@ static void on_written(struct bufferevent *bev, void *arg)
 
 void conn_flush(struct http_request *c)
 {
-    conn_drop_body(c);
+    conn_drop_request(c);
     c->state = CONN_FLUSH;
     set_deadline(c, c->server->config.flush_timeout_us);
     if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0)
         bufferevent_trigger(c->bev, EV_WRITE, BEV_TRIG_DEFER_CALLBACKS);
 }
 
+/* Said in plain HTTP to a client that speaks it to the TLS port, past the failed handshake. */
+static void answer_plain(struct http_request *c)
+{
+    static const char answer[] =
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        "Content-Length: 126\r\n\r\n"
+        "{\"error\":{\"message\":\"this port speaks HTTPS: use https://\",\"type\":"
+        "\"invalid_request_error\",\"param\":null,\"code\":\"https_needed\"}}";
+    char rest[1024];
+    int fd = bufferevent_getfd(c->bev);
+    (void)!send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    shutdown(fd, SHUT_WR);
+    for (int i = 0; i < 16 && recv(fd, rest, sizeof rest, MSG_DONTWAIT) > 0; i++)
+        ; /* bytes left unread would turn the close into a reset that overtakes the answer */
+}
+
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct http_request *c = arg;
-    (void)bev;
     if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR))) return;
     if (c->state == CONN_FLUSH && (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING)) {
         /* The answer is complete: a client that only closed its sending side may have it. */
         c->close_after = true;
+        bufferevent_disable(bev, EV_READ);
+        bufferevent_enable(bev, EV_WRITE); /* TLS has stopped both ways */
         return;
     }
+    if (c->state == CONN_HEAD && c->idle && tls_got_plain_http(bev)) answer_plain(c);
     if (c->state == CONN_CUT) return; /* the timer is about to tell */
     conn_close_and_tell(c);
 }
@@ -335,38 +399,58 @@ static struct bufferevent *make_bufferevent(struct http_server *s, int fd)
     return bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
 }
 
-int conn_open(struct http_server *s, int fd, const char *peer, bool refused)
+/* What of the server's limits the new connection breaks: 0, or the status it hears. */
+static int count_connection(struct http_request *c)
 {
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    struct http_server *s = c->server;
+    c->proxied = http_networks_have(s->config.proxies, s->config.n_proxies, &c->address);
+    if (s->n_connections >= s->config.connections_max) return 503;
+    if (!s->peers || c->proxied) return 0;
+    int code = http_peers_enter(s->peers, &c->address, s->config.per_address_max);
+    if (code == 0) c->counted = CONN_COUNTED;
+    return code == ERR_BUSY ? 429 : code ? 503 : 0;
+}
+
+/* NULL: no memory. Its limits are counted, but it is in no list yet. */
+static struct http_request *conn_new(struct http_server *s, const struct sockaddr *from)
+{
     struct http_request *c = mem_calloc(1, sizeof *c);
-    if (!c) return ERR_NO_MEMORY;
+    if (!c) return NULL;
     buf_init(&c->head_text, s->config.head_max + 1);
     buf_init(&c->body, s->config.body_max);
     buf_init(&c->reply_headers, HTTP_REPLY_HEAD_MAX / 2);
     c->server = s;
-    c->refused = refused;
     c->state = CONN_DEAD;
-    size_t peer_len = strnlen(peer, HTTP_PEER_TEXT - 1);
-    memcpy(c->peer, peer, peer_len);
-    if (loop_timer_new(s->loop, on_deadline, c, &c->timer, NULL) ||
-        (c->bev = make_bufferevent(s, fd)) == NULL) {
+    http_address_from(from, &c->address);
+    if (loop_timer_new(s->loop, on_deadline, c, &c->timer, NULL) == 0) return c;
+    conn_free(c);
+    return NULL;
+}
+
+int conn_open(struct http_server *s, int fd, const struct sockaddr *from)
+{
+    int one = 1;
+    struct http_request *c = conn_new(s, from);
+    if (!c) return ERR_NO_MEMORY;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    int broken = count_connection(c);
+    c->refused = broken != 0;
+    if (!(c->refused && s->n_refused >= HTTP_REFUSED_MAX)) c->bev = make_bufferevent(s, fd);
+    if (!c->bev) {
+        conn_uncount(c);
         conn_free(c);
-        return ERR_NO_MEMORY;
+        return ERR_BUSY;
     }
     bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
     c->next = s->connections;
     if (c->next) c->next->prev = c;
     s->connections = c;
-    if (refused)
+    if (c->refused)
         s->n_refused++;
     else
         s->n_connections++;
     begin_request(c, true);
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
-    if (refused) {
-        http_request_reply_header(c, "Retry-After", "1");
-        refuse(c, 503, "this server has as many connections as it takes");
-    }
+    if (broken) refuse(c, broken, broken == 429 ? many_of_address : many_in_all);
     return 0;
 }

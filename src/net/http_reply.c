@@ -17,27 +17,27 @@ enum { ERROR_BODY_MAX = 8192 };
 
 const char *http_request_method(const struct http_request *r)
 {
-    return r->head.method;
+    return r->asked ? r->asked->head.method : "";
 }
 
 const char *http_request_path(const struct http_request *r)
 {
-    return r->head.path;
+    return r->asked ? r->asked->head.path : "";
 }
 
 const char *http_request_query(const struct http_request *r)
 {
-    return r->head.query;
+    return r->asked ? r->asked->head.query : "";
 }
 
 const char *http_request_id(const struct http_request *r)
 {
-    return r->id;
+    return r->asked ? r->asked->id : "";
 }
 
 const char *http_request_header(const struct http_request *r, const char *name)
 {
-    return http_head_field(&r->head, name);
+    return r->asked ? http_head_field(&r->asked->head, name) : NULL;
 }
 
 const char *http_request_body(const struct http_request *r, size_t *ret_len)
@@ -48,16 +48,16 @@ const char *http_request_body(const struct http_request *r, size_t *ret_len)
 
 const char *http_request_bearer(const struct http_request *r)
 {
-    const char *value = http_head_field(&r->head, "Authorization");
+    const char *value = http_request_header(r, "Authorization");
     if (!value || strncasecmp(value, "Bearer ", 7) != 0) return NULL;
     value += 7;
     value += strspn(value, " ");
     return value;
 }
 
-const char *http_request_peer(const struct http_request *r)
+void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT])
 {
-    return r->peer;
+    http_address_print(&r->address, text);
 }
 
 void http_request_on_close(struct http_request *r, loop_fn *fn, void *arg)
@@ -110,7 +110,7 @@ static void put_head(struct http_request *r, int status, const char *content_typ
     evbuffer_add(out, r->reply_headers.data, r->reply_headers.len);
     if (r->close_after)
         evbuffer_add_printf(out, "Connection: close\r\n");
-    else if (r->head.minor == 0)
+    else if (r->old)
         evbuffer_add_printf(out, "Connection: keep-alive\r\n");
 }
 
@@ -179,12 +179,13 @@ void http_reply_err(struct http_request *r, const struct err *e, const char *par
 void http_stream_begin(struct http_request *r, const char *content_type)
 {
     if (!answerable(r, CONN_HANDLING)) return;
-    r->chunked_out = r->head.minor == 1;
+    r->chunked_out = !r->old;
     if (!r->chunked_out) r->close_after = true; /* HTTP/1.0: the close is the end */
     put_head(r, 200, content_type);
     evbuffer_add_printf(output_of(r), "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n%s\r\n",
                         r->chunked_out ? "Transfer-Encoding: chunked\r\n" : "");
-    conn_drop_body(r);
+    conn_drop_request(r);
+    buf_release(&r->reply_headers);
     r->state = CONN_STREAMING;
 }
 

@@ -53,8 +53,8 @@ int server_route(struct http_request *c, struct buf *allow)
     const struct http_server *s = c->server;
     bool known = false;
     for (size_t i = 0; i < s->n_routes; i++) {
-        if (!path_matches(s->routes[i].path, c->head.path, c->id)) continue;
-        if (strcmp(s->routes[i].method, c->head.method) == 0) {
+        if (!path_matches(s->routes[i].path, c->asked->head.path, c->asked->id)) continue;
+        if (strcmp(s->routes[i].method, c->asked->head.method) == 0) {
             c->route = &s->routes[i];
             return 0;
         }
@@ -77,6 +77,7 @@ void server_forget(struct http_request *c)
     else
         s->connections = c->next;
     if (c->next) c->next->prev = c->prev;
+    conn_uncount(c);
     if (c->refused)
         s->n_refused--;
     else
@@ -87,15 +88,8 @@ void server_forget(struct http_request *c)
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *peer,
                       int peer_len, void *arg)
 {
-    struct http_server *s = arg;
     (void)listener, (void)peer_len;
-    char name[HTTP_PEER_TEXT] = "";
-    const union address *a = (const void *)peer;
-    const void *number = peer->sa_family == AF_INET6 ? (const void *)&a->v6.sin6_addr
-                                                     : (const void *)&a->v4.sin_addr;
-    inet_ntop(peer->sa_family, number, name, sizeof name);
-    bool refused = s->n_connections >= s->config.connections_max;
-    if ((refused && s->n_refused >= HTTP_REFUSED_MAX) || conn_open(s, fd, name, refused)) close(fd);
+    if (conn_open(arg, fd, peer)) close(fd);
 }
 
 /* Out of descriptors or memory: accepting at once again would spin. */
@@ -192,6 +186,8 @@ int http_server_new(struct loop *l, const struct http_server_config *config,
     s->arg = arg;
     allow_descriptors(config->connections_max);
     int code = loop_timer_new(l, accept_again, s, &s->accept_timer, e);
+    if (!code && config->per_address_max > 0 && !(s->peers = http_peers_new()))
+        code = err_set(e, ERR_NO_MEMORY, "no memory for a server");
     if (!code) code = loop_timer_new(l, drain_fired, s, &s->drain_timer, e);
     if (!code) code = start_listening(s, e);
     if (code) {
@@ -210,6 +206,7 @@ void http_server_free(struct http_server *s)
     if (s->listener) evconnlistener_free(s->listener);
     loop_timer_free(s->accept_timer);
     loop_timer_free(s->drain_timer);
+    http_peers_free(s->peers);
     mem_free(s);
 }
 

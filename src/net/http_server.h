@@ -16,10 +16,18 @@
  * What the server itself refuses, with OpenAI's error object: malformed or ambiguous heads (400;
  * Content-Length together with Transfer-Encoding is one), unknown paths (404), methods (405 with
  * Allow), slow heads and bodies (408), bodies too large (413), Expect (417), heads too large (431),
- * transfer codings but chunked (501), too many connections (503), versions (505).
+ * transfer codings but chunked (501), too many connections (503), or of one address (429), versions
+ * (505).
  *
- * Not here: TLS (give `make_bufferevent`), keys (a handler's business), ranges, compression,
- * trailers, HTTP/2. One thread: the loop's.
+ * Connections are also limited by address, an IPv6 client's /64 as one: the excess hears 429.
+ * Behind a trusted proxy the connections are the proxy's; there each request counts for the address
+ * that the proxy names in X-Forwarded-For.
+ *
+ * Over TLS all of this is the same (net/tls.h gives `make_bufferevent`): the handshake must be done
+ * within the head's deadline, and TLS's farewell is the half-close.
+ *
+ * Not here: keys (a handler's business), ranges, compression, trailers, HTTP/2. One thread: the
+ * loop's.
  */
 #ifndef PDD_NET_HTTP_SERVER_H
 #define PDD_NET_HTTP_SERVER_H
@@ -29,6 +37,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "net/http_peers.h"
 #include "net/loop.h"
 
 struct bufferevent;
@@ -41,7 +50,7 @@ enum {
     HTTP_BODY_MAX = 16 * 1024 * 1024,  /* default of body_max */
     HTTP_OUTPUT_MAX = 4 * 1024 * 1024, /* default of output_max, beyond what the kernel holds */
     HTTP_CONNECTIONS_MAX = 4096,       /* default of connections_max */
-    HTTP_REFUSED_MAX = 64,             /* connections above the limit that still hear 503 */
+    HTTP_REFUSED_MAX = 64,             /* connections above a limit that still hear why */
     HTTP_PIPELINE_MAX = 64 * 1024,     /* bytes a client may send ahead of its answer */
     HTTP_REPLY_HEADERS_MAX = 8,        /* http_request_reply_header calls */
     HTTP_ID_MAX = 128                  /* length of what {id} matches */
@@ -51,6 +60,9 @@ struct http_server_config {
     const char *address; /* numeric; default "127.0.0.1" */
     uint16_t port;       /* 0: any free one, see http_server_port */
     uint32_t connections_max;
+    uint32_t per_address_max; /* connections, or requests through proxies; 0: no limit (default) */
+    const struct http_network *proxies; /* [n_proxies] trusted; must outlive the server */
+    size_t n_proxies;
     size_t head_max, body_max, output_max;
     uint64_t head_timeout_us;  /* from connect or the request's first byte to the head's end */
     uint64_t body_timeout_us;  /* from the head's end to the body's end */
@@ -86,7 +98,7 @@ uint32_t http_server_connections(const struct http_server *s);
  * at deadline_us cut what is left. `done` is called once, later, when no connection is left. */
 void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *arg);
 
-/* What was asked. Strings live as long as the request; the body only until the answer begins. */
+/* What was asked. Strings and body live until the answer begins, then they are empty. */
 const char *http_request_method(const struct http_request *r);
 const char *http_request_path(const struct http_request *r);  /* without the query, as sent */
 const char *http_request_query(const struct http_request *r); /* after '?', or "" */
@@ -96,7 +108,8 @@ const char *http_request_header(const struct http_request *r, const char *name);
 const char *http_request_body(const struct http_request *r, size_t *ret_len); /* 0-terminated */
 /* The key of "Authorization: Bearer key", or NULL. */
 const char *http_request_bearer(const struct http_request *r);
-const char *http_request_peer(const struct http_request *r); /* numeric address of the client */
+/* Numeric address of the client, also behind a trusted proxy; for as long as the request lives. */
+void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT]);
 
 /* Who wants to know that the client went away before the answer ended. NULL fn: nobody. */
 void http_request_on_close(struct http_request *r, loop_fn *fn, void *arg);

@@ -7,16 +7,17 @@
 
 #include "base/buf.h"
 #include "net/http_parse.h"
+#include "net/http_peers.h"
 #include "net/http_server.h"
 
 struct evconnlistener;
+struct sockaddr;
 
 enum {
     HTTP_LINGER_US = 2000000, /* a refused client gets so long to read why */
     HTTP_ACCEPT_PAUSE_US = 100000,
     HTTP_OTHER_DESCRIPTORS = 256,        /* of the process: files, wake-ups, a client's sockets */
     HTTP_BODIES_MAX = 512 * 1024 * 1024, /* bytes of all bodies together, then 503 */
-    HTTP_PEER_TEXT = 64,
     HTTP_REPLY_HEAD_MAX = 4096
 };
 
@@ -36,6 +37,16 @@ enum conn_state {
     CONN_DEAD
 };
 
+/* What the request says; only there from its head's end until its answer begins, for an idle
+ * connection or a running stream has no use for it. */
+struct conn_asked {
+    struct http_head head;
+    char id[HTTP_ID_MAX + 1];
+};
+
+/* Whether the connection, or its request, is counted in server->peers. */
+enum conn_counted { CONN_UNCOUNTED, CONN_COUNTED, CONN_REQUEST_COUNTED };
+
 /* A connection, and the one request that it carries at a time. */
 struct http_request {
     struct http_server *server;
@@ -47,15 +58,17 @@ struct http_request {
     bool idle;        /* HEAD, and no byte of it has come */
     bool close_after; /* this answer is the last of the connection */
     bool chunked_out;
-    bool refused; /* one of HTTP_REFUSED_MAX beyond connections_max */
+    bool refused; /* one of HTTP_REFUSED_MAX beyond a limit */
+    bool proxied; /* the peer is a trusted proxy */
+    bool old;     /* the request is HTTP/1.0 */
+    enum conn_counted counted;
+    struct http_address address; /* of the client, not of a trusted proxy, once that has said it */
     struct buf head_text, body, reply_headers;
     uint32_t n_reply_headers;
     uint64_t body_left; /* of Content-Length */
     struct http_chunked chunked;
-    struct http_head head;
+    struct conn_asked *asked;
     const struct http_route *route;
-    char id[HTTP_ID_MAX + 1];
-    char peer[HTTP_PEER_TEXT];
     loop_fn *on_close;
     void *on_close_arg;
 };
@@ -69,6 +82,7 @@ struct http_server {
     struct evconnlistener *listener; /* NULL once draining */
     uint16_t port;
     struct http_request *connections; /* any order */
+    struct http_peers *peers;         /* NULL: addresses are not limited */
     uint32_t n_connections, n_refused;
     size_t body_bytes;               /* of all connections */
     struct loop_timer *accept_timer; /* after accept failed: when to try again */
@@ -79,14 +93,16 @@ struct http_server {
 };
 
 /* http_conn.c */
-int conn_open(struct http_server *s, int fd, const char *peer, bool refused);
+int conn_open(struct http_server *s, int fd, const struct sockaddr *from);
 void conn_close(struct http_request *c);          /* without telling anybody */
 void conn_close_and_tell(struct http_request *c); /* calls on_close first */
 void conn_cut_later(struct http_request *c);      /* CUT */
 void conn_flush(struct http_request *c);          /* the answer is complete */
-void conn_drop_body(struct http_request *c);
+void conn_drop_request(struct http_request *c);   /* what was asked; the answer begins */
 
-/* http_server.c: find the route of c->head; 0 or a status, *ret_allow filled for 405. */
+void conn_uncount(struct http_request *c); /* of its address; again is fine */
+
+/* http_server.c: find the route of c->asked; 0 or a status, *ret_allow filled for 405. */
 int server_route(struct http_request *c, struct buf *allow);
 void server_forget(struct http_request *c); /* c leaves the list */
 

@@ -166,10 +166,11 @@ static void open_stream(struct http_request *r, void *arg)
     s->handled++;
     s->open = r;
     http_request_on_close(r, left, s);
+    bool end = strcmp(http_request_query(r), "end") == 0;
     if (strcmp(http_request_query(r), "silent") == 0) return;
     http_stream_begin(r, "text/event-stream");
     http_stream_send(r, "one", 3);
-    if (strcmp(http_request_query(r), "end") == 0) {
+    if (end) {
         http_stream_send(r, "two", 3);
         http_stream_end(r);
     }

@@ -45,10 +45,12 @@ static void echo(struct http_request *r, void *arg)
 static void show_id(struct http_request *r, void *arg)
 {
     struct buf b;
+    char peer[HTTP_ADDRESS_TEXT];
     (void)arg;
     buf_init(&b, 1024);
+    http_request_peer(r, peer);
     buf_printf(&b, "id=%s query=%s key=%s peer=%s", http_request_id(r), http_request_query(r),
-               http_request_bearer(r) ? http_request_bearer(r) : "-", http_request_peer(r));
+               http_request_bearer(r) ? http_request_bearer(r) : "-", peer);
     http_reply(r, 200, "text/plain", b.data, b.len);
     buf_release(&b);
 }

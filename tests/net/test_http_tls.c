@@ -1,6 +1,6 @@
 /*
- * TLS through the server's seam (make_bufferevent) and the client's verification. The certificate
- * is made on the spot, for 127.0.0.1.
+ * TLS of the server (net/tls.h) and the client's verification. Certificates are made on the spot,
+ * for 127.0.0.1. Raw and hostile clients are test_http_tls_abuse's.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,78 +8,22 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-#include <event2/bufferevent.h>
-#include <event2/bufferevent_ssl.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 
 #include "base/clock.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
+#include "net/tls.h"
 #include "net_raw.h"
-
-enum { CA_PATH_MAX = 64 };
+#include "support/tls_files.h"
 
 struct site {
     struct loop *loop;
     struct http_server *server;
-    SSL_CTX *ssl;
-    char ca_path[CA_PATH_MAX];
+    struct tls_files files;
+    struct tls *tls;
     struct http_request *open;
     unsigned handled, closed;
 };
-
-static X509 *self_signed(EVP_PKEY *key)
-{
-    X509 *cert = X509_new();
-    CHECK(cert && X509_set_version(cert, 2) && X509_set_pubkey(cert, key));
-    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-    X509_gmtime_adj(X509_getm_notBefore(cert), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
-    X509_NAME *name = X509_get_subject_name(cert);
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"pdd test", -1, -1,
-                               0);
-    X509_set_issuer_name(cert, name);
-    X509_EXTENSION *alt = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, "IP:127.0.0.1");
-    CHECK(alt && X509_add_ext(cert, alt, -1) && X509_sign(cert, key, EVP_sha256()));
-    X509_EXTENSION_free(alt);
-    return cert;
-}
-
-/* A client's file of certificates that holds this one only. */
-static void write_certificate(X509 *cert, char path[CA_PATH_MAX])
-{
-    snprintf(path, CA_PATH_MAX, "/tmp/pdd_test_ca_XXXXXX");
-    int fd = mkstemp(path);
-    FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
-    CHECK(f && PEM_write_X509(f, cert) && fclose(f) == 0);
-}
-
-static void make_identity(struct site *s)
-{
-    EVP_PKEY *key = EVP_EC_gen("P-256");
-    CHECK(key);
-    X509 *cert = self_signed(key);
-    s->ssl = SSL_CTX_new(TLS_server_method());
-    CHECK(s->ssl && SSL_CTX_use_certificate(s->ssl, cert) && SSL_CTX_use_PrivateKey(s->ssl, key));
-    write_certificate(cert, s->ca_path);
-    X509_free(cert);
-    EVP_PKEY_free(key);
-}
-
-static struct bufferevent *with_tls(struct event_base *base, int fd, void *arg)
-{
-    struct site *s = arg;
-    SSL *ssl = SSL_new(s->ssl);
-    struct bufferevent *bev =
-        ssl ? bufferevent_openssl_socket_new(base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING,
-                                             BEV_OPT_CLOSE_ON_FREE)
-            : NULL;
-    if (bev) bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
-    return bev;
-}
 
 static void left(void *arg)
 {
@@ -111,10 +55,12 @@ static int site_start(void **state)
     static struct site site;
     struct http_server_config config;
     site = (struct site){.loop = NULL};
-    make_identity(&site);
+    tls_files_make(TLS_FILES_ECDSA, &site.files);
+    struct tls_identity identity = {site.files.cert, site.files.key};
+    CHECK(tls_new(&identity, 1, &site.tls, NULL) == 0);
     http_server_config_default(&config);
-    config.make_bufferevent = with_tls;
-    config.make_bufferevent_arg = &site;
+    config.make_bufferevent = tls_bufferevent;
+    config.make_bufferevent_arg = site.tls;
     CHECK(loop_new(&site.loop, NULL) == 0);
     CHECK(http_server_new(site.loop, &config, routes, sizeof routes / sizeof *routes, &site,
                           &site.server, NULL) == 0);
@@ -127,8 +73,8 @@ static int site_stop(void **state)
     struct site *s = *state;
     http_server_free(s->server);
     loop_free(s->loop);
-    SSL_CTX_free(s->ssl);
-    unlink(s->ca_path);
+    tls_free(s->tls);
+    tls_files_remove(&s->files);
     return 0;
 }
 
@@ -206,30 +152,26 @@ static void unknown_certificate(void **state)
 {
     struct site *s = *state;
     struct seen seen;
-    char path[CA_PATH_MAX];
-    EVP_PKEY *key = EVP_EC_gen("P-256");
-    CHECK(key);
-    X509 *cert = self_signed(key);
-    write_certificate(cert, path);
-    X509_free(cert);
-    EVP_PKEY_free(key);
-    struct http_client *c = client_for(s, path, "https");
+    struct tls_files other;
+    tls_files_make(TLS_FILES_ECDSA, &other);
+    struct http_client *c = client_for(s, other.cert, "https");
     ask(s, c, "/hello", &seen);
     assert_int_equal(seen.err.code, ERR_NET);
     assert_non_null(strstr(seen.err.text, "certificate cannot be verified"));
     assert_int_equal(s->handled, 0);
     http_client_free(c);
-    unlink(path);
+    tls_files_remove(&other);
 }
 
-/* Catches: plain HTTP to a TLS port, and the other way round, that hangs or is not explained. */
+/* Catches: plain HTTP to a TLS port that hangs or is not explained. */
 static void wrong_scheme(void **state)
 {
     struct site *s = *state;
     struct seen seen;
     struct http_client *c = client_for(s, NULL, "http");
     ask(s, c, "/hello", &seen);
-    assert_true(seen.err.code == ERR_NET || seen.err.code == ERR_PROTOCOL);
+    assert_int_equal(seen.status, 400);
+    assert_int_equal(s->handled, 0);
     http_client_free(c);
 }
 
@@ -240,7 +182,7 @@ static void verified(void **state)
     struct site *s = *state;
     struct seen seen = {.status = 0};
     struct http_call *call;
-    struct http_client *c = client_for(s, s->ca_path, "https");
+    struct http_client *c = client_for(s, s->files.cert, "https");
     for (int i = 0; i < RAW_WAIT_MS && http_client_spares(c) == 0; i++)
         run_for(s->loop, 1000);
     ask(s, c, "/hello", &seen);
@@ -258,12 +200,83 @@ static void verified(void **state)
     http_client_free(c);
 }
 
+/* Catches: a reload that breaks open connections, keeps the old certificate, or takes a bad one. */
+static void reloaded(void **state)
+{
+    struct site *s = *state;
+    struct seen seen = {.status = 0}, stream_seen = {.status = 0};
+    struct http_call *call;
+    struct tls_files first;
+    struct err e = ERR_INIT;
+    struct http_client *old = client_for(s, s->files.cert, "https");
+    ask(s, old, "/hello", &seen); /* it has read its file of certificates */
+    assert_int_equal(seen.status, 200);
+    struct http_call_spec spec = {.method = "GET",
+                                  .path = "/stream",
+                                  .on_body = on_body,
+                                  .on_done = on_done,
+                                  .arg = &stream_seen};
+    CHECK(http_call_start(old, &spec, &call, NULL) == 0);
+    run_until(s->loop, &stream_seen.pieces, 1);
+    first = s->files;
+    tls_files_make(TLS_FILES_RSA, &s->files); /* a key that belongs to nothing here */
+    CHECK(rename(s->files.key, first.key) == 0);
+    assert_int_equal(tls_reload(s->tls, &e), ERR_BAD_INPUT);
+    assert_non_null(strstr(e.text, first.key));
+    ask(s, old, "/hello", &seen);
+    assert_int_equal(seen.status, 200);
+    tls_files_renew(TLS_FILES_RSA, &first);
+    assert_int_equal(tls_reload(s->tls, &e), 0);
+    http_stream_send(s->open, "two", 3);
+    run_until(s->loop, &stream_seen.pieces, 2); /* what is open goes on */
+    struct http_client *fresh = client_for(s, first.cert, "https");
+    ask(s, fresh, "/hello", &seen);
+    assert_int_equal(seen.err.code, 0);
+    assert_int_equal(seen.status, 200);
+    http_client_free(fresh);
+    http_client_free(old);
+    run_until(s->loop, &s->closed, 1);
+    tls_files_remove(&s->files);
+    s->files = first;
+}
+
+/* Catches: files that cannot be used, accepted, or refused without their name. */
+static void bad_files(void **state)
+{
+    struct site *s = *state;
+    struct tls *t = NULL;
+    struct tls_files rsa;
+    tls_files_make(TLS_FILES_RSA, &rsa);
+    const struct {
+        struct tls_identity identities[2];
+        size_t n;
+        const char *said;
+    } cases[] = {
+        {{{NULL, NULL}}, 0, "1 to 4"},
+        {{{"/nowhere.pem", rsa.key}}, 1, "/nowhere.pem"},
+        {{{rsa.cert, "/nowhere.key"}}, 1, "/nowhere.key"},
+        {{{rsa.key, rsa.key}}, 1, rsa.key},
+        {{{rsa.cert, rsa.cert}}, 1, rsa.cert},
+        {{{rsa.cert, s->files.key}}, 1, s->files.key},
+        {{{rsa.cert, rsa.key}, {rsa.cert, rsa.key}}, 2, "same kind of key"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err e = ERR_INIT;
+        assert_int_equal(tls_new(cases[i].identities, cases[i].n, &t, &e), ERR_BAD_INPUT);
+        if (!strstr(e.text, cases[i].said)) fail_msg("case %zu: %s", i, e.text);
+    }
+    tls_free(NULL);
+    tls_files_remove(&rsa);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(unknown_certificate, site_start, site_stop),
         cmocka_unit_test_setup_teardown(wrong_scheme, site_start, site_stop),
         cmocka_unit_test_setup_teardown(verified, site_start, site_stop),
+        cmocka_unit_test_setup_teardown(reloaded, site_start, site_stop),
+        cmocka_unit_test_setup_teardown(bad_files, site_start, site_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
