@@ -1,6 +1,7 @@
 /* cloud: `pdd cloud`, the server. */
 #include <getopt.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/engine_open.h"
 #include "cli/options.h"
+#include "cli/service.h"
 #include "cloud/server.h"
 
 enum {
@@ -17,6 +19,7 @@ enum {
     QUEUE_DEFAULT = 256,
     STREAMS_DEFAULT = 64,
     CACHE_DEFAULT = 16,
+    PER_ADDRESS_DEFAULT = 256,
     DESCRIPTORS_BESIDE = HTTP_REFUSED_MAX + 32 /* those who hear 503, and files of our own */
 };
 
@@ -25,9 +28,10 @@ struct options {
     struct server_config server;
     char host[HOST_MAX], metrics_host[HOST_MAX];
     const char *profile;
-    struct fake_options fake;
-    bool is_fake;
-    uint32_t drain_s;
+    uint32_t drain_s, fake_tokens, kv_mb, per_address;
+    size_t n_certs, n_keys; /* of server.tls */
+    struct http_network proxies[HTTP_PROXIES_MAX];
+    size_t n_proxies;
 };
 
 static const char help[] =
@@ -45,6 +49,13 @@ static const char help[] =
     "  --tokens-max N         tokens that one assist may bring (4096)\n"
     "  --prefix-cache N       finished answers kept so that a second turn is cheap (16; 0: none)\n"
     "  --key-file FILE        bearer keys, one a line; without it everyone may ask\n"
+    "  --tls-cert FILE        PEM certificate, with its chain: serve https only\n"
+    "  --tls-key FILE         its key; both again for a certificate of another kind of key\n"
+    "                         (ECDSA beside RSA). SIGHUP reads these files again\n"
+    "  --connections-max N    connections at once (4096); more hear 503\n"
+    "  --connections-per-address N  of one address, an IPv6 /64 as one (256; none when it listens\n"
+    "                         on this machine only); more hear 429; 0: no limit\n"
+    "  --trusted-proxy ADDRESS[/BITS]  believe its X-Forwarded-For; may be given again\n"
     "  --model-name NAME      the name to serve under (the file's)\n"
     "  --chat-template NAME   family of the chat template, when the file's is unknown\n"
     "  --isa NAME             scalar, avx2, avxvnni, avx512, amx, neon, neondot (the best here)\n"
@@ -55,8 +66,7 @@ static const char help[] =
     "  --metrics-listen HOST:PORT  /metrics, /health and /ready there too, without keys\n"
     "  --log-format FORMAT    text, or json: an object a line (text)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
-    "  --fake N               no model: made-up answers of N tokens, for tests\n"
-    "  --fake-beat-us N       the fake engine's steps end at multiples of N microseconds\n";
+    "  --fake N               no model: made-up answers of N tokens, for tests\n";
 
 enum {
     O_MODEL = 256,
@@ -70,6 +80,11 @@ enum {
     O_TOKENS,
     O_CACHE,
     O_KEYS,
+    O_TLS_CERT,
+    O_TLS_KEY,
+    O_CONNECTIONS,
+    O_PER_ADDRESS,
+    O_PROXY,
     O_NAME,
     O_TEMPLATE,
     O_NO_THINK,
@@ -81,7 +96,6 @@ enum {
     O_LOG_FORMAT,
     O_LOG,
     O_FAKE,
-    O_FAKE_BEAT,
     O_HELP
 };
 
@@ -97,6 +111,11 @@ static const struct option long_options[] = {
     {"tokens-max", required_argument, NULL, O_TOKENS},
     {"prefix-cache", required_argument, NULL, O_CACHE},
     {"key-file", required_argument, NULL, O_KEYS},
+    {"tls-cert", required_argument, NULL, O_TLS_CERT},
+    {"tls-key", required_argument, NULL, O_TLS_KEY},
+    {"connections-max", required_argument, NULL, O_CONNECTIONS},
+    {"connections-per-address", required_argument, NULL, O_PER_ADDRESS},
+    {"trusted-proxy", required_argument, NULL, O_PROXY},
     {"model-name", required_argument, NULL, O_NAME},
     {"chat-template", required_argument, NULL, O_TEMPLATE},
     {"no-think", no_argument, NULL, O_NO_THINK},
@@ -108,14 +127,68 @@ static const struct option long_options[] = {
     {"log-format", required_argument, NULL, O_LOG_FORMAT},
     {"log-level", required_argument, NULL, O_LOG},
     {"fake", required_argument, NULL, O_FAKE},
-    {"fake-beat-us", required_argument, NULL, O_FAKE_BEAT},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
 };
 
-static int number(int option, uint32_t low, uint32_t high, uint32_t *ret_value)
+/* Options whose value is a whole number: where it goes. */
+static const struct number {
+    int option;
+    uint32_t low, high;
+    size_t at; /* of a uint32_t in struct options */
+} numbers[] = {
+    {O_THREADS, 1, 256, offsetof(struct options, native.threads)},
+    {O_CONTEXT, 2, 1 << 24, offsetof(struct options, native.context_max)},
+    {O_KV_MB, 1, 1 << 22, offsetof(struct options, kv_mb)},
+    {O_STEP, 1, 1 << 16, offsetof(struct options, native.step_tokens_max)},
+    {O_STREAMS, 1, WORKER_STREAMS_MAX, offsetof(struct options, server.worker.streams_max)},
+    {O_QUEUE, 0, 1 << 16, offsetof(struct options, server.worker.queue_max)},
+    {O_TOKENS, 1, WIRE_TOKENS_MAX, offsetof(struct options, server.tokens_max)},
+    {O_CACHE, 0, WORKER_CACHE_MAX, offsetof(struct options, server.worker.cache_max)},
+    {O_CONNECTIONS, 1, 1 << 20, offsetof(struct options, server.http.connections_max)},
+    {O_PER_ADDRESS, 0, 1 << 20, offsetof(struct options, per_address)},
+    {O_DRAIN, 0, 3600, offsetof(struct options, drain_s)},
+    {O_FAKE, 0, 1 << 20, offsetof(struct options, fake_tokens)},
+};
+
+/* 0: read; 1: not an option of a number; -1: the reader has said what is wrong. */
+static int set_number(struct options *o, int option)
 {
-    return option_u32("cloud", long_options[option - O_MODEL].name, optarg, low, high, ret_value);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        const struct number *n = &numbers[i];
+        if (n->option != option) continue;
+        uint32_t value;
+        if (option_u32("cloud", long_options[option - O_MODEL].name, optarg, n->low, n->high,
+                       &value))
+            return -1;
+        memcpy((char *)o + n->at, &value, sizeof value);
+        return 0;
+    }
+    return 1;
+}
+
+/* --tls-cert and --tls-key come in pairs: the n-th of one belongs to the n-th of the other. */
+static int set_tls(struct options *o, bool cert)
+{
+    size_t *n = cert ? &o->n_certs : &o->n_keys;
+    if (*n == TLS_IDENTITIES_MAX) {
+        fprintf(stderr, "pdd cloud: at most %d certificates can be served\n", TLS_IDENTITIES_MAX);
+        return -1;
+    }
+    struct tls_identity *identity = &o->server.tls[(*n)++];
+    *(cert ? &identity->cert_path : &identity->key_path) = optarg;
+    return 0;
+}
+
+static int add_proxy(struct options *o)
+{
+    struct err e = ERR_INIT;
+    if (o->n_proxies == HTTP_PROXIES_MAX)
+        err_set(&e, ERR_LIMIT, "at most %d networks", HTTP_PROXIES_MAX);
+    else if (http_network_parse(optarg, &o->proxies[o->n_proxies], &e) == 0)
+        o->n_proxies++;
+    if (e.code) fprintf(stderr, "pdd cloud: --trusted-proxy: %s\n", e.text);
+    return e.code ? -1 : 0;
 }
 
 static int set_log_level(void)
@@ -142,8 +215,8 @@ static int set_log_format(void)
 
 static int set_option(struct options *o, int option)
 {
-    uint32_t n = 0;
-    int bad = 0;
+    int done = set_number(o, option);
+    if (done <= 0) return done;
     switch (option) {
     case O_MODEL:
         o->native.model_path = optarg;
@@ -151,27 +224,14 @@ static int set_option(struct options *o, int option)
     case O_LISTEN:
         return option_address("cloud", "listen", optarg, o->host, sizeof o->host,
                               &o->server.http.port);
-    case O_THREADS:
-        return number(option, 1, 256, &o->native.threads);
-    case O_CONTEXT:
-        return number(option, 2, 1 << 24, &o->native.context_max);
-    case O_KV_MB:
-        bad = number(option, 1, 1 << 22, &n);
-        o->native.kv_bytes_max = (uint64_t)n << 20;
-        return bad;
-    case O_STEP:
-        return number(option, 1, 1 << 16, &o->native.step_tokens_max);
-    case O_STREAMS:
-        return number(option, 1, WORKER_STREAMS_MAX, &o->server.worker.streams_max);
-    case O_QUEUE:
-        return number(option, 0, 1 << 16, &o->server.worker.queue_max);
-    case O_TOKENS:
-        return number(option, 1, WIRE_TOKENS_MAX, &o->server.tokens_max);
-    case O_CACHE:
-        return number(option, 0, WORKER_CACHE_MAX, &o->server.worker.cache_max);
     case O_KEYS:
         o->server.keys_path = optarg;
         return 0;
+    case O_TLS_CERT:
+    case O_TLS_KEY:
+        return set_tls(o, option == O_TLS_CERT);
+    case O_PROXY:
+        return add_proxy(o);
     case O_NAME:
         o->server.model_name = optarg;
         return 0;
@@ -189,8 +249,6 @@ static int set_option(struct options *o, int option)
     case O_PROFILE:
         o->profile = optarg;
         return 0;
-    case O_DRAIN:
-        return number(option, 0, 3600, &o->drain_s);
     case O_METRICS:
         o->server.metrics_address = o->metrics_host;
         return option_address("cloud", "metrics-listen", optarg, o->metrics_host,
@@ -199,11 +257,6 @@ static int set_option(struct options *o, int option)
         return set_log_format();
     case O_LOG:
         return set_log_level();
-    case O_FAKE:
-        o->is_fake = true;
-        return number(option, 0, 1 << 20, &o->fake.answer_tokens);
-    case O_FAKE_BEAT:
-        return number(option, 1, 1000000, &o->fake.beat_us);
     default:
         return -1;
     }
@@ -227,7 +280,11 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
         fprintf(stderr, "pdd cloud: \"%s\" is no option; see pdd cloud --help\n", argv[optind]);
         return -1;
     }
-    if (!o->native.model_path && !o->is_fake) {
+    if (o->n_certs != o->n_keys) {
+        fprintf(stderr, "pdd cloud: each --tls-cert needs its --tls-key\n");
+        return -1;
+    }
+    if (!o->native.model_path && o->fake_tokens == UINT32_MAX) {
         fprintf(stderr, "pdd cloud: --model FILE is needed; see pdd cloud --help\n");
         return -1;
     }
@@ -256,12 +313,21 @@ static void asked_to_stop(void *arg)
         return;
     }
     log_line(LOG_INFO, "cloud", "draining for up to %u s", c->drain_s);
+    service_notify("STOPPING=1");
     server_drain(c->server, c->drain_s * 1000000ull, drained, c);
+}
+
+static void asked_to_reload(void *arg)
+{
+    struct cloud *c = arg;
+    service_notify("RELOADING=1");
+    server_reload(c->server);
+    service_notify("READY=1");
 }
 
 static int serve(struct cloud *c, struct engine *engine, const struct options *o, struct err *e)
 {
-    struct loop_signal *term = NULL, *interrupt = NULL;
+    struct loop_signal *term = NULL, *interrupt = NULL, *hangup = NULL;
     int code = server_new(c->loop, engine, &o->server, &c->server, e);
     if (code) {
         engine_free(engine);
@@ -269,16 +335,20 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
     }
     code = loop_signal_new(c->loop, SIGTERM, asked_to_stop, c, &term, e);
     if (code == 0) code = loop_signal_new(c->loop, SIGINT, asked_to_stop, c, &interrupt, e);
+    if (code == 0) code = loop_signal_new(c->loop, SIGHUP, asked_to_reload, c, &hangup, e);
     if (code == 0) {
-        printf("cloud listening on http://%s:%u\n", o->host, server_port(c->server));
+        printf("cloud listening on %s://%s:%u\n", o->n_certs ? "https" : "http", o->host,
+               server_port(c->server));
         if (server_metrics_port(c->server))
             printf("metrics on http://%s:%u/metrics\n", o->metrics_host,
                    server_metrics_port(c->server));
         fflush(stdout);
+        service_notify("READY=1");
         code = loop_run(c->loop, e);
     }
     loop_signal_free(term);
     loop_signal_free(interrupt);
+    loop_signal_free(hangup);
     server_free(c->server);
     return code;
 }
@@ -294,18 +364,33 @@ static void fit_connections(struct http_server_config *http)
     http->connections_max = left;
 }
 
-/* The fake engine's KV memory is small: enough of it for all streams. */
-static uint32_t fake_pages(const struct options *o)
+/* Who listens for this machine alone has clients of one address, often a proxy's. */
+static bool is_loopback(const char *host)
 {
-    uint32_t context = o->native.context_max ? o->native.context_max : FAKE_CONTEXT;
-    return o->server.worker.streams_max * (context / ENGINE_PAGE + 1);
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+}
+
+/* What follows from several options together. */
+static void finish_options(struct options *o)
+{
+    struct http_server_config *http = &o->server.http;
+    o->native.kv_bytes_max = (uint64_t)o->kv_mb << 20;
+    o->server.n_tls = o->n_certs;
+    http->address = o->host;
+    http->per_address_max = o->per_address;
+    if (o->per_address == UINT32_MAX)
+        http->per_address_max = is_loopback(o->host) ? 0 : PER_ADDRESS_DEFAULT;
+    http->proxies = o->proxies;
+    http->n_proxies = o->n_proxies;
+    fit_connections(http);
 }
 
 static int run(const struct options *o, struct err *e)
 {
     struct engine *engine;
     struct cloud c = {.drain_s = o->drain_s};
-    int code = engine_open(&o->native, o->is_fake ? &o->fake : NULL, o->profile, &engine, e);
+    int code = engine_open(&o->native, o->fake_tokens != UINT32_MAX, o->fake_tokens, o->profile,
+                           &engine, e);
     if (code) return code;
     const struct engine_info *info = engine_info(engine);
     log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %llu MB, engine %s%s%s",
@@ -323,7 +408,10 @@ static int run(const struct options *o, struct err *e)
 
 int cmd_cloud(int argc, char **argv)
 {
-    struct options o = {.drain_s = DRAIN_SECONDS, .host = "127.0.0.1"};
+    struct options o = {.drain_s = DRAIN_SECONDS,
+                        .fake_tokens = UINT32_MAX,
+                        .host = "127.0.0.1",
+                        .per_address = UINT32_MAX};
     struct err e = ERR_INIT;
     int status;
     http_server_config_default(&o.server.http);
@@ -332,9 +420,7 @@ int cmd_cloud(int argc, char **argv)
     o.server.worker.queue_max = QUEUE_DEFAULT;
     o.server.worker.cache_max = CACHE_DEFAULT;
     if (parse(argc, argv, &o, &status)) return status;
-    o.server.http.address = o.host;
-    o.fake.kv_pages = fake_pages(&o);
-    fit_connections(&o.server.http);
+    finish_options(&o);
     if (run(&o, &e)) {
         fprintf(stderr, "pdd cloud: %s\n", e.text);
         return EXIT_FAILED;

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "cloud/server_impl.h"
 
@@ -131,6 +132,15 @@ void server_drain(struct server *s, uint64_t drain_us, loop_fn *done, void *arg)
     http_server_drain(s->http, until + DRAIN_FLUSH_US, done, arg);
 }
 
+void server_reload(struct server *s)
+{
+    struct err e = ERR_INIT;
+    if (s->tls && tls_reload(s->tls, &e))
+        log_line(LOG_ERROR, "cloud", "certificates stay as they were: %s", e.text);
+    else if (s->tls)
+        log_line(LOG_INFO, "cloud", "certificates read again");
+}
+
 /* A name that can stand in JSON, logs and URLs as it is. */
 static void set_name(struct server *s, const char *name)
 {
@@ -147,7 +157,12 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
     int code = s->c.keys_path ? keys_open(s->c.keys_path, &s->keys, e) : 0;
     if (code == 0) code = loop_timer_new(s->loop, drain_over, s, &s->drain_timer, e);
     if (code == 0) code = loop_wake_new(s->loop, backend_has_events, s, &s->wake, e);
+    if (code == 0 && s->c.n_tls) code = tls_new(s->c.tls, s->c.n_tls, &s->tls, e);
     if (code) return code;
+    if (s->tls) {
+        s->c.http.make_bufferevent = tls_bufferevent;
+        s->c.http.make_bufferevent_arg = s->tls;
+    }
     s->c.worker.wake = loop_wake_signal;
     s->c.worker.wake_arg = s->wake;
     code = http_server_new(s->loop, &s->c.http, routes, sizeof routes / sizeof *routes, s, &s->http,
@@ -198,6 +213,7 @@ void server_free(struct server *s)
     loop_wake_free(s->wake);
     loop_timer_free(s->drain_timer);
     keys_close(s->keys);
+    tls_free(s->tls);
     wire_event_release(&s->event);
     buf_release(&s->bytes);
     mem_free(s);

@@ -30,6 +30,7 @@
 #include "cloud/worker.h"
 #include "net/http_server.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 struct server_config {
     struct http_server_config http;
@@ -37,6 +38,8 @@ struct server_config {
     const char *model_name;      /* NULL: the engine's */
     const char *keys_path;       /* one key a line; NULL: everyone may ask */
     uint32_t tokens_max;         /* most tokens one assist may bring */
+    struct tls_identity tls[TLS_IDENTITIES_MAX];
+    size_t n_tls;                /* 0: plain HTTP */
     const char *metrics_address; /* numeric; NULL: /metrics on the main port, behind the keys */
     uint16_t metrics_port;
 };
@@ -57,6 +60,10 @@ void server_free(struct server *s);
 uint16_t server_port(const struct server *s);
 uint16_t server_metrics_port(const struct server *s); /* 0: there is none */
 struct worker *server_worker(struct server *s);       /* for reports and tests */
+
+/* Read the files of keys and certificates again. Connections and answers go on; what cannot be used
+ * changes nothing, and the log says so. */
+void server_reload(struct server *s);
 
 /* Refuse new work, let running assists end; after drain_us they end with reason drain. `done` is
  * called once when all connections are gone. */

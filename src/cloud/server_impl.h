@@ -41,6 +41,7 @@ struct server {
     struct loop_wake *wake;
     struct loop_timer *drain_timer;
     struct keys *keys;
+    struct tls *tls;                  /* NULL: plain HTTP */
     struct http_server *metrics_http; /* NULL: /metrics is on the main port */
     struct metrics metrics;
     uint64_t started; /* seconds since 1970 */

@@ -1,0 +1,12 @@
+/*
+ * service: tells the service manager that started this process how it is (systemd's protocol:
+ * sd_notify(3), one datagram to the socket that NOTIFY_SOCKET names). Without such a socket nothing
+ * happens.
+ */
+#ifndef PDD_CLI_SERVICE_H
+#define PDD_CLI_SERVICE_H
+
+/* "READY=1", "RELOADING=1", "STOPPING=1". Fails silently: the manager has its own time-outs. */
+void service_notify(const char *state);
+
+#endif
