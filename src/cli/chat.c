@@ -96,7 +96,8 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
         o->native.model_path = c->model_path;
     }
     if (code) return code;
-    return engine_open(&o->native, o->fake, o->fake_tokens, o->profile, ret_engine, e);
+    struct fake_options fake = {.answer_tokens = o->fake_tokens};
+    return engine_open(&o->native, o->fake ? &fake : NULL, o->profile, ret_engine, e);
 }
 
 static int read_key(const char *path, struct buf *key, struct err *e)

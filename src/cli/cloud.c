@@ -28,7 +28,8 @@ struct options {
     struct server_config server;
     char host[HOST_MAX], metrics_host[HOST_MAX];
     const char *profile;
-    uint32_t drain_s, fake_tokens, kv_mb, per_address;
+    struct fake_options fake; /* answer_tokens UINT32_MAX: not asked for */
+    uint32_t drain_s, kv_mb, per_address;
     size_t n_certs, n_keys; /* of server.tls */
     struct http_network proxies[HTTP_PROXIES_MAX];
     size_t n_proxies;
@@ -66,7 +67,8 @@ static const char help[] =
     "  --metrics-listen HOST:PORT  /metrics, /health and /ready there too, without keys\n"
     "  --log-format FORMAT    text, or json: an object a line (text)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
-    "  --fake N               no model: made-up answers of N tokens, for tests\n";
+    "  --fake N               no model: made-up answers of N tokens, for tests\n"
+    "  --fake-beat-us N       the fake engine's steps end at multiples of N microseconds\n";
 
 enum {
     O_MODEL = 256,
@@ -96,6 +98,7 @@ enum {
     O_LOG_FORMAT,
     O_LOG,
     O_FAKE,
+    O_FAKE_BEAT,
     O_HELP
 };
 
@@ -127,6 +130,7 @@ static const struct option long_options[] = {
     {"log-format", required_argument, NULL, O_LOG_FORMAT},
     {"log-level", required_argument, NULL, O_LOG},
     {"fake", required_argument, NULL, O_FAKE},
+    {"fake-beat-us", required_argument, NULL, O_FAKE_BEAT},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -148,7 +152,8 @@ static const struct number {
     {O_CONNECTIONS, 1, 1 << 20, offsetof(struct options, server.http.connections_max)},
     {O_PER_ADDRESS, 0, 1 << 20, offsetof(struct options, per_address)},
     {O_DRAIN, 0, 3600, offsetof(struct options, drain_s)},
-    {O_FAKE, 0, 1 << 20, offsetof(struct options, fake_tokens)},
+    {O_FAKE, 0, 1 << 20, offsetof(struct options, fake.answer_tokens)},
+    {O_FAKE_BEAT, 1, 1000000, offsetof(struct options, fake.beat_us)},
 };
 
 /* 0: read; 1: not an option of a number; -1: the reader has said what is wrong. */
@@ -262,6 +267,11 @@ static int set_option(struct options *o, int option)
     }
 }
 
+static bool is_fake(const struct options *o)
+{
+    return o->fake.answer_tokens != UINT32_MAX;
+}
+
 /* 0: go on; otherwise leave with *ret_status. */
 static int parse(int argc, char **argv, struct options *o, int *ret_status)
 {
@@ -284,7 +294,7 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
         fprintf(stderr, "pdd cloud: each --tls-cert needs its --tls-key\n");
         return -1;
     }
-    if (!o->native.model_path && o->fake_tokens == UINT32_MAX) {
+    if (!o->native.model_path && !is_fake(o)) {
         fprintf(stderr, "pdd cloud: --model FILE is needed; see pdd cloud --help\n");
         return -1;
     }
@@ -370,12 +380,20 @@ static bool is_loopback(const char *host)
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
 }
 
+/* The fake engine's KV memory is small: enough of it for all streams. */
+static uint32_t fake_pages(const struct options *o)
+{
+    uint32_t context = o->native.context_max ? o->native.context_max : FAKE_CONTEXT;
+    return o->server.worker.streams_max * (context / ENGINE_PAGE + 1);
+}
+
 /* What follows from several options together. */
 static void finish_options(struct options *o)
 {
     struct http_server_config *http = &o->server.http;
     o->native.kv_bytes_max = (uint64_t)o->kv_mb << 20;
     o->server.n_tls = o->n_certs;
+    o->fake.kv_pages = fake_pages(o);
     http->address = o->host;
     http->per_address_max = o->per_address;
     if (o->per_address == UINT32_MAX)
@@ -389,8 +407,7 @@ static int run(const struct options *o, struct err *e)
 {
     struct engine *engine;
     struct cloud c = {.drain_s = o->drain_s};
-    int code = engine_open(&o->native, o->fake_tokens != UINT32_MAX, o->fake_tokens, o->profile,
-                           &engine, e);
+    int code = engine_open(&o->native, is_fake(o) ? &o->fake : NULL, o->profile, &engine, e);
     if (code) return code;
     const struct engine_info *info = engine_info(engine);
     log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %llu MB, engine %s%s%s",
@@ -409,7 +426,7 @@ static int run(const struct options *o, struct err *e)
 int cmd_cloud(int argc, char **argv)
 {
     struct options o = {.drain_s = DRAIN_SECONDS,
-                        .fake_tokens = UINT32_MAX,
+                        .fake.answer_tokens = UINT32_MAX,
                         .host = "127.0.0.1",
                         .per_address = UINT32_MAX};
     struct err e = ERR_INIT;

@@ -5,15 +5,21 @@
 
 #include "cli/options.h"
 #include "engine/emulated.h"
-#include "engine/fake.h"
 
-int engine_open(const struct native_options *native, bool fake, uint32_t fake_tokens,
+static int open_fake(const struct native_options *native, const struct fake_options *fake,
+                     struct engine **ret_engine, struct err *e)
+{
+    struct fake_options options = *fake;
+    options.context_max = native->context_max;
+    options.step_tokens_max = native->step_tokens_max;
+    return fake_open(&options, ret_engine, e);
+}
+
+int engine_open(const struct native_options *native, const struct fake_options *fake,
                 const char *profile, struct engine **ret_engine, struct err *e)
 {
     struct engine *engine;
-    struct fake_options options = {.answer_tokens = fake_tokens,
-                                   .context_max = native->context_max};
-    int code = fake ? fake_open(&options, &engine, e) : native_open(native, &engine, e);
+    int code = fake ? open_fake(native, fake, &engine, e) : native_open(native, &engine, e);
     if (code || !profile) {
         if (code == 0) *ret_engine = engine;
         return code;

@@ -5,14 +5,13 @@
 #ifndef PDD_CLI_ENGINE_OPEN_H
 #define PDD_CLI_ENGINE_OPEN_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
 #include "engine/engine.h"
+#include "engine/fake.h"
 #include "engine/native.h"
 
-/* `fake`: made-up answers of `fake_tokens` instead of the model; `profile`: NULL or a name. */
-int engine_open(const struct native_options *native, bool fake, uint32_t fake_tokens,
+/* `fake`: NULL, or made-up answers instead of the model, with the context and step of `native`;
+ * `profile`: NULL or a name. */
+int engine_open(const struct native_options *native, const struct fake_options *fake,
                 const char *profile, struct engine **ret_engine, struct err *e);
 
 /* --kv-type of a command; -1 after a sentence on standard error that names another word. */

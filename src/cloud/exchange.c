@@ -112,11 +112,21 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     return backend_submit(b, x->job, e);
 }
 
+/* For load tests: when, on the machine's monotonic clock, it was noticed. */
+static void log_gone(const struct exchange *x)
+{
+    char now[24];
+    snprintf(now, sizeof now, "%llu", (unsigned long long)clock_us());
+    const struct log_field fields[] = {{"id", .text = x->id}, {"clock_us", .text = now}};
+    log_fields(LOG_DEBUG, "cloud", "gone", fields, sizeof fields / sizeof *fields);
+}
+
 /* The client has gone: whatever is still computed for it is wasted. */
 static void client_gone(void *arg)
 {
     struct exchange *x = arg;
     x->request = NULL;
+    log_gone(x);
     exchange_cancel(x);
 }
 
@@ -157,10 +167,11 @@ static void note_admitted(struct exchange *x, const struct job_event *ev, struct
     histogram_note_tokens(&m->prompt_length, x->n_prompt);
 }
 
-static void note_token(struct exchange *x, struct metrics *m)
+static void note_token(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
     x->last_token = clock_us();
     m->generated_tokens++;
+    if (ev->at) histogram_note_seconds(&m->delivery, x->last_token - ev->at);
     if (x->first_token) return;
     x->first_token = x->last_token;
     histogram_note_seconds(&m->first_token, x->first_token - x->began);
@@ -208,7 +219,7 @@ void exchange_deliver(const struct job_event *ev)
     if (ev->kind == JOB_ADMITTED)
         note_admitted(x, ev, m);
     else if (ev->kind == JOB_TOKEN)
-        note_token(x, m);
+        note_token(x, ev, m);
     else if (ev->kind == JOB_DONE)
         note_done(x, ev, m);
     ev->job->on_event(x, ev);

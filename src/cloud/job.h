@@ -48,6 +48,7 @@ enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
 struct job_event {
     enum job_event_kind kind;
     struct job *job;
+    uint64_t at;            /* clock_us() of the report; 0: not known */
     uint32_t cached;        /* ADMITTED: tokens whose KV was there */
     uint32_t prompt_tokens; /* ADMITTED of a job without tokens: what its prompt is elsewhere */
     enum wire_match match;  /* ADMITTED: no closer to the device's model than this */

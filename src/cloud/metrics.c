@@ -78,6 +78,8 @@ static int print_histograms(const struct metrics *m, struct buf *out)
          &m->per_token, true},
         {"pdd_request_queue_time_seconds", "From arrival until work on the request began.",
          &m->queue, true},
+        {"pdd_token_delivery_seconds", "From the engine's report of a token until it is sent on.",
+         &m->delivery, true},
         {"pdd_e2e_request_latency_seconds", "From arrival to the end of the answer.", &m->whole,
          true},
         {"pdd_request_prompt_tokens", "Length of prompts.", &m->prompt_length, false},

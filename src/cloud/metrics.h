@@ -53,6 +53,7 @@ struct metrics {
     uint64_t cancelled[METRICS_PHASES];
     uint64_t prompt_tokens, cached_tokens, generated_tokens; /* of requests that were admitted */
     struct histogram first_token, per_token, queue, whole;   /* seconds */
+    struct histogram delivery;                               /* seconds */
     struct histogram prompt_length, answer_length;           /* tokens */
 };
 

@@ -70,6 +70,7 @@ static void send_event(struct worker *w, struct job_event ev)
         clock_sleep_us(1000);
     if (!copy) return;
     *copy = ev;
+    copy->at = clock_us();
     int code;
     while ((code = queue_push(w->events, copy)) == ERR_BUSY && !atomic_load(&w->quit))
         clock_sleep_us(EVENTS_FULL_US);

@@ -23,9 +23,9 @@ enum {
     END_TOKEN = 257,
     WORDS = 16,
     STREAM_FAKE = 77,
-    CONTEXT_DEFAULT = 4096,
     PAGES_DEFAULT = 1024,
-    STEP_DEFAULT = 512
+    STEP_DEFAULT = 512,
+    BEATS_LATE_US = 100000 /* steps that are late catch up, unless by more than this */
 };
 
 /* A head of one value: 64 float16 keys and as many values are the bytes of 64 tokens. */
@@ -40,6 +40,7 @@ struct fake {
     char *script, *name;
     struct kv_pool *kv;
     uint32_t script_len, steps;
+    uint64_t beat; /* when the last step was to end */
 };
 
 struct fake_session {
@@ -218,6 +219,17 @@ static int reserve(struct fake *f, struct engine_span *spans, uint32_t n, struct
     return 0;
 }
 
+/* A step that comes late for its beat ends at once, and the next keeps the old beat: the rate over
+ * a second is exact whatever the caller does between steps. */
+static void wait_for_beat(struct fake *f, uint64_t begin)
+{
+    uint64_t every = f->options.beat_us;
+    f->beat += every;
+    if (f->beat + BEATS_LATE_US < begin || f->beat > begin + every)
+        f->beat = begin / every * every + every;
+    clock_sleep_until_us(f->beat);
+}
+
 static void append(struct fake_session *s, const int32_t *tokens, uint32_t n)
 {
     memcpy(s->tokens + s->kv.len, tokens, n * sizeof *tokens);
@@ -246,7 +258,10 @@ static int fake_step(struct engine *e, struct engine_span *spans, uint32_t n, st
             spans[i].next_logprob = 0.0f;
         }
     }
-    if (cost >= 1.0) clock_sleep_until_us(begin + (uint64_t)cost);
+    if (f->options.beat_us)
+        wait_for_beat(f, begin);
+    else if (cost >= 1.0)
+        clock_sleep_until_us(begin + (uint64_t)cost);
     return 0;
 }
 
@@ -295,7 +310,7 @@ static void fill_info(struct fake *f)
     snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "bytes");
     snprintf(info->template_hash, sizeof info->template_hash, "chatml");
     info->vocab_size = 259;
-    info->context_max = o->context_max ? o->context_max : CONTEXT_DEFAULT;
+    info->context_max = o->context_max ? o->context_max : FAKE_CONTEXT;
     info->step_tokens_max = o->step_tokens_max ? o->step_tokens_max : STEP_DEFAULT;
     info->spans_max = o->spans_max ? o->spans_max : ENGINE_SPANS_MAX;
     info->kv_pages_total = o->kv_pages ? o->kv_pages : PAGES_DEFAULT;

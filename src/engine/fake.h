@@ -10,17 +10,21 @@
 
 #include "engine/engine.h"
 
+enum { FAKE_CONTEXT = 4096 /* default of context_max */ };
+
 struct fake_options {
     const char *script; /* the answer to any prompt, as text, then <|im_end|>; NULL: words derived
                            from the prompt's hash, `answer_tokens` of them */
     uint32_t answer_tokens;
-    uint32_t context_max;                 /* 0: 4096 */
+    uint32_t context_max;                 /* 0: FAKE_CONTEXT */
     uint32_t step_tokens_max;             /* 0: 512 */
     uint32_t kv_pages;                    /* 0: 1024 */
     uint32_t spans_max;                   /* 0: ENGINE_SPANS_MAX */
     double prefill_us_per_token, step_us; /* slept in engine_step: step_us + tokens * the former */
-    uint32_t fail_at_step;                /* 1-based step that fails with ERR_INTERNAL; 0: none */
-    const char *model_name;               /* NULL: "fake"; also decides the hashes */
+    uint32_t beat_us; /* 0: none; otherwise steps end on the beats of a clock instead: at multiples
+                         of so many microseconds of clock_us(), one step a beat */
+    uint32_t fail_at_step;  /* 1-based step that fails with ERR_INTERNAL; 0: none */
+    const char *model_name; /* NULL: "fake"; also decides the hashes */
 };
 
 int fake_open(const struct fake_options *options, struct engine **ret_engine, struct err *err);

@@ -148,6 +148,23 @@ static void test_profiles(void **state)
     assert_true(device_profile_find("s24-ultra-gpu")->prefill_tps == 816.0);
 }
 
+/* One step a beat, however little a step computes: a rate that load tests can rely on. */
+static void test_beat(void **state)
+{
+    (void)state;
+    enum { STEPS = 8, BEAT_US = 3000 };
+    struct engine *e = open_fake(&(struct fake_options){.answer_tokens = 9, .beat_us = BEAT_US});
+    struct session *s;
+    int32_t next = 1;
+    assert_int_equal(engine_session_open(e, &s, NULL), 0);
+    uint64_t begin = clock_us();
+    for (int i = 0; i < STEPS; i++)
+        assert_int_equal(step(e, s, &next, 1, &next), 0);
+    assert_true(clock_us() - begin >= (STEPS - 1) * BEAT_US);
+    engine_session_close(s);
+    engine_free(e);
+}
+
 /* Every allocation of opening may fail; nothing is lost or freed twice (seen by ASan). */
 static void test_open_without_memory(void **state)
 {
@@ -174,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_script),   cmocka_unit_test(test_fault),
         cmocka_unit_test(test_hashes),   cmocka_unit_test(test_emulated_times),
         cmocka_unit_test(test_profiles), cmocka_unit_test(test_open_without_memory),
+        cmocka_unit_test(test_beat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
