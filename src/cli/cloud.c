@@ -29,14 +29,14 @@ struct options {
     char host[HOST_MAX], metrics_host[HOST_MAX];
     const char *profile;
     struct fake_options fake; /* answer_tokens UINT32_MAX: not asked for */
-    uint32_t drain_s, kv_mb, per_address;
+    uint32_t drain_s, upstream_s, kv_mb, per_address;
     size_t n_certs, n_keys; /* of server.tls */
     struct http_network proxies[HTTP_PROXIES_MAX];
     size_t n_proxies;
 };
 
 static const char help[] =
-    "usage: pdd cloud --model FILE [OPTION]...\n"
+    "usage: pdd cloud --model FILE | --upstream URL [OPTION]...\n"
     "Serve a model to devices: POST /v1/assist and the rest of the protocol.\n\n"
     "  --model FILE           the GGUF file to serve\n"
     "  --listen HOST:PORT     where (127.0.0.1:8080); port 0 takes a free one and prints it\n"
@@ -67,6 +67,15 @@ static const char help[] =
     "  --metrics-listen HOST:PORT  /metrics, /health and /ready there too, without keys\n"
     "  --log-format FORMAT    text, or json: an object a line (text)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
+    "\nInstead of a model, servers that compute (docs/UPSTREAMS.md):\n"
+    "  --upstream URL[,KEYFILE]    a server: pdd cloud, vLLM, SGLang, llama-server or another "
+    "that\n"
+    "                         speaks the OpenAI API; may be given up to 64 times\n"
+    "  --upstream-model NAME  the model's name there (the first that it lists)\n"
+    "  --upstream-vocab FILE  GGUF file of that model, for its tokenizer and template alone, so\n"
+    "                         that tokens pass as ids\n"
+    "  --upstream-ca FILE     certificates (PEM) to trust for https:// instead of the system's\n"
+    "  --upstream-timeout S   silence after which a server counts as lost (60)\n\n"
     "  --fake N               no model: made-up answers of N tokens, for tests\n"
     "  --fake-beat-us N       the fake engine's steps end at multiples of N microseconds\n";
 
@@ -99,6 +108,11 @@ enum {
     O_LOG,
     O_FAKE,
     O_FAKE_BEAT,
+    O_UPSTREAM,
+    O_UPSTREAM_MODEL,
+    O_UPSTREAM_VOCAB,
+    O_UPSTREAM_CA,
+    O_UPSTREAM_TIMEOUT,
     O_HELP
 };
 
@@ -131,6 +145,11 @@ static const struct option long_options[] = {
     {"log-level", required_argument, NULL, O_LOG},
     {"fake", required_argument, NULL, O_FAKE},
     {"fake-beat-us", required_argument, NULL, O_FAKE_BEAT},
+    {"upstream", required_argument, NULL, O_UPSTREAM},
+    {"upstream-model", required_argument, NULL, O_UPSTREAM_MODEL},
+    {"upstream-vocab", required_argument, NULL, O_UPSTREAM_VOCAB},
+    {"upstream-ca", required_argument, NULL, O_UPSTREAM_CA},
+    {"upstream-timeout", required_argument, NULL, O_UPSTREAM_TIMEOUT},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -154,6 +173,7 @@ static const struct number {
     {O_DRAIN, 0, 3600, offsetof(struct options, drain_s)},
     {O_FAKE, 0, 1 << 20, offsetof(struct options, fake.answer_tokens)},
     {O_FAKE_BEAT, 1, 1000000, offsetof(struct options, fake.beat_us)},
+    {O_UPSTREAM_TIMEOUT, 1, 3600, offsetof(struct options, upstream_s)},
 };
 
 /* 0: read; 1: not an option of a number; -1: the reader has said what is wrong. */
@@ -218,6 +238,33 @@ static int set_log_format(void)
     return 0;
 }
 
+static int add_upstream(struct upstream_config *c)
+{
+    struct err e = ERR_INIT;
+    if (upstream_option(optarg, c, &e) == 0) return 0;
+    fprintf(stderr, "pdd cloud: --upstream: %s\n", e.text);
+    return -1;
+}
+
+static int set_upstream(struct upstream_config *c, int option)
+{
+    switch (option) {
+    case O_UPSTREAM:
+        return add_upstream(c);
+    case O_UPSTREAM_MODEL:
+        c->model = optarg;
+        return 0;
+    case O_UPSTREAM_VOCAB:
+        c->vocab_path = optarg;
+        return 0;
+    case O_UPSTREAM_CA:
+        c->ca_file = optarg;
+        return 0;
+    default:
+        return -1;
+    }
+}
+
 static int set_option(struct options *o, int option)
 {
     int done = set_number(o, option);
@@ -263,7 +310,7 @@ static int set_option(struct options *o, int option)
     case O_LOG:
         return set_log_level();
     default:
-        return -1;
+        return set_upstream(&o->server.upstream, option);
     }
 }
 
@@ -294,11 +341,23 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
         fprintf(stderr, "pdd cloud: each --tls-cert needs its --tls-key\n");
         return -1;
     }
-    if (!o->native.model_path && !is_fake(o)) {
-        fprintf(stderr, "pdd cloud: --model FILE is needed; see pdd cloud --help\n");
+    bool upstream = o->server.upstream.n_servers > 0;
+    if ((o->native.model_path != NULL) + is_fake(o) + upstream != 1) {
+        fprintf(stderr,
+                "pdd cloud: give one of --model FILE and --upstream URL; see pdd cloud --help\n");
         return -1;
     }
     return 0;
+}
+
+/* What both kinds of computing are told by the same options. */
+static void share_options(struct options *o)
+{
+    o->server.upstream.timeout_us = o->upstream_s * 1000000ull;
+    o->server.upstream.streams_max = o->server.worker.streams_max;
+    o->server.upstream.chat_template = o->native.chat_template;
+    o->server.upstream.no_think = o->native.no_think;
+    if (!o->server.worker.streams_max) o->server.worker.streams_max = STREAMS_DEFAULT;
 }
 
 struct cloud {
@@ -392,6 +451,7 @@ static void finish_options(struct options *o)
 {
     struct http_server_config *http = &o->server.http;
     o->native.kv_bytes_max = (uint64_t)o->kv_mb << 20;
+    share_options(o);
     o->server.n_tls = o->n_certs;
     o->fake.kv_pages = fake_pages(o);
     http->address = o->host;
@@ -403,17 +463,27 @@ static void finish_options(struct options *o)
     fit_connections(http);
 }
 
-static int run(const struct options *o, struct err *e)
+/* NULL: servers behind this one compute. */
+static int open_engine(const struct options *o, struct engine **ret_engine, struct err *e)
 {
-    struct engine *engine;
-    struct cloud c = {.drain_s = o->drain_s};
-    int code = engine_open(&o->native, is_fake(o) ? &o->fake : NULL, o->profile, &engine, e);
+    *ret_engine = NULL;
+    if (o->server.upstream.n_servers) return 0;
+    int code = engine_open(&o->native, is_fake(o) ? &o->fake : NULL, o->profile, ret_engine, e);
     if (code) return code;
-    const struct engine_info *info = engine_info(engine);
+    const struct engine_info *info = engine_info(*ret_engine);
     log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %llu MB, engine %s%s%s",
              info->model_name, info->context_max,
              (unsigned long long)(info->kv_bytes_per_token * info->kv_pages_total * 64 >> 20),
              info->kind, info->emulated ? " as " : "", info->emulated ? info->emulated : "");
+    return 0;
+}
+
+static int run(const struct options *o, struct err *e)
+{
+    struct engine *engine;
+    struct cloud c = {.drain_s = o->drain_s};
+    int code = open_engine(o, &engine, e);
+    if (code) return code;
     code = loop_new(&c.loop, e);
     if (code)
         engine_free(engine);
@@ -433,7 +503,6 @@ int cmd_cloud(int argc, char **argv)
     int status;
     http_server_config_default(&o.server.http);
     o.server.http.port = 8080;
-    o.server.worker.streams_max = STREAMS_DEFAULT;
     o.server.worker.queue_max = QUEUE_DEFAULT;
     o.server.worker.cache_max = CACHE_DEFAULT;
     if (parse(argc, argv, &o, &status)) return status;

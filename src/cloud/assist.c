@@ -10,6 +10,7 @@
 struct assist {
     struct exchange x; /* first */
     enum wire_match match;
+    bool begun; /* the head of the stream is sent: with its first event */
 };
 
 /* How closely the device's model agrees with ours; what the hashes allow to promise. */
@@ -28,6 +29,8 @@ static void send_event(struct assist *a)
     struct err e;
     buf_clear(&s->bytes);
     if (!a->x.request) return;
+    if (!a->begun) http_stream_begin(a->x.request, "text/event-stream");
+    a->begun = true;
     if (wire_event_encode(&s->event, &s->bytes, &e))
         exchange_cut_off(&a->x);
     else
@@ -81,6 +84,12 @@ static void on_token(struct assist *a, const struct job_event *ev)
 static void on_done(struct assist *a, const struct job_event *ev)
 {
     struct wire_event *out = &a->x.server->event;
+    if (ev->error.code && !a->begun) {
+        struct http_request *refused = exchange_detach(&a->x);
+        if (refused) server_refuse_job(a->x.server, refused, ev);
+        exchange_free(&a->x);
+        return;
+    }
     if (ev->error.code) {
         out->kind = WIRE_ERROR;
         snprintf(out->code, sizeof out->code, "%s", err_code_name(ev->error.code));
@@ -139,7 +148,6 @@ static void begin(struct server *s, struct http_request *r, struct wire_request 
     token_list_release(&prompt);
     if (code == 0) {
         exchange_attach(&a->x, r);
-        http_stream_begin(r, "text/event-stream");
         return;
     }
     if (a) exchange_free(&a->x);

@@ -98,8 +98,9 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     int code = skip_have(x, q, e);
     if (code) return code;
     code = backend_vocab(b) ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
-                            : job_new_asked(q, &x->job, e);
+                            : job_new_asked(&x->job, e);
     if (code) return code;
+    if (!backend_worker(b)) job_take_asked(x->job, q);
     atomic_store(&x->job->tokens_max, clip_tokens(x, tokens_max));
     x->job->owner = x;
     x->job->on_event = on_event;
@@ -194,9 +195,13 @@ static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
     log_fields(LOG_INFO, "cloud", names[x->face], fields, sizeof fields / sizeof *fields);
 }
 
-static void note_done(const struct exchange *x, const struct job_event *ev, struct metrics *m)
+static void note_done(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
     bool failed = ev->error.code != 0;
+    if (!x->n_prompt && ev->prompt_tokens) { /* told only now */
+        x->n_prompt = ev->prompt_tokens;
+        m->prompt_tokens += x->n_prompt;
+    }
     enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)ev->reason;
     m->requests[x->face][end]++;
     if (end == METRICS_CANCEL)

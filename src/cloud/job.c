@@ -24,16 +24,22 @@ int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint3
     return 0;
 }
 
-int job_new_asked(struct wire_request *q, struct job **ret_job, struct err *e)
+int job_new_asked(struct job **ret_job, struct err *e)
 {
     struct job *j = mem_calloc(1, sizeof *j);
     if (!j) return err_set(e, ERR_NO_MEMORY, "no memory for a request");
-    j->asked = *q;
-    wire_request_init(q);
-    j->n_have = j->asked.n_have;
+    wire_request_init(&j->asked);
     j->deadline = UINT64_MAX;
     *ret_job = j;
     return 0;
+}
+
+void job_take_asked(struct job *j, struct wire_request *q)
+{
+    wire_request_release(&j->asked);
+    j->asked = *q;
+    j->n_have = q->n_have;
+    wire_request_init(q);
 }
 
 void job_free(struct job *j)

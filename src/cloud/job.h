@@ -28,6 +28,7 @@ struct job {
     struct wire_request asked; /* for a backend that is not the engine; else empty */
     struct sampling sampling;
     uint64_t deadline;     /* clock_us(); UINT64_MAX: none */
+    void *place;           /* of whoever computes; nobody else looks at it */
     uint32_t tenant;       /* whose work it is, for fairness: index of the key; 0: nobody's */
     int32_t priority;      /* each step up doubles the tenant's share; 0: as everybody */
     uint32_t tokens_least; /* when memory is short, tokens_max may be cut down to this; 0: to
@@ -39,8 +40,10 @@ struct job {
 
 int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
             struct job **ret_job, struct err *e);
-/* A job without tokens of ours: takes what `q` holds and leaves it empty (wire_request_init). */
-int job_new_asked(struct wire_request *q, struct job **ret_job, struct err *e);
+/* A job without tokens of ours; job_take_asked follows. */
+int job_new_asked(struct job **ret_job, struct err *e);
+/* The job takes what `q` holds and leaves it empty (wire_request_init). */
+void job_take_asked(struct job *j, struct wire_request *q);
 void job_free(struct job *j);
 
 enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
@@ -50,7 +53,7 @@ struct job_event {
     struct job *job;
     uint64_t at;            /* clock_us() of the report; 0: not known */
     uint32_t cached;        /* ADMITTED: tokens whose KV was there */
-    uint32_t prompt_tokens; /* ADMITTED of a job without tokens: what its prompt is elsewhere */
+    uint32_t prompt_tokens; /* ADMITTED, DONE, without job.tokens; 0: not told */
     enum wire_match match;  /* ADMITTED: no closer to the device's model than this */
     uint32_t done, total;   /* PROGRESS */
     uint32_t index;         /* TOKEN: absolute index in the answer */

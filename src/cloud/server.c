@@ -1,4 +1,5 @@
 /* server: listening, keys, models, events of the backend, draining; see server.h. */
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -45,6 +46,9 @@ static enum metrics_refusal refusal_of(int code)
     case ERR_BUSY:
         return METRICS_BUSY;
     case ERR_NO_MEMORY:
+    case ERR_NET:
+    case ERR_TIMEOUT:
+    case ERR_PROTOCOL:
     case ERR_INTERNAL:
         return METRICS_UNAVAILABLE;
     default:
@@ -60,6 +64,22 @@ void server_refuse(struct server *s, struct http_request *r, const struct err *e
         http_reply_error(r, 400, "context_length_exceeded", param, "%s", e->text);
     else
         http_reply_err(r, e, param);
+}
+
+void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev)
+{
+    char seconds[16];
+    if (!ev->status) {
+        server_refuse(s, r, &ev->error, NULL);
+        return;
+    }
+    s->metrics.refused[refusal_of(ev->error.code)]++;
+    if (ev->status == 429 || ev->status == 503) {
+        snprintf(seconds, sizeof seconds, "%u",
+                 ev->retry_after_s ? ev->retry_after_s : SERVER_RETRY_AFTER_S);
+        http_request_reply_header(r, "Retry-After", seconds);
+    }
+    http_reply_error(r, ev->status, err_code_name(ev->error.code), NULL, "%s", ev->error.text);
 }
 
 static void get_models(struct http_request *r, void *arg)
@@ -101,10 +121,22 @@ static const struct http_route routes[] = {
     {"GET", "/v1/models", get_models},
 };
 
+/* A name that can stand in JSON, logs and URLs as it is. */
+static void set_name(struct server *s, const char *name)
+{
+    size_t n = 0;
+    for (; name[n] && n + 1 < sizeof s->model_name; n++) {
+        char c = name[n];
+        s->model_name[n] = c > 32 && c < 127 && c != '"' && c != '\\' ? c : '-';
+    }
+    s->model_name[n] = 0;
+}
+
 static void backend_has_events(void *arg)
 {
     struct server *s = arg;
     struct job_event *ev;
+    if (!s->model_name[0]) set_name(s, backend_info(s->backend)->model_name);
     for (uint32_t n = 0; (ev = backend_take_event(s->backend)) != NULL; n++) {
         exchange_deliver(ev);
         mem_free(ev);
@@ -141,17 +173,6 @@ void server_reload(struct server *s)
         log_line(LOG_INFO, "cloud", "certificates read again");
 }
 
-/* A name that can stand in JSON, logs and URLs as it is. */
-static void set_name(struct server *s, const char *name)
-{
-    size_t n = 0;
-    for (; name[n] && n + 1 < sizeof s->model_name; n++) {
-        char c = name[n];
-        s->model_name[n] = c > 32 && c < 127 && c != '"' && c != '\\' ? c : '-';
-    }
-    s->model_name[n] = 0;
-}
-
 static int open_parts(struct server *s, struct engine *engine, struct err *e)
 {
     int code = s->c.keys_path ? keys_open(s->c.keys_path, &s->keys, e) : 0;
@@ -176,7 +197,11 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
             http_server_new(s->loop, &config, metrics_routes,
                             sizeof metrics_routes / sizeof *metrics_routes, s, &s->metrics_http, e);
     }
-    return code ? code : backend_worker_new(engine, &s->c.worker, &s->backend, e);
+    if (code) return code;
+    s->c.upstream.wake = loop_wake_signal;
+    s->c.upstream.wake_arg = s->wake;
+    return engine ? backend_worker_new(engine, &s->c.worker, &s->backend, e)
+                  : backend_upstream_new(s->loop, &s->c.upstream, &s->backend, e);
 }
 
 int server_new(struct loop *l, struct engine *engine, const struct server_config *config,
@@ -188,9 +213,13 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
     s->c = *config;
     s->started = (uint64_t)time(NULL);
     if (s->c.tokens_max == 0) s->c.tokens_max = SERVER_TOKENS_MAX;
-    set_name(s, config->model_name ? config->model_name : engine_info(engine)->model_name);
-    size_t body_max = wire_body_max(engine_info(engine)->context_max);
-    if (s->c.http.body_max > body_max) s->c.http.body_max = body_max;
+    const char *name = config->model_name;
+    if (engine) {
+        if (!name) name = engine_info(engine)->model_name;
+        size_t body_max = wire_body_max(engine_info(engine)->context_max);
+        if (s->c.http.body_max > body_max) s->c.http.body_max = body_max;
+    }
+    if (name) set_name(s, name); /* else the servers behind us will tell */
     wire_event_init(&s->event);
     buf_init(&s->bytes, EVENT_BYTES_MAX);
     int code = open_parts(s, engine, e);

@@ -17,6 +17,9 @@
  * cached_tokens can tell that somebody has asked the same beginning lately; --prefix-cache 0 where
  * that matters.
  *
+ * What goes wrong before the first event of a stream has the status that fits, as the head waits
+ * for that event; after it comes an `error` event.
+ *
  * Keys, if there are any, guard all but /health and /ready.
  * /metrics may have a port of its own, which asks for no key. Prompt and answer texts are never
  * logged.
@@ -27,6 +30,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "cloud/upstream.h"
 #include "cloud/worker.h"
 #include "net/http_server.h"
 #include "net/loop.h"
@@ -34,10 +38,11 @@
 
 struct server_config {
     struct http_server_config http;
-    struct worker_config worker; /* wake and wake_arg are filled in */
-    const char *model_name;      /* NULL: the engine's */
-    const char *keys_path;       /* one key a line; NULL: everyone may ask */
-    uint32_t tokens_max;         /* most tokens one assist may bring */
+    struct worker_config worker;     /* wake and wake_arg are filled in */
+    struct upstream_config upstream; /* without an engine; wake and wake_arg are filled in */
+    const char *model_name; /* NULL: the engine's, or what the servers behind this one say */
+    const char *keys_path;  /* one key a line; NULL: everyone may ask */
+    uint32_t tokens_max;    /* most tokens one assist may bring */
     struct tls_identity tls[TLS_IDENTITIES_MAX];
     size_t n_tls;                /* 0: plain HTTP */
     const char *metrics_address; /* numeric; NULL: /metrics on the main port, behind the keys */
@@ -53,7 +58,8 @@ enum {
 
 struct server;
 
-/* Takes the engine (on success) and listens. */
+/* Takes the engine (on success) and listens. Without an engine (NULL) the servers of
+ * config->upstream compute. */
 int server_new(struct loop *l, struct engine *engine, const struct server_config *config,
                struct server **ret_server, struct err *e);
 void server_free(struct server *s);

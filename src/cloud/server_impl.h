@@ -61,6 +61,9 @@ bool server_accepts(struct server *s, struct http_request *r, const char *model)
 void server_refuse(struct server *s, struct http_request *r, const struct err *e,
                    const char *param);
 
+/* The same for a job that failed before anything of its answer was sent: `ev` is its JOB_DONE. */
+void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev);
+
 /* `size`: of the face's struct, zeroed beyond the exchange. NULL: no memory. */
 void *exchange_new(struct server *s, enum metrics_face face, size_t size);
 void exchange_free(struct exchange *x); /* with its job; NULL is fine */

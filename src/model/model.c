@@ -203,23 +203,23 @@ static void hash_value(struct hasher *h, const struct gguf *g, const char *key)
 }
 
 /* Every tokenizer.ggml.* key in the file's order. */
-static int hash_tokenizer(struct model *m, struct err *e)
+int model_hash_tokenizer(const struct gguf *g, char hash[MODEL_HASH_TEXT], struct err *e)
 {
     struct hasher h;
     unsigned char digest[DIGEST_BYTES];
     hasher_begin(&h);
-    for (size_t i = 0; i < gguf_key_count(m->gguf); i++) {
-        struct gguf_str name = gguf_key_at(m->gguf, i);
+    for (size_t i = 0; i < gguf_key_count(g); i++) {
+        struct gguf_str name = gguf_key_at(g, i);
         char key[128];
         if (!begins_with(name, "tokenizer.ggml.") || name.len >= sizeof key) continue;
         memcpy(key, name.data, name.len);
         key[name.len] = 0;
         hash_text(&h, key, name.len);
-        hash_value(&h, m->gguf, key);
+        hash_value(&h, g, key);
     }
     if (hasher_end(&h, digest) < 0)
-        return err_set(e, ERR_INTERNAL, "%s: the vocabulary cannot be hashed", gguf_name(m->gguf));
-    to_hex(digest, m->tokenizer_hash);
+        return err_set(e, ERR_INTERNAL, "%s: the vocabulary cannot be hashed", gguf_name(g));
+    to_hex(digest, hash);
     return 0;
 }
 
@@ -244,7 +244,7 @@ int model_open(struct model *m, struct gguf *g, uint32_t context, struct pool *p
      * raise the peak of memory. */
     if (rc == 0) rc = hash_weights(m, pool, e);
     if (rc == 0) rc = weights_open(&m->weights, g, &m->hparams, pool, e);
-    if (rc == 0) rc = hash_tokenizer(m, e);
+    if (rc == 0) rc = model_hash_tokenizer(g, m->tokenizer_hash, e);
     if (rc == 0)
         name_model(m);
     else

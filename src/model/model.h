@@ -27,6 +27,8 @@ struct model {
 int model_open(struct model *m, struct gguf *g, uint32_t context, struct pool *pool, struct err *e);
 void model_close(struct model *m); /* also for a zeroed struct */
 
+/* The tokenizer's digest alone, also of a file without tensors. */
+int model_hash_tokenizer(const struct gguf *g, char hash[MODEL_HASH_TEXT], struct err *e);
 /* SHA-256 of bytes as hexadecimal text; ERR_INTERNAL when OpenSSL has none. */
 int model_hash_bytes(const void *data, size_t n, char hash[MODEL_HASH_TEXT], struct err *e);
 

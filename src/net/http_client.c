@@ -15,7 +15,8 @@ void http_client_config_default(struct http_client_config *ret_config)
                                               .warm_interval_us = 25000000,
                                               .connect_timeout_us = 5000000,
                                               .first_byte_timeout_us = 60000000,
-                                              .idle_timeout_us = 15000000};
+                                              .idle_timeout_us = 15000000,
+                                              .calls_max = HTTP_CLIENT_CALLS_MAX};
 }
 
 static void unlink_call(struct http_call *call)
@@ -241,6 +242,8 @@ static int copy_config(struct http_client *c, const struct http_client_config *c
 
 static int make_multi(struct http_client *c, struct err *e)
 {
+    /* Some of many calls are between two at a time; more idle sockets would only lie about. */
+    long idle = (long)c->config.calls_max / 16;
     c->multi = curl_multi_init();
     if (!c->multi) return err_set(e, ERR_NO_MEMORY, "no memory for a client");
     curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
@@ -248,7 +251,8 @@ static int make_multi(struct http_client *c, struct err *e)
     curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, set_curl_timer);
     curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
     curl_multi_setopt(c->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
-    curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)HTTP_IDLE_CONNECTIONS);
+    curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS,
+                      idle > HTTP_IDLE_CONNECTIONS ? idle : HTTP_IDLE_CONNECTIONS);
     return 0;
 }
 
@@ -301,9 +305,9 @@ void http_client_free(struct http_client *c)
 int http_call_start(struct http_client *c, const struct http_call_spec *spec,
                     struct http_call **ret_call, struct err *e)
 {
-    if (c->n_calls >= HTTP_CLIENT_CALLS_MAX)
-        return err_set(e, ERR_BUSY, "%s: there are %d calls already", c->base_url,
-                       HTTP_CLIENT_CALLS_MAX);
+    if (c->n_calls >= c->config.calls_max)
+        return err_set(e, ERR_BUSY, "%s: there are %u calls already", c->base_url,
+                       c->config.calls_max);
     struct http_call *call;
     int code = start(c, spec, false, &call, e);
     if (!code) *ret_call = call;

@@ -31,7 +31,7 @@ enum {
     HTTP_COLLECT_MAX = 1024 * 1024,   /* largest collected answer */
     HTTP_ERROR_BODY_MAX = 64 * 1024,  /* kept of an answer with status >= 300 */
     HTTP_ANSWER_HEAD_MAX = 64 * 1024, /* all header lines of an answer together */
-    HTTP_CLIENT_CALLS_MAX = 64        /* calls at one time */
+    HTTP_CLIENT_CALLS_MAX = 64        /* default of calls_max */
 };
 
 struct http_client;
@@ -46,6 +46,7 @@ struct http_client_config {
     uint64_t connect_timeout_us;    /* name lookup, TCP and TLS together */
     uint64_t first_byte_timeout_us; /* from the call's start to the first byte of its answer */
     uint64_t idle_timeout_us;       /* between two pieces of an answer: a stall */
+    uint32_t calls_max;             /* calls at one time */
 };
 
 void http_client_config_default(struct http_client_config *ret_config);
@@ -86,7 +87,7 @@ struct http_call_spec {
 };
 
 /* Starts within the next turn of the loop; no callback is called from inside. ERR_BUSY with
- * HTTP_CLIENT_CALLS_MAX calls running. */
+ * calls_max calls running. */
 int http_call_start(struct http_client *c, const struct http_call_spec *spec,
                     struct http_call **ret_call, struct err *e);
 void http_call_cancel(struct http_call *call); /* NULL is fine */

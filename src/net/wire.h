@@ -2,12 +2,14 @@
  * wire: the messages of /v1/assist (handover.md), as structs, and their JSON.
  *
  * Text in events is what the token completed: whole UTF-8 characters only, maybe none; the id is
- * the truth. `done` with reason stop means that the next token would have been one that ends the
- * answer; that token itself is not sent. Unknown fields of a request are refused by name, so that a
- * client cannot believe in an option that does nothing; unknown fields of events are ignored, so
- * that an older device understands a newer cloud. `refine` is a wish: a server that does not refine
- * sends no `refined` event, and the device prefills the whole prompt. Seeds are below 2^63, as JSON
- * integers here are signed.
+ * the truth. A cloud in front of a server that gives no ids sends none (match `text`): an event is
+ * then a piece of text, and an answer that was cut cannot go on there. `done` with reason stop
+ * means that the next token would have been one that ends the answer; that token itself is not
+ * sent. Unknown fields of a request are refused by name, so that a client cannot believe in an
+ * option that does nothing; unknown fields of events are ignored, so that an older device
+ * understands a newer cloud. `refine` is a wish: a server that does not refine sends no `refined`
+ * event, and the device prefills the whole prompt. Seeds are below 2^63, as JSON integers here are
+ * signed.
  */
 #ifndef PDD_NET_WIRE_H
 #define PDD_NET_WIRE_H
@@ -104,7 +106,7 @@ struct wire_event {
     struct buf kept; /* bitmap */
     /* token */
     uint32_t index; /* absolute, from the first token of the answer */
-    int32_t token;
+    int32_t token;  /* -1: only its text is known */
     struct buf text;
     /* done; prompt_tokens and cached_tokens as in grant */
     enum wire_reason reason;

@@ -91,9 +91,8 @@ static int put_refined(struct buf *out, const struct wire_event *ev)
 
 static int put_token(struct buf *out, const struct wire_event *ev)
 {
-    if (ev->token < 0) return ERR_BAD_INPUT;
     int code = put_number(out, "{\"i\":", ev->index);
-    if (!code) code = put_number(out, ",\"id\":", (uint64_t)ev->token);
+    if (!code && ev->token >= 0) code = put_number(out, ",\"id\":", (uint64_t)ev->token);
     return code ? code : put_text(out, ",\"text\":", ev->text.data, ev->text.len);
 }
 
@@ -167,7 +166,7 @@ static const struct json_field refined_fields[] = {
 };
 static const struct json_field token_fields[] = {
     COUNT("i", index),
-    {"id", JSON_FIELD_I32, true, 0, INT32_MAX, 0, 0, EVENT(token)},
+    {"id", JSON_FIELD_I32, false, 0, INT32_MAX, 0, 0, EVENT(token)},
     {"text", JSON_FIELD_STRING, true, 0, SSE_LINE_MAX, 0, 0, PART(text)},
 };
 static const struct json_field done_fields[] = {
@@ -250,7 +249,7 @@ int wire_event_decode(const char *name, const char *data, size_t n, struct wire_
         ev->kind = WIRE_UNKNOWN;
         return 0;
     }
-    struct event_parts p = {.event = {.kind = (enum wire_kind)kind}};
+    struct event_parts p = {.event = {.kind = (enum wire_kind)kind, .token = -1}};
     struct buf text = ev->text, kept = ev->kept; /* their memory is used again */
     buf_clear(&text);
     buf_clear(&kept);

@@ -438,7 +438,7 @@ static void bad_events(void **state)
     wire_event_release(&ev);
 }
 
-/* Catches: half a character or a negative id sent to a device. */
+/* Catches: half a character sent to a device, or an id where none is known. */
 static void events_not_sent(void **state)
 {
     struct wire_event ev;
@@ -451,9 +451,15 @@ static void events_not_sent(void **state)
     assert_int_equal(buf_append(&ev.text, "\xe2\x82", 2), 0);
     assert_int_equal(wire_event_encode(&ev, &b, NULL), ERR_BAD_INPUT);
     buf_clear(&ev.text);
-    ev.token = -1;
-    assert_int_equal(wire_event_encode(&ev, &b, NULL), ERR_BAD_INPUT);
     assert_int_equal(b.len, 0);
+    ev.token = -1;
+    assert_int_equal(wire_event_encode(&ev, &b, NULL), 0);
+    assert_string_equal(b.data, "event: token\ndata: {\"i\":0,\"text\":\"\"}\n\n");
+    ev.token = 7;
+    assert_int_equal(wire_event_decode("token", "{\"i\":0,\"text\":\"\"}",
+                                       strlen("{\"i\":0,\"text\":\"\"}"), &ev, NULL),
+                     0);
+    assert_int_equal(ev.token, -1);
     wire_event_release(&ev);
     buf_release(&b);
 }
