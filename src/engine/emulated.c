@@ -124,6 +124,11 @@ static int emulated_page_adopt(struct session *s, uint32_t page, const int32_t *
     return session_page_adopt(inside_of(s), page, tokens, n, err);
 }
 
+static void emulated_page_swap(struct session *s, uint32_t i, uint32_t page)
+{
+    session_page_swap(inside_of(s), i, page);
+}
+
 static const float *emulated_logits(const struct session *s)
 {
     return session_logits(inside_of(s));
@@ -173,6 +178,7 @@ static const struct engine_ops emulated_ops = {
     .page_hold = emulated_page_hold,
     .page_drop = emulated_page_drop,
     .page_adopt = emulated_page_adopt,
+    .page_swap = emulated_page_swap,
     .session_logits = emulated_logits,
     .step = emulated_step,
 };

@@ -111,6 +111,12 @@ int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, 
     return s->engine->ops->page_adopt(s, page, tokens, n, err);
 }
 
+void session_page_swap(struct session *s, uint32_t i, uint32_t page)
+{
+    CHECK(i < session_len(s) / ENGINE_PAGE && page < s->engine->info.kv_pages_total);
+    s->engine->ops->page_swap(s, i, page);
+}
+
 const float *session_logits(const struct session *s)
 {
     return s->engine->ops->session_logits(s);

@@ -84,6 +84,9 @@ void engine_page_drop(struct engine *e, uint32_t page);
  * free for that. */
 int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
                        struct err *err);
+/* Use a held page in the place of the full page i of `s`, whose history up to there the caller
+ * vouches to be the same: two sessions that computed it need one of the two. */
+void session_page_swap(struct session *s, uint32_t i, uint32_t page);
 
 /* One session's part of a step. */
 struct engine_span {

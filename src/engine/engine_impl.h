@@ -24,6 +24,7 @@ struct engine_ops {
     void (*page_drop)(struct engine *e, uint32_t page);
     int (*page_adopt)(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
                       struct err *err);
+    void (*page_swap)(struct session *s, uint32_t i, uint32_t page);
     const float *(*session_logits)(const struct session *s);
     int (*step)(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 };

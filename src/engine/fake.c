@@ -143,6 +143,11 @@ static int fake_page_adopt(struct session *session, uint32_t page, const int32_t
     return code;
 }
 
+static void fake_page_swap(struct session *session, uint32_t i, uint32_t page)
+{
+    kv_seq_swap(&((struct fake_session *)session)->kv, i, page);
+}
+
 static const float *fake_logits(const struct session *s)
 {
     (void)s;
@@ -279,6 +284,7 @@ static const struct engine_ops fake_ops = {
     .page_hold = fake_page_hold,
     .page_drop = fake_page_drop,
     .page_adopt = fake_page_adopt,
+    .page_swap = fake_page_swap,
     .session_logits = fake_logits,
     .step = fake_step,
 };

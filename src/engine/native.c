@@ -168,6 +168,11 @@ static int native_page_adopt(struct session *session, uint32_t page, const int32
     return 0;
 }
 
+static void native_page_swap(struct session *session, uint32_t i, uint32_t page)
+{
+    kv_seq_swap(&((struct native_session *)session)->kv, i, page);
+}
+
 static const float *native_session_logits(const struct session *session)
 {
     const struct native_session *s = (const struct native_session *)session;
@@ -254,6 +259,7 @@ static const struct engine_ops native_ops = {
     .page_hold = native_page_hold,
     .page_drop = native_page_drop,
     .page_adopt = native_page_adopt,
+    .page_swap = native_page_swap,
     .session_logits = native_session_logits,
     .step = native_step,
 };

@@ -197,6 +197,14 @@ int kv_seq_adopt(struct kv_seq *s, uint32_t page, uint32_t n, struct err *e)
     return 0;
 }
 
+void kv_seq_swap(struct kv_seq *s, uint32_t i, uint32_t page)
+{
+    CHECK(i < s->len / KERN_TILE && s->pool->users[page] > 0);
+    s->pool->users[page]++;
+    page_drop(s->pool, s->pages[i]);
+    s->pages[i] = page;
+}
+
 void *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head)
 {
     const struct kv_shape *shape = &s->pool->shape;

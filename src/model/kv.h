@@ -63,6 +63,9 @@ void kv_page_drop(struct kv_pool *p, uint32_t page);
 /* Append the first n (1 to 64) positions of a held page to `s`, whose len is a multiple of 64: the
  * whole page is shared, a part of it copied. ERR_NO_MEMORY when a copy finds no free page. */
 int kv_seq_adopt(struct kv_seq *s, uint32_t page, uint32_t n, struct err *e);
+/* Use a held page, of which the caller vouches that it holds the same values, in the place of the
+ * sequence's own of positions [64 i, 64 i + 64), all of them there. */
+void kv_seq_swap(struct kv_seq *s, uint32_t i, uint32_t page);
 
 /* The tiles of page number i of a sequence. */
 void *kv_k_tile(const struct kv_seq *s, uint32_t page, uint32_t layer, uint32_t kv_head);

@@ -313,8 +313,14 @@ static void test_held_pages(void **state)
         for (uint32_t i = 0; i < 3; i++)
             assert_int_equal(session_page_adopt(s, pages[i], a + i * PAGE, i < 2 ? PAGE : 22, &err),
                              0);
+        struct session *twin = open_session(k->e, NULL);
+        feed(twin, k->e, a, 170, STEP);
+        session_page_swap(twin, 1, pages[1]);
+        assert_int_equal(engine_kv_pages_free(k->e), PAGES - 3 - 1 - 2);
         for (uint32_t i = 0; i < 3; i++)
             engine_page_drop(k->e, pages[i]);
+        assert_same(feed(twin, k->e, a + 170, 9, STEP), truth(k, a, 179, NULL));
+        engine_session_close(twin);
         assert_same(feed(s, k->e, a + 150, 9, STEP), truth(k, a, 159, NULL));
         engine_session_close(s);
         assert_int_equal(engine_kv_pages_free(k->e), PAGES);
