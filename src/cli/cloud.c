@@ -18,7 +18,8 @@ enum {
     DRAIN_SECONDS = 30,
     QUEUE_DEFAULT = 256,
     STREAMS_DEFAULT = 64,
-    CACHE_DEFAULT = 16,
+    CACHE_DEFAULT = 100,
+    STEP_MS_MAX = 60000,
     PER_ADDRESS_DEFAULT = 256,
     DESCRIPTORS_BESIDE = HTTP_REFUSED_MAX + 32 /* those who hear 503, and files of our own */
 };
@@ -29,7 +30,7 @@ struct options {
     char host[HOST_MAX], metrics_host[HOST_MAX];
     const char *profile;
     struct fake_options fake; /* answer_tokens UINT32_MAX: not asked for */
-    uint32_t drain_s, upstream_s, kv_mb, per_address;
+    uint32_t drain_s, upstream_s, kv_mb, per_address, cache_percent, step_ms;
     size_t n_certs, n_keys; /* of server.tls */
     struct http_network proxies[HTTP_PROXIES_MAX];
     size_t n_proxies;
@@ -48,7 +49,13 @@ static const char help[] =
     "  --streams-max N        assists in work at once (64)\n"
     "  --queue-max N          assists that may wait besides (256); more are answered 429\n"
     "  --tokens-max N         tokens that one assist may bring (4096)\n"
-    "  --prefix-cache N       finished answers kept so that a second turn is cheap (16; 0: none)\n"
+    "  --step-ms N            aim for a step while answers run: how many prompt tokens go beside\n"
+    "                         them is found from measured speeds; at most three times as long\n"
+    "                         when none runs (100)\n"
+    "  --prefix-cache P       per cent of the KV memory that may keep, while it is idle, what was\n"
+    "                         computed: a prompt that begins alike costs the rest (100; 0: none)\n"
+    "  --prefix-cache-scope S who may hit what another's prompt left there: all, or key: only\n"
+    "                         requests with the same key (all)\n"
     "  --key-file FILE        bearer keys, one a line; without it everyone may ask\n"
     "  --tls-cert FILE        PEM certificate, with its chain: serve https only\n"
     "  --tls-key FILE         its key; both again for a certificate of another kind of key\n"
@@ -89,7 +96,9 @@ enum {
     O_STREAMS,
     O_QUEUE,
     O_TOKENS,
+    O_STEP_MS,
     O_CACHE,
+    O_CACHE_SCOPE,
     O_KEYS,
     O_TLS_CERT,
     O_TLS_KEY,
@@ -126,7 +135,9 @@ static const struct option long_options[] = {
     {"streams-max", required_argument, NULL, O_STREAMS},
     {"queue-max", required_argument, NULL, O_QUEUE},
     {"tokens-max", required_argument, NULL, O_TOKENS},
+    {"step-ms", required_argument, NULL, O_STEP_MS},
     {"prefix-cache", required_argument, NULL, O_CACHE},
+    {"prefix-cache-scope", required_argument, NULL, O_CACHE_SCOPE},
     {"key-file", required_argument, NULL, O_KEYS},
     {"tls-cert", required_argument, NULL, O_TLS_CERT},
     {"tls-key", required_argument, NULL, O_TLS_KEY},
@@ -167,7 +178,8 @@ static const struct number {
     {O_STREAMS, 1, WORKER_STREAMS_MAX, offsetof(struct options, server.worker.streams_max)},
     {O_QUEUE, 0, 1 << 16, offsetof(struct options, server.worker.queue_max)},
     {O_TOKENS, 1, WIRE_TOKENS_MAX, offsetof(struct options, server.tokens_max)},
-    {O_CACHE, 0, WORKER_CACHE_MAX, offsetof(struct options, server.worker.cache_max)},
+    {O_CACHE, 0, 100, offsetof(struct options, cache_percent)},
+    {O_STEP_MS, 1, STEP_MS_MAX, offsetof(struct options, step_ms)},
     {O_CONNECTIONS, 1, 1 << 20, offsetof(struct options, server.http.connections_max)},
     {O_PER_ADDRESS, 0, 1 << 20, offsetof(struct options, per_address)},
     {O_DRAIN, 0, 3600, offsetof(struct options, drain_s)},
@@ -265,6 +277,17 @@ static int set_upstream(struct upstream_config *c, int option)
     }
 }
 
+static int set_cache_scope(bool *ret_by_tenant)
+{
+    if (strcmp(optarg, "all") != 0 && strcmp(optarg, "key") != 0) {
+        fprintf(stderr, "pdd cloud: --prefix-cache-scope is \"%s\": all or key is needed\n",
+                optarg);
+        return -1;
+    }
+    *ret_by_tenant = strcmp(optarg, "key") == 0;
+    return 0;
+}
+
 static int set_option(struct options *o, int option)
 {
     int done = set_number(o, option);
@@ -276,6 +299,8 @@ static int set_option(struct options *o, int option)
     case O_LISTEN:
         return option_address("cloud", "listen", optarg, o->host, sizeof o->host,
                               &o->server.http.port);
+    case O_CACHE_SCOPE:
+        return set_cache_scope(&o->server.worker.cache_by_tenant);
     case O_KEYS:
         o->server.keys_path = optarg;
         return 0;
@@ -397,7 +422,10 @@ static void asked_to_reload(void *arg)
 static int serve(struct cloud *c, struct engine *engine, const struct options *o, struct err *e)
 {
     struct loop_signal *term = NULL, *interrupt = NULL, *hangup = NULL;
-    int code = server_new(c->loop, engine, &o->server, &c->server, e);
+    struct server_config config = o->server;
+    uint64_t pages = engine ? engine_info(engine)->kv_pages_total : 0; /* none: upstreams */
+    config.worker.cache_pages = (uint32_t)(pages * o->cache_percent / 100);
+    int code = server_new(c->loop, engine, &config, &c->server, e);
     if (code) {
         engine_free(engine);
         return code;
@@ -452,6 +480,7 @@ static void finish_options(struct options *o)
     struct http_server_config *http = &o->server.http;
     o->native.kv_bytes_max = (uint64_t)o->kv_mb << 20;
     share_options(o);
+    o->server.worker.step_us = o->step_ms * 1000;
     o->server.n_tls = o->n_certs;
     o->fake.kv_pages = fake_pages(o);
     http->address = o->host;
@@ -498,13 +527,13 @@ int cmd_cloud(int argc, char **argv)
     struct options o = {.drain_s = DRAIN_SECONDS,
                         .fake.answer_tokens = UINT32_MAX,
                         .host = "127.0.0.1",
-                        .per_address = UINT32_MAX};
+                        .per_address = UINT32_MAX,
+                        .cache_percent = CACHE_DEFAULT};
     struct err e = ERR_INIT;
     int status;
     http_server_config_default(&o.server.http);
     o.server.http.port = 8080;
     o.server.worker.queue_max = QUEUE_DEFAULT;
-    o.server.worker.cache_max = CACHE_DEFAULT;
     if (parse(argc, argv, &o, &status)) return status;
     finish_options(&o);
     if (run(&o, &e)) {

@@ -63,7 +63,6 @@ int backend_metrics(const struct backend *b, struct buf *out)
 struct worker_backend {
     struct backend b; /* first */
     struct worker *worker;
-    uint32_t streams_max, queue_max;
 };
 
 static struct worker *worker_of(const struct backend *b)
@@ -106,10 +105,7 @@ static uint32_t positions_max(const struct backend *b)
 
 static const char *not_ready(struct backend *b)
 {
-    const struct worker_backend *w = (const struct worker_backend *)b;
-    struct worker_stats stats;
-    worker_stats_of(w->worker, &stats);
-    return stats.waiting >= w->queue_max && stats.running >= w->streams_max ? "busy" : NULL;
+    return worker_full(worker_of(b)) ? "busy" : NULL;
 }
 
 static void stats_of(struct backend *b, struct worker_stats *ret_stats)
@@ -139,8 +135,6 @@ int backend_worker_new(struct engine *engine, const struct worker_config *config
     struct worker_backend *w = mem_calloc(1, sizeof *w);
     if (!w) return err_set(e, ERR_NO_MEMORY, "no memory for the engine thread");
     w->b.ops = &worker_ops;
-    w->streams_max = config->streams_max;
-    w->queue_max = config->queue_max;
     int code = worker_new(engine, config, &w->worker, e);
     if (code) {
         mem_free(w);

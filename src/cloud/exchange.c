@@ -105,6 +105,8 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     x->job->owner = x;
     x->job->on_event = on_event;
     x->job->sampling = sampling;
+    /* A device can use part of an answer; who asks as OpenAI's clients do gets all or waits. */
+    if (x->face != METRICS_ASSIST) x->job->tokens_least = atomic_load(&x->job->tokens_max);
     x->n_prompt = prompt->len;
     x->began = clock_us();
     if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
@@ -195,9 +197,18 @@ static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
     log_fields(LOG_INFO, "cloud", names[x->face], fields, sizeof fields / sizeof *fields);
 }
 
+/* Others have computed part of the prompt while it waited for its steps. */
+static void note_cached(struct exchange *x, const struct job_event *ev, struct metrics *m)
+{
+    if (ev->cached <= x->cached) return;
+    m->cached_tokens += ev->cached - x->cached;
+    x->cached = ev->cached;
+}
+
 static void note_done(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
     bool failed = ev->error.code != 0;
+    note_cached(x, ev, m);
     if (!x->n_prompt && ev->prompt_tokens) { /* told only now */
         x->n_prompt = ev->prompt_tokens;
         m->prompt_tokens += x->n_prompt;

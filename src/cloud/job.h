@@ -34,7 +34,8 @@ struct job {
     uint32_t tokens_least; /* when memory is short, tokens_max may be cut down to this; 0: to
                               what the server thinks fit. tokens_max: all or wait */
     /* wishes of the loop */
-    atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end */
+    atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end.
+                               Who computes lowers it once, before ADMITTED, to what it grants */
     atomic_bool cancelled, drained;
 };
 
@@ -52,7 +53,7 @@ struct job_event {
     enum job_event_kind kind;
     struct job *job;
     uint64_t at;            /* clock_us() of the report; 0: not known */
-    uint32_t cached;        /* ADMITTED: tokens whose KV was there */
+    uint32_t cached;        /* ADMITTED: tokens whose KV was there; DONE: and those found later */
     uint32_t prompt_tokens; /* ADMITTED, DONE, without job.tokens; 0: not told */
     enum wire_match match;  /* ADMITTED: no closer to the device's model than this */
     uint32_t done, total;   /* PROGRESS */

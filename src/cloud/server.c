@@ -56,10 +56,20 @@ static enum metrics_refusal refusal_of(int code)
     }
 }
 
+static void set_retry_after(struct server *s, struct http_request *r)
+{
+    struct worker_stats stats;
+    char text[16];
+    backend_stats_of(s->backend, &stats);
+    snprintf(text, sizeof text, "%u",
+             stats.retry_after_s ? stats.retry_after_s : SERVER_RETRY_AFTER_S);
+    http_request_reply_header(r, "Retry-After", text);
+}
+
 void server_refuse(struct server *s, struct http_request *r, const struct err *e, const char *param)
 {
     s->metrics.refused[refusal_of(e->code)]++;
-    if (e->code == ERR_BUSY) http_request_reply_header(r, "Retry-After", "1");
+    if (e->code == ERR_BUSY) set_retry_after(s, r);
     if (e->code == ERR_LIMIT)
         http_reply_error(r, 400, "context_length_exceeded", param, "%s", e->text);
     else

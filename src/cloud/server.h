@@ -13,9 +13,14 @@
  * A PATCH is a wish: one that comes when the last token was on its way, or for which there is no KV
  * memory, still sees the stream end with reason budget, and after the end it is 404. A budget below
  * what was sent ends the stream at the next token. A cancelled or resumed assist loses nothing: ask
- * again with `have`; the prefix cache makes that cheap. The cache is one for all keys, so
- * cached_tokens can tell that somebody has asked the same beginning lately; --prefix-cache 0 where
- * that matters.
+ * again with `have`; the prefix cache makes that cheap. The cache is one for all keys unless
+ * worker_config.cache_by_tenant separates them, so cached_tokens, and the time to the first token,
+ * can tell that somebody has asked the same beginning lately.
+ *
+ * Under pressure: when KV memory is short, an assist is granted fewer tokens than it asked for
+ * (grant.tokens_max says how many; a PATCH may bring more later); when not even a few are to be
+ * had, it waits in a line of at most queue_max, in which keys take turns; when the line is full, it
+ * is answered 429 with a Retry-After that is the time in which about half of the line will go.
  *
  * What goes wrong before the first event of a stream has the status that fits, as the head waits
  * for that event; after it comes an `error` event.
@@ -53,7 +58,7 @@ enum {
     SERVER_KEYS_MAX = 4096,
     SERVER_KEY_LEN_MAX = 256,
     SERVER_TOKENS_MAX = 4096, /* default of tokens_max */
-    SERVER_RETRY_AFTER_S = 1
+    SERVER_RETRY_AFTER_S = 1  /* when the backend cannot tell */
 };
 
 struct server;

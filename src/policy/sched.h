@@ -1,39 +1,63 @@
 /*
- * sched: what goes into the next step of a batching engine. Pure and deterministic.
+ * sched: what goes into the next step of a batching engine. Pure and deterministic: the same calls
+ * give the same steps. A step of 8,192 items is planned in a fraction of a millisecond.
  *
- * A step has a budget of tokens. Running answers come first, one token each, least recently served
- * first when there are more than the budget. What is left goes to prefills in order of arrival, so
- * that first tokens come in that order; while answers run, prefills together get at most
- * `prefill_beside`, which bounds how long one step keeps the streams waiting. However many answers
- * run, a prompt that waits gets one span and a share of the tokens (in steps of two or more), so
- * nobody starves.
+ * A step has a budget of tokens. Running answers come first, one token each. What is left goes to
+ * prefills; while answers run, prefills together get at most `prefill_beside`, and `prefill_alone`
+ * else, which bounds how long a step keeps streams and cancellations waiting (policy/stepcost.h
+ * knows how many tokens that is). However many answers run, a prompt that waits gets one span and
+ * a share of the tokens (in steps of two or more), so nobody starves.
+ *
+ * Fairness is among tenants, by the tokens that they get: each has an account, and whoever has
+ * used least is next. Each step up of an item's priority halves what its tokens are charged, so the
+ * tenant gets twice the share. Within a tenant prompts go in order of arrival, and answers, where
+ * they do not all fit, least recently served first. A tenant that got all it asked for has no claim
+ * on more later: it starts level with those who still want (as in start-time fair queueing, Goyal
+ * et al. 1996, the level being the least that a tenant who wants more has used). Between two
+ * tenants who want more all the time the accounts differ by at most one step's budget, not counting
+ * answers where all of them fit: those are served in every step, whoever they belong to.
  */
 #ifndef PDD_POLICY_SCHED_H
 #define PDD_POLICY_SCHED_H
 
-#include <stdbool.h>
 #include <stdint.h>
+
+#include "base/err.h"
+
+enum {
+    SCHED_ITEMS_MAX = 8192,
+    SCHED_TENANTS_MAX = 8192,
+    SCHED_PRIORITY_MAX = 8,  /* and as much below 0; what is beyond counts as this */
+    SCHED_PREFILL_SHARE = 4, /* at least every fourth token of a step, when a prompt waits */
+    SCHED_CHARGE = 1 << 16   /* of a token at priority 0 */
+};
 
 struct sched_limits {
     uint32_t step_tokens;    /* budget of a step */
     uint32_t prefill_beside; /* prefill tokens of a step that also decodes */
+    uint32_t prefill_alone;  /* and of one that does not */
     uint32_t spans;          /* sessions in a step */
 };
 
 struct sched_item {
     uint32_t waiting; /* prompt tokens still to prefill; 0: the item decodes */
+    uint32_t tenant;  /* < SCHED_TENANTS_MAX */
+    int32_t priority;
+    uint32_t given;   /* out: tokens of this step; 0: not in it */
     uint64_t arrived; /* order among prefills */
     uint64_t served;  /* number of the step that served it last; order among decodes */
-    uint32_t given;   /* out: tokens of this step; 0: not in it */
 };
 
-enum {
-    SCHED_ITEMS_MAX = 4096,
-    SCHED_PREFILL_SHARE = 4 /* at least every fourth token of a step, when a prompt waits */
-};
+struct sched;
 
-/* Fills `given`; returns the tokens of the step. Ties go to the lower index. n <= SCHED_ITEMS_MAX.
- */
-uint32_t sched_step(struct sched_item *items, uint32_t n, const struct sched_limits *limits);
+int sched_new(struct sched **ret_sched, struct err *e);
+void sched_free(struct sched *s); /* NULL is fine */
+
+/* Fills `given` and charges the accounts; returns the tokens of the step. Ties go to the lower
+ * index. n <= SCHED_ITEMS_MAX. */
+uint32_t sched_step(struct sched *s, struct sched_item *items, uint32_t n,
+                    const struct sched_limits *limits);
+/* What a tenant has been charged. */
+uint64_t sched_used(const struct sched *s, uint32_t tenant);
 
 #endif

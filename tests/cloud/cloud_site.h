@@ -122,8 +122,8 @@ static inline void site_check_idle(struct site *s)
         clock_sleep_us(a.running || a.waiting ? 500 : 20000);
         b = site_stats(s);
     } while (a.running || a.waiting || b.running || b.waiting || a.steps != b.steps);
-    CHECK(s->config.worker.cache_max > 0 || b.kv_pages_free == total);
-    CHECK(b.kv_pages_free + b.kv_pages_cached >= total);
+    CHECK(s->config.worker.cache_pages > 0 || b.kv_pages_free == total);
+    CHECK(b.kv_pages_free + b.kv_pages_cached == total);
 }
 
 /* ---- a client ---- */

@@ -409,7 +409,7 @@ static void test_stop_at_once(void **state)
         struct site *s = slow_site();
         if (quick) s->fake.step_us = 0;
         s->config.worker.streams_max = 10;
-        s->config.worker.cache_max = 4;
+        s->config.worker.cache_pages = 8;
         site_start(s);
         for (int i = 0; i < CLIENTS; i++)
             post(&all[i], s, 20 + (uint32_t)i, 2000);
@@ -452,7 +452,7 @@ static void test_no_memory(void **state)
     struct site *s = slow_site();
     s->fake.step_us = 0;
     s->fake.step_tokens_max = 512;
-    s->config.worker.cache_max = 2;
+    s->config.worker.cache_pages = 4;
     site_start(s);
     struct wire_request q;
     struct buf body, request;

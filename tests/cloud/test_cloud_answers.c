@@ -61,7 +61,7 @@ static void check_concurrent(bool native, uint32_t cache, uint64_t kv_bytes, uin
     int32_t prompts[CLIENTS][PROMPT];
     struct sampling how[CLIENTS];
     struct site *s = site_of(native);
-    s->config.worker.cache_max = cache;
+    s->config.worker.cache_pages = cache;
     s->native.kv_bytes_max = kv_bytes;
     s->fake.kv_pages = kv_pages;
     site_start(s);
@@ -127,7 +127,7 @@ static void check_resume(bool native)
     static struct client c;
     int32_t prompt[PROMPT];
     struct site *s = site_of(native);
-    s->config.worker.cache_max = 4;
+    s->config.worker.cache_pages = 8;
     site_start(s);
     for (int mode = 0; mode < 2; mode++) {
         const struct sampling *how = mode ? &seeded : &greedy;

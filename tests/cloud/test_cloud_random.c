@@ -175,7 +175,7 @@ static void check_crowd(bool native, uint64_t seed)
     if (rng_below(&w.r, 2)) s->fake.step_us = 300;
     s->config.worker = (struct worker_config){.streams_max = 1 + rng_below(&w.r, 12),
                                               .queue_max = rng_below(&w.r, 12),
-                                              .cache_max = rng_below(&w.r, 6)};
+                                              .cache_pages = rng_below(&w.r, 40)};
     site_start(s);
     make_known(&w);
     for (uint64_t until = clock_us() + run_us; clock_us() < until;)

@@ -36,7 +36,7 @@ static void *run(void *arg)
 struct cloud_fixture *cloud_fixture_start(struct engine *engine)
 {
     struct cloud_fixture *c = mem_calloc(1, sizeof *c);
-    struct server_config config = {.worker = {.streams_max = 8, .queue_max = 8, .cache_max = 4}};
+    struct server_config config = {.worker = {.streams_max = 8, .queue_max = 8, .cache_pages = 32}};
     CHECK(c);
     log_set_level(LOG_WARN);
     http_server_config_default(&config.http);
