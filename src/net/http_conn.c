@@ -61,6 +61,7 @@ void conn_close(struct http_request *c)
 {
     if (c->state == CONN_DEAD) return;
     c->state = CONN_DEAD;
+    stream_forget(c);
     server_forget(c);
     /* The socket closes now, even when a handler is still on the stack. */
     bufferevent_free(c->bev);
@@ -90,6 +91,7 @@ void conn_close_and_tell(struct http_request *c)
 void conn_cut_later(struct http_request *c)
 {
     c->state = CONN_CUT;
+    stream_forget(c);
     bufferevent_disable(c->bev, EV_READ | EV_WRITE);
     set_deadline(c, 0);
 }
@@ -311,6 +313,7 @@ static void linger(struct http_request *c)
 static void on_written(struct bufferevent *bev, void *arg)
 {
     struct http_request *c = arg;
+    if (c->state == CONN_STREAMING) stream_begin_direct(c);
     if (c->state != CONN_FLUSH || evbuffer_get_length(bufferevent_get_output(bev)) > 0) return;
     if (c->close_after || c->server->draining) {
         if (bufferevent_get_enabled(bev) & EV_READ)
@@ -326,6 +329,7 @@ static void on_written(struct bufferevent *bev, void *arg)
 void conn_flush(struct http_request *c)
 {
     conn_drop_request(c);
+    stream_end_direct(c);
     c->state = CONN_FLUSH;
     set_deadline(c, c->server->config.flush_timeout_us);
     if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0)

@@ -1,9 +1,17 @@
 /*
  * http_reply: what a handler can read of its request and how it answers; see http_server.h.
  * Chunks are framed straight into the connection's output buffer.
+ *
+ * Plain streams are written *directly*: libevent asks the kernel to watch the socket whenever
+ * output is waiting and to stop afterwards, two more system calls for each token than the write
+ * itself. So while a stream runs its EV_WRITE is disabled, streams with something to send stand in
+ * a list, and one write each sends it at the next turn of the loop. When the kernel does not take
+ * it all, libevent has the stream until that is gone. TLS has records and a handshake in between;
+ * libevent keeps it.
  */
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -13,7 +21,7 @@
 #include "net/http_server_impl.h"
 #include "net/wire.h"
 
-enum { ERROR_BODY_MAX = 8192 };
+enum { ERROR_BODY_MAX = 8192, CHUNK_LINE_MAX = 2 * sizeof(size_t) + 2 };
 
 const char *http_request_method(const struct http_request *r)
 {
@@ -176,9 +184,67 @@ void http_reply_err(struct http_request *r, const struct err *e, const char *par
     reply_error_text(r, status, err_code_name(e->code), param, e->text);
 }
 
+void stream_begin_direct(struct http_request *c)
+{
+    if (c->server->config.make_bufferevent || evbuffer_get_length(output_of(c)) > 0) return;
+    bufferevent_disable(c->bev, EV_WRITE);
+    c->direct = true;
+}
+
+void stream_forget(struct http_request *c)
+{
+    if (!c->unsent_link) return;
+    *c->unsent_link = c->next_unsent;
+    if (c->next_unsent) c->next_unsent->unsent_link = c->unsent_link;
+    c->unsent_link = NULL;
+}
+
+static void send_soon(struct http_request *c)
+{
+    struct http_server *s = c->server;
+    if (!c->direct || c->unsent_link) return;
+    if (!s->unsent) loop_timer_set(s->unsent_timer, 0);
+    c->next_unsent = s->unsent;
+    if (c->next_unsent) c->next_unsent->unsent_link = &c->next_unsent;
+    c->unsent_link = &s->unsent;
+    s->unsent = c;
+}
+
+/* What the kernel does not take, and any error, libevent comes upon again. */
+static void send_now(struct http_request *c)
+{
+    struct evbuffer *out = output_of(c);
+    evbuffer_unfreeze(out, 1);
+    (void)evbuffer_write(out, bufferevent_getfd(c->bev));
+    evbuffer_freeze(out, 1);
+}
+
+void stream_send_all(void *server)
+{
+    struct http_server *s = server;
+    while (s->unsent) {
+        struct http_request *c = s->unsent;
+        stream_forget(c);
+        send_now(c);
+        if (evbuffer_get_length(output_of(c)) == 0) continue;
+        c->direct = false;
+        bufferevent_enable(c->bev, EV_WRITE);
+    }
+}
+
+void stream_end_direct(struct http_request *c)
+{
+    if (!c->direct) return;
+    stream_forget(c);
+    send_now(c);
+    c->direct = false;
+    bufferevent_enable(c->bev, EV_WRITE);
+}
+
 void http_stream_begin(struct http_request *r, const char *content_type)
 {
     if (!answerable(r, CONN_HANDLING)) return;
+    stream_begin_direct(r);
     r->chunked_out = !r->old;
     if (!r->chunked_out) r->close_after = true; /* HTTP/1.0: the close is the end */
     put_head(r, 200, content_type);
@@ -187,6 +253,20 @@ void http_stream_begin(struct http_request *r, const char *content_type)
     conn_drop_request(r);
     buf_release(&r->reply_headers);
     r->state = CONN_STREAMING;
+    send_soon(r);
+}
+
+/* "hex\r\n", the size that stands before a chunk's data. */
+static size_t chunk_line(size_t n, char line[CHUNK_LINE_MAX])
+{
+    size_t digits = 1, len;
+    while (digits < 2 * sizeof n && n >> (4 * digits))
+        digits++;
+    for (len = 0; len < digits; len++)
+        line[len] = "0123456789abcdef"[n >> (4 * (digits - 1 - len)) & 15];
+    line[len++] = '\r';
+    line[len++] = '\n';
+    return len;
 }
 
 int http_stream_send(struct http_request *r, const void *data, size_t n)
@@ -199,9 +279,11 @@ int http_stream_send(struct http_request *r, const void *data, size_t n)
         conn_cut_later(r);
         return ERR_LIMIT;
     }
-    if (r->chunked_out) evbuffer_add_printf(out, "%zx\r\n", n);
-    int failed = evbuffer_add(out, data, n);
+    char line[CHUNK_LINE_MAX];
+    int failed = r->chunked_out ? evbuffer_add(out, line, chunk_line(n, line)) : 0;
+    failed |= evbuffer_add(out, data, n);
     if (r->chunked_out) failed |= evbuffer_add(out, "\r\n", 2);
+    send_soon(r);
     if (!failed) return 0;
     conn_cut_later(r);
     return ERR_LIMIT;

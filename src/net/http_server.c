@@ -189,6 +189,7 @@ int http_server_new(struct loop *l, const struct http_server_config *config,
     if (!code && config->per_address_max > 0 && !(s->peers = http_peers_new()))
         code = err_set(e, ERR_NO_MEMORY, "no memory for a server");
     if (!code) code = loop_timer_new(l, drain_fired, s, &s->drain_timer, e);
+    if (!code) code = loop_timer_new(l, stream_send_all, s, &s->unsent_timer, e);
     if (!code) code = start_listening(s, e);
     if (code) {
         http_server_free(s);
@@ -206,6 +207,7 @@ void http_server_free(struct http_server *s)
     if (s->listener) evconnlistener_free(s->listener);
     loop_timer_free(s->accept_timer);
     loop_timer_free(s->drain_timer);
+    loop_timer_free(s->unsent_timer);
     http_peers_free(s->peers);
     mem_free(s);
 }

@@ -61,6 +61,8 @@ struct http_request {
     bool refused; /* one of HTTP_REFUSED_MAX beyond a limit */
     bool proxied; /* the peer is a trusted proxy */
     bool old;     /* the request is HTTP/1.0 */
+    bool direct;  /* a plain stream that we write ourselves, see http_reply.c */
+    struct http_request *next_unsent, **unsent_link; /* link NULL: not in server->unsent */
     enum conn_counted counted;
     struct http_address address; /* of the client, not of a trusted proxy, once that has said it */
     struct buf head_text, body, reply_headers;
@@ -82,7 +84,9 @@ struct http_server {
     struct evconnlistener *listener; /* NULL once draining */
     uint16_t port;
     struct http_request *connections; /* any order */
-    struct http_peers *peers;         /* NULL: addresses are not limited */
+    struct http_request *unsent;      /* streams to be written at the next turn of the loop */
+    struct loop_timer *unsent_timer;
+    struct http_peers *peers; /* NULL: addresses are not limited */
     uint32_t n_connections, n_refused;
     size_t body_bytes;               /* of all connections */
     struct loop_timer *accept_timer; /* after accept failed: when to try again */
@@ -101,6 +105,12 @@ void conn_flush(struct http_request *c);          /* the answer is complete */
 void conn_drop_request(struct http_request *c);   /* what was asked; the answer begins */
 
 void conn_uncount(struct http_request *c); /* of its address; again is fine */
+
+/* http_reply.c: streams that are written directly */
+void stream_begin_direct(struct http_request *c); /* when its output is empty and it is plain */
+void stream_end_direct(struct http_request *c);   /* the rest is libevent's; fine for others */
+void stream_forget(struct http_request *c);       /* whatever is unsent is not sent by us */
+void stream_send_all(void *server);               /* unsent_timer */
 
 /* http_server.c: find the route of c->asked; 0 or a status, *ret_allow filled for 405. */
 int server_route(struct http_request *c, struct buf *allow);
