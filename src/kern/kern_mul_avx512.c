@@ -3,9 +3,10 @@
  *
  * Quantised weights: they are unsigned in registers (w + 128, or w for types with mins),
  * activations signed, broadcast four at a time to VNNI; the offset is taken back by starting each
- * sum from -128 * sum(x), which is exact. Four rows by two strips share the 16 weight registers of
- * a block, so that a broadcast serves two multiplies and the loads do not bound the loop (measured:
- * 12 rows by one strip, with a load for every multiply, is slower).
+ * sum from -128 * sum(x), which is exact. Six rows by two strips have their sums in registers: two
+ * loads of weights and six broadcasts serve twelve multiplies, so that loads do not bound the loop
+ * (measured slower: 12 rows by one strip, a load for every multiply; four rows by two strips with
+ * the 16 registers of a block's weights held, which no compiler keeps there).
  *
  * Columns go in chunks that are widened to bytes once (kern_widen_avx512.c) and stay in the
  * first-level cache while all rows pass; between chunks the sums rest in `out`, as exact float32,
@@ -14,7 +15,7 @@
 #include "kern/kern_avx512.h"
 
 enum {
-    TILE_ROWS = 4,     /* activation rows in registers, quantised */
+    TILE_ROWS = 6,     /* activation rows in registers, quantised */
     TILE_STRIPS = 2,   /* strips side by side */
     CHUNK_BLOCKS = 24, /* 32 x 24 x 32 weights = 24 KiB */
     CHUNK_SUBS = CHUNK_BLOCKS * 2 * KERN_LANES,
@@ -47,40 +48,52 @@ INLINE __m512i broadcast4(const int8_t *x)
     return _mm512_set1_epi32(four);
 }
 
-/* One row by c strips over sub-block h of block b; `subs` scales a block, with mins or without. */
-INLINE void add_sub(const struct job *t, uint32_t b, int r, __m512i w[TILE_STRIPS][8], int c,
-                    int subs, int h, int with_min, __m512 acc[TILE_STRIPS])
+/* n rows by c strips over sub-block h of block b; `subs` scales a block, with mins or without. */
+INLINE void add_sub(const struct job *t, uint32_t b, int n, int c, int subs, int h, int with_min,
+                    __m512 acc[TILE_ROWS][TILE_STRIPS])
 {
     const int groups = subs == 2 ? 4 : 8, first = h ? groups : 0;
-    const int8_t *x = t->q + (size_t)r * t->cols + (size_t)b * KERN_BLOCK + 4 * first;
-    const size_t place = (size_t)r * t->blocks + b, sub = place * (size_t)subs + (size_t)h;
-    const size_t at = ((size_t)b * (size_t)subs + (size_t)h) * KERN_LANES;
-    const __m512 dx = _mm512_set1_ps(t->dx[place]);
-    __m512i sum[TILE_STRIPS], start = _mm512_setzero_si512();
-    if (!with_min) start = _mm512_set1_epi32(t->minus[sub]);
-    sum[0] = sum[1] = start;
+    const size_t sub = (size_t)b * (size_t)subs + (size_t)h, at = sub * KERN_LANES;
+    const size_t row_subs = t->blocks * (size_t)subs;
+    __m512i sum[TILE_ROWS][TILE_STRIPS];
+    __m512 scale[TILE_STRIPS];
     UNROLL
-    for (int g = 0; g < groups; g++) {
-        __m512i four = broadcast4(x + 4 * g);
+    for (int r = 0; r < n; r++)
+        sum[r][0] = sum[r][1] = with_min ? _mm512_setzero_si512()
+                                         : _mm512_set1_epi32(t->minus[(size_t)r * row_subs + sub]);
+    UNROLL
+    for (int g = first; g < first + groups; g++) {
+        __m512i w[TILE_STRIPS];
         UNROLL
         for (int s = 0; s < c; s++)
-            sum[s] = _mm512_dpbusd_epi32(sum[s], w[s][first + g], four);
+            w[s] = _mm512_load_si512(t->w[s] + (size_t)b * 512 + g * 64);
+        UNROLL
+        for (int r = 0; r < n; r++) {
+            __m512i four = broadcast4(t->q + (size_t)r * t->cols + (size_t)b * KERN_BLOCK + 4 * g);
+            UNROLL
+            for (int s = 0; s < c; s++)
+                sum[r][s] = _mm512_dpbusd_epi32(sum[r][s], w[s], four);
+        }
     }
     UNROLL
-    for (int s = 0; s < c; s++) {
-        __m512 d = _mm512_mul_ps(_mm512_load_ps(t->scale[s] + at), dx);
-        acc[s] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[s]), d, acc[s]);
-        if (with_min)
-            acc[s] = _mm512_fmadd_ps(_mm512_load_ps(t->min[s] + at), _mm512_set1_ps(t->sum[sub]),
-                                     acc[s]);
+    for (int s = 0; s < c; s++)
+        scale[s] = _mm512_load_ps(t->scale[s] + at);
+    UNROLL
+    for (int r = 0; r < n; r++) {
+        const __m512 dx = _mm512_set1_ps(t->dx[(size_t)r * t->blocks + b]);
+        UNROLL
+        for (int s = 0; s < c; s++)
+            acc[r][s] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][s]), _mm512_mul_ps(scale[s], dx),
+                                        acc[r][s]);
     }
-}
-
-INLINE void add_block(const struct job *t, uint32_t b, int r, __m512i w[TILE_STRIPS][8], int c,
-                      int subs, int with_min, __m512 acc[TILE_STRIPS])
-{
-    add_sub(t, b, r, w, c, subs, 0, with_min, acc);
-    if (subs == 2) add_sub(t, b, r, w, c, subs, 1, with_min, acc);
+    if (!with_min) return;
+    UNROLL
+    for (int r = 0; r < n; r++) {
+        const __m512 x = _mm512_set1_ps(t->sum[(size_t)r * row_subs + sub]);
+        UNROLL
+        for (int s = 0; s < c; s++)
+            acc[r][s] = _mm512_fmadd_ps(_mm512_load_ps(t->min[s] + at), x, acc[r][s]);
+    }
 }
 
 /* n rows by c strips over one chunk; all but the job are constants after inlining. */
@@ -91,34 +104,39 @@ INLINE void tile(const struct job *t, int n, int c, int subs, int with_min, int 
         t->resume ? _mm512_maskz_loadu_ps(t->lanes[s], t->out + (size_t)r * t->stride + 16 * s)
                   : _mm512_setzero_ps();
     for (uint32_t b = 0; b < t->chunk; b++) {
-        __m512i w[TILE_STRIPS][8];
-        UNROLL for (int s = 0; s < c; s++) UNROLL for (int j = 0; j < 8; j++) w[s][j] =
-            _mm512_loadu_si512(t->w[s] + (size_t)b * 512 + j * 64);
         UNROLL for (int s = 0; s < c; s++) if (fetch) fetch_step(&t->fetch[s]);
-        UNROLL for (int r = 0; r < n; r++) add_block(t, b, r, w, c, subs, with_min, acc[r]);
+        add_sub(t, b, n, c, subs, 0, with_min, acc);
+        if (subs == 2) add_sub(t, b, n, c, subs, 1, with_min, acc);
     }
     UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < c; s++)
         _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride + 16 * s, t->lanes[s], acc[r][s]);
 }
 
-/* All rows of a job, four at a time. */
+/* The next n rows. */
+INLINE void some_rows(struct job *t, int n, int c, int subs, int with_min)
+{
+    if (t->fetch)
+        tile(t, n, c, subs, with_min, 1);
+    else
+        tile(t, n, c, subs, with_min, 0);
+    const size_t rows = (size_t)n, row_subs = t->blocks * (size_t)subs;
+    t->q += t->cols * rows;
+    t->dx += t->blocks * rows;
+    t->sum += row_subs * rows;
+    t->minus += row_subs * rows;
+    t->out += t->stride * rows;
+}
+
+/* All rows of a job, six at a time; what is left by fours. */
 INLINE void all_rows(struct job t, uint32_t rows, int c, int subs, int with_min)
 {
-    const size_t n = (size_t)subs;
-    for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
-        if (t.fetch)
-            tile(&t, TILE_ROWS, c, subs, with_min, 1);
-        else
-            tile(&t, TILE_ROWS, c, subs, with_min, 0);
-        t.q += t.cols * TILE_ROWS;
-        t.dx += t.blocks * TILE_ROWS;
-        t.sum += t.blocks * TILE_ROWS * n;
-        t.minus += t.blocks * TILE_ROWS * n;
-        t.out += t.stride * TILE_ROWS;
-    }
-    if (rows == 3) tile(&t, 3, c, subs, with_min, 0);
-    if (rows == 2) tile(&t, 2, c, subs, with_min, 0);
-    if (rows == 1) tile(&t, 1, c, subs, with_min, 0);
+    for (; rows >= TILE_ROWS && rows != 8; rows -= TILE_ROWS)
+        some_rows(&t, TILE_ROWS, c, subs, with_min);
+    for (; rows >= 4; rows -= 4)
+        some_rows(&t, 4, c, subs, with_min);
+    if (rows == 3) some_rows(&t, 3, c, subs, with_min);
+    if (rows == 2) some_rows(&t, 2, c, subs, with_min);
+    if (rows == 1) some_rows(&t, 1, c, subs, with_min);
 }
 
 static void all_rows_of(const struct job *t, uint32_t rows, uint32_t c, const struct kern_form *f)
