@@ -18,6 +18,7 @@ enum {
     ROWS_PER_TASK = 8,    /* so few rows are not worth waking a thread for */
     STRIPS_GRAIN = 2,     /* the kernels take strips in pairs */
     TASKS_PER_THREAD = 6, /* enough to even out, few enough to keep the counter cheap */
+    FEW_ROWS = 8,         /* up to so many rows a task is a stream from memory: one a thread */
     PRODUCTS_MAX = 3
 };
 
@@ -422,8 +423,8 @@ static void multiply(struct forward *f, const float *in, uint32_t rows, uint32_t
     }
     p.grain = strips;
     if (threads > 1) {
-        p.grain = strips / (threads * TASKS_PER_THREAD) / STRIPS_GRAIN * STRIPS_GRAIN;
-        p.grain = max_u32(p.grain, STRIPS_GRAIN);
+        uint32_t parts = threads * (rows <= FEW_ROWS ? 1 : TASKS_PER_THREAD) * STRIPS_GRAIN;
+        p.grain = (strips + parts - 1) / parts * STRIPS_GRAIN;
     }
     for (uint32_t i = 0; i < n; i++)
         tasks += tasks_of(&p, i);
