@@ -173,6 +173,7 @@ void assist_post(struct http_request *r, void *server)
 static struct exchange *named_assist(struct server *s, struct http_request *r)
 {
     struct exchange *x = exchange_find(s, http_request_id(r));
+    if (x && x->face != METRICS_ASSIST) x = NULL;
     if (!x)
         http_reply_error(r, 404, "assist_not_found", NULL,
                          "no running assist %s: it may have ended", http_request_id(r));

@@ -28,6 +28,7 @@ void exchange_free(struct exchange *x)
     *x->link = x->next;
     if (x->next) x->next->link = x->link;
     job_free(x->job);
+    if (x->release) x->release(x);
     mem_free(x);
 }
 
@@ -67,6 +68,12 @@ void exchange_cancel(struct exchange *x)
 {
     atomic_store(&x->job->cancelled, true);
     backend_wish(x->server->backend, x->job);
+}
+
+void exchange_complete(struct exchange *x)
+{
+    x->complete = true;
+    exchange_cancel(x);
 }
 
 int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out)
@@ -110,6 +117,10 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     x->n_prompt = prompt->len;
     x->began = clock_us();
     if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
+    if (x->logprobs) {
+        code = job_want_logprobs(x->job, atomic_load(&x->job->tokens_max), x->logprobs_top, e);
+        if (code) return code;
+    }
     if (make_id(prefix, x->id))
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
     return backend_submit(b, x->job, e);
@@ -213,7 +224,8 @@ static void note_done(struct exchange *x, const struct job_event *ev, struct met
         x->n_prompt = ev->prompt_tokens;
         m->prompt_tokens += x->n_prompt;
     }
-    enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)ev->reason;
+    enum wire_reason reason = x->complete ? WIRE_STOP : ev->reason;
+    enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)reason;
     m->requests[x->face][end]++;
     if (end == METRICS_CANCEL)
         m->cancelled[x->first_token ? METRICS_DECODE
@@ -224,8 +236,7 @@ static void note_done(struct exchange *x, const struct job_event *ev, struct met
                                (x->last_token - x->first_token) / (ev->produced - 1));
     if (!failed) histogram_note_seconds(&m->whole, clock_us() - x->began);
     histogram_note_tokens(&m->answer_length, ev->produced);
-    log_done(x, failed ? err_code_name(ev->error.code) : wire_reason_name(ev->reason),
-             ev->produced);
+    log_done(x, failed ? err_code_name(ev->error.code) : wire_reason_name(reason), ev->produced);
 }
 
 void exchange_deliver(const struct job_event *ev)

@@ -3,7 +3,9 @@
 
 #include <string.h>
 
+#include "base/check.h"
 #include "base/mem.h"
+#include "model/sampler.h"
 
 int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
             struct job **ret_job, struct err *e)
@@ -46,6 +48,37 @@ void job_free(struct job *j)
 {
     if (!j) return;
     wire_request_release(&j->asked);
+    mem_free(j->logprobs);
     mem_free(j->tokens);
     mem_free(j);
+}
+
+int job_want_logprobs(struct job *j, uint32_t n, uint32_t top, struct err *e)
+{
+    CHECK(top <= JOB_LOGPROBS_TOP_MAX && !j->logprobs);
+    j->logprobs = mem_calloc((size_t)n * (1 + top), sizeof *j->logprobs);
+    if (!j->logprobs)
+        return err_set(e, ERR_NO_MEMORY, "no memory for the log-probabilities of %u tokens", n);
+    j->n_logprobs = n;
+    j->logprobs_top = top;
+    return 0;
+}
+
+void job_note_logprobs(struct job *j, uint32_t i, struct job_logprob token, const float *logits,
+                       uint32_t vocab_size)
+{
+    if (i >= j->n_logprobs) return;
+    struct job_logprob *row = j->logprobs + (size_t)i * (1 + j->logprobs_top);
+    int32_t best[JOB_LOGPROBS_TOP_MAX];
+    uint32_t n = logits ? sampler_best(logits, vocab_size, j->logprobs_top, best) : 0;
+    row[0] = token;
+    for (uint32_t k = 0; k < j->logprobs_top; k++)
+        row[1 + k] = k < n ? (struct job_logprob){best[k], token.logprob +
+                                                               (logits[best[k]] - logits[token.id])}
+                           : (struct job_logprob){-1, 0.0f};
+}
+
+const struct job_logprob *job_logprobs_of(const struct job *j, uint32_t i)
+{
+    return i < j->n_logprobs ? j->logprobs + (size_t)i * (1 + j->logprobs_top) : NULL;
 }

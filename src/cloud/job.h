@@ -20,6 +20,14 @@
 
 struct job_event;
 
+/* A token and the natural log of its probability at temperature 1; id -1: there is none. */
+struct job_logprob {
+    int32_t id;
+    float logprob;
+};
+
+enum { JOB_LOGPROBS_TOP_MAX = 20 };
+
 struct job {
     void (*on_event)(void *owner, const struct job_event *ev);
     void *owner;     /* the loop's, like on_event */
@@ -33,6 +41,10 @@ struct job {
     int32_t priority;      /* each step up doubles the tenant's share; 0: as everybody */
     uint32_t tokens_least; /* when memory is short, tokens_max may be cut down to this; 0: to
                               what the server thinks fit. tokens_max: all or wait */
+    /* [n_logprobs, 1 + logprobs_top] of each token of the answer: itself, then the likeliest ones
+     * in order; NULL: not asked for. A row is written before its token is reported, never after. */
+    struct job_logprob *logprobs;
+    uint32_t n_logprobs, logprobs_top;
     /* wishes of the loop */
     atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end.
                                Who computes lowers it once, before ADMITTED, to what it grants */
@@ -46,6 +58,16 @@ int job_new_asked(struct job **ret_job, struct err *e);
 /* The job takes what `q` holds and leaves it empty (wire_request_init). */
 void job_take_asked(struct job *j, struct wire_request *q);
 void job_free(struct job *j);
+
+/* Ask for the probabilities of the first n tokens, each with the `top` likeliest ones (at most
+ * JOB_LOGPROBS_TOP_MAX), before the job is submitted. */
+int job_want_logprobs(struct job *j, uint32_t n, uint32_t top, struct err *e);
+/* For whoever computes: fill row i, when it was asked for. `logits` [vocab_size] are those that the
+ * token was drawn from, `logprob` what its draw gave; NULL: only the token itself is known. */
+void job_note_logprobs(struct job *j, uint32_t i, struct job_logprob token, const float *logits,
+                       uint32_t vocab_size);
+/* NULL: none. [1 + logprobs_top] */
+const struct job_logprob *job_logprobs_of(const struct job *j, uint32_t i);
 
 enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
 

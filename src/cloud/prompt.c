@@ -43,6 +43,31 @@ static int take_ids(struct server *s, const struct wire_request *q, struct token
     return code;
 }
 
+/* Whether there is a prompt, and room for an answer. */
+static int check_room(const struct server *s, uint32_t n_prompt, uint32_t n_have, struct err *e)
+{
+    uint32_t max = backend_positions_max(s->backend);
+    if (n_prompt == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
+    if ((uint64_t)n_prompt + n_have < max) return 0;
+    return err_set(
+        e, ERR_LIMIT,
+        "the prompt has %u tokens and %u of its answer: the context of %u leaves no room "
+        "for more",
+        n_prompt, n_have, max);
+}
+
+int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
+                     struct err *e)
+{
+    const struct vocab *v = backend_vocab(s->backend);
+    if (!v)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "prompt: the servers behind this one take messages; ask "
+                       "/v1/chat/completions");
+    int code = vocab_encode(v, text, n, VOCAB_ADD_BOS | VOCAB_SPECIAL, prompt, e);
+    return code ? code : check_room(s, prompt->len, 0, e);
+}
+
 int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
                 struct token_list *prompt, const char **param, struct err *e)
 {
@@ -60,12 +85,5 @@ int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed
     code = check_ids(q->have, q->n_have, backend_info(s->backend)->vocab_size, "have", e);
     if (code) return code;
     *param = "prompt";
-    uint32_t max = backend_positions_max(s->backend);
-    if (prompt->len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
-    if ((uint64_t)prompt->len + q->n_have >= max)
-        return err_set(e, ERR_LIMIT,
-                       "the prompt has %u tokens and %u of its answer: the context of %u leaves "
-                       "no room for more",
-                       prompt->len, q->n_have, max);
-    return 0;
+    return check_room(s, prompt->len, q->n_have, e);
 }

@@ -125,6 +125,8 @@ static const struct http_route routes[] = {
     {"POST", "/v1/assist", assist_post},
     {"PATCH", "/v1/assist/{id}", assist_patch},
     {"DELETE", "/v1/assist/{id}", assist_delete},
+    {"POST", "/v1/chat/completions", openai_post_chat},
+    {"POST", "/v1/completions", openai_post_completion},
     {"GET", "/health", status_health},
     {"GET", "/ready", status_ready},
     {"GET", "/metrics", status_metrics},

@@ -5,6 +5,7 @@
  *   POST   /v1/assist       an event stream (net/wire.h)
  *   PATCH  /v1/assist/{id}  {"tokens_max": N} while the stream runs
  *   DELETE /v1/assist/{id}  cancels; so does closing the stream
+ *   POST   /v1/chat/completions, /v1/completions   OpenAI's API (net/openai.h)
  *   GET    /health          {"status": "ok"}, or "draining": the process answers
  *   GET    /ready           200 when new requests are taken, 503 when it drains or is full
  *   GET    /metrics         for Prometheus (cloud/metrics.h)
@@ -24,6 +25,11 @@
  *
  * What goes wrong before the first event of a stream has the status that fits, as the head waits
  * for that event; after it comes an `error` event.
+ *
+ * OpenAI's faces: the same prompt, greedy or with the same seed, gives the same answer there as by
+ * /v1/assist, streamed or not. A seed that is not given is drawn. An error in a
+ * stream is OpenAI's error object there, then [DONE]. An answer that a stop string ended counts as
+ * stopped, not as cancelled.
  *
  * Keys, if there are any, guard all but /health and /ready.
  * /metrics may have a port of its own, which asks for no key. Prompt and answer texts are never

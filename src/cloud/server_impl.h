@@ -31,6 +31,12 @@ struct exchange {
     /* clock_us(); 0: not yet. All set by exchange_deliver. */
     uint64_t began, admitted, first_token, last_token;
     uint32_t n_prompt, cached;
+    /* Set by the face before it submits: whether it wants log-probabilities, and of how many of the
+     * likeliest tokens. */
+    bool logprobs;
+    uint32_t logprobs_top;
+    bool complete;                       /* see exchange_complete */
+    void (*release)(struct exchange *x); /* what else the face holds; NULL: nothing */
     char id[WIRE_ID_MAX];
 };
 
@@ -77,6 +83,8 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
 /* Wishes of a running one. Extending answers how many tokens it may bring now, at most `wish`. */
 uint32_t exchange_extend(struct exchange *x, uint32_t wish);
 void exchange_cancel(struct exchange *x);
+/* The face has its answer, a stop string was found: what is still computed is for nobody. */
+void exchange_complete(struct exchange *x);
 /* Append what a token event says, as whole characters. */
 int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out);
 void exchange_attach(struct exchange *x,
@@ -92,11 +100,16 @@ void exchange_deliver(const struct job_event *ev);
  * that is wrong. */
 int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
                 struct token_list *prompt, const char **param, struct err *e);
+/* The same for a text that stands as it is, control tokens in it recognised. */
+int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
+                     struct err *e);
 
 /* The faces: handlers of server.c's routes. */
 void assist_post(struct http_request *r, void *server);
 void assist_patch(struct http_request *r, void *server);
 void assist_delete(struct http_request *r, void *server);
+void openai_post_chat(struct http_request *r, void *server);
+void openai_post_completion(struct http_request *r, void *server);
 void status_health(struct http_request *r, void *server);
 void status_ready(struct http_request *r, void *server);
 void status_metrics(struct http_request *r, void *server);

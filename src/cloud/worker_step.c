@@ -77,6 +77,9 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
     *ret_reason = WIRE_STOP;
     if (vocab_is_end(engine_vocab(w->engine), span->next)) return false;
     r->next = span->next;
+    if (r->job->logprobs)
+        job_note_logprobs(r->job, r->produced, (struct job_logprob){span->next, span->next_logprob},
+                          session_logits(r->session), engine_info(w->engine)->vocab_size);
     worker_send(w, (struct job_event){.kind = JOB_TOKEN,
                                       .job = r->job,
                                       .index = r->job->n_have + r->produced,

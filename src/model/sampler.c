@@ -198,3 +198,16 @@ struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, co
     return (struct sampler_draw){(int32_t)id,
                                  (float)((double)logits[id] - (double)max - kern_log(total))};
 }
+
+uint32_t sampler_best(const float *logits, uint32_t vocab, uint32_t max, int32_t *ret_ids)
+{
+    uint32_t n = 0;
+    for (uint32_t id = 0; id < vocab && max > 0; id++) {
+        if (n == max && !(logits[id] > logits[ret_ids[n - 1]])) continue;
+        uint32_t at = n < max ? n++ : n - 1;
+        for (; at > 0 && logits[id] > logits[ret_ids[at - 1]]; at--)
+            ret_ids[at] = ret_ids[at - 1];
+        ret_ids[at] = (int32_t)id;
+    }
+    return n;
+}

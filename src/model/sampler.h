@@ -44,4 +44,8 @@ int sampling_check(const struct sampling *p, struct err *e);
 struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, const float *logits,
                                  const int32_t *history, uint32_t n);
 
+/* The ids of the `max` highest logits, the highest first and the lowest id first on a tie; how many
+ * there are. For few: time is vocab, and max for each that enters. */
+uint32_t sampler_best(const float *logits, uint32_t vocab, uint32_t max, int32_t *ret_ids);
+
 #endif
