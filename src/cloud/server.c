@@ -1,4 +1,4 @@
-/* server: listening, keys, models, events of the backend, draining; see server.h. */
+/* server: listening, keys, events of the backend, draining; see server.h. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -10,7 +10,6 @@
 
 enum {
     EVENT_BYTES_MAX = 1 << 20,
-    REPLY_BYTES_MAX = 1 << 16,
     DRAIN_FLUSH_US = 2000000,
     EVENTS_PER_TURN = 512 /* then sockets have their turn, or a quick engine would starve them */
 };
@@ -92,28 +91,6 @@ void server_refuse_job(struct server *s, struct http_request *r, const struct jo
     http_reply_error(r, ev->status, err_code_name(ev->error.code), NULL, "%s", ev->error.text);
 }
 
-static void get_models(struct http_request *r, void *arg)
-{
-    struct server *s = arg;
-    if (!server_authorised(s, r)) return;
-    const struct engine_info *info = backend_info(s->backend);
-    struct buf b;
-    buf_init(&b, REPLY_BYTES_MAX);
-    /* The name holds no character that JSON must escape: server_new sees to it. */
-    int code =
-        buf_printf(&b,
-                   "{\"object\":\"list\",\"data\":[{\"id\":\"%s\",\"object\":\"model\","
-                   "\"owned_by\":\"pdd\",\"context_length\":%u,\"numerics\":\"%s\",\"hashes\":{"
-                   "\"weights\":\"%s\",\"tokenizer\":\"%s\",\"template\":\"%s\"}}]}",
-                   s->model_name, backend_positions_max(s->backend), info->numerics,
-                   info->weights_hash, info->tokenizer_hash, info->template_hash);
-    if (code == 0)
-        http_reply_json(r, 200, b.data, b.len);
-    else
-        http_reply_error(r, 503, NULL, NULL, "no memory for the answer");
-    buf_release(&b);
-}
-
 /* Of a port of their own: nobody asks for a key there. */
 static const struct http_route metrics_routes[] = {
     {"GET", "/health", status_health},
@@ -127,10 +104,13 @@ static const struct http_route routes[] = {
     {"DELETE", "/v1/assist/{id}", assist_delete},
     {"POST", "/v1/chat/completions", openai_post_chat},
     {"POST", "/v1/completions", openai_post_completion},
+    {"POST", "/tokenize", tokenize_post},
+    {"POST", "/detokenize", detokenize_post},
     {"GET", "/health", status_health},
     {"GET", "/ready", status_ready},
     {"GET", "/metrics", status_metrics},
-    {"GET", "/v1/models", get_models},
+    {"GET", "/v1/models", models_list},
+    {"GET", "/v1/models/{id}", models_one},
 };
 
 /* A name that can stand in JSON, logs and URLs as it is. */

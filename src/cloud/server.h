@@ -6,10 +6,11 @@
  *   PATCH  /v1/assist/{id}  {"tokens_max": N} while the stream runs
  *   DELETE /v1/assist/{id}  cancels; so does closing the stream
  *   POST   /v1/chat/completions, /v1/completions   OpenAI's API (net/openai.h)
+ *   POST   /tokenize, /detokenize   text to token ids and back (net/openai_tokens.c)
  *   GET    /health          {"status": "ok"}, or "draining": the process answers
  *   GET    /ready           200 when new requests are taken, 503 when it drains or is full
  *   GET    /metrics         for Prometheus (cloud/metrics.h)
- *   GET    /v1/models       what is served, with its hashes
+ *   GET    /v1/models, /v1/models/{id}   what is served, with its hashes
  *
  * A PATCH is a wish: one that comes when the last token was on its way, or for which there is no KV
  * memory, still sees the stream end with reason budget, and after the end it is 404. A budget below
