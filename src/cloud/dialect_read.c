@@ -138,15 +138,41 @@ static int read_openai(struct dialect_stream *s, const json_t *root, struct err 
 
 /* ---- llama-server's /completion ---- */
 
-/* It leaves out the ids of tokens that end inside a character. Its own count shows the hole. */
-static int check_hole(struct dialect_stream *s, const json_t *root, struct err *e)
+/* Ids for `missing` tokens that make exactly these bytes: one token, or one for each byte. */
+static int fill_hole(struct dialect_stream *s, const char *bytes, size_t n, uint32_t missing,
+                     struct err *e)
 {
-    uint32_t predicted = s->seen;
-    take_count(json_object_get(root, "tokens_predicted"), &predicted);
-    if (predicted == s->seen || s->finished) return 0;
+    size_t each = missing == 1 ? n : 1;
+    int code = n == missing * each ? 0 : ERR_PROTOCOL;
+    for (size_t at = 0; at < n && !code; at += each)
+        code = take_id(s, vocab_of_bytes(s->v, bytes + at, each), NULL);
+    if (!code) return 0;
     return err_set(e, ERR_PROTOCOL,
-                   "it left out %u token ids: llama-server does so inside a character",
-                   predicted - s->seen);
+                   "it left out %u token ids inside a character, and its text does not tell them",
+                   missing);
+}
+
+/* It leaves out the ids of tokens that end inside a character: its count of tokens shows the hole,
+ * and its text the bytes that are missing before the token that it names. */
+static int take_llama_ids(struct dialect_stream *s, const json_t *root, struct err *e)
+{
+    const json_t *ids = json_object_get(root, "tokens"), *text = json_object_get(root, "content");
+    uint32_t predicted = s->seen + (uint32_t)json_array_size(ids);
+    take_count(json_object_get(root, "tokens_predicted"), &predicted);
+    if (predicted <= s->seen + json_array_size(ids) || s->finished) return take_ids(s, ids, 0, e);
+    uint32_t missing = predicted - s->seen - (uint32_t)json_array_size(ids);
+    json_int_t last = json_integer_value(json_array_get(ids, 0));
+    size_t n = json_string_length(text);
+    int code = last >= 0 && last < vocab_size(s->v)
+                   ? vocab_piece(s->v, (int32_t)last, false, &s->text)
+                   : ERR_PROTOCOL;
+    size_t tail = s->text.len;
+    bool ends_so =
+        !code && n >= tail && memcmp(json_string_value(text) + n - tail, s->text.data, tail) == 0;
+    buf_clear(&s->text);
+    if (!ends_so) return err_set(e, ERR_PROTOCOL, "its token ids and its text differ");
+    code = fill_hole(s, json_string_value(text), n - tail, missing, e);
+    return code ? code : take_ids(s, ids, 0, e);
 }
 
 static int read_llama(struct dialect_stream *s, const json_t *root, struct err *e)
@@ -154,8 +180,7 @@ static int read_llama(struct dialect_stream *s, const json_t *root, struct err *
     if (take_progress(s, json_object_get(root, "prompt_progress")))
         return 0; /* it says "tokens": [0] then, and means none */
     if (!json_is_true(json_object_get(root, "stop"))) {
-        int code = take_ids(s, json_object_get(root, "tokens"), 0, e);
-        return code ? code : check_hole(s, root, e);
+        return take_llama_ids(s, root, e);
     }
     const char *type = json_string_value(json_object_get(root, "stop_type"));
     uint32_t predicted = s->seen;

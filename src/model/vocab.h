@@ -43,6 +43,9 @@ bool vocab_is_end(const struct vocab *v, int32_t id); /* ends an answer: eos, eo
 bool vocab_is_control(const struct vocab *v, int32_t id); /* not part of the shown text */
 int32_t vocab_find(const struct vocab *v, const char *piece, size_t n); /* exact piece, or -1 */
 
+/* The token that stands for exactly these bytes, which may be a part of a character; -1: none. */
+int32_t vocab_of_bytes(const struct vocab *v, const char *bytes, size_t n);
+
 /* The first control (if `control`) or user-defined token written in text[n]: its id, place and
  * length; -1 when there is none. */
 int32_t vocab_next_special(const struct vocab *v, const char *text, size_t n, bool control,

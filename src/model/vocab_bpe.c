@@ -152,6 +152,13 @@ static int32_t whole_word(const struct vocab *v, const char *word, size_t n)
     return id >= 0 && v->tokens[id].kind == TOKEN_NORMAL ? id : -1;
 }
 
+int32_t vocab_of_bytes(const struct vocab *v, const char *bytes, size_t n)
+{
+    if (n == 1) return v->byte_token[(uint8_t)bytes[0]];
+    if (n == 0) return -1;
+    return v->kind == VOCAB_BPE ? whole_word(v, bytes, n) : vocab_find(v, bytes, n);
+}
+
 static int encode_word(void *arg, const char *word, size_t n)
 {
     struct bpe *b = arg;

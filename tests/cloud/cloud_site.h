@@ -42,6 +42,7 @@ static inline struct engine *site_engine(const struct site *s)
 {
     struct engine *e;
     struct err err;
+    if (s->config.upstream.n_servers) return NULL; /* others compute */
     struct native_options native = s->native;
     native.model_path = s->native_path;
     int code = s->native_path ? native_open(&native, &e, &err) : fake_open(&s->fake, &e, &err);

@@ -105,7 +105,8 @@ static void prove(const char *path, const char *url, const struct single_answer 
     fail_msg("the cloud never was ahead by %u tokens", n);
 }
 
-static void every_n(const char *path, uint32_t tokens_max)
+/* `behind`: the device asks a cloud that has no engine and asks the one that has. */
+static void every_n(const char *path, uint32_t tokens_max, bool behind)
 {
     for (size_t k = 0; k < sizeof samplings / sizeof *samplings; k++) {
         struct single_answer want;
@@ -113,9 +114,12 @@ static void every_n(const char *path, uint32_t tokens_max)
         single_answer_make(single, question, false, &samplings[k], tokens_max, &want);
         engine_free(single);
         assert_true(want.tokens.len > 0);
-        struct cloud_fixture *cloud = cloud_fixture_start(open_engine(path, 0.0));
+        struct cloud_fixture *cloud = cloud_fixture_start(open_engine(path, 0.0)), *front = NULL;
+        if (behind) front = cloud_fixture_start_before(cloud_fixture_url(cloud));
+        const char *url = cloud_fixture_url(front ? front : cloud);
         for (uint32_t n = 0; n <= want.tokens.len + 1; n++)
-            prove(path, cloud_fixture_url(cloud), &want, &samplings[k], tokens_max, n);
+            prove(path, url, &want, &samplings[k], tokens_max, n);
+        if (front) cloud_fixture_stop(front);
         cloud_fixture_stop(cloud);
         single_answer_release(&want);
     }
@@ -124,7 +128,13 @@ static void every_n(const char *path, uint32_t tokens_max)
 static void test_every_n_fake(void **state)
 {
     (void)state;
-    every_n(NULL, 64);
+    every_n(NULL, 64, false);
+}
+
+static void test_every_n_behind_a_front(void **state)
+{
+    (void)state;
+    every_n(NULL, 64, true);
 }
 
 static void test_every_n_native(void **state)
@@ -133,7 +143,7 @@ static void test_every_n_native(void **state)
     char path[TINY_PATH_MAX];
     struct tiny_options o = TINY_DEFAULT;
     tiny_model_file(&o, path);
-    every_n(path, ANSWER_NATIVE);
+    every_n(path, ANSWER_NATIVE, false);
     unlink(path);
 }
 
@@ -312,7 +322,7 @@ int main(void)
         cmocka_unit_test(test_every_n_fake),        cmocka_unit_test(test_every_n_native),
         cmocka_unit_test(test_planned_and_paced),   cmocka_unit_test(test_prompt_lengths),
         cmocka_unit_test(test_late_device_extends), cmocka_unit_test(test_prompt_too_long),
-        cmocka_unit_test(test_conversation),
+        cmocka_unit_test(test_conversation),        cmocka_unit_test(test_every_n_behind_a_front),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

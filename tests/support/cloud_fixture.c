@@ -1,11 +1,16 @@
 /* cloud_fixture: see cloud_fixture.h. */
 #include "support/cloud_fixture.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cloud/server.h"
@@ -33,11 +38,13 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct cloud_fixture *cloud_fixture_start(struct engine *engine)
+static struct cloud_fixture *start(struct engine *engine, const char *before)
 {
     struct cloud_fixture *c = mem_calloc(1, sizeof *c);
     struct server_config config = {.worker = {.streams_max = 8, .queue_max = 8, .cache_pages = 32}};
     CHECK(c);
+    config.upstream.servers[0].url = before;
+    config.upstream.n_servers = before ? 1 : 0;
     log_set_level(LOG_WARN);
     http_server_config_default(&config.http);
     config.http.address = "127.0.0.1";
@@ -47,6 +54,35 @@ struct cloud_fixture *cloud_fixture_start(struct engine *engine)
     CHECK(server_new(c->loop, engine, &config, &c->server, NULL) == 0);
     snprintf(c->url, sizeof c->url, "http://127.0.0.1:%u", server_port(c->server));
     CHECK(pthread_create(&c->thread, NULL, run, c) == 0);
+    return c;
+}
+
+struct cloud_fixture *cloud_fixture_start(struct engine *engine)
+{
+    return start(engine, NULL);
+}
+
+/* Asked by a socket of its own: the server belongs to its thread. */
+static bool is_ready(const struct cloud_fixture *c)
+{
+    static const char request[] = "GET /ready HTTP/1.0\r\n\r\n", yes[] = "HTTP/1.1 200";
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(server_port(c->server))};
+    char head[sizeof yes] = "";
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    bool ready = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 &&
+                 send(fd, request, sizeof request - 1, MSG_NOSIGNAL) == sizeof request - 1 &&
+                 recv(fd, head, sizeof yes - 1, MSG_WAITALL) == sizeof yes - 1 &&
+                 strcmp(head, yes) == 0;
+    close(fd);
+    return ready;
+}
+
+struct cloud_fixture *cloud_fixture_start_before(const char *url)
+{
+    struct cloud_fixture *c = start(NULL, url);
+    while (!is_ready(c))
+        clock_sleep_us(2000);
     return c;
 }
 
