@@ -243,7 +243,7 @@ static inline bool client_parse_head(struct client *c)
     const char *end = strstr(c->raw.data, "\r\n\r\n");
     if (!end) return false;
     c->status = (int)strtol(c->raw.data + strlen("HTTP/1.1 "), NULL, 10);
-    const char *te = strstr(c->raw.data, "Transfer-Encoding: chunked");
+    const char *te = strcasestr(c->raw.data, "Transfer-Encoding: chunked");
     c->chunked = te && te < end;
     c->raw_at = (size_t)(end - c->raw.data) + 4;
     return true;
@@ -324,7 +324,7 @@ static inline int site_ask(const struct site *s, const char *method, const char 
     uint64_t until = clock_us() + SITE_WAIT_US;
     const char *length = NULL;
     while (client_read(&c, 100) && clock_us() < until) {
-        length = c.status ? strstr(c.raw.data, "Content-Length: ") : NULL;
+        length = c.status ? strcasestr(c.raw.data, "Content-Length: ") : NULL;
         if (length && c.body.len >= strtoul(length + 16, NULL, 10)) break;
     }
     int status = c.status;
