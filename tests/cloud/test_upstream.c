@@ -45,6 +45,19 @@ static void wait_ready(const struct site *s, int status)
     }
 }
 
+/* How many servers the front takes for up. */
+static unsigned servers_up(const struct site *s)
+{
+    struct buf b;
+    unsigned up = 0;
+    buf_init(&b, RAW_MAX);
+    assert_int_equal(site_ask(s, "GET", "/metrics", NULL, "", &b), 200);
+    for (const char *at = b.data; (at = strstr(at, "\npdd_upstream_up{")) != NULL; at++)
+        up += strstr(at, "} 1") == strchr(at, '}');
+    buf_release(&b);
+    return up;
+}
+
 static void wait_count(const atomic_uint *count, uint32_t n)
 {
     uint64_t until = clock_us() + SITE_WAIT_US;
@@ -72,6 +85,11 @@ static void begin(struct site *s, const struct script_server *a, const struct sc
     s->config.upstream.timeout_us = TIMEOUT_US;
     site_start(s);
     wait_ready(s, 200);
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    while (servers_up(s) < s->config.upstream.n_servers) {
+        assert_true(clock_us() < until);
+        clock_sleep_us(2000);
+    }
 }
 
 /* The text of an answer that was cut or not; everything is freed. */
@@ -460,7 +478,6 @@ static void test_pdd_of_another_model(void **state)
 {
     struct site inner, other, outer;
     char url[2][64];
-    struct buf b;
     (void)state;
     site_init(&inner);
     site_init(&other);
@@ -475,13 +492,7 @@ static void test_pdd_of_another_model(void **state)
     site_start(&outer);
     wait_ready(&outer, 200);
     clock_sleep_us(100000);
-    buf_init(&b, RAW_MAX);
-    assert_int_equal(site_ask(&outer, "GET", "/metrics", NULL, "", &b), 200);
-    unsigned up = 0;
-    for (const char *at = b.data; (at = strstr(at, "\npdd_upstream_up{")) != NULL; at++)
-        up += strstr(at, "} 1") == strchr(at, '}');
-    assert_int_equal(up, 1);
-    buf_release(&b);
+    assert_int_equal(servers_up(&outer), 1);
     site_stop(&outer);
     site_stop(&other);
     site_stop(&inner);
