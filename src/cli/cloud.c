@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "cli/cloud_key.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
 #include "cli/options.h"
@@ -38,6 +39,7 @@ struct options {
 
 static const char help[] =
     "usage: pdd cloud --model FILE | --upstream URL [OPTION]...\n"
+    "       pdd cloud key NAME [OPTION]...        make a key; see pdd cloud key --help\n"
     "Serve a model to devices: POST /v1/assist and the rest of the protocol.\n\n"
     "  --model FILE           the GGUF file to serve\n"
     "  --listen HOST:PORT     where (127.0.0.1:8080); port 0 takes a free one and prints it\n"
@@ -56,7 +58,8 @@ static const char help[] =
     "                         computed: a prompt that begins alike costs the rest (100; 0: none)\n"
     "  --prefix-cache-scope S who may hit what another's prompt left there: all, or key: only\n"
     "                         requests with the same key (all)\n"
-    "  --key-file FILE        bearer keys, one a line; without it everyone may ask\n"
+    "  --key-file FILE        hashed keys with their quotas, lines of `pdd cloud key`; SIGHUP\n"
+    "                         reads it again; without it everyone may ask\n"
     "  --tls-cert FILE        PEM certificate, with its chain: serve https only\n"
     "  --tls-key FILE         its key; both again for a certificate of another kind of key\n"
     "                         (ECDSA beside RSA). SIGHUP reads these files again\n"
@@ -524,6 +527,7 @@ static int run(const struct options *o, struct err *e)
 
 int cmd_cloud(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "key") == 0) return cloud_key(argc - 1, argv + 1);
     struct options o = {.drain_s = DRAIN_SECONDS,
                         .fake.answer_tokens = UINT32_MAX,
                         .host = "127.0.0.1",

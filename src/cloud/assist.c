@@ -174,6 +174,7 @@ static struct exchange *named_assist(struct server *s, struct http_request *r)
 {
     struct exchange *x = exchange_find(s, http_request_id(r));
     if (x && x->face != METRICS_ASSIST) x = NULL;
+    if (x && x->key != s->asking) x = NULL; /* another key's: it does not exist for this one */
     if (!x)
         http_reply_error(r, 404, "assist_not_found", NULL,
                          "no running assist %s: it may have ended", http_request_id(r));

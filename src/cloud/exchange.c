@@ -14,6 +14,7 @@ void *exchange_new(struct server *s, enum metrics_face face, size_t size)
     if (!x) return NULL;
     x->server = s;
     x->face = face;
+    x->key = s->asking;
     x->next = s->exchanges;
     x->link = &s->exchanges;
     if (x->next) x->next->link = &x->next;
@@ -123,7 +124,11 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     }
     if (make_id(prefix, x->id))
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
-    return backend_submit(b, x->job, e);
+    code = exchange_charge(x, e);
+    if (code) return code;
+    code = backend_submit(b, x->job, e);
+    if (code) exchange_uncharge(x);
+    return code;
 }
 
 /* For load tests: when, on the machine's monotonic clock, it was noticed. */
@@ -197,6 +202,7 @@ static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
     double first = x->first_token ? (double)(x->first_token - x->began) / 1e3 : 0;
     const struct log_field fields[] = {
         {"id", .text = x->id},
+        {"key", .text = x->key ? x->key->line.name : "-"},
         {"prompt", .number = x->n_prompt},
         {"have", .number = x->job->n_have},
         {"cached", .number = x->cached},
@@ -249,5 +255,6 @@ void exchange_deliver(const struct job_event *ev)
         note_token(x, ev, m);
     else if (ev->kind == JOB_DONE)
         note_done(x, ev, m);
+    exchange_charge_event(x, ev);
     ev->job->on_event(x, ev);
 }

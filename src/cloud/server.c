@@ -16,7 +16,9 @@ enum {
 
 bool server_authorised(struct server *s, struct http_request *r)
 {
-    if (!s->keys || keys_match(s->keys, http_request_bearer(r))) return true;
+    s->asking = s->keys ? keys_find(s->keys, http_request_bearer(r)) : NULL;
+    s->refusal = (struct refusal){.code = NULL};
+    if (!s->keys || s->asking) return true;
     s->metrics.refused[METRICS_UNAUTHORISED]++;
     http_request_reply_header(r, "WWW-Authenticate", "Bearer");
     http_reply_error(r, 401, "invalid_api_key", NULL,
@@ -55,21 +57,26 @@ static enum metrics_refusal refusal_of(int code)
     }
 }
 
-static void set_retry_after(struct server *s, struct http_request *r)
+/* `seconds` of the key's bucket; 0: what the backend expects. */
+static void set_retry_after(struct server *s, struct http_request *r, uint32_t seconds)
 {
     struct worker_stats stats;
     char text[16];
     backend_stats_of(s->backend, &stats);
-    snprintf(text, sizeof text, "%u",
-             stats.retry_after_s ? stats.retry_after_s : SERVER_RETRY_AFTER_S);
+    if (seconds == 0) seconds = stats.retry_after_s;
+    snprintf(text, sizeof text, "%u", seconds ? seconds : SERVER_RETRY_AFTER_S);
     http_request_reply_header(r, "Retry-After", text);
 }
 
 void server_refuse(struct server *s, struct http_request *r, const struct err *e, const char *param)
 {
-    s->metrics.refused[refusal_of(e->code)]++;
-    if (e->code == ERR_BUSY) set_retry_after(s, r);
-    if (e->code == ERR_LIMIT)
+    const struct refusal taken = s->refusal, *why = &taken;
+    s->refusal = (struct refusal){.code = NULL};
+    s->metrics.refused[why->quota ? METRICS_QUOTA : refusal_of(e->code)]++;
+    if (e->code == ERR_BUSY && !why->never) set_retry_after(s, r, why->retry_s);
+    if (why->code)
+        http_reply_error(r, 429, why->code, param, "%s", e->text);
+    else if (e->code == ERR_LIMIT)
         http_reply_error(r, 400, "context_length_exceeded", param, "%s", e->text);
     else
         http_reply_err(r, e, param);
@@ -159,6 +166,10 @@ void server_drain(struct server *s, uint64_t drain_us, loop_fn *done, void *arg)
 void server_reload(struct server *s)
 {
     struct err e = ERR_INIT;
+    if (s->keys && keys_reload(s->keys, clock_us(), &e))
+        log_line(LOG_ERROR, "cloud", "keys stay as they were: %s", e.text);
+    else if (s->keys)
+        log_line(LOG_INFO, "cloud", "keys read again");
     if (s->tls && tls_reload(s->tls, &e))
         log_line(LOG_ERROR, "cloud", "certificates stay as they were: %s", e.text);
     else if (s->tls)
@@ -167,7 +178,7 @@ void server_reload(struct server *s)
 
 static int open_parts(struct server *s, struct engine *engine, struct err *e)
 {
-    int code = s->c.keys_path ? keys_open(s->c.keys_path, &s->keys, e) : 0;
+    int code = s->c.keys_path ? keys_open(s->c.keys_path, clock_us(), &s->keys, e) : 0;
     if (code == 0) code = loop_timer_new(s->loop, drain_over, s, &s->drain_timer, e);
     if (code == 0) code = loop_wake_new(s->loop, backend_has_events, s, &s->wake, e);
     if (code == 0 && s->c.n_tls) code = tls_new(s->c.tls, s->c.n_tls, &s->tls, e);

@@ -32,7 +32,9 @@
  * stream is OpenAI's error object there, then [DONE]. An answer that a stop string ended counts as
  * stopped, not as cancelled.
  *
- * Keys, if there are any, guard all but /health and /ready.
+ * Keys, if there are any, guard all but /health and /ready, and each has its quotas (cloud/keys.h):
+ * beyond them 429, with Retry-After from the bucket and the code rate_limit_exceeded, or
+ * insufficient_quota for what no waiting would help. A key sees and touches its own assists only.
  * /metrics may have a port of its own, which asks for no key. Prompt and answer texts are never
  * logged.
  */
@@ -53,7 +55,7 @@ struct server_config {
     struct worker_config worker;     /* wake and wake_arg are filled in */
     struct upstream_config upstream; /* without an engine; wake and wake_arg are filled in */
     const char *model_name; /* NULL: the engine's, or what the servers behind this one say */
-    const char *keys_path;  /* one key a line; NULL: everyone may ask */
+    const char *keys_path;  /* of cloud/keys.h; NULL: everyone may ask */
     uint32_t tokens_max;    /* most tokens one assist may bring */
     struct tls_identity tls[TLS_IDENTITIES_MAX];
     size_t n_tls;                /* 0: plain HTTP */
@@ -62,8 +64,6 @@ struct server_config {
 };
 
 enum {
-    SERVER_KEYS_MAX = 4096,
-    SERVER_KEY_LEN_MAX = 256,
     SERVER_TOKENS_MAX = 4096, /* default of tokens_max */
     SERVER_RETRY_AFTER_S = 1  /* when the backend cannot tell */
 };

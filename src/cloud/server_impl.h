@@ -25,6 +25,7 @@ struct exchange {
     struct server *server;
     struct http_request *request; /* NULL once the client has gone or the answer has ended */
     struct job *job;
+    struct key *key;               /* whose it is; NULL: the server asks for no key */
     struct exchange *next, **link; /* all exchanges of the server */
     struct detok detok;
     enum metrics_face face;
@@ -37,6 +38,7 @@ struct exchange {
     uint32_t logprobs_top;
     bool complete;                       /* see exchange_complete */
     void (*release)(struct exchange *x); /* what else the face holds; NULL: nothing */
+    uint32_t charged, unfed; /* charge.c: prompt tokens taken from the key, and not computed yet */
     char id[WIRE_ID_MAX];
 };
 
@@ -47,6 +49,12 @@ struct server {
     struct loop_wake *wake;
     struct loop_timer *drain_timer;
     struct keys *keys;
+    struct key *asking; /* of the request whose handler runs; set by server_authorised */
+    struct refusal {    /* why exchange_submit refused, for server_refuse; else all zero */
+        const char *code;
+        uint32_t retry_s;
+        bool quota, never; /* the key's; waiting would not help */
+    } refusal;
     struct tls *tls;                  /* NULL: plain HTTP */
     struct http_server *metrics_http; /* NULL: /metrics is on the main port */
     struct metrics metrics;
@@ -63,7 +71,8 @@ struct server {
  * served ("" is). Otherwise it has been answered. */
 bool server_authorised(struct server *s, struct http_request *r);
 bool server_accepts(struct server *s, struct http_request *r, const char *model);
-/* Refuse a request before any work: counts it, and answers with the error's status. */
+/* (server_authorised also notes whose request it is: exchange_new gives it to that key.)
+ * Refuse a request before any work: counts it, and answers with the error's status. */
 void server_refuse(struct server *s, struct http_request *r, const struct err *e,
                    const char *param);
 
@@ -95,6 +104,12 @@ void exchange_send(struct exchange *x, const void *data,
 void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than none */
 /* What every event of a job goes through on its way to the face: times, counters, the log. */
 void exchange_deliver(const struct job_event *ev);
+
+/* charge.c: take a request from its key's quotas (ERR_BUSY, and s->refusal says more), undo that,
+ * and follow its events. */
+int exchange_charge(struct exchange *x, struct err *e);
+void exchange_uncharge(struct exchange *x);
+void exchange_charge_event(struct exchange *x, const struct job_event *ev);
 
 /* The prompt's tokens, checked; none for a backend without a vocabulary. `*param` names the field
  * that is wrong. */

@@ -321,7 +321,10 @@ static void test_keys(void **state)
     (void)state;
     char path[] = "/tmp/pdd-keys-XXXXXX";
     int fd = mkstemp(path);
-    static const char text[] = "# keys\nalpha-key\r\n\n  \nbeta-key";
+    static const char text[] = /* SHA-256 of alpha-key and beta-key */
+        "# keys\nalpha sha256:"
+        "677509799af78b2efa2f2af71d0f906e0a0c50c048efd3b515625f788e92b99a\r\n\n  \nbeta sha256:"
+        "7a3d637bc601f7000cc2c33141c8c8a7554e02e319fa8b293a0c88c613b77620";
     assert_true(write(fd, text, sizeof text - 1) == (ssize_t)sizeof text - 1);
     close(fd);
     struct site *s = slow_site();
@@ -329,7 +332,14 @@ static void test_keys(void **state)
     site_start(s);
     static const char body[] =
         "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tokens_max\":1}";
-    static const char *const bad[] = {NULL, "", "alpha", "alpha-keyy", "# keys", "ALPHA-KEY"};
+    static const char *const bad[] = {
+        NULL,
+        "",
+        "alpha-keyy",
+        "# keys",
+        "ALPHA-KEY",
+        "alpha",
+        "677509799af78b2efa2f2af71d0f906e0a0c50c048efd3b515625f788e92b99a"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(site_ask(s, "POST", "/v1/assist", bad[i], body, NULL), 401);
         assert_int_equal(site_ask(s, "GET", "/v1/models", bad[i], "", NULL), 401);

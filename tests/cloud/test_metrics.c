@@ -146,7 +146,9 @@ static void test_keys_guard_the_page(void **state)
     (void)state;
     int fd = mkstemp(path);
     assert_true(fd >= 0);
-    assert_int_equal(write(fd, "secret\n", 7), 7);
+    static const char line[] = /* SHA-256 of "secret" */
+        "page sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\n";
+    assert_int_equal(write(fd, line, sizeof line - 1), sizeof line - 1);
     close(fd);
     site_init(&s);
     s.config.keys_path = path;
