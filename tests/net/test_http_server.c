@@ -562,6 +562,45 @@ static void too_many_connections(void **state)
     site_stop(s);
 }
 
+/* Catches: one address that takes all connections, a count that leaks, and the limit hitting a
+ * proxy's clients together instead of each. */
+static void connections_of_one_address(void **state)
+{
+    struct http_network proxy;
+    struct buf b;
+    (void)state;
+    assert_int_equal(http_network_parse("127.0.0.0/8", &proxy, NULL), 0);
+    for (int proxied = 0; proxied < 2; proxied++) {
+        struct site *s = site_new();
+        int fds[4];
+        s->config.per_address_max = 3;
+        s->config.proxies = &proxy;
+        s->config.n_proxies = (size_t)proxied;
+        site_start(s);
+        for (int round = 0; round < 2; round++) {
+            for (int i = 0; i < 4; i++) {
+                fds[i] = raw_connect(s->port);
+                raw_puts(fds[i], "GET /stream?on HTTP/1.1\r\n" HOST
+                                 "X-Forwarded-For: 1.1.1.1, 9.9.9.9\r\n\r\n");
+                buf_init(&b, RAW_MAX);
+                assert_true(raw_read_until(fds[i], &b, "\r\n\r\n"));
+                assert_memory_equal(b.data, i < 3 ? "HTTP/1.1 200" : "HTTP/1.1 429", 12);
+                if (i == 3) assert_true(raw_read_until(fds[i], &b, "too_many_connections"));
+                buf_release(&b);
+            }
+            if (proxied) /* another client of the proxy is not concerned */
+                expect_answer(s->port,
+                              "GET /v1/things/a HTTP/1.1\r\n" HOST CLOSE
+                              "X-Forwarded-For: 1.1.1.1,2001:db8::8\r\n\r\n",
+                              "HTTP/1.1 200", "peer=2001:db8::8");
+            for (int i = 0; i < 4; i++)
+                close(fds[i]);
+            assert_true(wait_until(&s->closed, 3 * (unsigned)(round + 1)));
+        }
+        site_stop(s);
+    }
+}
+
 /* Catches: connections or requests lost when many come at once (backlog), and leaks of the count.
  */
 static void many_connections(void **state)
@@ -707,6 +746,7 @@ int main(void)
         cmocka_unit_test(client_that_does_not_read),
         cmocka_unit_test(client_that_sends_on),
         cmocka_unit_test(too_many_connections),
+        cmocka_unit_test(connections_of_one_address),
         cmocka_unit_test(many_connections),
         cmocka_unit_test(few_descriptors),
         cmocka_unit_test(drain),
