@@ -251,6 +251,7 @@ static bool leaves_line(void *arg, void *waiting)
     enum wire_reason reason;
     if (!must_leave(job, w->swept, &reason)) return false;
     w->line_tokens -= job->n_tokens;
+    w->blocked = NULL; /* another may come to lie where it lay */
     worker_finish(w, job, NULL, reason, NULL);
     return true;
 }

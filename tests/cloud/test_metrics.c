@@ -139,6 +139,34 @@ static void test_requests_are_counted(void **state)
     site_stop(&s);
 }
 
+/* The second of two equal requests finds all but the last token of its prompt. */
+static void test_engine_is_counted(void **state)
+{
+    struct site s;
+    struct client c;
+    (void)state;
+    site_init(&s);
+    s.config.worker.cache_pages = 16;
+    site_start(&s);
+    for (int i = 0; i < 2; i++) {
+        ask(&s, 5, &c);
+        client_finish(&c);
+        client_close(&c);
+    }
+    site_check_idle(&s);
+    expect_soon(&s, "pdd_prefix_cache_hits_total", 1);
+    assert_true(scraped(&s, "pdd_prefix_cache_misses_total") == 1);
+    assert_true(scraped(&s, "pdd_prefix_cache_evictions_total") == 0);
+    assert_true(scraped(&s, "pdd_prompt_tokens_cached_total") == 39);
+    assert_true(scraped(&s, "pdd_prefill_tokens_total") == 41);
+    assert_true(scraped(&s, "pdd_engine_spans_total") == 10);
+    assert_true(scraped(&s, "pdd_step_tokens_max") == 64);
+    assert_true(scraped(&s, "pdd_grants_cut_total") == 0);
+    double pages = scraped(&s, "pdd_kv_pages"), unused = scraped(&s, "pdd_kv_pages_free");
+    assert_true(pages == unused + scraped(&s, "pdd_kv_pages_prefix_cache"));
+    site_stop(&s);
+}
+
 static void test_keys_guard_the_page(void **state)
 {
     char path[] = "/tmp/pdd-keys-XXXXXX";
@@ -204,6 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_page_is_well_formed),
         cmocka_unit_test(test_requests_are_counted),
+        cmocka_unit_test(test_engine_is_counted),
         cmocka_unit_test(test_keys_guard_the_page),
         cmocka_unit_test(test_log),
     };
