@@ -194,18 +194,18 @@ def delivery(metrics):
 
 
 def measure_streams(site, streams, tls=None):
-    server = fake_server(site, streams, 512, site.certificate(tls) if tls else ())
+    server = fake_server(site, streams, 640, site.certificate(tls) if tls else ())
     found = load(site, server, "streams",
-                 ["--streams", streams, "--prompt", 32, "--tokens", 470, "--seconds", site.o.seconds, "--per-second",
-                  500, "--beat-us", BEAT_US, "--period-us", 100000] + (["--tls"] if tls else []), must=False)
+                 ["--streams", streams, "--prompt", 8, "--tokens", 620, "--seconds", site.o.seconds, "--per-second",
+                  2000, "--beat-us", BEAT_US, "--period-us", 100000] + (["--tls"] if tls else []), must=False)
     found["delivery"] = delivery(server.metrics())
-    found["engine_bytes_per_stream"] = 512 * 4 + (512 // 64) * 256
+    found["engine_bytes_per_stream"] = 640 * 4 + (640 // 64) * 256
     server.stop()
     return found
 
 
 def streams(site):
-    say(f"{site.o.streams} streams, each 10 tokens/s; about {site.o.streams // 500 + site.o.seconds + 5} s")
+    say(f"{site.o.streams} streams, each 10 tokens/s; about {site.o.streams // 2000 + site.o.seconds + 5} s")
     others = Others()
     found = measure_streams(site, site.o.streams)
     site.keep("streams", found, others.cpus())
