@@ -21,6 +21,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -154,11 +155,12 @@ class Server:
         return code
 
 
-def tokenizer_of(site, server, arguments):
-    """The hash that lets the client send token ids; asked where no key and no TLS is in the way."""
-    if "--fake" in arguments:
-        return "bytes"
-    found = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/v1/models", timeout=30).read()
+def tokenizer_of(server, key=None, tls=False):
+    """The hash that lets the client send token ids."""
+    address = f"{'https' if tls else 'http'}://127.0.0.1:{server.port}/v1/models"
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {key}"} if key else {})
+    context = ssl._create_unverified_context() if tls else None  # our own certificate of a minute ago
+    found = urllib.request.urlopen(request, timeout=60, context=context).read()
     return json.loads(found)["data"][0]["hashes"]["tokenizer"]
 
 
@@ -350,7 +352,7 @@ def throughput(site):
                 return
             say(f"{key}: {rate:g} requests/s, {need:.0f} s")
             server = server or native_server(site, name)
-            tokenizer = tokenizer_of(site, server, [])
+            tokenizer = tokenizer_of(server)
             others = Others()
             point = arrivals(site, server, name, tokenizer, rate, ASSIST if mode == "assist" else 0, COMMON[common],
                              SITES[name]["seconds"], SITES[name]["seconds"] // 4)
@@ -378,7 +380,7 @@ def overload(site):
     room = max(int(rate * SITES[name]["limit"][0] / 1000 * 0.5), 2)
     server = native_server(site, name, ["--streams-max", str(room), "--queue-max", str(max(room // 4, 1))])
     others = Others()
-    found = arrivals(site, server, name, tokenizer_of(site, server, []), 3 * rate, ASSIST, 0.0, int(minutes * 60), 20)
+    found = arrivals(site, server, name, tokenizer_of(server), 3 * rate, ASSIST, 0.0, int(minutes * 60), 20)
     server.stop()
     rss = found["rss_kb"]
     found.update(capacity=rate, streams_max=room, rss_first_kb=rss[min(30, len(rss) - 1)], rss_last_kb=rss[-1],
@@ -395,7 +397,7 @@ def overload(site):
 # ---- soak ----
 
 def soak(site):
-    """Half of the time over TLS and half without; SIGHUP every five seconds; keys; a real model."""
+    """Half of the time over TLS on the fake engine, which is quick, half without on a model; keys; SIGHUP every 5 s."""
     minutes, kind = site.o.minutes, os.path.basename(site.build)
     keys = os.path.join(site.work, f"soak-{kind}.keys")
     with open(keys, "w") as f:
@@ -404,12 +406,14 @@ def soak(site):
     for door in ("tls", "plain"):
         say(f"{kind}, {door}: {minutes / 2:g} min")
         tls = site.certificate("ec") + site.certificate("rsa") if door == "tls" else []
-        server = Server(site, ["--model", site.model("pdd-tale"), "--threads", "2", "--context", "1024", "--kv-mb", "16",
-                               "--streams-max", "8", "--queue-max", "8", "--connections-max", "64", "--key-file", keys,
-                               *tls], cpu=None, name=f"soak-{kind}-{door}")
+        engine = ["--fake", "200", "--fake-beat-us", "2000"] if tls else ["--model", site.model("pdd-tale"), "--threads",
+                                                                         "2", "--kv-mb", "16"]
+        server = Server(site, [*engine, "--context", "1024", "--streams-max", "16", "--queue-max", "16",
+                               "--connections-max", "250", "--key-file", keys, *tls], cpu=None, name=f"soak-{kind}-{door}")
         found[door] = load(site, server, "chaos",
-                           ["--streams", 60, "--seconds", int(minutes * 30), "--hup", 5, "--vocab", 4000, "--key",
-                            "soak-key-1", "--seed", 1 if tls else 2] + (["--tls"] if tls else []), must=False, cpu=None)
+                           ["--streams", 60, "--seconds", int(minutes * 30), "--hup", 5, "--vocab", 250 if tls else 4000, "--key",
+                            "soak-key-1", "--seed", 1 if tls else 2] + (["--tls"] if tls else []),
+                           tokenizer_of(server, "soak-key-1", bool(tls)), must=False, cpu=None)
         if not found[door]["good_run"]:
             failures.append(f"{door}: {found[door]['failed']} clients met what no client should")
         failures += [f"{door}: {x}" for x in check_idle(server)]

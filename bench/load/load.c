@@ -229,7 +229,7 @@ static void shake(struct load_call *c)
 {
     if (c->ssl) {
         ssize_t done = tls_result(c, SSL_do_handshake(c->ssl));
-        if (done < 0) end(c, LOAD_FAILED);
+        if (done < 0) end(c, LOAD_UNSHAKEN);
         if (done <= 0) return;
         c->resumed = SSL_session_reused(c->ssl) == 1;
     }

@@ -35,9 +35,10 @@ int load_target_init(struct load_target *t, struct loop *l, const char *address,
 void load_target_release(struct load_target *t);
 
 enum load_end {
-    LOAD_WHOLE, /* the answer came to its end */
-    LOAD_CUT,   /* the server closed before */
-    LOAD_FAILED /* no connection, or no TLS */
+    LOAD_WHOLE,    /* the answer came to its end */
+    LOAD_CUT,      /* the server closed before */
+    LOAD_UNSHAKEN, /* connected, but the TLS handshake failed */
+    LOAD_FAILED    /* no connection */
 };
 
 struct load_call;

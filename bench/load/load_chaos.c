@@ -6,7 +6,8 @@
  * meanwhile.
  *
  * An answer with a status that no client may cause (500 and above, but 501, 503, 504 and 505) and a
- * connection that is not accepted are failures. Whether the server leaked or raced is for its
+ * connection that is not accepted are failures; a TLS handshake that is broken off is none, for the
+ * server does that to connections beyond its limit. Whether the server leaked or raced is for its
  * sanitizer to say, and for who started it.
  */
 #include <signal.h>
@@ -128,7 +129,7 @@ struct chaos {
     struct rng rng;
     char id[ID_MAX]; /* of the last assist that began */
     uint64_t until, hup_at, said_at;
-    uint64_t deeds[WHATS][MANNERS], statuses[STATUSES], cut, failed, hups, tokens;
+    uint64_t deeds[WHATS][MANNERS], statuses[STATUSES], cut, unshaken, failed, hups, tokens;
 };
 
 static uint32_t pick(struct chaos *k, const uint32_t *weights, uint32_t n)
@@ -245,6 +246,7 @@ static void on_end(struct load_call *c, enum load_end how)
 {
     struct actor *a = c->owner;
     a->of->cut += how == LOAD_CUT;
+    a->of->unshaken += how == LOAD_UNSHAKEN;
     if (how == LOAD_FAILED) {
         fprintf(stderr, "bench_load: no connection\n");
         a->of->failed++;
@@ -336,10 +338,11 @@ static void tick(void *arg)
 
 static void report(const struct chaos *k)
 {
-    printf("{\"seconds\":%u,\"failed\":%llu,\"cut\":%llu,\"reloads\":%llu,\"tokens\":%llu,"
+    printf("{\"seconds\":%u,\"failed\":%llu,\"unshaken\":%llu,\"cut\":%llu,\"reloads\":%llu,"
+           "\"tokens\":%llu,"
            "\"deeds\":{",
-           k->o->seconds, (unsigned long long)k->failed, (unsigned long long)k->cut,
-           (unsigned long long)k->hups, (unsigned long long)k->tokens);
+           k->o->seconds, (unsigned long long)k->failed, (unsigned long long)k->unshaken,
+           (unsigned long long)k->cut, (unsigned long long)k->hups, (unsigned long long)k->tokens);
     for (int w = 0; w < WHATS; w++) {
         uint64_t sum = 0;
         for (int m = 0; m < MANNERS; m++)
