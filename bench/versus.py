@@ -9,19 +9,17 @@
 BUILD is a build folder that holds bin/llama-bench (and bin/llama-batched-bench). DIR is for random
 model files, flags and results: nothing is written elsewhere. Every BUILD that you name for --llama is
 a candidate; `tune` tries builds and flags once for each model and keeps the fastest for prompts and
-for answers. `run` measures group by group, in each group A B C, then B C A, ... and says first what it
-will do and how long it takes; called again it goes on where it stopped (--fresh starts anew). `report`
-prints medians over rounds of the per-round ratios as Markdown, writes DIR/versus.json, and draws.
+for answers; without it -fa 1, and -rtr 1 for ik_llama.cpp. `run` measures group by group, in each
+group A B C, then B C A, ... and says first what it will do and how long it takes;
+called again it goes on where it stopped (--fresh starts anew). `report` prints medians over rounds of
+the per-round ratios as Markdown, writes DIR/versus.json, and draws.
 
 Every program measures in a process of its own that loads the file, so a ratio compares numbers taken
-within a minute of each other. With --lock FILE each process runs while those files are held (flock), for
-machines where others agree to wait. Beside other work, programs that spin (llama.cpp with as many threads as
+within a minute of each other. Beside other work, programs that spin (llama.cpp with as many threads as
 CPUs) suffer more than others: each group notes what other work took, and `report` leaves noisy ones out.
 Python's standard library only.
 """
 import argparse
-import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -121,21 +119,6 @@ class Others:
             return 0.0
         spent = self.system() - self.busy - (self.children() - self.own)
         return max(0.0, spent / max(time.time() - self.began, 0.1))
-
-
-@contextlib.contextmanager
-def machine(site, spent):
-    """The locks of --lock, held; what other work took meanwhile is added to spent: [CPU seconds, seconds]."""
-    with contextlib.ExitStack() as held:
-        for path in (site.o.lock or "").split(","):
-            if path:
-                fcntl.flock(held.enter_context(open(path, "a")), fcntl.LOCK_EX)
-        wait_for_quiet(site.o.noise, site.o.wait)
-        others = Others()
-        yield
-        seconds = time.time() - others.began
-        spent[0] += others.cpus() * seconds
-        spent[1] += seconds
 
 
 def wait_for_quiet(limit, seconds):
@@ -252,9 +235,9 @@ def run_llama_batch(site, model, threads, tests, build, flags):
 
 def candidates(site, who):
     if who == "llama":
-        return [[b, ["-fa", fa]] for b in site.o.llama.split(",") for fa in ("0", "1")]
+        return [[b, ["-fa", fa]] for b in site.o.llama.split(",") for fa in ("1", "0")]
     if who == "llama-avx2":
-        return [[site.o.llama_avx2, ["-fa", fa]] for fa in ("0", "1")]
+        return [[site.o.llama_avx2, ["-fa", fa]] for fa in ("1", "0")]
     return [[site.o.ik, ["-rtr", rtr, "-fa", fa]] for rtr, fa in (("1", "1"), ("1", "0"), ("0", "1"))]
 
 
@@ -300,9 +283,8 @@ def tune(site):
                     continue
                 best = {}
                 for build, flags in candidates(site, who):
-                    with machine(site, [0.0, 0.0]):
-                        got = (try_ik(site, model, build, flags) if who == "ik" else
-                               try_llama(site, model, build, flags, who == "llama"))
+                    got = (try_ik(site, model, build, flags) if who == "ik" else
+                           try_llama(site, model, build, flags, who == "llama"))
                     for name, tps in got.items():
                         if tps > best.get(name, {"tps": 0})["tps"]:
                             best[name] = {"tps": tps, "build": build, "flags": flags}
@@ -328,7 +310,7 @@ def make_groups(site):
     core = [("prefill", 512), ("decode", 0)]
     add(1, SHAPES, TYPES, (1, 2), core, everyone)
     middle = [("prefill", 2048), ("decode", 2048)]
-    far = [("prefill", 8192), ("decode", 8192)]
+    far_in, far_out = [("prefill", 8192)], [("decode", 8192)]
     if site.o.quick:
         return groups
     batch = [("batch", b) for b in BATCHES]
@@ -342,17 +324,21 @@ def make_groups(site):
     again(1, SHAPES, TYPES, (1, 2), core)
     if site.o.llama:
         add(1, SHAPES, ("Q8_0",), (1, 2), batch, ["pdd-batch", "llama-batch"])
-    add(1, SHAPES, ("Q8_0",), (1,), far, everyone)
+    for far in (far_in, far_out):
+        add(1, SHAPES, ("Q8_0",), (1,), far, everyone)
     if site.o.llama_avx2:
         add(1, SHAPES, TYPES, (1,), core, ["pdd-avx2", "llama-avx2"])
     add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1,), middle, everyone)
     again(2, SHAPES, TYPES, (1, 2), core)
-    add(1, SHAPES, ("Q8_0",), (2,), middle + far, everyone)
-    add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1,), far, everyone)
+    add(1, SHAPES, ("Q8_0",), (2,), middle, everyone)
+    for far in (far_in, far_out):
+        add(1, SHAPES, ("Q8_0",), (2,), far, everyone)
+        add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1,), far, everyone)
     again(1, SHAPES, ("Q8_0",), (1,), middle)
     if site.o.llama:
         add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1, 2), batch, ["pdd-batch", "llama-batch"])
-    add(1, SHAPES, ("Q4_0", "Q4_K_M"), (2,), middle + far, everyone)
+    for tests in (middle, far_in, far_out):
+        add(1, SHAPES, ("Q4_0", "Q4_K_M"), (2,), tests, everyone)
     for r in (3, 4):
         again(r, SHAPES, TYPES, (1, 2), core)
     return groups
@@ -404,7 +390,8 @@ def run(site):
     done = {line["group"] for line in lines}
     times_path = os.path.join(site.work, "times.json")
     times = json.load(open(times_path)) if os.path.exists(times_path) else {}
-    groups = [g for g in make_groups(site) if group_id(g) not in done and re.search(site.o.only, group_id(g))]
+    groups = [g for g in make_groups(site) if group_id(g) not in done and
+              re.search(site.o.only, group_id(g))]
     total = sum(estimate(g, times) for g in groups)
     say(f"{len(groups)} groups to do, {len(done)} done; all would take about {total / 60:.0f} min; "
         f"this call stops after {site.o.minutes:g} min")
@@ -415,16 +402,15 @@ def run(site):
         if time.time() - start + expected > site.o.minutes * 60:
             say(f"  no time for {group_id(group)} (about {expected:.0f} s)")
             continue
-        model, spent, results = site.model(shape, kind), [0.0, 0.0], {}
+        wait_for_quiet(site.o.noise, site.o.wait)
+        began, model, others = time.time(), site.model(shape, kind), Others()
         turn = who[r % len(who):] + who[:r % len(who)]
-        for w in turn:
-            with machine(site, spent):
-                results[w] = measure(site, w, model, threads, tests)
-        took = spent[1]
+        results = {w: measure(site, w, model, threads, tests) for w in turn}
+        took = time.time() - began
         rows = {f"{w} {t[0]} {t[1]}": v for w, got in results.items() for t, v in got.items() if t in tests}
         with open(path, "a") as f:
             f.write(json.dumps({"group": group_id(group), "round": r, "shape": shape, "type": kind, "threads": threads,
-                                "who": turn, "others": round(spent[0] / max(spent[1], 0.1), 2),
+                                "who": turn, "others": round(others.cpus(), 2),
                                 "at": time.strftime("%Y-%m-%d %H:%M:%S"), "rows": rows}) + "\n")
         name = group_id(group).rsplit(" round", 1)[0]
         times[name] = (times.get(name, []) + [took])[-3:]
@@ -623,7 +609,6 @@ def main():
                    help="report: leave out groups beside which other work took more CPUs (0.3)")
     p.add_argument("--wait", type=float, default=60.0,
                    help="seconds a group waits for other work to end before it starts all the same (60)")
-    p.add_argument("--lock", help="files to hold locked while a process measures, with commas between them")
     p.add_argument("--only", default="", help="run: only groups whose name this regular expression finds")
     p.add_argument("--markdown", help="write the report here, too")
     p.add_argument("--svg", help="draw it here")
