@@ -73,6 +73,19 @@ run_tests() {
     rm -f "$log"
 }
 
+# OpenAI's npm client against the program, each case counted. Any node will do, not only Debian's.
+run_openai_client() {
+    local log status
+    log=$(mktemp)
+    say "OpenAI's npm client (tests/e2e)"
+    command -v npm >/dev/null || need nodejs npm
+    tests/e2e/run.sh build/release/pdd >"$log" 2>&1
+    status=$?
+    count_cases "$log"
+    [ $status -eq 0 ] && echo "  ok openai.mjs" || { fail "OpenAI's npm client"; tail -40 "$log"; }
+    rm -f "$log"
+}
+
 # quiet COMMAND...: its output only when it fails.
 quiet() {
     local log status
@@ -109,6 +122,7 @@ need $BUILD_PACKAGES $TEST_PACKAGES
 step "style, layers, banned calls (tools/check.sh)" tools/check.sh
 step "building with gcc" build release
 run_tests release "tests, gcc, optimised"
+run_openai_client
 if [ $quick -eq 0 ]; then
     step "building with clang" build clang
     step "building with address and undefined-behaviour sanitizers" build asan
