@@ -84,6 +84,6 @@ int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed
     *param = "have";
     code = check_ids(q->have, q->n_have, backend_info(s->backend)->vocab_size, "have", e);
     if (code) return code;
-    *param = "prompt";
+    *param = q->prompt ? "prompt" : "messages";
     return check_room(s, prompt->len, q->n_have, e);
 }

@@ -371,7 +371,8 @@ static int take_max_tokens(const json_t *max, struct openai_request *r, struct e
 {
     json_int_t n = json_integer_value(max);
     if (!json_is_integer(max) || n < 1)
-        return err_set(e, ERR_BAD_INPUT, "the most tokens must be an integer of at least 1");
+        return err_set(e, ERR_BAD_INPUT,
+                       "max_tokens, or max_completion_tokens, must be an integer of at least 1");
     r->ask.tokens_max = n < WIRE_TOKENS_MAX ? (uint32_t)n : WIRE_TOKENS_MAX;
     return 0;
 }
