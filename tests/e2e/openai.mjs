@@ -1,7 +1,7 @@
 // openai.mjs PDD MODEL: OpenAI's own client against real `pdd cloud` processes. Each case says what
 // it catches; the output has cmocka's marks, so that test.sh counts the cases.
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
+import {execFileSync, spawn} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -11,6 +11,7 @@ const [pdd, model] = process.argv.slice(2);
 const messages = [{role: 'developer', content: 'Be brief.'},
                   {role: 'user', content: [{type: 'text', text: 'Tell me of a fox.'}]}];
 const greedy = {model: 'tale', messages, temperature: 0, max_tokens: 24};
+const secret = 'pdd-0123456789abcdef0123456789abcdef';
 const running = [];
 
 // A cloud on a free port; its URL once it listens.
@@ -170,7 +171,7 @@ const cases = {
     },
     async authentication({guarded}) {
         await assert.rejects(client(guarded).models.list(), OpenAI.AuthenticationError);
-        const api = client(guarded, {apiKey: 'the-key'});
+        const api = client(guarded, {apiKey: secret});
         assert.equal((await api.models.list()).data.length, 1);
     },
     // A full server answers 429, and names when to come again.
@@ -199,7 +200,8 @@ const cases = {
 
 async function main() {
     const keys = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'pdd-e2e-')), 'keys');
-    fs.writeFileSync(keys, 'the-key\n', {mode: 0o600});
+    const line = execFileSync(pdd, ['cloud', 'key', 'e2e', '--hash'], {input: secret + '\n'});
+    fs.writeFileSync(keys, line, {mode: 0o600});
     const url = await cloud('--model', model, '--model-name', 'tale');
     const slow = await cloud('--fake', '3000', '--fake-beat-us', '5000', '--streams-max', '1', '--queue-max', '1');
     const guarded = await cloud('--fake', '8', '--key-file', keys);
