@@ -50,27 +50,38 @@ count_cases() {
     skipped=$((skipped + skip))
 }
 
-# run_tests PRESET LABEL [PATTERN]: every test program of a build, each case counted.
+# run_program DIR LOGS PROGRAM: its output to LOGS/NAME, its exit code to LOGS/NAME.code.
+run_program() {
+    local begin=$SECONDS name
+    name=$(basename "$3")
+    PDD_BIN=$PWD/$1/pdd timeout 600 "$3" >"$2/$name" 2>&1
+    echo "$? $((SECONDS - begin))" >"$2/$name.code"
+}
+export -f run_program
+
+# run_tests PRESET LABEL [PATTERN]: every test program of a build, two at a time, each case counted.
 run_tests() {
-    local preset=$1 label=$2 pattern=${3:-.} dir log program status
+    local preset=$1 label=$2 pattern=${3:-.} dir logs program name status seconds
     dir=build/$preset
-    log=$(mktemp)
+    logs=$(mktemp -d)
     say "$label"
-    for program in "$dir"/test_*; do
-        [ -x "$program" ] && [ ! -d "$program" ] || continue
-        [[ $(basename "$program") =~ $pattern ]] || continue
-        PDD_BIN=$PWD/$dir/pdd timeout 600 "$program" >"$log" 2>&1
-        status=$?
-        count_cases "$log"
-        grep -q '^\[==========\]' "$log" || { [ $status -eq 0 ] && pass; }
-        if [ $status -ne 0 ]; then
-            fail "$label: $(basename "$program")"
-            tail -40 "$log"
+    find "$dir" -maxdepth 1 -type f -executable -name 'test_*' | grep -E "/test_[^/]*($pattern)" | sort |
+        xargs -P 2 -I {} bash -c 'run_program "$@"' - "$dir" "$logs" {}
+    for program in "$logs"/*.code; do
+        [ -f "$program" ] || continue
+        read -r status seconds <"$program"
+        program=${program%.code}
+        name=$(basename "$program")
+        count_cases "$program"
+        grep -q '^\[==========\]' "$program" || { [ "$status" -eq 0 ] && pass; }
+        if [ "$status" -ne 0 ]; then
+            fail "$label: $name"
+            tail -40 "$program"
         else
-            echo "  ok $(basename "$program")"
+            echo "  ok $name, $seconds s"
         fi
     done
-    rm -f "$log"
+    rm -r "$logs"
 }
 
 # OpenAI's npm client against the program, each case counted. Any node will do, not only Debian's.

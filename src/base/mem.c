@@ -13,12 +13,16 @@ static atomic_long fail_countdown;
 static atomic_int fail_hit;
 static _Thread_local int forbidden;
 
+#ifdef PDD_GUARDS
+enum { GUARDED = 1 };
+#else
+enum { GUARDED = 0 };
+#endif
+
 /* Whether this allocation must fail; also checks the guard. */
 static int refuse(void)
 {
-#ifdef PDD_GUARDS
-    CHECK(!forbidden);
-#endif
+    CHECK(!GUARDED || !forbidden);
     if (atomic_load_explicit(&fail_countdown, memory_order_relaxed) <= 0) return 0;
     if (atomic_fetch_sub(&fail_countdown, 1) != 1) return 0;
     atomic_store(&fail_hit, 1);
@@ -90,6 +94,16 @@ void mem_forbid_begin(void)
 void mem_forbid_end(void)
 {
     forbidden--;
+}
+
+bool mem_forbidden(void)
+{
+    return forbidden > 0;
+}
+
+bool mem_guarded(void)
+{
+    return GUARDED;
 }
 
 /* Arena: chunks of at least 64 KiB, newest first; the payload begins 64-byte aligned. */

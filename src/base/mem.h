@@ -11,6 +11,7 @@
 #ifndef PDD_BASE_MEM_H
 #define PDD_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,10 +32,12 @@ void mem_free(void *memory); /* NULL is fine */
 void mem_fail_at(long countdown);
 int mem_fail_hit(void);
 
-/* Debug guard: between the two calls any allocation in this thread aborts (only with PDD_GUARDS).
- * They nest. */
+/* Debug guard: between the two calls any allocation in this thread, and in the tasks of a pool that
+ * it runs, aborts (only with PDD_GUARDS). They nest. */
 void mem_forbid_begin(void);
 void mem_forbid_end(void);
+bool mem_forbidden(void);
+bool mem_guarded(void); /* built with PDD_GUARDS */
 
 struct arena_chunk;
 struct arena {

@@ -38,6 +38,7 @@ struct pool {
     uint32_t n;
     pool_fn *fn;
     void *arg;
+    bool forbid; /* the caller's tasks must not allocate */
 };
 
 static void relax(void)
@@ -81,7 +82,10 @@ static void *worker_main(void *arg)
     for (;;) {
         seen = wait_for_run(w->pool, seen);
         if (atomic_load(&w->pool->quit)) return NULL;
+        bool forbid = w->pool->forbid;
+        if (forbid) mem_forbid_begin();
         take_tasks(w->pool, w->index);
+        if (forbid) mem_forbid_end();
         atomic_fetch_sub_explicit(&w->pool->busy, 1, memory_order_release);
     }
 }
@@ -149,6 +153,7 @@ void pool_run(struct pool *p, uint32_t n, pool_fn *fn, void *arg)
     p->n = n;
     p->fn = fn;
     p->arg = arg;
+    p->forbid = mem_forbidden();
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
     atomic_store_explicit(&p->busy, p->started, memory_order_relaxed);
     publish(p);

@@ -265,8 +265,8 @@ static void add_made(const struct forward *f, uint32_t row)
 {
     const struct hparams *h = f->h;
     const struct made *m = &f->made;
-    float *x = f->x + (size_t)row * h->dim, *made = m->rows + (size_t)row * h->dim;
     if (!m->rows) return;
+    float *x = f->x + (size_t)row * h->dim, *made = m->rows + (size_t)row * h->dim;
     if (m->bias) f->kern->add(made, m->bias, h->dim);
     if (m->post_norm) f->kern->rms_norm(made, m->post_norm, h->dim, h->norm_eps, made);
     if (h->residual_scale == 1.0f)

@@ -1,17 +1,23 @@
 /*
  * test_pool_queue: what threads share. Catches: a task run twice or never, a run that returns too
- * early, a lost item or wake-up, a full queue that waits (with the thread sanitizer: races).
+ * early, a lost item or wake-up, a full queue that waits (with the thread sanitizer: races), a
+ * guard against allocation that does not reach the threads of a pool.
  */
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/mem.h"
 #include "base/pool.h"
 #include "base/queue.h"
 
@@ -60,6 +66,50 @@ static void test_pool_limits(void **state)
     assert_int_equal(pool_new(POOL_THREADS_MAX + 1, &p, &e), ERR_LIMIT);
     assert_true(e.text[0]);
     pool_free(NULL);
+}
+
+static atomic_bool allocated;
+
+/* Only the last thread allocates; the others wait for it. */
+static void allocate_task(void *arg, uint32_t task, uint32_t worker)
+{
+    (void)task;
+    if (worker + 1 == *(unsigned *)arg) {
+        mem_free(mem_alloc(1));
+        atomic_store(&allocated, true);
+    }
+    while (!atomic_load(&allocated))
+        usleep(100);
+}
+
+/* How a process ends whose pool allocates: 0, or the signal that killed it. */
+static int end_of_allocating(unsigned threads, bool forbid)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct pool *p;
+        if (!freopen("/dev/null", "w", stderr) || pool_new(threads, &p, NULL) != 0) _exit(1);
+        alarm(60);
+        if (forbid) mem_forbid_begin();
+        pool_run(p, 100, allocate_task, &threads);
+        if (forbid) mem_forbid_end();
+        pool_free(p);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void test_guard_reaches_every_thread(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        assert_int_equal(end_of_allocating(threads, false), 0);
+        assert_int_equal(end_of_allocating(threads, true), mem_guarded() ? SIGABRT : 0);
+    }
 }
 
 static void *produce(void *arg)
@@ -118,6 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_task_once),
         cmocka_unit_test(test_pool_limits),
+        cmocka_unit_test(test_guard_reaches_every_thread),
         cmocka_unit_test(test_queue_keeps_order),
         cmocka_unit_test(test_full_and_closed_are_answers),
     };
