@@ -1,7 +1,8 @@
 /*
- * vocab_special: control and user-defined tokens in a text. They stand sorted by their bytes; the
- * range of those that agree with the text so far is narrowed byte by byte, so that the time for a
- * place in the text hardly depends on how many there are (some vocabularies have thousands).
+ * vocab_special: control tokens, the unknown one, and user-defined tokens in a text. They stand
+ * sorted by their bytes; the range of those that agree with the text so far is narrowed byte by
+ * byte, so that the time for a place in the text hardly depends on how many there are (some
+ * vocabularies have thousands).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,8 @@
 
 static bool is_special(const struct token *t)
 {
-    return (t->kind == TOKEN_CONTROL || t->kind == TOKEN_USER) && t->len > 0;
+    bool special = t->kind == TOKEN_CONTROL || t->kind == TOKEN_USER || t->kind == TOKEN_UNKNOWN;
+    return special && t->len > 0;
 }
 
 /* By bytes, a prefix before what it begins; equal ones by number. */

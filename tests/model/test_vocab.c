@@ -204,6 +204,9 @@ static void test_flags(void **state)
         {"llama", NULL, false, "<think>a", 0, "7 3 4"},
         {"llama", NULL, false, "<|user|>", 0, "3 0 0 0 0 0 0 0 0"},
         {"llama", NULL, false, "</s>", 0, "3 0 0 0 0"},
+        /* The unknown token is one of those that only a template may spell. */
+        {"llama", NULL, false, "<unk>a", VOCAB_SPECIAL, "0 3 4"},
+        {"llama", NULL, false, "<unk>", 0, "3 0 0 0 0 0"},
     };
     struct fixture f;
     struct err e = ERR_INIT;
