@@ -14,8 +14,10 @@
 
 #include <cmocka.h>
 
+#include "cloud/keys.h"
 #include "cloud_site.h"
 #include "script_server.h"
+#include "support/tls_files.h"
 
 enum { N = 5, TIMEOUT_US = 400000 };
 
@@ -473,6 +475,65 @@ static void test_pdd_stops(void **state)
     site_stop(&inner);
 }
 
+static void write_text(char path[40], const char *text)
+{
+    snprintf(path, 40, "/tmp/pdd-upstream-XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+}
+
+/* A server behind TLS that asks for a key: with both it answers, without its key or its
+ * certificate it is down, and the device hears 503. */
+static void test_tls_and_key(void **state)
+{
+    struct site inner, outer;
+    struct client c;
+    struct tls_files files;
+    struct key_line line = {.name = "front"};
+    struct buf b;
+    char key[KEY_MADE_BYTES], keys_path[40], key_path[40], url[64];
+    (void)state;
+    tls_files_make(TLS_FILES_ECDSA, &files);
+    assert_int_equal(key_make(key, NULL), 0);
+    key_hash(key, strlen(key), line.hash);
+    buf_init(&b, RAW_MAX);
+    assert_int_equal(key_line_print(&line, &b), 0);
+    write_text(keys_path, b.data);
+    write_text(key_path, key);
+    site_init(&inner);
+    inner.config.tls[0] = (struct tls_identity){files.cert, files.key};
+    inner.config.n_tls = 1;
+    inner.config.keys_path = keys_path;
+    site_start(&inner);
+    snprintf(url, sizeof url, "https://127.0.0.1:%u", inner.port);
+    for (unsigned with = 0; with < 4; with++) { /* bit 0: the key; bit 1: the certificate */
+        site_init(&outer);
+        add_server(&outer, url);
+        outer.config.upstream.servers[0].key_path = with & 1 ? key_path : NULL;
+        outer.config.upstream.ca_file = with & 2 ? files.cert : NULL;
+        site_start(&outer);
+        if (with == 3) wait_ready(&outer, 200);
+        clock_sleep_us(50000); /* a server that is not wanted has had time to seem up */
+        ask(&c, &outer, N);
+        if (with == 3) {
+            client_finish(&c);
+            assert_true(c.done);
+            assert_int_equal(c.n_tokens, N);
+        } else {
+            assert_int_equal(refusal(&c), 503);
+        }
+        client_close(&c);
+        site_stop(&outer);
+    }
+    site_stop(&inner);
+    buf_release(&b);
+    unlink(key_path);
+    unlink(keys_path);
+    tls_files_remove(&files);
+}
+
 /* Two of different weights are not one model: the second stays down. */
 static void test_pdd_of_another_model(void **state)
 {
@@ -507,6 +568,7 @@ int main(void)
         cmocka_unit_test(test_ids),         cmocka_unit_test(test_health),
         cmocka_unit_test(test_deadline),    cmocka_unit_test(test_pdd_passes),
         cmocka_unit_test(test_pdd_stops),   cmocka_unit_test(test_pdd_of_another_model),
+        cmocka_unit_test(test_tls_and_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
