@@ -58,8 +58,7 @@ static const char *const heads[] = {
     "GET /v1/models HTTP/1.0\r\n\r\n",
     "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
     "PUT /v1/assist HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-    "POST /v1/assist HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: "
-    "chunked\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
     "POST /v1/assist HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
     "POST /v1/assist HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
     "POST /v1/assist HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
