@@ -10,8 +10,8 @@
     bench/cloud.py report     --work DIR [--markdown FILE] [--svg FILE]
 
 Build first (cmake --build --preset release). Each command starts its servers, puts them on the first CPU
-and the client (build/release/bench_load) on the second (as root at nice -10, for other work disturbs), prints what it measured and keeps it in
-DIR/results.json; nothing else is written. `throughput` notes each point as it is done and, called again,
+and the client (build/release/bench_load) on the second (as root at nice -10, for other work disturbs),
+prints what it measured and keeps it in DIR/results.json; nothing else is written. `throughput` notes each point as it is done and, called again,
 goes on where it stopped (--at-most N: stop after so many seconds; --fresh: from the start); it needs a
 trace (--trace, CSV: time, prompt tokens, answer tokens) and says so where there is none. `report` makes
 Markdown and a picture of what is there. Python's standard library and the openssl program only.

@@ -92,6 +92,8 @@ void load_call_close(struct load_call *c)
     set_interest(c, 0);
     c->closed = true;
     close(c->fd);
+    /* A session whose connection ends without a word is taken for bad and not resumed. */
+    if (c->ssl) SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(c->ssl);
     c->ssl = NULL;
     if (!c->busy) call_free(c);
