@@ -9,10 +9,10 @@
     bench/cloud.py soak       --work DIR --build build/asan [--minutes 30]   bad clients and reloads   30 min
     bench/cloud.py report     --work DIR [--markdown FILE] [--svg FILE]
 
-Build first (cmake --build --preset release). Each command starts its servers, puts them on the first CPU
-and the client (build/release/bench_load) on the second (as root at nice -10, for other work disturbs),
-prints what it measured and keeps it in DIR/results.json; nothing else is written. `throughput` notes each point as it is done and, called again,
-goes on where it stopped (--at-most N: stop after so many seconds; --fresh: from the start); it needs a
+Build first (cmake --build --preset release). Each command starts its servers, puts them on one CPU and
+the client (build/release/bench_load) on another, prints what it measured and keeps it in
+DIR/results.json; nothing else is written. `throughput` notes each point as it is done and, called again, goes
+on where it stopped (--at-most N: stop after so many seconds; --fresh: from the start); it needs a
 trace (--trace, CSV: time, prompt tokens, answer tokens) and says so where there is none. `report` makes
 Markdown and a picture of what is there. Python's standard library and the openssl program only.
 """
@@ -31,18 +31,17 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TRACE = "/work/shared/traces/AzureLLMInferenceTrace_conv.csv"
 BEAT_US = 5000
 ASSIST = 24  # tokens, the reference
-NICE = ["nice", "-n", "-10"] if os.geteuid() == 0 else []  # so that other work disturbs less
 SANITIZER = re.compile(rb"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|CHECK failed|LeakSanitizer")
 
 # What is served in `throughput`. Rates: loads tried, as parts of an estimate of what whole answers reach.
 # Limits: of 95 in 100 requests, the first token and the mean gap. Prompts are cut to prompt_max tokens.
 SITES = {
     "pdd-tale": {"shape": None, "limit": (2000, 150), "prompt_max": 3000, "answer_max": 1000, "vocab": 4000,
-                 "context": 4096, "seconds": 40, "kv_mb": 512, "streams": 64, "estimate": 4.6},
+                 "context": 4096, "seconds": 20, "kv_mb": 512, "streams": 64, "estimate": 4.6},
     "135m": {"shape": "smollm2-135m", "limit": (10000, 150), "prompt_max": 4096, "answer_max": 1000,
-             "vocab": 40000, "context": 8192, "seconds": 90, "kv_mb": 4096, "streams": 64, "estimate": 0.55},
+             "vocab": 40000, "context": 8192, "seconds": 60, "kv_mb": 4096, "streams": 64, "estimate": 0.55},
 }
-LOADS = (0.5, 0.8, 1.0, 1.25, 1.6)
+LOADS = (0.8, 1.0, 1.25)
 COMMON = {"cold": 0.0, "shared": 0.9}  # part of each prompt that is the same for all, so that it is cached
 
 
@@ -83,6 +82,8 @@ class Site:
         self.path = os.path.join(self.work, "results.json")
         self.results = json.load(open(self.path)) if os.path.exists(self.path) else {}
         self.build = os.path.abspath(options.build)
+        self.server_cpu, self.client_cpu = options.cpus.split(",")
+        self.nice = ["nice", "-n", str(options.nice)] if options.nice >= 0 or os.geteuid() == 0 else []
         self.load_program = os.path.join(HERE, "build/release/bench_load")
         for program in (os.path.join(self.build, "pdd"), self.load_program):
             if not os.access(program, os.X_OK):
@@ -121,10 +122,10 @@ class Site:
 class Server:
     """A `pdd cloud` on the first CPU, with /metrics on a port of its own."""
 
-    def __init__(self, site, arguments, cpu="0", name="server"):
+    def __init__(self, site, arguments, pinned=True, name="server"):
         self.log_path = os.path.join(site.work, f"{name}.log")
         self.log = open(self.log_path, "wb")
-        command = NICE + ["taskset", "-c", cpu] if cpu else []
+        command = site.nice + ["taskset", "-c", site.server_cpu] if pinned else []
         command += [os.path.join(site.build, "pdd"), "cloud", "--listen", "127.0.0.1:0", "--metrics-listen",
                     "127.0.0.1:0", "--drain-seconds", "2"] + arguments
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log)
@@ -165,9 +166,9 @@ def tokenizer_of(server, key=None, tls=False):
     return json.loads(found)["data"][0]["hashes"]["tokenizer"]
 
 
-def load(site, server, what, arguments, tokenizer="bytes", must=True, cpu="1"):
+def load(site, server, what, arguments, tokenizer="bytes", must=True, pinned=True):
     """One run of bench_load against the server."""
-    command = (NICE + ["taskset", "-c", cpu] if cpu else []) + [
+    command = (site.nice + ["taskset", "-c", site.client_cpu] if pinned else []) + [
         site.load_program, what, "--to", f"127.0.0.1:{server.port}", "--pid", str(server.pid), "--tokenizer",
         tokenizer] + [str(x) for x in arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
@@ -295,7 +296,7 @@ def arrivals(site, server, name, tokenizer, rate, tokens, common, seconds, warm)
     return load(site, server, "arrivals",
                 ["--trace", trace_of(site), "--rate", rate, "--tokens", tokens, "--common", common, "--seconds", seconds,
                  "--warm", warm, "--prompt-max", at["prompt_max"], "--answer-max", at["answer_max"], "--vocab",
-                 at["vocab"], "--ttft-ms", at["limit"][0], "--tpot-ms", at["limit"][1], "--seed", 7])
+                 at["vocab"], "--ttft-ms", at["limit"][0], "--tpot-ms", at["limit"][1], "--seed", 7], tokenizer)
 
 
 def capacity(points):
@@ -345,7 +346,7 @@ def throughput(site):
         points = site.results.get(key, {}).get("points", [])
         server = None
         while (rate := next_point(points, estimate)) is not None:
-            need = SITES[name]["seconds"] * 1.7 + 10
+            need = SITES[name]["seconds"] * 1.35 + 8
             if time.time() + need > ends:
                 say(f"stopping before {key} at {rate:g}/s, which takes {need:.0f} s; call again to go on")
                 if server:
@@ -357,6 +358,8 @@ def throughput(site):
             others = Others()
             point = arrivals(site, server, name, tokenizer, rate, ASSIST if mode == "assist" else 0, COMMON[common],
                              SITES[name]["seconds"], SITES[name]["seconds"] // 4)
+            if not point["whole"]:
+                fail(f"no request was answered: {point['other']} refused, {point['cut']} cut; see {server.log_path}")
             point.update(rss_kb=max(point["rss_kb"]), other_cpus=others.cpus())
             points.append(point)
             site.keep(key, {"points": points, "capacity": capacity(points), "limit": SITES[name]["limit"]},
@@ -410,11 +413,11 @@ def soak(site):
         engine = ["--fake", "100000", "--fake-beat-us", "2000"] if tls else ["--model", site.model("pdd-tale"), "--threads",
                                                                          "2", "--kv-mb", "16"]
         server = Server(site, [*engine, "--context", "1024", "--streams-max", "16", "--queue-max", "16",
-                               "--connections-max", "250", "--key-file", keys, *tls], cpu=None, name=f"soak-{kind}-{door}")
+                               "--connections-max", "250", "--key-file", keys, *tls], pinned=False, name=f"soak-{kind}-{door}")
         found[door] = load(site, server, "chaos",
                            ["--streams", 60, "--seconds", int(minutes * 30), "--hup", 5, "--vocab", 250 if tls else 4000, "--key",
                             "soak-key-1", "--seed", 1 if tls else 2] + (["--tls"] if tls else []),
-                           tokenizer_of(server, "soak-key-1", bool(tls)), must=False, cpu=None)
+                           tokenizer_of(server, "soak-key-1", bool(tls)), must=False, pinned=False)
         if not found[door]["good_run"]:
             failures.append(f"{door}: {found[door]['failed']} clients met what no client should")
         failures += [f"{door}: {x}" for x in check_idle(server)]
@@ -451,6 +454,8 @@ def main():
     p.add_argument("action", choices=actions)
     p.add_argument("--work", required=True, help="folder for results, logs, certificates and models")
     p.add_argument("--build", default=os.path.join(HERE, "build/release"), help="where the server's pdd is")
+    p.add_argument("--cpus", default="0,1", help="of server and client (0,1)")
+    p.add_argument("--nice", type=int, default=-10, help="of both, where root may set it (-10: other work disturbs less)")
     p.add_argument("--streams", type=int, default=5000, help="streams, leave: open at once (5000)")
     p.add_argument("--seconds", type=int, default=20, help="streams: of measuring (20)")
     p.add_argument("--times", type=int, default=200, help="leave: in each phase (200)")
