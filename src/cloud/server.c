@@ -11,7 +11,8 @@
 enum {
     EVENT_BYTES_MAX = 1 << 20,
     DRAIN_FLUSH_US = 2000000,
-    EVENTS_PER_TURN = 128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
+    EVENTS_PER_TURN =
+        128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
 };
 
 bool server_authorised(struct server *s, struct http_request *r)
