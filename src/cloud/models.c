@@ -10,13 +10,19 @@ enum { REPLY_BYTES_MAX = 1 << 16 };
 static int put_model(const struct server *s, struct buf *out)
 {
     const struct engine_info *info = backend_info(s->backend);
+    uint32_t context = backend_positions_max(s->backend);
+    int code = buf_printf(out,
+                          "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,"
+                          "\"owned_by\":\"pdd\",",
+                          s->model_name, (unsigned long long)s->started);
+    if (!code && context != UINT32_MAX) /* else the server behind does not tell */
+        code = buf_printf(out, "\"context_length\":%u,", context);
+    if (code) return code;
     return buf_printf(out,
-                      "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,"
-                      "\"owned_by\":\"pdd\",\"context_length\":%u,\"numerics\":\"%s\",\"hashes\":{"
+                      "\"numerics\":\"%s\",\"hashes\":{"
                       "\"weights\":\"%s\",\"tokenizer\":\"%s\",\"template\":\"%s\"}}",
-                      s->model_name, (unsigned long long)s->started,
-                      backend_positions_max(s->backend), info->numerics, info->weights_hash,
-                      info->tokenizer_hash, info->template_hash);
+                      info->numerics, info->weights_hash, info->tokenizer_hash,
+                      info->template_hash);
 }
 
 static void reply(struct http_request *r, int code, struct buf *b)
@@ -35,7 +41,8 @@ void models_list(struct http_request *r, void *server)
     if (!server_authorised(s, r)) return;
     buf_init(&b, REPLY_BYTES_MAX);
     int code = buf_puts(&b, "{\"object\":\"list\",\"data\":[");
-    if (!code) code = put_model(s, &b);
+    /* No name: no server behind this one has told its model yet. */
+    if (!code && s->model_name[0]) code = put_model(s, &b);
     if (!code) code = buf_puts(&b, "]}");
     reply(r, code, &b);
 }
@@ -69,6 +76,11 @@ void models_one(struct http_request *r, void *server)
     struct server *s = server;
     struct buf b;
     if (!server_authorised(s, r)) return;
+    if (!s->model_name[0]) {
+        s->metrics.refused[METRICS_UNAVAILABLE]++;
+        http_reply_error(r, 503, "network", NULL, "no server behind this one has been up yet");
+        return;
+    }
     if (!names(http_request_id(r), s->model_name)) {
         s->metrics.refused[METRICS_INVALID]++;
         http_reply_error(r, 404, "model_not_found", "model",

@@ -35,7 +35,9 @@ bool server_accepts(struct server *s, struct http_request *r, const char *model)
         http_reply_error(r, 503, "draining", NULL, "the server is shutting down");
         return false;
     }
-    if (!model[0] || strcmp(model, s->model_name) == 0) return true;
+    bool unknown =
+        !s->model_name[0]; /* no server behind was up yet: the backend says so, with 503 */
+    if (!model[0] || unknown || strcmp(model, s->model_name) == 0) return true;
     s->metrics.refused[METRICS_INVALID]++;
     http_reply_error(r, 404, "model_not_found", "model",
                      "model \"%s\" is not served here; \"%s\" is", model, s->model_name);

@@ -351,6 +351,31 @@ static void test_health(void **state)
     script_stop(&a);
 }
 
+/* Until a server has told its model, none is listed: not one without a name, which another front
+ * would take for a server that is up. A request that names a model hears 503, not that it is
+ * unknown. */
+static void test_nothing_known(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    const char *chat = "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+    (void)state;
+    buf_init(&b, RAW_MAX);
+    script_start(&a, "somebody");
+    atomic_store(&a.ill, true);
+    site_init(&s);
+    add_server(&s, a.url);
+    site_start(&s);
+    assert_int_equal(site_ask(&s, "GET", "/v1/models", NULL, "", &b), 200);
+    assert_non_null(strstr(b.data, "\"data\":[]"));
+    assert_int_equal(site_ask(&s, "GET", "/v1/models/m", NULL, "", NULL), 503);
+    assert_int_equal(site_ask(&s, "POST", "/v1/chat/completions", NULL, chat, NULL), 503);
+    buf_release(&b);
+    site_stop(&s);
+    script_stop(&a);
+}
+
 /* A request whose deadline passes at the server ends with that reason. */
 static void test_deadline(void **state)
 {
@@ -568,7 +593,7 @@ int main(void)
         cmocka_unit_test(test_ids),         cmocka_unit_test(test_health),
         cmocka_unit_test(test_deadline),    cmocka_unit_test(test_pdd_passes),
         cmocka_unit_test(test_pdd_stops),   cmocka_unit_test(test_pdd_of_another_model),
-        cmocka_unit_test(test_tls_and_key),
+        cmocka_unit_test(test_tls_and_key), cmocka_unit_test(test_nothing_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
