@@ -41,13 +41,15 @@ static const char help[] =
     "usage: pdd cloud --model FILE | --upstream URL [OPTION]...\n"
     "       pdd cloud key NAME [OPTION]...        make a key; see pdd cloud key --help\n"
     "Serve a model: POST /v1/assist and the rest of the protocol to devices, and OpenAI's API\n"
-    "(/v1/chat/completions, /v1/completions, /v1/models) to its clients.\n\n"
+    "(/v1/chat/completions, /v1/completions, /v1/models) to its clients; /tokenize, /detokenize;\n"
+    "/health, /ready and /metrics to the provider.\n\n"
     "  --model FILE           the GGUF file to serve\n"
     "  --listen HOST:PORT     where (127.0.0.1:8080); port 0 takes a free one and prints it\n"
     "  --threads N            compute threads (all CPUs)\n"
     "  --context N            positions a session may have (the model's)\n"
-    "  --kv-mb N              memory for the KV cache (room for two full contexts, at most\n"
-    "                         half of what is available)\n"
+    "  --kv-mb N              memory for the KV cache, which bounds how many are served at once\n"
+    "                         (room for two full contexts, at most half of what is available);\n"
+    "                         the model's context is shortened to what it holds\n"
     "  --step-tokens N        tokens in one step of the engine (512)\n"
     "  --streams-max N        assists and answers in work at once (64)\n"
     "  --queue-max N          assists that may wait besides (256); more are answered 429\n"
@@ -74,7 +76,8 @@ static const char help[] =
     "  --kv-type TYPE         f16, or q8_0: half the KV memory; both ends must agree (f16)\n"
     "  --no-think             answers begin without a thought, where the template can say so\n"
     "  --profile NAME         emulate the speed of a device profile\n"
-    "  --drain-seconds N      how long running answers may go on after SIGTERM (30)\n"
+    "  --drain-seconds N      how long running answers may go on after SIGTERM, while new\n"
+    "                         connections are refused (30); a second signal ends them at once\n"
     "  --metrics-listen HOST:PORT  /metrics, /health and /ready there too, without keys\n"
     "  --log-format FORMAT    text, or json: an object a line (text)\n"
     "  --log-level LEVEL      error, warn, info, debug (info)\n"
@@ -496,6 +499,19 @@ static void finish_options(struct options *o)
     fit_connections(http);
 }
 
+/* What is easily forgotten, and what it means. */
+static void warn_exposed(const struct options *o)
+{
+    if (is_loopback(o->host)) return;
+    if (!o->server.keys_path)
+        log_line(LOG_WARN, "cloud", "everybody who reaches %s may ask: --key-file is not given",
+                 o->host);
+    if (!o->n_certs)
+        log_line(LOG_WARN, "cloud",
+                 "prompts%s and answers reach %s in the clear: --tls-cert is not given",
+                 o->server.keys_path ? ", keys" : "", o->host);
+}
+
 /* NULL: servers behind this one compute. */
 static int open_engine(const struct options *o, struct engine **ret_engine, struct err *e)
 {
@@ -504,10 +520,10 @@ static int open_engine(const struct options *o, struct engine **ret_engine, stru
     int code = engine_open(&o->native, is_fake(o) ? &o->fake : NULL, o->profile, ret_engine, e);
     if (code) return code;
     const struct engine_info *info = engine_info(*ret_engine);
-    log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %llu MB, engine %s%s%s",
-             info->model_name, info->context_max,
-             (unsigned long long)(info->kv_bytes_per_token * info->kv_pages_total * 64 >> 20),
-             info->kind, info->emulated ? " as " : "", info->emulated ? info->emulated : "");
+    uint64_t kv_bytes = info->kv_bytes_per_token * info->kv_pages_total * ENGINE_PAGE;
+    log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %.1f MB, engine %s%s%s",
+             info->model_name, info->context_max, (double)kv_bytes / (1 << 20), info->kind,
+             info->emulated ? " as " : "", info->emulated ? info->emulated : "");
     return 0;
 }
 
@@ -541,6 +557,7 @@ int cmd_cloud(int argc, char **argv)
     o.server.worker.queue_max = QUEUE_DEFAULT;
     if (parse(argc, argv, &o, &status)) return status;
     finish_options(&o);
+    warn_exposed(&o);
     if (run(&o, &e)) {
         fprintf(stderr, "pdd cloud: %s\n", e.text);
         return EXIT_FAILED;
