@@ -139,7 +139,7 @@ if [ $quick -eq 0 ]; then
     step "building with address and undefined-behaviour sanitizers" build asan
     run_tests asan "tests under address and undefined-behaviour sanitizers"
     step "building with the thread sanitizer" build tsan
-    run_tests tsan "tests with threads under the thread sanitizer" 'pool|queue|worker|server|cloud|device|handover|http|loop|chat'
+    run_tests tsan "tests with threads under the thread sanitizer" 'pool|queue|worker|server|cloud|upstream|device|handover|http|loop|chat'
     step "cross-building the numeric core for aarch64" build aarch64
     step "the same with clang" build aarch64-clang
     step "kernels and the bits of whole models on aarch64 (qemu-user)" run_aarch64
