@@ -23,14 +23,14 @@ static const char help[] =
     "  --tokenizer HASH         of /v1/models: token ids are sent with it\n"
     "  --pid N                  the server: its memory and CPU time are measured\n"
     "  --streams N  --seconds N  --per-second N (opened)  --times N (one after the other)\n"
-    "  --prompt N   --tokens N   --vocab N   --seed N\n"
+    "  --prompt N   --tokens N   --vocab N   --seed N  --prompt-seed N\n"
     "  --beat-us N  --period-us N   of the fake engine, and of a stream's tokens\n"
     "  --rate X     --warm N     --trace FILE  --scale X  --common X  --prompt-max N\n"
     "  --answer-max N  --ttft-ms N  --tpot-ms N  --rows FILE\n"
     "  --log FILE               where the server logs (leave)\n"
     "  --hup N                  seconds between two SIGHUPs to the server (chaos)\n";
 
-enum { NUMBERS = 17 };
+enum { NUMBERS = 18 };
 
 struct arguments {
     struct load_options o;
@@ -62,6 +62,7 @@ static uint32_t *number_of(struct load_options *o, const char *name)
         {"hup", &o->hup_s},
         {"pid", &o->pid},
         {"seed", &o->seed},
+        {"prompt-seed", &o->prompt_seed},
     };
     for (int i = 0; i < NUMBERS; i++)
         if (strcmp(all[i].name, name) == 0) return all[i].value;
@@ -114,6 +115,7 @@ static const struct option options[] = {
     {"hup", required_argument, NULL, 'n'},
     {"pid", required_argument, NULL, 'n'},
     {"seed", required_argument, NULL, 'n'},
+    {"prompt-seed", required_argument, NULL, 'n'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };

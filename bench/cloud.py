@@ -37,9 +37,9 @@ SANITIZER = re.compile(rb"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime e
 # Limits: of 95 in 100 requests, the first token and the mean gap. Prompts are cut to prompt_max tokens.
 SITES = {
     "pdd-tale": {"shape": None, "limit": (2000, 150), "prompt_max": 3000, "answer_max": 1000, "vocab": 4000,
-                 "context": 4096, "seconds": 20, "kv_mb": 512, "streams": 64, "estimate": 4.6},
+                 "context": 4096, "seconds": 20, "kv_mb": 512, "streams": 64, "estimate": 6.0},
     "135m": {"shape": "smollm2-135m", "limit": (10000, 150), "prompt_max": 4096, "answer_max": 1000,
-             "vocab": 40000, "context": 8192, "seconds": 60, "kv_mb": 4096, "streams": 64, "estimate": 0.55},
+             "vocab": 40000, "context": 8192, "seconds": 60, "kv_mb": 4096, "streams": 64, "estimate": 0.8},
 }
 LOADS = (0.8, 1.0, 1.25)
 COMMON = {"cold": 0.0, "shared": 0.9}  # part of each prompt that is the same for all, so that it is cached
@@ -296,7 +296,8 @@ def arrivals(site, server, name, tokenizer, rate, tokens, common, seconds, warm)
     return load(site, server, "arrivals",
                 ["--trace", trace_of(site), "--rate", rate, "--tokens", tokens, "--common", common, "--seconds", seconds,
                  "--warm", warm, "--prompt-max", at["prompt_max"], "--answer-max", at["answer_max"], "--vocab",
-                 at["vocab"], "--ttft-ms", at["limit"][0], "--tpot-ms", at["limit"][1], "--seed", 7], tokenizer)
+                 at["vocab"], "--ttft-ms", at["limit"][0], "--tpot-ms", at["limit"][1], "--seed", 7,
+                 "--prompt-seed", int(time.time())], tokenizer)  # nothing of another point is in the prefix cache
 
 
 def capacity(points):

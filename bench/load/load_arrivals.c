@@ -115,7 +115,7 @@ static void arrive(struct arrivals *a)
     r->asked = lengths_of(a, a->arrived);
     uint32_t common = (uint32_t)(r->asked.prompt * a->o->common);
     CHECK(load_assist_bytes(a->target, r->asked.prompt, common, a->o->vocab, r->asked.answer,
-                            a->o->seed + a->arrived, &bytes, &n) == 0);
+                            ((uint64_t)a->o->prompt_seed << 32) + a->arrived, &bytes, &n) == 0);
     a->arrived++;
     if (r->counted) {
         r->next = a->counted;

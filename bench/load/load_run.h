@@ -24,11 +24,11 @@ struct load_options {
     double rate;                     /* arrivals a second */
     double scale;                    /* of the trace's prompts */
     double common;                   /* part of each prompt that all share */
-    uint32_t seed;
-    uint32_t pid;      /* the server; 0: its memory and time are not measured */
-    const char *log;   /* where the server logs, at level debug */
-    const char *trace; /* CSV file */
-    const char *rows;  /* file for one line a request; NULL: none */
+    uint32_t seed, prompt_seed;      /* of times and lengths; of what stands in prompts */
+    uint32_t pid;                    /* the server; 0: its memory and time are not measured */
+    const char *log;                 /* where the server logs, at level debug */
+    const char *trace;               /* CSV file */
+    const char *rows;                /* file for one line a request; NULL: none */
 };
 
 /* Many open assists, each with a token every period: how late tokens are, what a stream and a token
