@@ -41,6 +41,8 @@ SITES = {
     "135m": {"shape": "smollm2-135m", "limit": (10000, 150), "prompt_max": 4096, "answer_max": 1000,
              "vocab": 40000, "context": 8192, "seconds": 60, "kv_mb": 4096, "streams": 64, "estimate": 0.8},
 }
+SITES["fake"] = dict(SITES["pdd-tale"], vocab=250)  # in `overload`
+FAKE_STEP, FAKE_REQUEST = 64, 1120  # tokens a beat; of a mean request, prompt and assist
 LOADS = (0.8, 1.0, 1.25)
 COMMON = {"cold": 0.0, "shared": 0.9}  # part of each prompt that is the same for all, so that it is cached
 
@@ -336,7 +338,7 @@ def next_point(points, estimate):
 def throughput(site):
     trace_of(site)
     ends = time.time() + site.o.at_most
-    wanted = [(n, c, m) for c in COMMON for n in SITES for m in ("assist", "whole")
+    wanted = [(n, c, m) for c in COMMON for n in SITES if n != "fake" for m in ("assist", "whole")
               if not site.o.only or site.o.only in f"{n}/{c}/{m}"]
     if site.o.fresh:
         for key in wanted:
@@ -377,20 +379,26 @@ def throughput(site):
 # ---- overload ----
 
 def overload(site):
-    """Assists of pdd-tale at three times what it does; the queue is as short as the limit asks for."""
-    name, minutes = "pdd-tale", site.o.minutes
-    rate = site.results.get(f"throughput/{name}/cold/assist", {}).get("capacity") or SITES[name]["estimate"]
-    say(f"{3 * rate:.3g} requests/s, three times {rate:.3g}, for {minutes:g} min")
-    # Accepted requests wait for at most those before them: as many as are done within half the limit.
+    """Assists at three times what the server does: of pdd-tale, or of the fake engine, whose speed is exact. The
+    queue is as short as the limit asks for: whoever is accepted waits for what is done within half of it."""
+    name, minutes, fake = "pdd-tale", site.o.minutes, site.o.fake
+    known = site.results.get(f"throughput/{name}/cold/assist", {}).get("capacity") or SITES[name]["estimate"]
+    rate = FAKE_STEP * 1e6 / BEAT_US / FAKE_REQUEST if fake else known
     room = max(int(rate * SITES[name]["limit"][0] / 1000 * 0.5), 2)
-    server = native_server(site, name, ["--streams-max", str(room), "--queue-max", str(max(room // 4, 1))])
+    bounds = ["--streams-max", str(room), "--queue-max", str(max(room // 4, 1))]
+    say(f"{3 * rate:.3g} requests/s, three times {rate:.3g}, for {minutes:g} min")
+    if fake:
+        server = fake_server(site, room, SITES[name]["context"], bounds, FAKE_STEP, "overload-fake")
+    else:
+        server = native_server(site, name, bounds + ["--kv-mb", "64"])
     others = Others()
-    found = arrivals(site, server, name, tokenizer_of(server), 3 * rate, ASSIST, 0.0, int(minutes * 60), 20)
+    found = arrivals(site, server, "fake" if fake else name, tokenizer_of(server), 3 * rate, ASSIST, 0.0,
+                     int(minutes * 60), 20)
     server.stop()
     rss = found["rss_kb"]
     found.update(capacity=rate, streams_max=room, rss_first_kb=rss[min(30, len(rss) - 1)], rss_last_kb=rss[-1],
-                 rss_kb=rss[::10])
-    site.keep("overload", found, others.cpus())
+                 rss_kb=rss[::10], engine="fake" if fake else name)
+    site.keep("overload/fake" if fake else "overload", found, others.cpus())
     print(f"{found['arrived']} requests in {minutes:g} min: {found['whole']} whole, of them {found['good']} within "
           f"{found['ttft_limit_ms']} and {found['tpot_limit_ms']} ms; {found['busy']} heard 429, {found['other']} else, "
           f"{found['cut']} cut\nTTFT p95 {found['ttft_ms']['p95']:.0f}, p99 {found['ttft_ms']['p99']:.0f} ms; TPOT p95 "
@@ -461,6 +469,7 @@ def main():
     p.add_argument("--seconds", type=int, default=20, help="streams: of measuring (20)")
     p.add_argument("--times", type=int, default=200, help="leave: in each phase (200)")
     p.add_argument("--minutes", type=float, default=10, help="overload, soak (10)")
+    p.add_argument("--fake", action="store_true", help="overload: the fake engine, which takes no CPU")
     p.add_argument("--trace", default=TRACE, help="throughput, overload: CSV of prompt and answer lengths")
     p.add_argument("--at-most", type=float, default=1e9, help="throughput: stop after so many seconds")
     p.add_argument("--only", help="throughput: of model/prompts/mode those that hold this text")

@@ -109,7 +109,7 @@ def throughput_text(results):
 def overload_text(r):
     accepted = r["good"] / max(r["whole"], 1)
     growth = r["rss_last_kb"] / max(r["rss_first_kb"], 1) - 1
-    return ["## Three times what it can do\n", stamp(r),
+    return [f"## Three times what it can do: {r['engine']}\n", stamp(r),
             f"{r['arrived']} assists in {r['seconds'] / 60:g} min, {r['rate']:.3g} a second (three times {r['capacity']:.3g}); "
             f"`--streams-max {r['streams_max']}`.\n", "| | | |", "|---|--:|---|",
             f"| accepted and whole | {r['whole']} | |",
@@ -191,8 +191,8 @@ def report(results, markdown, picture):
     if picture and any(k.startswith("throughput/") for k in results):
         svg(results, picture)
         lines.append(f"![requests within limits by offered load]({os.path.basename(picture)})\n")
-    if "overload" in results:
-        lines += overload_text(results["overload"])
+    for key in ("overload", "overload/fake"):
+        lines += overload_text(results[key]) if key in results else []
     lines += soak_text(results)
     text = "\n".join(lines)
     print(text)
