@@ -396,14 +396,14 @@ def overload(site):
                      int(minutes * 60), 20)
     server.stop()
     rss = found["rss_kb"]
-    found.update(capacity=rate, streams_max=room, rss_first_kb=rss[min(30, len(rss) - 1)], rss_last_kb=rss[-1],
+    found.update(capacity=rate, streams_max=room, rss_first_kb=rss[min(60, len(rss) - 1)], rss_last_kb=rss[-1],
                  rss_kb=rss[::10], engine="fake" if fake else name)
     site.keep("overload/fake" if fake else "overload", found, others.cpus())
     print(f"{found['arrived']} requests in {minutes:g} min: {found['whole']} whole, of them {found['good']} within "
           f"{found['ttft_limit_ms']} and {found['tpot_limit_ms']} ms; {found['busy']} heard 429, {found['other']} else, "
           f"{found['cut']} cut\nTTFT p95 {found['ttft_ms']['p95']:.0f}, p99 {found['ttft_ms']['p99']:.0f} ms; TPOT p95 "
           f"{found['tpot_ms']['p95']:.0f} ms; 429 after p50 {found['refused_ms']['p50']:.1f}, p99 "
-          f"{found['refused_ms']['p99']:.1f}, max {found['refused_ms']['max']:.1f} ms\nmemory after 30 s "
+          f"{found['refused_ms']['p99']:.1f}, max {found['refused_ms']['max']:.1f} ms\nmemory after 60 s "
           f"{found['rss_first_kb']:.0f} KB, at the end {found['rss_last_kb']:.0f} KB")
 
 

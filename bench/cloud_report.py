@@ -120,7 +120,7 @@ def overload_text(r):
             f"| refused with 429 | {r['busy']} | |", f"| refused otherwise, cut | {r['other']}, {r['cut']} | |",
             f"| 429 after p50, p99, max, ms | {r['refused_ms']['p50']:.1f}, {r['refused_ms']['p99']:.1f}, "
             f"{r['refused_ms']['max']:.1f} | 50 ms: {met(r['refused_ms']['p99'] <= 50)} at p99 |",
-            f"| memory after 30 s and at the end, MB | {r['rss_first_kb'] / 1024:.1f}, {r['rss_last_kb'] / 1024:.1f} | "
+            f"| memory after 60 s, when the prefix cache is full, and at the end, MB | {r['rss_first_kb'] / 1024:.1f}, {r['rss_last_kb'] / 1024:.1f} | "
             f"{met(growth < 0.05)} |", ""]
 
 

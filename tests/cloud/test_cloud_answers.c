@@ -80,9 +80,12 @@ static void check_concurrent(bool native, uint32_t cache, uint64_t kv_bytes, uin
     for (uint32_t i = 0; i < CLIENTS; i++) {
         client_finish(&c[i]);
         assert_true(c[i].done);
-        assert_tokens(&c[i], &truth[i], 0, truth[i].n);
+        /* Where memory is short fewer tokens may be granted, and then they are what comes. */
+        bool cut = c[i].granted < truth[i].n;
+        assert_true(!cut || kv_bytes > 0 || kv_pages > 0);
+        assert_tokens(&c[i], &truth[i], 0, cut ? c[i].granted : truth[i].n);
         assert_text(s, &c[i]);
-        assert_int_equal(c[i].reason, truth[i].ended ? WIRE_STOP : WIRE_BUDGET);
+        assert_int_equal(c[i].reason, truth[i].ended && !cut ? WIRE_STOP : WIRE_BUDGET);
         assert_int_equal(c[i].match, WIRE_EXACT);
         assert_int_equal(c[i].prompt_tokens, 3 + i * i % PROMPT);
         assert_true(c[i].cached_tokens < c[i].prompt_tokens);
@@ -107,7 +110,7 @@ static void test_concurrent_native(void **state)
     check_concurrent(true, 8, 0, 0);
 }
 
-/* KV memory for one or two of them at a time: they wait, nobody fails. */
+/* KV memory for one or two of them at a time: they wait or get fewer tokens, nobody fails. */
 static void test_little_memory(void **state)
 {
     (void)state;
