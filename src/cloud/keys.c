@@ -10,15 +10,19 @@
 
 #include "base/mem.h"
 #include "base/os.h"
+#include "policy/sched.h"
 
 enum { VALUE_DIGITS_MAX = 10 };
+
+_Static_assert((int)KEYS_MAX < (int)SCHED_TENANTS_MAX, "each place has an account of its own");
 
 static const char form[] = "NAME sha256:HEX [requests_per_minute=N] [tokens_per_minute=N] "
                            "[streams=N] [priority=N]";
 
 struct place {
     struct key key;
-    bool live; /* the file has it */
+    bool live;      /* the file has it */
+    uint32_t lives; /* keys that it had before this one */
 };
 
 struct keys {
@@ -263,7 +267,7 @@ static int adopt(struct keys *k, const struct lines *all, uint64_t now_us, struc
         } else {
             p = place_free(k);
             quota_init(&p->key.quota, &all->line[i].limits, now_us);
-            p->key.tenant = (uint32_t)(p - k->places) + 1;
+            p->key.tenant = (uint32_t)(p - k->places) + 1 + p->lives++ * SCHED_TENANTS_MAX;
             p->live = true;
         }
         p->key.line = all->line[i];

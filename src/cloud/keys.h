@@ -47,7 +47,9 @@ struct key_line {
 struct key {
     struct key_line line;
     struct quota quota;
-    uint32_t tenant; /* 1.. KEYS_MAX: its place */
+    /* From 1, and never that of another key before it, whose cached prompts go by this number.
+     * Modulo SCHED_TENANTS_MAX it is the key's alone among those that live. */
+    uint32_t tenant;
 };
 
 struct keys;

@@ -14,6 +14,7 @@
 
 #include "cloud/keys.h"
 #include "cloud_site.h"
+#include "policy/sched.h"
 
 #define HEX64 "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 
@@ -154,6 +155,26 @@ static void test_reload(void **state)
     keys_close(k);
     unlink(path);
     assert_int_equal(keys_open(path, 0, &k, &e), ERR_NOT_FOUND);
+}
+
+/* A new key in a removed one's place must not find what that one left in the prefix cache. */
+static void test_new_tenant(void **state)
+{
+    struct keys *k = NULL;
+    struct err e = ERR_INIT;
+    (void)state;
+    write_lines(line_of("ann", "key-a", ""), line_of("bob", "key-b", ""));
+    assert_int_equal(keys_open(path, 0, &k, &e), 0);
+    struct key *bob = keys_find(k, "key-b");
+    uint32_t ann = keys_find(k, "key-a")->tenant, old = bob->tenant;
+    write_lines(line_of("ann", "key-a2", ""), line_of("eve", "key-e", ""));
+    assert_int_equal(keys_reload(k, 0, &e), 0);
+    struct key *eve = keys_find(k, "key-e");
+    assert_ptr_equal(eve, bob); /* the place, and so a real question */
+    assert_int_not_equal(eve->tenant, old);
+    assert_int_equal(keys_find(k, "key-a2")->tenant, ann);
+    assert_int_not_equal(eve->tenant % SCHED_TENANTS_MAX, ann % SCHED_TENANTS_MAX);
+    keys_close(k);
 }
 
 static void test_made(void **state)
@@ -303,7 +324,7 @@ int main(void)
         cmocka_unit_test(test_lines),          cmocka_unit_test(test_reload),
         cmocka_unit_test(test_made),           cmocka_unit_test(test_token_quota),
         cmocka_unit_test(test_returned),       cmocka_unit_test(test_streams_and_requests),
-        cmocka_unit_test(test_foreign_assist),
+        cmocka_unit_test(test_foreign_assist), cmocka_unit_test(test_new_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
