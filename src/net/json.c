@@ -8,10 +8,45 @@
 
 #include "base/utf8.h"
 
+/* Bytes that jansson 2.14 takes for each, measured. */
+enum {
+    OBJECT_BYTES = 232,
+    ARRAY_BYTES = 140,
+    MEMBER_BYTES = 100,
+    STRING_BYTES = 96,
+    NUMBER_BYTES = 48
+};
+
+/* What the parsed tree will take beside its texts; stops counting above JSON_TREE_MAX. Where it is
+ * wrong because the text is no JSON, the parser stops. */
+static size_t tree_bytes(const char *json, size_t n)
+{
+    size_t bytes = 0;
+    bool text = false;
+    for (size_t i = 0; i < n && bytes <= JSON_TREE_MAX; i++) {
+        char c = json[i];
+        if (text && c == '\\') {
+            i++;
+        } else if (c == '"') {
+            text = !text;
+            bytes += text ? STRING_BYTES : 0;
+        } else if (!text) {
+            bytes += c == '{'   ? OBJECT_BYTES
+                     : c == '[' ? ARRAY_BYTES
+                     : c == ':' ? MEMBER_BYTES
+                     : c == ',' ? NUMBER_BYTES
+                                : 0;
+        }
+    }
+    return bytes;
+}
+
 int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
                       struct err *e)
 {
     json_error_t error;
+    if (tree_bytes(json, n) > JSON_TREE_MAX)
+        return err_set(e, ERR_BAD_INPUT, "%s has too many objects, arrays and values", what);
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root)
         return err_set(e, ERR_BAD_INPUT, "%s is not valid JSON: %s (line %d, column %d)", what,

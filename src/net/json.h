@@ -16,6 +16,11 @@
 
 struct json_t;
 
+/* Bytes that a parsed object may take beside its texts: more than a prompt and `have` of
+ * WIRE_PROMPT_MAX token ids each. Without it 16 MB of "{},{}," would take 1.3 GB, and the loop for
+ * seconds. */
+enum { JSON_TREE_MAX = 128 << 20 };
+
 enum json_type {
     JSON_FIELD_U32,    /* uint32_t; min..max */
     JSON_FIELD_I32,    /* int32_t; min..max */
@@ -37,8 +42,9 @@ struct json_field {
     size_t offset; /* of the member in the struct that is filled; untouched when absent */
 };
 
-/* Parse one JSON object. Duplicate names, text that is not UTF-8, anything behind it: refused. The
- * caller frees it with json_decref. `what` begins the sentence ("the request"). */
+/* Parse one JSON object. Duplicate names, text that is not UTF-8, anything behind it, more parts
+ * than JSON_TREE_MAX has room for: refused. The caller frees it with json_decref. `what` begins the
+ * sentence ("the request"). */
 int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
                       struct err *e);
 

@@ -57,8 +57,8 @@ void wire_request_init(struct wire_request *r); /* greedy, everything optional a
 void wire_request_release(struct wire_request *r);
 int wire_request_encode(const struct wire_request *r, struct buf *out, struct err *e);
 /* Fills `r` (whose old content is not released) on success only; then wire_request_release frees
- * it. The sentence names the field that is wrong. Parsing costs up to 20 times the body in memory
- * for a moment: a server should set its body_max from its context (wire_body_max). */
+ * it. The sentence names the field that is wrong. Parsing costs up to JSON_TREE_MAX beside the
+ * texts for a moment: a server should set its body_max from its context (wire_body_max). */
 int wire_request_decode(const char *json, size_t n, struct wire_request *r, struct err *e);
 
 /* Body limit for a context of so many positions: ids of up to ten digits, or as much text. */

@@ -101,6 +101,41 @@ static void test_refused(void **state)
     }
 }
 
+/* Memory of a few bytes of JSON each: a body of 16 MB would take a gigabyte, and seconds. What a
+ * request can need must pass: as many ids as a prompt may have. */
+static void test_bombs(void **state)
+{
+    static const struct {
+        const char *unit;
+        int code;
+        size_t n;
+    } cases[] = {
+        {"{}", ERR_BAD_INPUT, 5 << 20},     {"[]", ERR_BAD_INPUT, 5 << 20},
+        {"0", ERR_BAD_INPUT, 8 << 20},      {"\"\"", ERR_BAD_INPUT, 5 << 20},
+        {"\"{},[{},\\\"{},\"", 0, 1 << 18}, /* no parts, but a text */
+        {"1", 0, WIRE_PROMPT_MAX},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct openai_request r;
+        struct err e = ERR_INIT;
+        char param[OPENAI_PARAM_MAX];
+        struct buf b;
+        buf_init(&b, WIRE_BODY_MAX + 64);
+        assert_int_equal(buf_puts(&b, "{\"prompt\":[1],\"x\":["), 0);
+        for (size_t k = 0; k < cases[i].n; k++)
+            assert_int_equal(buf_puts(&b, cases[i].unit) || buf_putc(&b, ','), 0);
+        assert_int_equal(buf_puts(&b, "0]}"), 0);
+        int code = openai_request_decode(b.data, b.len, false, &r, param, &e);
+        if (code != cases[i].code) fail_msg("%s: %d %s", cases[i].unit, code, e.text);
+        if (code)
+            assert_non_null(strstr(e.text, "too many"));
+        else
+            openai_request_release(&r);
+        buf_release(&b);
+    }
+}
+
 static void decode(const char *json, bool chat, struct openai_request *r)
 {
     struct err e = ERR_INIT;
@@ -285,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_taken),
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_rows),     cmocka_unit_test(test_stop_cuts),
+        cmocka_unit_test(test_bombs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
