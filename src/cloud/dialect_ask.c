@@ -22,6 +22,18 @@ static void copy(const json_t *value, char *out, size_t size)
     if (json_is_string(value)) snprintf(out, size, "%s", json_string_value(value));
 }
 
+/* A hash, or the name of numerics: we tell it on in JSON as it stands, so what would need escapes
+ * there is none. */
+static void copy_word(const json_t *value, char *out, size_t size)
+{
+    copy(value, out, size);
+    for (const char *c = out; *c; c++)
+        if (*c <= 32 || *c > 126 || *c == '"' || *c == '\\') {
+            out[0] = 0;
+            return;
+        }
+}
+
 static enum dialect dialect_of(const char *owner)
 {
     for (int d = 0; d < DIALECTS; d++)
@@ -44,10 +56,10 @@ static void read_model(const json_t *m, struct dialect_model *out)
             out->context = (uint32_t)context;
     }
     if (out->dialect != DIALECT_PDD) return;
-    copy(json_object_get(hashes, "weights"), out->weights, sizeof out->weights);
-    copy(json_object_get(hashes, "tokenizer"), out->tokenizer, sizeof out->tokenizer);
-    copy(json_object_get(hashes, "template"), out->chat_template, sizeof out->chat_template);
-    copy(json_object_get(m, "numerics"), out->numerics, sizeof out->numerics);
+    copy_word(json_object_get(hashes, "weights"), out->weights, sizeof out->weights);
+    copy_word(json_object_get(hashes, "tokenizer"), out->tokenizer, sizeof out->tokenizer);
+    copy_word(json_object_get(hashes, "template"), out->chat_template, sizeof out->chat_template);
+    copy_word(json_object_get(m, "numerics"), out->numerics, sizeof out->numerics);
 }
 
 int dialect_read_models(const char *json, size_t n, const char *wanted,

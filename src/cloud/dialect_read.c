@@ -143,7 +143,7 @@ static int fill_hole(struct dialect_stream *s, const char *bytes, size_t n, uint
                      struct err *e)
 {
     size_t each = missing == 1 ? n : 1;
-    int code = n == missing * each ? 0 : ERR_PROTOCOL;
+    int code = n > 0 && n == missing * each ? 0 : ERR_PROTOCOL;
     for (size_t at = 0; at < n && !code; at += each)
         code = take_id(s, vocab_of_bytes(s->v, bytes + at, each), NULL);
     if (!code) return 0;

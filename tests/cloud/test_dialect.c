@@ -259,6 +259,9 @@ static void test_refused(void **state)
         {DIALECT_LLAMA, true,
          "data: {\"content\":\"abcdeo\",\"tokens\":[114],\"tokens_predicted\":4}\n\n", "left out 3",
          ERR_PROTOCOL},
+        {DIALECT_LLAMA, true,
+         "data: {\"content\":\"o\",\"tokens\":[114],\"tokens_predicted\":2}\n\n", "left out 1",
+         ERR_PROTOCOL},
         {DIALECT_PDD, false, "event: token\ndata: {\"i\":1,\"id\":5,\"text\":\"\"}\n\n", "where 0",
          ERR_PROTOCOL},
         {DIALECT_PDD, false, "event: error\ndata: {\"code\":\"busy\",\"message\":\"no\"}\n\n", "no",
@@ -299,6 +302,9 @@ static void test_models(void **state)
     static const char vllm[] =
         "{\"object\":\"list\",\"data\":[{\"id\":\"a/b\",\"owned_by\":\"vllm\","
         "\"max_model_len\":32768}]}";
+    static const char liar[] =
+        "{\"data\":[{\"id\":\"m\",\"owned_by\":\"pdd\",\"numerics\":\"a\\nb\",\"hashes\":{"
+        "\"weights\":\"\\\",\\\"x\\\":\\\"\",\"tokenizer\":\"0a\"}}]}";
     (void)state;
     read_models_file("llama-models.json", &m);
     assert_int_equal(m.dialect, DIALECT_LLAMA);
@@ -312,6 +318,12 @@ static void test_models(void **state)
     assert_int_equal(dialect_read_models(vllm, sizeof vllm - 1, "", &m, &e), 0);
     assert_int_equal(m.dialect, DIALECT_VLLM);
     assert_int_equal(m.context, 32768);
+    /* A server's hash that is none gets into no JSON of ours. */
+    assert_int_equal(dialect_read_models(liar, sizeof liar - 1, "", &m, &e), 0);
+    assert_int_equal(m.dialect, DIALECT_PDD);
+    assert_string_equal(m.weights, "");
+    assert_string_equal(m.tokenizer, "0a");
+    assert_string_equal(m.numerics, "");
     assert_int_equal(dialect_read_models("[]", 2, "", &m, &e), ERR_PROTOCOL);
     assert_int_equal(dialect_read_models("{\"data\":[{}]}", 13, "", &m, &e), ERR_NOT_FOUND);
     assert_true(dialect_vllm_gives_ids("{\"version\":\"0.10.2\"}", 20));
