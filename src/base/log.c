@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/err.h"
+#include "base/utf8.h"
 
 static atomic_int log_level_max = LOG_INFO;
 static atomic_bool log_json;
@@ -111,6 +112,7 @@ void log_fields(enum log_level level, const char *component, const char *message
         put_quoted(&l, message);
     } else {
         put(&l, " %-5s %s %s", level_names[level], component, message);
+        utf8_blank_controls(l.text, l.len); /* a message may name what a stranger sent */
     }
     for (size_t i = 0; i < n; i++)
         put_field(&l, &fields[i], json);

@@ -17,6 +17,7 @@
 #include "base/base64.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/rng.h"
@@ -33,6 +34,27 @@ static void test_errors(void **state)
     assert_int_equal(err_set(NULL, ERR_IO, "nobody listens"), ERR_IO);
     assert_string_equal(err_code_name(ERR_PROTOCOL), "protocol");
     assert_string_equal(err_code_name(-99), "unknown");
+}
+
+/* What a stranger named in a log line ends no line and steers no terminal. */
+static void test_log_controls(void **state)
+{
+    char line[200];
+    FILE *f = tmpfile();
+    int kept = dup(STDERR_FILENO);
+    (void)state;
+    assert_true(f && kept >= 0);
+    fflush(stderr);
+    dup2(fileno(f), STDERR_FILENO);
+    log_line(LOG_ERROR, "x", "model %s", "a\nb\033[31m");
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(f);
+    assert_non_null(fgets(line, sizeof line, f));
+    assert_non_null(strstr(line, "model a b [31m\n"));
+    assert_null(fgets(line, sizeof line, f));
+    fclose(f);
 }
 
 static void test_buf_keeps_its_maximum(void **state)
@@ -219,6 +241,7 @@ int main(void)
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_utf8_controls),
         cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_log_controls),
         cmocka_unit_test(test_random_numbers),
         cmocka_unit_test(test_files),
     };
