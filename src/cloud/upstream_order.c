@@ -6,6 +6,9 @@
 #include "base/mem.h"
 #include "cloud/upstream_impl.h"
 
+/* Of a prefill, so many steps are told: a server that counts on and on must not fill our memory. */
+enum { PROGRESS_STEPS = 1024 };
+
 enum { STATUS_NONE = 503, STATUS_BAD_GATEWAY = 502, STATUS_GATEWAY_TIMEOUT = 504 };
 
 /* Why a server did not answer. */
@@ -180,6 +183,7 @@ static bool tell_progress(struct order *o)
 {
     const struct dialect_stream *d = &o->stream;
     if (!d->progress || o->sent || d->done <= o->done) return true;
+    if (d->done - o->done <= d->total / PROGRESS_STEPS) return true;
     o->done = d->done;
     return push(o, (struct job_event){.kind = JOB_PROGRESS, .done = d->done, .total = d->total},
                 NULL, 0);

@@ -22,10 +22,13 @@ enum script_how {
     SCRIPT_GARBAGE,  /* no JSON after `after` tokens */
     SCRIPT_ERROR,    /* an error in the stream after `after` tokens */
     SCRIPT_WRONG_ID, /* vllm: an id that is none after `after` tokens */
+    SCRIPT_COUNT,    /* 5,000 steps of a prefill before all else, each said to be the last one */
     SCRIPT_MANY      /* goes on and on */
 };
 
 #define SCRIPT_STEP_US 2000ull
+
+enum { SCRIPT_COUNTED = 5000 };
 
 struct script_server {
     struct loop_thread thread;
@@ -104,12 +107,24 @@ static inline void script_fault(struct script_server *s, int how)
     }
 }
 
+static inline void script_count(struct script_server *s)
+{
+    char text[120];
+    for (int i = 1; i <= SCRIPT_COUNTED; i++) {
+        snprintf(text, sizeof text,
+                 "data: {\"choices\":[],\"prompt_progress\":{\"total\":%d,\"processed\":%d}}\n\n",
+                 i, i);
+        script_say(s, text);
+    }
+}
+
 static inline void script_step(void *arg)
 {
     struct script_server *s = arg;
     int how = atomic_load(&s->how);
-    bool endless = how == SCRIPT_MANY, fine = how == SCRIPT_FINE;
+    bool endless = how == SCRIPT_MANY, fine = how == SCRIPT_FINE || how == SCRIPT_COUNT;
     if (!s->answering) return;
+    if (how == SCRIPT_COUNT && s->sent == 0) script_count(s);
     if (!fine && !endless && s->sent >= (uint32_t)atomic_load(&s->after)) {
         script_fault(s, how);
         return;

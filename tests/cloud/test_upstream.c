@@ -243,6 +243,25 @@ static void test_no_retry(void **state)
     }
 }
 
+/* Of a server that reports its prefill without end, only so much is kept and passed on. */
+static void test_counting(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct client c;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_COUNT);
+    ask(&c, &s, N);
+    client_finish(&c);
+    check_text(&c, "abcde");
+    assert_in_range(c.n_progress, 100, SCRIPT_COUNTED * 2 / 3);
+    client_close(&c);
+    site_stop(&s);
+    script_stop(&a);
+}
+
 /* A server that ignores max_tokens is closed; so is one whose client left or was satisfied. */
 static void test_closing(void **state)
 {
@@ -588,13 +607,21 @@ static void test_pdd_of_another_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),        cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_bad_request), cmocka_unit_test(test_retry),
-        cmocka_unit_test(test_no_retry),    cmocka_unit_test(test_closing),
-        cmocka_unit_test(test_ids),         cmocka_unit_test(test_health),
-        cmocka_unit_test(test_deadline),    cmocka_unit_test(test_pdd_passes),
-        cmocka_unit_test(test_pdd_stops),   cmocka_unit_test(test_pdd_of_another_model),
-        cmocka_unit_test(test_tls_and_key), cmocka_unit_test(test_nothing_known),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_bad_request),
+        cmocka_unit_test(test_retry),
+        cmocka_unit_test(test_no_retry),
+        cmocka_unit_test(test_closing),
+        cmocka_unit_test(test_counting),
+        cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_health),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_pdd_passes),
+        cmocka_unit_test(test_pdd_stops),
+        cmocka_unit_test(test_pdd_of_another_model),
+        cmocka_unit_test(test_tls_and_key),
+        cmocka_unit_test(test_nothing_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
