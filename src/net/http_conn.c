@@ -145,8 +145,10 @@ static int count_request(struct http_request *c)
     if (!c->proxied) return 0;
     for (uint32_t i = h->n_fields; i-- > 0;) { /* the last line is the nearest proxy's */
         if (strcasecmp(h->fields[i].name, "X-Forwarded-For") != 0) continue;
-        if (!http_forwarded_for(h->fields[i].value, config->proxies, config->n_proxies, &client))
-            continue;
+        int found =
+            http_forwarded_for(h->fields[i].value, config->proxies, config->n_proxies, &client);
+        if (found == ERR_NOT_FOUND) continue;
+        if (found) return 0;
         c->address = client;
         if (!c->server->peers) return 0;
         int code = http_peers_enter(c->server->peers, &client, config->per_address_max);

@@ -110,8 +110,8 @@ bool http_networks_have(const struct http_network *list, size_t n, const struct 
     return false;
 }
 
-bool http_forwarded_for(const char *value, const struct http_network *trusted, size_t n,
-                        struct http_address *ret_address)
+int http_forwarded_for(const char *value, const struct http_network *trusted, size_t n,
+                       struct http_address *ret_address)
 {
     for (size_t end = strlen(value); end > 0;) {
         size_t from = end;
@@ -122,11 +122,11 @@ bool http_forwarded_for(const char *value, const struct http_network *trusted, s
             first++;
         while (last > first && (value[last - 1] == ' ' || value[last - 1] == '\t'))
             last--;
-        if (http_address_parse(value + first, last - first, ret_address)) return false;
-        if (!http_networks_have(trusted, n, ret_address)) return true;
+        if (http_address_parse(value + first, last - first, ret_address)) return ERR_BAD_INPUT;
+        if (!http_networks_have(trusted, n, ret_address)) return 0;
         end = from > 0 ? from - 1 : 0;
     }
-    return false;
+    return ERR_NOT_FOUND;
 }
 
 struct http_peers *http_peers_new(void)

@@ -44,9 +44,11 @@ bool http_networks_have(const struct http_network *list, size_t n, const struct 
 
 /* Whom a proxy speaks for: of one X-Forwarded-For line the last address that is in none of the
  * trusted networks (each proxy adds at the end whom it saw; what stands before is the client's own
- * word). False: there is none, or it is no address. */
-bool http_forwarded_for(const char *value, const struct http_network *trusted, size_t n,
-                        struct http_address *ret_address);
+ * word). ERR_NOT_FOUND: all of them are trusted, an earlier line may tell. ERR_BAD_INPUT: what
+ * stands in the place is no address; then nobody knows who it was, and earlier lines are the
+ * client's word. */
+int http_forwarded_for(const char *value, const struct http_network *trusted, size_t n,
+                       struct http_address *ret_address);
 
 /* Counts by address. Memory grows with the number of different addresses counted now. */
 struct http_peers;

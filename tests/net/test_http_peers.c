@@ -92,7 +92,7 @@ static void test_forwarded(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct http_address a;
         char text[HTTP_ADDRESS_TEXT] = "";
-        bool found = http_forwarded_for(cases[i].value, trusted, 2, &a);
+        bool found = http_forwarded_for(cases[i].value, trusted, 2, &a) == 0;
         if (found) http_address_print(&a, text);
         if (found != (cases[i].client != NULL) || strcmp(text, found ? cases[i].client : "") != 0)
             fail_msg("%s: %s", cases[i].value, text);

@@ -588,11 +588,17 @@ static void connections_of_one_address(void **state)
                 if (i == 3) assert_true(raw_read_until(fds[i], &b, "too_many_connections"));
                 buf_release(&b);
             }
-            if (proxied) /* another client of the proxy is not concerned */
+            if (proxied) { /* another client of the proxy is not concerned */
                 expect_answer(s->port,
                               "GET /v1/things/a HTTP/1.1\r\n" HOST CLOSE
                               "X-Forwarded-For: 1.1.1.1,2001:db8::8\r\n\r\n",
                               "HTTP/1.1 200", "peer=2001:db8::8");
+                /* A line of the client's own does not count where the proxy's is no address. */
+                expect_answer(s->port,
+                              "GET /v1/things/a HTTP/1.1\r\n" HOST CLOSE
+                              "X-Forwarded-For: 5.5.5.5\r\nX-Forwarded-For: unknown\r\n\r\n",
+                              "HTTP/1.1 200", "peer=127.0.0.1");
+            }
             for (int i = 0; i < 4; i++)
                 close(fds[i]);
             assert_true(wait_until(&s->closed, 3 * (unsigned)(round + 1)));
