@@ -58,7 +58,8 @@ def fail(text):
 class Others:
     """How many CPUs work takes that is neither ours nor the server's: from the system's clock ticks."""
 
-    def __init__(self):
+    def __init__(self, running=None):
+        self.running = running  # a server that goes on and is not among our ended children
         self.began, self.busy, self.own = time.time(), self.system(), self.children()
 
     @staticmethod
@@ -66,10 +67,13 @@ class Others:
         ticks = [int(x) for x in open("/proc/stat").readline().split()[1:9]]
         return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
-    @staticmethod
-    def children():
+    def children(self):
         t = os.times()
-        return t.user + t.system + t.children_user + t.children_system
+        own = t.user + t.system + t.children_user + t.children_system
+        if self.running:
+            ticks = open(f"/proc/{self.running.pid}/stat").read().rpartition(")")[2].split()
+            own += (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+        return own
 
     def cpus(self):
         spent = self.system() - self.busy - (self.children() - self.own)
@@ -358,7 +362,7 @@ def throughput(site):
             say(f"{key}: {rate:g} requests/s, {need:.0f} s")
             server = server or native_server(site, name)
             tokenizer = tokenizer_of(server)
-            others = Others()
+            others = Others(server)
             point = arrivals(site, server, name, tokenizer, rate, ASSIST if mode == "assist" else 0, COMMON[common],
                              SITES[name]["seconds"], SITES[name]["seconds"] // 4)
             if not point["whole"]:

@@ -78,12 +78,18 @@ def throughput_text(results):
             groups.setdefault((name, common), {})[mode] = r
     if not groups:
         return []
+
+    def cpu_ms(r):
+        """Of the server for a request, over the loads that it could carry."""
+        points = [p for p in r["points"] if p["good"] >= 0.95 * p["arrived"]] or r["points"]
+        return 1e3 * sum(p["server_cpu"] * p["seconds"] for p in points) / sum(p["arrived"] for p in points)
+
     out = ["## Assists of 24 tokens against whole answers\n",
            "Requests a second of which 95 in 100 keep the limits of first token and mean gap (the same for both). Lengths "
            "are those of the Azure conversation trace; requests arrive at random (Poisson, one seed), open loop; engine on "
            "one thread.\n",
-           "| model | prompts | limits, ms | whole | assists | ratio | tokens of an answer, whole and assist |",
-           "|---|---|--:|--:|--:|--:|--:|"]
+           "| model | prompts | limits, ms | whole | assists | ratio | CPU ms a request, whole and assist | ratio | "
+           "tokens of an answer |", "|---|---|--:|--:|--:|--:|--:|--:|--:|"]
     for (name, common), modes in sorted(groups.items()):
         cap = {m: modes[m]["capacity"] if m in modes else None for m in ("whole", "assist")}
         ratio = f"**{cap['assist'] / cap['whole']:.2f}**" if cap["whole"] and cap["assist"] else ""
@@ -92,8 +98,11 @@ def throughput_text(results):
                                for m in ("whole", "assist"))
         shown = {m: f"{v:.3g}" if v else "not measured" if v is None else "below the least load tried"
                  for m, v in cap.items()}
+        cpu = {m: cpu_ms(r) for m, r in modes.items()}
+        costs = f"{cpu['whole']:.0f} and {cpu['assist']:.0f} | **{cpu['whole'] / cpu['assist']:.2f}**" if len(cpu) == 2 \
+            else " | "
         out.append(f"| {name} | {common} | {limit[0]}, {limit[1]} | {shown['whole']} | {shown['assist']} | {ratio} | "
-                   f"{answers} |")
+                   f"{costs} | {answers} |")
     out += ["", "| | offered/s | within limits | TTFT p95, ms | gap p95, ms | answers/s | prompt, cached | other CPUs |",
             "|---|--:|--:|--:|--:|--:|--:|--:|"]
     for (name, common), modes in sorted(groups.items()):
