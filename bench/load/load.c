@@ -26,10 +26,23 @@ enum { READ_BYTES = 64 * 1024, STREAM_COMMON = 1, STREAM_OWN = 2 };
 
 static int keep_session(SSL *ssl, SSL_SESSION *session)
 {
-    struct load_call *c = SSL_get_app_data(ssl);
-    if (c->target->session) SSL_SESSION_free(c->target->session);
-    c->target->session = session;
-    return 1; /* the reference is ours now */
+    struct load_target *t = ((struct load_call *)SSL_get_app_data(ssl))->target;
+    int n = t->session ? 0 : i2d_SSL_SESSION(session, NULL);
+    if (n <= 0) return 0;
+    unsigned char *at = t->session = mem_alloc((size_t)n);
+    CHECK(at);
+    t->session_len = i2d_SSL_SESSION(session, &at);
+    return 0;
+}
+
+/* A fresh copy each time: OpenSSL lets a TLS 1.3 session be taken up only once. */
+static void take_up_session(struct load_call *c)
+{
+    const unsigned char *at = c->target->session;
+    if (!c->target->resume || !at) return;
+    SSL_SESSION *session = d2i_SSL_SESSION(NULL, &at, c->target->session_len);
+    CHECK(session && SSL_set_session(c->ssl, session) == 1);
+    SSL_SESSION_free(session);
 }
 
 int load_target_init(struct load_target *t, struct loop *l, const char *address, bool tls)
@@ -60,7 +73,7 @@ int load_target_init(struct load_target *t, struct loop *l, const char *address,
 
 void load_target_release(struct load_target *t)
 {
-    SSL_SESSION_free(t->session);
+    mem_free(t->session);
     SSL_CTX_free(t->tls);
 }
 
@@ -222,7 +235,7 @@ static void connected(struct load_call *c)
         CHECK(c->ssl && SSL_set_fd(c->ssl, c->fd) == 1);
         SSL_set_app_data(c->ssl, c);
         SSL_set_connect_state(c->ssl);
-        if (c->target->resume && c->target->session) SSL_set_session(c->ssl, c->target->session);
+        take_up_session(c);
     }
     c->state = LOAD_SHAKE;
 }

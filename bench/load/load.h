@@ -23,8 +23,9 @@ enum { LOAD_LINE_MAX = 256, LOAD_NAME_MAX = 16 };
 struct load_target {
     struct loop *loop;
     struct sockaddr_in address;
-    SSL_CTX *tls;         /* NULL: plain */
-    SSL_SESSION *session; /* of the last handshake; used again when `resume` */
+    SSL_CTX *tls;           /* NULL: plain */
+    unsigned char *session; /* [session_len], of the first handshake; taken up when `resume` */
+    long session_len;
     bool resume;
     const char *key;       /* bearer key, or NULL */
     const char *tokenizer; /* hash that lets us send token ids */
