@@ -79,10 +79,12 @@ def throughput_text(results):
     if not groups:
         return []
 
-    def cpu_ms(r):
-        """Of the server for a request, over the loads that it could carry."""
-        points = [p for p in r["points"] if p["good"] >= 0.95 * p["arrived"]] or r["points"]
-        return 1e3 * sum(p["server_cpu"] * p["seconds"] for p in points) / sum(p["arrived"] for p in points)
+    def cpu_ms(modes):
+        """Of the server for a request, by mode, at the loads that both could carry; a load decides how full steps are."""
+        carried = [{p["rate"]: p for p in r["points"] if p["good"] >= 0.95 * p["arrived"]} for r in modes.values()]
+        rates = set(carried[0]).intersection(*carried)
+        return {m: 1e3 * sum(c[x]["server_cpu"] * c[x]["seconds"] for x in rates) / sum(c[x]["arrived"] for x in rates)
+                for m, c in zip(modes, carried)} if rates else {}
 
     out = ["## Assists of 24 tokens against whole answers\n",
            "Requests a second of which 95 in 100 keep the limits of first token and mean gap (the same for both). Lengths "
@@ -98,7 +100,7 @@ def throughput_text(results):
                                for m in ("whole", "assist"))
         shown = {m: f"{v:.3g}" if v else "not measured" if v is None else "below the least load tried"
                  for m, v in cap.items()}
-        cpu = {m: cpu_ms(r) for m, r in modes.items()}
+        cpu = cpu_ms(modes)
         costs = f"{cpu['whole']:.0f} and {cpu['assist']:.0f} | **{cpu['whole'] / cpu['assist']:.2f}**" if len(cpu) == 2 \
             else " | "
         out.append(f"| {name} | {common} | {limit[0]}, {limit[1]} | {shown['whole']} | {shown['assist']} | {ratio} | "
