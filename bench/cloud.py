@@ -37,7 +37,7 @@ SANITIZER = re.compile(rb"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime e
 # Limits: of 95 in 100 requests, the first token and the mean gap. Prompts are cut to prompt_max tokens.
 SITES = {
     "pdd-tale": {"shape": None, "limit": (2000, 150), "prompt_max": 3000, "answer_max": 1000, "vocab": 4000,
-                 "context": 4096, "seconds": 20, "kv_mb": 512, "streams": 64, "estimate": 6.0},
+                 "context": 4096, "seconds": 20, "kv_mb": 1024, "streams": 256, "estimate": 6.0},
     "135m": {"shape": "smollm2-135m", "limit": (10000, 150), "prompt_max": 4096, "answer_max": 1000,
              "vocab": 40000, "context": 8192, "seconds": 60, "kv_mb": 4096, "streams": 64, "estimate": 0.8},
 }
