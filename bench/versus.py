@@ -36,6 +36,7 @@ BATCHES = (2, 8, 32)
 BATCH_DEPTH, BATCH_ANSWER = 128, 32
 TRIAL_DEPTH = 1024
 WARM = 32  # a first short prompt in each process, not counted
+WARM_MAX = 2048  # up to so many tokens a prompt runs once before it counts, so that memory touched first is not timed
 NAMES = {"pdd": "pdd", "llama": "llama.cpp", "ik": "ik_llama.cpp", "pdd-avx2": "pdd (AVX2)",
          "llama-avx2": "llama.cpp (AVX2)", "pdd-batch": "pdd", "llama-batch": "llama.cpp"}
 
@@ -142,7 +143,8 @@ def run_pdd(site, model, threads, tests, isa=None):
     depths = [t[1] for t in tests if t[0] == "decode"]
     runs = []
     if prompts:
-        runs.append(["--prompt", ",".join(map(str, [WARM] + prompts)), "--batch", "0"])
+        twice = [n for p in prompts for n in ([p, p] if p <= WARM_MAX else [p])]  # the second of a pair counts
+        runs.append(["--prompt", ",".join(map(str, [WARM] + twice)), "--batch", "0"])
     if depths:
         runs.append(["--prompt", "0", "--depth", ",".join(map(str, depths)), "--batch", "1"])
     for arguments in runs:
@@ -157,14 +159,15 @@ def run_pdd(site, model, threads, tests, isa=None):
 def run_llama(site, model, threads, tests, build, flags):
     result = {}
     program = site.program(build, "llama-bench")
-    base = site.nice + [program, "-m", model, "-t", str(threads), "-r", "1", "--no-warmup", "-o", "jsonl"] + flags
+    base = site.nice + [program, "-m", model, "-t", str(threads), "-r", "1", "-o", "jsonl"] + flags
     prompts = [t[1] for t in tests if t[0] == "prefill"]
     depths = [t[1] for t in tests if t[0] == "decode"]
     runs = []
     if prompts:
-        runs.append(["-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"])
+        cold = [] if max(prompts) <= WARM_MAX else ["--no-warmup"]
+        runs.append(["-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"] + cold)
     if depths:
-        runs.append(["-p", "0", "-n", f"2,{ANSWER}", "-d", ",".join(map(str, depths))])
+        runs.append(["--no-warmup", "-p", "0", "-n", f"2,{ANSWER}", "-d", ",".join(map(str, depths))])
     for arguments in runs:
         text = command_output(base + arguments)
         for case in json_values(text or ""):
@@ -178,14 +181,15 @@ def run_llama(site, model, threads, tests, build, flags):
 def run_ik(site, model, threads, tests, build, flags):
     result = {}
     program = site.program(build, "llama-bench")
-    base = site.nice + [program, "-m", model, "-t", str(threads), "-r", "1", "-w", "0", "-o", "json"] + flags
+    base = site.nice + [program, "-m", model, "-t", str(threads), "-r", "1", "-o", "json"] + flags
     prompts = [t[1] for t in tests if t[0] == "prefill"]
     depths = [t[1] for t in tests if t[0] == "decode"]
     runs = []
     if prompts:
-        runs.append(["-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"])
+        warm = "1" if max(prompts) <= WARM_MAX else "0"
+        runs.append(["-w", warm, "-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"])
     if depths:
-        runs.append(["-p", str(WARM), "-n", str(ANSWER if 0 in depths else 0)] +
+        runs.append(["-w", "0", "-p", str(WARM), "-n", str(ANSWER if 0 in depths else 0)] +
                     [x for d in depths if d for x in ("-gp", f"{d},{ANSWER}")])
     for arguments in runs:
         text = command_output(base + arguments)
