@@ -21,6 +21,7 @@ struct failure {
 };
 
 static void next_server(struct order *o, const struct failure *last);
+static void extend_if_wished(struct order *o);
 
 /* ---- events ---- */
 
@@ -224,6 +225,7 @@ static int on_event(void *arg, const char *name, const char *data, size_t n)
     }
     bool first = o->stream.granted || o->stream.dialect != DIALECT_PDD;
     if (first && !admit(o)) return ERR_CANCELLED;
+    extend_if_wished(o);
     if (!tell_progress(o) || !tell_tokens(o)) return ERR_CANCELLED;
     if (o->stream.over) finish_whole(o);
     return o->over ? ERR_CANCELLED : 0;
@@ -403,6 +405,7 @@ static void patch_done(void *arg, const struct http_result *result)
     struct order *o = arg;
     (void)result; /* a refusal means: the stream ends with its old budget */
     o->patch = NULL;
+    extend_if_wished(o);
 }
 
 static void extend(struct order *o, uint32_t tokens_max)
@@ -429,6 +432,14 @@ static void extend(struct order *o, uint32_t tokens_max)
     o->stream.asked = tokens_max;
 }
 
+/* A wish that came before the server's grant, or while another was on its way, waits in the job. */
+static void extend_if_wished(struct order *o)
+{
+    if (o->over || !o->server || o->stream.dialect != DIALECT_PDD) return;
+    uint32_t tokens_max = atomic_load(&o->job->tokens_max);
+    if (tokens_max > o->stream.asked) extend(o, tokens_max);
+}
+
 void order_wish(struct order *o)
 {
     uint32_t tokens_max = atomic_load(&o->job->tokens_max);
@@ -438,8 +449,8 @@ void order_wish(struct order *o)
         finish(o, WIRE_DRAIN);
     else if (o->sent > 0 && o->sent >= tokens_max)
         finish(o, WIRE_BUDGET);
-    else if (o->server && o->stream.dialect == DIALECT_PDD && tokens_max > o->stream.asked)
-        extend(o, tokens_max);
+    else
+        extend_if_wished(o);
 }
 
 /* ---- the start ---- */
