@@ -346,6 +346,16 @@ static int set_option(struct options *o, int option)
     }
 }
 
+/* Options that say how this process computes, which it does not before --upstream. */
+static bool of_engine(int option)
+{
+    static const int list[] = {O_THREADS, O_CONTEXT, O_KV_MB,   O_STEP,    O_STEP_MS,
+                               O_CACHE,   O_ISA,     O_KV_TYPE, O_PROFILE, O_CACHE_SCOPE};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (list[i] == option) return true;
+    return false;
+}
+
 static bool is_fake(const struct options *o)
 {
     return o->fake.answer_tokens != UINT32_MAX;
@@ -354,9 +364,10 @@ static bool is_fake(const struct options *o)
 /* 0: go on; otherwise leave with *ret_status. */
 static int parse(int argc, char **argv, struct options *o, int *ret_status)
 {
-    int option;
+    int option, at = 0;
+    const char *idle = NULL; /* an option without effect behind --upstream */
     *ret_status = EXIT_USAGE;
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "", long_options, &at)) != -1) {
         if (option == O_HELP) {
             fputs(help, stdout);
             *ret_status = EXIT_DONE;
@@ -364,6 +375,7 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
         }
         if (set_option(o, option)) /* getopt or the reader has said what is wrong */
             return -1;
+        if (of_engine(option)) idle = long_options[at].name;
     }
     if (optind < argc) {
         fprintf(stderr, "pdd cloud: \"%s\" is no option; see pdd cloud --help\n", argv[optind]);
@@ -377,6 +389,11 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
     if ((o->native.model_path != NULL) + is_fake(o) + upstream != 1) {
         fprintf(stderr,
                 "pdd cloud: give one of --model FILE and --upstream URL; see pdd cloud --help\n");
+        return -1;
+    }
+    if (upstream && idle) {
+        fprintf(stderr,
+                "pdd cloud: --%s has no effect with --upstream: the servers there compute\n", idle);
         return -1;
     }
     return 0;

@@ -15,6 +15,7 @@
 #include <event2/event.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -110,6 +111,14 @@ static void refuse(struct http_request *c, int status, const char *why)
                      NULL, "%s", why);
 }
 
+static void refuse_body(struct http_request *c)
+{
+    char why[80];
+    snprintf(why, sizeof why, "the body is larger than this server takes: %zu bytes at most",
+             c->server->config.body_max);
+    refuse(c, 413, why);
+}
+
 static void begin_request(struct http_request *c, bool first)
 {
     c->state = CONN_HEAD;
@@ -176,7 +185,7 @@ static void take_request(struct http_request *c)
         http_request_reply_header(c, "Allow", allow.data);
         refuse(c, status, "this path does not take this method");
     } else if (h->content_length > c->server->config.body_max) {
-        refuse(c, 413, "the body is larger than this server takes");
+        refuse_body(c);
     } else {
         c->state = CONN_BODY;
         c->body_left = h->content_length;
@@ -256,7 +265,7 @@ static void take_body(struct http_request *c)
     if (!status && c->server->body_bytes > HTTP_BODIES_MAX) status = 503;
     bool whole = chunked ? c->chunked.state == HTTP_CHUNK_DONE : c->body_left == 0;
     if (status == 413)
-        refuse(c, 413, "the body is larger than this server takes");
+        refuse_body(c);
     else if (status == 503)
         refuse(c, 503, "this server has no memory for the body now");
     else if (status)

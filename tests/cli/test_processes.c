@@ -147,13 +147,27 @@ static void test_link_cuts(void **state)
     buf_release(&want);
 }
 
+/* What can have no effect is refused by its name, before anything is opened. */
+static void test_idle_option(void **state)
+{
+    struct program cloud;
+    struct buf out, err;
+    (void)state;
+    program_start(
+        &cloud, "cloud",
+        ARGS("--kv-mb", "64", "--upstream", "http://127.0.0.1:1", "--log-level", "error"));
+    assert_int_equal(program_finish(&cloud, &out, &err), 2);
+    assert_non_null(strstr(err.data, "--kv-mb has no effect with --upstream"));
+    buf_release(&out);
+    buf_release(&err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_happens),
-        cmocka_unit_test(test_cloud_killed),
-        cmocka_unit_test(test_no_cloud_there),
-        cmocka_unit_test(test_link_cuts),
+        cmocka_unit_test(test_nothing_happens), cmocka_unit_test(test_cloud_killed),
+        cmocka_unit_test(test_no_cloud_there),  cmocka_unit_test(test_link_cuts),
+        cmocka_unit_test(test_idle_option),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -312,6 +312,7 @@ static void test_body_limit(void **state)
     while (client_read(&c, 100) && !strstr(c.body.data, "}}"))
         ;
     assert_int_equal(c.status, 413);
+    assert_non_null(strstr(c.body.data, "1000 bytes at most"));
     client_close(&c);
     site_stop(s);
 }
