@@ -36,7 +36,7 @@ BATCHES = (2, 8, 32)
 BATCH_DEPTH, BATCH_ANSWER = 128, 32
 TRIAL_DEPTH = 1024
 WARM = 32  # a first short prompt in each process, not counted
-WARM_MAX = 2048  # up to so many tokens a prompt runs once before it counts, so that memory touched first is not timed
+WARM_MAX = 2048  # up to so many tokens a prompt runs before it counts, so that first touches of memory are not timed
 NAMES = {"pdd": "pdd", "llama": "llama.cpp", "ik": "ik_llama.cpp", "pdd-avx2": "pdd (AVX2)",
          "llama-avx2": "llama.cpp (AVX2)", "pdd-batch": "pdd", "llama-batch": "llama.cpp"}
 
@@ -134,6 +134,11 @@ def wait_for_quiet(limit, seconds):
 
 # ---- one process of one program; each returns {test: {"tps": ..., ...}} ----
 
+def runs_warm(prompts):
+    """Whether these prompts run once before they count; the same answer for every program."""
+    return max(prompts) <= WARM_MAX
+
+
 def run_pdd(site, model, threads, tests, isa=None):
     result = {}
     extra = ["--isa", isa] if isa else []
@@ -143,8 +148,8 @@ def run_pdd(site, model, threads, tests, isa=None):
     depths = [t[1] for t in tests if t[0] == "decode"]
     runs = []
     if prompts:
-        twice = [n for p in prompts for n in ([p, p] if p <= WARM_MAX else [p])]  # the second of a pair counts
-        runs.append(["--prompt", ",".join(map(str, [WARM] + twice)), "--batch", "0"])
+        runs_of_each = 2 if runs_warm(prompts) else 1  # the last counts
+        runs.append(["--prompt", ",".join(map(str, [WARM] + prompts * runs_of_each)), "--batch", "0"])
     if depths:
         runs.append(["--prompt", "0", "--depth", ",".join(map(str, depths)), "--batch", "1"])
     for arguments in runs:
@@ -164,7 +169,7 @@ def run_llama(site, model, threads, tests, build, flags):
     depths = [t[1] for t in tests if t[0] == "decode"]
     runs = []
     if prompts:
-        cold = [] if max(prompts) <= WARM_MAX else ["--no-warmup"]
+        cold = [] if runs_warm(prompts) else ["--no-warmup"]
         runs.append(["-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"] + cold)
     if depths:
         runs.append(["--no-warmup", "-p", "0", "-n", f"2,{ANSWER}", "-d", ",".join(map(str, depths))])
@@ -186,7 +191,7 @@ def run_ik(site, model, threads, tests, build, flags):
     depths = [t[1] for t in tests if t[0] == "decode"]
     runs = []
     if prompts:
-        warm = "1" if max(prompts) <= WARM_MAX else "0"
+        warm = "1" if runs_warm(prompts) else "0"
         runs.append(["-w", warm, "-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"])
     if depths:
         runs.append(["-w", "0", "-p", str(WARM), "-n", str(ANSWER if 0 in depths else 0)] +
