@@ -72,10 +72,7 @@ static struct worker *worker_of(const struct backend *b)
 
 static int submit(struct backend *b, struct job *job, struct err *e)
 {
-    int code = worker_submit(worker_of(b), job);
-    return code ? err_set(e, ERR_BUSY,
-                          "all streams are taken and the queue is full; try again later")
-                : 0;
+    return worker_submit(worker_of(b), job, e);
 }
 
 static struct job_event *take_event(struct backend *b)

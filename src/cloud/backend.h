@@ -47,7 +47,7 @@ int backend_worker_new(struct engine *engine, const struct worker_config *config
 struct worker *backend_worker(struct backend *b); /* NULL: another kind */
 void backend_free(struct backend *b); /* jobs in work stay the loop's, to free; NULL is fine */
 
-/* ERR_BUSY: all places are taken. Events come later, never from inside. */
+/* ERR_BUSY: all places are taken, or all of the key's. Events come later, never from inside. */
 int backend_submit(struct backend *b, struct job *job, struct err *e);
 /* A job's wishes (job.h) have changed. */
 void backend_wish(struct backend *b, struct job *job);

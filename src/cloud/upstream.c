@@ -111,12 +111,22 @@ static uint32_t positions_max(const struct backend *b)
 
 /* ---- jobs ---- */
 
+/* Which of them wait at their servers is not known here: all places count as the line. */
 static int submit(struct backend *b, struct job *job, struct err *e)
 {
     struct upstream *u = upstream_of(b);
-    if (u->n_orders >= u->c.streams_max)
+    switch (places_enter(&u->places, 0, u->c.streams_max, job->tenant)) {
+    case ADMIT_FULL:
         return err_set(e, ERR_BUSY, "all streams are taken; try again later");
-    return order_new(u, job, e);
+    case ADMIT_SHARE_TAKEN:
+        return err_set(e, ERR_BUSY, "this key has its share, %u requests at once; try again later",
+                       admit_share(0, u->c.streams_max));
+    case ADMIT_ENTERS:
+        break;
+    }
+    int code = order_new(u, job, e);
+    if (code) places_leave(&u->places, job->tenant);
+    return code;
 }
 
 static void wish(struct backend *b, struct job *job)
@@ -128,7 +138,7 @@ static void wish(struct backend *b, struct job *job)
 static const char *not_ready(struct backend *b)
 {
     const struct upstream *u = upstream_of(b);
-    if (u->n_orders >= u->c.streams_max) return "busy";
+    if (places_full(&u->places, 0, u->c.streams_max)) return "busy";
     for (uint32_t i = 0; i < u->c.n_servers; i++)
         if (u->routes[i].up) return NULL;
     return "no upstream";
@@ -137,7 +147,7 @@ static const char *not_ready(struct backend *b)
 /* Work is what was sent on; what waits there is not known here. */
 static void stats(struct backend *b, struct worker_stats *ret_stats)
 {
-    *ret_stats = (struct worker_stats){.running = upstream_of(b)->n_orders};
+    *ret_stats = (struct worker_stats){.running = atomic_load(&upstream_of(b)->places.all)};
 }
 
 /* ---- metrics ---- */

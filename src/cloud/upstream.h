@@ -50,7 +50,7 @@ struct upstream_config {
     const char *chat_template; /* NULL: the file's; or a family's name */
     bool no_think;             /* answers begin without a thought, where the template can say so */
     const char *ca_file;       /* PEM bundle instead of the system's; NULL: the system's */
-    uint32_t streams_max;      /* jobs at once; 0: UPSTREAM_STREAMS */
+    uint32_t streams_max;      /* jobs at once, half of one key; 0: UPSTREAM_STREAMS */
     uint64_t timeout_us;       /* silence of a server that counts as failure; 0: the default */
     loop_fn *wake;             /* called when events wait, or what is served has changed */
     void *wake_arg;

@@ -7,6 +7,7 @@
 #define PDD_CLOUD_UPSTREAM_IMPL_H
 
 #include "cloud/dialect.h"
+#include "cloud/places.h"
 #include "cloud/upstream.h"
 #include "net/http_client.h"
 #include "net/sse.h"
@@ -46,7 +47,8 @@ struct upstream_event {
 /* One job at the servers. */
 struct order {
     struct upstream *u;
-    struct job *job;
+    struct job *job; /* NULL once it has had its end */
+    uint32_t tenant; /* of the job */
     struct order *next, **link;
     uint64_t prompt, tried;         /* its hash; bit i: server i has been asked */
     struct upstream_server *server; /* NULL: none is asked */
@@ -75,7 +77,7 @@ struct upstream {
     struct engine_info info;
     char numerics[WIRE_NAME_MAX];
     struct order *orders;
-    uint32_t n_orders;
+    struct places places; /* of orders */
     uint64_t retries;
     struct upstream_event *first, **last; /* events, oldest first */
     bool closing;

@@ -55,7 +55,7 @@ void order_free(struct order *o)
     if (o->job) o->job->place = NULL;
     *o->link = o->next;
     if (o->next) o->next->link = o->link;
-    o->u->n_orders--;
+    places_leave(&o->u->places, o->tenant);
     mem_free(o->end);
     mem_free(o);
 }
@@ -486,6 +486,7 @@ int order_new(struct upstream *u, struct job *job, struct err *e)
     }
     o->u = u;
     o->job = job;
+    o->tenant = job->tenant;
     o->end->ev = (struct job_event){.kind = JOB_DONE, .job = job};
     job->place = o;
     if (job->asked.n_messages)
@@ -497,7 +498,6 @@ int order_new(struct upstream *u, struct job *job, struct err *e)
     o->link = &u->orders;
     if (o->next) o->next->link = &o->next;
     u->orders = o;
-    u->n_orders++;
     next_server(o, NULL);
     return 0;
 }

@@ -30,7 +30,7 @@ void worker_finish(struct worker *w, struct job *job, const struct running *r,
         ev.cached = r->cached;
     }
     if (error) ev.error = *error;
-    atomic_fetch_sub(&w->submitted, 1);
+    places_leave(&w->places, job->tenant);
     worker_send(w, ev);
 }
 
@@ -166,27 +166,29 @@ void worker_free(struct worker *w)
     engine_free(engine);
 }
 
-/* Those who may wait besides those in work, of whom there may be fewer than streams_max while
- * memory is short. */
-static uint32_t places(const struct worker *w)
-{
-    return atomic_load(&w->slots) + w->c.queue_max;
-}
-
 bool worker_full(const struct worker *w)
 {
-    return atomic_load(&w->submitted) >= places(w);
+    return places_full(&w->places, atomic_load(&w->slots), w->c.queue_max);
 }
 
-int worker_submit(struct worker *w, struct job *job)
+/* Of those in work there may be fewer than streams_max while memory is short. */
+int worker_submit(struct worker *w, struct job *job, struct err *e)
 {
-    if (atomic_fetch_add(&w->submitted, 1) >= places(w)) {
-        atomic_fetch_sub(&w->submitted, 1);
-        return ERR_BUSY;
+    uint32_t slots = atomic_load(&w->slots);
+    switch (places_enter(&w->places, slots, w->c.queue_max, job->tenant)) {
+    case ADMIT_FULL:
+        return err_set(e, ERR_BUSY, "all streams are taken and the queue is full; try again later");
+    case ADMIT_SHARE_TAKEN:
+        return err_set(e, ERR_BUSY,
+                       "this key has its share, %u requests in work or waiting; try again later",
+                       admit_share(slots, w->c.queue_max));
+    case ADMIT_ENTERS:
+        break;
     }
     int code = queue_push(w->jobs, job);
-    if (code) atomic_fetch_sub(&w->submitted, 1);
-    return code;
+    if (!code) return 0;
+    places_leave(&w->places, job->tenant);
+    return err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
 }
 
 struct job_event *worker_take_event(struct worker *w)

@@ -46,11 +46,12 @@ int worker_new(struct engine *engine, const struct worker_config *config,
  * jobs' memory left to the loop. */
 void worker_free(struct worker *w);
 
-/* ERR_BUSY when as many wait as may: come back in worker_stats.retry_after_s. */
-int worker_submit(struct worker *w, struct job *job);
+/* ERR_BUSY when as many wait as may, or as many of job.tenant (admit_share): come back in
+ * worker_stats.retry_after_s. */
+int worker_submit(struct worker *w, struct job *job, struct err *e);
 /* After changing a job's wishes: they are read at the next step at the latest; nothing to call. */
 struct job_event *worker_take_event(struct worker *w); /* NULL: none; free with mem_free */
-bool worker_full(const struct worker *w);              /* worker_submit would answer ERR_BUSY */
+bool worker_full(const struct worker *w);              /* worker_submit would refuse everybody */
 
 /* For reports and tests; any thread. */
 struct worker_stats {

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "base/queue.h"
+#include "cloud/places.h"
 #include "cloud/prefix.h"
 #include "cloud/worker.h"
 #include "policy/admit.h"
@@ -36,8 +37,8 @@ struct worker {
     struct queue *jobs, *events;
     pthread_t thread;
     atomic_bool quit;
-    atomic_uint submitted; /* jobs accepted and not yet done */
-    atomic_uint slots;     /* streams_max, or fewer while memory keeps jobs waiting */
+    struct places places; /* of jobs accepted and not yet done */
+    atomic_uint slots;    /* streams_max, or fewer while memory keeps jobs waiting */
     struct running running[WORKER_STREAMS_MAX];
     uint32_t n_running;
     uint32_t promised; /* KV pages, of all that run */

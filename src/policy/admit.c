@@ -6,6 +6,20 @@
 
 #define NONE UINT32_MAX
 
+/* ---- at the door ---- */
+
+uint32_t admit_share(uint32_t slots, uint32_t queue_max)
+{
+    uint32_t share = slots + queue_max / 2;
+    return share > 0 ? share : 1;
+}
+
+enum admit_entry admit_enter(const struct admit_door *d)
+{
+    if (d->keyed && d->inside_own >= admit_share(d->slots, d->queue_max)) return ADMIT_SHARE_TAKEN;
+    return d->inside < d->slots + d->queue_max ? ADMIT_ENTERS : ADMIT_FULL;
+}
+
 /* ---- memory ---- */
 
 uint32_t admit_pages(uint32_t positions)

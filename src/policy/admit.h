@@ -1,6 +1,6 @@
 /*
- * admit: who of those who wait begins next, with how many tokens, and when to come back for who is
- * refused. Pure.
+ * admit: who may come in, who of those who wait begins next, with how many tokens, and when to come
+ * back for who is refused. Pure.
  *
  * Memory is counted in pages of KV memory before work starts: a request begins only when every page
  * that it may come to need is free, or would be given up by the cache, and promised to nobody else.
@@ -29,6 +29,22 @@ enum {
     ADMIT_TENANTS_MAX = SCHED_TENANTS_MAX,
     ADMIT_RETRY_S_MAX = 60
 };
+
+/* ---- at the door ---- */
+
+/* Requests, running and waiting, that one tenant with a key may have: half of the line stays for
+ * the others, however many one sends. At least 1. */
+uint32_t admit_share(uint32_t slots, uint32_t queue_max);
+
+struct admit_door {
+    uint32_t slots, queue_max;   /* that may run, and wait besides */
+    uint32_t inside, inside_own; /* requests of all, and of who comes */
+    bool keyed;                  /* it has a key; else nobody knows whose it is */
+};
+
+enum admit_entry { ADMIT_ENTERS, ADMIT_FULL, ADMIT_SHARE_TAKEN };
+
+enum admit_entry admit_enter(const struct admit_door *d);
 
 /* ---- memory ---- */
 

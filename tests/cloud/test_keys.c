@@ -2,8 +2,8 @@
  * test_keys: the key file, its reload, and quotas at the server's door.
  *
  * Catches: lines that are read differently than written, secrets repeated in errors, a bad file
- * that replaces a good one, a key that is charged for what it did not use, or touches another's
- * assist.
+ * that replaces a good one, a key that is charged for what it did not use, touches another's
+ * assist, or keeps all others out.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +18,7 @@
 
 #define HEX64 "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 
-static struct site sites[1];
+static struct site sites[2];
 static struct client all[4];
 static int32_t prompt[256];
 
@@ -189,10 +189,12 @@ static void test_made(void **state)
 
 /* ---- at the door ---- */
 
-static struct site *keyed_site(const char *ann, const char *bob)
+static struct site *keyed_site(const char *ann, const char *bob, uint32_t streams, uint32_t queue)
 {
     struct site *s = &sites[0];
     site_init(s);
+    s->config.worker.streams_max = streams;
+    s->config.worker.queue_max = queue;
     s->fake = (struct fake_options){
         .answer_tokens = 3000, .step_tokens_max = 16, .step_us = 3000, .kv_pages = 200};
     write_lines(ann, bob);
@@ -201,17 +203,24 @@ static struct site *keyed_site(const char *ann, const char *bob)
     return s;
 }
 
-static void post(struct client *c, const struct site *s, const char *key, uint32_t n, uint32_t max)
+/* To s, for the engine of `computes`, which may stand behind it. */
+static void post_to(struct client *c, const struct site *s, const struct site *computes,
+                    const char *key, uint32_t n, uint32_t max)
 {
     struct wire_request q;
     struct buf b;
-    site_prompt(s, prompt, n, n);
-    site_request(s, prompt, n, max, &q);
+    site_prompt(computes, prompt, n, n);
+    site_request(computes, prompt, n, max, &q);
     buf_init(&b, RAW_MAX);
     assert_int_equal(wire_request_encode(&q, &b, NULL), 0);
     client_open(c, s->port);
     client_send(c, "POST", "/v1/assist", key, b.data, b.len);
     buf_release(&b);
+}
+
+static void post(struct client *c, const struct site *s, const char *key, uint32_t n, uint32_t max)
+{
+    post_to(c, s, s, key, n, max);
 }
 
 /* The request is refused: 429 with this code; returns Retry-After, 0 without one. */
@@ -231,8 +240,8 @@ static unsigned long refused(const struct site *s, const char *key, uint32_t n, 
 static void test_token_quota(void **state)
 {
     (void)state;
-    struct site *s =
-        keyed_site(line_of("ann", "key-a", "tokens_per_minute=100"), line_of("bob", "key-b", ""));
+    struct site *s = keyed_site(line_of("ann", "key-a", "tokens_per_minute=100"),
+                                line_of("bob", "key-b", ""), 16, 64);
     assert_int_equal(refused(s, "key-a", 101, "insufficient_quota"), 0);
     post(&all[0], s, "key-a", 60, 20);
     client_finish(&all[0]);
@@ -256,8 +265,8 @@ static void test_token_quota(void **state)
 static void test_returned(void **state)
 {
     (void)state;
-    struct site *s =
-        keyed_site(line_of("ann", "key-a", "tokens_per_minute=250"), line_of("bob", "key-b", ""));
+    struct site *s = keyed_site(line_of("ann", "key-a", "tokens_per_minute=250"),
+                                line_of("bob", "key-b", ""), 16, 64);
     s->fake.step_us = 20000;
     post(&all[0], s, "key-a", 240, 5);
     client_until_grant(&all[0]);
@@ -276,7 +285,7 @@ static void test_streams_and_requests(void **state)
 {
     (void)state;
     struct site *s = keyed_site(line_of("ann", "key-a", "streams=1"),
-                                line_of("bob", "key-b", "requests_per_minute=2"));
+                                line_of("bob", "key-b", "requests_per_minute=2"), 16, 64);
     post(&all[0], s, "key-a", 20, 2000);
     client_until(&all[0], 1);
     assert_int_equal(refused(s, "key-a", 20, "rate_limit_exceeded"), 1);
@@ -300,7 +309,7 @@ static void test_streams_and_requests(void **state)
 static void test_foreign_assist(void **state)
 {
     (void)state;
-    struct site *s = keyed_site(line_of("ann", "key-a", ""), line_of("bob", "key-b", ""));
+    struct site *s = keyed_site(line_of("ann", "key-a", ""), line_of("bob", "key-b", ""), 16, 64);
     char at[96];
     post(&all[0], s, "key-a", 20, 50);
     client_until(&all[0], 1);
@@ -312,7 +321,104 @@ static void test_foreign_assist(void **state)
     assert_int_equal(all[0].n_tokens, 40);
     client_close(&all[0]);
     site_stop(s);
-    unlink(path);
+}
+
+/* ---- a key's share of the places ---- */
+
+enum { FLOOD = 20 };
+
+/* Ann sends more than she may have: so many of hers are refused, each with what her share is; the
+ * rest runs or waits. */
+static void flood(struct client *c, const struct site *s, const struct site *computes,
+                  uint32_t refused, const char *share)
+{
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < FLOOD; i++)
+        post_to(&c[i], s, computes, "key-a", 20 + i, 2000);
+    while (n < refused) {
+        assert_true(clock_us() < until);
+        n = 0;
+        for (uint32_t i = 0; i < FLOOD; i++) {
+            if (c[i].status != 429) client_read(&c[i], 1);
+            n += c[i].status == 429;
+        }
+    }
+    for (uint32_t i = 0; i < FLOOD; i++) {
+        if (c[i].status != 429) continue;
+        while (!strstr(c[i].raw.data, "}}") && client_read(&c[i], 100))
+            ;
+        if (!strstr(c[i].raw.data, share)) fail_msg("%s", c[i].raw.data);
+        assert_non_null(strstr(c[i].raw.data, "Retry-After: "));
+    }
+    assert_int_equal(n, refused);
+}
+
+/* One of hers that runs ends. */
+static void leave_one(struct client *c)
+{
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    uint32_t i = 0;
+    while (!c[i].has_grant) {
+        assert_true(clock_us() < until);
+        i = (i + 1) % FLOOD;
+        if (c[i].status != 429) client_read(&c[i], 1);
+    }
+    close(c[i].fd);
+    c[i].fd = -1;
+}
+
+/* Ann's flood leaves room in the line; bob is served as soon as one of hers ends, before all of
+ * hers that wait; when they have gone she may come again. */
+static void check_share(struct site *s, struct site *computes, uint32_t inside, const char *share)
+{
+    static struct client c[FLOOD], bob;
+    for (int round = 0; round < 2; round++) {
+        flood(c, s, computes, FLOOD - inside, share);
+        post_to(&bob, s, computes, "key-b", 20, 5);
+        leave_one(c);
+        client_finish(&bob);
+        if (!bob.done) fail_msg("%s", bob.raw.data);
+        assert_int_equal(bob.n_tokens, 5);
+        client_close(&bob);
+        for (int i = 0; i < FLOOD; i++)
+            client_close(&c[i]);
+        site_check_idle(computes);
+    }
+}
+
+static void test_share(void **state)
+{
+    (void)state;
+    struct site *s = keyed_site(line_of("ann", "key-a", ""), line_of("bob", "key-b", ""), 2, 8);
+    check_share(s, s, 6, "share, 6 requests in work or waiting");
+    site_stop(s);
+}
+
+/* The same in front of another server, which asks for no key. */
+static void test_share_upstream(void **state)
+{
+    (void)state;
+    struct site *inner = &sites[1], *s = &sites[0];
+    char url[64];
+    site_init(inner);
+    inner->fake.answer_tokens = 3000;
+    inner->fake.step_us = 3000;
+    inner->fake.kv_pages = 400;
+    site_start(inner);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", inner->port);
+    site_init(s);
+    write_lines(line_of("ann", "key-a", ""), line_of("bob", "key-b", ""));
+    s->config.keys_path = path;
+    s->config.upstream.servers[0].url = url;
+    s->config.upstream.n_servers = 1;
+    s->config.upstream.streams_max = 8;
+    site_start(s);
+    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200)
+        clock_sleep_us(2000);
+    check_share(s, inner, 4, "share, 4 requests at once");
+    site_stop(s);
+    site_stop(inner);
 }
 
 int main(void)
@@ -325,6 +431,9 @@ int main(void)
         cmocka_unit_test(test_made),           cmocka_unit_test(test_token_quota),
         cmocka_unit_test(test_returned),       cmocka_unit_test(test_streams_and_requests),
         cmocka_unit_test(test_foreign_assist), cmocka_unit_test(test_new_tenant),
+        cmocka_unit_test(test_share),          cmocka_unit_test(test_share_upstream),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(path);
+    return failed;
 }

@@ -243,14 +243,34 @@ static void test_retry(void **state)
                      60);
 }
 
+/* One key leaves half of the line; who has none is bounded with all others only. */
+static void test_door(void **state)
+{
+    static const struct {
+        struct admit_door d;
+        enum admit_entry want;
+    } cases[] = {
+        {{4, 10, 0, 0, true}, ADMIT_ENTERS},       {{4, 10, 8, 8, true}, ADMIT_ENTERS},
+        {{4, 10, 9, 9, true}, ADMIT_SHARE_TAKEN},  {{4, 10, 9, 9, false}, ADMIT_ENTERS},
+        {{4, 10, 13, 0, true}, ADMIT_ENTERS},      {{4, 10, 14, 0, true}, ADMIT_FULL},
+        {{4, 10, 14, 9, true}, ADMIT_SHARE_TAKEN}, {{4, 10, 13, 13, false}, ADMIT_ENTERS},
+        {{4, 10, 14, 14, false}, ADMIT_FULL},      {{4, 0, 3, 3, true}, ADMIT_ENTERS},
+        {{4, 0, 4, 0, true}, ADMIT_FULL},          {{0, 1, 0, 0, true}, ADMIT_ENTERS},
+        {{0, 1, 1, 0, true}, ADMIT_FULL},          {{0, 8, 4, 4, true}, ADMIT_SHARE_TAKEN},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(admit_enter(&cases[i].d), cases[i].want);
+    assert_int_equal(admit_share(64, 256), 192);
+    assert_int_equal(admit_share(0, 1), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_everyone_is_served),
-        cmocka_unit_test(test_grant),
-        cmocka_unit_test(test_places_are_shared),
-        cmocka_unit_test(test_sweep),
-        cmocka_unit_test(test_retry),
+        cmocka_unit_test(test_door),  cmocka_unit_test(test_everyone_is_served),
+        cmocka_unit_test(test_grant), cmocka_unit_test(test_places_are_shared),
+        cmocka_unit_test(test_sweep), cmocka_unit_test(test_retry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
