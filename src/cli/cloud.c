@@ -90,7 +90,9 @@ static const char help[] =
     "  --upstream-vocab FILE  GGUF file of that model, for its tokenizer and template alone, so\n"
     "                         that tokens pass as ids\n"
     "  --upstream-ca FILE     certificates (PEM) to trust for https:// instead of the system's\n"
-    "  --upstream-timeout S   silence after which a server counts as lost (60)\n\n"
+    "  --upstream-timeout S   silence, or time without a token after the first one, after which\n"
+    "                         a server counts as lost (60); ten times as long may empty events\n"
+    "                         come before the first token, for long prefills\n\n"
     "  --fake N               no model: made-up answers of N tokens, for tests\n"
     "  --fake-beat-us N       the fake engine's steps end at multiples of N microseconds\n";
 

@@ -374,6 +374,7 @@ static void set_up(struct upstream *u, struct loop *l, const struct upstream_con
     u->last = &u->first;
     if (!u->c.streams_max) u->c.streams_max = UPSTREAM_STREAMS;
     if (!u->c.timeout_us) u->c.timeout_us = UPSTREAM_TIMEOUT_S * 1000000ull;
+    if (!u->c.prefill_us) u->c.prefill_us = u->c.timeout_us * UPSTREAM_PREFILL_TIMES;
     u->info =
         (struct engine_info){.kind = "upstream", .model_name = u->name, .numerics = u->numerics};
 }

@@ -4,9 +4,11 @@
  *
  * A job goes to one server, chosen by policy/route. What fails before the answer's first token is
  * tried again on each other server, once; after it the job fails with a sentence that names the
- * server, and the device goes on alone. N tokens are asked for; a client that leaves, or a budget
- * that shrinks, closes the connection to the server at once, which stops it. A budget that grows
- * reaches another pdd (PATCH); elsewhere the stream ends with N, and the device asks again.
+ * server, and the device goes on alone. Bytes that bring nothing of the answer keep a job alive
+ * only before its first token, and not for ever (prefill_us). N tokens are asked for; a client that
+ * leaves, or a budget that shrinks, closes the connection to the server at once, which stops it. A
+ * budget that grows reaches another pdd (PATCH); elsewhere the stream ends with N, and the device
+ * asks again.
  *
  * All servers serve one model. Its name, and of another pdd its hashes, come from GET /v1/models,
  * which is asked at the start, every ROUTE_PROBE_US, and sooner after a failure. A pdd with other
@@ -32,6 +34,7 @@ enum {
     UPSTREAM_KEY_MAX = 4096,
     UPSTREAM_STREAMS = 1024,        /* default of streams_max */
     UPSTREAM_TIMEOUT_S = 60,        /* default of timeout_us */
+    UPSTREAM_PREFILL_TIMES = 10,    /* default of prefill_us: so many times timeout_us */
     UPSTREAM_RETRY_AFTER_S = 5,     /* told when no server is up */
     UPSTREAM_AFFINITY_BYTES = 1024, /* of the prompt that choose the server, */
     UPSTREAM_AFFINITY_TOKENS = 256  /* or so many tokens */
@@ -51,7 +54,10 @@ struct upstream_config {
     bool no_think;             /* answers begin without a thought, where the template can say so */
     const char *ca_file;       /* PEM bundle instead of the system's; NULL: the system's */
     uint32_t streams_max;      /* jobs at once, half of one key; 0: UPSTREAM_STREAMS */
-    uint64_t timeout_us;       /* silence of a server that counts as failure; 0: the default */
+    uint64_t timeout_us;       /* of a server without a byte, and without a token after the first
+                                  one, that counts as failure; 0: the default */
+    uint64_t prefill_us;       /* the same without progress before the first token, while other
+                                  bytes may come; 0: the default */
     loop_fn *wake;             /* called when events wait, or what is served has changed */
     void *wake_arg;
 };

@@ -56,6 +56,7 @@ void order_free(struct order *o)
     *o->link = o->next;
     if (o->next) o->next->link = o->link;
     places_leave(&o->u->places, o->tenant);
+    loop_timer_free(o->stall);
     mem_free(o->end);
     mem_free(o);
 }
@@ -178,12 +179,51 @@ static void judge_status(const struct order *o, const struct http_result *r, str
     }
 }
 
+/* ---- progress ---- */
+
+/* Comments, empty events, a head or an error that comes byte by byte: bytes alone keep no place. */
+static void note_progress(struct order *o)
+{
+    o->progressed = clock_us();
+}
+
+static uint64_t stall_due(const struct order *o)
+{
+    return o->progressed + (o->sent ? o->u->c.timeout_us : o->u->c.prefill_us);
+}
+
+static void on_stall(void *arg)
+{
+    struct order *o = arg;
+    struct failure f = {.fault = UPSTREAM_TIMEOUT, .status = STATUS_GATEWAY_TIMEOUT};
+    uint64_t due = stall_due(o), now = clock_us();
+    if (o->over) return; /* the call sees to its connection's end */
+    if (now < due) {
+        loop_timer_set(o->stall, due);
+        return;
+    }
+    o->inside++;
+    if (o->stream.finished) {
+        finish(o, o->stream.reason);
+    } else {
+        err_set(&f.e, ERR_TIMEOUT, "nothing of the answer came for %.1f s",
+                (double)(now - o->progressed) / 1e6);
+        server_failed(o, &f);
+    }
+    o->inside--;
+    if (o->over) order_free(o);
+}
+
 /* ---- the stream ---- */
 
 static bool tell_progress(struct order *o)
 {
     const struct dialect_stream *d = &o->stream;
     if (!d->progress || o->sent || d->done <= o->done) return true;
+    if (d->done > o->prefilled) {
+        o->prefilled = d->done;
+        note_progress(o);
+    }
     if (d->done - o->done <= d->total / PROGRESS_STEPS) return true;
     o->done = d->done;
     return push(o, (struct job_event){.kind = JOB_PROGRESS, .done = d->done, .total = d->total},
@@ -199,6 +239,8 @@ static bool tell_token(struct order *o, int32_t id, const char *text, size_t n)
     struct job_event ev = {.kind = JOB_TOKEN, .index = o->job->n_have + o->sent, .token = id};
     o->server->tokens++;
     o->sent++;
+    note_progress(o);
+    if (o->sent == 1) loop_timer_set(o->stall, stall_due(o)); /* sooner than a prefill's */
     return push(o, ev, text, n);
 }
 
@@ -357,6 +399,9 @@ static int ask(struct order *o, struct upstream_server *s, struct err *e)
     o->server = s;
     o->u->routes[s->index].outstanding++;
     s->requests++;
+    o->prefilled = 0;
+    note_progress(o);
+    loop_timer_set(o->stall, stall_due(o));
     return 0;
 }
 
@@ -480,7 +525,8 @@ int order_new(struct upstream *u, struct job *job, struct err *e)
 {
     struct order *o = mem_calloc(1, sizeof *o);
     if (o) o->end = new_event(0);
-    if (!o || !o->end) {
+    if (!o || !o->end || loop_timer_new(u->loop, on_stall, o, &o->stall, NULL)) {
+        if (o) mem_free(o->end);
         mem_free(o);
         return err_set(e, ERR_NO_MEMORY, "no memory for another stream");
     }

@@ -23,7 +23,8 @@ enum script_how {
     SCRIPT_ERROR,    /* an error in the stream after `after` tokens */
     SCRIPT_WRONG_ID, /* vllm: an id that is none after `after` tokens */
     SCRIPT_COUNT,    /* 5,000 steps of a prefill before all else, each said to be the last one */
-    SCRIPT_MANY      /* goes on and on */
+    SCRIPT_MANY,     /* goes on and on */
+    SCRIPT_EMPTIES   /* comments and empty events after `after` tokens, for ever, or... */
 };
 
 #define SCRIPT_STEP_US 2000ull
@@ -39,7 +40,9 @@ struct script_server {
     char url[64];
     const char *owner; /* "vllm", or anything */
     atomic_int how, status, after;
-    atomic_bool ill; /* /v1/models answers 500 */
+    atomic_int empties_ms; /* ...for so long, then the rest of the answer; 0: for ever */
+    uint64_t emptied;      /* since when */
+    atomic_bool ill;       /* /v1/models answers 500 */
     uint32_t asked_for, sent;
     atomic_uint requests, closed; /* answers begun; ended by the other side */
 };
@@ -118,10 +121,25 @@ static inline void script_count(struct script_server *s)
     }
 }
 
+/* What keeps a connection alive and brings nothing. Returns whether it goes on. */
+static inline bool script_empty(struct script_server *s)
+{
+    uint64_t now = clock_us(), ms = (uint64_t)atomic_load(&s->empties_ms);
+    if (!s->emptied) s->emptied = now;
+    if (ms && now - s->emptied >= ms * 1000) return false;
+    script_say(s, ": still here\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"\"}}]}\n\n");
+    loop_timer_set(s->timer, now + SCRIPT_STEP_US);
+    return true;
+}
+
 static inline void script_step(void *arg)
 {
     struct script_server *s = arg;
     int how = atomic_load(&s->how);
+    if (how == SCRIPT_EMPTIES && s->answering && s->sent >= (uint32_t)atomic_load(&s->after)) {
+        if (script_empty(s)) return;
+        how = SCRIPT_FINE;
+    }
     bool endless = how == SCRIPT_MANY, fine = how == SCRIPT_FINE || how == SCRIPT_COUNT;
     if (!s->answering) return;
     if (how == SCRIPT_COUNT && s->sent == 0) script_count(s);
@@ -156,6 +174,7 @@ static inline void script_answer(struct http_request *r, void *arg)
     atomic_fetch_add(&s->requests, 1);
     s->asked_for = max ? (uint32_t)strtoul(max + 13, NULL, 10) : 0;
     s->sent = 0;
+    s->emptied = 0;
     if (how == SCRIPT_STATUS) {
         http_request_reply_header(r, "Retry-After", "7");
         http_reply_error(r, atomic_load(&s->status), NULL, NULL, "not today");

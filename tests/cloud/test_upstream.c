@@ -4,7 +4,8 @@
  *
  * Catches: a failure that reaches the device though another server could answer, an answer begun
  * again after its first token, a server that computes on when nobody listens, a promise (match)
- * that is not kept, a refusal without its status, a stream that never ends.
+ * that is not kept, a refusal without its status, a stream that never ends or keeps its place with
+ * empty events.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +21,7 @@
 #include "support/tls_files.h"
 
 /* A server that is merely slow on a busy machine must not seem dead. */
-enum { N = 5, TIMEOUT_US = 1000000 };
+enum { N = 5, TIMEOUT_US = 1000000, PREFILL_US = 3000000 };
 
 static struct wire_message message = {(char *)(uintptr_t) "user", (char *)(uintptr_t) "Hello", 5};
 
@@ -86,6 +87,7 @@ static void begin(struct site *s, const struct script_server *a, const struct sc
     add_server(s, a->url);
     if (b) add_server(s, b->url);
     s->config.upstream.timeout_us = TIMEOUT_US;
+    s->config.upstream.prefill_us = PREFILL_US;
     site_start(s);
     wait_ready(s, 200);
     uint64_t until = clock_us() + SITE_WAIT_US;
@@ -241,6 +243,43 @@ static void test_no_retry(void **state)
         site_stop(&s);
         script_stop(&a);
     }
+}
+
+/* Bytes that bring nothing keep a place for a while before the first token, then another server is
+ * asked; after it for no longer than silence. */
+static void test_empty_events(void **state)
+{
+    struct script_server a, b;
+    struct site s;
+    struct client c;
+    (void)state;
+    script_start(&a, "somebody");
+    script_start(&b, "somebody");
+    begin(&s, &a, &b);
+    ask(&c, &s, N);
+    check_text(&c, "abcde");
+    struct script_server *first = atomic_load(&a.requests) ? &a : &b; /* of this prompt */
+    struct script_server *second = first == &a ? &b : &a;
+    atomic_store(&first->how, SCRIPT_EMPTIES);
+    atomic_store(&first->empties_ms, 1500 * TIMEOUT_US / 1000000); /* a long prefill */
+    ask(&c, &s, N);
+    check_text(&c, "abcde");
+    assert_int_equal(atomic_load(&second->requests), 0);
+    atomic_store(&first->empties_ms, 0);
+    ask(&c, &s, N);
+    check_text(&c, "abcde");
+    assert_int_equal(atomic_load(&second->requests), 1);
+    wait_count(&first->closed, 1);
+    atomic_store(&first->after, 2);
+    ask(&c, &s, N);
+    client_finish(&c);
+    assert_true(c.failed && !c.done);
+    if (!strstr(c.ev.message, "nothing of the answer")) fail_msg("%s", c.ev.message);
+    check_text(&c, "ab");
+    wait_count(&first->closed, 2);
+    site_stop(&s);
+    script_stop(&a);
+    script_stop(&b);
 }
 
 /* Of a server that reports its prefill without end, only so much is kept and passed on. */
@@ -609,21 +648,14 @@ static void test_pdd_of_another_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),
-        cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_bad_request),
-        cmocka_unit_test(test_retry),
-        cmocka_unit_test(test_no_retry),
-        cmocka_unit_test(test_closing),
-        cmocka_unit_test(test_counting),
-        cmocka_unit_test(test_ids),
-        cmocka_unit_test(test_health),
-        cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_pdd_passes),
-        cmocka_unit_test(test_pdd_stops),
-        cmocka_unit_test(test_pdd_of_another_model),
-        cmocka_unit_test(test_tls_and_key),
-        cmocka_unit_test(test_nothing_known),
+        cmocka_unit_test(test_text),        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_bad_request), cmocka_unit_test(test_retry),
+        cmocka_unit_test(test_no_retry),    cmocka_unit_test(test_closing),
+        cmocka_unit_test(test_counting),    cmocka_unit_test(test_empty_events),
+        cmocka_unit_test(test_ids),         cmocka_unit_test(test_health),
+        cmocka_unit_test(test_deadline),    cmocka_unit_test(test_pdd_passes),
+        cmocka_unit_test(test_pdd_stops),   cmocka_unit_test(test_pdd_of_another_model),
+        cmocka_unit_test(test_tls_and_key), cmocka_unit_test(test_nothing_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
