@@ -349,14 +349,39 @@ static int set_option(struct options *o, int option)
     }
 }
 
-/* Options that say how this process computes, which it does not before --upstream. */
-static bool of_engine(int option)
+/* Options that say how this process computes, which it does not before --upstream, and those of the
+ * servers there. */
+static const int of_engine[] = {O_THREADS, O_CONTEXT, O_KV_MB,   O_STEP,    O_STEP_MS,     O_QUEUE,
+                                O_CACHE,   O_ISA,     O_KV_TYPE, O_PROFILE, O_CACHE_SCOPE, 0};
+static const int of_upstream[] = {O_UPSTREAM_MODEL, O_UPSTREAM_VOCAB, O_UPSTREAM_CA,
+                                  O_UPSTREAM_TIMEOUT, 0};
+
+_Static_assert(O_HELP - O_MODEL < 64, "a bit for each option");
+
+static uint64_t bit_of(int option)
 {
-    static const int list[] = {O_THREADS, O_CONTEXT, O_KV_MB,   O_STEP,    O_STEP_MS,
-                               O_CACHE,   O_ISA,     O_KV_TYPE, O_PROFILE, O_CACHE_SCOPE};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        if (list[i] == option) return true;
-    return false;
+    return 1ull << (option - O_MODEL);
+}
+
+/* Options of the list, among those given, would be without effect: all of them are named. */
+static int refuse_idle(const int *list, uint64_t given, const char *why)
+{
+    uint64_t left = 0;
+    for (const int *at = list; *at; at++)
+        left |= given & bit_of(*at);
+    if (!left) return 0;
+    bool several = left & (left - 1);
+    fputs("pdd cloud:", stderr);
+    for (const int *at = list; *at; at++) {
+        if (!(left & bit_of(*at))) continue;
+        left &= ~bit_of(*at);
+        fprintf(stderr, " --%s%s", long_options[*at - O_MODEL].name,
+                !left               ? ""
+                : left & (left - 1) ? ","
+                                    : " and");
+    }
+    fprintf(stderr, " %s no effect %s\n", several ? "have" : "has", why);
+    return -1;
 }
 
 static bool is_fake(const struct options *o)
@@ -368,7 +393,7 @@ static bool is_fake(const struct options *o)
 static int parse(int argc, char **argv, struct options *o, int *ret_status)
 {
     int option, at = 0;
-    const char *idle = NULL; /* an option without effect behind --upstream */
+    uint64_t given = 0;
     *ret_status = EXIT_USAGE;
     while ((option = getopt_long(argc, argv, "", long_options, &at)) != -1) {
         if (option == O_HELP) {
@@ -378,7 +403,7 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
         }
         if (set_option(o, option)) /* getopt or the reader has said what is wrong */
             return -1;
-        if (of_engine(option)) idle = long_options[at].name;
+        given |= bit_of(option);
     }
     if (optind < argc) {
         fprintf(stderr, "pdd cloud: \"%s\" is no option; see pdd cloud --help\n", argv[optind]);
@@ -394,12 +419,8 @@ static int parse(int argc, char **argv, struct options *o, int *ret_status)
                 "pdd cloud: give one of --model FILE and --upstream URL; see pdd cloud --help\n");
         return -1;
     }
-    if (upstream && idle) {
-        fprintf(stderr,
-                "pdd cloud: --%s has no effect with --upstream: the servers there compute\n", idle);
-        return -1;
-    }
-    return 0;
+    return upstream ? refuse_idle(of_engine, given, "with --upstream: the servers there compute")
+                    : refuse_idle(of_upstream, given, "without --upstream");
 }
 
 /* What both kinds of computing are told by the same options. */

@@ -147,19 +147,30 @@ static void test_link_cuts(void **state)
     buf_release(&want);
 }
 
-/* What can have no effect is refused by its name, before anything is opened. */
-static void test_idle_option(void **state)
+/* What can have no effect is refused by its name, each of them, before anything is opened. */
+static void expect_idle(const char *const *args, const char *said)
 {
     struct program cloud;
     struct buf out, err;
-    (void)state;
-    program_start(
-        &cloud, "cloud",
-        ARGS("--kv-mb", "64", "--upstream", "http://127.0.0.1:1", "--log-level", "error"));
+    program_start(&cloud, "cloud", args);
     assert_int_equal(program_finish(&cloud, &out, &err), 2);
-    assert_non_null(strstr(err.data, "--kv-mb has no effect with --upstream"));
+    if (!strstr(err.data, said)) fail_msg("%s", err.data);
     buf_release(&out);
     buf_release(&err);
+}
+
+static void test_idle_option(void **state)
+{
+    (void)state;
+    expect_idle(ARGS("--kv-mb", "64", "--upstream", "http://127.0.0.1:1", "--streams-max", "9"),
+                ": --kv-mb has no effect with --upstream");
+    expect_idle(ARGS("--queue-max", "64", "--upstream", "http://127.0.0.1:1", "--queue-max", "9"),
+                ": --queue-max has no effect with --upstream");
+    expect_idle(ARGS("--threads", "1", "--upstream", "http://127.0.0.1:1", "--queue-max", "9",
+                     "--context", "99"),
+                ": --threads, --context and --queue-max have no effect with --upstream");
+    expect_idle(ARGS("--fake", "1", "--upstream-model", "m", "--upstream-ca", "f"),
+                ": --upstream-model and --upstream-ca have no effect without --upstream");
 }
 
 int main(void)
