@@ -123,7 +123,7 @@ static void begin_request(struct http_request *c, bool first)
 {
     c->state = CONN_HEAD;
     c->idle = true;
-    c->close_after = c->chunked_out = false;
+    c->close_after = c->chunked_out = c->head_only = false;
     c->route = NULL;
     c->on_close = NULL;
     c->n_reply_headers = 0;
@@ -177,12 +177,12 @@ static void take_request(struct http_request *c)
     int busy = count_request(c), status = server_route(c, &allow);
     c->close_after = !h->keep_alive || c->server->draining;
     c->old = h->minor == 0;
+    if (allow.len > 0 && !busy) http_request_reply_header(c, "Allow", allow.data);
     if (busy) {
         refuse(c, busy, busy == 429 ? many_of_address : "this server has no memory now");
     } else if (status == 404) {
         refuse(c, 404, "there is nothing at this path");
     } else if (status) {
-        http_request_reply_header(c, "Allow", allow.data);
         refuse(c, status, "this path does not take this method");
     } else if (h->content_length > c->server->config.body_max) {
         refuse_body(c);
@@ -221,6 +221,7 @@ static bool take_head(struct http_request *c)
     evbuffer_drain(input, len);
     if (!status && !(c->asked = mem_calloc(1, sizeof *c->asked))) status = 503;
     if (!status) status = http_head_parse(c->head_text.data, len, &c->asked->head, &why);
+    c->head_only = c->asked && strcmp(c->asked->head.method, "HEAD") == 0;
     if (status)
         refuse(c, status, why);
     else

@@ -112,8 +112,8 @@ static void put_head(struct http_request *r, int status, const char *content_typ
 {
     struct evbuffer *out = output_of(r);
     if (r->server->draining) r->close_after = true;
-    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", status,
-                        http_status_text(status), content_type);
+    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", status, http_status_text(status));
+    if (content_type) evbuffer_add_printf(out, "Content-Type: %s\r\n", content_type);
     put_date(out);
     evbuffer_add(out, r->reply_headers.data, r->reply_headers.len);
     if (r->close_after)
@@ -127,12 +127,13 @@ void http_reply(struct http_request *r, int status, const char *content_type, co
 {
     if (!answerable(r, CONN_HANDLING)) return;
     struct evbuffer *out = output_of(r);
+    bool without = status == 204 || status == 304; /* such an answer has no body, nor its length */
     put_head(r, status, content_type);
-    if (status == 204 || status == 304)
+    if (without)
         evbuffer_add_printf(out, "\r\n");
     else
         evbuffer_add_printf(out, "Content-Length: %zu\r\n\r\n", n);
-    if (status != 204 && status != 304 && n > 0 && evbuffer_add(out, data, n) != 0) {
+    if (!without && !r->head_only && n > 0 && evbuffer_add(out, data, n) != 0) {
         conn_cut_later(r);
         return;
     }
@@ -272,7 +273,7 @@ static size_t chunk_line(size_t n, char line[CHUNK_LINE_MAX])
 int http_stream_send(struct http_request *r, const void *data, size_t n)
 {
     if (!answerable(r, CONN_STREAMING)) return ERR_CANCELLED;
-    if (n == 0) return 0;
+    if (n == 0 || r->head_only) return 0;
     struct evbuffer *out = output_of(r);
     size_t pending = evbuffer_get_length(out), max = r->server->config.output_max;
     if (n > max || pending > max - n) {
@@ -292,7 +293,7 @@ int http_stream_send(struct http_request *r, const void *data, size_t n)
 void http_stream_end(struct http_request *r)
 {
     if (!answerable(r, CONN_STREAMING)) return;
-    if (r->chunked_out) evbuffer_add(output_of(r), "0\r\n\r\n", 5);
+    if (r->chunked_out && !r->head_only) evbuffer_add(output_of(r), "0\r\n\r\n", 5);
     r->on_close = NULL;
     conn_flush(r);
 }

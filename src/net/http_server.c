@@ -48,20 +48,35 @@ static bool path_matches(const char *pattern, const char *path, char id[HTTP_ID_
     return true;
 }
 
+/* What may be asked of the path stands in the Allow header already. */
+static void answer_options(struct http_request *r, void *arg)
+{
+    (void)arg;
+    http_reply(r, 204, NULL, NULL, 0);
+}
+
+static const struct http_route options_route = {"OPTIONS", "", answer_options};
+
 int server_route(struct http_request *c, struct buf *allow)
 {
     const struct http_server *s = c->server;
-    bool known = false;
+    const char *method = c->head_only ? "GET" : c->asked->head.method;
     for (size_t i = 0; i < s->n_routes; i++) {
-        if (!path_matches(s->routes[i].path, c->asked->head.path, c->asked->id)) continue;
-        if (strcmp(s->routes[i].method, c->asked->head.method) == 0) {
-            c->route = &s->routes[i];
+        const struct http_route *route = &s->routes[i];
+        if (!path_matches(route->path, c->asked->head.path, c->asked->id)) continue;
+        if (strcmp(route->method, method) == 0) {
+            c->route = route;
+            buf_clear(allow);
             return 0;
         }
-        (void)buf_printf(allow, "%s%s", known ? ", " : "", s->routes[i].method);
-        known = true;
+        (void)buf_printf(allow, "%s%s, ", route->method,
+                         strcmp(route->method, "GET") == 0 ? ", HEAD" : "");
     }
-    return known ? 405 : 404;
+    if (allow->len == 0) return 404;
+    (void)buf_puts(allow, options_route.method);
+    if (strcmp(method, options_route.method) != 0) return 405;
+    c->route = &options_route;
+    return 0;
 }
 
 static void drain_soon(struct http_server *s)

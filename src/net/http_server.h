@@ -7,6 +7,9 @@
  * call ends the life of `struct http_request`. Requests of one connection are served one after the
  * other (pipelined ones wait); connections are kept alive.
  *
+ * HEAD is answered by the route of GET, whose handler need not know: the same head, no body.
+ * OPTIONS is answered here, 204 with Allow.
+ *
  * The client going away (close, reset, or half-close: who closes its sending side is gone too) is
  * noticed at once, before and during the answer: the function given to http_request_on_close is
  * called, once, and the request must not be touched after it returned. The same happens to a client
@@ -79,7 +82,7 @@ void http_server_config_default(struct http_server_config *ret_config);
 typedef void http_handler(struct http_request *r, void *arg);
 
 struct http_route {
-    const char *method; /* "GET", "POST", ... */
+    const char *method; /* "GET" (which takes HEAD too), "POST", ...; not "HEAD" or "OPTIONS" */
     const char *path; /* "/v1/assist", or with one "{id}" for a whole segment: "/v1/assist/{id}" */
     http_handler *handler;
 };
@@ -117,6 +120,7 @@ void http_request_on_close(struct http_request *r, loop_fn *fn, void *arg);
 /* Add a header to the answer (copied; a fixed name and value of ours), before it begins. */
 void http_request_reply_header(struct http_request *r, const char *name, const char *value);
 
+/* content_type NULL: none. */
 void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
                 size_t n);
 void http_reply_json(struct http_request *r, int status, const char *json, size_t n);

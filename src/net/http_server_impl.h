@@ -58,10 +58,11 @@ struct http_request {
     bool idle;        /* HEAD, and no byte of it has come */
     bool close_after; /* this answer is the last of the connection */
     bool chunked_out;
-    bool refused; /* one of HTTP_REFUSED_MAX beyond a limit */
-    bool proxied; /* the peer is a trusted proxy */
-    bool old;     /* the request is HTTP/1.0 */
-    bool direct;  /* a plain stream that we write ourselves, see http_reply.c */
+    bool head_only; /* the request is HEAD: the answer ends with its head */
+    bool refused;   /* one of HTTP_REFUSED_MAX beyond a limit */
+    bool proxied;   /* the peer is a trusted proxy */
+    bool old;       /* the request is HTTP/1.0 */
+    bool direct;    /* a plain stream that we write ourselves, see http_reply.c */
     struct http_request *next_unsent, **unsent_link; /* link NULL: not in server->unsent */
     enum conn_counted counted;
     struct http_address address; /* of the client, not of a trusted proxy, once that has said it */
@@ -112,7 +113,8 @@ void stream_end_direct(struct http_request *c);   /* the rest is libevent's; fin
 void stream_forget(struct http_request *c);       /* whatever is unsent is not sent by us */
 void stream_send_all(void *server);               /* unsent_timer */
 
-/* http_server.c: find the route of c->asked; 0 or a status, *ret_allow filled for 405. */
+/* http_server.c: find the route of c->asked; 0 or a status. `allow` gets what an Allow header says,
+ * for 405 and OPTIONS, else nothing. */
 int server_route(struct http_request *c, struct buf *allow);
 void server_forget(struct http_request *c); /* c leaves the list */
 

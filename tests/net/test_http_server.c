@@ -246,7 +246,8 @@ static void refusals(void **state)
         {"GET /none HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 404 ", "invalid_request_error"},
         {"GET /v1/things/ HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 404 ", ""},
         {"GET /v1/things/a/b HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 404 ", ""},
-        {"PUT /echo HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 405 ", "Allow: POST, GET\r\n"},
+        {"PUT /echo HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 405 ",
+         "Allow: POST, GET, HEAD, OPTIONS\r\n"},
         {"NOSUCHMETHODATALLHERE / HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 501 ", ""},
         {"POST /echo HTTP/1.1\r\n" HOST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
          "0\r\n\r\n",
@@ -294,6 +295,65 @@ static void refusals(void **state)
         expect_answer(s->port, cases[i].request, cases[i].status, cases[i].part);
     expect_answer(s->port, "GET /echo HTTP/1.1\r\n" HOST CLOSE "\r\n", "HTTP/1.1 200", "");
     assert_int_equal(atomic_load(&s->handled), 1);
+    site_stop(s);
+}
+
+/* An answer without a body, after which the connection carries another request whose answer begins
+ * where this one ends. */
+static void expect_head(uint16_t port, const char *request, const char *status, const char *part)
+{
+    struct buf b;
+    char both[1024];
+    snprintf(both, sizeof both, "%sGET /v1/things/2nd HTTP/1.1\r\n" HOST CLOSE "\r\n", request);
+    raw_ask(port, both, &b);
+    const char *end = strstr(b.data, "\r\n\r\n");
+    if (strncmp(b.data, status, strlen(status)) != 0 || !end || !strstr(b.data, part) ||
+        strstr(b.data, part) > end || strncmp(end + 4, "HTTP/1.1 200 OK", 15) != 0 ||
+        !strstr(end, "id=2nd"))
+        fail_msg("asked:\n%s\nwanted %s ... %s, got:\n%s", request, status, part, b.data);
+    buf_release(&b);
+}
+
+/* Catches: a HEAD that is answered otherwise than its GET, or with a body, on any way that an
+ * answer takes; OPTIONS. */
+static void heads_and_options(void **state)
+{
+    static const char length[] = "Content-Length: 101\r\n";
+    struct site *s = site_start(site_new());
+    (void)state;
+    expect_answer(s->port, "GET /fail HTTP/1.1\r\n" HOST CLOSE "\r\n", "HTTP/1.1 429", length);
+    expect_head(s->port, "HEAD /fail HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 429 ", length);
+    expect_head(s->port, "HEAD /v1/things/abc?x HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 200 ",
+                "Content-Length: 35\r\n");
+    expect_head(s->port, "HEAD /echo HTTP/1.1\r\n" HOST "Content-Length: 5\r\n\r\nhello",
+                "HTTP/1.1 200 ", "Content-Length: 5\r\n");
+    expect_head(s->port, "HEAD /stream HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 200 ",
+                "Transfer-Encoding: chunked\r\n");
+    expect_head(s->port, "OPTIONS /echo HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 204 ",
+                "Allow: POST, GET, HEAD, OPTIONS\r\n");
+    expect_head(s->port,
+                "OPTIONS /v1/things/x/parts HTTP/1.1\r\n" HOST "Content-Length: 2\r\n\r\n{}",
+                "HTTP/1.1 204 ", "Allow: DELETE, OPTIONS\r\n");
+    static const struct {
+        const char *request, *status;
+    } last[] = {
+        /* the connection ends with these */
+        {"HEAD /none HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 404 "},
+        {"HEAD /v1/things/x/parts HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 405 "},
+        {"HEAD /echo HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "},
+        {"HEAD /echo HTTP/1.1\r\n" HOST "Content-Length: 999999999999\r\n\r\n", "HTTP/1.1 413 "},
+        {"HEAD /stream HTTP/1.0\r\n\r\n", "HTTP/1.1 200 "},
+        {"OPTIONS /echo HTTP/1.1\r\n" HOST CLOSE "\r\n", "HTTP/1.1 204 "},
+    };
+    for (size_t i = 0; i < sizeof last / sizeof *last; i++) {
+        struct buf b;
+        raw_ask(s->port, last[i].request, &b);
+        const char *end = strstr(b.data, "\r\n\r\n");
+        if (strncmp(b.data, last[i].status, strlen(last[i].status)) != 0 || !end || end[4])
+            fail_msg("asked:\n%s\ngot:\n%s", last[i].request, b.data);
+        buf_release(&b);
+    }
+    expect_answer(s->port, "OPTIONS /none HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 404 ", "}");
     site_stop(s);
 }
 
@@ -740,6 +800,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_requests),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(heads_and_options),
         cmocka_unit_test(heads_too_large),
         cmocka_unit_test(refused_while_sending),
         cmocka_unit_test(chunked_bodies),
