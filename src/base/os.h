@@ -30,6 +30,17 @@ int os_write_file(const char *path, const void *data, size_t n, struct err *e);
  * control group where that is less; UINT64_MAX when neither can be read. */
 uint64_t os_memory_available(void);
 
+/* What this process uses; negative where the system does not tell. */
+struct os_usage {
+    double resident_bytes; /* memory that it has in RAM, mapped files too */
+    double cpu_seconds;    /* of all its threads, in the kernel too */
+    double descriptors, descriptors_max;
+};
+void os_usage(struct os_usage *ret_usage);
+/* When the process started, seconds since 1970, as the system's clock says now; negative: not told.
+ */
+double os_started(void);
+
 unsigned os_cpu_count(void); /* CPUs this process may use, at least 1 */
 
 /* Ask for at least `wanted` file descriptors; returns how many the process may have open now. */

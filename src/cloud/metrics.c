@@ -23,6 +23,7 @@ static const char *const end_names[METRICS_ENDS] = {"budget",   "stop",  "length
                                                     "deadline", "drain", "error"};
 static const char *const refusal_names[METRICS_REFUSALS] = {"busy", "quota", "unauthorised",
                                                             "invalid", "unavailable"};
+static const char *const limit_names[HTTP_LIMITS] = {"all", "address", "forwarded", "memory"};
 static const char *const phase_names[METRICS_PHASES] = {"waiting", "prefill", "decode"};
 
 static void note(struct histogram *h, const double *bounds, uint32_t n, double value)
@@ -183,10 +184,39 @@ static int print_gauges(const struct metrics_now *now, struct buf *out)
          w->prefill_tps},
         {"pdd_http_connections", "gauge", "Open connections.", now->connections},
         {"pdd_ready", "gauge", "1 when new requests are taken.", now->ready},
-        {"process_start_time_seconds", "gauge", "Start of the process since 1970.",
-         (double)now->started},
     };
     return print_values(values, sizeof values / sizeof *values, out);
+}
+
+static int print_limits(const struct metrics_now *now, struct buf *out)
+{
+    int code = head(out, "pdd_http_refused_total", "counter",
+                    "Connections refused by a limit: of all, of one address, of memory; forwarded: "
+                    "requests by that of the address a trusted proxy named.");
+    for (int i = 0; i < HTTP_LIMITS && code == 0; i++)
+        code = buf_printf(out, "pdd_http_refused_total{limit=\"%s\"} %llu\n", limit_names[i],
+                          (unsigned long long)now->refused[i]);
+    return code;
+}
+
+static int print_process(const struct metrics_now *now, struct buf *out)
+{
+    const struct os_usage *p = &now->process;
+    const struct value values[] = {
+        {"process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.",
+         p->cpu_seconds},
+        {"process_resident_memory_bytes", "gauge", "Resident memory size in bytes.",
+         p->resident_bytes},
+        {"process_open_fds", "gauge", "Number of open file descriptors.", p->descriptors},
+        {"process_max_fds", "gauge", "Maximum number of open file descriptors.",
+         p->descriptors_max},
+        {"process_start_time_seconds", "gauge",
+         "Start time of the process since unix epoch in seconds.", now->started},
+    };
+    int code = 0;
+    for (size_t i = 0; i < sizeof values / sizeof *values && code == 0; i++)
+        if (values[i].value >= 0) code = print_values(&values[i], 1, out); /* else not known */
+    return code;
 }
 
 int metrics_print(const struct metrics *m, const struct metrics_now *now, struct buf *out)
@@ -198,5 +228,7 @@ int metrics_print(const struct metrics *m, const struct metrics_now *now, struct
     if (code == 0) code = print_requests(m, out);
     if (code == 0) code = print_counters(m, &now->worker, out);
     if (code == 0) code = print_gauges(now, out);
+    if (code == 0) code = print_limits(now, out);
+    if (code == 0) code = print_process(now, out);
     return code ? code : print_histograms(m, out);
 }

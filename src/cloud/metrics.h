@@ -2,7 +2,8 @@
  * metrics: what /metrics tells Prometheus (text format 0.0.4): counters and histograms of the
  * server, gauges of the worker. Plain numbers of the loop thread; noting one costs nanoseconds and
  * no memory. Names follow the field: time to first token, time per output token (TPOT, the mean of
- * one answer's gaps), queue time (until work starts), all in seconds. Nothing here names a prompt,
+ * one answer's gaps), queue time (until work starts), all in seconds; those of the process are
+ * Prometheus's own. Nothing here names a prompt,
  * an answer or a key.
  */
 #ifndef PDD_CLOUD_METRICS_H
@@ -11,7 +12,9 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/os.h"
 #include "cloud/worker.h"
+#include "net/http_server.h"
 
 enum { METRICS_BUCKETS_MAX = 24, METRICS_BYTES_MAX = 1 << 18 };
 
@@ -65,8 +68,10 @@ struct metrics_now {
     const char *model; /* needs no escaping */
     struct worker_stats worker;
     uint32_t streams_max, kv_pages_total, connections;
+    uint64_t refused[HTTP_LIMITS]; /* http_server_refused */
     bool ready;
-    uint64_t started; /* seconds since 1970 */
+    struct os_usage process;
+    double started; /* os_started */
 };
 
 /* Appends the whole page; ERR_NO_MEMORY or ERR_LIMIT from the buffer. */

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "cloud/server_impl.h"
 
 enum {
@@ -218,6 +219,7 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
     s->loop = l;
     s->c = *config;
     s->started = (uint64_t)time(NULL);
+    s->process_started = os_started();
     if (s->c.tokens_max == 0) s->c.tokens_max = SERVER_TOKENS_MAX;
     const char *name = config->model_name;
     if (engine) {

@@ -58,7 +58,8 @@ struct server {
     struct tls *tls;                  /* NULL: plain HTTP */
     struct http_server *metrics_http; /* NULL: /metrics is on the main port */
     struct metrics metrics;
-    uint64_t started; /* seconds since 1970 */
+    uint64_t started;       /* seconds since 1970 */
+    double process_started; /* the same, of the process */
     struct server_config c;
     char model_name[WIRE_NAME_MAX];
     struct exchange *exchanges;

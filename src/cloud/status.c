@@ -37,8 +37,11 @@ void status_metrics_open(struct http_request *r, void *server)
         .streams_max = s->c.worker.streams_max,
         .kv_pages_total = backend_info(s->backend)->kv_pages_total,
         .connections = http_server_connections(s->http),
-        .started = s->started,
+        .started = s->process_started,
     };
+    for (int i = 0; i < HTTP_LIMITS; i++)
+        now.refused[i] = http_server_refused(s->http, (enum http_limit)i);
+    os_usage(&now.process);
     backend_stats_of(s->backend, &now.worker);
     now.ready = not_ready(s) == NULL;
     struct buf page;

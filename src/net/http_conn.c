@@ -145,6 +145,13 @@ static void handle(struct http_request *c)
     if (c->state == CONN_DEAD) conn_free(c);
 }
 
+/* Count the limit; the status that the client hears. */
+static int refused_by(const struct http_request *c, enum http_limit limit)
+{
+    c->server->limit_met[limit]++;
+    return limit == HTTP_LIMIT_ADDRESS || limit == HTTP_LIMIT_FORWARDED ? 429 : 503;
+}
+
 /* A request through a trusted proxy counts for whom the proxy names; 0, or a status. */
 static int count_request(struct http_request *c)
 {
@@ -161,7 +168,7 @@ static int count_request(struct http_request *c)
         c->address = client;
         if (!c->server->peers) return 0;
         int code = http_peers_enter(c->server->peers, &client, config->per_address_max);
-        if (code) return code == ERR_BUSY ? 429 : 503;
+        if (code) return refused_by(c, code == ERR_BUSY ? HTTP_LIMIT_FORWARDED : HTTP_LIMIT_MEMORY);
         c->counted = CONN_REQUEST_COUNTED;
         return 0;
     }
@@ -420,11 +427,12 @@ static int count_connection(struct http_request *c)
 {
     struct http_server *s = c->server;
     c->proxied = http_networks_have(s->config.proxies, s->config.n_proxies, &c->address);
-    if (s->n_connections >= s->config.connections_max) return 503;
+    if (s->n_connections >= s->config.connections_max) return refused_by(c, HTTP_LIMIT_ALL);
     if (!s->peers || c->proxied) return 0;
     int code = http_peers_enter(s->peers, &c->address, s->config.per_address_max);
-    if (code == 0) c->counted = CONN_COUNTED;
-    return code == ERR_BUSY ? 429 : code ? 503 : 0;
+    if (code) return refused_by(c, code == ERR_BUSY ? HTTP_LIMIT_ADDRESS : HTTP_LIMIT_MEMORY);
+    c->counted = CONN_COUNTED;
+    return 0;
 }
 
 /* NULL: no memory. Its limits are counted, but it is in no list yet. */
@@ -447,12 +455,16 @@ int conn_open(struct http_server *s, int fd, const struct sockaddr *from)
 {
     int one = 1;
     struct http_request *c = conn_new(s, from);
-    if (!c) return ERR_NO_MEMORY;
+    if (!c) {
+        s->limit_met[HTTP_LIMIT_MEMORY]++;
+        return ERR_NO_MEMORY;
+    }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     int broken = count_connection(c);
     c->refused = broken != 0;
     if (!(c->refused && s->n_refused >= HTTP_REFUSED_MAX)) c->bev = make_bufferevent(s, fd);
     if (!c->bev) {
+        if (!broken) s->limit_met[HTTP_LIMIT_MEMORY]++;
         conn_uncount(c);
         conn_free(c);
         return ERR_BUSY;

@@ -237,6 +237,11 @@ uint32_t http_server_connections(const struct http_server *s)
     return s->n_connections;
 }
 
+uint64_t http_server_refused(const struct http_server *s, enum http_limit limit)
+{
+    return s->limit_met[limit];
+}
+
 void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *arg)
 {
     s->draining = true;

@@ -97,6 +97,16 @@ void http_server_free(struct http_server *s);
 uint16_t http_server_port(const struct http_server *s);
 uint32_t http_server_connections(const struct http_server *s);
 
+/* How often a limit was met since the start, whether or not there was room to tell the client. */
+enum http_limit {
+    HTTP_LIMIT_ALL,       /* connections_max */
+    HTTP_LIMIT_ADDRESS,   /* per_address_max, by a connection */
+    HTTP_LIMIT_FORWARDED, /* the same, by a request for whom a trusted proxy spoke */
+    HTTP_LIMIT_MEMORY,    /* no memory to take one or count it */
+    HTTP_LIMITS
+};
+uint64_t http_server_refused(const struct http_server *s, enum http_limit limit);
+
 /* Stop listening, close idle connections, let running answers end (they say "Connection: close");
  * at deadline_us cut what is left. `done` is called once, later, when no connection is left. */
 void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *arg);

@@ -89,6 +89,7 @@ struct http_server {
     struct loop_timer *unsent_timer;
     struct http_peers *peers; /* NULL: addresses are not limited */
     uint32_t n_connections, n_refused;
+    uint64_t limit_met[HTTP_LIMITS];
     size_t body_bytes;               /* of all connections */
     struct loop_timer *accept_timer; /* after accept failed: when to try again */
     struct loop_timer *drain_timer;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -210,6 +211,33 @@ static void test_files(void **state)
     assert_true(os_cpu_count() >= 1);
 }
 
+/* Catches: numbers of the process that are another's, or of another unit. */
+static void test_usage(void **state)
+{
+    (void)state;
+    struct os_usage before, after;
+    const size_t n = 64 << 20;
+    double now = (double)time(NULL), started = os_started();
+    assert_true(started > now - 3600 && started < now + 1);
+    os_usage(&before);
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    char *memory = mem_alloc(n);
+    assert_non_null(memory);
+    do {
+        memset(memory, 1, n);
+        os_usage(&after);
+    } while (after.cpu_seconds < before.cpu_seconds + 0.02);
+    double grown = after.resident_bytes - before.resident_bytes;
+    assert_true(grown > 0.9 * (double)n && grown < 2.0 * (double)n);
+    assert_true(after.descriptors == before.descriptors + 2);
+    assert_true(after.descriptors_max >= after.descriptors && before.descriptors >= 3);
+    assert_true(after.cpu_seconds < 3600);
+    mem_free(memory);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* Catches: text of a stranger that could steer a terminal, and text damaged while made harmless. */
 static void test_utf8_controls(void **state)
 {
@@ -244,6 +272,7 @@ int main(void)
         cmocka_unit_test(test_log_controls),
         cmocka_unit_test(test_random_numbers),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -192,6 +192,48 @@ static void test_keys_guard_the_page(void **state)
     unlink(path);
 }
 
+/* Refused connections by what refused them, and the numbers that Prometheus has for any process. */
+static void test_limits_and_process(void **state)
+{
+    struct http_network proxy;
+    struct site s;
+    (void)state;
+    site_init(&s);
+    s.config.http.per_address_max = 3;
+    s.config.http.connections_max = 8;
+    s.config.http.proxies = &proxy;
+    s.config.metrics_address = "127.0.0.1"; /* a port with limits of its own */
+    assert_int_equal(http_network_parse("127.0.0.1", &proxy, NULL), 0);
+    for (int trusted = 0; trusted < 2; trusted++) {
+        int fds[10];
+        s.config.http.n_proxies = (size_t)trusted;
+        site_start(&s);
+        struct site open = {.port = server_metrics_port(s.server)};
+        for (int i = 0; i < 10; i++) {
+            fds[i] = raw_connect(s.port);
+            raw_puts(fds[i], "POST /v1/assist HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 9.9.9.9\r\n"
+                             "Content-Length: 9\r\n\r\n");
+        }
+        expect_soon(&open, "pdd_http_refused_total{limit=\"address\"}", trusted ? 0 : 7);
+        expect_soon(&open, "pdd_http_refused_total{limit=\"forwarded\"}", trusted ? 5 : 0);
+        expect_soon(&open, "pdd_http_refused_total{limit=\"all\"}", trusted ? 2 : 0);
+        assert_true(scraped(&open, "pdd_http_refused_total{limit=\"memory\"}") == 0);
+        for (int i = 0; i < 10; i++)
+            close(fds[i]);
+        site_stop(&s);
+    }
+    site_init(&s);
+    site_start(&s);
+    struct site open = {.port = s.port};
+    double started = scraped(&open, "process_start_time_seconds");
+    assert_true(started > 1.7e9 && scraped(&open, "process_start_time_seconds") == started);
+    assert_true(scraped(&open, "process_resident_memory_bytes") > 1e6);
+    double open_fds = scraped(&open, "process_open_fds");
+    assert_true(open_fds > 5 && open_fds <= scraped(&open, "process_max_fds"));
+    assert_true(scraped(&open, "process_cpu_seconds_total") > 0);
+    site_stop(&s);
+}
+
 /* What a function writes to standard error, cut at a kilobyte. */
 static void logged(bool json, char out[1024])
 {
@@ -230,11 +272,9 @@ static void test_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_page_is_well_formed),
-        cmocka_unit_test(test_requests_are_counted),
-        cmocka_unit_test(test_engine_is_counted),
-        cmocka_unit_test(test_keys_guard_the_page),
-        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_page_is_well_formed), cmocka_unit_test(test_requests_are_counted),
+        cmocka_unit_test(test_engine_is_counted),   cmocka_unit_test(test_keys_guard_the_page),
+        cmocka_unit_test(test_limits_and_process),  cmocka_unit_test(test_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
