@@ -22,9 +22,9 @@
  * Under pressure: when KV memory is short, an assist is granted fewer tokens than it asked for
  * (grant.tokens_max says how many; a PATCH may bring more later); when not even a few are to be
  * had, it waits in a line of at most queue_max, in which keys take turns; when the line is full, it
- * is answered 429 with a Retry-After that is the time in which about half of the line will go. One
- * key has at most half of the line besides what is in work, so that another finds room; of
- * upstream.streams_max, half.
+ * is answered 429, which says whether streams or KV memory are short, with a Retry-After that is
+ * the time in which about half of the line will go. One key has at most half of the line besides
+ * what is in work, so that another finds room; of upstream.streams_max, half.
  *
  * What goes wrong before the first event of a stream has the status that fits, as the head waits
  * for that event; after it comes an `error` event.

@@ -171,13 +171,27 @@ bool worker_full(const struct worker *w)
     return places_full(&w->places, atomic_load(&w->slots), w->c.queue_max);
 }
 
+/* What is short: streams, or the KV memory for more of them. */
+static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
+{
+    if (slots < w->c.streams_max)
+        return err_set(
+            e, ERR_BUSY,
+            "KV memory is taken by %u requests in work, and the queue of %u is full; try "
+            "again later",
+            slots, w->c.queue_max);
+    return err_set(e, ERR_BUSY,
+                   "all %u streams are taken, and the queue of %u is full; try again later", slots,
+                   w->c.queue_max);
+}
+
 /* Of those in work there may be fewer than streams_max while memory is short. */
 int worker_submit(struct worker *w, struct job *job, struct err *e)
 {
     uint32_t slots = atomic_load(&w->slots);
     switch (places_enter(&w->places, slots, w->c.queue_max, job->tenant)) {
     case ADMIT_FULL:
-        return err_set(e, ERR_BUSY, "all streams are taken and the queue is full; try again later");
+        return refuse_full(w, slots, e);
     case ADMIT_SHARE_TAKEN:
         return err_set(e, ERR_BUSY,
                        "this key has its share, %u requests in work or waiting; try again later",

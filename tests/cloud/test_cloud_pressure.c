@@ -3,8 +3,9 @@
  * cache saves, over real sockets.
  *
  * Catches: a stream that fails for want of memory, an answer that pressure changes, a grant that is
- * not kept, a refusal without Retry-After, pages that are lost, a second turn or a resumed answer
- * that pays for what was computed, two that begin alike and compute it twice.
+ * not kept, a refusal without Retry-After or for another reason than it says, pages that are lost,
+ * a second turn or a resumed answer that pays for what was computed, two that begin alike and
+ * compute it twice.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -89,6 +90,46 @@ static void check_flood(bool native, uint32_t cache)
     assert_int_equal(stats.grants_cut, cut);
     if (cache == 0) assert_int_equal(stats.cache_hits + stats.cached_tokens, 0);
     site_stop(s);
+}
+
+/* The refusal of one more names what the others have taken. */
+static void check_reason(uint32_t pages, uint32_t streams, const char *reason)
+{
+    enum { PROMPT = 60, INSIDE = 4 };
+    static struct client c[INSIDE], more;
+    int32_t prompt[PROMPT];
+    struct wire_request q;
+    struct site *s = site_of(false, pages);
+    s->config.worker.streams_max = streams;
+    s->config.worker.queue_max = 2;
+    s->fake.step_us = 3000;
+    site_start(s);
+    site_prompt(s, prompt, PROMPT, 1);
+    site_request(s, prompt, PROMPT, 4 * ENGINE_PAGE - PROMPT, &q);
+    for (uint32_t i = 0; i < INSIDE;
+         i++) { /* the first two begin, for the others there is no room */
+        client_post(&c[i], s->port, &q);
+        if (i < 2) client_until_grant(&c[i]);
+    }
+    while (site_stats(s).waiting < 2)
+        clock_sleep_us(500);
+    client_post(&more, s->port, &q);
+    finish_or_refused(&more);
+    while (!strstr(more.raw.data, "}}") && client_read(&more, 100))
+        ;
+    if (!strstr(more.raw.data, reason)) fail_msg("%s not in %s", reason, more.raw.data);
+    client_close(&more);
+    for (uint32_t i = 0; i < INSIDE; i++)
+        client_close(&c[i]);
+    site_check_idle(s);
+    site_stop(s);
+}
+
+static void test_reason(void **state)
+{
+    (void)state;
+    check_reason(80, 2, "all 2 streams are taken, and the queue of 2 is full");
+    check_reason(8, 16, "KV memory is taken by 2 requests in work, and the queue of 2 is full");
 }
 
 static void test_flood(void **state)
@@ -221,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flood),
+        cmocka_unit_test(test_reason),
         cmocka_unit_test(test_extend_after_cut),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_same_at_once),
