@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
 
@@ -15,14 +16,26 @@ static int open_fake(const struct native_options *native, const struct fake_opti
     return fake_open(&options, ret_engine, e);
 }
 
+/* It is computed all the same: rotary positions go on. */
+static void warn_long_context(const struct engine_info *info)
+{
+    if (info->context_trained == 0 || info->context_max <= info->context_trained) return;
+    log_line(LOG_WARN, "engine",
+             "context %u is longer than the %u positions that %s was trained for: what comes after "
+             "them may be nonsense",
+             info->context_max, info->context_trained, info->model_name);
+}
+
 int engine_open(const struct native_options *native, const struct fake_options *fake,
                 const char *profile, struct engine **ret_engine, struct err *e)
 {
     struct engine *engine;
     int code = fake ? open_fake(native, fake, &engine, e) : native_open(native, &engine, e);
-    if (code || !profile) {
-        if (code == 0) *ret_engine = engine;
-        return code;
+    if (code) return code;
+    warn_long_context(engine_info(engine));
+    if (!profile) {
+        *ret_engine = engine;
+        return 0;
     }
     const struct device_profile *found = NULL;
     code = option_profile(profile, &found, e);

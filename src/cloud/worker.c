@@ -177,11 +177,11 @@ static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
     if (slots < w->c.streams_max)
         return err_set(
             e, ERR_BUSY,
-            "KV memory is taken by %u requests in work, and the queue of %u is full; try "
-            "again later",
+            "KV memory is taken by the requests in work (%u) and the queue (%u) is full; "
+            "try again later",
             slots, w->c.queue_max);
     return err_set(e, ERR_BUSY,
-                   "all %u streams are taken, and the queue of %u is full; try again later", slots,
+                   "all streams (%u) are taken and the queue (%u) is full; try again later", slots,
                    w->c.queue_max);
 }
 

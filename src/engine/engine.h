@@ -41,6 +41,7 @@ struct engine_info {
     char template_hash[ENGINE_HASH_TEXT];  /* of the chat template text */
     uint32_t vocab_size;
     uint32_t context_max;     /* positions a session can hold */
+    uint32_t context_trained; /* positions the model's file speaks of; 0: not known */
     uint32_t step_tokens_max; /* tokens one step may append in all spans together */
     uint32_t spans_max;       /* sessions in one step */
     uint64_t kv_bytes_per_token;

@@ -24,6 +24,7 @@
 #include "cli/chat_input.h"
 #include "support/program.h"
 #include "support/script_cloud.h"
+#include "support/tiny_model.h"
 
 static void expect(const char *const *args, int status, const char *in_out, const char *in_err)
 {
@@ -59,6 +60,30 @@ static void test_statuses(void **state)
     expect(ARGS("--fake", "5", "--context", "16", "--raw", "--prompt", "0123456789abcdefg"), 1,
            NULL, "17 tokens");
     expect(ARGS("--fake", "5", "--prompt", "x", "--stats"), 0, NULL, "5 tokens");
+}
+
+/* A context that the model was not trained for is warned of, with both numbers; one that it was,
+ * not. */
+static void test_long_context(void **state)
+{
+    (void)state;
+    static const char *const contexts[] = {"2048", "2049"};
+    struct tiny_options tiny = TINY_DEFAULT;
+    char path[TINY_PATH_MAX];
+    tiny_model_file(&tiny, path);
+    for (int i = 0; i < 2; i++) {
+        struct program p;
+        struct buf out, err;
+        program_start(&p, "chat",
+                      ARGS("--model", path, "--context", contexts[i], "--local-only", "--raw",
+                           "--prompt", "x", "--max-tokens", "1"));
+        assert_int_equal(program_finish(&p, &out, &err), 0);
+        const char *said = strstr(err.data, "context 2049 is longer than the 2048 positions");
+        if ((said != NULL) != (i == 1)) fail_msg("%s", err.data);
+        buf_release(&out);
+        buf_release(&err);
+    }
+    unlink(path);
 }
 
 static void test_one_question(void **state)
@@ -215,13 +240,10 @@ static void test_nobody_reads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),
-        cmocka_unit_test(test_one_question),
-        cmocka_unit_test(test_conversation_in_a_pipe),
-        cmocka_unit_test(test_stats_json),
-        cmocka_unit_test(test_local_only_never_connects),
-        cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_endless_line),
+        cmocka_unit_test(test_statuses),     cmocka_unit_test(test_long_context),
+        cmocka_unit_test(test_one_question), cmocka_unit_test(test_conversation_in_a_pipe),
+        cmocka_unit_test(test_stats_json),   cmocka_unit_test(test_local_only_never_connects),
+        cmocka_unit_test(test_interrupt),    cmocka_unit_test(test_endless_line),
         cmocka_unit_test(test_nobody_reads),
     };
     signal(SIGPIPE, SIG_IGN);

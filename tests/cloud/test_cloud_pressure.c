@@ -128,8 +128,8 @@ static void check_reason(uint32_t pages, uint32_t streams, const char *reason)
 static void test_reason(void **state)
 {
     (void)state;
-    check_reason(80, 2, "all 2 streams are taken, and the queue of 2 is full");
-    check_reason(8, 16, "KV memory is taken by 2 requests in work, and the queue of 2 is full");
+    check_reason(80, 2, "all streams (2) are taken and the queue (2) is full");
+    check_reason(8, 16, "KV memory is taken by the requests in work (2) and the queue (2) is full");
 }
 
 static void test_flood(void **state)

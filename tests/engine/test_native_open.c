@@ -313,6 +313,7 @@ static void test_options(void **state)
     o = (struct native_options){.model_path = path, .context_max = 5000, .threads = 1};
     assert_int_equal(native_open(&o, &e, &err), 0);
     assert_int_equal(engine_info(e)->context_max, 5000);
+    assert_int_equal(engine_info(e)->context_trained, 2048);
     engine_free(e);
 }
 
