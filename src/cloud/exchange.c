@@ -120,11 +120,10 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
     if (make_id(prefix, x->id))
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
+    if (x->logprobs) job_want_logprobs(x->job, x->logprobs_top);
     code = exchange_charge(x, e);
     if (code) return code;
-    if (x->logprobs) /* memory only for who may ask */
-        code = job_want_logprobs(x->job, atomic_load(&x->job->tokens_max), x->logprobs_top, e);
-    if (!code) code = backend_submit(b, x->job, e);
+    code = backend_submit(b, x->job, e);
     if (code) exchange_uncharge(x);
     return code;
 }

@@ -53,14 +53,21 @@ void job_free(struct job *j)
     mem_free(j);
 }
 
-int job_want_logprobs(struct job *j, uint32_t n, uint32_t top, struct err *e)
+void job_want_logprobs(struct job *j, uint32_t top)
 {
-    CHECK(top <= JOB_LOGPROBS_TOP_MAX && !j->logprobs);
-    j->logprobs = mem_calloc((size_t)n * (1 + top), sizeof *j->logprobs);
+    CHECK(top <= JOB_LOGPROBS_TOP_MAX);
+    j->wants_logprobs = true;
+    j->logprobs_top = top;
+}
+
+int job_make_logprobs(struct job *j, uint32_t n, struct err *e)
+{
+    if (!j->wants_logprobs) return 0;
+    CHECK(!j->logprobs);
+    j->logprobs = mem_calloc((size_t)n * (1 + j->logprobs_top), sizeof *j->logprobs);
     if (!j->logprobs)
         return err_set(e, ERR_NO_MEMORY, "no memory for the log-probabilities of %u tokens", n);
     j->n_logprobs = n;
-    j->logprobs_top = top;
     return 0;
 }
 

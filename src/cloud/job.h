@@ -42,9 +42,11 @@ struct job {
     uint32_t tokens_least; /* when memory is short, tokens_max may be cut down to this; 0: to
                               what the server thinks fit. tokens_max: all or wait */
     /* [n_logprobs, 1 + logprobs_top] of each token of the answer: itself, then the likeliest ones
-     * in order; NULL: not asked for. A row is written before its token is reported, never after. */
+     * in order; NULL: not asked for, or the job has not begun: those that wait hold no memory for
+     * it. A row is written before its token is reported, never after. */
     struct job_logprob *logprobs;
     uint32_t n_logprobs, logprobs_top;
+    bool wants_logprobs;
     /* wishes of the loop */
     atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end.
                                Who computes lowers it once, before ADMITTED, to what it grants */
@@ -59,9 +61,12 @@ int job_new_asked(struct job **ret_job, struct err *e);
 void job_take_asked(struct job *j, struct wire_request *q);
 void job_free(struct job *j);
 
-/* Ask for the probabilities of the first n tokens, each with the `top` likeliest ones (at most
+/* Ask for the probabilities of the answer's tokens, each with the `top` likeliest ones (at most
  * JOB_LOGPROBS_TOP_MAX), before the job is submitted. */
-int job_want_logprobs(struct job *j, uint32_t n, uint32_t top, struct err *e);
+void job_want_logprobs(struct job *j, uint32_t top);
+/* For whoever computes, before ADMITTED: memory for those of the first n tokens, if they are
+ * wanted. ERR_NO_MEMORY. */
+int job_make_logprobs(struct job *j, uint32_t n, struct err *e);
 /* For whoever computes: fill row i, when it was asked for. `logits` [vocab_size] are those that the
  * token was drawn from, `logprob` what its draw gave; NULL: only the token itself is known. */
 void job_note_logprobs(struct job *j, uint32_t i, struct job_logprob token, const float *logits,

@@ -129,10 +129,11 @@ static int begin(struct worker *w, struct running *r, struct err *e)
     struct admit_memory memory = memory_of(w);
     wish.shared = r->n_path;
     r->granted = admit_grant(&memory, &wish);
-    if (r->granted == 0) {
+    code = r->granted ? job_make_logprobs(job, r->granted, e) : ERR_BUSY;
+    if (code) {
         engine_session_close(r->session);
         prefix_release(w->prefix, r->path);
-        return ERR_BUSY;
+        return code;
     }
     follow_part(w, r);
     set_promise(w, r);
