@@ -1,21 +1,25 @@
 /*
  * kern_few_avx512: quantised weights times few activation rows (decoding, alone or in batches).
  *
- * What takes time is the weights' way from memory. So there is one stream, strip after strip, read
- * ahead of need; a block is unpacked once in registers and multiplied with up to eight rows. More
- * rows take turns over a chunk of columns that stays in the first-level cache, the sums resting in
- * `out` meanwhile, as exact float32.
+ * What takes time is the weights' way from memory, strip after strip. Up to two rows read it in
+ * order, as the CPU's own prefetchers want it: first all integer sums of a strip, then its scales,
+ * which lie behind the weights. More rows, and strips whose sums are too many, read scales beside
+ * weights, and ask for both ahead of need; a block is unpacked once in registers and multiplied
+ * with up to eight rows. Numbers of rows between take turns over a chunk of columns that stays in
+ * the first-level cache, the sums resting in `out` meanwhile, as exact float32.
  */
 #include "kern/kern_quant_avx512.h"
 
 enum {
     ROWS_MAX = 8,
-    CHUNK_BYTES = 16384 /* of packed weights, where rows take turns */
+    CHUNK_BYTES = 16384, /* of packed weights, where rows take turns */
+    ORDERED_ROWS = 2,    /* read in order */
+    ORDERED_AHEAD = 512,
+    SUMS_MAX = 160 /* of a strip read in order: while they are scaled nothing is fetched */
 };
 
-/* How many bytes ahead to fetch: what is on its way at any time. Measured with one thread: Zen 5
- * wants 6 to 16 KiB (memory in a guest is 110 ns away), an Intel Xeon 1 to 2 KiB, as 4 KiB lose a
- * quarter there. */
+/* How many bytes ahead to fetch where reading is not in order. Zen 4 and 5 want 6 to 16 KiB (memory
+ * in a guest is 110 ns away), an Intel Xeon 1 to 2 KiB, as 4 KiB lose a quarter there. */
 static size_t fetch_distance(void)
 {
     return __builtin_cpu_is("amd") ? 8192 : 1536;
@@ -32,8 +36,9 @@ struct few {
     __mmask16 lanes;
     float *out;
     size_t stride;
-    int resume;   /* out holds the sums of earlier units */
-    size_t ahead; /* bytes to fetch ahead; 0: not */
+    int resume;         /* out holds the sums of earlier units */
+    size_t ahead;       /* bytes to fetch ahead; 0: not */
+    size_t strip_bytes; /* so far ahead are the next strip's halves */
 };
 
 INLINE __m512i broadcast4(const int8_t *x)
@@ -43,11 +48,22 @@ INLINE __m512i broadcast4(const int8_t *x)
     return _mm512_set1_epi32(four);
 }
 
+/* Into the second-level cache: so many lines on their way to the first one would hold up its loads
+ * (half the speed on Zen 4). */
 INLINE void fetch_lines(const uint8_t *at, size_t bytes)
 {
     UNROLL
     for (size_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)at + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)at + i, _MM_HINT_T1);
+}
+
+/* Weights and scales of sub-blocks of block b. */
+INLINE void fetch_block(const uint8_t *unit, uint32_t b, enum kern_type type)
+{
+    const size_t bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
+    fetch_lines(unit + b * bytes, bytes);
+    if (b == 0 && kern_unit_bytes(type) > subs_at)
+        fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
 }
 
 /* With what a sum of unsigned bytes begins to end as the sum of weights. */
@@ -72,62 +88,141 @@ INLINE __m512i block_sum(const __m512i w[8], int from, int groups, const int8_t 
     return _mm512_add_epi32(sum, second);
 }
 
-/* One block, n rows. scale and min: of its sub-blocks. */
-INLINE void add_block(const struct few *t, size_t at, enum kern_type type, int n,
-                      const __m512i w[8], const __m512 scale[2], const __m512 min[2],
-                      __m512 acc[ROWS_MAX])
+/* The sum of row r and sub-block h of block `at`. */
+INLINE __m512i sub_sum(const struct few *t, size_t at, int r, int h, enum kern_type type,
+                       const __m512i w[8])
 {
-    const struct kern_form f = kern_forms[type];
-    const int subs = KERN_BLOCK / f.sub;
-    UNROLL
-    for (int r = 0; r < n; r++) {
-        const int8_t *q = t->q + (size_t)r * t->cols + at * KERN_BLOCK;
-        const size_t place = (size_t)r * t->blocks + at;
-        const __m512 dx = _mm512_set1_ps(t->scale[place]);
-        UNROLL
-        for (int h = 0; h < subs; h++) {
-            const size_t sub = place * (size_t)subs + (size_t)h;
-            __m512i sum = block_sum(w, 8 / subs * h, 8 / subs, q, sum_start(t->minus[sub], type));
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale[h], dx), acc[r]);
-            if (f.min) acc[r] = _mm512_fmadd_ps(min[h], _mm512_set1_ps(t->sum[sub]), acc[r]);
-        }
-    }
+    const int subs = KERN_BLOCK / kern_forms[type].sub;
+    const size_t sub = ((size_t)r * t->blocks + at) * (size_t)subs + (size_t)h;
+    const int8_t *q = t->q + (size_t)r * t->cols + at * KERN_BLOCK;
+    return block_sum(w, 8 / subs * h, 8 / subs, q, sum_start(t->minus[sub], type));
 }
 
-INLINE void few_rows(const struct few *t, enum kern_type type, int n)
+/* That sum, scaled, added to acc. */
+INLINE __m512 add_sum(const struct few *t, size_t at, int r, int h, enum kern_type type,
+                      __m512i sum, __m512 scale, __m512 min, __m512 acc)
 {
-    const struct kern_form f = kern_forms[type];
-    const int subs = KERN_BLOCK / f.sub;
-    const size_t block_bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
-    __m512 acc[ROWS_MAX];
+    const int subs = KERN_BLOCK / kern_forms[type].sub;
+    const size_t place = (size_t)r * t->blocks + at;
+    const __m512 dx = _mm512_set1_ps(t->scale[place]);
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, dx), acc);
+    if (!kern_forms[type].min) return acc;
+    return _mm512_fmadd_ps(min, _mm512_set1_ps(t->sum[place * (size_t)subs + (size_t)h]), acc);
+}
+
+INLINE void start_rows(const struct few *t, int n, __m512 acc[ROWS_MAX])
+{
     UNROLL
     for (int r = 0; r < n; r++)
         acc[r] = t->resume ? _mm512_maskz_loadu_ps(t->lanes, t->out + (size_t)r * t->stride)
                            : _mm512_setzero_ps();
+}
+
+INLINE void end_rows(const struct few *t, int n, const __m512 acc[ROWS_MAX])
+{
+    UNROLL
+    for (int r = 0; r < n; r++)
+        _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride, t->lanes, acc[r]);
+}
+
+/* n rows, scales beside weights. */
+INLINE void few_rows(const struct few *t, enum kern_type type, int n)
+{
+    const struct kern_form f = kern_forms[type];
+    const uint32_t subs = KERN_BLOCK / f.sub;
+    __m512 acc[ROWS_MAX];
+    start_rows(t, n, acc);
     const uint8_t *unit = t->units, *halves = t->halves;
     for (size_t u = 0; u < t->n_units; u++) {
         const __m512 d = unit_scale(halves), m = unit_min(halves, type);
         if (t->ahead) fetch_lines(halves + t->ahead, kern_half_bytes(type));
-        if (f.scale != KERN_HALF && t->ahead)
-            fetch_lines(unit + t->ahead + subs_at, kern_unit_bytes(type) - subs_at);
+        if (t->ahead) fetch_lines(halves + t->strip_bytes, kern_half_bytes(type));
         for (uint32_t b = 0; b < f.blocks; b++) {
             __m512i w[8];
             __m512 scale[2], min[2];
-            if (t->ahead) fetch_lines(unit + t->ahead + b * block_bytes, block_bytes);
-            unpack_block(unit + b * block_bytes, type, w);
+            if (t->ahead) fetch_block(unit + t->ahead, b, type);
+            unpack_block(unit + b * kern_block_bytes(type), type, w);
             UNROLL
-            for (int h = 0; h < subs; h++) {
-                scale[h] = scale_of(unit, type, b * (uint32_t)subs + (uint32_t)h, d);
-                min[h] = min_of(unit, type, b * (uint32_t)subs + (uint32_t)h, m);
+            for (uint32_t h = 0; h < subs; h++) {
+                scale[h] = scale_of(unit, type, b * subs + h, d);
+                min[h] = min_of(unit, type, b * subs + h, m);
             }
-            add_block(t, u * f.blocks + b, type, n, w, scale, min, acc);
+            UNROLL
+            for (int r = 0; r < n; r++) {
+                UNROLL
+                for (int h = 0; h < (int)subs; h++)
+                    acc[r] = add_sum(t, u * f.blocks + b, r, h, type,
+                                     sub_sum(t, u * f.blocks + b, r, h, type, w), scale[h], min[h],
+                                     acc[r]);
+            }
         }
         unit += kern_unit_bytes(type);
         halves += kern_half_bytes(type);
     }
-    UNROLL
-    for (int r = 0; r < n; r++)
-        _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride, t->lanes, acc[r]);
+    end_rows(t, n, acc);
+}
+
+/* Integer sums of a strip: [block][row][sub-block]. */
+INLINE void sum_strip(const struct few *t, enum kern_type type, int n, __m512i *sums)
+{
+    const struct kern_form f = kern_forms[type];
+    const uint8_t *unit = t->units;
+    for (size_t u = 0; u < t->n_units; u++, unit += kern_unit_bytes(type)) {
+        for (uint32_t b = 0; b < f.blocks; b++) {
+            __m512i w[8];
+            fetch_block(unit + t->ahead, b, type);
+            unpack_block(unit + b * kern_block_bytes(type), type, w);
+            UNROLL
+            for (int r = 0; r < n; r++) {
+                UNROLL
+                for (int h = 0; h < KERN_BLOCK / f.sub; h++)
+                    *sums++ = sub_sum(t, u * f.blocks + b, r, h, type, w);
+            }
+        }
+    }
+}
+
+/* The same sums, scaled and added in order. */
+INLINE void scale_strip(const struct few *t, enum kern_type type, int n, const __m512i *sums)
+{
+    const struct kern_form f = kern_forms[type];
+    const uint32_t subs = KERN_BLOCK / f.sub;
+    const uint8_t *unit = t->units, *halves = t->halves;
+    __m512 acc[ROWS_MAX];
+    start_rows(t, n, acc);
+    for (size_t u = 0; u < t->n_units; u++) {
+        const __m512 d = unit_scale(halves), m = unit_min(halves, type);
+        fetch_lines(halves + t->ahead, kern_half_bytes(type));
+        for (uint32_t b = 0; b < f.blocks; b++) {
+            UNROLL
+            for (int r = 0; r < n; r++) {
+                UNROLL
+                for (uint32_t h = 0; h < subs; h++)
+                    acc[r] = add_sum(t, u * f.blocks + b, r, (int)h, type, *sums++,
+                                     scale_of(unit, type, b * subs + h, d),
+                                     min_of(unit, type, b * subs + h, m), acc[r]);
+            }
+        }
+        unit += kern_unit_bytes(type);
+        halves += kern_half_bytes(type);
+    }
+    end_rows(t, n, acc);
+}
+
+INLINE void ordered_rows(const struct few *t, enum kern_type type, int n)
+{
+    __m512i sums[SUMS_MAX];
+    sum_strip(t, type, n, sums);
+    scale_strip(t, type, n, sums);
+}
+
+/* Whether the sums of a strip are few enough to be kept: they take a while to be scaled, in which
+ * memory rests; less of a strip's time where weights are wide. */
+INLINE int ordered(const struct kern_mat *m, uint32_t rows, enum kern_type type)
+{
+    const uint32_t sums = m->cols / kern_forms[type].sub * rows;
+    const uint32_t most = rows == 1 && type == KERN_Q8_0 ? SUMS_MAX : SUMS_MAX * 3 / 5;
+    return rows >= 1 && rows <= ORDERED_ROWS && sums <= most;
 }
 
 /* All rows over one chunk: eight, four, two, one at a time. The first pass reads ahead. */
@@ -162,10 +257,12 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     const size_t subs = KERN_BLOCK / f.sub, blocks = m->cols / KERN_BLOCK;
     const uint32_t units = m->cols / KERN_BLOCK / f.blocks;
     const int one_pass = rows == 1 || rows == 2 || rows == 4 || rows == 8;
+    const int in_order = ordered(m, rows, type);
     const uint32_t step = one_pass ? units : (uint32_t)(CHUNK_BYTES / kern_unit_bytes(type));
     for (uint32_t s = strip; s < strip + strips; s++) {
         const uint8_t *base = kern_strip(m, s);
         struct few t = {.cols = m->cols, .blocks = blocks, .stride = stride};
+        t.strip_bytes = m->strip_bytes;
         t.lanes = tail_mask(kern_lanes_of(m, s));
         t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;
         for (uint32_t u = 0; u < units; u += step) {
@@ -178,8 +275,13 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
             t.sum = (subs == 2 ? x->half_sum : x->sum) + at * subs;
             t.minus = (subs == 2 ? x->half_minus : x->minus) + at * subs;
             t.resume = u > 0;
-            t.ahead = fetch_distance();
-            all_rows(t, type, rows);
+            t.ahead = in_order ? ORDERED_AHEAD : fetch_distance();
+            if (!in_order)
+                all_rows(t, type, rows);
+            else if (rows == 1)
+                ordered_rows(&t, type, 1);
+            else
+                ordered_rows(&t, type, 2);
         }
     }
 }
