@@ -23,6 +23,28 @@ failed=0
 skipped=0
 failures=
 
+# Test programs that wait more than they compute: two more of them than cores keep the cores busy. Fuzz targets compute.
+cores=$(nproc)
+at_once=$((cores + 2))
+
+# The programs that take longest begin first, or the last of them would run alone at the end.
+longest='test_processes
+test_native_exact
+test_cloud_pressure
+test_conformance
+test_native_memory
+test_cloud_answers
+test_native_long
+test_native_golden
+test_native_arch
+test_native_open
+test_vocab
+test_cloud_abuse
+test_handover
+test_faults
+test_kern
+test_core_bits'
+
 pass() {
     passed=$((passed + 1))
 }
@@ -33,12 +55,23 @@ fail() {
   $1"
 }
 
+# begin NAME ... finish: a part of the whole, and at its end the seconds that it took.
+begin() {
+    begun=$SECONDS
+    say "$1"
+}
+
+finish() {
+    echo "  $((SECONDS - begun)) s"
+}
+
 # step NAME COMMAND...: one thing that passes or fails.
 step() {
     local name=$1
     shift
-    say "$name"
+    begin "$name"
     if "$@"; then pass; else fail "$name"; fi
+    finish
 }
 
 # Count cmocka's own cases where a program has them, else the program as one test. cmocka names a skipped case twice.
@@ -59,14 +92,23 @@ run_program() {
 }
 export -f run_program
 
-# run_tests PRESET LABEL [PATTERN]: every test program of a build, two at a time, each case counted.
+# test_programs DIR PATTERN: a build's test programs, the longest first.
+test_programs() {
+    local found name
+    found=$(find "$1" -maxdepth 1 -type f -executable -name 'test_*' | grep -E "/test_[^/]*($2)" | sort)
+    for name in $longest; do
+        grep "/$name\$" <<<"$found"
+    done
+    grep -vE "/($(tr '\n' '|' <<<"$longest" | sed 's/|$//'))\$" <<<"$found"
+}
+
+# run_tests PRESET LABEL [PATTERN]: every test program of a build, some at a time, each case counted.
 run_tests() {
     local preset=$1 label=$2 pattern=${3:-.} dir logs program name status seconds
     dir=build/$preset
     logs=$(mktemp -d)
-    say "$label"
-    find "$dir" -maxdepth 1 -type f -executable -name 'test_*' | grep -E "/test_[^/]*($pattern)" | sort |
-        xargs -P 2 -I {} bash -c 'run_program "$@"' - "$dir" "$logs" {}
+    begin "$label"
+    test_programs "$dir" "$pattern" | xargs -P $at_once -I {} bash -c 'run_program "$@"' - "$dir" "$logs" {}
     for program in "$logs"/*.code; do
         [ -f "$program" ] || continue
         read -r status seconds <"$program"
@@ -82,30 +124,21 @@ run_tests() {
         fi
     done
     rm -r "$logs"
+    finish
 }
 
 # OpenAI's npm client against the program, each case counted. Any node will do, not only Debian's.
 run_openai_client() {
     local log status
     log=$(mktemp)
-    say "OpenAI's npm client (tests/e2e)"
+    begin "OpenAI's npm client (tests/e2e)"
     command -v npm >/dev/null || need nodejs npm
     tests/e2e/run.sh build/release/pdd >"$log" 2>&1
     status=$?
     count_cases "$log"
     [ $status -eq 0 ] && echo "  ok openai.mjs" || { fail "OpenAI's npm client"; tail -40 "$log"; }
     rm -f "$log"
-}
-
-# quiet COMMAND...: its output only when it fails.
-quiet() {
-    local log status
-    log=$(mktemp)
-    "$@" >"$log" 2>&1
-    status=$?
-    [ $status -eq 0 ] || tail -40 "$log"
-    rm -f "$log"
-    return $status
+    finish
 }
 
 run_aarch64() {
@@ -115,17 +148,39 @@ run_aarch64() {
         qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64-clang/test_core_bits
 }
 
-# Each target over its corpus and ten seconds of new inputs; crashes stay in build/fuzz.
+# fuzz TARGET LOGS: its corpus and ten seconds of new inputs; its output to LOGS/NAME, which stays when it fails.
+fuzz() {
+    local name
+    name=$(basename "$1")
+    mkdir -p "build/fuzz/found/$name"
+    timeout 120 "$1" -max_total_time=10 -rss_limit_mb=2048 -timeout=20 -verbosity=0 -print_final_stats=0 \
+        -artifact_prefix=build/fuzz/ "build/fuzz/found/$name" "fuzz/corpus/${name#fuzz_}" >"$2/$name" 2>&1 &&
+        rm "$2/$name"
+}
+export -f fuzz
+
+# Every target, as many at once as there are cores; crashes stay in build/fuzz.
 run_fuzzers() {
-    local target name
-    for target in build/fuzz/fuzz_*; do
-        [ -x "$target" ] && [ -f "$target" ] || continue
-        name=$(basename "$target")
-        mkdir -p "build/fuzz/found/$name"
-        step "fuzzing: $name, 10 s" quiet timeout 120 "$target" -max_total_time=10 -rss_limit_mb=2048 -timeout=20 \
-            -verbosity=0 -print_final_stats=0 -artifact_prefix=build/fuzz/ \
-            "build/fuzz/found/$name" "fuzz/corpus/${name#fuzz_}"
+    local logs targets target name
+    logs=$(mktemp -d)
+    begin "fuzzing, 10 s each"
+    targets=$(find build/fuzz -maxdepth 1 -type f -executable -name 'fuzz_*' | sort)
+    for target in $targets; do # a target that never runs has failed
+        touch "$logs/$(basename "$target")"
     done
+    xargs -P "$cores" -I {} bash -c 'fuzz "$@"' - {} "$logs" <<<"$targets"
+    for target in $targets; do
+        name=$(basename "$target")
+        if [ -e "$logs/$name" ]; then
+            fail "fuzzing: $name"
+            tail -40 "$logs/$name"
+        else
+            pass
+            echo "  ok $name"
+        fi
+    done
+    rm -r "$logs"
+    finish
 }
 
 # shellcheck disable=SC2086 # lists of packages are meant to be split
@@ -146,6 +201,8 @@ if [ $quick -eq 0 ]; then
     step "building the fuzz targets" build fuzz
     run_fuzzers
 fi
+echo
+echo "$SECONDS s in all"
 [ -n "$failures" ] && printf '\nfailed:%s\n' "$failures"
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
