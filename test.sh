@@ -141,11 +141,14 @@ run_openai_client() {
     finish
 }
 
+# Kernels and bits by gcc, bits by gcc on a CPU without dot product, bits by clang.
 run_aarch64() {
-    qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_kern &&
-        qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_core_bits &&
-        qemu-aarch64 -cpu cortex-a72 -L /usr/aarch64-linux-gnu build/aarch64/test_core_bits && # no dot product
-        qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64-clang/test_core_bits
+    xargs -P "$cores" -L 1 qemu-aarch64 -L /usr/aarch64-linux-gnu <<END
+build/aarch64/test_kern
+build/aarch64/test_core_bits
+-cpu cortex-a72 build/aarch64/test_core_bits
+build/aarch64-clang/test_core_bits
+END
 }
 
 # fuzz TARGET LOGS: its corpus and ten seconds of new inputs; its output to LOGS/NAME, which stays when it fails.

@@ -347,6 +347,7 @@ static inline void site_truth(const struct site *s, const int32_t *prompt, uint3
 {
     struct site quick = *s;
     quick.fake.step_us = quick.fake.prefill_us_per_token = 0.0;
+    quick.native.threads = 1; /* that waits for no other on a busy machine */
     struct engine *e = site_engine(&quick);
     const struct engine_info *info = engine_info(e);
     struct session *session;

@@ -196,7 +196,7 @@ static struct site *keyed_site(const char *ann, const char *bob, uint32_t stream
     s->config.worker.streams_max = streams;
     s->config.worker.queue_max = queue;
     s->fake = (struct fake_options){
-        .answer_tokens = 3000, .step_tokens_max = 16, .step_us = 3000, .kv_pages = 200};
+        .answer_tokens = 3000, .step_tokens_max = 16, .step_us = 10000, .kv_pages = 200};
     write_lines(ann, bob);
     s->config.keys_path = path;
     site_start(s);
@@ -267,7 +267,6 @@ static void test_returned(void **state)
     (void)state;
     struct site *s = keyed_site(line_of("ann", "key-a", "tokens_per_minute=250"),
                                 line_of("bob", "key-b", ""), 16, 64);
-    s->fake.step_us = 20000;
     post(&all[0], s, "key-a", 240, 5);
     client_until_grant(&all[0]);
     client_close(&all[0]);

@@ -480,10 +480,10 @@ static void fill_request(const struct site *inner, struct wire_request *q, int32
     engine_free(e);
 }
 
-static void start_pair(struct site *inner, struct site *outer, char url[64])
+static void start_pair(struct site *inner, struct site *outer, double step_us, char url[64])
 {
     site_init(inner);
-    inner->fake.step_us = 1000;
+    inner->fake.step_us = step_us;
     site_start(inner);
     snprintf(url, 64, "http://127.0.0.1:%u/v1", inner->port);
     site_init(outer);
@@ -502,7 +502,7 @@ static void test_pdd_passes(void **state)
     int32_t prompt[40];
     char url[64];
     (void)state;
-    start_pair(&inner, &outer, url);
+    start_pair(&inner, &outer, 1000, url);
     fill_request(&inner, &q, prompt, 40);
     site_truth(&inner, prompt, 40, &q.sampling, 20, &want);
     for (uint32_t have = 0; have < 20; have += 9) {
@@ -539,8 +539,7 @@ static void test_pdd_stops(void **state)
     int32_t prompt[40];
     char url[64], path[WIRE_ID_MAX + 16];
     (void)state;
-    start_pair(&inner, &outer, url);
-    inner.fake.answer_tokens = 60;
+    start_pair(&inner, &outer, 20000, url);
     fill_request(&inner, &q, prompt, 40);
     q.tokens_max = 50;
     client_post(&c, outer.port, &q);

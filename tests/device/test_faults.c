@@ -23,7 +23,8 @@
 #include "support/cloud_fixture.h"
 #include "support/script_cloud.h"
 
-enum { ANSWER = 20, END_TOKEN = 257, STALL_US = 60000 };
+/* A cloud that is merely slow on a busy machine must not seem silent where it is counted. */
+enum { ANSWER = 20, END_TOKEN = 257, STALL_US = 60000, PATIENT_US = 20000000 };
 
 static const char question[] = "What was in the box?";
 static const struct sampling sampled = {0.9f, 40, 0.95f, 0.0f, 1.1f, 32, 7};
@@ -57,14 +58,14 @@ static struct script script_of(const struct single_answer *a)
                            .prompt_tokens = a->prompt.len};
 }
 
-static struct device *open_device(struct engine *engine, const char *url)
+static struct device *open_device(struct engine *engine, const char *url, uint64_t stall_us)
 {
     struct device *d;
     struct device_options o = {.engine = engine,
                                .cloud_url = url,
                                .prefill_tps = 1000.0,
                                .decode_us = 10.0,
-                               .stall_us = STALL_US};
+                               .stall_us = stall_us};
     assert_int_equal(device_open(&o, &d, NULL), 0);
     return d;
 }
@@ -104,7 +105,7 @@ static void test_every_fault_at_every_event(void **state)
     uint32_t events = want.tokens.len + 2, borrowed = 0;
     for (int fault = SCRIPT_FINE; fault < SCRIPT_FAULTS; fault++) {
         for (uint32_t at = 0; at < events; at += fault == SCRIPT_STALL ? 3 : 1) {
-            struct device *d = open_device(open_engine(200.0), script_cloud_url(cloud));
+            struct device *d = open_device(open_engine(200.0), script_cloud_url(cloud), STALL_US);
             struct device_report r;
             struct err e = ERR_INIT;
             s.fault = (enum script_fault)fault;
@@ -134,7 +135,9 @@ static void test_cloud_only_goes_on_after_a_cut(void **state)
                                                SCRIPT_DRAIN, SCRIPT_GARBAGE,  SCRIPT_STALL};
     for (size_t k = 0; k < sizeof faults / sizeof *faults; k++) {
         for (uint32_t at = 0; at < want.tokens.len + 2; at += 4) {
-            struct device *d = open_device(open_engine(0.0), script_cloud_url(cloud));
+            bool stalls = faults[k] == SCRIPT_STALL;
+            struct device *d = open_device(open_engine(0.0), script_cloud_url(cloud),
+                                           stalls ? STALL_US : PATIENT_US);
             struct device_report r;
             struct err e = ERR_INIT;
             s.fault = faults[k];
@@ -143,7 +146,7 @@ static void test_cloud_only_goes_on_after_a_cut(void **state)
             if (ask(d, DEVICE_CLOUD_ONLY, -1, &r, &e)) fail_msg("%s", e.text);
             assert_same(&r, &want);
             assert_int_equal(r.turn.device_tokens, 0);
-            assert_int_equal(script_cloud_asked(cloud), 2);
+            assert_in_range(script_cloud_asked(cloud), 2, stalls ? 1 + DEVICE_REOPEN_MAX : 2);
             device_close(d);
         }
     }
@@ -160,7 +163,7 @@ static void test_cloud_only_gives_up_in_a_sentence(void **state)
     s.fault = SCRIPT_REFUSE;
     s.always = true;
     struct script_cloud *cloud = script_cloud_start(&s);
-    struct device *d = open_device(open_engine(0.0), script_cloud_url(cloud));
+    struct device *d = open_device(open_engine(0.0), script_cloud_url(cloud), PATIENT_US);
     struct device_report r;
     struct err e = ERR_INIT;
     assert_true(ask(d, DEVICE_CLOUD_ONLY, -1, &r, &e) < 0);
@@ -182,7 +185,7 @@ static void test_no_cloud_at_all(void **state)
     char url[64];
     snprintf(url, sizeof url, "%s", script_cloud_url(cloud));
     script_cloud_stop(cloud);
-    struct device *d = open_device(open_engine(100.0), url);
+    struct device *d = open_device(open_engine(100.0), url, STALL_US);
     struct device_report r;
     struct err e = ERR_INIT;
     assert_int_equal(ask(d, DEVICE_AUTO, 5, &r, &e), 0);
@@ -207,7 +210,7 @@ static void test_broken_engine(void **state)
         struct fake_options o = {
             .script = story, .prefill_us_per_token = 100.0, .fail_at_step = step};
         assert_int_equal(fake_open(&o, &engine, NULL), 0);
-        struct device *d = open_device(engine, script_cloud_url(cloud));
+        struct device *d = open_device(engine, script_cloud_url(cloud), STALL_US);
         struct device_report r;
         struct err e = ERR_INIT;
         script_cloud_set(cloud, &s);
@@ -226,15 +229,15 @@ static void test_local_only_opens_no_socket(void **state)
     make_answer(&want);
     struct script s = script_of(&want);
     struct script_cloud *cloud = script_cloud_start(&s);
-    struct device *d = open_device(open_engine(0.0), NULL);
+    struct device *d = open_device(open_engine(0.0), NULL, STALL_US);
     struct device_report r;
     assert_int_equal(ask(d, DEVICE_LOCAL_ONLY, -1, &r, NULL), 0);
     assert_same(&r, &want);
     assert_int_equal(ask(d, DEVICE_AUTO, 9, &r, NULL), 0);
     assert_same(&r, &want);
     device_close(d);
-    d = open_device(open_engine(0.0),
-                    script_cloud_url(cloud)); /* a cloud is known, and not asked */
+    d = open_device(open_engine(0.0), script_cloud_url(cloud),
+                    STALL_US); /* a cloud is known, and not asked */
     assert_int_equal(ask(d, DEVICE_LOCAL_ONLY, 9, &r, NULL), 0);
     assert_same(&r, &want);
     device_close(d);
@@ -255,7 +258,7 @@ static void test_text_match(void **state)
     double us = 500.0;
     bool met = false;
     for (int attempt = 0; attempt < 5 && !met; attempt++, us *= 4.0) {
-        struct device *d = open_device(open_engine(us), script_cloud_url(cloud));
+        struct device *d = open_device(open_engine(us), script_cloud_url(cloud), STALL_US);
         struct device_report r;
         struct err e = ERR_INIT;
         script_cloud_set(cloud, &s);
@@ -333,7 +336,7 @@ static void test_cancel(void **state)
     struct single_answer want;
     make_answer(&want);
     struct cloud_fixture *cloud = cloud_fixture_start(open_engine(0.0));
-    struct device *d = open_device(open_engine(500.0), cloud_fixture_url(cloud));
+    struct device *d = open_device(open_engine(500.0), cloud_fixture_url(cloud), STALL_US);
     struct device_report r;
     struct chat_message m = {"user", question, sizeof question - 1};
     for (uint32_t at = 0; at < 9; at++) {

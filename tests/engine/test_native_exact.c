@@ -25,9 +25,9 @@
 
 #ifdef __SANITIZE_ADDRESS__ /* ten times slower, and it is memory that is watched there, not bits  \
                              */
-enum { LENGTH = 270, BATCH = 64, BATCH_LENGTH = 40 };
+enum { LENGTH = 270, SLOW_LENGTH = 75, BATCH = 64, BATCH_LENGTH = 20 };
 #else
-enum { LENGTH = 600, BATCH = 64, BATCH_LENGTH = 70 };
+enum { LENGTH = 600, SLOW_LENGTH = 140, BATCH = 64, BATCH_LENGTH = 70 };
 #endif
 enum { SHARED = LENGTH / 2, OWN = LENGTH * 2 / 3 }; /* of a prefix, of who goes on from it */
 
@@ -128,7 +128,7 @@ static void test_chunks_threads_levels(void **state)
                 for (size_t c = threads - 1; c < sizeof chunks / sizeof *chunks; c += threads) {
                     struct session *s = open_session(e);
                     bool slow = l == 0 || chunks[c] < 16; /* many waits for threads */
-                    extend(e, &r, s, slow ? 140 : LENGTH, chunks[c], kern_at(l)->name);
+                    extend(e, &r, s, slow ? SLOW_LENGTH : LENGTH, chunks[c], kern_at(l)->name);
                     engine_session_close(s);
                 }
                 engine_free(e);
