@@ -23,11 +23,13 @@
 #include "kern/kern.h"
 #include "support/tiny_model.h"
 
-#ifdef __SANITIZE_ADDRESS__ /* ten times slower, and it is memory that is watched there, not bits  \
+#ifdef __SANITIZE_ADDRESS__ /* ten times slower; memory is watched there, and bits in the release  \
                              */
-enum { LENGTH = 270, SLOW_LENGTH = 75, BATCH = 64, BATCH_LENGTH = 20 };
+enum { LENGTH = 270, SLOW_LENGTH = 75, CHUNK_STEP = 5, THREADS = 1, THREADS_BEST = 2 };
+enum { BATCH = 64, BATCH_LENGTH = 20 };
 #else
-enum { LENGTH = 600, SLOW_LENGTH = 140, BATCH = 64, BATCH_LENGTH = 70 };
+enum { LENGTH = 600, SLOW_LENGTH = 140, CHUNK_STEP = 1, THREADS = 2, THREADS_BEST = 4 };
+enum { BATCH = 64, BATCH_LENGTH = 70 };
 #endif
 enum { SHARED = LENGTH / 2, OWN = LENGTH * 2 / 3 }; /* of a prefix, of who goes on from it */
 
@@ -123,7 +125,8 @@ static void test_chunks_threads_levels(void **state)
         struct reference r = reference_of(paths[m], tokens, LENGTH);
         for (uint32_t l = 0; kern_at(l); l++) {
             /* Lower levels once or twice; the best with every number of threads. */
-            for (unsigned threads = 1; threads <= (kern_at(l + 1) ? 2 : 4); threads++) {
+            for (unsigned threads = 1; threads <= (kern_at(l + 1) ? THREADS : THREADS_BEST);
+                 threads++) {
                 struct engine *e = open_engine(paths[m], threads, kern_at(l)->name);
                 for (size_t c = threads - 1; c < sizeof chunks / sizeof *chunks; c += threads) {
                     struct session *s = open_session(e);
@@ -145,7 +148,7 @@ static void test_every_chunk_size(void **state)
     fill(tokens, LENGTH, 300, 12);
     struct reference r = reference_of(paths[Q8], tokens, LENGTH);
     struct engine *e = open_engine(paths[Q8], 1, NULL);
-    for (uint32_t chunk = 1; chunk <= 512; chunk++) {
+    for (uint32_t chunk = 1; chunk <= 512; chunk += chunk < 130 ? 1 : CHUNK_STEP) {
         struct session *s = open_session(e);
         extend(e, &r, s, chunk + 70 < LENGTH ? chunk + 70 : LENGTH, chunk, "chunk");
         engine_session_close(s);
