@@ -50,6 +50,8 @@ struct fake_session {
     struct kv_seq kv; /* its len is the history's */
     uint32_t hashed;  /* tokens whose hash is kept; 0: none */
     uint64_t hash;
+    uint32_t searched; /* of so many tokens */
+    uint32_t mark;     /* the last 256 ends here; 0: there is none */
 };
 
 static const struct vocab *fake_vocab(const struct engine *e)
@@ -98,6 +100,7 @@ static void fake_session_cut(struct session *session, uint32_t n)
     struct fake_session *s = (struct fake_session *)session;
     kv_seq_cut(&s->kv, n);
     if (n < s->hashed) s->hashed = 0;
+    if (n < s->searched) s->searched = s->mark = 0;
 }
 
 static void fake_session_close(struct session *session)
@@ -156,12 +159,15 @@ static const float *fake_logits(const struct session *s)
 
 /* Where the answer begins: after the line end that follows the last <|im_start|>, or at the first
  * control-free prompt's end, which a fake cannot know: then the hash alone decides. */
-static uint32_t answer_start(const struct fake_session *s)
+static uint32_t answer_start(struct fake_session *s)
 {
     uint32_t at = s->kv.len;
-    while (at > 0 && s->tokens[at - 1] != 256)
+    while (at > s->searched && s->tokens[at - 1] != 256)
         at--;
-    if (at == 0) return 0;
+    if (at > s->searched) s->mark = at;
+    s->searched = s->kv.len;
+    if (s->mark == 0) return 0;
+    at = s->mark;
     while (at < s->kv.len && s->tokens[at] != '\n')
         at++;
     return at < s->kv.len ? at + 1 : s->kv.len;
