@@ -26,6 +26,7 @@ enum {
     PAUSE_US = 20000,   /* after it was noticed */
     TOKENS_BEFORE = 3,
     PATIENCE_US = 60000000,
+    LATE_US = 5000, /* the aim: each that misses it is named, to be looked for in other records */
     LOG_BYTES = 1 << 16
 };
 
@@ -139,7 +140,11 @@ static void look_for_gone(struct leave *l, uint64_t now)
 {
     uint64_t at = gone_at(l);
     if (at == 0) return;
-    samples_add(&l->seen[l->phase], at > l->left_at ? (double)(at - l->left_at) : 0.0);
+    uint64_t us = at > l->left_at ? at - l->left_at : 0;
+    samples_add(&l->seen[l->phase], (double)us);
+    if (us > LATE_US)
+        fprintf(stderr, "bench_load: who left while %s at clock_us=%llu was seen %.2f ms later\n",
+                phase_names[l->phase], (unsigned long long)l->left_at, (double)us / 1e3);
     l->left_at = 0;
     l->done++;
     l->ask_again_at = now + PAUSE_US;
