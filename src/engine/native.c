@@ -305,7 +305,9 @@ static int open_model(struct native *n, const struct native_options *o, struct e
         return err_set(err, ERR_BAD_INPUT,
                        "%s: the vocabulary has %u tokens, tensor token_embd.weight has %u rows",
                        o->model_path, vocab_size(n->vocab), n->model.hparams.vocab);
-    return open_template(n, o, err);
+    rc = open_template(n, o, err);
+    gguf_forget(g); /* words and merges are in tables of their own now */
+    return rc;
 }
 
 /* How long a context may be and how many KV pages there are. A context that nobody asked for gives

@@ -12,48 +12,68 @@ static uint16_t half_at(const uint8_t *p)
     return (uint16_t)(p[0] | p[1] << 8);
 }
 
-/* 32 values: the low nibbles of 16 bytes, then the high ones. */
-static void open_nibbles(const uint8_t *p, uint8_t *q)
+/* Eight bytes at a time: models of gigabytes are laid open before their first token. */
+#define EACH_BYTE 0x0101010101010101u
+
+static uint64_t eight_at(const uint8_t *p)
 {
-    for (int k = 0; k < 16; k++) {
-        q[k] = p[k] & 15;
-        q[16 + k] = p[k] >> 4;
+    uint64_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+static void put_eight(uint8_t *q, uint64_t x)
+{
+    memcpy(q, &x, sizeof x);
+}
+
+/* Of each byte the bits that `mask` has, `from` bits higher up. */
+static uint64_t bits_of(uint64_t x, int from, unsigned mask)
+{
+    return x >> from & mask * EACH_BYTE;
+}
+
+/* Low nibbles of n bytes, a multiple of 8, then the high ones. */
+static void open_nibbles(const uint8_t *p, int n, uint8_t *q)
+{
+    for (int k = 0; k < n; k += 8) {
+        put_eight(q + k, bits_of(eight_at(p + k), 0, 15));
+        put_eight(q + n + k, bits_of(eight_at(p + k), 4, 15));
     }
 }
 
 /* Bit 4 of 32 values, one bit each. */
 static void add_fifth_bits(const uint8_t *p, uint8_t *q)
 {
-    for (int k = 0; k < 32; k++)
-        q[k] |= (uint8_t)((p[k / 8] >> k % 8 & 1) << 4);
+    for (int k = 0; k < 32; k += 8) {
+        uint64_t own = p[k / 8] * EACH_BYTE & 0x8040201008040201u; /* bit i in byte i */
+        put_eight(q + k, eight_at(q + k) | bits_of(own + 0x7F * EACH_BYTE, 7, 1) << 4);
+    }
 }
 
 /* Two bits of 256 values: bytes 32 h .. 32 h + 31 hold columns 128 h + 32 s .. at bit 2 s. The bits
  * go to bit `to`. */
 static void add_pairs(const uint8_t *p, int to, uint8_t *q)
 {
-    for (int s = 0; s < 8; s++)
-        for (int k = 0; k < 32; k++)
-            q[32 * s + k] |= (uint8_t)((p[s / 4 * 32 + k] >> s % 4 * 2 & 3) << to);
+    for (int s = 0; s < 8; s++, q += 32)
+        for (int k = 0; k < 32; k += 8)
+            put_eight(q + k, eight_at(q + k) | bits_of(eight_at(p + s / 4 * 32 + k), s % 4 * 2, 3)
+                                                   << to);
 }
 
 /* One bit of 256 values: bit s of byte k is of column 32 s + k. */
 static void add_bits(const uint8_t *p, int to, uint8_t *q)
 {
-    for (int s = 0; s < 8; s++)
-        for (int k = 0; k < 32; k++)
-            q[32 * s + k] |= (uint8_t)((p[k] >> s & 1) << to);
+    for (int s = 0; s < 8; s++, q += 32)
+        for (int k = 0; k < 32; k += 8)
+            put_eight(q + k, eight_at(q + k) | bits_of(eight_at(p + k), s, 1) << to);
 }
 
 /* Nibbles of 256 values, `run` columns from low nibbles, then as many from the same bytes' high. */
 static void open_runs(const uint8_t *p, int run, uint8_t *q)
 {
-    for (int s = 0; s < 256 / (2 * run); s++, p += run, q += 2 * run) {
-        for (int k = 0; k < run; k++) {
-            q[k] = p[k] & 15;
-            q[run + k] = p[k] >> 4;
-        }
-    }
+    for (int s = 0; s < 256 / (2 * run); s++, p += run, q += 2 * run)
+        open_nibbles(p, run, q);
 }
 
 /* Eight 6-bit scales and mins in 12 bytes (Q4_K, Q5_K). */
@@ -107,7 +127,7 @@ static void open_iq4_xs(const uint8_t *p, struct kern_opened *o)
     for (int s = 0; s < 8; s++) {
         unsigned low = (unsigned)p[4 + s / 2] >> s % 2 * 4 & 15u;
         o->scale[s] = (int8_t)((int)(low | (high >> 2 * s & 3) << 4) - 32);
-        open_nibbles(p + 8 + 16 * s, o->q + 32 * s);
+        open_nibbles(p + 8 + 16 * s, 16, o->q + 32 * s);
     }
 }
 
@@ -117,24 +137,24 @@ void kern_block_open(enum kern_type type, const uint8_t *raw, struct kern_opened
     o->m = 0;
     switch (type) {
     case KERN_Q8_0:
-        for (int k = 0; k < KERN_BLOCK; k++)
-            o->q[k] = raw[2 + k] ^ 0x80;
+        for (int k = 0; k < KERN_BLOCK; k += 8)
+            put_eight(o->q + k, eight_at(raw + 2 + k) ^ 0x80 * EACH_BYTE);
         return;
     case KERN_Q4_0:
     case KERN_IQ4_NL:
-        open_nibbles(raw + 2, o->q);
+        open_nibbles(raw + 2, 16, o->q);
         return;
     case KERN_Q4_1:
         o->m = half_at(raw + 2);
-        open_nibbles(raw + 4, o->q);
+        open_nibbles(raw + 4, 16, o->q);
         return;
     case KERN_Q5_0:
-        open_nibbles(raw + 6, o->q);
+        open_nibbles(raw + 6, 16, o->q);
         add_fifth_bits(raw + 2, o->q);
         return;
     case KERN_Q5_1:
         o->m = half_at(raw + 2);
-        open_nibbles(raw + 8, o->q);
+        open_nibbles(raw + 8, 16, o->q);
         add_fifth_bits(raw + 4, o->q);
         return;
     case KERN_Q2_K:

@@ -404,6 +404,11 @@ void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t)
     if (t->data) os_map_forget(&g->map, t->data, t->bytes);
 }
 
+void gguf_forget(const struct gguf *g)
+{
+    os_map_forget(&g->map, g->base, g->size);
+}
+
 int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf,
                     struct err *e)
 {

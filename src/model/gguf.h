@@ -98,6 +98,8 @@ const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *nam
 
 /* The tensor was read and will not be read soon: its mapped memory goes back to the system. */
 void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t);
+/* The same for the whole file, with its keys. */
+void gguf_forget(const struct gguf *g);
 
 /* Facts of a tensor type; NULL for one we do not know. */
 struct gguf_type_info {

@@ -614,6 +614,8 @@ int main(void)
         test_mul((enum kern_type)t, 37, 1600, 35); /* more columns than a chunk of any level */
         if (quantised((enum kern_type)t)) {
             test_definition((enum kern_type)t);
+            test_mul((enum kern_type)t, 19, 1536, 2);
+            test_mul((enum kern_type)t, 17, 5376, 2); /* more sums than a strip in order may have */
             test_extremes((enum kern_type)t);
         } else {
             test_mul((enum kern_type)t, 19, 45, 9);
