@@ -4,12 +4,13 @@
  *
  *   WIDE_BYTES                          a block of 32 columns in the wide form takes at most
  *   wide_store(out, type, g, half, v)   a group, as unpack_group gives it, into the wide form
- *   sum_groups(w, type, wide, half, from, groups, x, n, sum)
- *                                       exact sums of groups [from, from + groups) for n rows
- *   like(type)                          a type whose wide form and sums are the same
+ *   rows_wide(job, type, rows)          all rows over a chunk in the wide form; rows_by_half does
+ * it sum_groups(w, type, wide, half, from, groups, x, n, sum) exact sums of groups [from, from +
+ * groups) for n rows like(type)                          a type whose wide form and sums are the
+ * same
  *
  * Many rows: a chunk of columns is brought into the wide form once and stays in the first-level
- * cache, with its scales as floats, while all rows pass, four at a time. Few rows: blocks are
+ * cache, with its scales as floats, while all rows pass, a few at a time. Few rows: blocks are
  * unpacked in registers from one stream of weights. Between chunks, sums rest in `out` unchanged.
  */
 #ifndef PDD_KERN_KERN_MUL_256_H
@@ -104,7 +105,7 @@ INLINE void add_sub(const struct job *t, const uint8_t *w, enum kern_type type, 
 /* ---- many rows ---- */
 
 /* n rows by one half over a chunk in the wide form. */
-INLINE void tile_wide(const struct job *t, enum kern_type type, int n, int half)
+INLINE void tile_half(const struct job *t, enum kern_type type, int n, int half)
 {
     const int subs = KERN_BLOCK / kern_forms[type].sub;
     __m256 acc[TILE_ROWS];
@@ -120,17 +121,18 @@ INLINE void tile_wide(const struct job *t, enum kern_type type, int n, int half)
     store_sums(t, n, half, acc);
 }
 
-INLINE void rows_wide(struct job t, enum kern_type type, uint32_t rows)
+/* Four rows by one half at a time. */
+INLINE void rows_by_half(struct job t, enum kern_type type, uint32_t rows)
 {
     const size_t subs = KERN_BLOCK / kern_forms[type].sub;
     for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
-        tile_wide(&t, type, TILE_ROWS, 0);
-        tile_wide(&t, type, TILE_ROWS, 1);
+        tile_half(&t, type, TILE_ROWS, 0);
+        tile_half(&t, type, TILE_ROWS, 1);
         job_next(&t, TILE_ROWS, subs);
     }
     for (; rows > 0; rows--) {
-        tile_wide(&t, type, 1, 0);
-        tile_wide(&t, type, 1, 1);
+        tile_half(&t, type, 1, 0);
+        tile_half(&t, type, 1, 1);
         job_next(&t, 1, subs);
     }
 }
@@ -139,7 +141,7 @@ static void rows_wide_of(const struct job *t, enum kern_type type, uint32_t rows
 {
 #define CASE(type)                                                                                 \
     case type:                                                                                     \
-        rows_wide(*t, type, rows);                                                                 \
+        rows_wide(t, type, rows);                                                                  \
         return
     switch (like(type)) {
         CASE(KERN_Q8_0);

@@ -6,10 +6,10 @@
  * (6 bits: 32004) of them add up there before they are widened; the offset is taken back at the
  * end.
  *
- * 8 bits: maddubs of |w| and x with w's sign stays exact, because |w| <= 128 and |x| <= 127 give
- * pair sums of at most 32512. The wide form holds |w| and w, so that neither is made for each four
- * rows. (What else was weighed: 16-bit weights and activations take as many multiplies and
- * additions; splitting w into nibbles takes more.)
+ * 8 bits, many rows: madd of weights and activations in 16 bits, both widened once for many
+ * products. Few rows: maddubs of |w| and x with w's sign, which stays exact, because |w| <= 128 and
+ * |x| <= 127 give pair sums of at most 32512; that takes no wider copy, but the sign is a third
+ * instruction on the two ports of the multiplies (Zen 4).
  */
 #include "kern/kern_quant_256.h"
 
@@ -23,14 +23,27 @@ INLINE int depth(enum kern_type type)
     return f.low + f.high <= 4 ? 8 : f.low + f.high == 5 ? 4 : 2;
 }
 
+/* Columns 0 and 2 of each group of 4 signed bytes in 16 bits, and columns 1 and 3. */
+INLINE __m256i even_words(__m256i v)
+{
+    return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
+}
+
+INLINE __m256i odd_words(__m256i v)
+{
+    return _mm256_srai_epi16(v, 8);
+}
+
 INLINE void wide_store(uint8_t *out, enum kern_type type, int g, int half, __m256i v)
 {
-    if (depth(type) == 0) {
-        __m256i w = _mm256_xor_si256(v, _mm256_set1_epi8(-128));
-        v = _mm256_abs_epi8(w);
-        _mm256_store_si256((__m256i *)(void *)(out + 512 + g * 64 + half * 32), w);
+    if (depth(type) > 0) {
+        _mm256_store_si256((__m256i *)(void *)(out + g * 64 + half * 32), v);
+        return;
     }
-    _mm256_store_si256((__m256i *)(void *)(out + g * 64 + half * 32), v);
+    v = _mm256_xor_si256(v, _mm256_set1_epi8(-128));
+    out += g * 128 + half * 32;
+    _mm256_store_si256((__m256i *)(void *)out, even_words(v));
+    _mm256_store_si256((__m256i *)(void *)(out + 64), odd_words(v));
 }
 
 INLINE enum kern_type like(enum kern_type type)
@@ -49,22 +62,24 @@ INLINE enum kern_type like(enum kern_type type)
 }
 
 struct values;
+struct job;
+INLINE void rows_wide(const struct job *first, enum kern_type type, uint32_t rows);
 INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
                        int groups, const struct values *x, int n, __m256i *sum);
 
 #include "kern/kern_mul_256.h"
 
+/* ---- few rows, and many of 6 bits ---- */
+
 /* Bytes of either sign: products of sizes, the sign on the activation. */
-INLINE void sum_signed(const uint8_t *w, enum kern_type type, int wide, int half, int from,
-                       int groups, const struct values *x, int n, __m256i *sum)
+INLINE void sum_signed(const uint8_t *w, enum kern_type type, int half, int from, int groups,
+                       const struct values *x, int n, __m256i *sum)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     UNROLL
     for (int g = from; g < from + groups; g++) {
-        __m256i sign =
-            wide ? load256(w + 512 + g * 64 + half * 32)
-                 : _mm256_xor_si256(unpack_group(w, type, half, g), _mm256_set1_epi8(-128));
-        __m256i size = wide ? load256(w + g * 64 + half * 32) : _mm256_abs_epi8(sign);
+        __m256i sign = _mm256_xor_si256(unpack_group(w, type, half, g), _mm256_set1_epi8(-128));
+        __m256i size = _mm256_abs_epi8(sign);
         UNROLL
         for (int r = 0; r < n; r++) {
             __m256i v = broadcast4(x->q + (size_t)r * x->cols + 4 * g);
@@ -82,7 +97,7 @@ INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i pairs[TILE_ROWS];
     if (deep == 0) {
-        sum_signed(w, type, wide, half, from, groups, x, n, sum);
+        sum_signed(w, type, half, from, groups, x, n, sum);
         return;
     }
     UNROLL
@@ -100,6 +115,145 @@ INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half
                 sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(pairs[r], ones));
         }
     }
+}
+
+/* ---- many rows ---- */
+
+/* Three rows by both halves: five loads serve six multiplies, and sums of both kinds have room. */
+enum { WIDE_ROWS = 3, ROW_WORDS = CHUNK_BLOCKS * KERN_BLOCK };
+
+/* Fixes a value at this point: gcc would gather a block's loads first and spill half of them. */
+#define KEEP(v) __asm__ volatile("" : "+x"(v))
+
+/* A chunk of n rows in 16 bits, a block as the even columns, then the odd ones. */
+INLINE void widen_rows(const struct job *t, int n, int16_t *wide_x)
+{
+    for (int r = 0; r < n; r++) {
+        const int8_t *q = t->q + (size_t)r * t->cols;
+        __m256i *to = (__m256i *)(void *)(wide_x + (size_t)r * ROW_WORDS);
+        for (size_t b = 0; b < t->chunk; b++) {
+            __m256i v = load256(q + b * KERN_BLOCK);
+            _mm256_store_si256(to + 2 * b, even_words(v));
+            _mm256_store_si256(to + 2 * b + 1, odd_words(v));
+        }
+    }
+}
+
+/* A block of weights in 16 bits. */
+INLINE void sum_words(const uint8_t *w, const int16_t *x, int n, __m256i sum[2][WIDE_ROWS])
+{
+    UNROLL
+    for (int g = 0; g < 16; g++) {
+        __m256i v[2] = {load256(w + g * 64), load256(w + g * 64 + 32)};
+        UNROLL
+        for (int r = 0; r < n; r++) {
+            const int16_t *at = x + (size_t)r * ROW_WORDS + g % 2 * 16 + g / 2 * 2;
+            __m256i two = broadcast4((const int8_t *)at);
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                __m256i p = _mm256_madd_epi16(v[half], two);
+                sum[half][r] = g == 0 ? p : _mm256_add_epi32(sum[half][r], p);
+                KEEP(sum[half][r]);
+            }
+        }
+    }
+}
+
+/* Groups [from, from + groups) of a block of unsigned weights. */
+INLINE void sum_bytes(const uint8_t *w, enum kern_type type, int from, int groups,
+                      const struct values *x, int n, __m256i sum[2][WIDE_ROWS])
+{
+    const int deep = depth(type), offset = unpacked_offset(type);
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i pairs[2][WIDE_ROWS];
+    UNROLL
+    for (int i = 0; i < groups; i++) {
+        const uint8_t *at = w + (from + i) * 64;
+        __m256i v[2] = {load256(at), load256(at + 32)};
+        UNROLL
+        for (int r = 0; r < n; r++) {
+            __m256i four = broadcast4(x->q + (size_t)r * x->cols + 4 * (from + i));
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                __m256i *pair = &pairs[half][r], two = _mm256_maddubs_epi16(v[half], four);
+                *pair = i % deep == 0 ? two : _mm256_add_epi16(*pair, two);
+                KEEP(*pair);
+                if (i % deep < deep - 1 && i < groups - 1) continue;
+                __m256i fours = _mm256_madd_epi16(*pair, ones);
+                sum[half][r] = i < deep ? fours : _mm256_add_epi32(sum[half][r], fours);
+            }
+        }
+    }
+    if (!offset) return;
+    UNROLL
+    for (int r = 0; r < n; r++) {
+        __m256i start = offset_sum(x->minus[(size_t)r * x->subs], offset);
+        sum[0][r] = _mm256_add_epi32(sum[0][r], start);
+        sum[1][r] = _mm256_add_epi32(sum[1][r], start);
+    }
+}
+
+/* Sub-block h of block b. */
+INLINE void add_wide(const struct job *t, enum kern_type type, size_t b, int h, int n,
+                     const int16_t *wide_x, __m256 acc[2][TILE_ROWS])
+{
+    const struct kern_form f = kern_forms[type];
+    const int subs = KERN_BLOCK / f.sub, groups = 8 / subs;
+    const size_t at = b * (size_t)subs + (size_t)h, row_subs = t->blocks * (size_t)subs;
+    const struct values x = {t->q + b * KERN_BLOCK, t->minus + at, t->cols, row_subs};
+    const uint8_t *w = t->w + b * WIDE_BYTES;
+    __m256i sum[2][WIDE_ROWS];
+    if (depth(type) == 0)
+        sum_words(w, wide_x + b * KERN_BLOCK, n, sum);
+    else
+        sum_bytes(w, type, groups * h, groups, &x, n, sum);
+    UNROLL
+    for (int r = 0; r < n; r++) {
+        const __m256 dx = _mm256_set1_ps(t->dx[(size_t)r * t->blocks + b]);
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            const size_t lane = at * KERN_LANES + 8 * (size_t)half;
+            __m256 d = _mm256_mul_ps(_mm256_load_ps(t->scale + lane), dx), *a = &acc[half][r];
+            *a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[half][r]), d, *a);
+            if (!f.min) continue;
+            __m256 total = _mm256_set1_ps(t->sum[(size_t)r * row_subs + at]);
+            *a = _mm256_fmadd_ps(_mm256_load_ps(t->min + lane), total, *a);
+        }
+    }
+}
+
+/* n rows by both halves over a chunk in the wide form. */
+INLINE void tile_wide(const struct job *t, enum kern_type type, int n, int16_t *wide_x)
+{
+    const int subs = KERN_BLOCK / kern_forms[type].sub;
+    __m256 acc[2][TILE_ROWS];
+    if (depth(type) == 0) widen_rows(t, n, wide_x);
+    load_sums(t, n, 0, acc[0]);
+    load_sums(t, n, 1, acc[1]);
+    for (size_t b = 0; b < t->chunk; b++) {
+        UNROLL
+        for (int h = 0; h < subs; h++)
+            add_wide(t, type, b, h, n, wide_x, acc);
+    }
+    store_sums(t, n, 0, acc[0]);
+    store_sums(t, n, 1, acc[1]);
+}
+
+INLINE void rows_wide(const struct job *first, enum kern_type type, uint32_t rows)
+{
+    _Alignas(64) int16_t wide_x[WIDE_ROWS * ROW_WORDS];
+    const size_t subs = KERN_BLOCK / kern_forms[type].sub;
+    struct job t = *first;
+    if (depth(type) == 2) { /* two kinds of integer sums leave no room for both halves */
+        rows_by_half(t, type, rows);
+        return;
+    }
+    for (; rows >= WIDE_ROWS; rows -= WIDE_ROWS) {
+        tile_wide(&t, type, WIDE_ROWS, wide_x);
+        job_next(&t, WIDE_ROWS, subs);
+    }
+    if (rows == 2) tile_wide(&t, type, 2, wide_x);
+    if (rows == 1) tile_wide(&t, type, 1, wide_x);
 }
 
 void kern_avx2_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,

@@ -29,6 +29,8 @@ INLINE enum kern_type like(enum kern_type type)
 }
 
 struct values;
+struct job;
+INLINE void rows_wide(const struct job *t, enum kern_type type, uint32_t rows);
 INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
                        int groups, const struct values *x, int n, __m256i *sum);
 
@@ -50,6 +52,11 @@ INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half
             sum[r] =
                 _mm256_dpbusd_avx_epi32(sum[r], v, broadcast4(x->q + (size_t)r * x->cols + 4 * g));
     }
+}
+
+INLINE void rows_wide(const struct job *t, enum kern_type type, uint32_t rows)
+{
+    rows_by_half(*t, type, rows);
 }
 
 void kern_avxvnni_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
