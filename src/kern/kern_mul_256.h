@@ -11,7 +11,8 @@
  *
  * Many rows: a chunk of columns is brought into the wide form once and stays in the first-level
  * cache, with its scales as floats, while all rows pass, a few at a time. Few rows: blocks are
- * unpacked in registers from one stream of weights. Between chunks, sums rest in `out` unchanged.
+ * unpacked in registers from one stream of weights; one or two rows read a strip in the order in
+ * which it lies, first its weights, then its scales. Between chunks, sums rest in `out` unchanged.
  */
 #ifndef PDD_KERN_KERN_MUL_256_H
 #define PDD_KERN_KERN_MUL_256_H
@@ -21,7 +22,10 @@ enum {
     CHUNK_BLOCKS = 24,   /* 24 x 1024 bytes at most */
     CHUNK_BYTES = 16384, /* of packed weights, where few rows take turns */
     MANY_ROWS = 8,       /* from so many rows on the wide form pays */
-    AHEAD = 1536         /* bytes that few rows prefetch ahead */
+    AHEAD = 1536,        /* bytes that few rows prefetch ahead */
+    ORDERED_ROWS = 2,    /* read a strip in order */
+    ORDERED_AHEAD = 512, /* so far ahead */
+    SUMS_MAX = 160       /* of a half strip read in order */
 };
 
 /* Rows of activations against blocks of one strip. */
@@ -82,24 +86,40 @@ INLINE void store_sums(const struct job *t, int n, int half, const __m256 acc[TI
         _mm256_maskstore_ps(t->out + (size_t)r * t->stride + 8 * half, mask, acc[r]);
 }
 
-/* Sub-block h of block b, n rows, one half. */
-INLINE void add_sub(const struct job *t, const uint8_t *w, enum kern_type type, int wide, size_t b,
-                    int h, int n, int half, __m256 scale, __m256 min, __m256 acc[TILE_ROWS])
+/* Integer sums of sub-block h of block b, n rows, one half. */
+INLINE void sub_sums(const struct job *t, const uint8_t *w, enum kern_type type, int wide, size_t b,
+                     int h, int n, int half, __m256i sum[TILE_ROWS])
+{
+    const int subs = KERN_BLOCK / kern_forms[type].sub, groups = 8 / subs;
+    const size_t at = b * (size_t)subs + (size_t)h;
+    const struct values x = {t->q + b * KERN_BLOCK, t->minus + at, t->cols,
+                             t->blocks * (size_t)subs};
+    sum_groups(w, type, wide, half, groups * h, groups, &x, n, sum);
+}
+
+/* Those sums, scaled, added to acc. */
+INLINE void add_sums(const struct job *t, enum kern_type type, size_t b, int h, int n, __m256 scale,
+                     __m256 min, const __m256i *sum, __m256 acc[TILE_ROWS])
 {
     const struct kern_form f = kern_forms[type];
-    const int subs = KERN_BLOCK / f.sub, groups = 8 / subs;
-    const size_t at = b * (size_t)subs + (size_t)h, row_subs = t->blocks * (size_t)subs;
-    const struct values x = {t->q + b * KERN_BLOCK, t->minus + at, t->cols, row_subs};
-    __m256i sum[TILE_ROWS];
-    sum_groups(w, type, wide, half, groups * h, groups, &x, n, sum);
+    const size_t subs = KERN_BLOCK / f.sub, at = b * subs + (size_t)h;
     UNROLL
     for (int r = 0; r < n; r++) {
         __m256 d = _mm256_mul_ps(scale, _mm256_set1_ps(t->dx[(size_t)r * t->blocks + b]));
         acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r]), d, acc[r]);
-        if (f.min)
-            acc[r] =
-                _mm256_fmadd_ps(min, _mm256_set1_ps(t->sum[(size_t)r * row_subs + at]), acc[r]);
+        if (!f.min) continue;
+        __m256 total = _mm256_set1_ps(t->sum[(size_t)r * t->blocks * subs + at]);
+        acc[r] = _mm256_fmadd_ps(min, total, acc[r]);
     }
+}
+
+/* Both. */
+INLINE void add_sub(const struct job *t, const uint8_t *w, enum kern_type type, int wide, size_t b,
+                    int h, int n, int half, __m256 scale, __m256 min, __m256 acc[TILE_ROWS])
+{
+    __m256i sum[TILE_ROWS];
+    sub_sums(t, w, type, wide, b, h, n, half, sum);
+    add_sums(t, type, b, h, n, scale, min, sum, acc);
 }
 
 /* ---- many rows ---- */
@@ -218,29 +238,37 @@ INLINE void mul_wide(const struct kern_mat *m, uint32_t strip, uint32_t strips,
 
 /* ---- few rows ---- */
 
+/* Into the second-level cache: so many lines on their way to the first one would hold up its
+ * loads. */
 INLINE void fetch_lines(const uint8_t *at, size_t bytes)
 {
     UNROLL
     for (size_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)at + AHEAD + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)at + i, _MM_HINT_T1);
 }
 
-/* n rows by both halves over packed units. */
+/* Weights and scales of sub-blocks of block b, some way ahead. */
+INLINE void fetch_block(const uint8_t *unit, size_t b, enum kern_type type)
+{
+    const size_t bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
+    fetch_lines(unit + b * bytes, bytes);
+    if (b == 0 && kern_unit_bytes(type) > subs_at)
+        fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
+}
+
+/* n rows by both halves over packed units, scales beside weights. */
 INLINE void tile_few(const struct job *t, enum kern_type type, int n)
 {
     const struct kern_form f = kern_forms[type];
     const int subs = KERN_BLOCK / f.sub;
-    const size_t block_bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
     const uint8_t *unit = t->w, *halves = t->halves;
     __m256 acc[2][TILE_ROWS];
     load_sums(t, n, 0, acc[0]);
     load_sums(t, n, 1, acc[1]);
     for (size_t first = 0; first < t->chunk; first += f.blocks) {
-        if (f.scale != KERN_HALF && t->fetch)
-            fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
         for (size_t b = 0; b < f.blocks; b++) {
-            const uint8_t *block = unit + b * block_bytes;
-            if (t->fetch) fetch_lines(block, block_bytes);
+            const uint8_t *block = unit + b * kern_block_bytes(type);
+            if (t->fetch) fetch_block(unit + AHEAD, b, type);
             UNROLL
             for (int half = 0; half < 2; half++) {
                 const __m256 d = unit_scale(halves, half), m = unit_min(halves, type, half);
@@ -260,6 +288,75 @@ INLINE void tile_few(const struct job *t, enum kern_type type, int n)
     store_sums(t, n, 1, acc[1]);
 }
 
+/* Integer sums of a strip: [block][half][sub-block][row]. */
+INLINE void sum_strip(const struct job *t, enum kern_type type, int n, __m256i *sums)
+{
+    const struct kern_form f = kern_forms[type];
+    const int subs = KERN_BLOCK / f.sub;
+    const uint8_t *unit = t->w;
+    for (size_t first = 0; first < t->chunk; first += f.blocks, unit += kern_unit_bytes(type)) {
+        for (size_t b = 0; b < f.blocks; b++) {
+            fetch_block(unit + ORDERED_AHEAD, b, type);
+            UNROLL
+            for (int i = 0; i < 2 * subs; i++, sums += n)
+                sub_sums(t, unit + b * kern_block_bytes(type), type, 0, first + b, i % subs, n,
+                         i / subs, sums);
+        }
+    }
+}
+
+/* The same sums, scaled and added in order. */
+INLINE void scale_strip(const struct job *t, enum kern_type type, int n, const __m256i *sums)
+{
+    const struct kern_form f = kern_forms[type];
+    const int subs = KERN_BLOCK / f.sub;
+    const uint8_t *unit = t->w, *halves = t->halves;
+    __m256 acc[2][TILE_ROWS];
+    load_sums(t, n, 0, acc[0]);
+    load_sums(t, n, 1, acc[1]);
+    for (size_t first = 0; first < t->chunk; first += f.blocks) {
+        fetch_lines(halves + ORDERED_AHEAD, kern_half_bytes(type));
+        for (size_t b = 0; b < f.blocks; b++) {
+            UNROLL
+            for (int i = 0; i < 2 * subs; i++, sums += n) {
+                const int half = i / subs, h = i % subs;
+                const size_t s = b * (size_t)subs + (size_t)h;
+                const __m256 d = unit_scale(halves, half), m = unit_min(halves, type, half);
+                add_sums(t, type, first + b, h, n, scale_of(unit, type, s, half, d),
+                         min_of(unit, type, s, half, m), sums, acc[half]);
+            }
+        }
+        unit += kern_unit_bytes(type);
+        halves += kern_half_bytes(type);
+    }
+    store_sums(t, n, 0, acc[0]);
+    store_sums(t, n, 1, acc[1]);
+}
+
+/* A whole strip in the order in which it lies: all its weights, then its scales. */
+INLINE void strip_few(const struct job *t, enum kern_type type, int n)
+{
+    __m256i sums[2 * SUMS_MAX];
+    sum_strip(t, type, n, sums);
+    scale_strip(t, type, n, sums);
+}
+
+/* All rows over the blocks in hand, four, two, one at a time; the first pass reads ahead. */
+INLINE void rows_few(struct job t, enum kern_type type, uint32_t rows)
+{
+    const size_t subs = KERN_BLOCK / kern_forms[type].sub;
+    for (uint32_t n; rows > 0; rows -= n, t.fetch = 0) {
+        n = rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+        if (n == 4)
+            tile_few(&t, type, 4);
+        else if (n == 2)
+            tile_few(&t, type, 2);
+        else
+            tile_few(&t, type, 1);
+        job_next(&t, n, subs);
+    }
+}
+
 INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
                     const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                     size_t stride, enum kern_type type)
@@ -267,6 +364,7 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     const struct kern_form f = kern_forms[type];
     const size_t subs = KERN_BLOCK / f.sub, blocks = m->cols / KERN_BLOCK;
     const int one_pass = rows == 1 || rows == 2 || rows == 4;
+    const int in_order = rows >= 1 && rows <= ORDERED_ROWS && blocks * subs * rows <= SUMS_MAX;
     const size_t step = one_pass ? blocks : CHUNK_BYTES / kern_unit_bytes(type) * f.blocks;
     struct job t = {.cols = m->cols, .blocks = blocks, .stride = stride};
     for (uint32_t s = strip; s < strip + strips; s++) {
@@ -281,16 +379,12 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
             t.resume = b > 0;
             t.fetch = 1;
             job_rows(&t, x, row, b, subs);
-            for (uint32_t left = rows, n; left > 0; left -= n, t.fetch = 0) {
-                n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-                if (n == 4)
-                    tile_few(&t, type, 4);
-                else if (n == 2)
-                    tile_few(&t, type, 2);
-                else
-                    tile_few(&t, type, 1);
-                job_next(&t, n, subs);
-            }
+            if (!in_order)
+                rows_few(t, type, rows);
+            else if (rows == 1)
+                strip_few(&t, type, 1);
+            else
+                strip_few(&t, type, 2);
         }
     }
 }
