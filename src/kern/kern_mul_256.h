@@ -2,17 +2,21 @@
  * kern_mul_256: quantised multiplies with 8 outputs a register, for the levels with and without
  * VNNI. A file that includes it has defined
  *
- *   WIDE_BYTES                          a block of 32 columns in the wide form takes at most
- *   wide_store(out, type, g, half, v)   a group, as unpack_group gives it, into the wide form
- *   rows_wide(job, type, rows)          all rows over a chunk in the wide form; rows_by_half does
- * it sum_groups(w, type, wide, half, from, groups, x, n, sum) exact sums of groups [from, from +
- * groups) for n rows like(type)                          a type whose wide form and sums are the
- * same
+ *   WIDE_BYTES             a block of 32 columns in the wide form takes at most
+ *   MANY_ROWS              from so many rows on the wide form pays
+ *   wide_store(out, type, g, half, v)
+ *                          a group, as unpack_group gives it, into the wide form
+ *   rows_wide(job, type, rows)
+ *                          all rows over a chunk in the wide form; rows_by_half does it
+ *   sum_groups(w, type, wide, half, from, groups, x, n, sum)
+ *                          exact sums of groups [from, from + groups) for n rows
+ *   like(type)             a type whose wide form and sums are the same
  *
  * Many rows: a chunk of columns is brought into the wide form once and stays in the first-level
  * cache, with its scales as floats, while all rows pass, a few at a time. Few rows: blocks are
- * unpacked in registers from one stream of weights; one or two rows read a strip in the order in
- * which it lies, first its weights, then its scales. Between chunks, sums rest in `out` unchanged.
+ * unpacked in registers from one stream of weights; a strip that is not too long is read in the
+ * order in which it lies, first its weights, then its scales. Between chunks, sums rest in `out`
+ * unchanged.
  */
 #ifndef PDD_KERN_KERN_MUL_256_H
 #define PDD_KERN_KERN_MUL_256_H
@@ -21,11 +25,9 @@ enum {
     TILE_ROWS = 4,
     CHUNK_BLOCKS = 24,   /* 24 x 1024 bytes at most */
     CHUNK_BYTES = 16384, /* of packed weights, where few rows take turns */
-    MANY_ROWS = 8,       /* from so many rows on the wide form pays */
     AHEAD = 1536,        /* bytes that few rows prefetch ahead */
-    ORDERED_ROWS = 2,    /* read a strip in order */
     ORDERED_AHEAD = 512, /* so far ahead */
-    SUMS_MAX = 160       /* of a half strip read in order */
+    SUMS_MAX = 640       /* of a half strip read in order */
 };
 
 /* Rows of activations against blocks of one strip. */
@@ -296,7 +298,7 @@ INLINE void sum_strip(const struct job *t, enum kern_type type, int n, __m256i *
     const uint8_t *unit = t->w;
     for (size_t first = 0; first < t->chunk; first += f.blocks, unit += kern_unit_bytes(type)) {
         for (size_t b = 0; b < f.blocks; b++) {
-            fetch_block(unit + ORDERED_AHEAD, b, type);
+            if (t->fetch) fetch_block(unit + ORDERED_AHEAD, b, type);
             UNROLL
             for (int i = 0; i < 2 * subs; i++, sums += n)
                 sub_sums(t, unit + b * kern_block_bytes(type), type, 0, first + b, i % subs, n,
@@ -315,7 +317,7 @@ INLINE void scale_strip(const struct job *t, enum kern_type type, int n, const _
     load_sums(t, n, 0, acc[0]);
     load_sums(t, n, 1, acc[1]);
     for (size_t first = 0; first < t->chunk; first += f.blocks) {
-        fetch_lines(halves + ORDERED_AHEAD, kern_half_bytes(type));
+        if (t->fetch) fetch_lines(halves + ORDERED_AHEAD, kern_half_bytes(type));
         for (size_t b = 0; b < f.blocks; b++) {
             UNROLL
             for (int i = 0; i < 2 * subs; i++, sums += n) {
@@ -342,12 +344,18 @@ INLINE void strip_few(const struct job *t, enum kern_type type, int n)
 }
 
 /* All rows over the blocks in hand, four, two, one at a time; the first pass reads ahead. */
-INLINE void rows_few(struct job t, enum kern_type type, uint32_t rows)
+INLINE void rows_few(struct job t, enum kern_type type, uint32_t rows, int in_order)
 {
     const size_t subs = KERN_BLOCK / kern_forms[type].sub;
     for (uint32_t n; rows > 0; rows -= n, t.fetch = 0) {
         n = rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
-        if (n == 4)
+        if (in_order && n == 4)
+            strip_few(&t, type, 4);
+        else if (in_order && n == 2)
+            strip_few(&t, type, 2);
+        else if (in_order)
+            strip_few(&t, type, 1);
+        else if (n == 4)
             tile_few(&t, type, 4);
         else if (n == 2)
             tile_few(&t, type, 2);
@@ -364,8 +372,9 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     const struct kern_form f = kern_forms[type];
     const size_t subs = KERN_BLOCK / f.sub, blocks = m->cols / KERN_BLOCK;
     const int one_pass = rows == 1 || rows == 2 || rows == 4;
-    const int in_order = rows >= 1 && rows <= ORDERED_ROWS && blocks * subs * rows <= SUMS_MAX;
-    const size_t step = one_pass ? blocks : CHUNK_BYTES / kern_unit_bytes(type) * f.blocks;
+    const int in_order = blocks * subs * (rows < 4 ? rows : 4) <= SUMS_MAX;
+    const size_t step =
+        one_pass || in_order ? blocks : CHUNK_BYTES / kern_unit_bytes(type) * f.blocks;
     struct job t = {.cols = m->cols, .blocks = blocks, .stride = stride};
     for (uint32_t s = strip; s < strip + strips; s++) {
         const uint8_t *base = kern_strip(m, s);
@@ -379,12 +388,7 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
             t.resume = b > 0;
             t.fetch = 1;
             job_rows(&t, x, row, b, subs);
-            if (!in_order)
-                rows_few(t, type, rows);
-            else if (rows == 1)
-                strip_few(&t, type, 1);
-            else
-                strip_few(&t, type, 2);
+            rows_few(t, type, rows, in_order);
         }
     }
 }

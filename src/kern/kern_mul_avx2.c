@@ -13,7 +13,7 @@
  */
 #include "kern/kern_quant_256.h"
 
-enum { WIDE_BYTES = 1024 };
+enum { WIDE_BYTES = 1024, MANY_ROWS = 12 };
 
 /* Groups that add up in 16 bits; 0: bytes of either sign. */
 INLINE int depth(enum kern_type type)

@@ -5,7 +5,7 @@
  */
 #include "kern/kern_quant_256.h"
 
-enum { WIDE_BYTES = 512 };
+enum { WIDE_BYTES = 512, MANY_ROWS = 8 };
 
 /* The wide form is w + 128, or w for types with mins. */
 INLINE int wide_offset(enum kern_type type)
