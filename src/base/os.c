@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/output.h"
+
 int os_map_open(const char *path, struct os_map *ret_map, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -73,41 +75,15 @@ int os_read_file(const char *path, struct buf *b, struct err *e)
     return code;
 }
 
-static int write_all(int fd, const char *data, size_t n)
-{
-    while (n > 0) {
-        ssize_t done = write(fd, data, n);
-        if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return -1;
-        data += done;
-        n -= (size_t)done;
-    }
-    return 0;
-}
-
 int os_write_file(const char *path, const void *data, size_t n, struct err *e)
 {
-    char temporary[4096];
-    int len = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
-    if (len < 0 || (size_t)len >= sizeof temporary)
-        return err_set(e, ERR_LIMIT, "%s: path too long", path);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
-    int failed = write_all(fd, data, n);
-    int saved = errno;
-    if (close(fd) != 0 && !failed) {
-        failed = 1;
-        saved = errno;
-    }
-    if (!failed && rename(temporary, path) != 0) {
-        failed = 1;
-        saved = errno;
-    }
-    if (failed) {
-        unlink(temporary);
-        return err_set(e, ERR_IO, "%s: %s", path, strerror(saved));
-    }
-    return 0;
+    struct output o;
+    int code = output_begin(&o, path, e);
+    if (code) return code;
+    code = output_append(&o, data, n, e);
+    if (code == 0) return output_commit(&o, e);
+    output_abandon(&o);
+    return code;
 }
 
 /* Small files of the system have no size; 0 when it cannot be read. */

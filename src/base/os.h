@@ -23,7 +23,7 @@ void os_map_forget(const struct os_map *map, const uint8_t *at, size_t n);
 
 /* Append the whole file to b; a file larger than b's room is ERR_LIMIT. */
 int os_read_file(const char *path, struct buf *b, struct err *e);
-/* Write to a temporary file beside `path`, then rename it into place. */
+/* A file that appears whole or not at all, or what a pipe or a device gets; see output.h. */
 int os_write_file(const char *path, const void *data, size_t n, struct err *e);
 
 /* Bytes this process may still take: what the system calls available, or what is left to its

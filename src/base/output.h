@@ -1,7 +1,9 @@
 /*
  * output: a file that appears whole or not at all. Bytes go to a temporary file beside the path, at
  * any offset and from any thread; commit renames it into place, abandon removes it. A killed
- * program leaves the temporary file (PATH.PID.tmp), never a half file at the path.
+ * program leaves the temporary file (PATH.PID.tmp), never a half file at the path. Symbolic links
+ * stay: the file they lead to is replaced, or made. A pipe or a device is no file that could be
+ * replaced: it is written to as the bytes come.
  */
 #ifndef PDD_BASE_OUTPUT_H
 #define PDD_BASE_OUTPUT_H
@@ -15,12 +17,15 @@ enum { OUTPUT_PATH_MAX = 4096 };
 
 struct output {
     int fd;
-    char path[OUTPUT_PATH_MAX], temporary[OUTPUT_PATH_MAX];
+    char path[OUTPUT_PATH_MAX];      /* behind all links */
+    char temporary[OUTPUT_PATH_MAX]; /* empty: no file that could be replaced */
 };
 
 int output_begin(struct output *o, const char *path, struct err *e);
-/* All n bytes at offset `at`, or an error that names the file. */
+/* All n bytes at offset `at`, or an error that names the file. Pipes have no offsets. */
 int output_write(const struct output *o, uint64_t at, const void *data, size_t n, struct err *e);
+/* All n bytes after those before, where only this writes; pipes take it too. */
+int output_append(const struct output *o, const void *data, size_t n, struct err *e);
 int output_commit(struct output *o, struct err *e); /* on failure the file is abandoned */
 void output_abandon(struct output *o);
 

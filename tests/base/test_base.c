@@ -4,12 +4,15 @@
  * Catches: a limit that can be passed, content lost by a failed call, a character boundary missed,
  * random numbers that differ from Philox (device and cloud would draw different tokens).
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -211,6 +214,52 @@ static void test_files(void **state)
     assert_true(os_cpu_count() >= 1);
 }
 
+static void write_and_compare(const char *path, const char *text, const char *read_from)
+{
+    struct err e = ERR_INIT;
+    struct buf b;
+    buf_init(&b, 64);
+    if (os_write_file(path, text, strlen(text), &e)) fail_msg("%s", e.text);
+    assert_int_equal(os_read_file(read_from, &b, &e), 0);
+    assert_string_equal(b.data, text);
+    buf_release(&b);
+}
+
+/* Catches: a link or a pipe that a file takes the place of. */
+static void test_files_in_place(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/pdd-test-XXXXXX", file[64], near[64], far[64], self[64], fifo[64];
+    char got[8] = "";
+    struct stat st;
+    struct err e = ERR_INIT;
+    assert_non_null(mkdtemp(folder));
+    snprintf(file, sizeof file, "%s/file", folder);
+    snprintf(near, sizeof near, "%s/near", folder);
+    snprintf(far, sizeof far, "%s/far", folder);
+    snprintf(self, sizeof self, "%s/self", folder);
+    snprintf(fifo, sizeof fifo, "%s/fifo", folder);
+    assert_int_equal(symlink("file", near) | symlink(near, far) | symlink("self", self), 0);
+    write_and_compare(near, "made", file);
+    write_and_compare(far, "replaced", file);
+    assert_true(lstat(near, &st) == 0 && S_ISLNK(st.st_mode));
+    assert_true(lstat(far, &st) == 0 && S_ISLNK(st.st_mode));
+    assert_int_equal(os_write_file(self, "x", 1, &e), ERR_IO);
+    assert_int_equal(os_write_file(folder, "x", 1, &e), ERR_IO);
+
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    int fd = open(fifo, O_RDONLY | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_int_equal(os_write_file(fifo, "hello", 5, &e), 0);
+    assert_int_equal(read(fd, got, sizeof got), 5);
+    assert_string_equal(got, "hello");
+    close(fd);
+    assert_true(lstat(fifo, &st) == 0 && S_ISFIFO(st.st_mode));
+
+    assert_int_equal(unlink(file) | unlink(near) | unlink(far) | unlink(self) | unlink(fifo), 0);
+    assert_int_equal(rmdir(folder), 0); /* nothing else is left */
+}
+
 /* Catches: numbers of the process that are another's, or of another unit. */
 static void test_usage(void **state)
 {
@@ -273,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_log_controls),
         cmocka_unit_test(test_random_numbers),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_files_in_place),
         cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
