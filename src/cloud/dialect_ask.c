@@ -232,8 +232,9 @@ static int encode_pdd(const struct dialect_ask *q, struct buf *body, struct err 
     if (!r.prompt && !r.messages) { /* a text that we tokenised: our tokens are theirs */
         r.prompt = (int32_t *)(uintptr_t)q->tokens;
         r.n_prompt = q->n_tokens - q->n_have;
-        snprintf(r.tokenizer, sizeof r.tokenizer, "%s", q->model->tokenizer);
     }
+    if (r.prompt && !r.tokenizer[0]) /* of a device that names its own, or of OpenAI's client */
+        snprintf(r.tokenizer, sizeof r.tokenizer, "%s", q->model->tokenizer);
     return wire_request_encode(&r, body, e);
 }
 

@@ -279,8 +279,9 @@ static void on_event(void *owner, const struct job_event *ev)
 static int make_prompt(struct server *s, const struct openai_request *q, struct token_list *prompt,
                        const char **param, struct err *e)
 {
-    if (!q->text) return prompt_make(s, &q->ask, true, prompt, param, e);
     *param = "prompt";
+    if (!q->chat && !backend_vocab(s->backend)) return prompt_need_vocab(e);
+    if (!q->text) return prompt_make(s, &q->ask, true, prompt, param, e);
     return prompt_make_text(s, q->text, q->text_len, prompt, e);
 }
 

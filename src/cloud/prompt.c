@@ -56,14 +56,18 @@ static int check_room(const struct server *s, uint32_t n_prompt, uint32_t n_have
         n_prompt, n_have, max);
 }
 
+int prompt_need_vocab(struct err *e)
+{
+    return err_set(e, ERR_UNSUPPORTED,
+                   "prompt: this server has no tokenizer, and those behind it take messages: ask "
+                   "/v1/chat/completions, or let its operator start it with --upstream-vocab FILE");
+}
+
 int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
                      struct err *e)
 {
     const struct vocab *v = backend_vocab(s->backend);
-    if (!v)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "prompt: the servers behind this one take messages; ask "
-                       "/v1/chat/completions");
+    if (!v) return prompt_need_vocab(e);
     int code = vocab_encode(v, text, n, VOCAB_ADD_BOS | VOCAB_SPECIAL, prompt, e);
     return code ? code : check_room(s, prompt->len, 0, e);
 }

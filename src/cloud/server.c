@@ -81,7 +81,7 @@ void server_refuse(struct server *s, struct http_request *r, const struct err *e
     if (why->code)
         http_reply_error(r, 429, why->code, param, "%s", e->text);
     else if (e->code == ERR_LIMIT)
-        http_reply_error(r, 400, "context_length_exceeded", param, "%s", e->text);
+        http_reply_error(r, 400, WIRE_CODE_TOO_LONG, param, "%s", e->text);
     else
         http_reply_err(r, e, param);
 }
@@ -99,7 +99,9 @@ void server_refuse_job(struct server *s, struct http_request *r, const struct jo
                  ev->retry_after_s ? ev->retry_after_s : SERVER_RETRY_AFTER_S);
         http_request_reply_header(r, "Retry-After", seconds);
     }
-    http_reply_error(r, ev->status, err_code_name(ev->error.code), NULL, "%s", ev->error.text);
+    bool too_long = ev->status == 400 && ev->error.code == ERR_LIMIT;
+    http_reply_error(r, ev->status, too_long ? WIRE_CODE_TOO_LONG : err_code_name(ev->error.code),
+                     NULL, "%s", ev->error.text);
 }
 
 /* Of a port of their own: nobody asks for a key there. */

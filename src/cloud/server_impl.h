@@ -120,6 +120,9 @@ int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed
 int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
                      struct err *e);
 
+/* The error of a prompt that only a vocabulary makes use of, where the backend has none. */
+int prompt_need_vocab(struct err *e);
+
 /* The faces: handlers of server.c's routes. */
 void assist_post(struct http_request *r, void *server);
 void assist_patch(struct http_request *r, void *server);

@@ -13,7 +13,9 @@ static int need_vocab(const struct server *s, const struct vocab **ret_vocab, st
 {
     *ret_vocab = backend_vocab(s->backend);
     if (*ret_vocab) return 0;
-    return err_set(e, ERR_UNSUPPORTED, "the servers behind this one have the tokenizer: ask them");
+    return err_set(e, ERR_UNSUPPORTED,
+                   "the servers behind this one have the tokenizer: ask them, or let the operator "
+                   "start this one with --upstream-vocab FILE");
 }
 
 static void reply(struct http_request *r, struct server *s, int code, struct buf *body,

@@ -162,6 +162,13 @@ static void server_failed(struct order *o, struct failure *f)
         fail(o, f);
 }
 
+/* As a pdd and OpenAI call it, and llama-server. */
+static bool is_too_long(const struct http_result *r)
+{
+    return r->status == 400 && (wire_error_is(r->body, r->body_len, WIRE_CODE_TOO_LONG) ||
+                                wire_error_is(r->body, r->body_len, "exceed_context_size_error"));
+}
+
 static void judge_status(const struct order *o, const struct http_result *r, struct failure *f)
 {
     int status = r->status;
@@ -176,6 +183,7 @@ static void judge_status(const struct order *o, const struct http_result *r, str
     } else if (status == 400 || status == 413 || status == 422) {
         f->ours = true;
         f->status = status;
+        if (is_too_long(r)) f->e.code = ERR_LIMIT;
     }
 }
 

@@ -128,10 +128,15 @@ int wire_event_decode(const char *name, const char *data, size_t n, struct wire_
 const char *wire_match_name(enum wire_match m);
 const char *wire_reason_name(enum wire_reason r);
 
+/* The code of an error that says that a prompt does not fit; as OpenAI calls it. */
+#define WIRE_CODE_TOO_LONG "context_length_exceeded"
+
 /* {"error": {"message", "type", "code", "param"}}, as OpenAI's API gives it; param may be NULL. */
 int wire_error_body(int status, const char *code, const char *message, const char *param,
                     struct buf *out);
 /* The message of such a body, or of any other (cut); for error sentences. */
 void wire_error_text(const char *body, size_t n, char *out, size_t size);
+/* Whether it calls the error so, as its code or its type. */
+bool wire_error_is(const char *body, size_t n, const char *name);
 
 #endif

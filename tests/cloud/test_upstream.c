@@ -560,6 +560,53 @@ static void test_pdd_stops(void **state)
     site_stop(&inner);
 }
 
+/* A completion of token ids, or of a text, passes to a pdd when the front has the vocabulary; when
+ * not, the error names the option. A prompt that is too long there has the code it has here. */
+static void test_pdd_completes(void **state)
+{
+    static const char ids[] = "{\"prompt\":[75,100,114],\"max_tokens\":4,\"temperature\":0}";
+    static const char text[] = "{\"prompt\":\"Hi\",\"max_tokens\":4,\"temperature\":0}";
+    struct tiny_options tiny = TINY_DEFAULT;
+    struct site inner, outer;
+    struct wire_request q;
+    struct buf b;
+    int32_t prompt[600];
+    char path[TINY_PATH_MAX], url[64];
+    (void)state;
+    tiny_model_file(&tiny, path);
+    buf_init(&b, RAW_MAX);
+    site_init(&inner);
+    inner.native_path = path;
+    site_start(&inner);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", inner.port);
+    for (int with = 0; with < 2; with++) {
+        int status = with ? 200 : 400;
+        site_init(&outer);
+        add_server(&outer, url);
+        outer.config.upstream.vocab_path = with ? path : NULL;
+        site_start(&outer);
+        wait_ready(&outer, 200);
+        buf_clear(&b);
+        assert_int_equal(site_ask(&outer, "POST", "/v1/completions", NULL, ids, &b), status);
+        assert_true(with || strstr(b.data, "--upstream-vocab"));
+        buf_clear(&b);
+        assert_int_equal(site_ask(&outer, "POST", "/v1/completions", NULL, text, &b), status);
+        assert_true(with || strstr(b.data, "--upstream-vocab"));
+        struct buf body;
+        buf_init(&body, RAW_MAX);
+        fill_request(&inner, &q, prompt, 600);
+        assert_int_equal(wire_request_encode(&q, &body, NULL), 0);
+        buf_clear(&b);
+        assert_int_equal(site_ask(&outer, "POST", "/v1/assist", NULL, body.data, &b), 400);
+        assert_non_null(strstr(b.data, "\"context_length_exceeded\""));
+        buf_release(&body);
+        site_stop(&outer);
+    }
+    site_stop(&inner);
+    buf_release(&b);
+    unlink(path);
+}
+
 static void write_text(char path[40], const char *text)
 {
     snprintf(path, 40, "/tmp/pdd-upstream-XXXXXX");
@@ -647,14 +694,15 @@ static void test_pdd_of_another_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),        cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_bad_request), cmocka_unit_test(test_retry),
-        cmocka_unit_test(test_no_retry),    cmocka_unit_test(test_closing),
-        cmocka_unit_test(test_counting),    cmocka_unit_test(test_empty_events),
-        cmocka_unit_test(test_ids),         cmocka_unit_test(test_health),
-        cmocka_unit_test(test_deadline),    cmocka_unit_test(test_pdd_passes),
-        cmocka_unit_test(test_pdd_stops),   cmocka_unit_test(test_pdd_of_another_model),
-        cmocka_unit_test(test_tls_and_key), cmocka_unit_test(test_nothing_known),
+        cmocka_unit_test(test_text),          cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_bad_request),   cmocka_unit_test(test_retry),
+        cmocka_unit_test(test_no_retry),      cmocka_unit_test(test_closing),
+        cmocka_unit_test(test_counting),      cmocka_unit_test(test_empty_events),
+        cmocka_unit_test(test_ids),           cmocka_unit_test(test_health),
+        cmocka_unit_test(test_deadline),      cmocka_unit_test(test_pdd_passes),
+        cmocka_unit_test(test_pdd_stops),     cmocka_unit_test(test_pdd_of_another_model),
+        cmocka_unit_test(test_tls_and_key),   cmocka_unit_test(test_nothing_known),
+        cmocka_unit_test(test_pdd_completes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -475,6 +475,10 @@ static void error_objects(void **state)
                                 "error\",\"param\":null,\"code\":\"drain\"}}");
     wire_error_text(b.data, b.len, text, sizeof text);
     assert_string_equal(text, "the \"server\" ");
+    assert_true(wire_error_is(b.data, b.len, "drain"));
+    assert_true(wire_error_is(b.data, b.len, "server_error"));
+    assert_false(wire_error_is(b.data, b.len, "null"));
+    assert_false(wire_error_is("<html>\nno</html>", 16, "no"));
     wire_error_text("<html>\nno</html>", 16, text, sizeof text);
     assert_string_equal(text, "<html> no</html>");
     wire_error_text("", 0, text, sizeof text);
