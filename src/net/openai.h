@@ -3,11 +3,19 @@
  * requests, writing answers. Source of the names: OpenAI's API reference; where that is silent,
  * what vLLM and llama-server do.
  *
- * A field that would change the answer in a way that we cannot is refused by name, unless it asks
- * for what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). Every other field
- * that we do not know is ignored, as clients of this API expect. null is the same as absent.
+ * Served: model, messages (roles system, developer, user, assistant; content a string or parts of
+ * type text) or prompt (a text, token ids, or an array of one of these), max_tokens,
+ * max_completion_tokens (chat), temperature, top_p, stop, seed, stream, stream_options
+ * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all), min_p.
  *
- * Beyond OpenAI's fields: top_k (-1 and 0: all) and min_p.
+ * Refused by name: fields that would change the answer in a way that we cannot, unless they ask for
+ * what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n, best_of,
+ * echo, suffix, tools, tool_choice, functions, function_call, response_format, modalities, audio,
+ * prediction, web_search_options, reasoning_effort, verbosity, frequency_penalty, presence_penalty,
+ * logit_bias; and of vLLM and llama-server those in `refused` of openai_request.c.
+ *
+ * Ignored: every other field (user, metadata, store, ...; one that is misspelt, too), as clients of
+ * this API send new ones to old servers. null is the same as absent.
  */
 #ifndef PDD_NET_OPENAI_H
 #define PDD_NET_OPENAI_H
