@@ -175,10 +175,11 @@ static struct exchange *named_assist(struct server *s, struct http_request *r)
     struct exchange *x = exchange_find(s, http_request_id(r));
     if (x && x->face != METRICS_ASSIST) x = NULL;
     if (x && x->key != s->asking) x = NULL; /* another key's: it does not exist for this one */
-    if (!x)
-        http_reply_error(r, 404, "assist_not_found", NULL,
-                         "no running assist %s: it may have ended", http_request_id(r));
-    return x;
+    if (x) return x;
+    server_log_refusal(s, r, 404, "assist_not_found");
+    http_reply_error(r, 404, "assist_not_found", NULL, "no running assist %s: it may have ended",
+                     http_request_id(r));
+    return NULL;
 }
 
 void assist_patch(struct http_request *r, void *server)
@@ -192,7 +193,7 @@ void assist_patch(struct http_request *r, void *server)
     struct exchange *x = named_assist(s, r);
     if (!x) return;
     if (wire_patch_decode(body, n, &tokens_max, &e)) {
-        http_reply_err(r, &e, "tokens_max");
+        server_refuse(s, r, &e, "tokens_max");
         return;
     }
     tokens_max = exchange_extend(x, tokens_max);

@@ -186,6 +186,7 @@ static void note_admitted(struct exchange *x, const struct job_event *ev, struct
 static void note_token(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
     x->last_token = clock_us();
+    x->n_tokens++;
     m->generated_tokens++;
     if (ev->at) histogram_note_seconds(&m->delivery, x->last_token - ev->at);
     if (x->first_token) return;
@@ -209,6 +210,11 @@ static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
         {"ms", .number = (double)(clock_us() - x->began) / 1e3},
     };
     log_fields(LOG_INFO, "cloud", names[x->face], fields, sizeof fields / sizeof *fields);
+}
+
+void exchange_log_stopped(const struct exchange *x)
+{
+    log_done(x, "stopped", x->n_tokens);
 }
 
 /* Others have computed part of the prompt while it waited for its steps. */

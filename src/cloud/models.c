@@ -78,11 +78,13 @@ void models_one(struct http_request *r, void *server)
     if (!server_authorised(s, r)) return;
     if (!s->model_name[0]) {
         s->metrics.refused[METRICS_UNAVAILABLE]++;
+        server_log_refusal(s, r, 503, "network");
         http_reply_error(r, 503, "network", NULL, "no server behind this one has been up yet");
         return;
     }
     if (!names(http_request_id(r), s->model_name)) {
         s->metrics.refused[METRICS_INVALID]++;
+        server_log_refusal(s, r, 404, "model_not_found");
         http_reply_error(r, 404, "model_not_found", "model",
                          "model \"%s\" is not served here; \"%s\" is", http_request_id(r),
                          s->model_name);

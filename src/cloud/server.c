@@ -12,16 +12,45 @@
 enum {
     EVENT_BYTES_MAX = 1 << 20,
     DRAIN_FLUSH_US = 2000000,
+    LOG_PATH_MAX = 160,
     EVENTS_PER_TURN =
         128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
 };
+
+/* What is asked, and by whom; nothing of a body, a query, or a key that is none. */
+static void log_request(enum log_level level, const struct server *s, const struct http_request *r,
+                        const char *message, int status, const char *reason)
+{
+    char path[LOG_PATH_MAX], peer[HTTP_ADDRESS_TEXT];
+    snprintf(path, sizeof path, "%s", http_request_path(r)); /* it is ASCII: can be cut anywhere */
+    http_request_peer(r, peer);
+    const struct log_field fields[] = {
+        {"method", .text = http_request_method(r)},
+        {"path", .text = path},
+        {"from", .text = peer},
+        {"key", .text = s->asking ? s->asking->line.name : "-"},
+        {"status", .number = status},
+        {"reason", .text = reason},
+    };
+    log_fields(level, "cloud", message, fields, reason ? 6 : 4);
+}
+
+void server_log_refusal(const struct server *s, const struct http_request *r, int status,
+                        const char *reason)
+{
+    log_request(LOG_INFO, s, r, "refused", status, reason);
+}
 
 bool server_authorised(struct server *s, struct http_request *r)
 {
     s->asking = s->keys ? keys_find(s->keys, http_request_bearer(r)) : NULL;
     s->refusal = (struct refusal){.code = NULL};
-    if (!s->keys || s->asking) return true;
+    if (!s->keys || s->asking) {
+        log_request(LOG_DEBUG, s, r, "request", 0, NULL);
+        return true;
+    }
     s->metrics.refused[METRICS_UNAUTHORISED]++;
+    server_log_refusal(s, r, 401, "invalid_api_key");
     http_request_reply_header(r, "WWW-Authenticate", "Bearer");
     http_reply_error(r, 401, "invalid_api_key", NULL,
                      "a valid key is needed: Authorization: Bearer KEY");
@@ -32,6 +61,7 @@ bool server_accepts(struct server *s, struct http_request *r, const char *model)
 {
     if (s->draining) {
         s->metrics.refused[METRICS_UNAVAILABLE]++;
+        server_log_refusal(s, r, 503, "draining");
         http_request_reply_header(r, "Retry-After", "5");
         http_reply_error(r, 503, "draining", NULL, "the server is shutting down");
         return false;
@@ -40,6 +70,7 @@ bool server_accepts(struct server *s, struct http_request *r, const char *model)
         !s->model_name[0]; /* no server behind was up yet: the backend says so, with 503 */
     if (!model[0] || unknown || strcmp(model, s->model_name) == 0) return true;
     s->metrics.refused[METRICS_INVALID]++;
+    server_log_refusal(s, r, 404, "model_not_found");
     http_reply_error(r, 404, "model_not_found", "model",
                      "model \"%s\" is not served here; \"%s\" is", model, s->model_name);
     return false;
@@ -72,25 +103,32 @@ static void set_retry_after(struct server *s, struct http_request *r, uint32_t s
     http_request_reply_header(r, "Retry-After", text);
 }
 
+/* `logged`: there is a line of it already. */
+static void refuse(struct server *s, struct http_request *r, const struct err *e, const char *param,
+                   bool logged)
+{
+    const struct refusal why = s->refusal;
+    int status = why.code ? 429 : e->code == ERR_LIMIT ? 400 : http_err_status(e->code);
+    const char *code = why.code               ? why.code
+                       : e->code == ERR_LIMIT ? WIRE_CODE_TOO_LONG
+                                              : err_code_name(e->code);
+    s->refusal = (struct refusal){.code = NULL};
+    s->metrics.refused[why.quota ? METRICS_QUOTA : refusal_of(e->code)]++;
+    if (e->code == ERR_BUSY && !why.never) set_retry_after(s, r, why.retry_s);
+    if (!logged) server_log_refusal(s, r, status, code);
+    http_reply_error(r, status, code, param, "%s", e->text);
+}
+
 void server_refuse(struct server *s, struct http_request *r, const struct err *e, const char *param)
 {
-    const struct refusal taken = s->refusal, *why = &taken;
-    s->refusal = (struct refusal){.code = NULL};
-    s->metrics.refused[why->quota ? METRICS_QUOTA : refusal_of(e->code)]++;
-    if (e->code == ERR_BUSY && !why->never) set_retry_after(s, r, why->retry_s);
-    if (why->code)
-        http_reply_error(r, 429, why->code, param, "%s", e->text);
-    else if (e->code == ERR_LIMIT)
-        http_reply_error(r, 400, WIRE_CODE_TOO_LONG, param, "%s", e->text);
-    else
-        http_reply_err(r, e, param);
+    refuse(s, r, e, param, false);
 }
 
 void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev)
 {
     char seconds[16];
     if (!ev->status) {
-        server_refuse(s, r, &ev->error, NULL);
+        refuse(s, r, &ev->error, NULL, true);
         return;
     }
     s->metrics.refused[refusal_of(ev->error.code)]++;
@@ -247,8 +285,10 @@ void server_free(struct server *s)
     http_server_free(s->metrics_http);
     http_server_free(s->http);
     backend_free(s->backend);
-    while (s->exchanges)
+    while (s->exchanges) {
+        exchange_log_stopped(s->exchanges);
         exchange_free(s->exchanges);
+    }
     loop_wake_free(s->wake);
     loop_timer_free(s->drain_timer);
     keys_close(s->keys);

@@ -31,7 +31,7 @@ struct exchange {
     enum metrics_face face;
     /* clock_us(); 0: not yet. All set by exchange_deliver. */
     uint64_t began, admitted, first_token, last_token;
-    uint32_t n_prompt, cached;
+    uint32_t n_prompt, cached, n_tokens; /* n_tokens: of the answer, so far */
     /* Set by the face before it submits: whether it wants log-probabilities, and of how many of the
      * likeliest tokens. */
     bool logprobs;
@@ -73,11 +73,17 @@ struct server {
 bool server_authorised(struct server *s, struct http_request *r);
 bool server_accepts(struct server *s, struct http_request *r, const char *model);
 /* (server_authorised also notes whose request it is: exchange_new gives it to that key.)
- * Refuse a request before any work: counts it, and answers with the error's status. */
+ * Refuse a request before any work: counts and logs it, and answers with the error's status. */
 void server_refuse(struct server *s, struct http_request *r, const struct err *e,
                    const char *param);
 
-/* The same for a job that failed before anything of its answer was sent: `ev` is its JOB_DONE. */
+/* The line of a request that is refused before any work, for who answers it without server_refuse:
+ * before the answer, in its handler. */
+void server_log_refusal(const struct server *s, const struct http_request *r, int status,
+                        const char *reason);
+
+/* The same for a job that failed before anything of its answer was sent: `ev` is its JOB_DONE,
+ * which has its line in the log. */
 void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev);
 
 /* `size`: of the face's struct, zeroed beyond the exchange. NULL: no memory. */
@@ -103,6 +109,8 @@ struct http_request *exchange_detach(struct exchange *x); /* NULL: nobody is the
 void exchange_send(struct exchange *x, const void *data,
                    size_t n);              /* to the stream, if somebody reads */
 void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than none */
+/* The line of one that ends because the process does. */
+void exchange_log_stopped(const struct exchange *x);
 /* What every event of a job goes through on its way to the face: times, counters, the log. */
 void exchange_deliver(const struct job_event *ev);
 

@@ -170,7 +170,7 @@ void http_reply_error(struct http_request *r, int status, const char *code, cons
     reply_error_text(r, status, code, param, message);
 }
 
-void http_reply_err(struct http_request *r, const struct err *e, const char *param)
+int http_err_status(int code)
 {
     static const struct {
         int code, status;
@@ -179,10 +179,9 @@ void http_reply_err(struct http_request *r, const struct err *e, const char *par
         {ERR_NOT_FOUND, 404}, {ERR_LIMIT, 413},       {ERR_BUSY, 429},      {ERR_NO_MEMORY, 503},
         {ERR_TIMEOUT, 504},   {ERR_NET, 502},         {ERR_CANCELLED, 503},
     };
-    int status = 500;
     for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
-        if (statuses[i].code == e->code) status = statuses[i].status;
-    reply_error_text(r, status, err_code_name(e->code), param, e->text);
+        if (statuses[i].code == code) return statuses[i].status;
+    return 500;
 }
 
 void stream_begin_direct(struct http_request *c)

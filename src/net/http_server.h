@@ -139,9 +139,9 @@ void http_reply_json(struct http_request *r, int status, const char *json, size_
  * invalid_request_error. */
 void http_reply_error(struct http_request *r, int status, const char *code, const char *param,
                       const char *format, ...) __attribute__((format(printf, 5, 6)));
-/* The same from an err: its code gives the status (BAD_INPUT, UNSUPPORTED, PROTOCOL 400, DENIED
- * 401, NOT_FOUND 404, LIMIT 413, BUSY 429, NO_MEMORY 503, TIMEOUT 504, else 500). */
-void http_reply_err(struct http_request *r, const struct err *e, const char *param);
+/* The status that tells an err's code: BAD_INPUT, UNSUPPORTED, PROTOCOL 400, DENIED 401, NOT_FOUND
+ * 404, LIMIT 413, BUSY 429, NET 502, NO_MEMORY, CANCELLED 503, TIMEOUT 504, else 500. */
+int http_err_status(int code);
 
 /* A stream: status 200, chunked (or until close, for HTTP/1.0). Each send is one chunk and leaves
  * with the next turn of the loop. send gives ERR_LIMIT, and the client is cut off, when output_max

@@ -6,7 +6,8 @@
  * Served: model, messages (roles system, developer, user, assistant; content a string or parts of
  * type text) or prompt (a text, token ids, or an array of one of these), max_tokens,
  * max_completion_tokens (chat), temperature, top_p, stop, seed, stream, stream_options
- * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all), min_p.
+ * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all),
+ * min_p.
  *
  * Refused by name: fields that would change the answer in a way that we cannot, unless they ask for
  * what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n, best_of,

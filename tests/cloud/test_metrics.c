@@ -1,7 +1,8 @@
 /*
  * test_metrics: /metrics, /health, /ready and the log. Catches: a page that Prometheus refuses
  * (bucket counts that fall, a sum without its count, a name explained twice), requests that are not
- * counted or counted twice, keys that do not guard the page, a log line that a quote breaks.
+ * counted or counted twice, keys that do not guard the page, a log line that a quote breaks, a
+ * refusal or a cut answer without a line, a line with a prompt or a key in it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -167,17 +168,26 @@ static void test_engine_is_counted(void **state)
     site_stop(&s);
 }
 
-static void test_keys_guard_the_page(void **state)
+#define KEYS_PATH "/tmp/pdd-keys-XXXXXX"
+
+/* A key file with one key, named "page". */
+static void write_keys(char path[sizeof KEYS_PATH])
 {
-    char path[] = "/tmp/pdd-keys-XXXXXX";
-    struct site s, open;
-    (void)state;
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
     static const char line[] = /* SHA-256 of "secret" */
         "page sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\n";
+    memcpy(path, KEYS_PATH, sizeof KEYS_PATH);
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
     assert_int_equal(write(fd, line, sizeof line - 1), sizeof line - 1);
     close(fd);
+}
+
+static void test_keys_guard_the_page(void **state)
+{
+    char path[sizeof KEYS_PATH];
+    struct site s, open;
+    (void)state;
+    write_keys(path);
     site_init(&s);
     s.config.keys_path = path;
     s.config.metrics_address = "127.0.0.1";
@@ -234,30 +244,89 @@ static void test_limits_and_process(void **state)
     site_stop(&s);
 }
 
-/* What a function writes to standard error, cut at a kilobyte. */
-static void logged(bool json, char out[1024])
+enum { LOG_MAX = 4096 };
+
+/* What is logged from begin_log to end_log, cut at its maximum. */
+struct log_catch {
+    FILE *file;
+    int saved;
+};
+
+static void begin_log(struct log_catch *l)
+{
+    l->file = tmpfile();
+    assert_non_null(l->file);
+    l->saved = dup(STDERR_FILENO);
+    dup2(fileno(l->file), STDERR_FILENO);
+    log_set_level(LOG_INFO);
+}
+
+static void end_log(struct log_catch *l, char out[LOG_MAX])
+{
+    log_set_level(LOG_ERROR);
+    dup2(l->saved, STDERR_FILENO);
+    close(l->saved);
+    rewind(l->file);
+    out[fread(out, 1, LOG_MAX - 1, l->file)] = 0;
+    fclose(l->file);
+}
+
+static void logged(bool json, char out[LOG_MAX])
 {
     const struct log_field fields[] = {
         {"id", .text = "a \"b\"\\\n"}, {"n", .number = 42}, {"end", .text = "stop"}};
-    FILE *file = tmpfile();
-    assert_non_null(file);
-    int saved = dup(STDERR_FILENO);
-    dup2(fileno(file), STDERR_FILENO);
-    log_set_level(LOG_INFO);
+    struct log_catch l;
+    begin_log(&l);
     log_set_json(json);
     log_fields(LOG_INFO, "cloud", "assist", fields, 3);
     log_set_json(false);
-    log_set_level(LOG_ERROR);
-    dup2(saved, STDERR_FILENO);
-    close(saved);
-    rewind(file);
-    out[fread(out, 1, 1023, file)] = 0;
-    fclose(file);
+    end_log(&l, out);
+}
+
+/* Refusals, and an answer that the end of the process cuts, have their line; none tells a prompt or
+ * a key. */
+static void test_log_of_refusals(void **state)
+{
+    static const char bad[] = "{\"messages\":\"my words\"}";
+    char path[sizeof KEYS_PATH], text[LOG_MAX];
+    struct log_catch l;
+    struct site s;
+    struct client c;
+    (void)state;
+    site_init(&s);
+    s.fake.answer_tokens = 1000;
+    s.fake.step_us = 5000;
+    begin_log(&l);
+    site_start(&s);
+    ask(&s, 1000, &c);
+    client_until(&c, 3);
+    site_stop(&s);
+    client_close(&c);
+    write_keys(path);
+    site_init(&s);
+    s.config.keys_path = path;
+    log_set_level(LOG_INFO);
+    site_start(&s);
+    (void)site_ask(&s, "POST", "/v1/chat/completions?q=hidden", "wrong", bad, NULL);
+    (void)site_ask(&s, "POST", "/v1/chat/completions", "secret", bad, NULL);
+    (void)site_ask(&s, "GET", "/v1/models/none", "secret", "", NULL);
+    site_stop(&s);
+    end_log(&l, text);
+    unlink(path);
+    assert_non_null(strstr(text, " end=stopped "));
+    assert_non_null(strstr(text, "refused method=POST path=/v1/chat/completions from=127.0.0.1 "
+                                 "key=- status=401 reason=invalid_api_key\n"));
+    assert_non_null(strstr(text, " key=page status=400 reason=bad_input\n"));
+    assert_non_null(strstr(text, " status=404 reason=model_not_found\n"));
+    assert_null(strstr(text, "words"));
+    assert_null(strstr(text, "secret"));
+    assert_null(strstr(text, "wrong"));
+    assert_null(strstr(text, "hidden"));
 }
 
 static void test_log(void **state)
 {
-    char line[1024];
+    char line[LOG_MAX];
     (void)state;
     logged(false, line);
     assert_non_null(strstr(line, "cloud assist id=\"a \\\"b\\\"\\\\\\u000a\" n=42 end=stop\n"));
@@ -275,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_page_is_well_formed), cmocka_unit_test(test_requests_are_counted),
         cmocka_unit_test(test_engine_is_counted),   cmocka_unit_test(test_keys_guard_the_page),
         cmocka_unit_test(test_limits_and_process),  cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log_of_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

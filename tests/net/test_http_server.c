@@ -121,7 +121,7 @@ static void say_busy(struct http_request *r, void *arg)
     (void)arg;
     err_set(&e, ERR_BUSY, "the queue \"%s\" is full", "a\nb");
     http_request_reply_header(r, "Retry-After", "3");
-    http_reply_err(r, &e, "n");
+    http_reply_error(r, http_err_status(e.code), err_code_name(e.code), "n", "%s", e.text);
 }
 
 static const struct http_route routes[] = {
