@@ -595,6 +595,7 @@ static void test_pdd_completes(void **state)
         struct buf body;
         buf_init(&body, RAW_MAX);
         fill_request(&inner, &q, prompt, 600);
+        q.tokens_max = 4;
         assert_int_equal(wire_request_encode(&q, &body, NULL), 0);
         buf_clear(&b);
         assert_int_equal(site_ask(&outer, "POST", "/v1/assist", NULL, body.data, &b), 400);
