@@ -143,7 +143,7 @@ def run_pdd(site, model, threads, tests, isa=None):
     result = {}
     extra = ["--isa", isa] if isa else []
     base = site.nice + [site.o.pdd, "bench", "engine", "--model", model, "--threads", str(threads), "--repeat", "1",
-                        "--json", "--quiet", "--generate", str(ANSWER)] + extra
+                        "--json", "--quiet", "--beyond", "--generate", str(ANSWER)] + extra
     prompts = [t[1] for t in tests if t[0] == "prefill"]
     depths = [t[1] for t in tests if t[0] == "decode"]
     runs = []

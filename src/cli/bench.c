@@ -32,6 +32,7 @@ static const char help[] =
     "  --kv-type TYPE   f16 or q8_0 (f16)\n"
     "  --repeat N       rounds; the report has medians, and the best (3)\n"
     "  --load           time to the first token and peak memory of a fresh process, too\n"
+    "  --beyond         measure beyond the context that the model was trained for, too\n"
     "  --json           one JSON object instead of a table\n"
     "  --quiet          no word on what is being measured\n";
 
@@ -51,6 +52,7 @@ static const struct option options[] = {
     {"json", no_argument, NULL, 'j'},
     {"load", no_argument, NULL, 'l'},
     {"quiet", no_argument, NULL, 'q'},
+    {"beyond", no_argument, NULL, 'B'},
     {"help", no_argument, NULL, 'h'},
     {"load-child", no_argument, NULL, OPTION_LOAD_CHILD},
     {NULL, 0, NULL, 0},
@@ -87,8 +89,7 @@ static int read_option(struct bench_plan *p, int c)
         p->engine.model_path = optarg;
         return 0;
     case 'i':
-        p->engine.isa = optarg;
-        return 0;
+        return option_isa("bench", optarg, &p->engine.isa);
     case 'k':
         return option_kv_type("bench", optarg, &p->engine.kv_type);
     case 'j':
@@ -96,6 +97,9 @@ static int read_option(struct bench_plan *p, int c)
         return 0;
     case 'l':
         p->load = true;
+        return 0;
+    case 'B':
+        p->beyond = true;
         return 0;
     case 'q':
         p->quiet = true;
@@ -121,6 +125,32 @@ static int read_option(struct bench_plan *p, int c)
     }
 }
 
+static bool has_cases(const struct bench_plan *p)
+{
+    return p->prompts.n || p->mixes.n || (p->batches.n && p->generate);
+}
+
+/* EXIT_DONE where the plan can be measured, or the status to leave with, after saying why. */
+static int check_plan(const struct bench_plan *p, struct err *e)
+{
+    uint32_t context, depth = bench_largest(&p->depths), most = bench_largest(&p->prompts);
+    if (!has_cases(p)) {
+        if (p->load) return EXIT_DONE;
+        fputs("pdd bench: nothing is to be measured: no prompt, no answer, no --mixed, no --load\n",
+              stderr);
+        return EXIT_USAGE;
+    }
+    if (bench_context(p->engine.model_path, &context, e)) return EXIT_FAILED;
+    if (p->batches.n && p->generate > most) most = p->generate;
+    if (p->mixes.n && p->chunk > most) most = p->chunk;
+    if (p->beyond || context == 0 || depth + most <= context) return EXIT_DONE;
+    fprintf(stderr,
+            "pdd bench: %u tokens at depth %u end beyond the model's context of %u tokens; "
+            "--beyond measures that, too\n",
+            most, depth, context);
+    return EXIT_USAGE;
+}
+
 static int run(const struct bench_plan *p, struct err *e)
 {
     static struct bench_load load;
@@ -128,16 +158,23 @@ static int run(const struct bench_plan *p, struct err *e)
     r.cases = mem_calloc(BENCH_CASES_MAX, sizeof *r.cases);
     if (!r.cases) return err_set(e, ERR_NO_MEMORY, "no memory for results");
     int rc = p->load ? bench_load(p, &load, e) : 0;
-    if (rc == 0 && (p->prompts.n || p->batches.n || p->mixes.n)) rc = bench_run(p, &r, e);
+    if (rc == 0 && has_cases(p)) rc = bench_run(p, &r, e);
     if (rc == 0) rc = bench_report(p, &r, p->load ? &load : NULL, e);
     mem_free(r.cases);
     return rc;
 }
 
+static int measure(const struct bench_plan *p, bool child, struct err *e)
+{
+    int status = child ? EXIT_DONE : check_plan(p, e);
+    if (status) return status;
+    return (child ? bench_load_child(p, e) : run(p, e)) ? EXIT_FAILED : EXIT_DONE;
+}
+
 /* EXIT_DONE to go on; 'h' for help; EXIT_USAGE after saying what is wrong. */
 static int read_arguments(int argc, char **argv, struct bench_plan *p, bool *ret_child)
 {
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+    for (int c; (c = option_next(argc, argv, "", options)) != -1;) {
         if (c == 'h') return c;
         if (c == OPTION_LOAD_CHILD)
             *ret_child = true;
@@ -174,8 +211,7 @@ int cmd_bench(int argc, char **argv)
         code = model_file_find(path, sizeof path, &err);
         p.engine.model_path = path;
     }
-    if (code == 0) code = child ? bench_load_child(&p, &err) : run(&p, &err);
-    if (code == 0) return EXIT_DONE;
-    fprintf(stderr, "pdd bench: %s\n", err.text);
-    return EXIT_FAILED;
+    int status = code ? EXIT_FAILED : measure(&p, child, &err);
+    if (status == EXIT_FAILED) fprintf(stderr, "pdd bench: %s\n", err.text);
+    return status;
 }

@@ -28,7 +28,7 @@ struct bench {
     struct err *e;
 };
 
-static uint32_t largest(const struct bench_list *l)
+uint32_t bench_largest(const struct bench_list *l)
 {
     uint32_t most = 0;
     for (uint32_t i = 0; i < l->n; i++)
@@ -53,16 +53,31 @@ static bool holds(struct gguf_str s, const char *text)
     return memmem(s.data, s.len, text, strlen(text)) != NULL;
 }
 
-static double used_experts(const struct gguf *g)
+/* "ARCHITECTURE.name" of the file; 0 where it has none. */
+static uint32_t arch_u32(const struct gguf *g, const char *name)
 {
     struct gguf_str arch;
     char key[160];
-    uint32_t all = 0, used = 0;
-    if (gguf_text(g, "general.architecture", &arch, NULL) < 0 || arch.len > 64) return 1.0;
-    snprintf(key, sizeof key, "%.*s.expert_count", (int)arch.len, arch.data);
-    if (gguf_u32(g, key, &all, NULL) < 0 || all == 0) return 1.0;
-    snprintf(key, sizeof key, "%.*s.expert_used_count", (int)arch.len, arch.data);
-    return gguf_u32(g, key, &used, NULL) < 0 ? 1.0 : (double)used / (double)all;
+    uint32_t value = 0;
+    if (gguf_text(g, "general.architecture", &arch, NULL) < 0 || arch.len > 64) return 0;
+    snprintf(key, sizeof key, "%.*s.%s", (int)arch.len, arch.data, name);
+    return gguf_u32(g, key, &value, NULL) < 0 ? 0 : value;
+}
+
+int bench_context(const char *path, uint32_t *ret_context, struct err *e)
+{
+    struct gguf *g;
+    int code = gguf_open(path, &g, e);
+    if (code) return code;
+    *ret_context = arch_u32(g, "context_length");
+    gguf_close(g);
+    return 0;
+}
+
+static double used_experts(const struct gguf *g)
+{
+    uint32_t all = arch_u32(g, "expert_count"), used = arch_u32(g, "expert_used_count");
+    return all && used ? (double)used / (double)all : 1.0;
 }
 
 static int read_work(const char *path, struct bench_work *w, struct err *e)
@@ -270,9 +285,9 @@ static const struct kern *level_named(const char *name)
 static int open_engine(struct bench *b, uint32_t threads, uint32_t sessions)
 {
     struct native_options o = b->p->engine;
-    uint32_t longest = max_u32(largest(&b->p->prompts), b->p->generate + 2);
+    uint32_t longest = max_u32(bench_largest(&b->p->prompts), b->p->generate + 2);
     o.threads = threads;
-    o.context_max = largest(&b->p->depths) + max_u32(longest, b->p->chunk) + 1;
+    o.context_max = bench_largest(&b->p->depths) + max_u32(longest, b->p->chunk) + 1;
     o.step_tokens_max = b->p->chunk + ENGINE_SPANS_MAX;
     int rc = native_open(&o, &b->engine, b->e);
     if (rc < 0) return rc;
@@ -290,8 +305,8 @@ static int open_engine(struct bench *b, uint32_t threads, uint32_t sessions)
 static int run_threads(struct bench *b, uint32_t threads)
 {
     const struct bench_plan *p = b->p;
-    uint32_t sessions = max_u32(largest(&p->batches), 1);
-    if (p->mixes.n) sessions = max_u32(sessions, largest(&p->mixes) + 1);
+    uint32_t sessions = max_u32(bench_largest(&p->batches), 1);
+    if (p->mixes.n) sessions = max_u32(sessions, bench_largest(&p->mixes) + 1);
     int rc = open_engine(b, threads, sessions);
     if (rc == 0) rc = pool_new(threads, &b->pool, b->e);
     if (rc == 0) {

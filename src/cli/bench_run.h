@@ -23,7 +23,7 @@ struct bench_plan {
     struct native_options engine;
     struct bench_list prompts, depths, threads, batches, mixes;
     uint32_t generate, rounds, chunk;
-    bool json, load, quiet;
+    bool json, load, quiet, beyond; /* the model's context does not matter */
 };
 
 enum bench_kind {
@@ -72,6 +72,9 @@ struct bench_load {
     uint64_t file_bytes;
 };
 
+uint32_t bench_largest(const struct bench_list *l); /* 0 of none */
+/* Positions that the model in the file was trained for; 0: the file does not say. */
+int bench_context(const char *path, uint32_t *ret_context, struct err *e);
 int bench_run(const struct bench_plan *p, struct bench_result *r, struct err *e);
 int bench_load(const struct bench_plan *p, struct bench_load *ret_load, struct err *e);
 /* In the fresh process: first token, then "PEAK_KB\n" on standard output. */

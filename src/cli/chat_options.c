@@ -210,6 +210,8 @@ static int set_way(struct chat_options *o, int option)
         return number(option, 1, 256, &o->native.threads);
     case O_KV_TYPE:
         return option_kv_type("chat", optarg, &o->native.kv_type);
+    case O_ISA:
+        return option_isa("chat", optarg, &o->native.isa);
     case O_CONTEXT:
         return number(option, 2, 1 << 24, &o->native.context_max);
     default:
@@ -229,7 +231,6 @@ static int set_option(struct chat_options *o, int option)
                         : option == O_PROMPT_FILE ? &o->prompt_file
                         : option == O_SYSTEM      ? &o->system
                         : option == O_TEMPLATE    ? &o->native.chat_template
-                        : option == O_ISA         ? &o->native.isa
                         : option == O_STATS_JSON  ? &o->stats_json
                                                   : NULL;
     bool *flag = option == O_NO_MODEL   ? &o->no_model
@@ -270,7 +271,7 @@ int chat_options_parse(int argc, char **argv, struct chat_options *o, int *ret_s
     int option;
     *o = (struct chat_options){.cloud_tokens = -1, .sampling = SAMPLING_GREEDY};
     *ret_status = EXIT_USAGE;
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+    while ((option = option_next(argc, argv, "", long_options)) != -1) {
         if (option == O_HELP) {
             fputs(help, stdout);
             *ret_status = EXIT_DONE;

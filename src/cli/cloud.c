@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/os.h"
 #include "cli/cloud_key.h"
@@ -12,6 +13,7 @@
 #include "cli/engine_open.h"
 #include "cli/options.h"
 #include "cli/service.h"
+#include "cloud/keys.h"
 #include "cloud/server.h"
 
 enum {
@@ -331,8 +333,7 @@ static int set_option(struct options *o, int option)
         o->native.no_think = true;
         return 0;
     case O_ISA:
-        o->native.isa = optarg;
-        return 0;
+        return option_isa("cloud", optarg, &o->native.isa);
     case O_PROFILE:
         o->profile = optarg;
         return 0;
@@ -392,10 +393,10 @@ static bool is_fake(const struct options *o)
 /* 0: go on; otherwise leave with *ret_status. */
 static int parse(int argc, char **argv, struct options *o, int *ret_status)
 {
-    int option, at = 0;
+    int option;
     uint64_t given = 0;
     *ret_status = EXIT_USAGE;
-    while ((option = getopt_long(argc, argv, "", long_options, &at)) != -1) {
+    while ((option = option_next(argc, argv, "", long_options)) != -1) {
         if (option == O_HELP) {
             fputs(help, stdout);
             *ret_status = EXIT_DONE;
@@ -565,14 +566,33 @@ static int open_engine(const struct options *o, struct engine **ret_engine, stru
     log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %.1f MB, engine %s%s%s",
              info->model_name, info->context_max, (double)kv_bytes / (1 << 20), info->kind,
              info->emulated ? " as " : "", info->emulated ? info->emulated : "");
+    if (!engine_template(*ret_engine))
+        log_line(LOG_WARN, "cloud",
+                 "model %s has no chat template that this program knows: messages are refused, "
+                 "prompts are answered; --chat-template NAME gives one",
+                 info->model_name);
     return 0;
+}
+
+/* Loading a model takes long, so files that are wrong are told of before; the server reads them
+ * again. */
+static int check_files(const struct options *o, struct err *e)
+{
+    struct keys *keys = NULL;
+    struct tls *tls = NULL;
+    int code = o->server.keys_path ? keys_open(o->server.keys_path, clock_us(), &keys, e) : 0;
+    if (code == 0 && o->n_certs) code = tls_new(o->server.tls, o->n_certs, &tls, e);
+    keys_close(keys);
+    tls_free(tls);
+    return code;
 }
 
 static int run(const struct options *o, struct err *e)
 {
     struct engine *engine;
     struct cloud c = {.drain_s = o->drain_s};
-    int code = open_engine(o, &engine, e);
+    int code = check_files(o, e);
+    if (code == 0) code = open_engine(o, &engine, e);
     if (code) return code;
     code = loop_new(&c.loop, e);
     if (code)

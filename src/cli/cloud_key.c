@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "cloud/keys.h"
 
 enum { LINE_BYTES_MAX = 512 };
@@ -39,6 +40,21 @@ struct wish {
     bool hash;
 };
 
+/* The name is not repeated: it may be a key by mistake. */
+static int check_name(const char *name)
+{
+    if (key_name_good(name, strlen(name))) return 0;
+    fprintf(
+        stderr,
+        "pdd cloud key: %s: NAME has at most %d letters, digits, dots, underscores and dashes\n",
+        !name[0]                      ? "NAME is empty"
+        : strpbrk(name, " \t")        ? "there is a blank in NAME"
+        : strlen(name) > KEY_NAME_MAX ? "NAME is too long"
+                                      : "a character of NAME cannot be",
+        KEY_NAME_MAX);
+    return -1;
+}
+
 /* 0: go on; otherwise leave with *ret_status. The line's own parser checks the values. */
 static int parse(int argc, char **argv, struct wish *w, struct buf *text, int *ret_status)
 {
@@ -46,7 +62,7 @@ static int parse(int argc, char **argv, struct wish *w, struct buf *text, int *r
                                          "priority"};
     int option;
     *ret_status = EXIT_USAGE;
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+    while ((option = option_next(argc, argv, "", long_options)) != -1) {
         if (option == O_HELP) {
             fputs(help, stdout);
             *ret_status = EXIT_DONE;
@@ -64,7 +80,7 @@ static int parse(int argc, char **argv, struct wish *w, struct buf *text, int *r
         return -1;
     }
     w->name = argv[optind];
-    return 0;
+    return check_name(w->name);
 }
 
 /* The key to hash: from standard input, or a new one. */

@@ -365,7 +365,7 @@ int cmd_demo(int argc, char **argv)
     d->tokens = ANSWER_TOKENS;
     d->seed = 1;
     snprintf(d->out, sizeof d->out, "pdd-demo");
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+    while ((option = option_next(argc, argv, "", long_options)) != -1) {
         if (option == O_HELP) fputs(help, stdout);
         if (option == O_HELP || set_option(d, option)) {
             status = option == O_HELP ? EXIT_DONE : EXIT_USAGE;

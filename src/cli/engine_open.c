@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
+#include "kern/kern.h"
 
 static int open_fake(const struct native_options *native, const struct fake_options *fake,
                      struct engine **ret_engine, struct err *e)
@@ -42,6 +43,18 @@ int engine_open(const struct native_options *native, const struct fake_options *
     if (code == 0) code = emulated_open(engine, found, ret_engine, e);
     if (code) engine_free(engine);
     return code;
+}
+
+int option_isa(const char *command, const char *text, const char **ret_isa)
+{
+    const struct kern *kern;
+    struct err e = ERR_INIT;
+    if (kern_select(text, &kern, &e) == 0) {
+        *ret_isa = text;
+        return 0;
+    }
+    fprintf(stderr, "pdd %s: --isa: %s\n", command, e.text);
+    return -1;
 }
 
 int option_kv_type(const char *command, const char *text, enum native_kv *ret_kv)

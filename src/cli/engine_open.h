@@ -15,6 +15,8 @@
 int engine_open(const struct native_options *native, const struct fake_options *fake,
                 const char *profile, struct engine **ret_engine, struct err *e);
 
+/* --isa of a command; -1 after a sentence on standard error: no level, or none that runs here. */
+int option_isa(const char *command, const char *text, const char **ret_isa);
 /* --kv-type of a command; -1 after a sentence on standard error that names another word. */
 int option_kv_type(const char *command, const char *text, enum native_kv *ret_kv);
 

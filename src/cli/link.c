@@ -156,7 +156,7 @@ int cmd_link(int argc, char **argv)
     int option;
     o.relay.listen_host = o.listen_host;
     o.relay.to_host = o.to_host;
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+    while ((option = option_next(argc, argv, "", long_options)) != -1) {
         if (option == O_HELP) {
             fputs(help, stdout);
             return EXIT_DONE;

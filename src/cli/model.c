@@ -16,6 +16,7 @@
 #include "cli/commands.h"
 #include "cli/model_inspect.h"
 #include "cli/model_random.h"
+#include "cli/options.h"
 #include "model/gguf.h"
 #include "model/vocab.h"
 
@@ -209,7 +210,7 @@ static const struct option options[] = {
 /* 0, 'h' for help, or -1 after saying what is wrong. */
 static int read_options(const struct action *action, int argc, char **argv, struct request *r)
 {
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+    for (int c; (c = option_next(argc, argv, "", options)) != -1;) {
         unsigned needs = c == 'j' || c == 's' ? ACCEPT_JSON : ACCEPT_TEXT;
         if (c == 'h' || c == '?') return c == 'h' ? c : -1;
         if (!(action->accepts & needs)) {

@@ -256,7 +256,7 @@ int model_random(int argc, char **argv)
 {
     struct request r = {.seed = 1};
     struct err e = ERR_INIT;
-    for (int c; (c = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
+    for (int c; (c = option_next(argc, argv, "o:", options)) != -1;) {
         if (c == 'h') {
             print_help(stdout);
             return EXIT_DONE;

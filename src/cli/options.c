@@ -11,6 +11,13 @@
 
 enum { NAMES_BYTES_MAX = 4096 };
 
+int option_next(int argc, char **argv, const char *letters, const struct option *options)
+{
+    int option = getopt_long(argc, argv, letters, options, NULL);
+    if (option == '?') fprintf(stderr, "see %s --help\n", argv[0]);
+    return option;
+}
+
 int option_u32(const char *command, const char *option, const char *value, uint32_t low,
                uint32_t high, uint32_t *ret_value)
 {

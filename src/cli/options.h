@@ -5,12 +5,16 @@
 #ifndef PDD_CLI_OPTIONS_H
 #define PDD_CLI_OPTIONS_H
 
+#include <getopt.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
 #include "engine/emulated.h"
 
+/* getopt_long, which says what is no option; where to read of those that are is said after it.
+ * argv[0] is "pdd COMMAND". */
+int option_next(int argc, char **argv, const char *letters, const struct option *options);
 int option_u32(const char *command, const char *option, const char *value, uint32_t low,
                uint32_t high, uint32_t *ret_value);
 int option_float(const char *command, const char *option, const char *value, float low, float high,

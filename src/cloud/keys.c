@@ -16,6 +16,11 @@ enum { VALUE_DIGITS_MAX = 10 };
 
 _Static_assert((int)KEYS_MAX < (int)SCHED_TENANTS_MAX, "each place has an account of its own");
 
+static const char made_prefix[] = "pdd-"; /* of the keys of key_make */
+enum { MADE_LEN = sizeof made_prefix - 1 + 2 * KEY_HASH_BYTES };
+
+_Static_assert((int)MADE_LEN < (int)KEY_MADE_BYTES, "a key fits, and is too long for a name");
+
 static const char form[] = "NAME sha256:HEX [requests_per_minute=N] [tokens_per_minute=N] "
                            "[streams=N] [priority=N]";
 
@@ -53,12 +58,21 @@ void key_hash(const char *key, size_t n, unsigned char ret_hash[KEY_HASH_BYTES])
     SHA256((const unsigned char *)key, n, ret_hash);
 }
 
-static int parse_name(const char *word, size_t n, struct key_line *line, struct err *e)
+bool key_name_good(const char *name, size_t n)
 {
     size_t good = 0;
-    while (good < n && name_char(word[good]))
+    while (good < n && name_char(name[good]))
         good++;
-    if (n > KEY_NAME_MAX || good < n)
+    return n > 0 && n <= KEY_NAME_MAX && good == n;
+}
+
+static int parse_name(const char *word, size_t n, struct key_line *line, struct err *e)
+{
+    if (n == MADE_LEN && memcmp(word, made_prefix, sizeof made_prefix - 1) == 0)
+        return err_set(e, ERR_BAD_INPUT,
+                       "this is a key itself; the file takes the second line that `pdd cloud key` "
+                       "printed");
+    if (!key_name_good(word, n))
         return err_set(e, ERR_BAD_INPUT,
                        "a name has at most %d letters, digits, dots, underscores and dashes; the "
                        "line is %s",
@@ -170,7 +184,7 @@ int key_make(char ret_key[KEY_MADE_BYTES], struct err *e)
     unsigned char random[KEY_HASH_BYTES];
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
-    int at = snprintf(ret_key, KEY_MADE_BYTES, "pdd-");
+    int at = snprintf(ret_key, KEY_MADE_BYTES, "%s", made_prefix);
     for (size_t i = 0; i < sizeof random; i++)
         at += snprintf(ret_key + at, (size_t)(KEY_MADE_BYTES - at), "%02x", random[i]);
     OPENSSL_cleanse(random, sizeof random);

@@ -20,6 +20,7 @@
 #ifndef PDD_CLOUD_KEYS_H
 #define PDD_CLOUD_KEYS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"
@@ -60,6 +61,8 @@ void keys_close(struct keys *k);
 /* Whose key it is; NULL: nobody's (also for NULL: no key given). */
 struct key *keys_find(struct keys *k, const char *key);
 
+/* At most KEY_NAME_MAX letters, digits, dots, underscores and dashes. */
+bool key_name_good(const char *name, size_t n);
 /* One line of n bytes without its end. 0 and *ret_line; 1: a comment or empty; or an error that
  * says what is wrong with it and never repeats what may be a secret. Pure. */
 int key_line_parse(const char *text, size_t n, struct key_line *ret_line, struct err *e);

@@ -79,6 +79,28 @@ static const struct {
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
 
+/* Levels of other architectures are not built here. */
+static const char *const elsewhere[] = {
+#if !defined(__x86_64__)
+    "avx2", "avxvnni", "avx512", "amx",
+#endif
+#if !defined(__aarch64__)
+    "neon", "neondot",
+#endif
+};
+
+static int is_elsewhere(const char *name)
+{
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+        if (strcmp(name, elsewhere[i]) == 0) return 1;
+    return 0;
+}
+
+static int refuse_level(const char *name, struct err *e)
+{
+    return err_set(e, ERR_UNSUPPORTED, "this CPU cannot run the kernels of level %s", name);
+}
+
 const struct kern *kern_at(uint32_t i)
 {
     for (uint32_t l = 0; l < LEVELS; l++)
@@ -94,9 +116,9 @@ int kern_select(const char *name, const struct kern **ret_kern, struct err *e)
             *ret_kern = levels[l].kern;
             return 0;
         }
-        if (name)
-            return err_set(e, ERR_UNSUPPORTED, "this CPU cannot run the kernels of level %s", name);
+        if (name) return refuse_level(name, e);
     }
+    if (is_elsewhere(name)) return refuse_level(name, e);
     return err_set(e, ERR_NOT_FOUND,
                    "no kernel level %s: choose scalar, avx2, avxvnni, avx512, amx, neon or neondot",
                    name);

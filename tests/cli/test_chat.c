@@ -40,11 +40,20 @@ static void expect(const char *const *args, int status, const char *in_out, cons
     buf_release(&err);
 }
 
+#if defined(__aarch64__)
+#define FOREIGN_LEVEL "avx2"
+#else
+#define FOREIGN_LEVEL "neon"
+#endif
+
 static void test_statuses(void **state)
 {
     (void)state;
     expect(ARGS("--help"), 0, "--local-only", NULL);
-    expect(ARGS("--nonsense"), 2, NULL, "pdd chat: unrecognized option '--nonsense'");
+    expect(ARGS("--nonsense"), 2, NULL,
+           "pdd chat: unrecognized option '--nonsense'\nsee pdd chat --help");
+    expect(ARGS("--isa", "fast"), 2, NULL, "no kernel level fast");
+    expect(ARGS("--isa", FOREIGN_LEVEL), 2, NULL, "this CPU cannot run");
     expect(ARGS("word"), 2, NULL, "word");
     expect(ARGS("--fake", "5", "--pace", "fast"), 2, NULL, "smooth, off or reading");
     expect(ARGS("--fake", "5", "--temperature", "hot"), 2, NULL, "--temperature");

@@ -148,12 +148,12 @@ static void test_link_cuts(void **state)
 }
 
 /* What can have no effect is refused by its name, each of them, before anything is opened. */
-static void expect_idle(const char *const *args, const char *said)
+static void expect_refused(const char *const *args, int status, const char *said)
 {
     struct program cloud;
     struct buf out, err;
     program_start(&cloud, "cloud", args);
-    assert_int_equal(program_finish(&cloud, &out, &err), 2);
+    assert_int_equal(program_finish(&cloud, &out, &err), status);
     if (!strstr(err.data, said)) fail_msg("%s", err.data);
     buf_release(&out);
     buf_release(&err);
@@ -162,15 +162,30 @@ static void expect_idle(const char *const *args, const char *said)
 static void test_idle_option(void **state)
 {
     (void)state;
-    expect_idle(ARGS("--kv-mb", "64", "--upstream", "http://127.0.0.1:1", "--streams-max", "9"),
-                ": --kv-mb has no effect with --upstream");
-    expect_idle(ARGS("--queue-max", "64", "--upstream", "http://127.0.0.1:1", "--queue-max", "9"),
-                ": --queue-max has no effect with --upstream");
-    expect_idle(ARGS("--threads", "1", "--upstream", "http://127.0.0.1:1", "--queue-max", "9",
-                     "--context", "99"),
-                ": --threads, --context and --queue-max have no effect with --upstream");
-    expect_idle(ARGS("--fake", "1", "--upstream-model", "m", "--upstream-ca", "f"),
-                ": --upstream-model and --upstream-ca have no effect without --upstream");
+    expect_refused(ARGS("--kv-mb", "64", "--upstream", "http://127.0.0.1:1", "--streams-max", "9"),
+                   2, ": --kv-mb has no effect with --upstream");
+    expect_refused(
+        ARGS("--queue-max", "64", "--upstream", "http://127.0.0.1:1", "--queue-max", "9"), 2,
+        ": --queue-max has no effect with --upstream");
+    expect_refused(ARGS("--threads", "1", "--upstream", "http://127.0.0.1:1", "--queue-max", "9",
+                        "--context", "99"),
+                   2, ": --threads, --context and --queue-max have no effect with --upstream");
+    expect_refused(ARGS("--fake", "1", "--upstream-model", "m", "--upstream-ca", "f"), 2,
+                   ": --upstream-model and --upstream-ca have no effect without --upstream");
+}
+
+/* Catches: a model loaded first, before files that are quick to check; a name that makes no line.
+ */
+static void test_cloud_files(void **state)
+{
+    (void)state;
+    expect_refused(ARGS("--model", "/no/such.gguf", "--key-file", "/no/such.keys"), 1,
+                   "/no/such.keys");
+    expect_refused(
+        ARGS("--model", "/no/such.gguf", "--tls-cert", "/no/such.pem", "--tls-key", "/no/such.key"),
+        1, "/no/such.pem");
+    expect_refused(ARGS("--nonsense"), 2, "see pdd cloud --help");
+    expect_refused(ARGS("key", "a b"), 2, "a blank in NAME");
 }
 
 int main(void)
@@ -178,7 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_happens), cmocka_unit_test(test_cloud_killed),
         cmocka_unit_test(test_no_cloud_there),  cmocka_unit_test(test_link_cuts),
-        cmocka_unit_test(test_idle_option),
+        cmocka_unit_test(test_idle_option),     cmocka_unit_test(test_cloud_files),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,6 +40,7 @@ static void test_lines(void **state)
          " tokens_per_minute=1000000000 streams=3 priority=-8"},
         {"a sha256:" HEX64 " requests_per_minute=1", 0, " requests_per_minute=1"},
         {"top-secret-key", ERR_BAD_INPUT, "hashed only"},
+        {"pdd-" HEX64, ERR_BAD_INPUT, "this is a key itself"},
         {"a top-secret-key", ERR_BAD_INPUT, "hashed only"},
         {"a sha256:1234", ERR_BAD_INPUT, "64 hexadecimal"},
         {"a sha256:" HEX64 "0", ERR_BAD_INPUT, "64 hexadecimal"},
