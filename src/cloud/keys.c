@@ -236,12 +236,19 @@ static int read_lines(const char *path, struct lines *all, struct err *e)
     return code;
 }
 
-static struct place *place_named(struct keys *k, const char *name)
+/* That of its name, or of the same key when it was removed: whoever comes back has what still runs
+ * and what is owed. NULL: none. */
+static struct place *place_of(struct keys *k, const struct key_line *line)
 {
-    for (uint32_t i = 0; i < KEYS_MAX; i++)
-        if (k->places[i].live && strcmp(k->places[i].key.line.name, name) == 0)
-            return &k->places[i];
-    return NULL;
+    struct place *left = NULL;
+    for (uint32_t i = 0; i < KEYS_MAX; i++) {
+        struct place *p = &k->places[i];
+        if (strcmp(p->key.line.name, line->name) != 0) continue;
+        if (p->live) return p;
+        bool same = memcmp(p->key.line.hash, line->hash, sizeof line->hash) == 0;
+        if (same && (!left || p->key.quota.streams > 0)) left = p;
+    }
+    return left;
 }
 
 static struct place *place_free(struct keys *k)
@@ -258,24 +265,30 @@ static const struct key_line *line_named(const struct lines *all, const char *na
     return NULL;
 }
 
+/* Whether a line has this place. */
+static bool stays(struct keys *k, const struct lines *all, const struct place *p)
+{
+    const struct key_line *line = line_named(all, p->key.line.name);
+    return line && place_of(k, line) == p;
+}
+
 /* Removed keys leave first, so that their places can be had. */
 static int adopt(struct keys *k, const struct lines *all, uint64_t now_us, struct err *e)
 {
     uint32_t wanted = 0, found = 0;
     for (uint32_t i = 0; i < all->n; i++)
-        wanted += place_named(k, all->line[i].name) == NULL;
+        wanted += place_of(k, &all->line[i]) == NULL;
     for (uint32_t i = 0; i < KEYS_MAX; i++) {
         const struct place *p = &k->places[i];
-        bool stays = p->live && line_named(all, p->key.line.name);
-        found += !stays && p->key.quota.streams == 0;
+        found += !stays(k, all, p) && p->key.quota.streams == 0;
     }
     if (found < wanted)
         return err_set(e, ERR_LIMIT, "%s: streams of removed keys still run; try again later",
                        k->path);
     for (uint32_t i = 0; i < KEYS_MAX; i++)
-        k->places[i].live = k->places[i].live && line_named(all, k->places[i].key.line.name);
+        k->places[i].live = stays(k, all, &k->places[i]);
     for (uint32_t i = 0; i < all->n; i++) {
-        struct place *p = place_named(k, all->line[i].name);
+        struct place *p = place_of(k, &all->line[i]);
         if (p) {
             quota_change(&p->key.quota, &all->line[i].limits, now_us);
         } else {

@@ -12,7 +12,8 @@
  * it, and no two are equal. Checking takes the same time whether and wherever a key differs.
  *
  * keys_reload reads the file again: a name that is still there keeps its key's place, streams and
- * debts, under the line's new hash and limits. A file that cannot be used changes nothing.
+ * debts, under the line's new hash and limits; so does the same key that was removed and comes back
+ * before another has its place. A file that cannot be used changes nothing.
  *
  * One thread: the loop's. A `struct key` stays where it is until keys_close; one whose line has
  * gone is reused only when none of its streams runs any more.

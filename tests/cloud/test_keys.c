@@ -178,6 +178,40 @@ static void test_new_tenant(void **state)
     keys_close(k);
 }
 
+/* Removed and put back, a key has what it had: no second share beside what still runs. */
+static void test_back(void **state)
+{
+    struct keys *k = NULL;
+    struct err e = ERR_INIT;
+    uint64_t wait;
+    (void)state;
+    for (int busy = 0; busy < 2; busy++) {
+        write_lines(line_of("ann", "key-a", ""), line_of("bob", "key-b", "streams=1"));
+        assert_int_equal(keys_open(path, 0, &k, &e), 0);
+        struct key *bob = keys_find(k, "key-b");
+        uint32_t tenant = bob->tenant;
+        if (busy) assert_int_equal(quota_enter(&bob->quota, 0, 1, &wait), QUOTA_OK);
+        write_lines(line_of("ann", "key-a", ""), "");
+        assert_int_equal(keys_reload(k, 0, &e), 0);
+        assert_null(keys_find(k, "key-b"));
+        write_lines(line_of("eve", "key-e", ""), line_of("bob", "key-b", "streams=1"));
+        assert_int_equal(keys_reload(k, 0, &e), 0);
+        assert_ptr_equal(keys_find(k, "key-b"), bob);
+        assert_int_equal(bob->tenant, tenant);
+        int entered = quota_enter(&bob->quota, 0, 1, &wait);
+        assert_int_equal(entered, busy ? QUOTA_STREAMS : QUOTA_OK);
+        write_lines(line_of("eve", "key-e", ""), "");
+        assert_int_equal(keys_reload(k, 0, &e), 0);
+        write_lines(line_of("eve", "key-e", ""), line_of("bob", "key-c", "")); /* another's */
+        assert_int_equal(keys_reload(k, 0, &e), 0);
+        assert_ptr_not_equal(keys_find(k, "key-c"), bob);
+        assert_int_not_equal(keys_find(k, "key-c")->tenant % SCHED_TENANTS_MAX,
+                             tenant % SCHED_TENANTS_MAX);
+        quota_leave(&bob->quota);
+        keys_close(k);
+    }
+}
+
 static void test_made(void **state)
 {
     char a[KEY_MADE_BYTES], b[KEY_MADE_BYTES];
@@ -432,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_returned),       cmocka_unit_test(test_streams_and_requests),
         cmocka_unit_test(test_foreign_assist), cmocka_unit_test(test_new_tenant),
         cmocka_unit_test(test_share),          cmocka_unit_test(test_share_upstream),
+        cmocka_unit_test(test_back),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);
