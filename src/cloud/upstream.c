@@ -297,7 +297,8 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
     http.ca_file = u->c.ca_file;
     http.connect_timeout_us = CONNECT_US;
     http.first_byte_timeout_us = http.idle_timeout_us = u->c.timeout_us;
-    http.calls_max = 2 * u->c.streams_max + 2; /* each may have a PATCH beside it; and probes */
+    /* Each may have a PATCH beside it, and as many linger; and probes. */
+    http.calls_max = 3 * u->c.streams_max + 2;
     if (c->key_path) code = read_key(c->key_path, &key, e);
     http.bearer = c->key_path ? key.data : NULL;
     if (!code) code = http_client_new(u->loop, &http, &s->client, e);

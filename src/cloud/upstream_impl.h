@@ -47,7 +47,7 @@ struct upstream_event {
 /* One job at the servers. */
 struct order {
     struct upstream *u;
-    struct job *job; /* NULL once it has had its end */
+    struct job *job; /* NULL once it has had its end: then its place is another's */
     uint32_t tenant; /* of the job */
     struct order *next, **link;
     uint64_t prompt, tried;         /* its hash; bit i: server i has been asked */
@@ -56,7 +56,8 @@ struct order {
     struct sse_parser sse;
     struct dialect_stream stream;
     bool open;                  /* sse and stream are initialised */
-    bool admitted, over;        /* over: the job has had its end */
+    bool admitted, over;        /* over: the job has had its end, */
+    bool lingers;               /* the connection not yet */
     struct err trouble;         /* what was wrong with an event */
     unsigned inside;            /* callbacks running: freeing waits */
     uint32_t sent, done;        /* tokens; of the prefill, as last told */
@@ -80,7 +81,8 @@ struct upstream {
     struct engine_info info;
     char numerics[WIRE_NAME_MAX];
     struct order *orders;
-    struct places places; /* of orders */
+    struct places places; /* of orders that are not over */
+    uint32_t lingering;   /* orders that are, and have a connection still */
     uint64_t retries;
     struct upstream_event *first, **last; /* events, oldest first */
     bool closing;

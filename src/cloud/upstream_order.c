@@ -9,6 +9,9 @@
 /* Of a prefill, so many steps are told: a server that counts on and on must not fill our memory. */
 enum { PROGRESS_STEPS = 1024 };
 
+/* So long a connection may take to end behind its answer. */
+enum { LINGER_US = 1000000 };
+
 enum { STATUS_NONE = 503, STATUS_BAD_GATEWAY = 502, STATUS_GATEWAY_TIMEOUT = 504 };
 
 /* Why a server did not answer. */
@@ -30,14 +33,27 @@ static struct upstream_event *new_event(size_t text)
     return mem_calloc(1, sizeof(struct upstream_event) + text);
 }
 
+static void leave_route(struct order *o)
+{
+    if (!o->server) return;
+    o->u->routes[o->server->index].outstanding--;
+    o->server = NULL;
+}
+
 static void leave_server(struct order *o)
 {
     http_call_cancel(o->call);
     http_call_cancel(o->patch);
     o->call = o->patch = NULL;
-    if (!o->server) return;
-    o->u->routes[o->server->index].outstanding--;
-    o->server = NULL;
+    leave_route(o);
+}
+
+static void leave_job(struct order *o)
+{
+    if (!o->job) return;
+    o->job->place = NULL;
+    o->job = NULL;
+    places_leave(&o->u->places, o->tenant);
 }
 
 static void close_stream(struct order *o)
@@ -52,10 +68,10 @@ void order_free(struct order *o)
 {
     leave_server(o);
     close_stream(o);
-    if (o->job) o->job->place = NULL;
+    leave_job(o);
+    if (o->lingers) o->u->lingering--;
     *o->link = o->next;
     if (o->next) o->next->link = o->link;
-    places_leave(&o->u->places, o->tenant);
     loop_timer_free(o->stall);
     mem_free(o->end);
     mem_free(o);
@@ -65,8 +81,7 @@ void order_free(struct order *o)
 static void tell_end(struct order *o)
 {
     o->over = true;
-    o->job->place = NULL;
-    o->job = NULL;
+    leave_job(o);
     upstream_push(o->u, o->end);
     o->end = NULL;
 }
@@ -92,11 +107,24 @@ static void finish(struct order *o, enum wire_reason reason)
     end(o);
 }
 
-/* The answer is whole. The connection is left to end by itself, so that it can be used again. */
+/* The answer is whole. The connection is left to end by itself, so that it can be used again, but
+ * not for long, and not more of them than there are places. */
 static void finish_whole(struct order *o)
 {
+    struct upstream *u = o->u;
     fill_end(o, o->stream.reason);
     tell_end(o);
+    leave_route(o);
+    http_call_cancel(o->patch);
+    o->patch = NULL;
+    if (u->lingering >= u->c.streams_max) {
+        http_call_cancel(o->call);
+        o->call = NULL;
+        return; /* always inside a callback, which frees it */
+    }
+    o->lingers = true;
+    u->lingering++;
+    loop_timer_set(o->stall, clock_us() + LINGER_US);
 }
 
 static void fail(struct order *o, const struct failure *f)
@@ -205,7 +233,10 @@ static void on_stall(void *arg)
     struct order *o = arg;
     struct failure f = {.fault = UPSTREAM_TIMEOUT, .status = STATUS_GATEWAY_TIMEOUT};
     uint64_t due = stall_due(o), now = clock_us();
-    if (o->over) return; /* the call sees to its connection's end */
+    if (o->over) { /* its connection has not ended */
+        order_free(o);
+        return;
+    }
     if (now < due) {
         loop_timer_set(o->stall, due);
         return;
@@ -227,12 +258,12 @@ static void on_stall(void *arg)
 static bool tell_progress(struct order *o)
 {
     const struct dialect_stream *d = &o->stream;
-    if (!d->progress || o->sent || d->done <= o->done) return true;
+    if (!d->progress || o->sent) return true;
     if (d->done > o->prefilled) {
         o->prefilled = d->done;
         note_progress(o);
     }
-    if (d->done - o->done <= d->total / PROGRESS_STEPS) return true;
+    if (d->done <= o->done || d->done - o->done <= d->total / PROGRESS_STEPS) return true;
     o->done = d->done;
     return push(o, (struct job_event){.kind = JOB_PROGRESS, .done = d->done, .total = d->total},
                 NULL, 0);

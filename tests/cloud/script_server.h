@@ -24,6 +24,7 @@ enum script_how {
     SCRIPT_WRONG_ID, /* vllm: an id that is none after `after` tokens */
     SCRIPT_COUNT,    /* 5,000 steps of a prefill before all else, each said to be the last one */
     SCRIPT_MANY,     /* goes on and on */
+    SCRIPT_LINGER,   /* fine, but the stream does not end behind the answer's end */
     SCRIPT_EMPTIES   /* comments and empty events after `after` tokens, for ever, or... */
 };
 
@@ -42,7 +43,10 @@ struct script_server {
     atomic_int how, status, after;
     atomic_int empties_ms; /* ...for so long, then the rest of the answer; 0: for ever */
     uint64_t emptied;      /* since when */
-    atomic_bool ill;       /* /v1/models answers 500 */
+    /* Before all else, for so long: steps of a prefill, of which so many are done already. */
+    atomic_int prefill_ms, prefill_from;
+    int prefilled;
+    atomic_bool ill; /* /v1/models answers 500 */
     uint32_t asked_for, sent;
     atomic_uint requests, closed; /* answers begun; ended by the other side */
 };
@@ -132,15 +136,52 @@ static inline bool script_empty(struct script_server *s)
     return true;
 }
 
+/* Returns whether it goes on. */
+static inline bool script_prefill(struct script_server *s)
+{
+    char text[120];
+    uint64_t now = clock_us(), ms = (uint64_t)atomic_load(&s->prefill_ms);
+    if (!s->answering || !ms) return false;
+    if (!s->emptied) s->emptied = now;
+    if (now - s->emptied >= ms * 1000) return false;
+    snprintf(text, sizeof text,
+             "data: {\"choices\":[],\"prompt_progress\":{\"total\":100000,\"processed\":%d}}\n\n",
+             atomic_load(&s->prefill_from) + ++s->prefilled);
+    script_say(s, text);
+    loop_timer_set(s->timer, now + SCRIPT_STEP_US);
+    return true;
+}
+
+static inline void script_lingered(void *arg)
+{
+    struct script_server *s = arg;
+    atomic_fetch_add(&s->closed, 1);
+}
+
+static inline void script_whole(struct script_server *s, int how)
+{
+    script_say(s, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n"
+                  "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11}}\n\n"
+                  "data: [DONE]\n\n");
+    if (how != SCRIPT_LINGER) {
+        script_end(s);
+        return;
+    }
+    http_request_on_close(s->answering, script_lingered, s);
+    s->answering = NULL;
+}
+
 static inline void script_step(void *arg)
 {
     struct script_server *s = arg;
     int how = atomic_load(&s->how);
+    if (script_prefill(s)) return;
     if (how == SCRIPT_EMPTIES && s->answering && s->sent >= (uint32_t)atomic_load(&s->after)) {
         if (script_empty(s)) return;
         how = SCRIPT_FINE;
     }
-    bool endless = how == SCRIPT_MANY, fine = how == SCRIPT_FINE || how == SCRIPT_COUNT;
+    bool endless = how == SCRIPT_MANY;
+    bool fine = how == SCRIPT_FINE || how == SCRIPT_COUNT || how == SCRIPT_LINGER;
     if (!s->answering) return;
     if (how == SCRIPT_COUNT && s->sent == 0) script_count(s);
     if (!fine && !endless && s->sent >= (uint32_t)atomic_load(&s->after)) {
@@ -148,10 +189,7 @@ static inline void script_step(void *arg)
         return;
     }
     if (fine && s->sent == s->asked_for) {
-        script_say(s, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n"
-                      "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11}}\n\n"
-                      "data: [DONE]\n\n");
-        script_end(s);
+        script_whole(s, how);
         return;
     }
     script_token(s, 100 + (int32_t)s->sent);
@@ -175,6 +213,7 @@ static inline void script_answer(struct http_request *r, void *arg)
     s->asked_for = max ? (uint32_t)strtoul(max + 13, NULL, 10) : 0;
     s->sent = 0;
     s->emptied = 0;
+    s->prefilled = 0;
     if (how == SCRIPT_STATUS) {
         http_request_reply_header(r, "Retry-After", "7");
         http_reply_error(r, atomic_load(&s->status), NULL, NULL, "not today");

@@ -282,6 +282,57 @@ static void test_empty_events(void **state)
     script_stop(&b);
 }
 
+/* A server that begins a prefill again, behind one that had come further, gets on as well. */
+static void test_prefill_again(void **state)
+{
+    struct script_server a, b;
+    struct site s;
+    struct client c;
+    (void)state;
+    script_start(&a, "somebody");
+    script_start(&b, "somebody");
+    begin(&s, &a, &b);
+    ask(&c, &s, N);
+    check_text(&c, "abcde");
+    struct script_server *first = atomic_load(&a.requests) ? &a : &b; /* of this prompt */
+    struct script_server *second = first == &a ? &b : &a;
+    atomic_store(&first->how, SCRIPT_CUT);
+    atomic_store(&first->prefill_from, 90000);
+    atomic_store(&first->prefill_ms, 10);
+    atomic_store(&second->prefill_ms, 4 * PREFILL_US / 3000);
+    ask(&c, &s, N);
+    check_text(&c, "abcde");
+    assert_int_equal(atomic_load(&first->requests), 2);
+    assert_int_equal(atomic_load(&second->requests), 1);
+    site_stop(&s);
+    script_stop(&a);
+    script_stop(&b);
+}
+
+/* An answer that is whole keeps no place, whatever its connection does; that goes soon. */
+static void test_lingering(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct client c;
+    (void)state;
+    script_start(&a, "somebody");
+    atomic_store(&a.how, SCRIPT_LINGER);
+    site_init(&s);
+    add_server(&s, a.url);
+    s.config.upstream.streams_max = 2;
+    s.config.upstream.timeout_us = 4 * SITE_WAIT_US;
+    site_start(&s);
+    wait_ready(&s, 200);
+    for (int i = 0; i < 7; i++) {
+        ask(&c, &s, N);
+        check_text(&c, "abcde");
+    }
+    wait_count(&a.closed, 7);
+    site_stop(&s);
+    script_stop(&a);
+}
+
 /* Of a server that reports its prefill without end, only so much is kept and passed on. */
 static void test_counting(void **state)
 {
@@ -703,7 +754,8 @@ int main(void)
         cmocka_unit_test(test_deadline),      cmocka_unit_test(test_pdd_passes),
         cmocka_unit_test(test_pdd_stops),     cmocka_unit_test(test_pdd_of_another_model),
         cmocka_unit_test(test_tls_and_key),   cmocka_unit_test(test_nothing_known),
-        cmocka_unit_test(test_pdd_completes),
+        cmocka_unit_test(test_pdd_completes), cmocka_unit_test(test_lingering),
+        cmocka_unit_test(test_prefill_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
