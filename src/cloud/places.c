@@ -6,10 +6,20 @@ static atomic_uint *of(struct places *p, uint32_t tenant)
     return &p->of_tenant[tenant % ADMIT_TENANTS_MAX];
 }
 
-enum admit_entry places_enter(struct places *p, uint32_t slots, uint32_t queue_max, uint32_t tenant)
+static struct admit_door door_of(struct places *p, struct places_room room, uint32_t own)
 {
-    enum admit_entry entry = admit_enter(&(struct admit_door){
-        slots, queue_max, atomic_load(&p->all), atomic_load(of(p, tenant)), tenant != 0});
+    return (struct admit_door){.slots = room.slots,
+                               .slots_max = room.slots_max,
+                               .queue_max = room.queue_max,
+                               .inside = atomic_load(&p->all),
+                               .inside_own = own};
+}
+
+enum admit_entry places_enter(struct places *p, struct places_room room, uint32_t tenant)
+{
+    struct admit_door door = door_of(p, room, atomic_load(of(p, tenant)));
+    door.keyed = tenant != 0;
+    enum admit_entry entry = admit_enter(&door);
     if (entry != ADMIT_ENTERS) return entry;
     atomic_fetch_add(&p->all, 1);
     atomic_fetch_add(of(p, tenant), 1);
@@ -22,7 +32,9 @@ void places_leave(struct places *p, uint32_t tenant)
     atomic_fetch_sub(&p->all, 1);
 }
 
-bool places_full(const struct places *p, uint32_t slots, uint32_t queue_max)
+bool places_full(struct places *p, struct places_room room)
 {
-    return atomic_load(&p->all) >= slots + queue_max;
+    struct admit_door door = door_of(p, room, 0);
+    door.keyed = atomic_load(of(p, 0)) == 0;
+    return admit_enter(&door) == ADMIT_FULL;
 }

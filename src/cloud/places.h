@@ -17,11 +17,15 @@ struct places {
     atomic_uint of_tenant[ADMIT_TENANTS_MAX]; /* by job.tenant, modulo their number */
 };
 
+/* How many there may be: see admit_door. */
+struct places_room {
+    uint32_t slots, slots_max, queue_max;
+};
+
 /* What admit_enter says; when the tenant enters, it is counted until places_leave. */
-enum admit_entry places_enter(struct places *p, uint32_t slots, uint32_t queue_max,
-                              uint32_t tenant);
+enum admit_entry places_enter(struct places *p, struct places_room room, uint32_t tenant);
 void places_leave(struct places *p, uint32_t tenant);
-/* Whether nobody may come in. */
-bool places_full(const struct places *p, uint32_t slots, uint32_t queue_max);
+/* Whether nobody may come in, by what those inside are: with keys, or without. */
+bool places_full(struct places *p, struct places_room room);
 
 #endif

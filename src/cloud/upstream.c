@@ -112,10 +112,15 @@ static uint32_t positions_max(const struct backend *b)
 /* ---- jobs ---- */
 
 /* Which of them wait at their servers is not known here: all places count as the line. */
+static struct places_room room_of(const struct upstream *u)
+{
+    return (struct places_room){.queue_max = u->c.streams_max};
+}
+
 static int submit(struct backend *b, struct job *job, struct err *e)
 {
     struct upstream *u = upstream_of(b);
-    switch (places_enter(&u->places, 0, u->c.streams_max, job->tenant)) {
+    switch (places_enter(&u->places, room_of(u), job->tenant)) {
     case ADMIT_FULL:
         return err_set(e, ERR_BUSY, "all streams are taken; try again later");
     case ADMIT_SHARE_TAKEN:
@@ -137,8 +142,8 @@ static void wish(struct backend *b, struct job *job)
 
 static const char *not_ready(struct backend *b)
 {
-    const struct upstream *u = upstream_of(b);
-    if (places_full(&u->places, 0, u->c.streams_max)) return "busy";
+    struct upstream *u = upstream_of(b);
+    if (places_full(&u->places, room_of(u))) return "busy";
     for (uint32_t i = 0; i < u->c.n_servers; i++)
         if (u->routes[i].up) return NULL;
     return "no upstream";

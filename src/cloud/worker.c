@@ -166,20 +166,28 @@ void worker_free(struct worker *w)
     engine_free(engine);
 }
 
-bool worker_full(const struct worker *w)
+static struct places_room room_of(struct worker *w)
 {
-    return places_full(&w->places, atomic_load(&w->slots), w->c.queue_max);
+    return (struct places_room){.slots = atomic_load(&w->slots),
+                                .slots_max = w->c.streams_max,
+                                .queue_max = w->c.queue_max};
+}
+
+bool worker_full(struct worker *w)
+{
+    return places_full(&w->places, room_of(w));
 }
 
 /* What is short: streams, or the KV memory for more of them. */
 static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
 {
+    uint32_t all = atomic_load(&w->places.all);
     if (slots < w->c.streams_max)
         return err_set(
             e, ERR_BUSY,
             "KV memory is taken by the requests in work (%u) and the queue (%u) is full; "
             "try again later",
-            slots, w->c.queue_max);
+            slots, all > slots ? all - slots : 0);
     return err_set(e, ERR_BUSY,
                    "all streams (%u) are taken and the queue (%u) is full; try again later", slots,
                    w->c.queue_max);
@@ -188,14 +196,14 @@ static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
 /* Of those in work there may be fewer than streams_max while memory is short. */
 int worker_submit(struct worker *w, struct job *job, struct err *e)
 {
-    uint32_t slots = atomic_load(&w->slots);
-    switch (places_enter(&w->places, slots, w->c.queue_max, job->tenant)) {
+    struct places_room room = room_of(w);
+    switch (places_enter(&w->places, room, job->tenant)) {
     case ADMIT_FULL:
-        return refuse_full(w, slots, e);
+        return refuse_full(w, room.slots, e);
     case ADMIT_SHARE_TAKEN:
         return err_set(e, ERR_BUSY,
                        "this key has its share, %u requests in work or waiting; try again later",
-                       admit_share(slots, w->c.queue_max));
+                       admit_share(room.slots, room.queue_max));
     case ADMIT_ENTERS:
         break;
     }

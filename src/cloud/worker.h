@@ -51,7 +51,7 @@ void worker_free(struct worker *w);
 int worker_submit(struct worker *w, struct job *job, struct err *e);
 /* After changing a job's wishes: they are read at the next step at the latest; nothing to call. */
 struct job_event *worker_take_event(struct worker *w); /* NULL: none; free with mem_free */
-bool worker_full(const struct worker *w);              /* worker_submit would refuse everybody */
+bool worker_full(struct worker *w);                    /* worker_submit would refuse everybody */
 
 /* For reports and tests; any thread. */
 struct worker_stats {

@@ -17,7 +17,8 @@ uint32_t admit_share(uint32_t slots, uint32_t queue_max)
 enum admit_entry admit_enter(const struct admit_door *d)
 {
     if (d->keyed && d->inside_own >= admit_share(d->slots, d->queue_max)) return ADMIT_SHARE_TAKEN;
-    return d->inside < d->slots + d->queue_max ? ADMIT_ENTERS : ADMIT_FULL;
+    uint32_t slots = d->keyed ? d->slots_max : d->slots;
+    return d->inside < slots + d->queue_max ? ADMIT_ENTERS : ADMIT_FULL;
 }
 
 /* ---- memory ---- */

@@ -36,8 +36,12 @@ enum {
  * the others, however many one sends. At least 1. */
 uint32_t admit_share(uint32_t slots, uint32_t queue_max);
 
+/* While memory is short slots are fewer than slots_max, and a tenant may hold more than its share,
+ * from before. So that this alone keeps nobody out, one with a key that is below its share comes in
+ * up to slots_max + queue_max of all. */
 struct admit_door {
-    uint32_t slots, queue_max;   /* that may run, and wait besides */
+    uint32_t slots, queue_max;   /* that may run now, and wait besides */
+    uint32_t slots_max;          /* that may run with memory enough; at least slots */
     uint32_t inside, inside_own; /* requests of all, and of who comes */
     bool keyed;                  /* it has a key; else nobody knows whose it is */
 };

@@ -250,13 +250,15 @@ static void test_door(void **state)
         struct admit_door d;
         enum admit_entry want;
     } cases[] = {
-        {{4, 10, 0, 0, true}, ADMIT_ENTERS},       {{4, 10, 8, 8, true}, ADMIT_ENTERS},
-        {{4, 10, 9, 9, true}, ADMIT_SHARE_TAKEN},  {{4, 10, 9, 9, false}, ADMIT_ENTERS},
-        {{4, 10, 13, 0, true}, ADMIT_ENTERS},      {{4, 10, 14, 0, true}, ADMIT_FULL},
-        {{4, 10, 14, 9, true}, ADMIT_SHARE_TAKEN}, {{4, 10, 13, 13, false}, ADMIT_ENTERS},
-        {{4, 10, 14, 14, false}, ADMIT_FULL},      {{4, 0, 3, 3, true}, ADMIT_ENTERS},
-        {{4, 0, 4, 0, true}, ADMIT_FULL},          {{0, 1, 0, 0, true}, ADMIT_ENTERS},
-        {{0, 1, 1, 0, true}, ADMIT_FULL},          {{0, 8, 4, 4, true}, ADMIT_SHARE_TAKEN},
+        {{4, 10, 4, 0, 0, true}, ADMIT_ENTERS},       {{4, 10, 4, 8, 8, true}, ADMIT_ENTERS},
+        {{4, 10, 4, 9, 9, true}, ADMIT_SHARE_TAKEN},  {{4, 10, 4, 9, 9, false}, ADMIT_ENTERS},
+        {{4, 10, 4, 13, 0, true}, ADMIT_ENTERS},      {{4, 10, 4, 14, 0, true}, ADMIT_FULL},
+        {{4, 10, 4, 14, 9, true}, ADMIT_SHARE_TAKEN}, {{4, 10, 4, 13, 13, false}, ADMIT_ENTERS},
+        {{4, 10, 4, 14, 14, false}, ADMIT_FULL},      {{4, 0, 4, 3, 3, true}, ADMIT_ENTERS},
+        {{4, 0, 4, 4, 0, true}, ADMIT_FULL},          {{0, 1, 0, 0, 0, true}, ADMIT_ENTERS},
+        {{0, 1, 0, 1, 0, true}, ADMIT_FULL},          {{0, 8, 0, 4, 4, true}, ADMIT_SHARE_TAKEN},
+        {{2, 10, 4, 13, 0, true}, ADMIT_ENTERS},      {{2, 10, 4, 14, 0, true}, ADMIT_FULL},
+        {{2, 10, 4, 9, 7, true}, ADMIT_SHARE_TAKEN},  {{2, 10, 4, 12, 0, false}, ADMIT_FULL},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -265,12 +267,36 @@ static void test_door(void **state)
     assert_int_equal(admit_share(0, 1), 1);
 }
 
+/* One sends all that it may before memory is known to be short, for however few then; another has
+ * a share all the same, and all together never more than the queues are built for. */
+static void test_flood_before_shortage(void **state)
+{
+    enum { SLOTS = 64, QUEUE = 32 };
+    (void)state;
+    for (uint32_t slots = 0; slots <= SLOTS; slots++) {
+        struct admit_door one = {SLOTS, QUEUE, SLOTS, 0, 0, true};
+        while (admit_enter(&one) == ADMIT_ENTERS)
+            one.inside = ++one.inside_own;
+        one.slots = slots;
+        if (slots < SLOTS) assert_int_equal(admit_enter(&one), ADMIT_SHARE_TAKEN);
+        struct admit_door other = {slots, QUEUE, SLOTS, one.inside, 0, true};
+        for (; admit_enter(&other) == ADMIT_ENTERS; other.inside++)
+            other.inside_own++;
+        assert_int_equal(other.inside_own, QUEUE / 2);
+        assert_true(other.inside <= SLOTS + QUEUE);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_door),  cmocka_unit_test(test_everyone_is_served),
-        cmocka_unit_test(test_grant), cmocka_unit_test(test_places_are_shared),
-        cmocka_unit_test(test_sweep), cmocka_unit_test(test_retry),
+        cmocka_unit_test(test_door),
+        cmocka_unit_test(test_everyone_is_served),
+        cmocka_unit_test(test_grant),
+        cmocka_unit_test(test_places_are_shared),
+        cmocka_unit_test(test_sweep),
+        cmocka_unit_test(test_retry),
+        cmocka_unit_test(test_flood_before_shortage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
