@@ -198,7 +198,7 @@ static void test_back(void **state)
         assert_int_equal(keys_reload(k, 0, &e), 0);
         assert_ptr_equal(keys_find(k, "key-b"), bob);
         assert_int_equal(bob->tenant, tenant);
-        int entered = quota_enter(&bob->quota, 0, 1, &wait);
+        enum quota_verdict entered = quota_enter(&bob->quota, 0, 1, &wait);
         assert_int_equal(entered, busy ? QUOTA_STREAMS : QUOTA_OK);
         write_lines(line_of("eve", "key-e", ""), "");
         assert_int_equal(keys_reload(k, 0, &e), 0);
