@@ -8,6 +8,7 @@
  * with up to eight rows. Numbers of rows between take turns over a chunk of columns that stays in
  * the first-level cache, the sums resting in `out` meanwhile, as exact float32.
  */
+#include "kern/kern_fetch.h"
 #include "kern/kern_quant_avx512.h"
 
 enum {
@@ -46,24 +47,6 @@ INLINE __m512i broadcast4(const int8_t *x)
     int32_t four;
     memcpy(&four, x, 4);
     return _mm512_set1_epi32(four);
-}
-
-/* Into the second-level cache: so many lines on their way to the first one would hold up its loads
- * (half the speed on Zen 4). */
-INLINE void fetch_lines(const uint8_t *at, size_t bytes)
-{
-    UNROLL
-    for (size_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)at + i, _MM_HINT_T1);
-}
-
-/* Weights and scales of sub-blocks of block b. */
-INLINE void fetch_block(const uint8_t *unit, uint32_t b, enum kern_type type)
-{
-    const size_t bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
-    fetch_lines(unit + b * bytes, bytes);
-    if (b == 0 && kern_unit_bytes(type) > subs_at)
-        fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
 }
 
 /* With what a sum of unsigned bytes begins to end as the sum of weights. */

@@ -21,13 +21,15 @@
 #ifndef PDD_KERN_KERN_MUL_256_H
 #define PDD_KERN_KERN_MUL_256_H
 
+#include "kern/kern_fetch.h"
+
 enum {
     TILE_ROWS = 4,
     CHUNK_BLOCKS = 24,   /* 24 x 1024 bytes at most */
     CHUNK_BYTES = 16384, /* of packed weights, where few rows take turns */
-    AHEAD = 1536,        /* bytes that few rows prefetch ahead */
-    ORDERED_AHEAD = 512, /* so far ahead */
-    SUMS_MAX = 640       /* of a half strip read in order */
+    AHEAD = 1536,        /* bytes that few rows fetch ahead, scales beside weights */
+    ORDERED_AHEAD = 512, /* the same, where a strip is read in order */
+    SUMS_MAX = 640       /* integer sums of half a strip that is read in order */
 };
 
 /* Rows of activations against blocks of one strip. */
@@ -239,24 +241,6 @@ INLINE void mul_wide(const struct kern_mat *m, uint32_t strip, uint32_t strips,
 }
 
 /* ---- few rows ---- */
-
-/* Into the second-level cache: so many lines on their way to the first one would hold up its
- * loads. */
-INLINE void fetch_lines(const uint8_t *at, size_t bytes)
-{
-    UNROLL
-    for (size_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)at + i, _MM_HINT_T1);
-}
-
-/* Weights and scales of sub-blocks of block b, some way ahead. */
-INLINE void fetch_block(const uint8_t *unit, size_t b, enum kern_type type)
-{
-    const size_t bytes = kern_block_bytes(type), subs_at = kern_subs_at(type);
-    fetch_lines(unit + b * bytes, bytes);
-    if (b == 0 && kern_unit_bytes(type) > subs_at)
-        fetch_lines(unit + subs_at, kern_unit_bytes(type) - subs_at);
-}
 
 /* n rows by both halves over packed units, scales beside weights. */
 INLINE void tile_few(const struct job *t, enum kern_type type, int n)
