@@ -103,15 +103,19 @@ static void set_retry_after(struct server *s, struct http_request *r, uint32_t s
     http_request_reply_header(r, "Retry-After", text);
 }
 
+/* What the answer calls the error. */
+static const char *code_name(int status, int code)
+{
+    return status == 400 && code == ERR_LIMIT ? WIRE_CODE_TOO_LONG : err_code_name(code);
+}
+
 /* `logged`: there is a line of it already. */
 static void refuse(struct server *s, struct http_request *r, const struct err *e, const char *param,
                    bool logged)
 {
     const struct refusal why = s->refusal;
     int status = why.code ? 429 : e->code == ERR_LIMIT ? 400 : http_err_status(e->code);
-    const char *code = why.code               ? why.code
-                       : e->code == ERR_LIMIT ? WIRE_CODE_TOO_LONG
-                                              : err_code_name(e->code);
+    const char *code = why.code ? why.code : code_name(status, e->code);
     s->refusal = (struct refusal){.code = NULL};
     s->metrics.refused[why.quota ? METRICS_QUOTA : refusal_of(e->code)]++;
     if (e->code == ERR_BUSY && !why.never) set_retry_after(s, r, why.retry_s);
@@ -137,9 +141,8 @@ void server_refuse_job(struct server *s, struct http_request *r, const struct jo
                  ev->retry_after_s ? ev->retry_after_s : SERVER_RETRY_AFTER_S);
         http_request_reply_header(r, "Retry-After", seconds);
     }
-    bool too_long = ev->status == 400 && ev->error.code == ERR_LIMIT;
-    http_reply_error(r, ev->status, too_long ? WIRE_CODE_TOO_LONG : err_code_name(ev->error.code),
-                     NULL, "%s", ev->error.text);
+    http_reply_error(r, ev->status, code_name(ev->status, ev->error.code), NULL, "%s",
+                     ev->error.text);
 }
 
 /* Of a port of their own: nobody asks for a key there. */

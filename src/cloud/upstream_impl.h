@@ -48,7 +48,6 @@ struct upstream_event {
 struct order {
     struct upstream *u;
     struct job *job; /* NULL once it has had its end: then its place is another's */
-    uint32_t tenant; /* of the job */
     struct order *next, **link;
     uint64_t prompt, tried;         /* its hash; bit i: server i has been asked */
     struct upstream_server *server; /* NULL: none is asked */

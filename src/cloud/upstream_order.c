@@ -50,10 +50,11 @@ static void leave_server(struct order *o)
 
 static void leave_job(struct order *o)
 {
-    if (!o->job) return;
-    o->job->place = NULL;
+    struct job *job = o->job;
+    if (!job) return;
+    job->place = NULL;
     o->job = NULL;
-    places_leave(&o->u->places, o->tenant);
+    places_leave(&o->u->places, job->tenant);
 }
 
 static void close_stream(struct order *o)
@@ -571,7 +572,6 @@ int order_new(struct upstream *u, struct job *job, struct err *e)
     }
     o->u = u;
     o->job = job;
-    o->tenant = job->tenant;
     o->end->ev = (struct job_event){.kind = JOB_DONE, .job = job};
     job->place = o;
     if (job->asked.n_messages)

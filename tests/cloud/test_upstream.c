@@ -245,21 +245,29 @@ static void test_no_retry(void **state)
     }
 }
 
+/* Two servers that have answered once: the first one is asked before the second. */
+static void begin_two(struct site *s, struct script_server *a, struct script_server *b,
+                      struct script_server **ret_first, struct script_server **ret_second)
+{
+    struct client c;
+    script_start(a, "somebody");
+    script_start(b, "somebody");
+    begin(s, a, b);
+    ask(&c, s, N);
+    check_text(&c, "abcde");
+    *ret_first = atomic_load(&a->requests) ? a : b; /* of this prompt */
+    *ret_second = *ret_first == a ? b : a;
+}
+
 /* Bytes that bring nothing keep a place for a while before the first token, then another server is
  * asked; after it for no longer than silence. */
 static void test_empty_events(void **state)
 {
-    struct script_server a, b;
+    struct script_server a, b, *first, *second;
     struct site s;
     struct client c;
     (void)state;
-    script_start(&a, "somebody");
-    script_start(&b, "somebody");
-    begin(&s, &a, &b);
-    ask(&c, &s, N);
-    check_text(&c, "abcde");
-    struct script_server *first = atomic_load(&a.requests) ? &a : &b; /* of this prompt */
-    struct script_server *second = first == &a ? &b : &a;
+    begin_two(&s, &a, &b, &first, &second);
     atomic_store(&first->how, SCRIPT_EMPTIES);
     atomic_store(&first->empties_ms, 1500 * TIMEOUT_US / 1000000); /* a long prefill */
     ask(&c, &s, N);
@@ -285,17 +293,11 @@ static void test_empty_events(void **state)
 /* A server that begins a prefill again, behind one that had come further, gets on as well. */
 static void test_prefill_again(void **state)
 {
-    struct script_server a, b;
+    struct script_server a, b, *first, *second;
     struct site s;
     struct client c;
     (void)state;
-    script_start(&a, "somebody");
-    script_start(&b, "somebody");
-    begin(&s, &a, &b);
-    ask(&c, &s, N);
-    check_text(&c, "abcde");
-    struct script_server *first = atomic_load(&a.requests) ? &a : &b; /* of this prompt */
-    struct script_server *second = first == &a ? &b : &a;
+    begin_two(&s, &a, &b, &first, &second);
     atomic_store(&first->how, SCRIPT_CUT);
     atomic_store(&first->prefill_from, 90000);
     atomic_store(&first->prefill_ms, 10);
