@@ -25,6 +25,7 @@ static const char help[] =
     "  --depth LIST     tokens in the KV cache before a prompt or an answer (0)\n"
     "  --batch LIST     sequences that decode at the same time; 0: none (1)\n"
     "  --mixed LIST     steps of a chunk of a prompt and so many decodes, and what a decode adds\n"
+    "  --fill           reading up to each depth, too: once, as it is done anyway\n"
     "  --generate N     tokens of an answer (64)\n"
     "  --chunk N        tokens of a prompt that a step may take (512)\n"
     "  --threads LIST   0: all CPUs (0)\n"
@@ -41,6 +42,7 @@ static const struct option options[] = {
     {"model", required_argument, NULL, 'm'},
     {"prompt", required_argument, NULL, 'p'},
     {"depth", required_argument, NULL, 'd'},
+    {"fill", no_argument, NULL, 'f'},
     {"generate", required_argument, NULL, 'g'},
     {"batch", required_argument, NULL, 'b'},
     {"chunk", required_argument, NULL, 'c'},
@@ -97,6 +99,9 @@ static int read_option(struct bench_plan *p, int c)
         return 0;
     case 'l':
         p->load = true;
+        return 0;
+    case 'f':
+        p->fill = true;
         return 0;
     case 'B':
         p->beyond = true;

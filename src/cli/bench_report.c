@@ -10,7 +10,7 @@
 #include "base/os.h"
 
 enum { CPU_NAME_MAX = 128 };
-static const char *const kind_names[] = {"prefill", "decode", "mixed"};
+static const char *const kind_names[] = {"prefill", "decode", "mixed", "fill"};
 
 /* What of a sample a number is made of. */
 typedef double sample_fn(const struct bench_case *c, const struct bench_sample *s);

@@ -193,8 +193,8 @@ static int sample(const struct bench *b, struct bench_case *c)
         rc = sample_mixed(b, c, s);
     } else {
         uint64_t start = clock_us();
-        rc = c->kind == BENCH_PREFILL ? feed(b, b->sessions[0], c->n)
-                                      : decode(b, c->n, b->p->generate);
+        rc = c->kind == BENCH_DECODE ? decode(b, c->n, b->p->generate)
+                                     : feed(b, b->sessions[0], c->n);
         s->us = (double)(clock_us() - start);
         cut_all(b, c->depth);
     }
@@ -220,7 +220,7 @@ static void add_case(const struct bench *b, enum bench_kind kind, uint32_t depth
     struct bench_case *c = &b->r->cases[b->r->n++];
     *c = (struct bench_case){
         .kind = kind, .threads = pool_threads(b->pool), .depth = depth, .n = n, .tokens = n};
-    if (kind == BENCH_PREFILL) {
+    if (kind == BENCH_PREFILL || kind == BENCH_FILL) {
         c->operations = 2.0 * (w->layer_weights * n + w->head_weights);
         return;
     }
@@ -249,23 +249,42 @@ static int run_rounds(const struct bench *b, uint32_t first)
     return 0;
 }
 
+/* What is done once is done now. */
+static int warm(const struct bench *b, uint32_t depth)
+{
+    int rc = b->p->generate ? decode(b, 1, 2) : 0;
+    cut_all(b, depth);
+    return rc;
+}
+
+/* The first session's history of the depth, as a case. */
+static int run_fill(struct bench *b, uint32_t depth)
+{
+    uint32_t at = b->r->n;
+    int rc = warm(b, 0);
+    add_case(b, BENCH_FILL, depth, depth);
+    if (rc < 0 || at == b->r->n) return rc;
+    b->r->cases[at].samples[0] = measure_roofs(b);
+    return sample(b, &b->r->cases[at]);
+}
+
 static int run_depth(struct bench *b, uint32_t depth, uint32_t sessions)
 {
     const struct bench_plan *p = b->p;
-    uint32_t first = b->r->n;
     int rc = 0;
     for (uint32_t i = 0; i < sessions && rc == 0; i++) {
         rc = engine_session_open(b->engine, &b->sessions[i], b->e);
-        if (rc == 0) rc = feed(b, b->sessions[i], depth);
+        if (rc == 0 && i == 0 && depth && p->fill) rc = run_fill(b, depth);
+        if (rc == 0) rc = feed(b, b->sessions[i], depth - session_len(b->sessions[i]));
     }
+    uint32_t first = b->r->n;
     for (uint32_t i = 0; i < p->prompts.n; i++)
         add_case(b, BENCH_PREFILL, depth, p->prompts.values[i]);
     for (uint32_t i = 0; i < p->batches.n && p->generate; i++)
         add_case(b, BENCH_DECODE, depth, p->batches.values[i]);
     for (uint32_t i = 0; i < p->mixes.n; i++)
         add_case(b, BENCH_MIXED, depth, p->mixes.values[i]);
-    if (rc == 0 && p->generate) rc = decode(b, 1, 2); /* what is done once is done now */
-    cut_all(b, depth);
+    if (rc == 0) rc = warm(b, depth);
     if (rc == 0) rc = run_rounds(b, first);
     for (uint32_t i = 0; i < sessions; i++) {
         engine_session_close(b->sessions[i]);

@@ -23,13 +23,16 @@ struct bench_plan {
     struct native_options engine;
     struct bench_list prompts, depths, threads, batches, mixes;
     uint32_t generate, rounds, chunk;
-    bool json, load, quiet, beyond; /* the model's context does not matter */
+    bool json, load, quiet;
+    bool fill;   /* reading up to each depth is a case, too */
+    bool beyond; /* the model's context does not matter */
 };
 
 enum bench_kind {
     BENCH_PREFILL, /* a prompt of n tokens */
     BENCH_DECODE,  /* n sequences, one token each at a time */
-    BENCH_MIXED    /* steps of a chunk of a prompt and n decodes */
+    BENCH_MIXED,   /* steps of a chunk of a prompt and n decodes */
+    BENCH_FILL     /* the n tokens of the depth itself, read once whatever the rounds */
 };
 
 struct bench_sample {

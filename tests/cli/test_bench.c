@@ -6,6 +6,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -72,19 +73,21 @@ static void test_report(void **state)
     struct buf out;
     json_error_t error;
     int status = run("bench engine --threads 1,2 --prompt 5,70 --depth 0,65 --batch 1,3 --mixed 2 "
-                     "--generate 4 --chunk 32 --repeat 2 --load --json --quiet --model",
+                     "--fill --generate 4 --chunk 32 --repeat 2 --load --json --quiet --model",
                      &out);
     if (status != 0) fail_msg("%s", out.data);
     json_t *all = json_loads(out.data, JSON_REJECT_DUPLICATES, &error);
     if (!all) fail_msg("%s: %s", error.text, out.data);
     json_t *cases = json_object_get(all, "cases"), *c;
     size_t i;
-    assert_int_equal(json_array_size(cases), 2 * 2 * 5);
+    assert_int_equal(json_array_size(cases), 2 * (2 * 5 + 1));
     json_array_foreach(cases, i, c)
     {
         assert_true(number(c, "tps") > 0 && number(c, "tps") <= number(c, "tps_best") * 1.0001);
         assert_true(number(c, "gops") > 0 && number(c, "peak_read_gbs") > 0);
-        assert_int_equal(json_array_size(json_object_get(c, "us")), 2);
+        bool fill = strcmp(json_string_value(json_object_get(c, "kind")), "fill") == 0;
+        assert_true(!fill || (number(c, "n") == 65 && number(c, "tokens") == 65));
+        assert_int_equal(json_array_size(json_object_get(c, "us")), fill ? 1 : 2);
     }
     assert_true(number(json_object_get(all, "load"), "first_token_ms") > 0);
     assert_true(number(json_object_get(all, "load"), "peak_over_file") > 0);
