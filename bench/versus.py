@@ -11,8 +11,8 @@ model files, flags and results: nothing is written elsewhere. Every BUILD that y
 a candidate; `tune` tries builds and flags once for each model and keeps the fastest for prompts and
 for answers; without it -fa 1, and -rtr 1 for ik_llama.cpp. `run` measures group by group, in each
 group A B C, then B C A, ... and says first what it will do and how long it takes;
-called again it goes on where it stopped (--fresh starts anew). `report` prints medians over rounds of
-the per-round ratios as Markdown, writes DIR/versus.json, and draws.
+called again it goes on where it stopped (--fresh starts anew), with what has fewest rounds first. `report`
+prints medians over rounds of the per-round ratios as Markdown, writes DIR/versus.json, and draws.
 
 Every program measures in a process of its own that loads the file, so a ratio compares numbers taken
 within a minute of each other. Beside other work, programs that spin (llama.cpp with as many threads as
@@ -27,16 +27,23 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections import Counter, namedtuple
 
 SHAPES = ("smollm2-135m", "qwen2.5-0.5b")
 TYPES = ("Q8_0", "Q4_0", "Q4_K_M")
 ANSWER = 64
 BATCHES = (2, 8, 32)
+WORK = {"prefill512": [("prefill", 512), ("decode", 0)], "prefill2048": [("prefill", 2048), ("decode", 2048)],
+        "far8192": [("prefill", 8192), ("decode", 8192)], "batch2": [("batch", b) for b in BATCHES],
+        "load0": [("load", 0), ("mixed", 16)]}
 BATCH_DEPTH, BATCH_ANSWER = 128, 32
 TRIAL_DEPTH = 1024
 WARM = 32  # a first short prompt in each process, not counted
 WARM_MAX = 2048  # up to so many tokens a prompt runs before it counts, so that first touches of memory are not timed
+MADE_BY = ("commit", "kv_type")  # of pdd's report, kept with each row
 NAMES = {"pdd": "pdd", "llama": "llama.cpp", "ik": "ik_llama.cpp", "pdd-avx2": "pdd (AVX2)",
          "llama-avx2": "llama.cpp (AVX2)", "pdd-batch": "pdd", "llama-batch": "llama.cpp"}
 
@@ -45,17 +52,25 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def command_output(command, timeout=1500):
-    """Standard output, or None with a word on what failed."""
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired:
-        say(f"  timed out: {' '.join(command)}")
-        return None
-    if done.returncode != 0:
-        say(f"  failed ({done.returncode}): {' '.join(command)}\n  {done.stderr.decode(errors='replace')[-300:]}")
-        return None
-    return done.stdout.decode(errors="replace")
+def command_lines(command, timeout=1500):
+    """Standard output, or None with a word on what failed; the lines of standard error, each with when it came."""
+    with tempfile.TemporaryFile() as out, subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE) as child:
+        timer = threading.Timer(timeout, child.kill)
+        timer.daemon = True
+        timer.start()
+        lines = [(time.monotonic(), line.decode(errors="replace")) for line in child.stderr]
+        status = child.wait()
+        timer.cancel()
+        if status == 0:
+            out.seek(0)
+            return out.read().decode(errors="replace"), lines
+    words = "".join(line for _, line in lines)[-300:]
+    say(f"  failed or out of time ({status}): {' '.join(command)}\n  {words}")
+    return None, lines
+
+
+def command_output(command):
+    return command_lines(command)[0]
 
 
 def json_values(text):
@@ -139,47 +154,69 @@ def runs_warm(prompts):
     return max(prompts) <= WARM_MAX
 
 
+def sort_tests(tests):
+    """Prompts; depths of answers; and long prompts whose answer is wanted, too, which are read once for both (a short
+    one counts when it is read for the second time)."""
+    prompts, depths = ([n for k, n in tests if k == kind] for kind in ("prefill", "decode"))
+    both = [n for n in prompts if n in depths and not runs_warm([n])]
+    return [n for n in prompts if n not in both], [n for n in depths if n not in both], both
+
+
+def commas(numbers):
+    return ",".join(map(str, numbers))
+
+
+def bench_engine(site, model, threads, more):
+    """The report of `pdd bench engine`, and what of it is kept with each row."""
+    text = command_output(site.nice + [site.o.pdd, "bench", "engine", "--model", model, "--threads", str(threads),
+                                       "--json", "--quiet"] + more)
+    found = json.loads(text) if text else {"cases": [], "load": None}
+    return found, {key: found[key] for key in MADE_BY if key in found}
+
+
 def run_pdd(site, model, threads, tests, isa=None):
     result = {}
-    extra = ["--isa", isa] if isa else []
-    base = site.nice + [site.o.pdd, "bench", "engine", "--model", model, "--threads", str(threads), "--repeat", "1",
-                        "--json", "--quiet", "--beyond", "--generate", str(ANSWER)] + extra
-    prompts = [t[1] for t in tests if t[0] == "prefill"]
-    depths = [t[1] for t in tests if t[0] == "decode"]
+    prompts, depths, both = sort_tests(tests)
+    base = ["--repeat", "1", "--beyond", "--generate", str(ANSWER)] + (["--isa", isa] if isa else [])
     runs = []
     if prompts:
         runs_of_each = 2 if runs_warm(prompts) else 1  # the last counts
-        runs.append(["--prompt", ",".join(map(str, [WARM] + prompts * runs_of_each)), "--batch", "0"])
+        runs.append(["--prompt", commas([WARM] + prompts * runs_of_each), "--batch", "0"])
     if depths:
-        runs.append(["--prompt", "0", "--depth", ",".join(map(str, depths)), "--batch", "1"])
+        runs.append(["--prompt", "0", "--depth", commas(depths), "--batch", "1"])
+    if both:
+        runs.append(["--prompt", "0", "--depth", commas(both), "--batch", "1", "--fill"])
     for arguments in runs:
-        text = command_output(base + arguments)
-        for case in json.loads(text)["cases"] if text else []:
-            key = ("prefill", case["n"]) if case["kind"] == "prefill" else ("decode", case["depth"])
+        found, made_by = bench_engine(site, model, threads, base + arguments)
+        for case in found["cases"]:
+            key = ("decode", case["depth"]) if case["kind"] == "decode" else ("prefill", case["n"])
             result[key] = {"tps": case["tps"], "vnni": case["gops_part_vnni"], "read": case.get("gbs_part"),
-                           "gbs": case.get("gbs"), "gops": case["gops"]}
+                           "gbs": case.get("gbs"), "gops": case["gops"], **made_by}
     return result
 
 
 def run_llama(site, model, threads, tests, build, flags):
     result = {}
     program = site.program(build, "llama-bench")
-    base = site.nice + [program, "-m", model, "-t", str(threads), "-r", "1", "-o", "jsonl"] + flags
-    prompts = [t[1] for t in tests if t[0] == "prefill"]
-    depths = [t[1] for t in tests if t[0] == "decode"]
+    base = site.nice + [program, "-m", model, "-t", str(threads), "-r", "1", "-o", "jsonl", "--progress"] + flags
+    prompts, depths, both = sort_tests(tests)
     runs = []
     if prompts:
         cold = [] if runs_warm(prompts) else ["--no-warmup"]
-        runs.append(["-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"] + cold)
+        runs.append(["-p", commas([WARM] + prompts), "-n", "0"] + cold)
     if depths:
-        runs.append(["--no-warmup", "-p", "0", "-n", f"2,{ANSWER}", "-d", ",".join(map(str, depths))])
+        runs.append(["--no-warmup", "-p", "0", "-n", f"2,{ANSWER}", "-d", commas(depths)])
+    runs += [["--no-warmup", "-p", "0", "-n", f"2,{ANSWER}", "-d", str(n)] for n in both]
     for arguments in runs:
-        text = command_output(base + arguments)
+        text, lines = command_lines(base + arguments)
         for case in json_values(text or ""):
             if case["n_gen"] == 2:
                 continue
-            key = ("decode", case["n_depth"]) if case["n_gen"] else ("prefill", case["n_prompt"])
-            result[key] = {"tps": case["avg_ts"]}
+            depth = case["n_depth"]
+            result[("decode", depth) if case["n_gen"] else ("prefill", case["n_prompt"])] = {"tps": case["avg_ts"]}
+            if depth in both:  # read from one line to the next; a copy of the state is in it, 0.2 % at 8192
+                at = [when for when, line in lines if re.search("benchmark .* run ", line)]
+                result[("prefill", depth)] = {"tps": depth / (at[1] - at[0])}
     return result
 
 
@@ -187,45 +224,44 @@ def run_ik(site, model, threads, tests, build, flags):
     result = {}
     program = site.program(build, "llama-bench")
     base = site.nice + [program, "-m", model, "-t", str(threads), "-r", "1", "-o", "json"] + flags
-    prompts = [t[1] for t in tests if t[0] == "prefill"]
-    depths = [t[1] for t in tests if t[0] == "decode"]
+    prompts, depths, both = sort_tests(tests)
     runs = []
     if prompts:
         warm = "1" if runs_warm(prompts) else "0"
-        runs.append(["-w", warm, "-p", ",".join(map(str, [WARM] + prompts)), "-n", "0"])
+        runs.append(["-w", warm, "-p", commas([WARM] + prompts), "-n", "0"])
     if depths:
         runs.append(["-w", "0", "-p", str(WARM), "-n", str(ANSWER if 0 in depths else 0)] +
                     [x for d in depths if d for x in ("-gp", f"{d},{ANSWER}")])
+    runs += [["-v", "-w", "0", "-p", str(WARM), "-n", "0", "-gp", f"{n},{ANSWER}"] for n in both]
     for arguments in runs:
-        text = command_output(base + arguments)
+        text, lines = command_lines(base + arguments)
         for case in json_values(text or ""):
             found = re.match(r"(pp|tg)(\d+)(?:@pp(\d+))?$", case["test"])
             if found:
                 key = ("prefill", int(found[2])) if found[1] == "pp" else ("decode", int(found[3] or 0))
                 result[key] = {"tps": case["avg_ts"]}
+        for _, line in lines:  # with -v it tells, for each test, how long it read
+            found = re.search(r"prompt eval time = +([\d.]+) ms / +(\d+) tokens", line)
+            if found and int(found[2]) in both:
+                result[("prefill", int(found[2]))] = {"tps": int(found[2]) / float(found[1]) * 1e3}
     return result
 
 
 def run_pdd_batch(site, model, threads, tests):
-    batches = ",".join(str(t[1]) for t in tests)
-    text = command_output(site.nice + [site.o.pdd, "bench", "engine", "--model", model, "--threads", str(threads),
-                                       "--repeat", "1", "--json", "--quiet", "--prompt", "0", "--batch", batches,
-                                       "--depth", str(BATCH_DEPTH), "--generate", str(BATCH_ANSWER)])
-    return {("batch", c["n"]): {"tps": c["tps"]} for c in json.loads(text)["cases"]} if text else {}
+    found, made_by = bench_engine(site, model, threads, [
+        "--repeat", "1", "--prompt", "0", "--batch", commas(t[1] for t in tests), "--depth", str(BATCH_DEPTH),
+        "--generate", str(BATCH_ANSWER)])
+    return {("batch", c["n"]): {"tps": c["tps"], **made_by} for c in found["cases"]}
 
 
 def run_pdd_alone(site, model, threads, tests):
     """What has no counterpart: mixed steps (a chunk of 512 beside n decodes), and the load of a fresh process."""
-    base = site.nice + [site.o.pdd, "bench", "engine", "--model", model, "--threads", str(threads), "--json", "--quiet",
-                        "--prompt", "0", "--batch", "0"]
     result = {}
     for kind, n in tests:
         more = ["--load", "--repeat", "3"] if kind == "load" else ["--mixed", str(n), "--depth", "128", "--repeat", "2"]
-        text = command_output(base + more)
-        if not text:
-            continue
-        found = json.loads(text)
-        result[(kind, n)] = found["cases"][0] if kind == "mixed" else dict(found["load"], tps=0)
+        found, made_by = bench_engine(site, model, threads, ["--prompt", "0", "--batch", "0"] + more)
+        if found["load"] or found["cases"]:
+            result[(kind, n)] = {"tps": 0, **(found["load"] or found["cases"][0]), **made_by}
     return result
 
 
@@ -307,66 +343,70 @@ def tune(site):
 
 # ---- the plan ----
 
+Group = namedtuple("Group", "round shape type threads work who")  # what one A B C turn measures; work is of WORK
+
+
 def make_groups(site):
-    """Groups of tests by importance; a group is what one A B C turn measures."""
-    everyone = ["pdd"] + [w for w in ("llama", "ik") if getattr(site.o, w)]
-    groups = []
-
-    def add(rounds, shapes, kinds, threads, tests, who):
-        for r in range(rounds):
-            groups.extend((r, s, k, t, tests, who) for s in shapes for k in kinds for t in threads)
-
-    core = [("prefill", 512), ("decode", 0)]
-    add(1, SHAPES, TYPES, (1, 2), core, everyone)
-    middle = [("prefill", 2048), ("decode", 2048)]
-    far_in, far_out = [("prefill", 8192)], [("decode", 8192)]
-    if site.o.quick:
-        return groups
-    batch = [("batch", b) for b in BATCHES]
-    alone = [("load", 0), ("mixed", 16)]
-
-    def again(r, shapes, kinds, threads, tests):
-        groups.extend((r, s, k, t, tests, everyone) for s in shapes for k in kinds for t in threads)
-
-    add(1, SHAPES, ("Q8_0",), (1, 2), alone, ["pdd-alone"])
-    add(1, SHAPES, ("Q8_0",), (1,), middle, everyone)
-    again(1, SHAPES, TYPES, (1, 2), core)
-    if site.o.llama:
-        add(1, SHAPES, ("Q8_0",), (1, 2), batch, ["pdd-batch", "llama-batch"])
-    for far in (far_in, far_out):
-        add(1, SHAPES, ("Q8_0",), (1,), far, everyone)
-    if site.o.llama_avx2:
-        add(1, SHAPES, TYPES, (1,), core, ["pdd-avx2", "llama-avx2"])
-    add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1,), middle, everyone)
-    again(2, SHAPES, TYPES, (1, 2), core)
-    add(1, SHAPES, ("Q8_0",), (2,), middle, everyone)
-    for far in (far_in, far_out):
-        add(1, SHAPES, ("Q8_0",), (2,), far, everyone)
-        add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1,), far, everyone)
-    again(1, SHAPES, ("Q8_0",), (1,), middle)
-    if site.o.llama:
-        add(1, SHAPES, ("Q4_0", "Q4_K_M"), (1, 2), batch, ["pdd-batch", "llama-batch"])
-    for tests in (middle, far_in, far_out):
-        add(1, SHAPES, ("Q4_0", "Q4_K_M"), (2,), tests, everyone)
-    for r in (3, 4):
-        again(r, SHAPES, TYPES, (1, 2), core)
-    return groups
+    """Groups by importance: (rounds, types, threads, work, who)."""
+    everyone = ("pdd",) + tuple(w for w in ("llama", "ik") if getattr(site.o, w))
+    eight, four = ("Q8_0",), ("Q4_0", "Q4_K_M")
+    batch = ("pdd-batch", "llama-batch") if site.o.llama else ()
+    avx2 = ("pdd-avx2", "llama-avx2") if site.o.llama_avx2 else ()
+    plan = [(1 if site.o.quick else 5, TYPES, (1, 2), "prefill512", everyone)]
+    if not site.o.quick:
+        plan += [(1, eight, (1, 2), "load0", ("pdd-alone",)), (2, eight, (1,), "prefill2048", everyone),
+                 (1, eight, (1, 2), "batch2", batch), (1, eight, (1,), "far8192", everyone),
+                 (1, TYPES, (1,), "prefill512", avx2), (1, four, (1,), "prefill2048", everyone),
+                 (1, four, (1, 2), "batch2", batch), (1, four, (1, 2), "load0", ("pdd-alone",)),
+                 (1, eight, (2,), "prefill2048", everyone), (1, eight, (2,), "far8192", everyone),
+                 (1, four, (1,), "far8192", everyone), (1, four, (2,), "prefill2048", everyone),
+                 (1, four, (2,), "far8192", everyone)]
+    return [Group(r, shape, kind, threads, work, who) for rounds, kinds, all_threads, work, who in plan if who
+            for r in range(rounds) for shape in SHAPES for kind in kinds for threads in all_threads]
 
 
-def group_id(group):
-    r, shape, kind, threads, tests, who = group
-    return f"{who[0]} {shape} {kind} {threads} {tests[0][0]}{tests[0][1]} round {r}"
+def group_name(g):
+    return f"{g.who[0]} {g.shape} {g.type} {g.threads} {g.work}"
 
 
-def estimate(group, times):
-    """Seconds: what the same group took before, or a guess from the tokens at cautious speeds."""
-    r, shape, kind, threads, tests, who = group
-    known = times.get(group_id(group).rsplit(" round", 1)[0], [])
-    if known:
-        return min(known)
-    slow = (120.0 if shape == SHAPES[1] else 350.0) * (1.6 if threads > 1 else 1.0)
-    tokens = sum(t[1] for t in tests if t[0] != "batch") + (8000 if tests[0][0] == "batch" else 0)
-    return len(who) * (3 + (tokens / slow + 8) * 0.7)
+def group_id(g):
+    return f"{group_name(g)} round {g.round}"
+
+
+def cells_of(g):
+    return {(g.shape, g.type, g.threads, g.round, f"{who} {kind} {n}") for who in g.who for kind, n in WORK[g.work]}
+
+
+def still_to_do(site, lines):
+    """Groups that were not measured, neither as they are nor cell by cell; what has fewest rounds comes first."""
+    names = {line["group"] for line in lines}
+    cells = {(m["shape"], m["type"], m["threads"], m["round"], row) for m in lines for row in m["rows"]}
+    groups = make_groups(site)
+    done = {g for g in groups if group_id(g) in names or cells_of(g) <= cells}
+    rounds, turn = Counter(map(group_name, done)), {}
+    for g in groups:
+        if g not in done:
+            turn[g] = rounds[group_name(g)]
+            rounds[group_name(g)] += 1
+    return sorted(turn, key=turn.get)
+
+
+def guess(group):
+    """Seconds from the tokens at cautious speeds; a shape's attention costs as much as the rest at so many tokens."""
+    speed, even = (120.0, 3200) if group.shape == SHAPES[1] else (350.0, 1850)
+    tokens = sum(n * (1 + n / even) for kind, n in WORK[group.work] if kind in ("prefill", "decode")) or 8000
+    return len(group.who) * (3 + (tokens / speed / (1.6 if group.threads > 1 else 1.0) + 8) * 0.7)
+
+
+def estimate(group, times, groups):
+    """Seconds: what the same group took before, or a guess, put right by what groups of the same work took (else
+    all)."""
+    known = {group_name(g): g for g in groups if group_name(g) in times}
+    took = {g: statistics.median(times[name]) for name, g in known.items()}
+    if group_name(group) in times:
+        return statistics.median(times[group_name(group)])
+    same = [g for g in took if g.work == group.work] or took
+    return guess(group) * (sum(took[g] for g in same) / sum(map(guess, same)) if same else 1.0)
 
 
 def measure(site, who, model, threads, tests):
@@ -396,18 +436,17 @@ def run(site):
     if site.o.fresh and os.path.exists(path):
         os.rename(path, path + time.strftime(".%H%M%S"))
     lines = [json.loads(line) for line in open(path)] if os.path.exists(path) else []
-    done = {line["group"] for line in lines}
     times_path = os.path.join(site.work, "times.json")
     times = json.load(open(times_path)) if os.path.exists(times_path) else {}
-    groups = [g for g in make_groups(site) if group_id(g) not in done and
-              re.search(site.o.only, group_id(g))]
-    total = sum(estimate(g, times) for g in groups)
-    say(f"{len(groups)} groups to do, {len(done)} done; all would take about {total / 60:.0f} min; "
+    every = make_groups(site)
+    groups = [g for g in still_to_do(site, lines) if re.search(site.o.only, group_id(g))]
+    total = sum(estimate(g, times, every) for g in groups)
+    say(f"{len(groups)} groups to do, {len(lines)} done; all would take about {total / 60:.0f} min; "
         f"this call stops after {site.o.minutes:g} min")
     start = time.time()
     for n, group in enumerate(groups):
-        r, shape, kind, threads, tests, who = group
-        expected = estimate(group, times)
+        r, shape, kind, threads, work, who = group
+        tests, expected = WORK[work], estimate(group, times, every)
         if time.time() - start + expected > site.o.minutes * 60:
             say(f"  no time for {group_id(group)} (about {expected:.0f} s)")
             continue
@@ -421,7 +460,7 @@ def run(site):
             f.write(json.dumps({"group": group_id(group), "round": r, "shape": shape, "type": kind, "threads": threads,
                                 "who": turn, "others": round(others.cpus(), 2),
                                 "at": time.strftime("%Y-%m-%d %H:%M:%S"), "rows": rows}) + "\n")
-        name = group_id(group).rsplit(" round", 1)[0]
+        name = group_name(group)
         times[name] = (times.get(name, []) + [took])[-3:]
         with open(times_path, "w") as f:
             json.dump(times, f, indent=1)
@@ -433,9 +472,11 @@ def run(site):
 
 def collect(site):
     """{(shape, type, threads, kind, n, avx2): {who: {round: value}}}, without rounds in which other work took more
-    of the CPUs than --noise; how much it took; how many groups were left out."""
-    cells, others, left_out = {}, [], 0
-    for line in map(json.loads, open(os.path.join(site.work, "results.jsonl"))):
+    of the CPUs than --noise; how much it took; how many groups were left out; the commits and types of KV of pdd, each
+    once, in order of time."""
+    cells, others, left_out, made_by = {}, [], 0, {what: {} for what in MADE_BY}
+    lines = map(json.loads, open(os.path.join(site.work, "results.jsonl")))
+    for line in sorted(lines, key=lambda found: found["at"]):
         if line["others"] > site.o.noise:
             left_out += 1
             continue
@@ -446,7 +487,9 @@ def collect(site):
             key = (line["shape"], line["type"], line["threads"], kind, int(n), base.endswith("avx2"))
             cell = cells.setdefault(key, {})
             cell.setdefault(base.replace("-avx2", ""), {})[line["round"]] = value
-    return cells, others or [0.0], left_out
+            for what in MADE_BY if base.startswith("pdd") else ():
+                made_by[what][value.get(what, "unknown")] = True
+    return cells, others or [0.0], left_out, {what: list(found) for what, found in made_by.items()}
 
 
 def ratio(cell, peer):
@@ -573,10 +616,10 @@ def cpu_name():
 
 
 def report(site):
-    cells, others, left_out = collect(site)
-    commit = (command_output(["git", "-C", os.path.dirname(os.path.abspath(__file__)), "describe", "--always",
-                              "--dirty"]) or "?").strip()
-    head = (f"{time.strftime('%Y-%m-%d %H:%M')}, {cpu_name()}, {os.cpu_count()} CPUs, commit {commit}; other work took "
+    cells, others, left_out, made_by = collect(site)
+    commits, types = (", ".join(made_by[what]) for what in MADE_BY)
+    head = (f"{time.strftime('%Y-%m-%d %H:%M')}, {cpu_name()}, {os.cpu_count()} CPUs; pdd at "
+            f"{'commits' if len(made_by['commit']) > 1 else 'commit'} {commits}, its KV {types}; other work took "
             f"{statistics.median(others):.2f} CPUs (at most {max(others):.2f}) while measuring"
             + (f", {left_out} groups with more than {site.o.noise:g} are left out" if left_out else "") +
             ". Medians over rounds; ratios are medians of the ratios within a round.")
@@ -599,7 +642,7 @@ def report(site):
              "tps": {w: middle(c, w) for w in c}, "over_llama": ratio(c, "llama"), "over_ik": ratio(c, "ik"),
              "rounds": c} for k, c in sorted(cells.items())]
     with open(os.path.join(site.work, "versus.json"), "w") as f:
-        json.dump({"head": head, "commit": commit, "flags": site.flags, "cells": rows}, f, indent=1)
+        json.dump({"head": head, **made_by, "flags": site.flags, "cells": rows}, f, indent=1)
 
 
 def main():
