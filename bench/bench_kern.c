@@ -64,8 +64,7 @@ static void run_mul(void *arg)
 static void run_quantize(void *arg)
 {
     struct mul_case *c = arg;
-    for (uint32_t r = 0; r < c->rows; r++)
-        c->k->quantize(&c->act, r);
+    c->k->quantize(&c->act, c->act.f32, 0, c->rows, 0, c->act.cols / KERN_BLOCK);
 }
 
 static void fill(float *x, size_t n)
@@ -188,7 +187,7 @@ static void run_row(void *arg)
 {
     struct row_case *c = arg;
     for (int i = 0; i < ROW_REPEATS; i++) {
-        if (c->what == 0) c->k->quantize(&c->act, 0);
+        if (c->what == 0) c->k->quantize(&c->act, c->x, 0, 1, 0, ROW / KERN_BLOCK);
         if (c->what == 1) c->k->rms_norm(c->x, c->y, ROW, 1e-5f, c->out);
         if (c->what == 2) c->k->silu_mul(c->x, c->y, ROW, c->out);
     }

@@ -104,6 +104,8 @@ struct kern_act {
 /* Memory for the quantised form of n rows; it is the caller's, 64-byte aligned. */
 size_t kern_act_bytes(uint32_t n, uint32_t cols);
 void kern_act_init(struct kern_act *a, const float *f32, uint32_t n, uint32_t cols, void *memory);
+/* The rows of `a` from `row` on. */
+struct kern_act kern_act_from(const struct kern_act *a, uint32_t row);
 
 /* Attention of several queries that share a KV head. Query i sees positions [first[i], n[i]) of the
  * pages. Online softmax over tiles of 64 at absolute positions, in order. With a softcap, a score
@@ -132,7 +134,10 @@ typedef void kern_mul_fn(const struct kern_mat *m, uint32_t strip, uint32_t stri
 
 struct kern {
     const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot" */
-    void (*quantize)(const struct kern_act *a, uint32_t row); /* fill in that row */
+    /* Fill in blocks [block, block + blocks) of rows [row, row + rows) from x [rows, blocks * 32].
+     */
+    void (*quantize)(const struct kern_act *a, const float *x, uint32_t row, uint32_t rows,
+                     uint32_t block, uint32_t blocks);
     kern_mul_fn *mul[KERN_TYPES];
     void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);
     void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *out);

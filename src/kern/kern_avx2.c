@@ -75,16 +75,14 @@ static void add_scaled(float *x, const float *y, float by, uint32_t n)
     }
 }
 
-static void quantize(const struct kern_act *a, uint32_t row)
+/* n blocks from `at` on, side by side. */
+static void quantize_blocks(const struct kern_act *a, const float *x, size_t at, uint32_t n)
 {
     const __m256 clear = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
-    const __m256i low_byte = _mm256_set1_epi32(0xFF);
     /* Packing goes by halves of 128 bits; this puts the groups of 4 columns in order. */
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const float *x = a->f32 + (size_t)row * a->cols;
-    int8_t *q = a->q + (size_t)row * a->cols;
-    size_t at = (size_t)row * (a->cols / KERN_BLOCK), end = at + a->cols / KERN_BLOCK;
-    for (; at < end; at++, x += KERN_BLOCK, q += KERN_BLOCK) {
+    int8_t *q = a->q + at * KERN_BLOCK;
+    for (; n > 0; n--, at++, x += KERN_BLOCK, q += KERN_BLOCK) {
         __m256 v[4], best = _mm256_setzero_ps();
         UNROLL
         for (int i = 0; i < 4; i++) {
@@ -96,12 +94,11 @@ static void quantize(const struct kern_act *a, uint32_t row)
         __m256i y[4];
         UNROLL
         for (int i = 0; i < 4; i++) {
-            __m256 shifted = _mm256_add_ps(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)),
-                                           _mm256_set1_ps(EXP_MAGIC));
-            y[i] = _mm256_and_si256(_mm256_castps_si256(shifted), low_byte);
+            /* At most 127: no packing cuts it off. */
+            y[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
         }
         __m256i all =
-            _mm256_packus_epi16(_mm256_packus_epi32(y[0], y[1]), _mm256_packus_epi32(y[2], y[3]));
+            _mm256_packs_epi16(_mm256_packs_epi32(y[0], y[1]), _mm256_packs_epi32(y[2], y[3]));
         all = _mm256_permutevar8x32_epi32(all, order);
         _mm256_storeu_si256((__m256i *)(void *)q, all);
         __m256i sum =
@@ -109,6 +106,16 @@ static void quantize(const struct kern_act *a, uint32_t row)
         sum = _mm256_hadd_epi32(sum, sum);
         sum = _mm256_hadd_epi32(sum, sum);
         kern_act_sums(a, at, max / 127.0f, _mm256_cvtsi256_si32(sum), _mm256_extract_epi32(sum, 4));
+    }
+}
+
+static void quantize(const struct kern_act *a, const float *x, uint32_t row, uint32_t rows,
+                     uint32_t block, uint32_t blocks)
+{
+    const size_t row_blocks = a->cols / KERN_BLOCK;
+    for (size_t at = row * row_blocks + block; rows > 0; rows--, at += row_blocks) {
+        quantize_blocks(a, x, at, blocks);
+        x += (size_t)blocks * KERN_BLOCK;
     }
 }
 

@@ -9,26 +9,23 @@
 
 static void exp_row(float *x, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 m = tail_mask(n - i);
-        _mm512_mask_storeu_ps(x + i, m, exp_lanes(_mm512_maskz_loadu_ps(m, x + i)));
-    }
+    for (uint32_t i = 0; i < n; i += 16)
+        store_left(x + i, n - i, exp_lanes(load_left(x + i, n - i)));
 }
 
 static void rms_norm(const float *x, const float *weight, uint32_t n, float eps, float *out)
 {
     __m512 lanes = _mm512_setzero_ps();
     for (uint32_t i = 0; i < n; i += 16) {
-        __m512 v = _mm512_maskz_loadu_ps(tail_mask(n - i), x + i);
+        __m512 v = load_left(x + i, n - i);
         lanes = _mm512_fmadd_ps(v, v, lanes);
     }
     float mean = fold(lanes) / (float)n + eps;
     float root = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean)));
     __m512 scale = _mm512_set1_ps(1.0f / root);
     for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 m = tail_mask(n - i);
-        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), scale);
-        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, weight + i)));
+        __m512 v = _mm512_mul_ps(load_left(x + i, n - i), scale);
+        store_left(out + i, n - i, _mm512_mul_ps(v, load_left(weight + i, n - i)));
     }
 }
 
@@ -36,12 +33,11 @@ static void silu_mul(const float *gate, const float *up, uint32_t n, float *out)
 {
     __m512 one = _mm512_set1_ps(1.0f);
     for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 m = tail_mask(n - i);
-        __m512 g = _mm512_maskz_loadu_ps(m, gate + i);
+        __m512 g = load_left(gate + i, n - i);
         __m512 minus = _mm512_castsi512_ps(
             _mm512_xor_si512(_mm512_castps_si512(g), _mm512_set1_epi32((int)0x80000000u)));
         __m512 s = _mm512_div_ps(g, _mm512_add_ps(one, exp_lanes(minus)));
-        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(s, _mm512_maskz_loadu_ps(m, up + i)));
+        store_left(out + i, n - i, _mm512_mul_ps(s, load_left(up + i, n - i)));
     }
 }
 
@@ -51,32 +47,26 @@ static void gelu_mul(const float *gate, const float *up, uint32_t n, float *out)
            line = _mm512_set1_ps(GELU_LINE);
     __m512i sign = _mm512_set1_epi32((int)0x80000000u);
     for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 m = tail_mask(n - i);
-        __m512 x = _mm512_maskz_loadu_ps(m, gate + i);
+        __m512 x = load_left(gate + i, n - i);
         __m512 u2 = _mm512_mul_ps(x, _mm512_fmadd_ps(_mm512_mul_ps(x, x), cube, line));
         __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(u2), sign));
         __m512 s = _mm512_div_ps(x, _mm512_add_ps(one, exp_lanes(minus)));
-        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(s, _mm512_maskz_loadu_ps(m, up + i)));
+        store_left(out + i, n - i, _mm512_mul_ps(s, load_left(up + i, n - i)));
     }
 }
 
 static void cap_row(float *x, uint32_t n, float cap)
 {
-    for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 m = tail_mask(n - i);
-        __m512 v = _mm512_maskz_loadu_ps(m, x + i);
-        _mm512_mask_storeu_ps(x + i, m, cap_lanes(v, _mm512_set1_ps(cap)));
-    }
+    for (uint32_t i = 0; i < n; i += 16)
+        store_left(x + i, n - i, cap_lanes(load_left(x + i, n - i), _mm512_set1_ps(cap)));
 }
 
 static void add_scaled(float *x, const float *y, float by, uint32_t n)
 {
     __m512 factor = _mm512_set1_ps(by);
     for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 m = tail_mask(n - i);
-        __m512 v = _mm512_maskz_loadu_ps(m, x + i);
-        _mm512_mask_storeu_ps(x + i, m,
-                              _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, y + i), factor, v));
+        __m512 v = load_left(x + i, n - i);
+        store_left(x + i, n - i, _mm512_fmadd_ps(load_left(y + i, n - i), factor, v));
     }
 }
 
@@ -86,7 +76,7 @@ INLINE __m128 max_of_four(const __m512 low[4], const __m512 high[4])
     __m256 m[4];
     UNROLL
     for (int i = 0; i < 4; i++) {
-        __m512 v = _mm512_max_ps(_mm512_abs_ps(low[i]), _mm512_abs_ps(high[i]));
+        __m512 v = _mm512_range_ps(low[i], high[i], 0x0B); /* the larger magnitude */
         m[i] = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     }
     __m256 a = _mm256_max_ps(_mm256_unpacklo_ps(m[0], m[2]), _mm256_unpackhi_ps(m[0], m[2]));
@@ -116,7 +106,6 @@ INLINE void act_sums(const struct kern_act *a, size_t at, uint32_t n, __m128 sca
  * maximum - takes longer than rounding its 32 values. */
 INLINE void quantize_four(const struct kern_act *a, const float *x, size_t at, uint32_t n)
 {
-    const __m512i low_byte = _mm512_set1_epi32(0xFF);
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     __m512 low[4], high[4];
     UNROLL
@@ -139,12 +128,11 @@ INLINE void quantize_four(const struct kern_act *a, const float *x, size_t at, u
         for (uint32_t j = 0; j < 4; j++) {
             __m512 y = _mm512_mul_ps(j % 2 ? high[i + j / 2] : low[i + j / 2],
                                      _mm512_set1_ps(by[i + j / 2]));
-            y = _mm512_add_ps(y, _mm512_set1_ps(EXP_MAGIC));
-            v[j] = _mm512_and_si512(_mm512_castps_si512(y), low_byte);
+            v[j] = _mm512_cvtps_epi32(y); /* at most 127: no packing cuts it off */
         }
         /* Register v of 16 values has its l-th four in lane l of 128 bits, v-th from the left. */
         __m512i bytes =
-            _mm512_packus_epi16(_mm512_packus_epi32(v[0], v[1]), _mm512_packus_epi32(v[2], v[3]));
+            _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
         __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
         __m256i pair =
             _mm256_add_epi32(_mm512_castsi512_si256(fours), _mm512_extracti64x4_epi64(fours, 1));
@@ -157,23 +145,28 @@ INLINE void quantize_four(const struct kern_act *a, const float *x, size_t at, u
     act_sums(a, at, n, _mm_div_ps(max, full), _mm256_set_m128i(half[1], half[0]));
 }
 
-static void quantize(const struct kern_act *a, uint32_t row)
+/* n blocks from `at` on, side by side. */
+INLINE void quantize_blocks(const struct kern_act *a, const float *x, size_t at, uint32_t n)
 {
-    const float *x = a->f32 + (size_t)row * a->cols;
-    const size_t blocks = a->cols / KERN_BLOCK;
-    size_t at = row * blocks, end = at + blocks;
-    for (; at + 4 <= end; at += 4, x += 4 * KERN_BLOCK)
+    for (; n >= 4; n -= 4, at += 4, x += (size_t)4 * KERN_BLOCK)
         quantize_four(a, x, at, 4);
-    if (at < end) quantize_four(a, x, at, (uint32_t)(end - at));
+    if (n > 0) quantize_four(a, x, at, n);
+}
+
+static void quantize(const struct kern_act *a, const float *x, uint32_t row, uint32_t rows,
+                     uint32_t block, uint32_t blocks)
+{
+    const size_t row_blocks = a->cols / KERN_BLOCK;
+    for (size_t at = row * row_blocks + block; rows > 0; rows--, at += row_blocks) {
+        quantize_blocks(a, x, at, blocks);
+        x += (size_t)blocks * KERN_BLOCK;
+    }
 }
 
 static void add(float *x, const float *y, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 m = tail_mask(n - i);
-        __m512 v = _mm512_maskz_loadu_ps(m, x + i);
-        _mm512_mask_storeu_ps(x + i, m, _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, y + i)));
-    }
+    for (uint32_t i = 0; i < n; i += 16)
+        store_left(x + i, n - i, _mm512_add_ps(load_left(x + i, n - i), load_left(y + i, n - i)));
 }
 
 /* Eight pairs a register. The reference rounds both products, so there is no fma here. */
@@ -181,16 +174,16 @@ static void rope_pairs(float *x, uint32_t heads, uint32_t head_dim, uint32_t pai
                        const float *table)
 {
     for (uint32_t i = 0; i < 2 * pairs; i += 16) {
-        __mmask16 m = tail_mask(2 * pairs - i);
-        __m512 t = _mm512_maskz_loadu_ps(m, table + i);
+        uint32_t left = 2 * pairs - i;
+        __m512 t = load_left(table + i, left);
         __m512 c = _mm512_moveldup_ps(t), s = _mm512_movehdup_ps(t);
         for (uint32_t h = 0; h < heads; h++) {
             float *at = x + (size_t)h * head_dim + i;
-            __m512 v = _mm512_maskz_loadu_ps(m, at);
+            __m512 v = load_left(at, left);
             __m512 straight = _mm512_mul_ps(v, c);
             __m512 crossed = _mm512_mul_ps(_mm512_permute_ps(v, 0xB1), s);
             __m512 sum = _mm512_add_ps(straight, crossed);
-            _mm512_mask_storeu_ps(at, m, _mm512_mask_sub_ps(sum, 0x5555, straight, crossed));
+            store_left(at, left, _mm512_mask_sub_ps(sum, 0x5555, straight, crossed));
         }
     }
 }
@@ -203,7 +196,6 @@ static void rope_halves(float *x, uint32_t heads, uint32_t head_dim, uint32_t pa
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     for (uint32_t i = 0; i < pairs; i += 16) {
         uint32_t left = pairs - i;
-        __mmask16 m = tail_mask(left);
         __m512 low = _mm512_maskz_loadu_ps(tail_mask(2 * left), table + 2 * i);
         __m512 high =
             _mm512_maskz_loadu_ps(tail_mask(left > 8 ? 2 * left - 16 : 0), table + 2 * i + 16);
@@ -211,10 +203,9 @@ static void rope_halves(float *x, uint32_t heads, uint32_t head_dim, uint32_t pa
                s = _mm512_permutex2var_ps(low, odd, high);
         for (uint32_t h = 0; h < heads; h++) {
             float *at = x + (size_t)h * head_dim + i;
-            __m512 a = _mm512_maskz_loadu_ps(m, at), b = _mm512_maskz_loadu_ps(m, at + pairs);
-            _mm512_mask_storeu_ps(at, m, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
-            _mm512_mask_storeu_ps(at + pairs, m,
-                                  _mm512_add_ps(_mm512_mul_ps(a, s), _mm512_mul_ps(b, c)));
+            __m512 a = load_left(at, left), b = load_left(at + pairs, left);
+            store_left(at, left, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
+            store_left(at + pairs, left, _mm512_add_ps(_mm512_mul_ps(a, s), _mm512_mul_ps(b, c)));
         }
     }
 }

@@ -19,6 +19,21 @@ INLINE __mmask16 tail_mask(uint32_t left)
     return (__mmask16)(left >= 16 ? 0xFFFFu : (1u << left) - 1);
 }
 
+/* The next 16 floats or, near the end, as many as are left. Whole vectors go without a mask: what a
+ * masked store wrote is not handed on to the loads that follow, which wait for the cache then. */
+INLINE __m512 load_left(const float *p, uint32_t left)
+{
+    return left >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(tail_mask(left), p);
+}
+
+INLINE void store_left(float *p, uint32_t left, __m512 v)
+{
+    if (left >= 16)
+        _mm512_storeu_ps(p, v);
+    else
+        _mm512_mask_storeu_ps(p, tail_mask(left), v);
+}
+
 /* 16 lanes folded as 8, 4, 2, 1. */
 INLINE float fold(__m512 v)
 {

@@ -83,12 +83,11 @@ INLINE int8x16_t low_bytes(const uint32x4_t v[4])
     return vreinterpretq_s8_u8(vcombine_u8(vmovn_u16(low), vmovn_u16(high)));
 }
 
-static void quantize(const struct kern_act *a, uint32_t row)
+/* n blocks from `at` on, side by side. */
+static void quantize_blocks(const struct kern_act *a, const float *x, size_t at, uint32_t n)
 {
-    const float *x = a->f32 + (size_t)row * a->cols;
-    int8_t *q = a->q + (size_t)row * a->cols;
-    size_t at = (size_t)row * (a->cols / KERN_BLOCK), end = at + a->cols / KERN_BLOCK;
-    for (; at < end; at++, x += KERN_BLOCK, q += KERN_BLOCK) {
+    int8_t *q = a->q + at * KERN_BLOCK;
+    for (; n > 0; n--, at++, x += KERN_BLOCK, q += KERN_BLOCK) {
         float32x4_t v[8], best = vdupq_n_f32(0.0f);
         UNROLL
         for (int i = 0; i < 8; i++) {
@@ -107,6 +106,16 @@ static void quantize(const struct kern_act *a, uint32_t row)
         vst1q_s8(q, first);
         vst1q_s8(q + 16, second);
         kern_act_sums(a, at, max / 127.0f, vaddlvq_s8(first), vaddlvq_s8(second));
+    }
+}
+
+static void quantize(const struct kern_act *a, const float *x, uint32_t row, uint32_t rows,
+                     uint32_t block, uint32_t blocks)
+{
+    const size_t row_blocks = a->cols / KERN_BLOCK;
+    for (size_t at = row * row_blocks + block; rows > 0; rows--, at += row_blocks) {
+        quantize_blocks(a, x, at, blocks);
+        x += (size_t)blocks * KERN_BLOCK;
     }
 }
 

@@ -200,6 +200,19 @@ void kern_act_init(struct kern_act *a, const float *f32, uint32_t n, uint32_t co
     a->half_sum = carve(&at, blocks * 8);
 }
 
+struct kern_act kern_act_from(const struct kern_act *a, uint32_t row)
+{
+    size_t at = (size_t)row * a->cols, block = (size_t)row * (a->cols / KERN_BLOCK);
+    return (struct kern_act){.cols = a->cols,
+                             .f32 = a->f32 + at,
+                             .q = a->q + at,
+                             .scale = a->scale + block,
+                             .minus = a->minus + block,
+                             .sum = a->sum + block,
+                             .half_minus = a->half_minus + 2 * block,
+                             .half_sum = a->half_sum + 2 * block};
+}
+
 static float load_f16(const uint8_t *p)
 {
     uint16_t h;

@@ -96,12 +96,11 @@ static int32_t sum_of(const int8_t *q, uint32_t n)
     return sum;
 }
 
-static void ref_quantize(const struct kern_act *a, uint32_t row)
+/* n blocks from `at` on, side by side. */
+static void ref_quantize_blocks(const struct kern_act *a, const float *x, size_t at, uint32_t n)
 {
-    const float *x = a->f32 + (size_t)row * a->cols;
-    int8_t *q = a->q + (size_t)row * a->cols;
-    size_t at = (size_t)row * (a->cols / KERN_BLOCK), end = at + a->cols / KERN_BLOCK;
-    for (; at < end; at++, x += KERN_BLOCK, q += KERN_BLOCK) {
+    int8_t *q = a->q + at * KERN_BLOCK;
+    for (; n > 0; n--, at++, x += KERN_BLOCK, q += KERN_BLOCK) {
         float max = 0.0f;
         for (uint32_t k = 0; k < KERN_BLOCK; k++)
             max = fabsf(x[k]) > max ? fabsf(x[k]) : max;
@@ -113,6 +112,16 @@ static void ref_quantize(const struct kern_act *a, uint32_t row)
             q[k] = (int8_t)(v < 128 ? v : v - 256);
         }
         kern_act_sums(a, at, max / 127.0f, sum_of(q, 16), sum_of(q + 16, 16));
+    }
+}
+
+static void ref_quantize(const struct kern_act *a, const float *x, uint32_t row, uint32_t rows,
+                         uint32_t block, uint32_t blocks)
+{
+    const size_t row_blocks = a->cols / KERN_BLOCK;
+    for (size_t at = row * row_blocks + block; rows > 0; rows--, at += row_blocks) {
+        ref_quantize_blocks(a, x, at, blocks);
+        x += (size_t)blocks * KERN_BLOCK;
     }
 }
 

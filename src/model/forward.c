@@ -236,7 +236,7 @@ static struct kern_act activations(const struct forward *f, const float *x, uint
 static void quantise_row(struct forward *f, const float *x, uint32_t cols, uint32_t row)
 {
     struct kern_act a = activations(f, x, cols);
-    if (f->quantise) f->kern->quantize(&a, row);
+    if (f->quantise) f->kern->quantize(&a, x + (size_t)row * cols, row, 1, 0, cols / KERN_BLOCK);
 }
 
 static float *rope_table(const struct forward *f, uint32_t row, uint32_t kind)

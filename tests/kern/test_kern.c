@@ -87,8 +87,7 @@ static void rows_init(struct rows *r, const struct kern *k, uint32_t n, uint32_t
 {
     r->memory = mem_alloc_aligned(64, kern_act_bytes(n, cols));
     kern_act_init(&r->act, x, n, cols, r->memory);
-    for (uint32_t i = 0; i < n && cols % 32 == 0; i++)
-        k->quantize(&r->act, i);
+    if (cols % 32 == 0) k->quantize(&r->act, x, 0, n, 0, cols / 32);
 }
 
 static void rows_release(struct rows *r)
@@ -340,6 +339,36 @@ static void test_heads(uint32_t head_dim, uint32_t pairs)
     mem_free(got);
     mem_free(tile);
     mem_free(other);
+}
+
+/* Catches: a part of some rows written beside its place, or made other than in the whole. */
+static void test_quantize_parts(uint32_t blocks, uint32_t from)
+{
+    enum { ROWS = 3 };
+    const uint32_t cols = blocks * KERN_BLOCK, ends[] = {0, from, blocks};
+    const size_t bytes = kern_act_bytes(ROWS, cols);
+    float *x = random_floats(ROWS * cols, 3.0f), *part = mem_alloc((size_t)ROWS * cols * 4);
+    uint8_t *want = mem_alloc_aligned(64, bytes), *got = mem_alloc_aligned(64, bytes);
+    for (uint32_t l = 0; kern_at(l); l++) {
+        struct kern_act a;
+        memset(want, 0x55, bytes);
+        memset(got, 0x55, bytes);
+        kern_act_init(&a, x, ROWS, cols, want);
+        kern_at(0)->quantize(&a, x, 0, ROWS, 0, blocks);
+        kern_act_init(&a, x, ROWS, cols, got);
+        for (int i = 0; i < 2; i++) {
+            uint32_t n = (ends[i + 1] - ends[i]) * KERN_BLOCK;
+            for (uint32_t r = 0; r < ROWS; r++)
+                memcpy(part + r * n, x + r * cols + ends[i] * KERN_BLOCK, n * 4);
+            kern_at(l)->quantize(&a, part, 0, 1, ends[i], n / KERN_BLOCK);
+            kern_at(l)->quantize(&a, part + n, 1, ROWS - 1, ends[i], n / KERN_BLOCK);
+        }
+        expect(memcmp(want, got, bytes) == 0, "quantize parts", kern_at(l)->name, blocks, from);
+    }
+    mem_free(x);
+    mem_free(part);
+    mem_free(want);
+    mem_free(got);
 }
 
 static void test_quantize(void)
@@ -645,6 +674,8 @@ int main(void)
         test_attend(heads[i], 330, 13, 100, 0.0f, KERN_KV_Q8);
         test_attend(heads[i], 130, 40, 0, 30.0f, KERN_KV_Q8);
     }
+    for (uint32_t blocks = 1; blocks < 12; blocks++)
+        test_quantize_parts(blocks, blocks / 3);
     printf("kernels: %d checks passed, %d failed\n", passed, failed);
     return failed != 0;
 }
