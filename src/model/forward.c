@@ -3,7 +3,8 @@
  *
  * A pass is a list of phases, each a parallel-for: over rows (norms, rotation, quantisation), over
  * strips of weights (products) or over blocks of queries and KV heads (attention). A row's
- * activations are quantised where they are made, so that each is read once from the cache.
+ * activations are quantised where they are made, so that each is read once from the cache; what is
+ * as wide as a feed-forward goes from product to quantised value inside a task.
  */
 #include "model/forward.h"
 
@@ -15,10 +16,11 @@
 #include "base/pool.h"
 
 enum {
-    ROWS_PER_TASK = 8,    /* so few rows are not worth waking a thread for */
-    STRIPS_GRAIN = 2,     /* the kernels take strips in pairs */
-    TASKS_PER_THREAD = 6, /* enough to even out, few enough to keep the counter cheap */
-    FEW_ROWS = 8,         /* up to so many rows a task is a stream from memory: one a thread */
+    ROWS_PER_TASK = 8,        /* so few rows are not worth waking a thread for */
+    STRIPS_GRAIN = 2,         /* the kernels take strips in pairs */
+    TASKS_PER_THREAD = 6,     /* enough to even out, few enough to keep the counter cheap */
+    FEW_ROWS = 8,             /* up to so many rows a task is a stream from memory: one a thread */
+    SCRATCH_FLOATS = 1 << 16, /* of gate and of up: 512 rows by 8 strips, half a megabyte in all */
     PRODUCTS_MAX = 3
 };
 
@@ -76,15 +78,18 @@ struct forward {
     struct arena memory;
     /* [tokens] rows of the widths named */
     struct row *rows;
-    float *x;                   /* dim: the residual stream */
-    float *normed;              /* dim */
-    float *projected;           /* dim: what the last matrix of a block adds to x */
-    float *q, *heads;           /* heads * head_dim: queries, and what attention makes of them */
-    float *k, *v;               /* kv_heads * head_dim */
-    float *gate, *up;           /* ff; of slots where there are experts */
-    float *rope;                /* rope_tables * rope_dims: cos and sin of each pair */
-    void *quants;               /* the widest input of a matrix, quantised (kern_act) */
-    uint32_t quant_rows;        /* rows or slots that fit into it */
+    float *x;            /* dim: the residual stream */
+    float *normed;       /* dim */
+    float *projected;    /* dim: what the last matrix of a block adds to x */
+    float *q, *heads;    /* heads * head_dim: queries, and what attention makes of them */
+    float *k, *v;        /* kv_heads * head_dim */
+    float *hidden;       /* ff, of slots where there are experts: if down reads floats */
+    float *rope;         /* rope_tables * rope_dims: cos and sin of each pair */
+    void *quants;        /* the widest input of a matrix, quantised (kern_act) */
+    void *hidden_quants; /* hidden, quantised */
+    uint32_t quant_rows; /* rows or slots that fit into either */
+    float *scratch;      /* [threads][2][scratch_floats] */
+    size_t scratch_floats;
     float *logits;              /* [spans, vocab] */
     uint32_t *wanted;           /* [spans] rows whose logits are asked for */
     struct query_block *blocks; /* [tokens] */
@@ -143,7 +148,7 @@ static bool take_all(struct forward *f)
 {
     const struct hparams *h = f->h;
     size_t n = f->limits.tokens, q_dim = hparams_q_dim(h), kv_dim = hparams_kv_dim(h);
-    size_t widest = max_u32(max_u32(h->dim, h->ff), hparams_q_dim(h));
+    size_t widest = max_u32(h->dim, hparams_q_dim(h));
     size_t slots = h->experts ? n * h->experts_used : n;
     bool ok = take_mixture(f);
     f->rows = take(f, n, sizeof *f->rows, &ok);
@@ -154,11 +159,13 @@ static bool take_all(struct forward *f)
     f->heads = take(f, n * q_dim, sizeof(float), &ok);
     f->k = take(f, n * kv_dim, sizeof(float), &ok);
     f->v = take(f, n * kv_dim, sizeof(float), &ok);
-    f->gate = take(f, slots * h->ff, sizeof(float), &ok);
-    f->up = take(f, slots * h->ff, sizeof(float), &ok);
+    f->hidden = take(f, slots * h->ff, sizeof(float), &ok);
     f->rope = take(f, n * f->rope_tables * h->rope_dims, sizeof(float), &ok);
     f->quant_rows = (uint32_t)slots;
     f->quants = take(f, 1, kern_act_bytes(f->quant_rows, (uint32_t)widest), &ok);
+    f->hidden_quants = take(f, 1, kern_act_bytes(f->quant_rows, h->ff), &ok);
+    f->scratch_floats = max_u32(SCRATCH_FLOATS, f->limits.tokens * STRIPS_GRAIN * KERN_LANES);
+    f->scratch = take(f, pool_threads(f->pool) * 2 * f->scratch_floats, sizeof(float), &ok);
     f->logits = take(f, (size_t)f->limits.spans * h->vocab, sizeof(float), &ok);
     f->wanted = take(f, f->limits.spans, sizeof *f->wanted, &ok);
     f->blocks = take(f, n, sizeof *f->blocks, &ok);
@@ -230,6 +237,13 @@ static struct kern_act activations(const struct forward *f, const float *x, uint
 {
     struct kern_act a;
     kern_act_init(&a, x, f->quant_rows, cols, f->quants);
+    return a;
+}
+
+static struct kern_act hidden_activations(const struct forward *f)
+{
+    struct kern_act a;
+    kern_act_init(&a, f->hidden, f->quant_rows, f->h->ff, f->hidden_quants);
     return a;
 }
 
@@ -370,16 +384,6 @@ static void row_quantise_heads(struct forward *f, uint32_t row)
     quantise_row(f, f->heads, q_dim, row);
 }
 
-static void row_activate(struct forward *f, uint32_t row)
-{
-    uint32_t ff = f->h->ff;
-    float *gate = f->gate + (size_t)row * ff, *up = f->up + (size_t)row * ff;
-    if (f->w->gate_bias) f->kern->add(gate, f->w->gate_bias, ff);
-    if (f->w->up_bias) f->kern->add(up, f->w->up_bias, ff);
-    (f->h->arch->gelu ? f->kern->gelu_mul : f->kern->silu_mul)(gate, up, ff, gate);
-    quantise_row(f, f->gate, ff, row);
-}
-
 static void row_finish_logits(struct forward *f, uint32_t i)
 {
     const struct hparams *h = f->h;
@@ -410,12 +414,11 @@ static void product_task(void *arg, uint32_t task, uint32_t worker)
                              p->list[i].out, m->rows);
 }
 
-/* out = in * m for each product; `in` is [rows, cols], quantised before when a matrix asks. */
-static void multiply(struct forward *f, const float *in, uint32_t rows, uint32_t n,
+/* out = in * m for each product of rows of the same width, quantised before when a matrix asks. */
+static void multiply(struct forward *f, struct kern_act in, uint32_t rows, uint32_t n,
                      const struct product *list)
 {
-    struct products p = {.f = f, .n = n, .rows = rows, .grain = UINT32_MAX};
-    p.act = activations(f, in, list[0].m->cols);
+    struct products p = {.f = f, .n = n, .rows = rows, .grain = UINT32_MAX, .act = in};
     uint32_t strips = 0, tasks = 0, threads = pool_threads(f->pool);
     for (uint32_t i = 0; i < n; i++) {
         p.list[i] = list[i];
@@ -492,46 +495,42 @@ static void slot_gather(struct forward *f, uint32_t slot)
     quantise_row(f, f->mixture.in, f->h->dim, slot);
 }
 
-/* The products of one kind of all chosen experts with their slots. */
+/* All chosen experts' last products, with their slots. */
 struct expert_products {
     struct forward *f;
-    size_t member; /* offset in struct expert */
-    float *out;
     uint32_t grain, chunks; /* strips of a task, tasks of an expert */
     struct kern_act act;
 };
-
-static const struct kern_mat *expert_matrix(const struct expert_products *p, uint32_t expert)
-{
-    return (const void *)((const char *)&p->f->w->experts[expert] + p->member);
-}
 
 static void expert_task(void *arg, uint32_t task, uint32_t worker)
 {
     const struct expert_products *p = arg;
     const struct mixture *x = &p->f->mixture;
     uint32_t expert = x->active[task / p->chunks], strip = task % p->chunks * p->grain;
-    const struct kern_mat *m = expert_matrix(p, expert);
+    const struct kern_mat *m = &p->f->w->experts[expert].down;
     uint32_t left = m->strips - strip, first = x->starts[expert];
     (void)worker;
     p->f->kern->mul[m->type](m, strip, left < p->grain ? left : p->grain, &p->act, first,
-                             x->starts[expert + 1] - first, p->out, m->rows);
+                             x->starts[expert + 1] - first, x->out, m->rows);
 }
 
-static void multiply_experts(struct forward *f, size_t member, const float *in, float *out)
+/* Strips of a task when so many of an expert (or of a layer without experts) are to be shared. */
+static uint32_t expert_grain(const struct forward *f, uint32_t strips, uint32_t experts,
+                             uint32_t per_thread)
 {
-    struct expert_products p = {.f = f, .member = member, .out = out};
-    const struct kern_mat *m = expert_matrix(&p, 0);
-    uint32_t threads = pool_threads(f->pool), n = f->mixture.n_active;
-    p.act = activations(f, in, m->cols);
-    p.grain = m->strips;
-    if (threads > 1) {
-        uint32_t even = m->strips * n / (threads * TASKS_PER_THREAD) / STRIPS_GRAIN * STRIPS_GRAIN;
-        even = max_u32(even, STRIPS_GRAIN);
-        if (even < p.grain) p.grain = even;
-    }
+    uint32_t threads = pool_threads(f->pool), parts = threads * per_thread * STRIPS_GRAIN;
+    if (threads == 1) return strips;
+    uint32_t even = (strips * experts + parts - 1) / parts * STRIPS_GRAIN;
+    return even < strips ? even : strips;
+}
+
+static void multiply_down(struct forward *f)
+{
+    struct expert_products p = {.f = f, .act = hidden_activations(f)};
+    const struct kern_mat *m = &f->w->experts[0].down;
+    p.grain = expert_grain(f, m->strips, f->mixture.n_active, TASKS_PER_THREAD);
     p.chunks = (m->strips + p.grain - 1) / p.grain;
-    pool_run(f->pool, n * p.chunks, expert_task, &p);
+    pool_run(f->pool, f->mixture.n_active * p.chunks, expert_task, &p);
 }
 
 /* The weighted sum of what a row's experts made, the best first. */
@@ -545,6 +544,101 @@ static void row_mix(struct forward *f, uint32_t row)
         f->kern->add_scaled(out, f->mixture.out + (size_t)f->mixture.slot_of[i] * dim,
                             f->mixture.weights[i], dim);
     }
+}
+
+/* ---- the inside of a feed-forward ----
+ *
+ * Gate and up products, and what the activation makes of them, by as many strips as a core's
+ * second-level cache holds for all rows: floats [rows, ff], three times over, would leave it. */
+
+struct inner {
+    struct forward *f;
+    uint32_t grain, chunks; /* strips of a task, tasks of an expert */
+    struct kern_act in, out;
+};
+
+/* Strips of one pair of matrices, and the rows that they multiply. */
+struct inner_part {
+    const struct kern_mat *gate, *up;
+    uint32_t row, rows, strip, strips, cols; /* cols: outputs of the strips */
+};
+
+/* out [rows, cols] = in * those strips of m. */
+static void multiply_part(const struct inner *p, const struct inner_part *at,
+                          const struct kern_mat *m, float *out)
+{
+    struct kern_mat part = *m;
+    part.data += part.strip_bytes * at->strip;
+    part.rows -= at->strip * KERN_LANES;
+    part.strips -= at->strip;
+    struct kern_act in = kern_act_from(&p->in, at->row);
+    p->f->kern->mul[m->type](&part, 0, at->strips, &in, 0, at->rows, out, at->cols);
+}
+
+static void activate_part(const struct inner *p, const struct inner_part *at, float *gate,
+                          float *up)
+{
+    struct forward *f = p->f;
+    const uint32_t from = at->strip * KERN_LANES, cols = at->cols;
+    const float *gate_bias = f->w->gate_bias, *up_bias = f->w->up_bias;
+    void (*activate)(const float *, const float *, uint32_t, float *) =
+        f->h->arch->gelu ? f->kern->gelu_mul : f->kern->silu_mul;
+    for (uint32_t i = 0; gate_bias && i < at->rows; i++)
+        f->kern->add(gate + (size_t)i * cols, gate_bias + from, cols);
+    for (uint32_t i = 0; up_bias && i < at->rows; i++)
+        f->kern->add(up + (size_t)i * cols, up_bias + from, cols);
+    if (f->quantise) {
+        activate(gate, up, at->rows * cols, gate);
+        f->kern->quantize(&p->out, gate, at->row, at->rows, from / KERN_BLOCK, cols / KERN_BLOCK);
+        return;
+    }
+    for (size_t i = 0; i < at->rows; i++)
+        activate(gate + i * cols, up + i * cols, cols, f->hidden + (at->row + i) * f->h->ff + from);
+}
+
+/* The rows and matrices of a layer, or of one of its chosen experts. */
+static struct inner_part inner_part_of(const struct forward *f, uint32_t i)
+{
+    const struct mixture *x = &f->mixture;
+    if (!f->h->experts) return (struct inner_part){&f->w->gate, &f->w->up, .rows = f->n_rows};
+    const struct expert *e = &f->w->experts[x->active[i]];
+    uint32_t first = x->starts[x->active[i]];
+    return (struct inner_part){&e->gate, &e->up, .row = first,
+                               .rows = x->starts[x->active[i] + 1] - first};
+}
+
+static void inner_task(void *arg, uint32_t task, uint32_t worker)
+{
+    const struct inner *p = arg;
+    const struct forward *f = p->f;
+    struct inner_part at = inner_part_of(f, task / p->chunks);
+    float *gate = f->scratch + (size_t)worker * 2 * f->scratch_floats;
+    float *up = gate + f->scratch_floats;
+    size_t most = f->scratch_floats / ((size_t)at.rows * STRIPS_GRAIN * KERN_LANES) * STRIPS_GRAIN;
+    at.strip = task % p->chunks * p->grain;
+    uint32_t left = at.gate->strips - at.strip;
+    if (left > p->grain) left = p->grain;
+    for (; left > 0; left -= at.strips, at.strip += at.strips) {
+        at.strips = left < most ? left : (uint32_t)most;
+        at.cols = at.gate->rows - at.strip * KERN_LANES;
+        if (at.cols > at.strips * KERN_LANES) at.cols = at.strips * KERN_LANES;
+        multiply_part(p, &at, at.gate, gate);
+        multiply_part(p, &at, at.up, up);
+        activate_part(p, &at, gate, up);
+    }
+}
+
+/* From rows [rows or slots, dim] to what down reads. */
+static void run_inner(struct forward *f, const float *in, const struct kern_mat *down)
+{
+    struct inner p = {.f = f, .in = activations(f, in, f->h->dim), .out = hidden_activations(f)};
+    uint32_t n = f->h->experts ? f->mixture.n_active : 1,
+             strips = (f->h->ff + KERN_LANES - 1) / KERN_LANES;
+    bool few = !f->h->experts && f->n_rows <= FEW_ROWS;
+    f->quantise = quantised(down);
+    p.grain = expert_grain(f, strips, n, few ? 1 : TASKS_PER_THREAD);
+    p.chunks = (strips + p.grain - 1) / p.grain;
+    pool_run(f->pool, n * p.chunks, inner_task, &p);
 }
 
 /* ---- attention ---- */
@@ -651,7 +745,7 @@ static void run_attention(struct forward *f, const struct layer *w)
     f->norm = w->attn_norm;
     f->quantise = quantised(&w->q) || quantised(&w->k) || quantised(&w->v);
     for_rows(f, f->n_rows, row_norm);
-    multiply(f, block_input(f), f->n_rows, 3,
+    multiply(f, activations(f, block_input(f), f->h->dim), f->n_rows, 3,
              (struct product[]){{&w->q, f->q}, {&w->k, f->k}, {&w->v, f->v}});
     for_rows(f, f->n_rows, row_store);
     if (f->layer + 1 == f->h->layers) keep_wanted(f);
@@ -659,7 +753,8 @@ static void run_attention(struct forward *f, const struct layer *w)
     pool_run(f->pool, f->n_blocks * f->h->kv_heads, attend_task, f);
     f->quantise = quantised(&w->o);
     if (f->quantise) for_rows(f, f->n_rows, row_quantise_heads);
-    multiply(f, f->heads, f->n_rows, 1, &(struct product){&w->o, f->projected});
+    multiply(f, activations(f, f->heads, hparams_q_dim(f->h)), f->n_rows, 1,
+             &(struct product){&w->o, f->projected});
     f->made = (struct made){f->projected, w->o_bias, w->attn_post_norm};
 }
 
@@ -668,11 +763,8 @@ static void run_feed_forward(struct forward *f, const struct layer *w)
     f->norm = w->ffn_norm;
     f->quantise = quantised(&w->gate) || quantised(&w->up);
     for_rows(f, f->n_rows, row_norm);
-    multiply(f, block_input(f), f->n_rows, 2,
-             (struct product[]){{&w->gate, f->gate}, {&w->up, f->up}});
-    f->quantise = quantised(&w->down);
-    for_rows(f, f->n_rows, row_activate);
-    multiply(f, f->gate, f->n_rows, 1, &(struct product){&w->down, f->projected});
+    run_inner(f, block_input(f), &w->down);
+    multiply(f, hidden_activations(f), f->n_rows, 1, &(struct product){&w->down, f->projected});
     f->made = (struct made){f->projected, w->down_bias, w->ffn_post_norm};
 }
 
@@ -683,16 +775,14 @@ static void run_experts(struct forward *f, const struct layer *w)
     f->norm = w->ffn_norm;
     f->quantise = quantised(&w->router);
     for_rows(f, f->n_rows, row_norm);
-    multiply(f, block_input(f), f->n_rows, 1, &(struct product){&w->router, f->mixture.router});
+    multiply(f, activations(f, block_input(f), f->h->dim), f->n_rows, 1,
+             &(struct product){&w->router, f->mixture.router});
     for_rows(f, f->n_rows, row_route);
     group_slots(f);
     f->quantise = quantised(&e->gate) || quantised(&e->up);
     for_rows(f, slots, slot_gather);
-    multiply_experts(f, offsetof(struct expert, gate), f->mixture.in, f->gate);
-    multiply_experts(f, offsetof(struct expert, up), f->mixture.in, f->up);
-    f->quantise = quantised(&e->down);
-    for_rows(f, slots, row_activate);
-    multiply_experts(f, offsetof(struct expert, down), f->gate, f->mixture.out);
+    run_inner(f, f->mixture.in, &e->down);
+    multiply_down(f);
     for_rows(f, f->n_rows, row_mix);
     f->made = (struct made){f->projected, NULL, w->ffn_post_norm};
 }
@@ -705,7 +795,8 @@ static void run_head(struct forward *f)
     f->norm = w->output_norm;
     f->quantise = quantised(&w->output);
     for_rows(f, f->n_wanted, row_norm_wanted);
-    multiply(f, f->normed, f->n_wanted, 1, &(struct product){&w->output, f->logits});
+    multiply(f, activations(f, f->normed, f->h->dim), f->n_wanted, 1,
+             &(struct product){&w->output, f->logits});
     if (w->output_bias || h->logit_scale != 1.0f || h->logit_cap > 0.0f)
         for_rows(f, f->n_wanted, row_finish_logits);
 }
