@@ -16,10 +16,12 @@
 #include "base/pool.h"
 
 enum {
-    ROWS_PER_TASK = 8,        /* so few rows are not worth waking a thread for */
-    STRIPS_GRAIN = 2,         /* the kernels take strips in pairs */
-    TASKS_PER_THREAD = 6,     /* enough to even out, few enough to keep the counter cheap */
-    FEW_ROWS = 8,             /* up to so many rows a task is a stream from memory: one a thread */
+    ROWS_PER_TASK = 8,    /* so few rows are not worth waking a thread for */
+    STRIPS_GRAIN = 2,     /* the kernels take strips in pairs */
+    TASKS_PER_THREAD = 6, /* enough to even out, few enough to keep the counter cheap */
+    FEW_ROWS = 8,         /* up to so many rows a task is a stream from memory: one a thread */
+    MANY_ROWS = 64,       /* from so many on a pair of strips is work enough for a task */
+    INNER_GRAIN = 8,      /* strips of a task inside a feed-forward then: four blocks to quantise */
     SCRATCH_FLOATS = 1 << 16, /* of gate and of up: 512 rows by 8 strips, half a megabyte in all */
     PRODUCTS_MAX = 3
 };
@@ -427,7 +429,7 @@ static void multiply(struct forward *f, struct kern_act in, uint32_t rows, uint3
     p.grain = strips;
     if (threads > 1) {
         uint32_t parts = threads * (rows <= FEW_ROWS ? 1 : TASKS_PER_THREAD) * STRIPS_GRAIN;
-        p.grain = (strips + parts - 1) / parts * STRIPS_GRAIN;
+        p.grain = rows >= MANY_ROWS ? STRIPS_GRAIN : (strips + parts - 1) / parts * STRIPS_GRAIN;
     }
     for (uint32_t i = 0; i < n; i++)
         tasks += tasks_of(&p, i);
@@ -637,6 +639,8 @@ static void run_inner(struct forward *f, const float *in, const struct kern_mat 
     bool few = !f->h->experts && f->n_rows <= FEW_ROWS;
     f->quantise = quantised(down);
     p.grain = expert_grain(f, strips, n, few ? 1 : TASKS_PER_THREAD);
+    if (pool_threads(f->pool) > 1 && f->n_rows >= MANY_ROWS && p.grain > INNER_GRAIN)
+        p.grain = INNER_GRAIN;
     p.chunks = (strips + p.grain - 1) / p.grain;
     pool_run(f->pool, n * p.chunks, inner_task, &p);
 }
