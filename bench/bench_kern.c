@@ -1,7 +1,8 @@
 /*
  * bench_kern: how fast the kernels are, as fractions of what this machine can do at all.
  *
- *   bench_kern [level [seconds [type]]]      all levels of this CPU when none is named
+ *   bench_kern [level [seconds [type]]]      all levels of this CPU when none is named;
+ *                                            type "rows": attention and rows alone
  *
  * Per level: first the roofs, measured (kern_peak.h), then the multiplies at the shapes of a 135 M
  * llama model (prefill of 512 rows, batches of 16, 8, 4 and 1), the attention of a prefill chunk,
@@ -141,23 +142,28 @@ static void run_attend(void *arg)
 }
 
 /* Queries that end at position CONTEXT - 1, as the last ones of a long prompt. */
-static void bench_attend(const struct kern *k, uint32_t rows)
+static void bench_attend(const struct kern *k, uint32_t rows, enum kern_kv kv)
 {
     static float q[KERN_QUERIES_MAX * HEAD], out[KERN_QUERIES_MAX * HEAD], row[HEAD];
     const float *qs[KERN_QUERIES_MAX];
     float *outs[KERN_QUERIES_MAX];
     uint32_t first[KERN_QUERIES_MAX], n[KERN_QUERIES_MAX], queries = rows * GROUP;
     const void *kt[CONTEXT / KERN_TILE], *vt[CONTEXT / KERN_TILE];
-    size_t tile = KERN_TILE * HEAD;
-    uint16_t *pages = mem_alloc_aligned(64, CONTEXT / KERN_TILE * 2 * tile * 2);
+    size_t tile = kern_tile_bytes(kv, HEAD);
+    uint8_t *pages = mem_alloc_aligned(64, CONTEXT / KERN_TILE * 2 * tile);
     fill(row, HEAD);
     fill(q, KERN_QUERIES_MAX * HEAD);
     for (uint32_t p = 0; p < CONTEXT; p++) {
-        uint16_t *page = pages + p / KERN_TILE * 2 * tile;
+        uint8_t *page = pages + p / KERN_TILE * 2 * tile;
         kt[p / KERN_TILE] = page;
         vt[p / KERN_TILE] = page + tile;
-        kern_put_k(row, HEAD, p % KERN_TILE, page);
-        kern_put_v(row, HEAD, p % KERN_TILE, page + tile);
+        if (kv == KERN_KV_I16) {
+            kern_put_k_i16(row, HEAD, p % KERN_TILE, page);
+            kern_put_v_i16(row, HEAD, p % KERN_TILE, page + tile);
+        } else {
+            kern_put_k(row, HEAD, p % KERN_TILE, (uint16_t *)(void *)page);
+            kern_put_v(row, HEAD, p % KERN_TILE, (uint16_t *)(void *)(page + tile));
+        }
     }
     for (uint32_t i = 0; i < queries; i++) {
         qs[i] = q + i * HEAD;
@@ -165,10 +171,10 @@ static void bench_attend(const struct kern *k, uint32_t rows)
         first[i] = 0;
         n[i] = CONTEXT - rows + 1 + i / GROUP;
     }
-    struct attend_case c = {k, {queries, HEAD, 0.0f, qs, outs, first, n, kt, vt, KERN_KV_F16}};
+    struct attend_case c = {k, {queries, HEAD, 0.0f, qs, outs, first, n, kt, vt, kv}};
     double t = best_of(run_attend, &c);
-    printf("  attend, %2u rows x %d heads of %d, %d keys: %7.1f us, %6.1f GFLOPS\n", rows, GROUP,
-           HEAD, CONTEXT, t * 1e6, 4.0 * queries * HEAD * CONTEXT / t * 1e-9);
+    printf("  attend, %s, %2u rows x %d heads of %d, %d keys: %7.1f us, %6.1f GOPS\n",
+           kv == KERN_KV_I16 ? "int16" : "float16", rows, GROUP, HEAD, CONTEXT, t * 1e6, 4.0 * queries * HEAD * CONTEXT / t * 1e-9);
     mem_free(pages);
 }
 
@@ -231,9 +237,11 @@ static void bench_level(const struct kern *k, const char *type, double gops, dou
     for (int t = 0; t < KERN_TYPES; t++)
         if (!type || strcmp(type, kern_type_info((enum kern_type)t)->name) == 0)
             bench_type(k, (enum kern_type)t, gops, gbs);
-    if (type) return;
-    bench_attend(k, 16);
-    bench_attend(k, 1);
+    if (type && strcmp(type, "rows") != 0) return;
+    for (enum kern_kv kv = KERN_KV_F16; kv <= KERN_KV_I16; kv += KERN_KV_I16) {
+        bench_attend(k, 40, kv);
+        bench_attend(k, 1, kv);
+    }
     bench_rows(k);
 }
 

@@ -111,10 +111,15 @@ struct kern_act kern_act_from(const struct kern_act *a, uint32_t row);
  * pages. Online softmax over tiles of 64 at absolute positions, in order. With a softcap, a score
  * is softcap * tanh(score / softcap). */
 enum { KERN_QUERIES_MAX = 128 };
-/* How a tile of 64 positions holds keys [head_dim][64] or values [64][head_dim]: as float16, or as
- * int8 followed by half floats [head_dim / 32][64], one for 32 values of a position. A value of the
- * latter is the product of both, which float32 holds exactly. */
-enum kern_kv { KERN_KV_F16, KERN_KV_Q8 };
+/* How a tile of 64 positions holds keys [head_dim][64] or values [64][head_dim]:
+ *
+ * - F16: float16.
+ * - Q8: int8 followed by half floats [head_dim / 32][64], one for 32 values of a position. A value
+ *   is the product of both, which float32 holds exactly.
+ * - I16: int16, two neighbours of the sum to be made side by side, keys [head_dim / 2][64][2] and
+ *   values [32][head_dim][2]; then floats [64], one scale for a position. head_dim is a multiple
+ *   of 16. Attention multiplies integers (kern_attend_ref.c says how). */
+enum kern_kv { KERN_KV_F16, KERN_KV_Q8, KERN_KV_I16 };
 struct kern_attend {
     uint32_t queries, head_dim;
     float softcap;              /* 0: none */
@@ -181,9 +186,11 @@ float kern_f16_to_f32(uint16_t h);
 /* A K row (f32 [head_dim]) into column `slot` of a transposed tile; a V row into row `slot`. */
 void kern_put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile);
 void kern_put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile);
-/* Tiles of 8 bits: their size (for either kind), storing a row, one scale, a whole tile as floats
- * in the same order. head_dim is a multiple of 32. */
+/* Bytes of a tile, for either of keys and values. head_dim: a multiple of 32 for Q8, 16 for I16. */
 size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim);
+void kern_put_k_i16(const float *k, uint32_t head_dim, uint32_t slot, void *tile);
+void kern_put_v_i16(const float *v, uint32_t head_dim, uint32_t slot, void *tile);
+/* Tiles of 8 bits: storing a row, one scale, a whole tile as floats in the same order. */
 void kern_put_k_q8(const float *k, uint32_t head_dim, uint32_t slot, void *tile);
 void kern_put_v_q8(const float *v, uint32_t head_dim, uint32_t slot, void *tile);
 float kern_tile_scale_q8(const void *tile, uint32_t head_dim, uint32_t block, uint32_t slot);

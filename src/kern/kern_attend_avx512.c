@@ -25,7 +25,40 @@ typedef __m512 vec;
 
 #include "kern/kern_attend_lanes.h"
 
+#define SUMS 4
+
+typedef __m512i pairs;
+typedef __m512i sums;
+#define pairs_load _mm512_loadu_si512
+#define sums_zero _mm512_setzero_si512
+#define sums_float _mm512_cvtepi32_ps
+
+INLINE __m512i pairs_set(const int16_t *two)
+{
+    int32_t both;
+    memcpy(&both, two, 4);
+    return _mm512_set1_epi32(both);
+}
+
+/* The instruction by name: through the intrinsic gcc 12 copies every sum that a loop carries, and
+ * has no registers left for that. */
+INLINE __m512i sums_add(__m512i sum, __m512i a, __m512i b)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+
+INLINE void store_i16(int16_t *p, __m512 v)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+}
+
+#include "kern/kern_attend_i16.h"
+
 void kern_avx512_attend(const struct kern_attend *a)
 {
-    attend_lanes(a);
+    if (a->kv == KERN_KV_I16)
+        attend_i16(a);
+    else
+        attend_lanes(a);
 }

@@ -438,47 +438,67 @@ static void walk_half(struct walk *w, struct tiles t)
     walk_groups(w, 0, w->a->queries, 1, t, 0);
 }
 
+/* A tile, and the next one to be fetched: seen or not, to fetch is no access. */
+INLINE struct tiles tiles_at(const struct kern_attend *a, uint32_t tile, uint32_t end)
+{
+    struct tiles t = {a->k_tiles[tile], a->v_tiles[tile], NULL, NULL};
+    if ((tile + 1) * KERN_TILE < end) {
+        t.next_k = a->k_tiles[tile + 1];
+        t.next_v = a->v_tiles[tile + 1];
+    }
+    return t;
+}
+
 /* Every tile that a query sees, in order; tiles nobody sees may not exist. */
 static void walk_all(struct walk *w, uint32_t begin, uint32_t end)
 {
-    const struct kern_attend *a = w->a;
     for (uint32_t tile = begin; tile * KERN_TILE < end; tile++) {
         uint32_t seeing = walk_visible(w, tile);
         if (seeing == 0) continue;
-        struct tiles t = {a->k_tiles[tile], a->v_tiles[tile], NULL, NULL};
-        if ((tile + 1) * KERN_TILE < end) { /* seen or not: to fetch is no access */
-            t.next_k = a->k_tiles[tile + 1];
-            t.next_v = a->v_tiles[tile + 1];
-        }
-        if (seeing >= WIDE_QUERIES || a->kv == KERN_KV_Q8)
-            walk_wide(w, t);
+        if (seeing >= WIDE_QUERIES || w->a->kv == KERN_KV_Q8)
+            walk_wide(w, tiles_at(w->a, tile, end));
         else
-            walk_half(w, t);
+            walk_half(w, tiles_at(w->a, tile, end));
     }
 }
 
-/* The level's function. */
-INLINE void attend_lanes(const struct kern_attend *a)
+/* Nothing seen yet; returns the first tile that a query sees, and where positions end. */
+static uint32_t walk_begin(struct walk *w, const struct kern_attend *a, uint32_t *ret_end)
 {
-    struct walk w; /* the weights need no beginning */
-    w.a = a;
-    w.value_bytes = a->kv == KERN_KV_Q8 ? 1 : 2;
-    uint32_t begin = UINT32_MAX, end = 0, head_dim = a->head_dim;
+    uint32_t begin = UINT32_MAX, end = 0;
+    w->a = a;
+    w->value_bytes = a->kv == KERN_KV_Q8 ? 1 : 2;
     for (uint32_t i = 0; i < a->queries; i++) {
-        w.max[i] = -__builtin_inff();
-        w.total[i] = 0.0f;
-        memset(a->out[i], 0, head_dim * sizeof(float));
+        w->max[i] = -__builtin_inff();
+        w->total[i] = 0.0f;
+        memset(a->out[i], 0, a->head_dim * sizeof(float));
         begin = a->first[i] / KERN_TILE < begin ? a->first[i] / KERN_TILE : begin;
         end = a->n[i] > end ? a->n[i] : end;
     }
-    walk_all(&w, begin, end);
+    *ret_end = end;
+    return begin;
+}
+
+/* Sums of weighted values become means. */
+static void walk_end(const struct walk *w)
+{
+    const struct kern_attend *a = w->a;
     for (uint32_t i = 0; i < a->queries; i++) {
         uint32_t d = 0;
-        for (; d + LANES <= head_dim; d += LANES)
-            vec_store(a->out[i] + d, vec_div(vec_load(a->out[i] + d), vec_set(w.total[i])));
-        for (; d < head_dim; d++)
-            a->out[i][d] /= w.total[i];
+        for (; d + LANES <= a->head_dim; d += LANES)
+            vec_store(a->out[i] + d, vec_div(vec_load(a->out[i] + d), vec_set(w->total[i])));
+        for (; d < a->head_dim; d++)
+            a->out[i][d] /= w->total[i];
     }
+}
+
+/* The level's function for floats and 8 bits. */
+INLINE void attend_lanes(const struct kern_attend *a)
+{
+    struct walk w; /* the weights need no beginning */
+    uint32_t end = 0, begin = walk_begin(&w, a, &end);
+    walk_all(&w, begin, end);
+    walk_end(&w);
 }
 
 #endif

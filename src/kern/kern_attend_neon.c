@@ -32,7 +32,45 @@ INLINE float32x4_t vec_bytes(const int8_t *p)
 
 #include "kern/kern_attend_lanes.h"
 
+#define SUMS 2 /* of two registers each */
+
+typedef int16x8_t pairs;
+typedef struct {
+    int32x4_t low, high;
+} sums;
+#define pairs_load vld1q_s16
+#define store_i16(p, v) vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(v)))
+
+INLINE int16x8_t pairs_set(const int16_t *two)
+{
+    int32_t both;
+    memcpy(&both, two, 4);
+    return vreinterpretq_s16_s32(vdupq_n_s32(both));
+}
+
+INLINE sums sums_zero(void)
+{
+    return (sums){vdupq_n_s32(0), vdupq_n_s32(0)};
+}
+
+INLINE sums sums_add(sums s, int16x8_t a, int16x8_t b)
+{
+    s.low = vmlal_s16(s.low, vget_low_s16(a), vget_low_s16(b));
+    s.high = vmlal_high_s16(s.high, a, b);
+    return s;
+}
+
+INLINE float32x4_t sums_float(sums s)
+{
+    return vcvtq_f32_s32(vpaddq_s32(s.low, s.high));
+}
+
+#include "kern/kern_attend_i16.h"
+
 void kern_neon_attend(const struct kern_attend *a)
 {
-    attend_lanes(a);
+    if (a->kv == KERN_KV_I16)
+        attend_i16(a);
+    else
+        attend_lanes(a);
 }

@@ -141,8 +141,21 @@ static inline void kern_act_sums(const struct kern_act *a, size_t at, float scal
     a->half_sum[2 * at + 1] = (float)second * scale;
 }
 
-/* The reference's product of any quantised type. */
+/* The reference's product of any quantised type, and its attention. */
 kern_mul_fn kern_ref_mul_quant;
+void kern_ref_attend(const struct kern_attend *a);
+
+/* Values of attention in int16 are at most KERN_I16_MAX, so that KERN_I16_TERMS products sum up
+ * within an int32. Where all weights of a tile are below KERN_I16_LOW, it adds nothing. */
+enum { KERN_I16_TERMS = 64 };
+#define KERN_I16_MAX 5792.0f /* the square root of 2^31 / 64 */
+#define KERN_I16_STEP (1.0f / KERN_I16_MAX)
+#define KERN_I16_LOW 1e-30f
+
+/* A row as such values; returns the step that they count. kern_kv.c. */
+float kern_i16_row(const float *x, uint32_t n, int16_t *q);
+/* x to the nearest even, within the limit; NaN: minus the limit. */
+int16_t kern_i16_of(float x);
 
 /* A level's products: three functions for float weights, one for all quantised types. */
 #define KERN_MULS(f32, f16, bf16, quant)                                                           \

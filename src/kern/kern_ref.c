@@ -1,47 +1,12 @@
 /*
  * kern_ref: the reference. Plain C that defines every value of exact-1, step by step; slow and
- * obvious on purpose. fmaf is an IEEE operation, not an approximation.
+ * obvious on purpose. fmaf is an IEEE operation, not an approximation. Attention is in
+ * kern_attend_ref.c.
  */
 #include <math.h>
 #include <string.h>
 
-#include "kern/kern_impl.h"
-
-static float bits_to_float(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
-static uint32_t float_to_bits(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
-static float ref_exp(float x)
-{
-    if (!(x >= EXP_LOW)) return 0.0f;
-    if (x > EXP_HIGH) x = EXP_HIGH;
-    float shifted = fmaf(x, EXP_LOG2E, EXP_MAGIC), n = shifted - EXP_MAGIC;
-    float r = fmaf(-n, EXP_LN2_LOW, fmaf(-n, EXP_LN2_HIGH, x));
-    float p = EXP_C6;
-    p = fmaf(p, r, EXP_C5);
-    p = fmaf(p, r, EXP_C4);
-    p = fmaf(p, r, EXP_C3);
-    p = fmaf(p, r, EXP_C2);
-    p = fmaf(p, r, 1.0f);
-    p = fmaf(p, r, 1.0f);
-    return bits_to_float(float_to_bits(p) + (float_to_bits(shifted) << 23));
-}
-
-/* cap * tanh(x / cap) */
-static float ref_cap(float x, float cap)
-{
-    return cap * (1.0f - 2.0f / (1.0f + ref_exp(2.0f * (x / cap))));
-}
+#include "kern/kern_ref.h"
 
 static void ref_exp_row(float *x, uint32_t n)
 {
@@ -49,21 +14,12 @@ static void ref_exp_row(float *x, uint32_t n)
         x[i] = ref_exp(x[i]);
 }
 
-/* 16 lanes folded as 8, 4, 2, 1. */
-static float fold(float lanes[16])
-{
-    for (uint32_t width = 8; width > 0; width /= 2)
-        for (uint32_t i = 0; i < width; i++)
-            lanes[i] += lanes[i + width];
-    return lanes[0];
-}
-
 static void ref_rms_norm(const float *x, const float *weight, uint32_t n, float eps, float *out)
 {
     float lanes[16] = {0};
     for (uint32_t i = 0; i < n; i++)
         lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
-    float scale = 1.0f / sqrtf(fold(lanes) / (float)n + eps);
+    float scale = 1.0f / sqrtf(ref_fold(lanes) / (float)n + eps);
     for (uint32_t i = 0; i < n; i++)
         out[i] = x[i] * scale * weight[i];
 }
@@ -243,77 +199,6 @@ static void ref_mul_plain(const struct kern_mat *m, uint32_t strip, uint32_t str
     }
 }
 
-/* Scores of the tile's visible keys; the others get 0 and are left out. Returns their maximum. */
-static float tile_scores(const float *q, uint32_t head_dim, float softcap, const float *k,
-                         uint32_t from, uint32_t to, float *score)
-{
-    float max = -INFINITY;
-    for (uint32_t t = from; t < to; t++) {
-        float acc = 0.0f;
-        for (uint32_t d = 0; d < head_dim; d++)
-            acc = fmaf(q[d], k[d * KERN_TILE + t], acc);
-        if (softcap > 0.0f) acc = ref_cap(acc, softcap);
-        score[t] = acc;
-        max = acc > max ? acc : max;
-    }
-    return max;
-}
-
-/* Turn scores into weights e^(score - max) and return their sum: lane i takes i, i+16, i+32, i+48.
- */
-static float tile_weights(float *score, uint32_t from, uint32_t to, float max)
-{
-    float lanes[16];
-    for (uint32_t t = 0; t < KERN_TILE; t++)
-        score[t] = t >= from && t < to ? ref_exp(score[t] - max) : 0.0f;
-    for (uint32_t i = 0; i < 16; i++)
-        lanes[i] = ((score[i] + score[16 + i]) + score[32 + i]) + score[48 + i];
-    return fold(lanes);
-}
-
-/* A tile as floats. */
-static void open_tile(const struct kern_attend *a, const void *tile, int values, float *out)
-{
-    if (a->kv == KERN_KV_Q8 && values)
-        kern_open_v_q8(tile, a->head_dim, out);
-    else if (a->kv == KERN_KV_Q8)
-        kern_open_k_q8(tile, a->head_dim, out);
-    else
-        for (size_t k = 0; k < (size_t)a->head_dim * KERN_TILE; k++)
-            out[k] = kern_f16_to_f32(((const uint16_t *)tile)[k]);
-}
-
-static void attend_one(const struct kern_attend *a, uint32_t i)
-{
-    float open[KERN_HEAD_MAX * KERN_TILE];
-    float *out = a->out[i], score[KERN_TILE] = {0}, max = -INFINITY, total = 0.0f;
-    memset(out, 0, a->head_dim * sizeof *out);
-    for (uint32_t tile = a->first[i] / KERN_TILE; tile * KERN_TILE < a->n[i]; tile++) {
-        uint32_t start = tile * KERN_TILE, left = a->n[i] - start;
-        uint32_t from = a->first[i] > start ? a->first[i] - start : 0,
-                 to = left < KERN_TILE ? left : KERN_TILE;
-        open_tile(a, a->k_tiles[tile], 0, open);
-        float tile_max = tile_scores(a->q[i], a->head_dim, a->softcap, open, from, to, score);
-        float new_max = tile_max > max ? tile_max : max, keep = ref_exp(max - new_max);
-        total = total * keep + tile_weights(score, from, to, new_max);
-        for (uint32_t d = 0; d < a->head_dim; d++)
-            out[d] *= keep;
-        open_tile(a, a->v_tiles[tile], 1, open);
-        for (uint32_t t = from; t < to; t++)
-            for (uint32_t d = 0; d < a->head_dim; d++)
-                out[d] = fmaf(score[t], open[t * a->head_dim + d], out[d]);
-        max = new_max;
-    }
-    for (uint32_t d = 0; d < a->head_dim; d++)
-        out[d] /= total;
-}
-
-static void ref_attend(const struct kern_attend *a)
-{
-    for (uint32_t i = 0; i < a->queries; i++)
-        attend_one(a, i);
-}
-
 const struct kern kern_scalar = {
     .name = "scalar",
     .quantize = ref_quantize,
@@ -323,7 +208,7 @@ const struct kern kern_scalar = {
     .gelu_mul = ref_gelu_mul,
     .cap_row = ref_cap_row,
     .exp_row = ref_exp_row,
-    .attend = ref_attend,
+    .attend = kern_ref_attend,
     .add = kern_add,
     .add_scaled = kern_add_scaled,
     .rope_pairs = kern_rope_pairs,

@@ -370,12 +370,19 @@ static void row_store(struct forward *f, uint32_t row)
         size_t at = (size_t)head * h->head_dim;
         void *k_tile = kv_k_tile(r->kv, page, f->layer, head);
         void *v_tile = kv_v_tile(r->kv, page, f->layer, head);
-        if (kv_kind(r->kv) == KERN_KV_Q8) {
-            kern_put_k_q8(k + at, h->head_dim, slot, k_tile);
-            kern_put_v_q8(v + at, h->head_dim, slot, v_tile);
-        } else {
+        switch (kv_kind(r->kv)) {
+        case KERN_KV_F16:
             f->kern->put_k(k + at, h->head_dim, slot, k_tile);
             f->kern->put_v(v + at, h->head_dim, slot, v_tile);
+            break;
+        case KERN_KV_Q8:
+            kern_put_k_q8(k + at, h->head_dim, slot, k_tile);
+            kern_put_v_q8(v + at, h->head_dim, slot, v_tile);
+            break;
+        case KERN_KV_I16:
+            kern_put_k_i16(k + at, h->head_dim, slot, k_tile);
+            kern_put_v_i16(v + at, h->head_dim, slot, v_tile);
+            break;
         }
     }
 }

@@ -24,7 +24,7 @@
 enum { KV_PAGES_MAX = 1 << 24 };
 
 struct kv_shape {
-    uint32_t layers, kv_heads, head_dim; /* head_dim: a multiple of 32 for KERN_KV_Q8 */
+    uint32_t layers, kv_heads, head_dim; /* head_dim: see kern_tile_bytes */
     enum kern_kv kv;
 };
 

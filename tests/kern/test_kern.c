@@ -418,6 +418,42 @@ static void put_v(const float *v, uint32_t head_dim, uint32_t slot, void *tile)
     kern_put_v(v, head_dim, slot, tile);
 }
 
+typedef void put_fn(const float *x, uint32_t head_dim, uint32_t slot, void *tile);
+static put_fn *const put_k_of[] = {put_k, kern_put_k_q8, kern_put_k_i16};
+static put_fn *const put_v_of[] = {put_v, kern_put_v_q8, kern_put_v_i16};
+
+/* Tiles of int16 hold each value to half a step, in the place that their definition says. */
+static void test_tiles_i16(uint32_t head_dim)
+{
+    size_t n = (size_t)head_dim * KERN_TILE;
+    int16_t *kt = mem_calloc(1, kern_tile_bytes(KERN_KV_I16, head_dim)),
+            *vt = mem_calloc(1, kern_tile_bytes(KERN_KV_I16, head_dim));
+    const float *k_step = (const float *)(const void *)(kt + n),
+                *v_step = (const float *)(const void *)(vt + n);
+    float *x = random_floats(n, 2.0f);
+    int near = 1, within = 1;
+    memset(x, 0, head_dim * sizeof *x); /* a row of zeros has no scale */
+    for (uint32_t s = 0; s < KERN_TILE; s++) {
+        kern_put_k_i16(x + (size_t)s * head_dim, head_dim, s, kt);
+        kern_put_v_i16(x + (size_t)s * head_dim, head_dim, s, vt);
+    }
+    for (uint32_t s = 0; s < KERN_TILE; s++) {
+        for (uint32_t d = 0; d < head_dim; d++) {
+            float want = x[(size_t)s * head_dim + d];
+            int16_t k = kt[(d / 2 * KERN_TILE + s) * 2 + d % 2],
+                    v = vt[(s / 2 * head_dim + d) * 2 + s % 2];
+            near &= fabsf((float)k * k_step[s] - want) <= 0.501f * k_step[s];
+            near &= fabsf((float)v * v_step[s] - want) <= 0.501f * v_step[s];
+            within &= abs(k) <= 5792 && abs(v) <= 5792;
+        }
+    }
+    expect(near, "tiles of int16, distance", "", head_dim, 0);
+    expect(within, "tiles of int16, limits", "", head_dim, 0);
+    mem_free(kt);
+    mem_free(vt);
+    mem_free(x);
+}
+
 /* Tiles of 8 bits hold each value to half a step of its block's scale, and open to exactly what the
  * definition says. */
 static void test_tiles_q8(uint32_t head_dim)
@@ -464,8 +500,8 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
         memset(vt, 0xFF, bytes);
         for (uint32_t s = 0; s < 64 && t * 64 + s < positions; s++) {
             float *row = random_floats(head_dim, 1.0f);
-            (kv == KERN_KV_Q8 ? kern_put_k_q8 : put_k)(row, head_dim, s, kt);
-            (kv == KERN_KV_Q8 ? kern_put_v_q8 : put_v)(row, head_dim, s, vt);
+            put_k_of[kv](row, head_dim, s, kt);
+            put_v_of[kv](row, head_dim, s, vt);
             mem_free(row);
         }
         k[t] = kt;
@@ -520,6 +556,105 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
     mem_free(q);
     mem_free(want);
     mem_free(got);
+}
+
+static float *normal_floats(size_t n, float scale)
+{
+    float *x = mem_alloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = rng_next_normal(&rng) * scale;
+    return x;
+}
+
+/* One query over `positions` of random keys and values, kept as `kv`. */
+static void attend_random(enum kern_kv kv, uint32_t head_dim, uint32_t positions, const float *rows,
+                          const float *q, float *out)
+{
+    const uint32_t tiles = (positions + KERN_TILE - 1) / KERN_TILE, first = 0;
+    const size_t bytes = kern_tile_bytes(kv, head_dim);
+    uint8_t *pages = mem_calloc(tiles * 2, bytes);
+    const void *k[8], *v[8];
+    for (uint32_t p = 0; p < positions; p++, rows += 2 * head_dim) {
+        uint8_t *tile = pages + p / KERN_TILE * 2 * bytes;
+        put_k_of[kv](rows, head_dim, p % KERN_TILE, tile);
+        put_v_of[kv](rows + head_dim, head_dim, p % KERN_TILE, tile + bytes);
+        k[p / KERN_TILE] = tile;
+        v[p / KERN_TILE] = tile + bytes;
+    }
+    const struct kern_attend a = {1, head_dim, 0.0f, &q, &out, &first, &positions, k, v, kv};
+    kern_at(0)->attend(&a);
+    mem_free(pages);
+}
+
+/* The same in double, from the rows themselves. */
+static void attend_double(uint32_t head_dim, uint32_t positions, const float *rows, const float *q,
+                          double *out)
+{
+    double total = 0.0;
+    memset(out, 0, head_dim * sizeof *out);
+    for (uint32_t p = 0; p < positions; p++, rows += 2 * head_dim) {
+        double score = 0.0;
+        for (uint32_t d = 0; d < head_dim; d++)
+            score += (double)q[d] * (double)rows[d];
+        double weight = exp(score);
+        total += weight;
+        for (uint32_t d = 0; d < head_dim; d++)
+            out[d] += weight * (double)rows[head_dim + d];
+    }
+    for (uint32_t d = 0; d < head_dim; d++)
+        out[d] /= total;
+}
+
+/* Attention in int16 is about as near to the true one as that in float16; keys have an outlier, one
+ * value is small where its weight is large. */
+static void test_near(uint32_t head_dim)
+{
+    enum { POSITIONS = 300 };
+    double off[3] = {0}, *want = mem_alloc(head_dim * sizeof *want);
+    float *out = mem_alloc(head_dim * sizeof *out);
+    for (int round = 0; round < 8; round++) {
+        float *rows = normal_floats((size_t)POSITIONS * 2 * head_dim, 1.0f);
+        float *q = normal_floats(head_dim, 2.0f / sqrtf((float)head_dim));
+        for (uint32_t p = 0; p < POSITIONS; p++)
+            rows[(size_t)p * 2 * head_dim + 1] *= 8.0f;
+        for (uint32_t d = 0; d < head_dim; d++) {
+            rows[d] = q[d] * 2.0f;
+            rows[head_dim + d] *= 0.01f;
+        }
+        attend_double(head_dim, POSITIONS, rows, q, want);
+        for (enum kern_kv kv = KERN_KV_F16; kv <= KERN_KV_I16; kv += KERN_KV_I16) {
+            attend_random(kv, head_dim, POSITIONS, rows, q, out);
+            for (uint32_t d = 0; d < head_dim; d++)
+                off[kv] += ((double)out[d] - want[d]) * ((double)out[d] - want[d]);
+        }
+        mem_free(rows);
+        mem_free(q);
+    }
+    printf("heads of %u: float16 off by %.2e, int16 by %.2e\n", head_dim,
+           sqrt(off[KERN_KV_F16] / head_dim / 8), sqrt(off[KERN_KV_I16] / head_dim / 8));
+    expect(off[KERN_KV_I16] <= 9.0 * off[KERN_KV_F16], "int16 as near as float16", "", head_dim, 0);
+    mem_free(want);
+    mem_free(out);
+}
+
+/* The largest sums that there can be: nothing passes an int32, and equal values come back. */
+static void test_equal_rows(uint32_t head_dim)
+{
+    enum { POSITIONS = 128 };
+    float *rows = mem_alloc((size_t)POSITIONS * 2 * head_dim * sizeof *rows);
+    float *q = mem_alloc(head_dim * sizeof *q), *out = mem_alloc(head_dim * sizeof *out);
+    int near = 1;
+    for (size_t i = 0; i < (size_t)POSITIONS * 2 * head_dim; i++)
+        rows[i] = -3.0f;
+    for (uint32_t d = 0; d < head_dim; d++)
+        q[d] = 1.5f;
+    attend_random(KERN_KV_I16, head_dim, POSITIONS, rows, q, out);
+    for (uint32_t d = 0; d < head_dim; d++)
+        near &= fabsf(out[d] + 3.0f) < 1e-5f;
+    expect(near, "attention over equal rows", "", head_dim, 0);
+    mem_free(rows);
+    mem_free(q);
+    mem_free(out);
 }
 
 static void test_math(void)
@@ -668,6 +803,18 @@ int main(void)
         test_attend(heads[i], 130, 40, 3, 0.0f, KERN_KV_F16);
         test_attend(heads[i], 330, KERN_QUERIES_MAX, 0, 0.5f, KERN_KV_F16);
         test_attend(heads[i], 200, 7, 90, 50.0f, KERN_KV_F16);
+        if (heads[i] % KERN_LANES != 0) continue;
+        test_tiles_i16(heads[i]);
+        test_near(heads[i]);
+        test_equal_rows(heads[i]);
+        test_attend(heads[i], 1, 1, 0, 0.0f, KERN_KV_I16);
+        test_attend(heads[i], 64, 4, 0, 0.0f, KERN_KV_I16);
+        test_attend(heads[i], 200, 9, 0, 0.0f, KERN_KV_I16);
+        test_attend(heads[i], 330, 13, 100, 0.0f, KERN_KV_I16);
+        test_attend(heads[i], 700, 24, 64, 0.0f, KERN_KV_I16);
+        test_attend(heads[i], 130, 40, 3, 0.0f, KERN_KV_I16);
+        test_attend(heads[i], 330, KERN_QUERIES_MAX, 0, 0.5f, KERN_KV_I16);
+        test_attend(heads[i], 200, 7, 90, 50.0f, KERN_KV_I16);
         if (heads[i] % KERN_BLOCK != 0) continue;
         test_tiles_q8(heads[i]);
         test_attend(heads[i], 64, 4, 0, 0.0f, KERN_KV_Q8);
