@@ -174,7 +174,8 @@ static void bench_attend(const struct kern *k, uint32_t rows, enum kern_kv kv)
     struct attend_case c = {k, {queries, HEAD, 0.0f, qs, outs, first, n, kt, vt, kv}};
     double t = best_of(run_attend, &c);
     printf("  attend, %s, %2u rows x %d heads of %d, %d keys: %7.1f us, %6.1f GOPS\n",
-           kv == KERN_KV_I16 ? "int16" : "float16", rows, GROUP, HEAD, CONTEXT, t * 1e6, 4.0 * queries * HEAD * CONTEXT / t * 1e-9);
+           kv == KERN_KV_I16 ? "int16" : "float16", rows, GROUP, HEAD, CONTEXT, t * 1e6,
+           4.0 * queries * HEAD * CONTEXT / t * 1e-9);
     mem_free(pages);
 }
 

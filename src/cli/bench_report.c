@@ -136,18 +136,13 @@ static void print_load(const struct bench_load *l)
            median_of(l->ms, l->rounds), peak, peak / file, file);
 }
 
-static const char *kv_name(const struct bench_plan *p)
-{
-    return p->engine.kv_type == NATIVE_KV_Q8_0 ? "q8_0" : "f16";
-}
-
 static void print_table(const struct bench_plan *p, const struct bench_result *r,
                         const struct bench_load *load)
 {
     if (load) print_load(load);
     if (r->n == 0) return;
     printf("%s, kernels %s, KV %s, commit %s, medians of %u rounds, chunks of %u, answers of %u\n",
-           r->model_name, r->isa, kv_name(p), PDD_COMMIT, p->rounds, p->chunk, p->generate);
+           r->model_name, r->isa, r->kv_type, PDD_COMMIT, p->rounds, p->chunk, p->generate);
     uint32_t threads = 0;
     for (uint32_t i = 0; i < r->n; i++) {
         const struct bench_case *c = &r->cases[i];
@@ -231,8 +226,8 @@ static int print_json(const struct bench_plan *p, const struct bench_result *r,
     json_t *all = json_pack(
         "{s:o, s:s, s:s, s:s, s:s, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:I, s:I, s:I, s:o, s:o}",
         "machine", json_machine(), "commit", PDD_COMMIT, "isa", r->isa ? r->isa : "", "kv_type",
-        kv_name(p), "model", r->model_name, "file", p->engine.model_path, "work", "layer_weights",
-        r->work.layer_weights, "head_weights", r->work.head_weights, "layer_bytes",
+        r->kv_type ? r->kv_type : "", "model", r->model_name, "file", p->engine.model_path, "work",
+        "layer_weights", r->work.layer_weights, "head_weights", r->work.head_weights, "layer_bytes",
         r->work.layer_bytes, "head_bytes", r->work.head_bytes, "kv_bytes_per_token",
         r->work.kv_bytes, "rounds", (json_int_t)p->rounds, "chunk", (json_int_t)p->chunk,
         "generate", (json_int_t)p->generate, "load", json_load(load), "cases", cases);

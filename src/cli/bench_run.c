@@ -312,6 +312,7 @@ static int open_engine(struct bench *b, uint32_t threads, uint32_t sessions)
     if (rc < 0) return rc;
     const struct engine_info *info = engine_info(b->engine);
     uint64_t pages = (uint64_t)(o.context_max + 63) / 64 * sessions;
+    b->r->kv_type = info->kv_type;
     b->r->work.kv_bytes = (double)info->kv_bytes_per_token;
     snprintf(b->r->model_name, sizeof b->r->model_name, "%s", info->model_name);
     if (pages <= info->kv_pages_total) return 0;

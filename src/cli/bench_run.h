@@ -61,7 +61,7 @@ struct bench_work {
 };
 
 struct bench_result {
-    const char *isa;
+    const char *isa, *kv_type;
     char model_name[128];
     struct bench_work work;
     struct bench_case *cases; /* [BENCH_CASES_MAX], the caller's */

@@ -33,9 +33,10 @@ enum {
 };
 
 struct engine_info {
-    const char *kind;                      /* "native", "fake", "emulated" */
-    const char *model_name;                /* general.name, or the file's name */
-    const char *numerics;                  /* "exact-1", or "none": no promise across engines */
+    const char *kind;       /* "native", "fake", "emulated" */
+    const char *model_name; /* general.name, or the file's name */
+    const char *numerics;   /* "exact-1" and the like; "none": no promise across engines */
+    const char *kv_type;    /* "i16", "f16" or "q8_0"; NULL: the engine has no such memory */
     char weights_hash[ENGINE_HASH_TEXT];   /* SHA-256 in hex: of tensors and hyper-parameters, */
     char tokenizer_hash[ENGINE_HASH_TEXT]; /* of vocabulary, merges and flags, */
     char template_hash[ENGINE_HASH_TEXT];  /* of the chat template text */

@@ -25,8 +25,13 @@
 
 enum { STEP_TOKENS_DEFAULT = 512, CONTEXTS_DEFAULT = 2 };
 
-#define NUMERICS "exact-1"
-#define NUMERICS_Q8 "exact-1-kvq8"
+/* What engine_info says of the KV memory. */
+static const struct {
+    const char *name, *numerics;
+    uint32_t multiple; /* of head sizes */
+} kv_kinds[] = {[KERN_KV_F16] = {"f16", "exact-1", 1},
+                [KERN_KV_Q8] = {"q8_0", "exact-1-kvq8", KERN_BLOCK},
+                [KERN_KV_I16] = {"i16", "exact-1-kvi16", KERN_LANES}};
 
 struct native {
     struct engine base;
@@ -36,7 +41,6 @@ struct native {
     struct pool *pool;
     const struct kern *kern;
     struct kv_pool *kv;
-    enum native_kv kv_type;
     struct forward *forward;
     struct sampler *samplers;   /* [threads] */
     struct forward_span *spans; /* [ENGINE_SPANS_MAX] */
@@ -341,19 +345,35 @@ static int choose_memory(const struct native *n, const struct native_options *o,
     return 0;
 }
 
+/* What the pages hold. */
+static int choose_kv(const struct native_options *o, struct kv_shape *shape, struct err *err)
+{
+    static const enum kern_kv kinds[] = {[NATIVE_KV_AUTO] = KERN_KV_I16,
+                                         [NATIVE_KV_I16] = KERN_KV_I16,
+                                         [NATIVE_KV_F16] = KERN_KV_F16,
+                                         [NATIVE_KV_Q8_0] = KERN_KV_Q8};
+    shape->kv = kinds[o->kv_type];
+    uint32_t multiple = kv_kinds[shape->kv].multiple;
+    if (shape->head_dim % multiple == 0) return 0;
+    if (o->kv_type != NATIVE_KV_AUTO)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "%s: heads of %u values cannot be kept as %s, which takes a multiple of %u: "
+                       "use the KV type f16",
+                       o->model_path, shape->head_dim, kv_kinds[shape->kv].name, multiple);
+    shape->kv = KERN_KV_F16;
+    return 0;
+}
+
 static int open_memory(struct native *n, const struct native_options *o, struct err *err)
 {
     struct kv_shape shape = forward_kv_shape(&n->model);
-    if (o->kv_type == NATIVE_KV_Q8_0 && shape.head_dim % KERN_BLOCK != 0)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "%s: heads of %u values cannot be kept in 8 bits, which takes a multiple of "
-                       "%d: use the KV type f16",
-                       o->model_path, shape.head_dim, KERN_BLOCK);
-    if (o->kv_type == NATIVE_KV_Q8_0) shape.kv = KERN_KV_Q8;
-    n->kv_type = o->kv_type;
+    int rc = choose_kv(o, &shape, err);
+    if (rc < 0) return rc;
+    n->base.info.numerics = kv_kinds[shape.kv].numerics;
+    n->base.info.kv_type = kv_kinds[shape.kv].name;
     uint64_t page_bytes = kv_page_bytes(&shape);
     uint32_t context = 0, pages = 0;
-    int rc = choose_memory(n, o, page_bytes, &context, &pages, err);
+    rc = choose_memory(n, o, page_bytes, &context, &pages, err);
     if (rc < 0) return rc;
     rc = kv_pool_open(&shape, pages, &n->kv, err);
     if (rc < 0) return rc;
@@ -384,7 +404,6 @@ static void fill_info(struct native *n)
     struct engine_info *info = &n->base.info;
     info->kind = "native";
     info->model_name = n->model.name;
-    info->numerics = n->kv_type == NATIVE_KV_Q8_0 ? NUMERICS_Q8 : NUMERICS;
     info->vocab_size = n->model.hparams.vocab;
     snprintf(info->weights_hash, sizeof info->weights_hash, "%s", n->model.weights_hash);
     snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "%s", n->model.tokenizer_hash);
@@ -392,12 +411,14 @@ static void fill_info(struct native *n)
 
 int native_kv_of(const char *text, enum native_kv *ret_kv, struct err *err)
 {
-    if (strcmp(text, "f16") == 0)
+    if (strcmp(text, "i16") == 0)
+        *ret_kv = NATIVE_KV_I16;
+    else if (strcmp(text, "f16") == 0)
         *ret_kv = NATIVE_KV_F16;
     else if (strcmp(text, "q8_0") == 0)
         *ret_kv = NATIVE_KV_Q8_0;
     else
-        return err_set(err, ERR_BAD_INPUT, "no KV type %s: choose f16 or q8_0", text);
+        return err_set(err, ERR_BAD_INPUT, "no KV type %s: choose i16, f16 or q8_0", text);
     return 0;
 }
 

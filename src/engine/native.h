@@ -6,21 +6,23 @@
 
 #include "engine/engine.h"
 
-/* How keys and values are kept. 8 bits take 0.53 of the memory and change the answer, so an engine
- * of one kind never hands over to one of the other: the kind is part of engine_info.numerics. */
-enum native_kv { NATIVE_KV_F16, NATIVE_KV_Q8_0 };
-/* From "f16" or "q8_0"; ERR_BAD_INPUT names others. */
+/* How keys and values are kept: int16 with a scale for each position and head, which attention
+ * reads fastest; float16; or 8 bits, which take about half of the memory. Each makes another
+ * answer, so an engine of one kind never hands over to one of another: the kind is part of
+ * engine_info.numerics. AUTO: int16 where the head size is a multiple of 16, else float16. */
+enum native_kv { NATIVE_KV_AUTO, NATIVE_KV_I16, NATIVE_KV_F16, NATIVE_KV_Q8_0 };
+/* From "i16", "f16" or "q8_0"; ERR_BAD_INPUT names others. */
 int native_kv_of(const char *text, enum native_kv *ret_kv, struct err *err);
 
 struct native_options {
     const char *model_path;
-    unsigned threads;         /* 0: all CPUs of this process */
-    uint32_t context_max;     /* 0: what the file says, or what fits into the KV memory */
-    uint64_t kv_bytes_max;    /* memory for all KV pages; 0: room for two full contexts, and at most
-                                 half of the memory that is available after loading */
-    enum native_kv kv_type;   /* float16 where 0 */
-    uint32_t step_tokens_max; /* 0: 512 */
-    const char *isa;          /* NULL: the best here; or "scalar", "avx2", "avx512" */
+    unsigned threads;      /* 0: all CPUs of this process */
+    uint32_t context_max;  /* 0: what the file says, or what fits into the KV memory */
+    uint64_t kv_bytes_max; /* memory for all KV pages; 0: room for two full contexts, and at most
+                              half of the memory that is available after loading */
+    enum native_kv kv_type;
+    uint32_t step_tokens_max;  /* 0: 512 */
+    const char *isa;           /* NULL: the best here; or "scalar", "avx2", "avx512" */
     const char *chat_template; /* NULL: the file's; or a family's name */
     bool no_think;             /* answers begin without a thought, where the template can say so */
 };

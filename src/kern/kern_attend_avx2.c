@@ -56,7 +56,7 @@ INLINE void store_i16(int16_t *p, __m256 v)
     _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi32(low, high));
 }
 
-#include "kern/kern_attend_i16.h"
+#include "kern/kern_attend_i16_lanes.h"
 
 void kern_avx2_attend(const struct kern_attend *a)
 {

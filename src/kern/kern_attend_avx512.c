@@ -53,7 +53,7 @@ INLINE void store_i16(int16_t *p, __m512 v)
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
 }
 
-#include "kern/kern_attend_i16.h"
+#include "kern/kern_attend_i16_lanes.h"
 
 void kern_avx512_attend(const struct kern_attend *a)
 {

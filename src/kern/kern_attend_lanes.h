@@ -61,7 +61,7 @@ INLINE vec load_tile(const void *tile, size_t at, int wide)
 INLINE void fetch(const void *tile, size_t i, size_t row_bytes)
 {
     for (size_t at = 0; tile && at < row_bytes; at += LINE)
-        __builtin_prefetch((const char *)tile + i * row_bytes + at);
+        __builtin_prefetch((const char *)tile + i * row_bytes + at, 0, 2);
 }
 
 /* acc[i][j] += x[i][at] times the j-th register of the tile from `place` on; i < n, j < c. */

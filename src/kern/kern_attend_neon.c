@@ -65,7 +65,7 @@ INLINE float32x4_t sums_float(sums s)
     return vcvtq_f32_s32(vpaddq_s32(s.low, s.high));
 }
 
-#include "kern/kern_attend_i16.h"
+#include "kern/kern_attend_i16_lanes.h"
 
 void kern_neon_attend(const struct kern_attend *a)
 {

@@ -1,6 +1,6 @@
 /*
  * test_core_bits: the same logits on every machine. Tiny random models of every architecture, of
- * several weight types and with both kinds of KV memory read 150 tokens in uneven chunks and then
+ * several weight types and with every kind of KV memory read 150 tokens in uneven chunks and then
  * five more one by one; a 64-bit digest of all their logits must be the number that stands here, at
  * every level of the kernels.
  *
@@ -139,6 +139,11 @@ static int check(const struct tiny_options *o, enum kern_kv kv, const char *what
     return failed;
 }
 
+static uint32_t head_size(const struct tiny_options *o)
+{
+    return o->head_dim ? o->head_dim : o->dim / o->heads;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -161,11 +166,20 @@ int main(int argc, char **argv)
         snprintf(what, sizeof what, "llama, keys and values in 8 bits, heads of %u", wide.head_dim);
         failed += check(&wide, KERN_KV_Q8, what, print);
     }
+    for (wide.head_dim = 16; wide.head_dim <= 144; wide.head_dim += 64, models++) {
+        char what[64];
+        snprintf(what, sizeof what, "llama, keys and values in int16, heads of %u", wide.head_dim);
+        failed += check(&wide, KERN_KV_I16, what, print);
+    }
     const struct tiny_options *o;
     for (uint32_t i = 0; (o = tiny_arch(i)) != NULL; i++, models++) {
         char what[64];
         snprintf(what, sizeof what, "%s, number %u", o->arch ? o->arch : "llama", i);
         failed += check(o, KERN_KV_F16, what, print);
+        if (head_size(o) % KERN_LANES != 0) continue;
+        snprintf(what, sizeof what, "%s, number %u, int16", o->arch ? o->arch : "llama", i);
+        failed += check(o, KERN_KV_I16, what, print);
+        models++;
     }
     if (!print) printf("bits: %d models at all levels of this CPU, %d failed\n", models, failed);
     return failed > 0;

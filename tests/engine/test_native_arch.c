@@ -45,7 +45,8 @@ static void log_softmax(const float *logits, uint32_t n, double *out)
 /* Log-probabilities after each token, [n, vocab]; mem_free them. */
 static double *engine_logprobs(const char *path, const int32_t *tokens, uint32_t n)
 {
-    struct native_options o = {.model_path = path, .threads = 1, .context_max = 1024};
+    struct native_options o = {
+        .model_path = path, .threads = 1, .context_max = 1024, .kv_type = NATIVE_KV_F16};
     struct engine *e;
     struct session *s;
     struct err err;

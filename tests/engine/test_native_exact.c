@@ -41,7 +41,8 @@ static struct engine *open_engine(const char *path, unsigned threads, const char
     struct native_options o = {
         .model_path = path, .threads = threads, .isa = isa, .context_max = 1024};
     o.kv_bytes_max = (uint64_t)64 << 20;
-    o.kv_type = path == paths[KV_Q8] ? NATIVE_KV_Q8_0 : NATIVE_KV_F16;
+    if (path == paths[KV_Q8]) o.kv_type = NATIVE_KV_Q8_0;
+    if (path == paths[F16]) o.kv_type = NATIVE_KV_F16;
     struct engine *e;
     struct err err;
     if (native_open(&o, &e, &err) != 0) fail_msg("%s", err.text);
@@ -238,40 +239,80 @@ static void test_architectures(void **state)
     }
 }
 
-/* Memory of 8 bits: less of it, other numerics, near values, and not for every head size. */
-static void test_kv_q8(void **state)
+/* Logits of a model of 300 tokens, its keys and values kept as `kv`, after 100 of them. */
+static struct engine_info logits_with(enum native_kv kv, float logits[300])
 {
-    struct native_options o = {.model_path = paths[KV_Q8], .threads = 1, .context_max = 256};
-    struct engine *f16, *q8;
+    struct native_options o = {
+        .model_path = paths[KV_Q8], .threads = 1, .context_max = 256, .kv_type = kv};
+    struct engine *e;
     struct err err;
     int32_t tokens[100];
-    (void)state;
     fill(tokens, 100, 300, 4);
-    assert_int_equal(native_open(&o, &f16, &err), 0);
-    o.kv_type = NATIVE_KV_Q8_0;
-    assert_int_equal(native_open(&o, &q8, &err), 0);
-    assert_string_equal(engine_info(f16)->numerics, "exact-1");
-    assert_string_equal(engine_info(q8)->numerics, "exact-1-kvq8");
-    assert_int_equal(engine_info(q8)->kv_bytes_per_token * 32,
-                     engine_info(f16)->kv_bytes_per_token * 17);
-    struct session *a = open_session(f16), *b = open_session(q8);
-    struct engine_span one = {.session = a, .tokens = tokens, .n = 100, .sample = true};
-    struct engine_span two = {.session = b, .tokens = tokens, .n = 100, .sample = true};
-    step(f16, &one, 1);
-    step(q8, &two, 1);
-    float distance = 0.0f;
+    assert_int_equal(native_open(&o, &e, &err), 0);
+    struct engine_info info = *engine_info(e);
+    struct session *s = open_session(e);
+    struct engine_span span = {.session = s, .tokens = tokens, .n = 100, .sample = true};
+    step(e, &span, 1);
+    memcpy(logits, session_logits(s), 300 * sizeof *logits);
+    engine_session_close(s);
+    engine_free(e);
+    return info;
+}
+
+/* The largest square of a difference. */
+static float distance(const float a[300], const float b[300])
+{
+    float worst = 0.0f;
     for (uint32_t i = 0; i < 300; i++) {
-        float d = session_logits(a)[i] - session_logits(b)[i];
-        distance = d * d > distance ? d * d : distance;
+        float d = a[i] - b[i];
+        worst = d * d > worst ? d * d : worst;
     }
-    assert_true(distance > 0.0f && distance < 0.05f);
-    engine_session_close(a);
-    engine_session_close(b);
-    engine_free(f16);
-    engine_free(q8);
-    o.model_path = paths[Q8]; /* heads of 16 */
-    assert_int_equal(native_open(&o, &q8, &err), ERR_UNSUPPORTED);
+    return worst;
+}
+
+/* Each kind of KV memory has its size, its numerics and near values; int16 is the usual one, and
+ * not every head size can be kept as every kind. */
+static void test_kv_types(void **state)
+{
+    float f16[300], q8[300], i16[300], usual[300];
+    struct engine_info a = logits_with(NATIVE_KV_F16, f16), b = logits_with(NATIVE_KV_Q8_0, q8),
+                       c = logits_with(NATIVE_KV_I16, i16), d = logits_with(NATIVE_KV_AUTO, usual);
+    (void)state;
+    assert_string_equal(a.numerics, "exact-1");
+    assert_string_equal(b.numerics, "exact-1-kvq8");
+    assert_string_equal(c.numerics, "exact-1-kvi16");
+    assert_string_equal(d.numerics, "exact-1-kvi16");
+    assert_int_equal(b.kv_bytes_per_token * 32, a.kv_bytes_per_token * 17);
+    assert_int_equal(c.kv_bytes_per_token * 32, a.kv_bytes_per_token * 34); /* heads of 32 */
+    assert_memory_equal(i16, usual, sizeof usual);
+    assert_true(distance(f16, q8) > 0.0f && distance(f16, q8) < 0.05f);
+    assert_true(distance(f16, i16) > 0.0f && distance(f16, i16) < 0.02f);
+    struct native_options o = {.model_path = paths[Q8], .kv_type = NATIVE_KV_Q8_0};
+    struct engine *e;
+    struct err err;
+    assert_int_equal(native_open(&o, &e, &err), ERR_UNSUPPORTED); /* heads of 16 */
     assert_non_null(strstr(err.text, "16"));
+    assert_non_null(strstr(err.text, "q8_0"));
+}
+
+/* Heads of 8 values are kept in float16, unless another kind is asked for. */
+static void test_small_heads(void **state)
+{
+    struct tiny_options tiny = TINY_DEFAULT;
+    char path[TINY_PATH_MAX];
+    struct engine *e;
+    struct err err;
+    (void)state;
+    tiny.head_dim = 8;
+    tiny_model_file(&tiny, path);
+    struct native_options o = {.model_path = path, .threads = 1, .context_max = 128};
+    assert_int_equal(native_open(&o, &e, &err), 0);
+    assert_string_equal(engine_info(e)->numerics, "exact-1");
+    engine_free(e);
+    o.kv_type = NATIVE_KV_I16;
+    assert_int_equal(native_open(&o, &e, &err), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "i16"));
+    unlink(path);
 }
 
 /* Forget a part, append something else, forget that, append the old tokens again. */
@@ -402,7 +443,8 @@ int main(void)
         cmocka_unit_test(test_every_chunk_size),
         cmocka_unit_test(test_batches),
         cmocka_unit_test(test_architectures),
-        cmocka_unit_test(test_kv_q8),
+        cmocka_unit_test(test_kv_types),
+        cmocka_unit_test(test_small_heads),
         cmocka_unit_test(test_cut_and_extend),
         cmocka_unit_test(test_shared_prefix),
     };

@@ -8,12 +8,14 @@
  * step. The golden files leave out steps whose token is part of a UTF-8 character, so steps are
  * matched to tokens in order, by the best alignment of equal ids.
  *
- * Three comparisons, because exact-1 rounds elsewhere than llama.cpp does (KV cache, activations):
+ * Comparisons, because exact-1 rounds elsewhere than llama.cpp does (KV cache, activations):
  *   recorded   the reference (support/reference.h), rounding as llama.cpp, against the records: the
  *              formulas are llama.cpp's
  *   computed   the engine against the reference rounding as exact-1, all ids of all positions: the
  *              engine computes these formulas
  *   both       the engine against the records: what the difference of roundings amounts to
+ *   usual      the same with keys and values as an engine keeps them when not asked (int16), which
+ *              may be no further off
  * Each as the largest difference, and `close`, the share of rows (recorded) or positions (computed)
  * that stay within 1e-3.
  *
@@ -154,8 +156,19 @@ static void compare_row(struct engine *e, const struct reference_model *m, const
     mem_free(other);
 }
 
-static struct differences compare(struct engine *e, const struct reference_model *m,
-                                  const json_t *root)
+static double usual_difference(struct engine *usual, const struct row *r)
+{
+    double *ours = mem_alloc((size_t)r->n_tokens * r->vocab * sizeof *ours);
+    assert_non_null(ours);
+    run_engine(usual, r, ours);
+    double difference = row_difference(r, ours);
+    mem_free(ours);
+    return difference;
+}
+
+static struct differences compare(struct engine *e, struct engine *usual,
+                                  const struct reference_model *m, const json_t *root,
+                                  double *ret_usual)
 {
     const json_t *rows = json_object_get(root, "rows");
     struct differences worst = {0};
@@ -169,6 +182,7 @@ static struct differences compare(struct engine *e, const struct reference_model
         r.steps = json_object_get(row, "steps");
         r.n_steps = (uint32_t)json_array_size(r.steps);
         compare_row(e, m, &r, &worst);
+        *ret_usual = fmax(*ret_usual, usual_difference(usual, &r));
     }
     worst.recorded_close /= (double)json_array_size(rows);
     worst.computed_close /= (double)json_array_size(rows);
@@ -184,16 +198,21 @@ static void check_file(const char *model, const char *golden, struct differences
     if (stat(model_path, &st) != 0 || stat(golden_path, &st) != 0) skip();
     json_t *root = json_load_file(golden_path, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(root);
-    struct native_options o = {.model_path = model_path, .threads = 1, .context_max = 512};
-    struct engine *e;
+    struct native_options o = {
+        .model_path = model_path, .threads = 1, .context_max = 512, .kv_type = NATIVE_KV_F16};
+    struct engine *e, *usual;
     struct err err;
     if (native_open(&o, &e, &err) != 0) fail_msg("%s", err.text);
+    o.kv_type = NATIVE_KV_AUTO;
+    if (native_open(&o, &usual, &err) != 0) fail_msg("%s", err.text);
     struct reference_model *m = reference_open(model_path);
-    struct differences worst = compare(e, m, root);
+    double usual_worst = 0.0;
+    struct differences worst = compare(e, usual, m, root, &usual_worst);
     print_message("%s: recorded %.5f (%.0f %% of rows close), computed %.5f (%.0f %% of positions "
-                  "close), both %.5f\n",
+                  "close), both %.5f, usual %.5f\n",
                   model, worst.recorded, 100.0 * worst.recorded_close, worst.computed,
-                  100.0 * worst.computed_close, worst.both);
+                  100.0 * worst.computed_close, worst.both, usual_worst);
+    assert_true(usual_worst <= bound.both);
     assert_true(worst.recorded <= bound.recorded);
     assert_true(worst.recorded_close >= bound.recorded_close);
     assert_true(worst.computed <= bound.computed);
@@ -201,6 +220,7 @@ static void check_file(const char *model, const char *golden, struct differences
     assert_true(worst.both <= bound.both);
     reference_close(m);
     engine_free(e);
+    engine_free(usual);
     json_decref(root);
 }
 

@@ -1,6 +1,6 @@
 /*
- * kern_attend_i16: attention with keys, values, queries and weights in int16, for any width of
- * registers: twice as many products an instruction as floats have. Sums of integers are exact in
+ * kern_attend_i16_lanes: attention with keys, values, queries and weights in int16, for any width
+ * of registers: twice as many products an instruction as floats have. Sums of integers are exact in
  * any order; what floats there are take the reference's steps (kern_attend_ref.c).
  *
  * A tile is passed by QUERIES at a time, from keys to values, so that their weights stay in the
@@ -18,8 +18,8 @@
  *   sums_float(s)              vec
  *   store_i16(p, v)            LANES floats to the nearest even, at most 32767
  */
-#ifndef PDD_KERN_KERN_ATTEND_I16_H
-#define PDD_KERN_KERN_ATTEND_I16_H
+#ifndef PDD_KERN_KERN_ATTEND_I16_LANES_H
+#define PDD_KERN_KERN_ATTEND_I16_LANES_H
 
 enum { SCORES = LANES * SUMS /* keys whose scores are summed at once */ };
 
@@ -257,6 +257,10 @@ INLINE void group_i16(struct walk_i16 *s, uint32_t i0, int n, const struct tiles
 {
     uint32_t base = 0, head_dim = s->w.a->head_dim;
     s->w.batch = i0;
+    if (t->next_k) { /* the steps; the rest comes with the products */
+        fetch(steps_of(t->next_k, head_dim), 0, KERN_TILE * sizeof(float));
+        fetch(steps_of(t->next_v, head_dim), 0, KERN_TILE * sizeof(float));
+    }
     scores_i16(s, i0, n, t);
     scale_scores(s, i0, n, steps_of(t->k, head_dim));
     for (int i = 0; s->w.a->softcap > 0.0f && i < n; i++)
