@@ -21,7 +21,10 @@
 #ifndef PDD_KERN_KERN_ATTEND_I16_LANES_H
 #define PDD_KERN_KERN_ATTEND_I16_LANES_H
 
-enum { SCORES = LANES * SUMS /* keys whose scores are summed at once */ };
+enum {
+    SCORES = LANES * SUMS,                         /* keys whose scores are summed at once */
+    NARROW = 16 / LANES < SUMS ? 16 / LANES : SUMS /* registers of 16 lanes, or all there are */
+};
 
 /* What the walk has besides: queries as integers, weights of the group in hand. */
 struct walk_i16 {
@@ -120,7 +123,7 @@ typedef void products_i16_fn(struct products_i16 *p);
     }                                                                                              \
     static __attribute__((noinline)) void narrow_i16_##N(struct products_i16 *p)                   \
     {                                                                                              \
-        multiply_i16(p, N, 16 / LANES);                                                            \
+        multiply_i16(p, N, NARROW);                                                                \
     }
 PRODUCTS_I16(1)
 PRODUCTS_I16(2)
@@ -131,7 +134,7 @@ PRODUCTS_I16(5)
 PRODUCTS_I16(6)
 #endif
 
-/* By number of queries: as many registers as there are sums, and those of 16 lanes. */
+/* By number of queries: as many registers as there are sums, or NARROW. */
 static products_i16_fn *const products_i16[][2] = {
     {NULL, NULL},
     {wide_i16_1, narrow_i16_1},
@@ -246,7 +249,7 @@ static void part_values_i16(struct walk_i16 *s, uint32_t i0, const struct tiles 
         float *out = s->w.a->out[query] + base;
         vec keep = vec_set(s->w.keep[query]);
         vec step = vec_set(s->largest[i] * KERN_I16_STEP);
-        for (int j = 0; j < (narrow ? 16 : SUMS * LANES); j += LANES)
+        for (int j = 0; j < (narrow ? NARROW : SUMS) * LANES; j += LANES)
             vec_store(out + j,
                       vec_fma(vec_load(sum[i] + j), step, vec_mul(vec_load(out + j), keep)));
     }
@@ -269,7 +272,7 @@ INLINE void group_i16(struct walk_i16 *s, uint32_t i0, int n, const struct tiles
     weights_i16(s, i0, n, steps_of(t->v, head_dim));
     for (; base + SUMS * LANES <= head_dim; base += SUMS * LANES)
         part_values_i16(s, i0, t, n, base, 0);
-    for (; base < head_dim; base += 16)
+    for (; base < head_dim; base += NARROW * LANES)
         part_values_i16(s, i0, t, n, base, 1);
 }
 

@@ -248,7 +248,8 @@ static void test_out_of_memory(void **state)
 /* KV pages run out: the step fails as a whole, nothing is appended, nothing is lost. */
 static void test_out_of_pages(void **state)
 {
-    struct native_options o = {.model_path = path, .threads = 1, .context_max = 256};
+    struct native_options o = {
+        .model_path = path, .threads = 1, .context_max = 256, .kv_type = NATIVE_KV_F16};
     struct engine *e;
     struct session *a, *b;
     struct err err;
@@ -298,7 +299,7 @@ static void test_options(void **state)
     o = (struct native_options){.model_path = path, .kv_bytes_max = 100};
     assert_int_equal(native_open(&o, &e, &err), ERR_LIMIT);
     /* A context that nobody asked for is what the KV memory holds. */
-    o = (struct native_options){.model_path = path, .threads = 1};
+    o = (struct native_options){.model_path = path, .threads = 1, .kv_type = NATIVE_KV_F16};
     o.kv_bytes_max = (uint64_t)64 * 3 * 2 * 16 * 2 * 2;
     assert_int_equal(native_open(&o, &e, &err), 0);
     assert_int_equal(engine_info(e)->context_max, 64);
