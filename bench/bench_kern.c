@@ -158,8 +158,8 @@ static void bench_attend(const struct kern *k, uint32_t rows, enum kern_kv kv)
         kt[p / KERN_TILE] = page;
         vt[p / KERN_TILE] = page + tile;
         if (kv == KERN_KV_I16) {
-            kern_put_k_i16(row, HEAD, p % KERN_TILE, page);
-            kern_put_v_i16(row, HEAD, p % KERN_TILE, page + tile);
+            kern_put_k_i16(k, row, HEAD, p % KERN_TILE, page);
+            kern_put_v_i16(k, row, HEAD, p % KERN_TILE, page + tile);
         } else {
             kern_put_k(row, HEAD, p % KERN_TILE, (uint16_t *)(void *)page);
             kern_put_v(row, HEAD, p % KERN_TILE, (uint16_t *)(void *)(page + tile));

@@ -159,6 +159,8 @@ struct kern {
                         const float *table);
     void (*put_k)(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile);
     void (*put_v)(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile);
+    /* A row of queries, keys or values as int16; n is a multiple of 16. Returns their step. */
+    float (*i16_row)(const float *x, uint32_t n, int16_t *q);
 };
 
 /* The levels this CPU can run, worst first; NULL past the end. */
@@ -188,8 +190,10 @@ void kern_put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile
 void kern_put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile);
 /* Bytes of a tile, for either of keys and values. head_dim: a multiple of 32 for Q8, 16 for I16. */
 size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim);
-void kern_put_k_i16(const float *k, uint32_t head_dim, uint32_t slot, void *tile);
-void kern_put_v_i16(const float *v, uint32_t head_dim, uint32_t slot, void *tile);
+void kern_put_k_i16(const struct kern *by, const float *k, uint32_t head_dim, uint32_t slot,
+                    void *tile);
+void kern_put_v_i16(const struct kern *by, const float *v, uint32_t head_dim, uint32_t slot,
+                    void *tile);
 /* Tiles of 8 bits: storing a row, one scale, a whole tile as floats in the same order. */
 void kern_put_k_q8(const float *k, uint32_t head_dim, uint32_t slot, void *tile);
 void kern_put_v_q8(const float *v, uint32_t head_dim, uint32_t slot, void *tile);

@@ -62,3 +62,8 @@ void kern_avx512_attend(const struct kern_attend *a)
     else
         attend_lanes(a);
 }
+
+float kern_avx512_i16_row(const float *x, uint32_t n, int16_t *q)
+{
+    return row_i16(x, n, q);
+}

@@ -314,19 +314,17 @@ static void walk_tile_i16(struct walk_i16 *s, struct tiles t)
     }
 }
 
-/* A query as integers. */
-static void query_i16(struct walk_i16 *s, uint32_t i)
+/* The level's i16_row. */
+INLINE float row_i16(const float *x, uint32_t n, int16_t *q)
 {
-    const uint32_t head_dim = s->w.a->head_dim;
-    const float *q = s->w.a->q[i];
     vec best = vec_set(0.0f), zero = vec_set(0.0f);
-    for (uint32_t d = 0; d < head_dim; d += LANES)
-        best = vec_max(best, vec_max(vec_load(q + d), vec_sub(zero, vec_load(q + d))));
+    for (uint32_t d = 0; d < n; d += LANES)
+        best = vec_max(best, vec_max(vec_load(x + d), vec_sub(zero, vec_load(x + d))));
     float max = max_lanes(best), inverse = max > 0.0f ? KERN_I16_MAX / max : 0.0f;
-    if (!(inverse <= 3.0e38f)) inverse = 0.0f; /* denormals, as kern_i16_row has it */
-    for (uint32_t d = 0; d < head_dim; d += LANES)
-        store_i16(s->q + (size_t)i * head_dim + d, vec_mul(vec_load(q + d), vec_set(inverse)));
-    s->q_step[i] = max / KERN_I16_MAX;
+    if (!(inverse <= 3.0e38f)) inverse = 0.0f; /* denormals, as kern_ref_i16_row has it */
+    for (uint32_t d = 0; d < n; d += LANES)
+        store_i16(q + d, vec_mul(vec_load(x + d), vec_set(inverse)));
+    return max / KERN_I16_MAX;
 }
 
 /* The level's function for KERN_KV_I16. */
@@ -336,7 +334,7 @@ INLINE void attend_i16(const struct kern_attend *a)
     uint32_t end = 0;
     uint32_t begin = walk_begin(&s.w, a, &end);
     for (uint32_t i = 0; i < a->queries; i++)
-        query_i16(&s, i);
+        s.q_step[i] = row_i16(a->q[i], a->head_dim, s.q + (size_t)i * a->head_dim);
     for (uint32_t tile = begin; tile * KERN_TILE < end; tile++)
         if (walk_visible(&s.w, tile) > 0) walk_tile_i16(&s, tiles_at(a, tile, end));
     walk_end(&s.w);

@@ -74,3 +74,8 @@ void kern_neon_attend(const struct kern_attend *a)
     else
         attend_lanes(a);
 }
+
+float kern_neon_i16_row(const float *x, uint32_t n, int16_t *q)
+{
+    return row_i16(x, n, q);
+}

@@ -17,6 +17,28 @@
  */
 #include "kern/kern_ref.h"
 
+int16_t kern_ref_i16_of(float x)
+{
+    x = x > -KERN_I16_MAX ? x : -KERN_I16_MAX;
+    float shifted = (x < KERN_I16_MAX ? x : KERN_I16_MAX) + EXP_MAGIC;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    return (int16_t)(uint16_t)bits;
+}
+
+float kern_ref_i16_row(const float *x, uint32_t n, int16_t *q)
+{
+    float max = 0.0f;
+    for (uint32_t k = 0; k < n; k++)
+        max = fabsf(x[k]) > max ? fabsf(x[k]) : max;
+    float inverse = max > 0.0f ? KERN_I16_MAX / max : 0.0f;
+    if (!(inverse <= 3.0e38f)) /* denormals: taken as zero, as kern_act does */
+        inverse = 0.0f;
+    for (uint32_t k = 0; k < n; k++)
+        q[k] = kern_ref_i16_of(x[k] * inverse);
+    return max / KERN_I16_MAX;
+}
+
 /* Positions of a tile that the query sees. */
 struct seen {
     uint32_t from, to;
@@ -116,7 +138,7 @@ static void add_values_i16(const struct kern_attend *a, const float *weight, con
     }
     float inverse = max >= KERN_I16_LOW ? KERN_I16_MAX / max : 0.0f;
     for (uint32_t t = 0; t < KERN_TILE; t++)
-        q[t] = kern_i16_of(scaled[t] * inverse);
+        q[t] = kern_ref_i16_of(scaled[t] * inverse);
     for (uint32_t d = 0; d < a->head_dim; d++) {
         int32_t sum = 0;
         for (uint32_t t = 0; t < KERN_TILE; t++)
@@ -133,7 +155,7 @@ static void attend_one(const struct kern_attend *a, uint32_t i)
     int16_t q[KERN_HEAD_MAX];
     int integers = a->kv == KERN_KV_I16;
     memset(out, 0, a->head_dim * sizeof *out);
-    if (integers) q_step = kern_i16_row(a->q[i], a->head_dim, q);
+    if (integers) q_step = kern_ref_i16_row(a->q[i], a->head_dim, q);
     for (uint32_t tile = a->first[i] / KERN_TILE; tile * KERN_TILE < a->n[i]; tile++) {
         uint32_t start = tile * KERN_TILE, left = a->n[i] - start;
         struct seen see = {a->first[i] > start ? a->first[i] - start : 0,

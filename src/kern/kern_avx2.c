@@ -210,6 +210,7 @@ const struct kern kern_avx2 = {
     .rope_halves = rope_halves,
     .put_k = put_k,
     .put_v = put_v,
+    .i16_row = kern_avx2_i16_row,
 };
 
 const struct kern kern_avxvnni = {
@@ -229,4 +230,5 @@ const struct kern kern_avxvnni = {
     .rope_halves = rope_halves,
     .put_k = put_k,
     .put_v = put_v,
+    .i16_row = kern_avx2_i16_row,
 };

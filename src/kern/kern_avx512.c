@@ -253,6 +253,7 @@ const struct kern kern_avx512 = {
     .rope_halves = rope_halves,
     .put_k = put_k,
     .put_v = put_v,
+    .i16_row = kern_avx512_i16_row,
 };
 
 const struct kern kern_amx = {
@@ -272,4 +273,5 @@ const struct kern kern_amx = {
     .rope_halves = rope_halves,
     .put_k = put_k,
     .put_v = put_v,
+    .i16_row = kern_avx512_i16_row,
 };

@@ -152,10 +152,10 @@ enum { KERN_I16_TERMS = 64 };
 #define KERN_I16_STEP (1.0f / KERN_I16_MAX)
 #define KERN_I16_LOW 1e-30f
 
-/* A row as such values; returns the step that they count. kern_kv.c. */
-float kern_i16_row(const float *x, uint32_t n, int16_t *q);
-/* x to the nearest even, within the limit; NaN: minus the limit. */
-int16_t kern_i16_of(float x);
+/* The reference's i16_row; and one value: x to the nearest even, within the limit; NaN: minus it.
+ */
+float kern_ref_i16_row(const float *x, uint32_t n, int16_t *q);
+int16_t kern_ref_i16_of(float x);
 
 /* A level's products: three functions for float weights, one for all quantised types. */
 #define KERN_MULS(f32, f16, bf16, quant)                                                           \

@@ -25,45 +25,25 @@ size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim)
     return values * 2;
 }
 
-int16_t kern_i16_of(float x)
-{
-    x = x > -KERN_I16_MAX ? x : -KERN_I16_MAX;
-    float shifted = (x < KERN_I16_MAX ? x : KERN_I16_MAX) + EXP_MAGIC;
-    uint32_t bits;
-    memcpy(&bits, &shifted, 4);
-    return (int16_t)(uint16_t)bits;
-}
-
-float kern_i16_row(const float *x, uint32_t n, int16_t *q)
-{
-    float max = 0.0f;
-    for (uint32_t k = 0; k < n; k++)
-        max = fabsf(x[k]) > max ? fabsf(x[k]) : max;
-    float inverse = max > 0.0f ? KERN_I16_MAX / max : 0.0f;
-    if (!(inverse <= 3.0e38f)) /* denormals: taken as zero, as kern_act does */
-        inverse = 0.0f;
-    for (uint32_t k = 0; k < n; k++)
-        q[k] = kern_i16_of(x[k] * inverse);
-    return max / KERN_I16_MAX;
-}
-
 static void put_step(void *tile, uint32_t head_dim, uint32_t slot, float step)
 {
     memcpy((int16_t *)tile + (size_t)head_dim * KERN_TILE + 2 * (size_t)slot, &step, sizeof step);
 }
 
-void kern_put_k_i16(const float *k, uint32_t head_dim, uint32_t slot, void *tile)
+void kern_put_k_i16(const struct kern *by, const float *k, uint32_t head_dim, uint32_t slot,
+                    void *tile)
 {
     int16_t q[KERN_HEAD_MAX], *out = (int16_t *)tile + (size_t)slot * 2;
-    put_step(tile, head_dim, slot, kern_i16_row(k, head_dim, q));
+    put_step(tile, head_dim, slot, by->i16_row(k, head_dim, q));
     for (uint32_t d = 0; d < head_dim; d += 2)
         memcpy(out + (size_t)d * KERN_TILE, q + d, 2 * sizeof *q);
 }
 
-void kern_put_v_i16(const float *v, uint32_t head_dim, uint32_t slot, void *tile)
+void kern_put_v_i16(const struct kern *by, const float *v, uint32_t head_dim, uint32_t slot,
+                    void *tile)
 {
     int16_t q[KERN_HEAD_MAX], *out = (int16_t *)tile + (size_t)(slot / 2) * head_dim * 2 + slot % 2;
-    put_step(tile, head_dim, slot, kern_i16_row(v, head_dim, q));
+    put_step(tile, head_dim, slot, by->i16_row(v, head_dim, q));
     for (size_t d = 0; d < head_dim; d++)
         out[d * 2] = q[d];
 }

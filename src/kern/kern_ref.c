@@ -215,4 +215,5 @@ const struct kern kern_scalar = {
     .rope_halves = kern_rope_halves,
     .put_k = kern_put_k,
     .put_v = kern_put_v,
+    .i16_row = kern_ref_i16_row,
 };

@@ -380,8 +380,8 @@ static void row_store(struct forward *f, uint32_t row)
             kern_put_v_q8(v + at, h->head_dim, slot, v_tile);
             break;
         case KERN_KV_I16:
-            kern_put_k_i16(k + at, h->head_dim, slot, k_tile);
-            kern_put_v_i16(v + at, h->head_dim, slot, v_tile);
+            kern_put_k_i16(f->kern, k + at, h->head_dim, slot, k_tile);
+            kern_put_v_i16(f->kern, v + at, h->head_dim, slot, v_tile);
             break;
         }
     }

@@ -418,9 +418,19 @@ static void put_v(const float *v, uint32_t head_dim, uint32_t slot, void *tile)
     kern_put_v(v, head_dim, slot, tile);
 }
 
+static void put_k_i16(const float *k, uint32_t head_dim, uint32_t slot, void *tile)
+{
+    kern_put_k_i16(kern_at(0), k, head_dim, slot, tile);
+}
+
+static void put_v_i16(const float *v, uint32_t head_dim, uint32_t slot, void *tile)
+{
+    kern_put_v_i16(kern_at(0), v, head_dim, slot, tile);
+}
+
 typedef void put_fn(const float *x, uint32_t head_dim, uint32_t slot, void *tile);
-static put_fn *const put_k_of[] = {put_k, kern_put_k_q8, kern_put_k_i16};
-static put_fn *const put_v_of[] = {put_v, kern_put_v_q8, kern_put_v_i16};
+static put_fn *const put_k_of[] = {put_k, kern_put_k_q8, put_k_i16};
+static put_fn *const put_v_of[] = {put_v, kern_put_v_q8, put_v_i16};
 
 /* Tiles of int16 hold each value to half a step, in the place that their definition says. */
 static void test_tiles_i16(uint32_t head_dim)
@@ -434,8 +444,8 @@ static void test_tiles_i16(uint32_t head_dim)
     int near = 1, within = 1;
     memset(x, 0, head_dim * sizeof *x); /* a row of zeros has no scale */
     for (uint32_t s = 0; s < KERN_TILE; s++) {
-        kern_put_k_i16(x + (size_t)s * head_dim, head_dim, s, kt);
-        kern_put_v_i16(x + (size_t)s * head_dim, head_dim, s, vt);
+        put_k_i16(x + (size_t)s * head_dim, head_dim, s, kt);
+        put_v_i16(x + (size_t)s * head_dim, head_dim, s, vt);
     }
     for (uint32_t s = 0; s < KERN_TILE; s++) {
         for (uint32_t d = 0; d < head_dim; d++) {
@@ -446,6 +456,17 @@ static void test_tiles_i16(uint32_t head_dim)
             near &= fabsf((float)v * v_step[s] - want) <= 0.501f * v_step[s];
             within &= abs(k) <= 5792 && abs(v) <= 5792;
         }
+    }
+    for (uint32_t l = 0; kern_at(l); l++) {
+        int16_t q[KERN_HEAD_MAX], want[KERN_HEAD_MAX];
+        int same = 1;
+        for (uint32_t s = 0; s < KERN_TILE; s++) {
+            const float *row = x + (size_t)s * head_dim;
+            float step = kern_at(l)->i16_row(row, head_dim, q);
+            same &= step == kern_at(0)->i16_row(row, head_dim, want) && step == k_step[s];
+            same &= memcmp(q, want, head_dim * sizeof *q) == 0;
+        }
+        expect(same, "rows as int16", kern_at(l)->name, head_dim, 0);
     }
     expect(near, "tiles of int16, distance", "", head_dim, 0);
     expect(within, "tiles of int16, limits", "", head_dim, 0);
