@@ -22,13 +22,13 @@
 #define PDD_KERN_KERN_ATTEND_I16_LANES_H
 
 enum {
-    SCORES = LANES * SUMS,                         /* keys whose scores are summed at once */
     NARROW = 16 / LANES < SUMS ? 16 / LANES : SUMS /* registers of 16 lanes, or all there are */
 };
 
 /* What the walk has besides: queries as integers, weights of the group in hand. */
 struct walk_i16 {
     struct walk w;
+    uint32_t from, to; /* what the group in hand sees of the tile, one query or another */
     float q_step[KERN_QUERIES_MAX];
     _Alignas(64) float largest[16], inverse[16]; /* of the group's weights */
     _Alignas(64) int16_t weights[QUERIES][KERN_TILE];
@@ -155,16 +155,18 @@ static void scores_i16(struct walk_i16 *s, uint32_t i0, int n, const struct tile
                              .row = (size_t)KERN_TILE * 2,
                              .next_row = (size_t)KERN_TILE * 4,
                              .out_row = KERN_TILE};
+    const int narrow = s->to - s->from <= KERN_TILE - NARROW * LANES;
+    const uint32_t keys = (narrow ? NARROW : SUMS) * LANES, first = s->from / keys * keys;
     for (uint32_t d = 0; d < head_dim; d += KERN_I16_TERMS) {
         p.x = s->q + (size_t)i0 * head_dim + d;
         p.steps = (head_dim - d < KERN_I16_TERMS ? head_dim - d : KERN_I16_TERMS) / 2;
         p.add = d > 0;
-        for (uint32_t base = 0; base < KERN_TILE; base += SCORES) {
+        for (uint32_t base = first; base < s->to; base += keys) {
             size_t at = (size_t)d * KERN_TILE + base * 2;
             p.tile = (const int16_t *)t->k + at;
-            p.next = base == 0 && t->next_k ? (const int16_t *)t->next_k + at : NULL;
+            p.next = base == first && t->next_k ? (const int16_t *)t->next_k + at : NULL;
             p.out = weights_of(&s->w, i0) + base;
-            products_i16[n][0](&p);
+            products_i16[n][narrow](&p);
         }
     }
 }
@@ -233,11 +235,12 @@ static void part_values_i16(struct walk_i16 *s, uint32_t i0, const struct tiles 
 {
     const size_t head_dim = s->w.a->head_dim;
     _Alignas(64) float sum[QUERIES][SUMS * LANES];
-    struct products_i16 p = {.x = s->weights[0],
+    const size_t first = s->from / 2;
+    struct products_i16 p = {.x = s->weights[0] + first * 2,
                              .x_row = KERN_TILE,
-                             .tile = (const int16_t *)t->v + base * 2,
+                             .tile = (const int16_t *)t->v + (first * head_dim + base) * 2,
                              .row = head_dim * 2,
-                             .steps = KERN_TILE / 2,
+                             .steps = (s->to + 1) / 2 - first,
                              .next = base == 0 ? t->next_v : NULL,
                              .next_row = head_dim * 4,
                              .out = sum[0],
@@ -304,11 +307,16 @@ static void walk_tile_i16(struct walk_i16 *s, struct tiles t)
 {
     const uint32_t all = s->w.a->queries;
     for (uint32_t i = 0, n; i < all; i += n) {
-        uint32_t seeing = 0, parts = (all - i + QUERIES - 1) / QUERIES;
+        const uint32_t parts = (all - i + QUERIES - 1) / QUERIES;
         n = (all - i + parts - 1) / parts;
-        for (uint32_t k = i; k < i + n; k++)
-            seeing |= s->w.to[k];
-        if (!seeing) continue;
+        s->from = KERN_TILE;
+        s->to = 0;
+        for (uint32_t k = i; k < i + n; k++) {
+            if (s->w.from[k] == s->w.to[k]) continue;
+            s->from = s->w.from[k] < s->from ? s->w.from[k] : s->from;
+            s->to = s->w.to[k] > s->to ? s->w.to[k] : s->to;
+        }
+        if (s->to == 0) continue;
         groups_i16[n](s, i, &t);
         t.next_k = t.next_v = NULL; /* once is enough */
     }
