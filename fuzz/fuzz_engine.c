@@ -92,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct native_options o = {
         .model_path = path, .threads = 1, .context_max = 128, .step_tokens_max = 64};
     o.kv_bytes_max = (uint64_t)4 << 20;
-    o.kv_type = data[0] & 0x80 ? NATIVE_KV_Q8_0 : NATIVE_KV_F16;
+    o.kv_type = (enum native_kv)(data[0] >> 6);
     if (native_open(&o, &e, &err) == 0) {
         run(e, 1 + data[1] % 64);
         engine_free(e);

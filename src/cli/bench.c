@@ -30,7 +30,7 @@ static const char help[] =
     "  --chunk N        tokens of a prompt that a step may take (512)\n"
     "  --threads LIST   0: all CPUs (0)\n"
     "  --isa LEVEL      scalar, avx2, avxvnni, avx512, amx, neon, neondot (the best here)\n"
-    "  --kv-type TYPE   i16, f16 or q8_0 (i16)\n"
+    "  --kv-type TYPE   i16, f16 or q8_0 (i16; f16 if heads do not suit it)\n"
     "  --repeat N       rounds; the report has medians, and the best (3)\n"
     "  --load           time to the first token and peak memory of a fresh process, too\n"
     "  --beyond         measure beyond the context that the model was trained for, too\n"

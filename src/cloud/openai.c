@@ -15,6 +15,7 @@
 #include "cloud/server_impl.h"
 #include "cloud/stop.h"
 #include "net/openai.h"
+#include "policy/route.h"
 
 enum { TEXT_MAX = 16 << 20, ANSWER_MAX = 64 << 20, PIECES_MAX = 1 << 20 };
 
@@ -295,6 +296,17 @@ static int check_backend(const struct server *s, const struct openai_request *q,
                    "passed on");
 }
 
+/* Another one for other weights and for other numerics; none where the weights are not known. */
+static void put_fingerprint(struct openai *a, const struct engine_info *info)
+{
+    uint64_t hash = ROUTE_HASH_BEGIN;
+    if (!info->weights_hash[0]) return;
+    hash = route_hash(hash, info->weights_hash, strlen(info->weights_hash));
+    hash = route_hash(hash, info->numerics, strlen(info->numerics));
+    snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx",
+             (unsigned long long)(hash & 0xFFFFFFFFFF));
+}
+
 /* An exchange that has taken `q`. NULL: no memory. */
 static struct openai *openai_new(struct server *s, struct openai_request *q, struct err *e)
 {
@@ -314,8 +326,7 @@ static struct openai *openai_new(struct server *s, struct openai_request *q, str
     buf_init(&a->marks, WIRE_TOKENS_MAX * sizeof(struct mark));
     buf_init(&a->pieces, PIECES_MAX);
     detok_init(&a->x.detok, a->q.chat); /* a completion goes on with the prompt's text */
-    const char *hash = backend_info(s->backend)->weights_hash;
-    if (hash[0]) snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%.10s", hash);
+    put_fingerprint(a, backend_info(s->backend));
     if (!a->q.seeded && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
         a->q.ask.sampling.seed = seed & INT64_MAX;
     return a;

@@ -348,20 +348,16 @@ static int choose_memory(const struct native *n, const struct native_options *o,
 /* What the pages hold. */
 static int choose_kv(const struct native_options *o, struct kv_shape *shape, struct err *err)
 {
-    static const enum kern_kv kinds[] = {[NATIVE_KV_AUTO] = KERN_KV_I16,
-                                         [NATIVE_KV_I16] = KERN_KV_I16,
+    static const enum kern_kv kinds[] = {[NATIVE_KV_I16] = KERN_KV_I16,
                                          [NATIVE_KV_F16] = KERN_KV_F16,
                                          [NATIVE_KV_Q8_0] = KERN_KV_Q8};
-    shape->kv = kinds[o->kv_type];
+    if (o->kv_type != NATIVE_KV_AUTO) shape->kv = kinds[o->kv_type];
     uint32_t multiple = kv_kinds[shape->kv].multiple;
     if (shape->head_dim % multiple == 0) return 0;
-    if (o->kv_type != NATIVE_KV_AUTO)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "%s: heads of %u values cannot be kept as %s, which takes a multiple of %u: "
-                       "use the KV type f16",
-                       o->model_path, shape->head_dim, kv_kinds[shape->kv].name, multiple);
-    shape->kv = KERN_KV_F16;
-    return 0;
+    return err_set(err, ERR_UNSUPPORTED,
+                   "%s: heads of %u values cannot be kept as %s, which takes a multiple of %u: "
+                   "use the KV type f16",
+                   o->model_path, shape->head_dim, kv_kinds[shape->kv].name, multiple);
 }
 
 static int open_memory(struct native *n, const struct native_options *o, struct err *err)

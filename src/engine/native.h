@@ -8,8 +8,8 @@
 
 /* How keys and values are kept: int16 with a scale for each position and head, which attention
  * reads fastest; float16; or 8 bits, which take about half of the memory. Each makes another
- * answer, so an engine of one kind never hands over to one of another: the kind is part of
- * engine_info.numerics. AUTO: int16 where the head size is a multiple of 16, else float16. */
+ * answer, so the kind is part of engine_info.numerics: a handover from one kind to another is by
+ * tokens, never called exact. AUTO: int16 where the head size is a multiple of 16, else float16. */
 enum native_kv { NATIVE_KV_AUTO, NATIVE_KV_I16, NATIVE_KV_F16, NATIVE_KV_Q8_0 };
 /* From "i16", "f16" or "q8_0"; ERR_BAD_INPUT names others. */
 int native_kv_of(const char *text, enum native_kv *ret_kv, struct err *err);

@@ -109,9 +109,11 @@ struct forward {
 
 struct kv_shape forward_kv_shape(const struct model *m)
 {
+    uint32_t head_dim = m->hparams.head_dim;
     return (struct kv_shape){.layers = m->hparams.layers,
                              .kv_heads = m->hparams.kv_heads,
-                             .head_dim = m->hparams.head_dim};
+                             .head_dim = head_dim,
+                             .kv = head_dim % KERN_LANES == 0 ? KERN_KV_I16 : KERN_KV_F16};
 }
 
 static uint32_t max_u32(uint32_t a, uint32_t b)

@@ -42,8 +42,9 @@ struct forward_limits {
 /* The model, the kernels and the pool must outlive it. */
 int forward_open(const struct model *m, const struct kern *kern, struct pool *pool,
                  const struct forward_limits *limits, struct forward **ret_forward, struct err *e);
-void forward_close(struct forward *f);                   /* NULL is fine */
-struct kv_shape forward_kv_shape(const struct model *m); /* of float16 */
+void forward_close(struct forward *f); /* NULL is fine */
+/* With the usual kind of keys and values: int16 where it suits the head size, else float16. */
+struct kv_shape forward_kv_shape(const struct model *m);
 
 /* Run a pass; afterwards each sequence is n positions longer. Cannot fail. */
 void forward_run(struct forward *f, struct forward_span *spans, uint32_t n);

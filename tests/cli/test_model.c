@@ -54,6 +54,10 @@ static int make_files(void **state)
     memcpy(memmem(file.data, file.len, "blk.1.ffn_up", 12), "blk.1.ffn_xx", 12);
     save("lacks.gguf", &file);
     buf_release(&file);
+    buf_init(&file, 1 << 24);
+    tiny_model_bytes(tiny_arch(0), &file); /* llama */
+    save("int16.gguf", &file);
+    buf_release(&file);
     gguf_writer_init(&w);
     gguf_writer_text(&w, "general.name", "\033[31mred");
     gguf_writer_text(&w, "general.architecture", "abacus");
@@ -68,8 +72,8 @@ static int make_files(void **state)
 
 static int remove_files(void **state)
 {
-    static const char *const names[] = {"bpe.gguf", "spm.gguf", "odd.gguf", "runs.gguf",
-                                        "lacks.gguf"};
+    static const char *const names[] = {"bpe.gguf",  "spm.gguf",   "odd.gguf",
+                                        "runs.gguf", "lacks.gguf", "int16.gguf"};
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[128];
@@ -142,7 +146,8 @@ static void test_inspect(void **state)
     expect("inspect odd.gguf", 0, "?[31mred");
     expect("inspect odd.gguf", 0, "this program runs");
     expect("inspect runs.gguf", 0, "q and k norms");
-    expect("inspect runs.gguf", 0, "bytes of KV a token");
+    expect("inspect runs.gguf", 0, " 576 bytes of KV a token"); /* heads of 24: float16 */
+    expect("inspect int16.gguf", 0, " 432 bytes of KV a token");
     expect("inspect runs.gguf --json", 0, "\"runs\": true");
     expect("inspect runs.gguf", 0, "weights hash  ");
     expect("inspect lacks.gguf", 0, "blk.1.ffn_up.weight");
