@@ -132,7 +132,8 @@ static int read_option(struct bench_plan *p, int c)
 
 static bool has_cases(const struct bench_plan *p)
 {
-    return p->prompts.n || p->mixes.n || (p->batches.n && p->generate);
+    return p->prompts.n || p->mixes.n || (p->batches.n && p->generate) ||
+           (p->fill && bench_largest(&p->depths));
 }
 
 /* EXIT_DONE where the plan can be measured, or the status to leave with, after saying why. */
@@ -141,8 +142,10 @@ static int check_plan(const struct bench_plan *p, struct err *e)
     uint32_t context, depth = bench_largest(&p->depths), most = bench_largest(&p->prompts);
     if (!has_cases(p)) {
         if (p->load) return EXIT_DONE;
-        fputs("pdd bench: nothing is to be measured: no prompt, no answer, no --mixed, no --load\n",
-              stderr);
+        fputs(
+            "pdd bench: nothing is to be measured: no prompt, no answer, no --mixed, no --load, no "
+            "--fill of a --depth\n",
+            stderr);
         return EXIT_USAGE;
     }
     if (bench_context(p->engine.model_path, &context, e)) return EXIT_FAILED;

@@ -100,11 +100,17 @@ static void test_report(void **state)
 
 static void test_complaints(void **state)
 {
-    static const char *const wrong[] = {"--prompt 1,x",     "--prompt 1,,2",
-                                        "--batch 300",      "--threads 1,",
-                                        "--depth -1",       "--repeat 0",
-                                        "--isa fast",       "--prompt 0 --batch 0",
-                                        "--prompt 1000000", "--depth 1000000 --prompt 0",
+    static const char *const wrong[] = {"--prompt 1,x",
+                                        "--prompt 1,,2",
+                                        "--batch 300",
+                                        "--threads 1,",
+                                        "--depth -1",
+                                        "--repeat 0",
+                                        "--isa fast",
+                                        "--prompt 0 --batch 0",
+                                        "--prompt 1000000",
+                                        "--depth 1000000 --prompt 0",
+                                        "--prompt 0 --batch 0 --fill",
                                         "--nonsense"};
     (void)state;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
