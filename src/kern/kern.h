@@ -2,8 +2,9 @@
  * kern: the numeric kernels, one table of pointers for each instruction-set level.
  *
  * Contract (exact-1): every level gives the same bits for the same input, whatever the number of
- * rows in a call or the split of a matrix into strips. The reference in plain C (kern_ref.c)
- * defines the values; the other levels repeat its steps with lanes holding different outputs.
+ * rows in a call or the split of a matrix into strips. The reference in plain C (kern_ref.c,
+ * kern_attend_ref.c) defines the values; the other levels repeat its steps with lanes holding
+ * different outputs.
  *
  * Weights are *packed*: rows in strips of 16 lanes side by side, so that a vector holds one step of
  * 16 outputs; rows past the end are zero. Layouts of a strip:
