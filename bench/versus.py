@@ -488,7 +488,8 @@ def collect(site):
             cell = cells.setdefault(key, {})
             cell.setdefault(base.replace("-avx2", ""), {})[line["round"]] = value
             for what in MADE_BY if base.startswith("pdd") else ():
-                made_by[what][value.get(what, "unknown")] = True
+                if value.get(what) != "":  # to load a file is to keep no keys
+                    made_by[what][value.get(what, "unknown")] = True
     return cells, others or [0.0], left_out, {what: list(found) for what, found in made_by.items()}
 
 
