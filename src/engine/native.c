@@ -28,10 +28,9 @@ enum { STEP_TOKENS_DEFAULT = 512, CONTEXTS_DEFAULT = 2 };
 /* What engine_info says of the KV memory. */
 static const struct {
     const char *name, *numerics;
-    uint32_t multiple; /* of head sizes */
-} kv_kinds[] = {[KERN_KV_F16] = {"f16", "exact-1", 1},
-                [KERN_KV_Q8] = {"q8_0", "exact-1-kvq8", KERN_BLOCK},
-                [KERN_KV_I16] = {"i16", "exact-1-kvi16", KERN_LANES}};
+} kv_kinds[] = {[KERN_KV_F16] = {"f16", "exact-1"},
+                [KERN_KV_Q8] = {"q8_0", "exact-1-kvq8"},
+                [KERN_KV_I16] = {"i16", "exact-1-kvi16"}};
 
 struct native {
     struct engine base;
@@ -352,7 +351,7 @@ static int choose_kv(const struct native_options *o, struct kv_shape *shape, str
                                          [NATIVE_KV_F16] = KERN_KV_F16,
                                          [NATIVE_KV_Q8_0] = KERN_KV_Q8};
     if (o->kv_type != NATIVE_KV_AUTO) shape->kv = kinds[o->kv_type];
-    uint32_t multiple = kv_kinds[shape->kv].multiple;
+    uint32_t multiple = kern_kv_multiple(shape->kv);
     if (shape->head_dim % multiple == 0) return 0;
     return err_set(err, ERR_UNSUPPORTED,
                    "%s: heads of %u values cannot be kept as %s, which takes a multiple of %u: "

@@ -189,12 +189,14 @@ float kern_f16_to_f32(uint16_t h);
 /* A K row (f32 [head_dim]) into column `slot` of a transposed tile; a V row into row `slot`. */
 void kern_put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *tile);
 void kern_put_v(const float *v, uint32_t head_dim, uint32_t slot, uint16_t *tile);
-/* Bytes of a tile, for either of keys and values. head_dim: a multiple of 32 for Q8, 16 for I16. */
+/* What the head size must be a multiple of; bytes of a tile, for either of keys and values. */
+uint32_t kern_kv_multiple(enum kern_kv kv);
 size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim);
-void kern_put_k_i16(const struct kern *by, const float *k, uint32_t head_dim, uint32_t slot,
-                    void *tile);
-void kern_put_v_i16(const struct kern *by, const float *v, uint32_t head_dim, uint32_t slot,
-                    void *tile);
+/* A row (f32 [head_dim]) into place `slot` of a tile of any kind, by the functions of a level. */
+void kern_store_k(const struct kern *by, enum kern_kv kv, const float *k, uint32_t head_dim,
+                  uint32_t slot, void *tile);
+void kern_store_v(const struct kern *by, enum kern_kv kv, const float *v, uint32_t head_dim,
+                  uint32_t slot, void *tile);
 /* Tiles of 8 bits: storing a row, one scale, a whole tile as floats in the same order. */
 void kern_put_k_q8(const float *k, uint32_t head_dim, uint32_t slot, void *tile);
 void kern_put_v_q8(const float *v, uint32_t head_dim, uint32_t slot, void *tile);

@@ -35,11 +35,6 @@ struct walk_i16 {
     _Alignas(64) int16_t q[KERN_QUERIES_MAX * KERN_HEAD_MAX]; /* [queries][head_dim] */
 };
 
-INLINE const float *steps_of(const int16_t *tile, uint32_t head_dim)
-{
-    return (const float *)(const void *)(tile + (size_t)head_dim * KERN_TILE);
-}
-
 /* The products of a group: row i of x, [steps] pairs, with a part of a tile, [steps] rows of c
  * registers of pairs, `row` int16 apart; a part of `next` is fetched each step. */
 struct products_i16 {
@@ -184,7 +179,7 @@ INLINE void scale_scores(struct walk_i16 *s, uint32_t i0, int n, const float *st
     }
 }
 
-/* Weights of a query times the steps of their values; the largest goes where it is asked for. */
+/* Weights of a query, the i-th of a group, times the steps of their values; and the largest. */
 INLINE void scale_weights(struct walk_i16 *s, uint32_t i0, int i, const float *step)
 {
     float *weight = weights_of(&s->w, i0) + i * KERN_TILE;
@@ -264,15 +259,15 @@ INLINE void group_i16(struct walk_i16 *s, uint32_t i0, int n, const struct tiles
     uint32_t base = 0, head_dim = s->w.a->head_dim;
     s->w.batch = i0;
     if (t->next_k) { /* the steps; the rest comes with the products */
-        fetch(steps_of(t->next_k, head_dim), 0, KERN_TILE * sizeof(float));
-        fetch(steps_of(t->next_v, head_dim), 0, KERN_TILE * sizeof(float));
+        fetch(kern_i16_steps(t->next_k, head_dim), 0, KERN_TILE * sizeof(float));
+        fetch(kern_i16_steps(t->next_v, head_dim), 0, KERN_TILE * sizeof(float));
     }
     scores_i16(s, i0, n, t);
-    scale_scores(s, i0, n, steps_of(t->k, head_dim));
+    scale_scores(s, i0, n, kern_i16_steps(t->k, head_dim));
     for (int i = 0; s->w.a->softcap > 0.0f && i < n; i++)
         cap_scores(weights_of(&s->w, i0 + (uint32_t)i), s->w.a->softcap);
     group_maxima(&s->w, i0, n);
-    weights_i16(s, i0, n, steps_of(t->v, head_dim));
+    weights_i16(s, i0, n, kern_i16_steps(t->v, head_dim));
     for (; base + SUMS * LANES <= head_dim; base += SUMS * LANES)
         part_values_i16(s, i0, t, n, base, 0);
     for (; base < head_dim; base += NARROW * LANES)

@@ -90,16 +90,10 @@ static void open_tile(const struct kern_attend *a, const void *tile, int values,
             out[k] = kern_f16_to_f32(((const uint16_t *)tile)[k]);
 }
 
-/* The floats behind a tile of int16. */
-static const float *tile_steps(const struct kern_attend *a, const void *tile)
-{
-    return (const float *)(const void *)((const int16_t *)tile + (size_t)a->head_dim * KERN_TILE);
-}
-
 static void scores_i16(const struct kern_attend *a, const int16_t *q, float q_step,
                        const int16_t *k, struct seen see, float *score)
 {
-    const float *step = tile_steps(a, k);
+    const float *step = kern_i16_steps(k, a->head_dim);
     for (uint32_t t = see.from; t < see.to; t++) {
         float score_sum = 0.0f;
         for (uint32_t d = 0; d < a->head_dim;) {
@@ -129,7 +123,7 @@ static void add_values(const struct kern_attend *a, const float *weight, const v
 static void add_values_i16(const struct kern_attend *a, const float *weight, const int16_t *v,
                            struct seen see, float keep, float *out)
 {
-    const float *step = tile_steps(a, v);
+    const float *step = kern_i16_steps(v, a->head_dim);
     float scaled[KERN_TILE] = {0}, max = 0.0f;
     int16_t q[KERN_TILE];
     for (uint32_t t = see.from; t < see.to; t++) {

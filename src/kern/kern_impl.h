@@ -141,6 +141,21 @@ static inline void kern_act_sums(const struct kern_act *a, size_t at, float scal
     a->half_sum[2 * at + 1] = (float)second * scale;
 }
 
+/* quantize of every level: row by row, n blocks from block `at` of the rows on (a constant after
+ * inlining). */
+typedef void kern_quantize_blocks_fn(const struct kern_act *a, const float *x, size_t at,
+                                     uint32_t n);
+static inline __attribute__((always_inline)) void
+kern_quantize_rows(const struct kern_act *a, const float *x, uint32_t row, uint32_t rows,
+                   uint32_t block, uint32_t blocks, kern_quantize_blocks_fn *quantize_blocks)
+{
+    const size_t row_blocks = a->cols / KERN_BLOCK;
+    for (size_t at = row * row_blocks + block; rows > 0; rows--, at += row_blocks) {
+        quantize_blocks(a, x, at, blocks);
+        x += (size_t)blocks * KERN_BLOCK;
+    }
+}
+
 /* The reference's product of any quantised type, and its attention. */
 kern_mul_fn kern_ref_mul_quant;
 void kern_ref_attend(const struct kern_attend *a);
@@ -151,6 +166,16 @@ enum { KERN_I16_TERMS = 64 };
 #define KERN_I16_MAX 5792.0f /* the square root of 2^31 / 64 */
 #define KERN_I16_STEP (1.0f / KERN_I16_MAX)
 #define KERN_I16_LOW 1e-30f
+
+/* The steps of a tile of int16, [KERN_TILE], and where they begin. */
+static inline size_t kern_i16_steps_at(uint32_t head_dim)
+{
+    return (size_t)head_dim * KERN_TILE * sizeof(int16_t);
+}
+static inline const float *kern_i16_steps(const void *tile, uint32_t head_dim)
+{
+    return (const float *)(const void *)((const uint8_t *)tile + kern_i16_steps_at(head_dim));
+}
 
 /* The reference's i16_row; and one value: x to the nearest even, within the limit; NaN: minus it.
  */

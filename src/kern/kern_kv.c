@@ -1,7 +1,7 @@
 /*
- * kern_kv: tiles of the KV cache in int16 and in 8 bits. Plain C for every machine: a row is stored
- * once and a tile is opened once for all queries that see it, so neither is where time goes at many
- * queries.
+ * kern_kv: tiles of the KV cache, above all in int16 and in 8 bits. Plain C for every machine: a
+ * row is stored once and a tile is opened once for all queries that see it, so neither is where
+ * time goes at many queries.
  */
 #include <math.h>
 #include <string.h>
@@ -9,29 +9,41 @@
 #include "base/check.h"
 #include "kern/kern_impl.h"
 
-size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim)
+uint32_t kern_kv_multiple(enum kern_kv kv)
 {
-    size_t values = (size_t)head_dim * KERN_TILE;
     switch (kv) {
     case KERN_KV_F16:
         break;
     case KERN_KV_Q8:
-        CHECK(head_dim % KERN_BLOCK == 0);
+        return KERN_BLOCK;
+    case KERN_KV_I16:
+        return KERN_LANES;
+    }
+    return 1;
+}
+
+size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim)
+{
+    size_t values = (size_t)head_dim * KERN_TILE;
+    CHECK(head_dim % kern_kv_multiple(kv) == 0);
+    switch (kv) {
+    case KERN_KV_F16:
+        break;
+    case KERN_KV_Q8:
         return values + values / KERN_BLOCK * 2;
     case KERN_KV_I16:
-        CHECK(head_dim % KERN_LANES == 0);
-        return values * 2 + KERN_TILE * sizeof(float);
+        return kern_i16_steps_at(head_dim) + KERN_TILE * sizeof(float);
     }
     return values * 2;
 }
 
 static void put_step(void *tile, uint32_t head_dim, uint32_t slot, float step)
 {
-    memcpy((int16_t *)tile + (size_t)head_dim * KERN_TILE + 2 * (size_t)slot, &step, sizeof step);
+    memcpy((uint8_t *)tile + kern_i16_steps_at(head_dim) + slot * sizeof step, &step, sizeof step);
 }
 
-void kern_put_k_i16(const struct kern *by, const float *k, uint32_t head_dim, uint32_t slot,
-                    void *tile)
+static void put_k_i16(const struct kern *by, const float *k, uint32_t head_dim, uint32_t slot,
+                      void *tile)
 {
     int16_t q[KERN_HEAD_MAX], *out = (int16_t *)tile + (size_t)slot * 2;
     put_step(tile, head_dim, slot, by->i16_row(k, head_dim, q));
@@ -39,8 +51,8 @@ void kern_put_k_i16(const struct kern *by, const float *k, uint32_t head_dim, ui
         memcpy(out + (size_t)d * KERN_TILE, q + d, 2 * sizeof *q);
 }
 
-void kern_put_v_i16(const struct kern *by, const float *v, uint32_t head_dim, uint32_t slot,
-                    void *tile)
+static void put_v_i16(const struct kern *by, const float *v, uint32_t head_dim, uint32_t slot,
+                      void *tile)
 {
     int16_t q[KERN_HEAD_MAX], *out = (int16_t *)tile + (size_t)(slot / 2) * head_dim * 2 + slot % 2;
     put_step(tile, head_dim, slot, by->i16_row(v, head_dim, q));
@@ -119,5 +131,37 @@ void kern_open_v_q8(const void *tile, uint32_t head_dim, float *out)
             for (uint32_t i = 0; i < KERN_BLOCK; i++)
                 out[i] = (float)q[i] * d;
         }
+    }
+}
+
+void kern_store_k(const struct kern *by, enum kern_kv kv, const float *k, uint32_t head_dim,
+                  uint32_t slot, void *tile)
+{
+    switch (kv) {
+    case KERN_KV_F16:
+        by->put_k(k, head_dim, slot, tile);
+        break;
+    case KERN_KV_Q8:
+        kern_put_k_q8(k, head_dim, slot, tile);
+        break;
+    case KERN_KV_I16:
+        put_k_i16(by, k, head_dim, slot, tile);
+        break;
+    }
+}
+
+void kern_store_v(const struct kern *by, enum kern_kv kv, const float *v, uint32_t head_dim,
+                  uint32_t slot, void *tile)
+{
+    switch (kv) {
+    case KERN_KV_F16:
+        by->put_v(v, head_dim, slot, tile);
+        break;
+    case KERN_KV_Q8:
+        kern_put_v_q8(v, head_dim, slot, tile);
+        break;
+    case KERN_KV_I16:
+        put_v_i16(by, v, head_dim, slot, tile);
+        break;
     }
 }

@@ -74,11 +74,7 @@ static void ref_quantize_blocks(const struct kern_act *a, const float *x, size_t
 static void ref_quantize(const struct kern_act *a, const float *x, uint32_t row, uint32_t rows,
                          uint32_t block, uint32_t blocks)
 {
-    const size_t row_blocks = a->cols / KERN_BLOCK;
-    for (size_t at = row * row_blocks + block; rows > 0; rows--, at += row_blocks) {
-        ref_quantize_blocks(a, x, at, blocks);
-        x += (size_t)blocks * KERN_BLOCK;
-    }
+    kern_quantize_rows(a, x, row, rows, block, blocks, ref_quantize_blocks);
 }
 
 /* ---- products of quantised weights ----

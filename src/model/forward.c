@@ -113,7 +113,8 @@ struct kv_shape forward_kv_shape(const struct model *m)
     return (struct kv_shape){.layers = m->hparams.layers,
                              .kv_heads = m->hparams.kv_heads,
                              .head_dim = head_dim,
-                             .kv = head_dim % KERN_LANES == 0 ? KERN_KV_I16 : KERN_KV_F16};
+                             .kv = head_dim % kern_kv_multiple(KERN_KV_I16) ? KERN_KV_F16
+                                                                            : KERN_KV_I16};
 }
 
 static uint32_t max_u32(uint32_t a, uint32_t b)
@@ -372,20 +373,8 @@ static void row_store(struct forward *f, uint32_t row)
         size_t at = (size_t)head * h->head_dim;
         void *k_tile = kv_k_tile(r->kv, page, f->layer, head);
         void *v_tile = kv_v_tile(r->kv, page, f->layer, head);
-        switch (kv_kind(r->kv)) {
-        case KERN_KV_F16:
-            f->kern->put_k(k + at, h->head_dim, slot, k_tile);
-            f->kern->put_v(v + at, h->head_dim, slot, v_tile);
-            break;
-        case KERN_KV_Q8:
-            kern_put_k_q8(k + at, h->head_dim, slot, k_tile);
-            kern_put_v_q8(v + at, h->head_dim, slot, v_tile);
-            break;
-        case KERN_KV_I16:
-            kern_put_k_i16(f->kern, k + at, h->head_dim, slot, k_tile);
-            kern_put_v_i16(f->kern, v + at, h->head_dim, slot, v_tile);
-            break;
-        }
+        kern_store_k(f->kern, kv_kind(r->kv), k + at, h->head_dim, slot, k_tile);
+        kern_store_v(f->kern, kv_kind(r->kv), v + at, h->head_dim, slot, v_tile);
     }
 }
 
@@ -425,21 +414,28 @@ static void product_task(void *arg, uint32_t task, uint32_t worker)
                              p->list[i].out, m->rows);
 }
 
+/* Strips of a task when each of `sets` has so many, which threads share evenly. */
+static uint32_t strips_of_task(const struct forward *f, uint32_t strips, uint32_t sets,
+                               uint32_t per_thread)
+{
+    uint32_t threads = pool_threads(f->pool), parts = threads * per_thread * STRIPS_GRAIN;
+    if (threads == 1) return strips;
+    uint32_t even = (strips * sets + parts - 1) / parts * STRIPS_GRAIN;
+    return even < strips ? even : strips;
+}
+
 /* out = in * m for each product of rows of the same width, quantised before when a matrix asks. */
 static void multiply(struct forward *f, struct kern_act in, uint32_t rows, uint32_t n,
                      const struct product *list)
 {
-    struct products p = {.f = f, .n = n, .rows = rows, .grain = UINT32_MAX, .act = in};
-    uint32_t strips = 0, tasks = 0, threads = pool_threads(f->pool);
+    struct products p = {.f = f, .n = n, .rows = rows, .act = in};
+    uint32_t strips = 0, tasks = 0;
     for (uint32_t i = 0; i < n; i++) {
         p.list[i] = list[i];
         strips += list[i].m->strips;
     }
-    p.grain = strips;
-    if (threads > 1) {
-        uint32_t parts = threads * (rows <= FEW_ROWS ? 1 : TASKS_PER_THREAD) * STRIPS_GRAIN;
-        p.grain = rows >= MANY_ROWS ? STRIPS_GRAIN : (strips + parts - 1) / parts * STRIPS_GRAIN;
-    }
+    p.grain = strips_of_task(f, strips, 1, rows <= FEW_ROWS ? 1 : TASKS_PER_THREAD);
+    if (rows >= MANY_ROWS && p.grain < strips) p.grain = STRIPS_GRAIN;
     for (uint32_t i = 0; i < n; i++)
         tasks += tasks_of(&p, i);
     pool_run(f->pool, tasks, product_task, &p);
@@ -525,21 +521,11 @@ static void expert_task(void *arg, uint32_t task, uint32_t worker)
                              x->starts[expert + 1] - first, x->out, m->rows);
 }
 
-/* Strips of a task when so many of an expert (or of a layer without experts) are to be shared. */
-static uint32_t expert_grain(const struct forward *f, uint32_t strips, uint32_t experts,
-                             uint32_t per_thread)
-{
-    uint32_t threads = pool_threads(f->pool), parts = threads * per_thread * STRIPS_GRAIN;
-    if (threads == 1) return strips;
-    uint32_t even = (strips * experts + parts - 1) / parts * STRIPS_GRAIN;
-    return even < strips ? even : strips;
-}
-
 static void multiply_down(struct forward *f)
 {
     struct expert_products p = {.f = f, .act = hidden_activations(f)};
     const struct kern_mat *m = &f->w->experts[0].down;
-    p.grain = expert_grain(f, m->strips, f->mixture.n_active, TASKS_PER_THREAD);
+    p.grain = strips_of_task(f, m->strips, f->mixture.n_active, TASKS_PER_THREAD);
     p.chunks = (m->strips + p.grain - 1) / p.grain;
     pool_run(f->pool, f->mixture.n_active * p.chunks, expert_task, &p);
 }
@@ -647,7 +633,7 @@ static void run_inner(struct forward *f, const float *in, const struct kern_mat 
              strips = (f->h->ff + KERN_LANES - 1) / KERN_LANES;
     bool few = !f->h->experts && f->n_rows <= FEW_ROWS;
     f->quantise = quantised(down);
-    p.grain = expert_grain(f, strips, n, few ? 1 : TASKS_PER_THREAD);
+    p.grain = strips_of_task(f, strips, n, few ? 1 : TASKS_PER_THREAD);
     if (pool_threads(f->pool) > 1 && f->n_rows >= MANY_ROWS && p.grain > INNER_GRAIN)
         p.grain = INNER_GRAIN;
     p.chunks = (strips + p.grain - 1) / p.grain;

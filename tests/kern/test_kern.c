@@ -408,30 +408,6 @@ static void test_quantize(void)
     }
 }
 
-static void put_k(const float *k, uint32_t head_dim, uint32_t slot, void *tile)
-{
-    kern_put_k(k, head_dim, slot, tile);
-}
-
-static void put_v(const float *v, uint32_t head_dim, uint32_t slot, void *tile)
-{
-    kern_put_v(v, head_dim, slot, tile);
-}
-
-static void put_k_i16(const float *k, uint32_t head_dim, uint32_t slot, void *tile)
-{
-    kern_put_k_i16(kern_at(0), k, head_dim, slot, tile);
-}
-
-static void put_v_i16(const float *v, uint32_t head_dim, uint32_t slot, void *tile)
-{
-    kern_put_v_i16(kern_at(0), v, head_dim, slot, tile);
-}
-
-typedef void put_fn(const float *x, uint32_t head_dim, uint32_t slot, void *tile);
-static put_fn *const put_k_of[] = {put_k, kern_put_k_q8, put_k_i16};
-static put_fn *const put_v_of[] = {put_v, kern_put_v_q8, put_v_i16};
-
 /* Tiles of int16 hold each value to half a step, in the place that their definition says. */
 static void test_tiles_i16(uint32_t head_dim)
 {
@@ -444,8 +420,8 @@ static void test_tiles_i16(uint32_t head_dim)
     int near = 1, within = 1;
     memset(x, 0, head_dim * sizeof *x); /* a row of zeros has no scale */
     for (uint32_t s = 0; s < KERN_TILE; s++) {
-        put_k_i16(x + (size_t)s * head_dim, head_dim, s, kt);
-        put_v_i16(x + (size_t)s * head_dim, head_dim, s, vt);
+        kern_store_k(kern_at(0), KERN_KV_I16, x + (size_t)s * head_dim, head_dim, s, kt);
+        kern_store_v(kern_at(0), KERN_KV_I16, x + (size_t)s * head_dim, head_dim, s, vt);
     }
     for (uint32_t s = 0; s < KERN_TILE; s++) {
         for (uint32_t d = 0; d < head_dim; d++) {
@@ -521,8 +497,8 @@ static void test_attend(uint32_t head_dim, uint32_t positions, uint32_t queries,
         memset(vt, 0xFF, bytes);
         for (uint32_t s = 0; s < 64 && t * 64 + s < positions; s++) {
             float *row = random_floats(head_dim, 1.0f);
-            put_k_of[kv](row, head_dim, s, kt);
-            put_v_of[kv](row, head_dim, s, vt);
+            kern_store_k(kern_at(0), kv, row, head_dim, s, kt);
+            kern_store_v(kern_at(0), kv, row, head_dim, s, vt);
             mem_free(row);
         }
         k[t] = kt;
@@ -587,6 +563,19 @@ static float *normal_floats(size_t n, float scale)
     return x;
 }
 
+/* Few and many positions and queries, windows, and soft caps. */
+static void test_attends(uint32_t head_dim, enum kern_kv kv)
+{
+    test_attend(head_dim, 1, 1, 0, 0.0f, kv);
+    test_attend(head_dim, 64, 4, 0, 0.0f, kv);
+    test_attend(head_dim, 200, 9, 0, 0.0f, kv);
+    test_attend(head_dim, 330, 13, 100, 0.0f, kv);
+    test_attend(head_dim, 700, 24, 64, 0.0f, kv);
+    test_attend(head_dim, 130, 40, 3, 0.0f, kv);
+    test_attend(head_dim, 330, KERN_QUERIES_MAX, 0, 0.5f, kv);
+    test_attend(head_dim, 200, 7, 90, 50.0f, kv);
+}
+
 /* One query over `positions` of random keys and values, kept as `kv`. */
 static void attend_random(enum kern_kv kv, uint32_t head_dim, uint32_t positions, const float *rows,
                           const float *q, float *out)
@@ -597,8 +586,8 @@ static void attend_random(enum kern_kv kv, uint32_t head_dim, uint32_t positions
     const void *k[8], *v[8];
     for (uint32_t p = 0; p < positions; p++, rows += 2 * head_dim) {
         uint8_t *tile = pages + p / KERN_TILE * 2 * bytes;
-        put_k_of[kv](rows, head_dim, p % KERN_TILE, tile);
-        put_v_of[kv](rows + head_dim, head_dim, p % KERN_TILE, tile + bytes);
+        kern_store_k(kern_at(0), kv, rows, head_dim, p % KERN_TILE, tile);
+        kern_store_v(kern_at(0), kv, rows + head_dim, head_dim, p % KERN_TILE, tile + bytes);
         k[p / KERN_TILE] = tile;
         v[p / KERN_TILE] = tile + bytes;
     }
@@ -643,10 +632,11 @@ static void test_near(uint32_t head_dim)
             rows[head_dim + d] *= 0.01f;
         }
         attend_double(head_dim, POSITIONS, rows, q, want);
-        for (enum kern_kv kv = KERN_KV_F16; kv <= KERN_KV_I16; kv += KERN_KV_I16) {
-            attend_random(kv, head_dim, POSITIONS, rows, q, out);
+        static const enum kern_kv kinds[] = {KERN_KV_F16, KERN_KV_I16};
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+            attend_random(kinds[k], head_dim, POSITIONS, rows, q, out);
             for (uint32_t d = 0; d < head_dim; d++)
-                off[kv] += ((double)out[d] - want[d]) * ((double)out[d] - want[d]);
+                off[kinds[k]] += ((double)out[d] - want[d]) * ((double)out[d] - want[d]);
         }
         mem_free(rows);
         mem_free(q);
@@ -816,26 +806,12 @@ int main(void)
         test_heads(rotated[i][0], rotated[i][1]);
     static const uint32_t heads[] = {2, 8, 10, 32, 48, 64, 80, 128, 256};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
-        test_attend(heads[i], 1, 1, 0, 0.0f, KERN_KV_F16);
-        test_attend(heads[i], 64, 4, 0, 0.0f, KERN_KV_F16);
-        test_attend(heads[i], 200, 9, 0, 0.0f, KERN_KV_F16);
-        test_attend(heads[i], 330, 13, 100, 0.0f, KERN_KV_F16);
-        test_attend(heads[i], 700, 24, 64, 0.0f, KERN_KV_F16);
-        test_attend(heads[i], 130, 40, 3, 0.0f, KERN_KV_F16);
-        test_attend(heads[i], 330, KERN_QUERIES_MAX, 0, 0.5f, KERN_KV_F16);
-        test_attend(heads[i], 200, 7, 90, 50.0f, KERN_KV_F16);
+        test_attends(heads[i], KERN_KV_F16);
         if (heads[i] % KERN_LANES != 0) continue;
         test_tiles_i16(heads[i]);
         test_near(heads[i]);
         test_equal_rows(heads[i]);
-        test_attend(heads[i], 1, 1, 0, 0.0f, KERN_KV_I16);
-        test_attend(heads[i], 64, 4, 0, 0.0f, KERN_KV_I16);
-        test_attend(heads[i], 200, 9, 0, 0.0f, KERN_KV_I16);
-        test_attend(heads[i], 330, 13, 100, 0.0f, KERN_KV_I16);
-        test_attend(heads[i], 700, 24, 64, 0.0f, KERN_KV_I16);
-        test_attend(heads[i], 130, 40, 3, 0.0f, KERN_KV_I16);
-        test_attend(heads[i], 330, KERN_QUERIES_MAX, 0, 0.5f, KERN_KV_I16);
-        test_attend(heads[i], 200, 7, 90, 50.0f, KERN_KV_I16);
+        test_attends(heads[i], KERN_KV_I16);
         if (heads[i] % KERN_BLOCK != 0) continue;
         test_tiles_q8(heads[i]);
         test_attend(heads[i], 64, 4, 0, 0.0f, KERN_KV_Q8);
