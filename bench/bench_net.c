@@ -18,7 +18,7 @@
 #include "base/mem.h"
 #include "net/http_server.h"
 #include "net/sse.h"
-#include "net/wire.h"
+#include "proto/wire.h"
 
 enum { TOKENS = 1000000, TRIPS = 5000, LEAVERS = 1000, PROMPT = 8192, DECODES = 200 };
 
@@ -125,6 +125,7 @@ static void *serve(void *arg)
     struct site *s = arg;
     struct http_server_config config;
     http_server_config_default(&config);
+    config.error_body = wire_error_body;
     CHECK(loop_new(&s->loop, NULL) == 0);
     CHECK(loop_wake_new(s->loop, stop, s->loop, &s->stop, NULL) == 0);
     CHECK(http_server_new(s->loop, &config, routes, 2, s, &s->server, NULL) == 0);

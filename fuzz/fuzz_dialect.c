@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "base/check.h"
-#include "cloud/dialect.h"
+#include "cloud/upstream/dialect.h"
 #include "net/sse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

@@ -7,7 +7,7 @@
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/mem.h"
-#include "cloud/keys.h"
+#include "cloud/api/keys.h"
 
 enum { LINE_MAX_BYTES = 1024 };
 

@@ -9,7 +9,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/utf8.h"
-#include "net/openai.h"
+#include "proto/openai.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

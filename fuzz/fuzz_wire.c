@@ -9,7 +9,7 @@
 #include "base/buf.h"
 #include "base/check.h"
 #include "net/sse.h"
-#include "net/wire.h"
+#include "proto/wire.h"
 
 enum { ROOM = 1 << 24 };
 

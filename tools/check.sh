@@ -28,27 +28,35 @@ check_format() {
         { ! grep .; } || bad=1
 }
 
-# What each layer may include besides itself and base.
-allowed() {
-    case $1 in
-    base | kern | policy | net) echo "" ;;
-    model) echo "kern" ;;
-    engine) echo "model kern net" ;;
-    refine) echo "model engine" ;;
-    cloud | device) echo "net engine policy refine model" ;;
-    sim) echo "engine policy" ;;
-    cli) echo "kern model policy net engine refine cloud device sim" ;;
-    esac
+# Folders of src/, and what each may include besides itself and base. The rooms of cloud count as layers.
+layers() {
+    cat <<END
+base:
+kern:
+model: kern
+policy:
+net:
+proto:
+engine: model kern
+cloud/work: proto engine policy model
+cloud/upstream: cloud/work net proto engine policy model
+cloud/api: cloud/upstream cloud/work net proto engine policy model
+device: net proto engine policy model
+lab: net engine model kern
+cli: lab cloud/api cloud/upstream cloud/work device net proto engine policy model kern
+END
 }
 
 check_layers() {
-    local layer file included ok
-    for layer in base kern model policy net engine refine cloud device sim cli; do
-        ok=" base $layer $(allowed $layer) "
-        grep -Hno '^#include "[a-z0-9_]*/' "src/$layer"/*.[ch] 2>/dev/null | while IFS=: read -r file line included; do
+    local layer allowed file line included
+    find src -name '*.[ch]' -printf '%h\n' | sort -u | grep -vxFf <(layers | sed 's/:.*//; s/^/src\//') |
+        sed 's/$/: no layer of tools\/check.sh/' | { ! grep .; } || bad=1
+    layers | while IFS=: read -r layer allowed; do
+        allowed=" base $layer $allowed "
+        grep -Hno '^#include "[a-z0-9_/]*/' "src/$layer"/*.[ch] | while IFS=: read -r file line included; do
             included=${included#*\"}
             included=${included%/}
-            [[ $ok == *" $included "* ]] || echo "$file:$line: layer $layer may not include $included"
+            [[ $allowed == *" $included "* ]] || echo "$file:$line: layer $layer may not include $included"
         done
     done | { ! grep .; } || bad=1
 }

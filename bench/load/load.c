@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "net/wire.h"
+#include "proto/wire.h"
 
 enum { READ_BYTES = 64 * 1024, STREAM_COMMON = 1, STREAM_OWN = 2 };
 

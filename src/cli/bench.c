@@ -10,12 +10,12 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "cli/bench_report.h"
-#include "cli/bench_run.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
+#include "lab/bench_report.h"
+#include "lab/bench_run.h"
 
 static const char help[] =
     "usage: pdd bench engine [OPTION]...\n\n"

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "net/json.h"
+#include "proto/json.h"
 
 static const char *const choice_names[] = {"device", "cloud", "both"};
 static const char *const source_names[] = {"cloud", "device"};

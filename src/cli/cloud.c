@@ -13,8 +13,8 @@
 #include "cli/engine_open.h"
 #include "cli/options.h"
 #include "cli/service.h"
-#include "cloud/keys.h"
-#include "cloud/server.h"
+#include "cloud/api/keys.h"
+#include "cloud/api/server.h"
 
 enum {
     HOST_MAX = 64,

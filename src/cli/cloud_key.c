@@ -8,7 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "cloud/keys.h"
+#include "cloud/api/keys.h"
 
 enum { LINE_BYTES_MAX = 512 };
 

@@ -1,4 +1,4 @@
-/* cloud_key: `pdd cloud key`, which makes a key and its line of the key file (cloud/keys.h). */
+/* cloud_key: `pdd cloud key`, which makes a key and its line of the key file (cloud/api/keys.h). */
 #ifndef PDD_CLI_CLOUD_KEY_H
 #define PDD_CLI_CLOUD_KEY_H
 

@@ -6,8 +6,8 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "lab/relay.h"
 #include "net/loop.h"
-#include "net/relay.h"
 
 enum { HOST_MAX = 64 };
 

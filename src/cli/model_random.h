@@ -1,7 +1,4 @@
-/*
- * model_random: `pdd model random`: a GGUF file of random weights in the shape of a real model, for
- * measuring speed and loading. What such a model says is noise; how long it takes is real.
- */
+/* model_random: `pdd model random`, which writes a file of random weights (lab/random_file.h). */
 #ifndef PDD_CLI_MODEL_RANDOM_H
 #define PDD_CLI_MODEL_RANDOM_H
 

@@ -150,7 +150,7 @@ static void on_done(void *arg, const struct http_result *result)
     if (result->err.code)
         why = result->err;
     else if (result->status >= 300)
-        http_result_error(result, a->url, &why);
+        http_result_error(result, a->url, wire_error_text, &why);
     else
         err_set(&why, ERR_PROTOCOL, "the cloud's stream ended before its answer did");
     a->inside++;

@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 #include "net/http_client.h"
-#include "net/wire.h"
+#include "proto/wire.h"
 
 struct assist;
 

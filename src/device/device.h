@@ -20,10 +20,10 @@
 #include "base/sampling.h"
 #include "engine/engine.h"
 #include "model/template.h"
-#include "net/wire.h"
 #include "policy/pace.h"
 #include "policy/plan.h"
 #include "policy/turn.h"
+#include "proto/wire.h"
 
 struct device;
 

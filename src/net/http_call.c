@@ -8,7 +8,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_client_impl.h"
-#include "net/wire.h"
 
 static size_t take_header(char *data, size_t size, size_t n, void *arg)
 {
@@ -321,7 +320,8 @@ const char *http_call_header(const struct http_call *call, const char *name)
     return found;
 }
 
-int http_result_error(const struct http_result *result, const char *url, struct err *e)
+int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,
+                      struct err *e)
 {
     if (result->err.code) return err_set(e, result->err.code, "%s", result->err.text);
     int s = result->status, code = s >= 400 && s < 500 ? ERR_BAD_INPUT : ERR_PROTOCOL;
@@ -330,6 +330,6 @@ int http_result_error(const struct http_result *result, const char *url, struct 
     if (s == 413) code = ERR_LIMIT;
     if (s == 429 || s == 503) code = ERR_BUSY;
     char text[256];
-    wire_error_text(result->body, result->body_len, text, sizeof text);
+    read(result->body, result->body_len, text, sizeof text);
     return err_set(e, code, "%s answered %d%s%s", url, s, text[0] ? ": " : "", text);
 }

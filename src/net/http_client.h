@@ -94,9 +94,12 @@ void http_call_cancel(struct http_call *call); /* NULL is fine */
 /* A header of the answer from on_head on, or NULL; the last one of that name. */
 const char *http_call_header(const struct http_call *call, const char *name);
 
-/* The sentence of an error answer: its error.message when it is OpenAI's object, else its status.
+/* Read the message out of an error's body; text is cut to `size`, "" when there is none. */
+typedef void http_error_text_fn(const char *body, size_t n, char *text, size_t size);
+/* The sentence of an error answer: its status, and the message that `read` (proto/wire.h) finds.
  * Sets DENIED (401, 403), NOT_FOUND (404), LIMIT (413), BUSY (429, 503), BAD_INPUT (other 4xx),
  * PROTOCOL (else); returns the code. */
-int http_result_error(const struct http_result *result, const char *url, struct err *e);
+int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,
+                      struct err *e);
 
 #endif

@@ -19,7 +19,6 @@
 
 #include "base/check.h"
 #include "net/http_server_impl.h"
-#include "net/wire.h"
 
 enum { ERROR_BODY_MAX = 8192, CHUNK_LINE_MAX = 2 * sizeof(size_t) + 2 };
 
@@ -151,9 +150,9 @@ static void reply_error_text(struct http_request *r, int status, const char *cod
 {
     struct buf body;
     buf_init(&body, ERROR_BODY_MAX);
-    if (wire_error_body(status, code, message, param, &body) != 0) {
+    if (r->server->config.error_body(status, code, message, param, &body) != 0) {
         buf_clear(&body);
-        (void)wire_error_body(status, NULL, http_status_text(status), NULL, &body);
+        (void)r->server->config.error_body(status, NULL, http_status_text(status), NULL, &body);
     }
     http_reply_json(r, status, body.data, body.len);
     buf_release(&body);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_server_impl.h"
@@ -192,6 +193,7 @@ int http_server_new(struct loop *l, const struct http_server_config *config,
                     const struct http_route *routes, size_t n, void *arg,
                     struct http_server **ret_server, struct err *e)
 {
+    CHECK(config->error_body);
     struct http_server *s = mem_calloc(1, sizeof *s);
     if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for a server");
     s->loop = l;

@@ -16,11 +16,11 @@
  * that does not read its answer, when output_max bytes wait for it. It is never called from inside
  * a function of this header other than http_server_free.
  *
- * What the server itself refuses, with OpenAI's error object: malformed or ambiguous heads (400;
- * Content-Length together with Transfer-Encoding is one), unknown paths (404), methods (405 with
- * Allow), slow heads and bodies (408), bodies too large (413), Expect (417), heads too large (431),
- * transfer codings but chunked (501), too many connections (503), or of one address (429), versions
- * (505).
+ * What the server itself refuses, with the error object that `error_body` writes: malformed or
+ * ambiguous heads (400; Content-Length together with Transfer-Encoding is one), unknown paths
+ * (404), methods (405 with Allow), slow heads and bodies (408), bodies too large (413), Expect
+ * (417), heads too large (431), transfer codings but chunked (501), too many connections (503), or
+ * of one address (429), versions (505).
  *
  * Connections are also limited by address, an IPv6 client's /64 as one: the excess hears 429.
  * Behind a trusted proxy the connections are the proxy's; there each request counts for the address
@@ -39,6 +39,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "net/http_peers.h"
 #include "net/loop.h"
@@ -59,9 +60,14 @@ enum {
     HTTP_ID_MAX = 128                  /* length of what {id} matches */
 };
 
+/* Append an error's JSON object to `out`; code and param may be NULL. Non-zero: it does not fit. */
+typedef int http_error_body_fn(int status, const char *code, const char *message, const char *param,
+                               struct buf *out);
+
 struct http_server_config {
-    const char *address; /* numeric; default "127.0.0.1" */
-    uint16_t port;       /* 0: any free one, see http_server_port */
+    http_error_body_fn *error_body; /* has no default: the caller sets it (proto/wire.h) */
+    const char *address;            /* numeric; default "127.0.0.1" */
+    uint16_t port;                  /* 0: any free one, see http_server_port */
     uint32_t connections_max;
     uint32_t per_address_max; /* connections, or requests through proxies; 0: no limit (default) */
     const struct http_network *proxies; /* [n_proxies] trusted; must outlive the server */
@@ -134,9 +140,7 @@ void http_request_reply_header(struct http_request *r, const char *name, const c
 void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
                 size_t n);
 void http_reply_json(struct http_request *r, int status, const char *json, size_t n);
-/* {"error":{"message","type","code","param"}}; code and param may be NULL. The type follows from
- * the status: 401 authentication_error, 429 rate_limit_error, 5xx server_error, and else
- * invalid_request_error. */
+/* The body is what error_body of the configuration makes of it; code and param may be NULL. */
 void http_reply_error(struct http_request *r, int status, const char *code, const char *param,
                       const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* The status that tells an err's code: BAD_INPUT, UNSUPPORTED, PROTOCOL 400, DENIED 401, NOT_FOUND

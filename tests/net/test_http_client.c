@@ -13,7 +13,8 @@
 #include "base/mem.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
-#include "net_raw.h"
+#include "proto/wire.h"
+#include "support/net_raw.h"
 
 /* What came of one call. */
 struct seen {
@@ -210,6 +211,7 @@ static void site_start(struct site *s)
     struct http_server_config config;
     *s = (struct site){.loop = NULL};
     http_server_config_default(&config);
+    config.error_body = wire_error_body;
     CHECK(loop_new(&s->loop, NULL) == 0);
     CHECK(http_server_new(s->loop, &config, routes, sizeof routes / sizeof *routes, s, &s->server,
                           NULL) == 0);
@@ -302,7 +304,7 @@ static void error_answers(void **state)
     assert_int_equal(s.result.status, 429);
     assert_int_equal(s.result.retry_after_s, 7);
     s.result.body = s.body.data;
-    assert_int_equal(http_result_error(&s.result, "http://x", &e), ERR_BUSY);
+    assert_int_equal(http_result_error(&s.result, "http://x", wire_error_text, &e), ERR_BUSY);
     assert_string_equal(e.text, "http://x answered 429: come back later");
     buf_release(&s.body);
     seen_init(&s, site.loop);
@@ -422,6 +424,7 @@ static void dead_spare(void **state)
     http_server_free(site.server);
     struct http_server_config config;
     http_server_config_default(&config);
+    config.error_body = wire_error_body;
     config.port = port;
     assert_int_equal(http_server_new(site.loop, &config, routes, sizeof routes / sizeof *routes,
                                      &site, &site.server, NULL),

@@ -14,7 +14,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_server.h"
-#include "net_raw.h"
+#include "proto/wire.h"
+#include "support/net_raw.h"
 
 enum { STREAM_CHUNKS = 5 };
 
@@ -176,6 +177,7 @@ static struct site *site_new(void)
     struct site *s = mem_calloc(1, sizeof *s);
     CHECK(s);
     http_server_config_default(&s->config);
+    s->config.error_body = wire_error_body;
     s->thread = (struct loop_thread){.prepare = prepare, .clean = clean, .arg = s};
     return s;
 }
@@ -783,11 +785,13 @@ static void bad_addresses(void **state)
     (void)state;
     assert_int_equal(loop_new(&l, &e), 0);
     http_server_config_default(&config);
+    config.error_body = wire_error_body;
     config.address = "localhost.example";
     assert_int_equal(http_server_new(l, &config, routes, 1, NULL, &server, &e), ERR_BAD_INPUT);
     assert_non_null(strstr(e.text, "localhost.example"));
     int taken = raw_listen(&port);
     http_server_config_default(&config);
+    config.error_body = wire_error_body;
     config.port = port;
     assert_int_equal(http_server_new(l, &config, routes, 1, NULL, &server, &e), ERR_NET);
     assert_non_null(strstr(e.text, "Address already in use"));

@@ -13,7 +13,8 @@
 #include "net/http_client.h"
 #include "net/http_server.h"
 #include "net/tls.h"
-#include "net_raw.h"
+#include "proto/wire.h"
+#include "support/net_raw.h"
 #include "support/tls_files.h"
 
 struct site {
@@ -59,6 +60,7 @@ static int site_start(void **state)
     struct tls_identity identity = {site.files.cert, site.files.key};
     CHECK(tls_new(&identity, 1, &site.tls, NULL) == 0);
     http_server_config_default(&config);
+    config.error_body = wire_error_body;
     config.make_bufferevent = tls_bufferevent;
     config.make_bufferevent_arg = site.tls;
     CHECK(loop_new(&site.loop, NULL) == 0);

@@ -21,7 +21,8 @@
 #include "base/rng.h"
 #include "net/http_server.h"
 #include "net/tls.h"
-#include "net_raw.h"
+#include "proto/wire.h"
+#include "support/net_raw.h"
 #include "support/tls_files.h"
 
 enum { BIG = 3 << 20, PIECE = 16384, CHURN = 150, NOISE = 60 };
@@ -124,6 +125,7 @@ static struct site *site_new(void)
                                                {files[1].cert, files[1].key}};
     CHECK(tls_new(identities, 2, &s->tls, NULL) == 0);
     http_server_config_default(&s->config);
+    s->config.error_body = wire_error_body;
     s->config.make_bufferevent = tls_bufferevent;
     s->config.make_bufferevent_arg = s->tls;
     s->thread = (struct loop_thread){.prepare = prepare, .clean = clean, .arg = s};

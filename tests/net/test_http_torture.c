@@ -15,7 +15,8 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "net/http_server.h"
-#include "net_raw.h"
+#include "proto/wire.h"
+#include "support/net_raw.h"
 
 enum { STREAMS_MAX = 64, MUTANTS = 400, RANDOMS = 200, CHURN = 600 };
 
@@ -103,6 +104,7 @@ static void prepare(struct loop *l, void *arg)
     struct site *s = arg;
     struct http_server_config config;
     http_server_config_default(&config);
+    config.error_body = wire_error_body;
     config.head_timeout_us = config.body_timeout_us = config.idle_timeout_us = 2000000;
     CHECK(http_server_new(l, &config, routes, 2, s, &s->server, NULL) == 0);
     s->port = http_server_port(s->server);

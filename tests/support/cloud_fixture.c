@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "cloud/server.h"
+#include "cloud/api/server.h"
 #include "model/template.h"
 #include "net/loop.h"
 

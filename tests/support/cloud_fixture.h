@@ -1,5 +1,5 @@
 /*
- * cloud_fixture: a real cloud (cloud/server.h) in a thread of the test, and the answer a single
+ * cloud_fixture: a real cloud (cloud/api/server.h) in a thread of the test, and the answer a single
  * machine gives, to compare with.
  */
 #ifndef PDD_TESTS_CLOUD_FIXTURE_H

@@ -15,7 +15,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "net/wire.h"
+#include "proto/wire.h"
 
 enum { CONNECTIONS = 64, REQUEST_MAX = 8 << 20 };
 

@@ -1,0 +1,214 @@
+/*
+ * assist: the face of /v1/assist, the protocol of proto/wire.h: requests in, events out.
+ * See server.h for what it promises, server_impl.h for the life of an exchange.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cloud/api/server_impl.h"
+
+struct assist {
+    struct exchange x; /* first */
+    enum wire_match match;
+    bool begun; /* the head of the stream is sent: with its first event */
+};
+
+/* How closely the device's model agrees with ours; what the hashes allow to promise. */
+static enum wire_match match_of(const struct engine_info *info, const struct wire_request *q)
+{
+    if (strcmp(q->tokenizer, info->tokenizer_hash) != 0) return WIRE_TEXT;
+    bool exact =
+        strcmp(q->weights, info->weights_hash) == 0 && strcmp(q->numerics, info->numerics) == 0;
+    return exact ? WIRE_EXACT : WIRE_TOKENS;
+}
+
+/* Out of memory ends the stream: one with a hole would be worse than none. */
+static void send_event(struct assist *a)
+{
+    struct server *s = a->x.server;
+    struct err e;
+    buf_clear(&s->bytes);
+    if (!a->x.request) return;
+    if (!a->begun) http_stream_begin(a->x.request, "text/event-stream");
+    a->begun = true;
+    if (wire_event_encode(&s->event, &s->bytes, &e))
+        exchange_cut_off(&a->x);
+    else
+        exchange_send(&a->x, s->bytes.data, s->bytes.len);
+}
+
+static uint32_t estimate_first_ms(const struct assist *a)
+{
+    struct worker_stats stats;
+    backend_stats_of(a->x.server->backend, &stats);
+    uint64_t all = a->x.n_prompt + a->x.job->n_have;
+    uint64_t tokens = all > a->x.cached ? all - a->x.cached : 0;
+    return stats.prefill_tps ? (uint32_t)(tokens * 1000 / stats.prefill_tps) : 0;
+}
+
+static void on_admitted(struct assist *a, const struct job_event *ev)
+{
+    struct wire_event *out = &a->x.server->event;
+    out->kind = WIRE_GRANT;
+    snprintf(out->id, sizeof out->id, "%s", a->x.id);
+    out->match = a->match > ev->match ? a->match : ev->match;
+    out->tokens_max = atomic_load(&a->x.job->tokens_max);
+    out->prompt_tokens = a->x.n_prompt;
+    out->cached_tokens = ev->cached;
+    out->first_token_ms = estimate_first_ms(a);
+    send_event(a);
+}
+
+static void on_progress(struct assist *a, const struct job_event *ev)
+{
+    struct wire_event *out = &a->x.server->event;
+    out->kind = WIRE_PROGRESS;
+    out->done = ev->done;
+    out->total = ev->total;
+    send_event(a);
+}
+
+static void on_token(struct assist *a, const struct job_event *ev)
+{
+    struct server *s = a->x.server;
+    s->event.kind = WIRE_TOKEN;
+    s->event.index = ev->index;
+    s->event.token = ev->token;
+    buf_clear(&s->event.text);
+    if (exchange_text(&a->x, ev, &s->event.text) == 0)
+        send_event(a);
+    else
+        exchange_cut_off(&a->x);
+}
+
+static void on_done(struct assist *a, const struct job_event *ev)
+{
+    struct wire_event *out = &a->x.server->event;
+    if (ev->error.code && !a->begun) {
+        struct http_request *refused = exchange_detach(&a->x);
+        if (refused) server_refuse_job(a->x.server, refused, ev);
+        exchange_free(&a->x);
+        return;
+    }
+    if (ev->error.code) {
+        out->kind = WIRE_ERROR;
+        snprintf(out->code, sizeof out->code, "%s", err_code_name(ev->error.code));
+        snprintf(out->message, sizeof out->message, "%s", ev->error.text);
+    } else {
+        out->kind = WIRE_DONE;
+        out->reason = ev->reason;
+        out->prompt_tokens = a->x.n_prompt;
+        out->cached_tokens = a->x.cached;
+        out->completion_tokens = ev->produced;
+    }
+    send_event(a);
+    struct http_request *r = exchange_detach(&a->x);
+    if (r) http_stream_end(r);
+    exchange_free(&a->x);
+}
+
+/* send_event may end with the client cut off later, never at once: `a` stays good throughout. */
+static void on_event(void *owner, const struct job_event *ev)
+{
+    struct assist *a = owner;
+    switch (ev->kind) {
+    case JOB_ADMITTED:
+        on_admitted(a, ev);
+        break;
+    case JOB_PROGRESS:
+        on_progress(a, ev);
+        break;
+    case JOB_TOKEN:
+        on_token(a, ev);
+        break;
+    case JOB_DONE:
+        on_done(a, ev);
+        break;
+    }
+}
+
+static void begin(struct server *s, struct http_request *r, struct wire_request *q)
+{
+    struct err e = ERR_INIT;
+    const char *param = NULL;
+    struct token_list prompt;
+    token_list_init(&prompt, WIRE_PROMPT_MAX);
+    enum wire_match match = match_of(backend_info(s->backend), q);
+    struct assist *a = NULL;
+    int code = prompt_make(s, q, match != WIRE_TEXT, &prompt, &param, &e);
+    if (code == 0) {
+        param = NULL;
+        a = exchange_new(s, METRICS_ASSIST, sizeof *a);
+        code = a ? 0 : err_set(&e, ERR_NO_MEMORY, "no memory for another stream");
+    }
+    if (code == 0) {
+        a->match = match;
+        code = exchange_submit(&a->x, "as-", &prompt, q, on_event, &e);
+    }
+    token_list_release(&prompt);
+    if (code == 0) {
+        exchange_attach(&a->x, r);
+        return;
+    }
+    if (a) exchange_free(&a->x);
+    server_refuse(s, r, &e, param);
+}
+
+void assist_post(struct http_request *r, void *server)
+{
+    struct server *s = server;
+    struct wire_request q;
+    struct err e = ERR_INIT;
+    size_t n;
+    const char *body = http_request_body(r, &n);
+    if (!server_authorised(s, r)) return;
+    wire_request_init(&q);
+    if (wire_request_decode(body, n, &q, &e))
+        server_refuse(s, r, &e, NULL);
+    else if (server_accepts(s, r, q.model))
+        begin(s, r, &q);
+    wire_request_release(&q);
+}
+
+static struct exchange *named_assist(struct server *s, struct http_request *r)
+{
+    struct exchange *x = exchange_find(s, http_request_id(r));
+    if (x && x->face != METRICS_ASSIST) x = NULL;
+    if (x && x->key != s->asking) x = NULL; /* another key's: it does not exist for this one */
+    if (x) return x;
+    server_log_refusal(s, r, 404, "assist_not_found");
+    http_reply_error(r, 404, "assist_not_found", NULL, "no running assist %s: it may have ended",
+                     http_request_id(r));
+    return NULL;
+}
+
+void assist_patch(struct http_request *r, void *server)
+{
+    struct server *s = server;
+    struct err e = ERR_INIT;
+    uint32_t tokens_max = 0;
+    size_t n;
+    if (!server_authorised(s, r)) return;
+    const char *body = http_request_body(r, &n);
+    struct exchange *x = named_assist(s, r);
+    if (!x) return;
+    if (wire_patch_decode(body, n, &tokens_max, &e)) {
+        server_refuse(s, r, &e, "tokens_max");
+        return;
+    }
+    tokens_max = exchange_extend(x, tokens_max);
+    char reply[64];
+    int len = snprintf(reply, sizeof reply, "{\"tokens_max\":%u}", tokens_max);
+    http_reply_json(r, 200, reply, (size_t)len);
+}
+
+void assist_delete(struct http_request *r, void *server)
+{
+    struct server *s = server;
+    if (!server_authorised(s, r)) return;
+    struct exchange *x = named_assist(s, r);
+    if (!x) return;
+    exchange_cancel(x);
+    static const char reply[] = "{\"cancelled\":true}";
+    http_reply_json(r, 200, reply, sizeof reply - 1);
+}

@@ -1,0 +1,89 @@
+/*
+ * charge: what an exchange costs its key (policy/quota): a request and its prompt's tokens when it
+ * is taken, answer tokens as they come. Returned is what was not computed: cached prompt tokens,
+ * and what is left of a prompt when the request ends in its middle. See server_impl.h.
+ */
+#include "base/clock.h"
+#include "cloud/api/server_impl.h"
+
+enum { US_PER_S = 1000000 };
+
+static int refuse(struct server *s, enum quota_verdict verdict, uint64_t wait_us,
+                  const struct key *key, struct err *e)
+{
+    const struct quota_limits *l = &key->line.limits;
+    s->refusal.quota = true;
+    s->refusal.never = verdict == QUOTA_NEVER;
+    s->refusal.code = verdict == QUOTA_NEVER ? "insufficient_quota" : "rate_limit_exceeded";
+    s->refusal.retry_s = (uint32_t)((wait_us + US_PER_S - 1) / US_PER_S);
+    switch (verdict) {
+    case QUOTA_NEVER:
+        return err_set(e, ERR_BUSY,
+                       "the prompt has more tokens than this key's %u a minute: shorten it, or ask "
+                       "for a larger quota",
+                       l->tokens_per_minute);
+    case QUOTA_STREAMS:
+        return err_set(e, ERR_BUSY, "this key's %u requests at one time are all in work",
+                       l->streams_max);
+    case QUOTA_REQUESTS:
+        return err_set(e, ERR_BUSY, "this key's %u requests a minute are used up; again in %u s",
+                       l->requests_per_minute, s->refusal.retry_s);
+    default:
+        return err_set(e, ERR_BUSY, "this key's %u tokens a minute are used up; again in %u s",
+                       l->tokens_per_minute, s->refusal.retry_s);
+    }
+}
+
+int exchange_charge(struct exchange *x, struct err *e)
+{
+    struct key *key = x->key;
+    uint64_t wait_us;
+    if (!key) return 0;
+    x->job->tenant = key->tenant;
+    x->job->priority = key->line.priority;
+    x->charged = x->job->n_tokens;
+    enum quota_verdict verdict = quota_enter(&key->quota, clock_us(), x->charged, &wait_us);
+    if (verdict == QUOTA_OK) return 0;
+    x->key = NULL; /* nothing was taken that exchange_uncharge could return */
+    return refuse(x->server, verdict, wait_us, key, e);
+}
+
+void exchange_uncharge(struct exchange *x)
+{
+    if (x->key) quota_undo(&x->key->quota, clock_us(), x->charged);
+    x->key = NULL;
+}
+
+static void return_tokens(struct exchange *x, uint32_t n)
+{
+    if (n > x->charged) n = x->charged;
+    x->charged -= n;
+    quota_return(&x->key->quota, clock_us(), n);
+}
+
+void exchange_charge_event(struct exchange *x, const struct job_event *ev)
+{
+    if (!x->key) return;
+    switch (ev->kind) {
+    case JOB_ADMITTED:
+        if (!x->job->tokens) { /* only who computes it knows how long the prompt is */
+            x->charged = ev->prompt_tokens;
+            quota_spend(&x->key->quota, clock_us(), x->charged);
+        }
+        if (ev->cached) return_tokens(x, ev->cached);
+        x->unfed = x->charged;
+        break;
+    case JOB_PROGRESS:
+        x->unfed = ev->total - ev->done;
+        break;
+    case JOB_TOKEN:
+        x->unfed = 0;
+        quota_spend(&x->key->quota, clock_us(), 1);
+        break;
+    case JOB_DONE:
+        return_tokens(x, x->admitted ? x->unfed : x->charged);
+        quota_leave(&x->key->quota);
+        x->key = NULL;
+        break;
+    }
+}

@@ -1,0 +1,263 @@
+/* exchange: one request that a job answers; see server_impl.h. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cloud/api/server_impl.h"
+
+void *exchange_new(struct server *s, enum metrics_face face, size_t size)
+{
+    struct exchange *x = mem_calloc(1, size);
+    if (!x) return NULL;
+    x->server = s;
+    x->face = face;
+    x->key = s->asking;
+    x->next = s->exchanges;
+    x->link = &s->exchanges;
+    if (x->next) x->next->link = &x->next;
+    s->exchanges = x;
+    detok_init(&x->detok, true);
+    return x;
+}
+
+void exchange_free(struct exchange *x)
+{
+    if (!x) return;
+    *x->link = x->next;
+    if (x->next) x->next->link = x->link;
+    job_free(x->job);
+    if (x->release) x->release(x);
+    mem_free(x);
+}
+
+struct exchange *exchange_find(struct server *s, const char *id)
+{
+    for (struct exchange *x = s->exchanges; x; x = x->next)
+        if (x->request && strcmp(x->id, id) == 0) return x;
+    return NULL;
+}
+
+static int make_id(const char *prefix, char id[WIRE_ID_MAX])
+{
+    uint64_t x[2];
+    if (getrandom(x, sizeof x, 0) != (ssize_t)sizeof x) return ERR_INTERNAL;
+    snprintf(id, WIRE_ID_MAX, "%s%016llx%016llx", prefix, (unsigned long long)x[0],
+             (unsigned long long)x[1]);
+    return 0;
+}
+
+/* The most tokens that this one may bring when `wish` are asked for. */
+static uint32_t clip_tokens(const struct exchange *x, uint32_t wish)
+{
+    uint32_t room = backend_positions_max(x->server->backend) - x->job->n_tokens;
+    if (wish > x->server->c.tokens_max) wish = x->server->c.tokens_max;
+    return wish < room ? wish : room;
+}
+
+uint32_t exchange_extend(struct exchange *x, uint32_t wish)
+{
+    uint32_t tokens_max = clip_tokens(x, wish);
+    atomic_store(&x->job->tokens_max, tokens_max);
+    backend_wish(x->server->backend, x->job);
+    return tokens_max;
+}
+
+void exchange_cancel(struct exchange *x)
+{
+    atomic_store(&x->job->cancelled, true);
+    backend_wish(x->server->backend, x->job);
+}
+
+void exchange_complete(struct exchange *x)
+{
+    x->complete = true;
+    exchange_cancel(x);
+}
+
+int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out)
+{
+    if (ev->text) return buf_append(out, ev->text, ev->text_len);
+    return detok_push(&x->detok, backend_vocab(x->server->backend), ev->token, out);
+}
+
+/* What the client has already must be in the detokenizer: half a character may be open. */
+static int skip_have(struct exchange *x, const struct wire_request *q, struct err *e)
+{
+    struct buf *text = &x->server->bytes;
+    const struct vocab *v = backend_vocab(x->server->backend);
+    for (uint32_t i = 0; v && i < q->n_have; i++) {
+        buf_clear(text);
+        int code = detok_push(&x->detok, v, q->have[i], text);
+        if (code) return err_set(e, code, "have[%u]: token %d has no text", i, q->have[i]);
+    }
+    return 0;
+}
+
+int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
+                    struct wire_request *q, void (*on_event)(void *, const struct job_event *),
+                    struct err *e)
+{
+    struct backend *b = x->server->backend;
+    uint32_t tokens_max = q->tokens_max, deadline_ms = q->deadline_ms;
+    struct sampling sampling = q->sampling;
+    int code = skip_have(x, q, e);
+    if (code) return code;
+    code = backend_vocab(b) ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
+                            : job_new_asked(&x->job, e);
+    if (code) return code;
+    if (!backend_worker(b)) job_take_asked(x->job, q);
+    atomic_store(&x->job->tokens_max, clip_tokens(x, tokens_max));
+    x->job->owner = x;
+    x->job->on_event = on_event;
+    x->job->sampling = sampling;
+    /* A device can use part of an answer; who asks as OpenAI's clients do gets all or waits. */
+    if (x->face != METRICS_ASSIST) x->job->tokens_least = atomic_load(&x->job->tokens_max);
+    x->n_prompt = prompt->len;
+    x->began = clock_us();
+    if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
+    if (make_id(prefix, x->id))
+        return err_set(e, ERR_INTERNAL, "no random numbers from the system");
+    if (x->logprobs) job_want_logprobs(x->job, x->logprobs_top);
+    code = exchange_charge(x, e);
+    if (code) return code;
+    code = backend_submit(b, x->job, e);
+    if (code) exchange_uncharge(x);
+    return code;
+}
+
+/* For load tests: when, on the machine's monotonic clock, it was noticed. */
+static void log_gone(const struct exchange *x)
+{
+    char now[24];
+    snprintf(now, sizeof now, "%llu", (unsigned long long)clock_us());
+    const struct log_field fields[] = {{"id", .text = x->id}, {"clock_us", .text = now}};
+    log_fields(LOG_DEBUG, "cloud", "gone", fields, sizeof fields / sizeof *fields);
+}
+
+/* The client has gone: whatever is still computed for it is wasted. */
+static void client_gone(void *arg)
+{
+    struct exchange *x = arg;
+    x->request = NULL;
+    log_gone(x);
+    exchange_cancel(x);
+}
+
+void exchange_attach(struct exchange *x, struct http_request *r)
+{
+    x->request = r;
+    http_request_on_close(r, client_gone, x);
+}
+
+struct http_request *exchange_detach(struct exchange *x)
+{
+    struct http_request *r = x->request;
+    x->request = NULL;
+    if (r) http_request_on_close(r, NULL, NULL);
+    return r;
+}
+
+void exchange_send(struct exchange *x, const void *data, size_t n)
+{
+    if (x->request) http_stream_send(x->request, data, n); /* on failure client_gone follows */
+}
+
+void exchange_cut_off(struct exchange *x)
+{
+    if (!x->request) return;
+    http_request_abort(x->request);
+    client_gone(x);
+}
+
+static void note_admitted(struct exchange *x, const struct job_event *ev, struct metrics *m)
+{
+    x->admitted = clock_us();
+    x->cached = ev->cached;
+    if (!x->job->tokens) x->n_prompt = ev->prompt_tokens;
+    m->prompt_tokens += x->n_prompt;
+    m->cached_tokens += ev->cached;
+    histogram_note_seconds(&m->queue, x->admitted - x->began);
+    histogram_note_tokens(&m->prompt_length, x->n_prompt);
+}
+
+static void note_token(struct exchange *x, const struct job_event *ev, struct metrics *m)
+{
+    x->last_token = clock_us();
+    x->n_tokens++;
+    m->generated_tokens++;
+    if (ev->at) histogram_note_seconds(&m->delivery, x->last_token - ev->at);
+    if (x->first_token) return;
+    x->first_token = x->last_token;
+    histogram_note_seconds(&m->first_token, x->first_token - x->began);
+}
+
+static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
+{
+    static const char *const names[METRICS_FACES] = {"assist", "chat", "completion"};
+    double first = x->first_token ? (double)(x->first_token - x->began) / 1e3 : 0;
+    const struct log_field fields[] = {
+        {"id", .text = x->id},
+        {"key", .text = x->key ? x->key->line.name : "-"},
+        {"prompt", .number = x->n_prompt},
+        {"have", .number = x->job->n_have},
+        {"cached", .number = x->cached},
+        {"tokens", .number = tokens},
+        {"end", .text = end},
+        {"first_ms", .number = first},
+        {"ms", .number = (double)(clock_us() - x->began) / 1e3},
+    };
+    log_fields(LOG_INFO, "cloud", names[x->face], fields, sizeof fields / sizeof *fields);
+}
+
+void exchange_log_stopped(const struct exchange *x)
+{
+    log_done(x, "stopped", x->n_tokens);
+}
+
+/* Others have computed part of the prompt while it waited for its steps. */
+static void note_cached(struct exchange *x, const struct job_event *ev, struct metrics *m)
+{
+    if (ev->cached <= x->cached) return;
+    m->cached_tokens += ev->cached - x->cached;
+    x->cached = ev->cached;
+}
+
+static void note_done(struct exchange *x, const struct job_event *ev, struct metrics *m)
+{
+    bool failed = ev->error.code != 0;
+    note_cached(x, ev, m);
+    if (!x->n_prompt && ev->prompt_tokens) { /* told only now */
+        x->n_prompt = ev->prompt_tokens;
+        m->prompt_tokens += x->n_prompt;
+    }
+    enum wire_reason reason = x->complete ? WIRE_STOP : ev->reason;
+    enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)reason;
+    m->requests[x->face][end]++;
+    if (end == METRICS_CANCEL)
+        m->cancelled[x->first_token ? METRICS_DECODE
+                     : x->admitted  ? METRICS_PREFILL
+                                    : METRICS_WAITING]++;
+    if (ev->produced > 1)
+        histogram_note_seconds(&m->per_token,
+                               (x->last_token - x->first_token) / (ev->produced - 1));
+    if (!failed) histogram_note_seconds(&m->whole, clock_us() - x->began);
+    histogram_note_tokens(&m->answer_length, ev->produced);
+    log_done(x, failed ? err_code_name(ev->error.code) : wire_reason_name(reason), ev->produced);
+}
+
+void exchange_deliver(const struct job_event *ev)
+{
+    struct exchange *x = ev->job->owner;
+    struct metrics *m = &x->server->metrics;
+    if (ev->kind == JOB_ADMITTED)
+        note_admitted(x, ev, m);
+    else if (ev->kind == JOB_TOKEN)
+        note_token(x, ev, m);
+    else if (ev->kind == JOB_DONE)
+        note_done(x, ev, m);
+    exchange_charge_event(x, ev);
+    ev->job->on_event(x, ev);
+}

@@ -1,0 +1,96 @@
+/* models: /v1/models and /v1/models/{id}: what is served, with the hashes by which a device knows
+ * whether it has the same. */
+#include <string.h>
+
+#include "cloud/api/server_impl.h"
+
+enum { REPLY_BYTES_MAX = 1 << 16 };
+
+/* The name holds no character that JSON must escape: server_new sees to it. */
+static int put_model(const struct server *s, struct buf *out)
+{
+    const struct engine_info *info = backend_info(s->backend);
+    uint32_t context = backend_positions_max(s->backend);
+    int code = buf_printf(out,
+                          "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,"
+                          "\"owned_by\":\"pdd\",",
+                          s->model_name, (unsigned long long)s->started);
+    if (!code && context != UINT32_MAX) /* else the server behind does not tell */
+        code = buf_printf(out, "\"context_length\":%u,", context);
+    if (code) return code;
+    return buf_printf(out,
+                      "\"numerics\":\"%s\",\"hashes\":{"
+                      "\"weights\":\"%s\",\"tokenizer\":\"%s\",\"template\":\"%s\"}}",
+                      info->numerics, info->weights_hash, info->tokenizer_hash,
+                      info->template_hash);
+}
+
+static void reply(struct http_request *r, int code, struct buf *b)
+{
+    if (code == 0)
+        http_reply_json(r, 200, b->data, b->len);
+    else
+        http_reply_error(r, 503, NULL, NULL, "no memory for the answer");
+    buf_release(b);
+}
+
+void models_list(struct http_request *r, void *server)
+{
+    struct server *s = server;
+    struct buf b;
+    if (!server_authorised(s, r)) return;
+    buf_init(&b, REPLY_BYTES_MAX);
+    int code = buf_puts(&b, "{\"object\":\"list\",\"data\":[");
+    /* No name: no server behind this one has told its model yet. */
+    if (!code && s->model_name[0]) code = put_model(s, &b);
+    if (!code) code = buf_puts(&b, "]}");
+    reply(r, code, &b);
+}
+
+static int hex_of(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* Whether a path's segment, percent-encoded or not, names it: clients encode the slash of
+ * "owner/model". */
+static bool names(const char *segment, const char *name)
+{
+    for (; *segment && *name; segment++, name++) {
+        char c = *segment;
+        int high = c == '%' ? hex_of(segment[1]) : -1;
+        int low = high >= 0 ? hex_of(segment[2]) : -1;
+        if (low >= 0) {
+            c = (char)(high * 16 + low);
+            segment += 2;
+        }
+        if (c != *name) return false;
+    }
+    return !*segment && !*name;
+}
+
+void models_one(struct http_request *r, void *server)
+{
+    struct server *s = server;
+    struct buf b;
+    if (!server_authorised(s, r)) return;
+    if (!s->model_name[0]) {
+        s->metrics.refused[METRICS_UNAVAILABLE]++;
+        server_log_refusal(s, r, 503, "network");
+        http_reply_error(r, 503, "network", NULL, "no server behind this one has been up yet");
+        return;
+    }
+    if (!names(http_request_id(r), s->model_name)) {
+        s->metrics.refused[METRICS_INVALID]++;
+        server_log_refusal(s, r, 404, "model_not_found");
+        http_reply_error(r, 404, "model_not_found", "model",
+                         "model \"%s\" is not served here; \"%s\" is", http_request_id(r),
+                         s->model_name);
+        return;
+    }
+    buf_init(&b, REPLY_BYTES_MAX);
+    int code = put_model(s, &b);
+    reply(r, code, &b);
+}

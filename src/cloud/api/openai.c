@@ -1,0 +1,384 @@
+/*
+ * openai: the face of /v1/chat/completions and /v1/completions, messages of proto/openai.h.
+ *
+ * A stream's head waits until work on the answer starts, so that what fails before has its status.
+ * Text is let go once no stop string can begin in it any more; log-probabilities go with the text
+ * of their tokens, and those of a token that a stop string took are not told. When a stop string is
+ * found the answer ends at once, and the job is stopped behind it.
+ * See server.h for what it promises, server_impl.h for the life of an exchange.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "cloud/api/server_impl.h"
+#include "cloud/api/stop.h"
+#include "policy/route.h"
+#include "proto/openai.h"
+
+enum { TEXT_MAX = 16 << 20, ANSWER_MAX = 64 << 20, PIECES_MAX = 1 << 20 };
+
+/* Where a token's text begins in the answer. */
+struct mark {
+    uint32_t bytes, chars;
+};
+
+struct openai {
+    struct exchange x; /* first */
+    struct openai_request q;
+    struct buf text;    /* of the answer, but for what a stream has sent */
+    size_t clear;       /* so much of it can be shown */
+    struct mark so_far; /* all text that has come */
+    uint32_t sent;      /* bytes of the answer before `text` */
+    uint32_t n_tokens, rows_sent;
+    struct buf marks;  /* struct mark of each token; empty without log-probabilities */
+    struct buf pieces; /* scratch of fill_row */
+    uint64_t created;
+    char fingerprint[16];
+    bool ended; /* has answered; what still comes is for nobody */
+};
+
+_Static_assert((int)OPENAI_TOP_CHAT_MAX <= (int)JOB_LOGPROBS_TOP_MAX,
+               "a job can bring what may be asked");
+
+static void release(struct exchange *x)
+{
+    struct openai *a = (struct openai *)x;
+    openai_request_release(&a->q);
+    buf_release(&a->text);
+    buf_release(&a->pieces);
+    buf_release(&a->marks);
+}
+
+static const struct mark *mark_of(const struct openai *a, uint32_t i)
+{
+    return (const struct mark *)a->marks.data + i;
+}
+
+static struct openai_head head_of(const struct openai *a)
+{
+    return (struct openai_head){a->q.chat, a->x.id, a->x.server->model_name, a->fingerprint,
+                                a->created};
+}
+
+/* One token of the answer with the likeliest ones in its place. */
+static void fill_row(void *arg, uint32_t i, struct openai_row *ret_row)
+{
+    struct openai *a = arg;
+    const struct vocab *v = backend_vocab(a->x.server->backend);
+    const struct job_logprob *row = job_logprobs_of(a->x.job, i);
+    size_t ends[1 + OPENAI_TOP_CHAT_MAX];
+    uint32_t n = 0;
+    buf_clear(&a->pieces);
+    for (; n <= a->q.top_logprobs && row[n].id >= 0; n++) {
+        (void)vocab_piece(v, row[n].id, true, &a->pieces); /* an id of ours; no memory: no bytes */
+        ends[n] = a->pieces.len;
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        size_t begin = k ? ends[k - 1] : 0;
+        struct openai_piece p = {a->pieces.data + begin, ends[k] - begin, row[k].logprob};
+        *(k ? &ret_row->top[k - 1] : &ret_row->token) = p;
+    }
+    ret_row->n_top = n - 1;
+    ret_row->text_offset = mark_of(a, i)->chars;
+}
+
+/* The rows that go with the text up to `end`, a byte of the answer; UINT32_MAX: all. */
+static struct openai_rows rows_until(struct openai *a, uint32_t end)
+{
+    uint32_t to = a->rows_sent;
+    while (a->q.logprobs && to < a->n_tokens && (end == UINT32_MAX || mark_of(a, to)->bytes < end))
+        to++;
+    return (struct openai_rows){fill_row, a, a->rows_sent, to};
+}
+
+/* Send what was written to the server's scratch; out of memory ends the stream. */
+static void send_scratch(struct openai *a, int code)
+{
+    struct buf *out = &a->x.server->bytes;
+    if (code)
+        exchange_cut_off(&a->x);
+    else
+        exchange_send(&a->x, out->data, out->len);
+}
+
+static void send_chunk(struct openai *a, const struct openai_choice *c)
+{
+    struct openai_head h = head_of(a);
+    buf_clear(&a->x.server->bytes);
+    send_scratch(a, openai_put_chunk(&a->x.server->bytes, &h, c, a->q.include_usage));
+}
+
+/* What can be shown goes to the stream. */
+static void let_go(struct openai *a, bool all_rows)
+{
+    uint32_t end = a->sent + (uint32_t)a->clear;
+    struct openai_rows rows = rows_until(a, all_rows ? UINT32_MAX : end);
+    if (a->clear == 0 && rows.from == rows.to) return;
+    send_chunk(a,
+               &(struct openai_choice){a->text.data, a->clear, a->q.logprobs ? &rows : NULL, NULL});
+    a->rows_sent = rows.to;
+    a->sent = end;
+    buf_consume(&a->text, a->clear);
+    a->clear = 0;
+}
+
+static struct openai_usage usage_of(const struct openai *a)
+{
+    return (struct openai_usage){a->x.n_prompt, a->x.cached, a->n_tokens};
+}
+
+static void end_stream(struct openai *a)
+{
+    struct http_request *r = exchange_detach(&a->x);
+    if (r) http_stream_end(r);
+}
+
+static void finish_stream(struct openai *a, const char *reason)
+{
+    struct openai_head h = head_of(a);
+    struct openai_usage usage = usage_of(a);
+    struct buf *out = &a->x.server->bytes;
+    send_chunk(a, &(struct openai_choice){"", 0, NULL, reason});
+    buf_clear(out);
+    int code = a->q.include_usage ? openai_put_usage(out, &h, &usage) : 0;
+    if (!code) code = openai_put_end(out);
+    send_scratch(a, code);
+    end_stream(a);
+}
+
+static void finish_whole(struct openai *a, const char *reason, const struct openai_rows *rows)
+{
+    struct http_request *r = exchange_detach(&a->x);
+    struct openai_head h = head_of(a);
+    struct openai_choice c = {a->text.data, a->clear, rows, reason};
+    struct openai_usage usage = usage_of(a);
+    struct buf out;
+    if (!r) return;
+    buf_init(&out, ANSWER_MAX);
+    if (openai_put_answer(&out, &h, &c, &usage) == 0)
+        http_reply_json(r, 200, out.data, out.len);
+    else
+        http_reply_error(r, 503, "no_memory", NULL, "no memory for the answer");
+    buf_release(&out);
+}
+
+/* The answer is over. `stopped`: by a stop string, before a->clear. */
+static void finish(struct openai *a, const char *reason, bool stopped)
+{
+    a->ended = true;
+    if (!stopped) a->clear = a->text.len;
+    if (a->q.stream) {
+        let_go(a, !stopped);
+        finish_stream(a, reason);
+        return;
+    }
+    struct openai_rows rows = rows_until(a, stopped ? (uint32_t)a->clear : UINT32_MAX);
+    finish_whole(a, reason, a->q.logprobs ? &rows : NULL);
+}
+
+/* There is no answer, or no more of it: `ev` says why, as a job's end does. */
+static void fail(struct openai *a, const struct job_event *ev)
+{
+    const struct err *e = &ev->error;
+    a->ended = true;
+    if (!a->q.stream || !a->x.admitted) {
+        struct http_request *r = exchange_detach(&a->x);
+        if (r) server_refuse_job(a->x.server, r, ev);
+        return;
+    }
+    struct buf *out = &a->x.server->bytes;
+    buf_clear(out);
+    int code = openai_put_error(out, 500, err_code_name(e->code), e->text);
+    if (!code) code = openai_put_end(out);
+    send_scratch(a, code);
+    end_stream(a);
+}
+
+static void on_admitted(struct openai *a)
+{
+    if (!a->q.stream || !a->x.request) return;
+    http_stream_begin(a->x.request, "text/event-stream");
+    if (!a->q.chat) return;
+    struct openai_head h = head_of(a);
+    buf_clear(&a->x.server->bytes);
+    send_scratch(a, openai_put_role(&a->x.server->bytes, &h, a->q.include_usage));
+}
+
+static uint32_t count_chars(const char *text, size_t n)
+{
+    uint32_t chars = 0;
+    for (size_t i = 0; i < n; i++)
+        chars += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return chars;
+}
+
+static void on_token(struct openai *a, const struct job_event *ev)
+{
+    size_t before = a->text.len, clear;
+    int code = a->q.logprobs ? buf_append(&a->marks, &a->so_far, sizeof a->so_far) : 0;
+    if (!code) code = exchange_text(&a->x, ev, &a->text);
+    a->n_tokens++;
+    if (code) {
+        struct job_event failed = {.kind = JOB_DONE};
+        err_set(&failed.error, ERR_NO_MEMORY, "no memory for the answer");
+        fail(a, &failed);
+        exchange_cancel(&a->x);
+        return;
+    }
+    a->so_far.bytes += (uint32_t)(a->text.len - before);
+    a->so_far.chars += count_chars(a->text.data + before, a->text.len - before);
+    bool stopped = stop_scan(a->q.stops, a->q.n_stops, a->text.data + a->clear,
+                             a->text.len - a->clear, &clear);
+    a->clear += clear;
+    if (stopped) {
+        finish(a, "stop", true);
+        exchange_complete(&a->x);
+    } else if (a->q.stream) {
+        let_go(a, false);
+    }
+}
+
+/* What a job's end without an answer means here; else 0. */
+static int check_reason(enum wire_reason reason, struct err *e)
+{
+    switch (reason) {
+    case WIRE_STOP:
+    case WIRE_LENGTH:
+    case WIRE_BUDGET:
+        return 0;
+    case WIRE_DRAIN:
+        return err_set(e, ERR_CANCELLED, "the server is shutting down: ask again");
+    case WIRE_CANCEL:
+    case WIRE_DEADLINE:
+        break;
+    }
+    return err_set(e, ERR_CANCELLED, "the answer was cut off: %s", wire_reason_name(reason));
+}
+
+static void on_done(struct openai *a, const struct job_event *ev)
+{
+    struct job_event end = *ev;
+    if (end.error.code || check_reason(ev->reason, &end.error))
+        fail(a, &end);
+    else
+        finish(a, ev->reason == WIRE_STOP ? "stop" : "length", false);
+}
+
+static void on_event(void *owner, const struct job_event *ev)
+{
+    struct openai *a = owner;
+    if (ev->kind == JOB_ADMITTED && !a->ended) on_admitted(a);
+    if (ev->kind == JOB_TOKEN && !a->ended) on_token(a, ev);
+    if (ev->kind != JOB_DONE) return;
+    if (!a->ended) on_done(a, ev);
+    exchange_free(&a->x);
+}
+
+/* The prompt's tokens, of whatever form it came in. */
+static int make_prompt(struct server *s, const struct openai_request *q, struct token_list *prompt,
+                       const char **param, struct err *e)
+{
+    *param = "prompt";
+    if (!q->chat && !backend_vocab(s->backend)) return prompt_need_vocab(e);
+    if (!q->text) return prompt_make(s, &q->ask, true, prompt, param, e);
+    return prompt_make_text(s, q->text, q->text_len, prompt, e);
+}
+
+static int check_backend(const struct server *s, const struct openai_request *q, const char **param,
+                         struct err *e)
+{
+    if (!q->logprobs || backend_worker(s->backend)) return 0;
+    *param = "logprobs";
+    return err_set(e, ERR_UNSUPPORTED,
+                   "logprobs: the servers behind this one answer; their log-probabilities are not "
+                   "passed on");
+}
+
+/* Another one for other weights and for other numerics; none where the weights are not known. */
+static void put_fingerprint(struct openai *a, const struct engine_info *info)
+{
+    uint64_t hash = ROUTE_HASH_BEGIN;
+    if (!info->weights_hash[0]) return;
+    hash = route_hash(hash, info->weights_hash, strlen(info->weights_hash));
+    hash = route_hash(hash, info->numerics, strlen(info->numerics));
+    snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx",
+             (unsigned long long)(hash & 0xFFFFFFFFFF));
+}
+
+/* An exchange that has taken `q`. NULL: no memory. */
+static struct openai *openai_new(struct server *s, struct openai_request *q, struct err *e)
+{
+    struct openai *a = exchange_new(s, q->chat ? METRICS_CHAT : METRICS_COMPLETION, sizeof *a);
+    uint64_t seed;
+    if (!a) {
+        err_set(e, ERR_NO_MEMORY, "no memory for another answer");
+        return NULL;
+    }
+    a->x.release = release;
+    a->q = *q;
+    *q = (struct openai_request){.chat = a->q.chat};
+    a->x.logprobs = a->q.logprobs;
+    a->x.logprobs_top = a->q.top_logprobs;
+    a->created = (uint64_t)time(NULL);
+    buf_init(&a->text, TEXT_MAX);
+    buf_init(&a->marks, WIRE_TOKENS_MAX * sizeof(struct mark));
+    buf_init(&a->pieces, PIECES_MAX);
+    detok_init(&a->x.detok, a->q.chat); /* a completion goes on with the prompt's text */
+    put_fingerprint(a, backend_info(s->backend));
+    if (!a->q.seeded && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
+        a->q.ask.sampling.seed = seed & INT64_MAX;
+    return a;
+}
+
+static void begin(struct server *s, struct http_request *r, struct openai_request *q)
+{
+    struct err e = ERR_INIT;
+    const char *param = NULL;
+    struct openai *a = NULL;
+    struct token_list prompt;
+    token_list_init(&prompt, WIRE_PROMPT_MAX);
+    int code = check_backend(s, q, &param, &e);
+    if (code == 0) code = make_prompt(s, q, &prompt, &param, &e);
+    if (code == 0) {
+        param = NULL;
+        a = openai_new(s, q, &e);
+        code = a ? exchange_submit(&a->x, a->q.chat ? "chatcmpl-" : "cmpl-", &prompt, &a->q.ask,
+                                   on_event, &e)
+                 : e.code;
+    }
+    token_list_release(&prompt);
+    if (code == 0) {
+        exchange_attach(&a->x, r);
+        return;
+    }
+    if (a) exchange_free(&a->x);
+    server_refuse(s, r, &e, param);
+}
+
+static void post(struct http_request *r, struct server *s, bool chat)
+{
+    struct openai_request q;
+    struct err e = ERR_INIT;
+    char param[OPENAI_PARAM_MAX];
+    size_t n;
+    const char *body = http_request_body(r, &n);
+    if (!server_authorised(s, r)) return;
+    if (openai_request_decode(body, n, chat, &q, param, &e)) {
+        server_refuse(s, r, &e, param[0] ? param : NULL);
+        return;
+    }
+    if (server_accepts(s, r, q.ask.model)) begin(s, r, &q);
+    openai_request_release(&q);
+}
+
+void openai_post_chat(struct http_request *r, void *server)
+{
+    post(r, server, true);
+}
+
+void openai_post_completion(struct http_request *r, void *server)
+{
+    post(r, server, false);
+}

@@ -1,0 +1,149 @@
+/*
+ * server_impl: what the files of the HTTP server share: the server's parts, and the life of an
+ * *exchange*, one request that a job answers. Each face of the server (assist.c, ...) begins its
+ * own struct with a `struct exchange`, decodes its request, and writes the job's events in its
+ * format. Only the server's own files include this.
+ *
+ * Life of an exchange: exchange_new; a job is made and submitted (exchange_submit); the face begins
+ * its answer (exchange_attach); events arrive at the job's on_event, until JOB_DONE, where the face
+ * ends the answer (exchange_detach) and frees the exchange. A client that goes away cancels the
+ * job; the exchange lives on, without a request, until JOB_DONE.
+ */
+#ifndef PDD_CLOUD_API_SERVER_IMPL_H
+#define PDD_CLOUD_API_SERVER_IMPL_H
+
+#include "base/buf.h"
+#include "cloud/api/keys.h"
+#include "cloud/api/metrics.h"
+#include "cloud/api/server.h"
+#include "cloud/work/backend.h"
+#include "cloud/work/job.h"
+#include "model/vocab.h"
+#include "proto/wire.h"
+
+struct exchange {
+    struct server *server;
+    struct http_request *request; /* NULL once the client has gone or the answer has ended */
+    struct job *job;
+    struct key *key;               /* whose it is; NULL: the server asks for no key */
+    struct exchange *next, **link; /* all exchanges of the server */
+    struct detok detok;
+    enum metrics_face face;
+    /* clock_us(); 0: not yet. All set by exchange_deliver. */
+    uint64_t began, admitted, first_token, last_token;
+    uint32_t n_prompt, cached, n_tokens; /* n_tokens: of the answer, so far */
+    /* Set by the face before it submits: whether it wants log-probabilities, and of how many of the
+     * likeliest tokens. */
+    bool logprobs;
+    uint32_t logprobs_top;
+    bool complete;                       /* see exchange_complete */
+    void (*release)(struct exchange *x); /* what else the face holds; NULL: nothing */
+    uint32_t charged, unfed; /* charge.c: prompt tokens taken from the key, and not computed yet */
+    char id[WIRE_ID_MAX];
+};
+
+struct server {
+    struct loop *loop;
+    struct http_server *http;
+    struct backend *backend;
+    struct loop_wake *wake;
+    struct loop_timer *drain_timer;
+    struct keys *keys;
+    struct key *asking; /* of the request whose handler runs; set by server_authorised */
+    struct refusal {    /* why exchange_submit refused, for server_refuse; else all zero */
+        const char *code;
+        uint32_t retry_s;
+        bool quota, never; /* the key's; waiting would not help */
+    } refusal;
+    struct tls *tls;                  /* NULL: plain HTTP */
+    struct http_server *metrics_http; /* NULL: /metrics is on the main port */
+    struct metrics metrics;
+    uint64_t started;       /* seconds since 1970 */
+    double process_started; /* the same, of the process */
+    struct server_config c;
+    char model_name[WIRE_NAME_MAX];
+    struct exchange *exchanges;
+    bool draining;
+    struct wire_event event; /* scratch of assist.c */
+    struct buf bytes;        /* scratch of whoever encodes */
+};
+
+/* Whether the request may be handled: a valid key, a server that is not draining, a model that is
+ * served ("" is). Otherwise it has been answered. */
+bool server_authorised(struct server *s, struct http_request *r);
+bool server_accepts(struct server *s, struct http_request *r, const char *model);
+/* (server_authorised also notes whose request it is: exchange_new gives it to that key.)
+ * Refuse a request before any work: counts and logs it, and answers with the error's status. */
+void server_refuse(struct server *s, struct http_request *r, const struct err *e,
+                   const char *param);
+
+/* The line of a request that is refused before any work, for who answers it without server_refuse:
+ * before the answer, in its handler. */
+void server_log_refusal(const struct server *s, const struct http_request *r, int status,
+                        const char *reason);
+
+/* The same for a job that failed before anything of its answer was sent: `ev` is its JOB_DONE,
+ * which has its line in the log. */
+void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev);
+
+/* `size`: of the face's struct, zeroed beyond the exchange. NULL: no memory. */
+void *exchange_new(struct server *s, enum metrics_face face, size_t size);
+void exchange_free(struct exchange *x); /* with its job; NULL is fine */
+struct exchange *exchange_find(struct server *s, const char *id);
+/* Make the job of prompt and `have`, give it an id that begins with `prefix`, clip tokens_max to
+ * what the server allows, and submit it. A backend without a vocabulary gets the request itself:
+ * the job takes what `q` holds. ERR_BUSY: the queue is full. */
+int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
+                    struct wire_request *q, void (*on_event)(void *, const struct job_event *),
+                    struct err *e);
+/* Wishes of a running one. Extending answers how many tokens it may bring now, at most `wish`. */
+uint32_t exchange_extend(struct exchange *x, uint32_t wish);
+void exchange_cancel(struct exchange *x);
+/* The face has its answer, a stop string was found: what is still computed is for nobody. */
+void exchange_complete(struct exchange *x);
+/* Append what a token event says, as whole characters. */
+int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out);
+void exchange_attach(struct exchange *x,
+                     struct http_request *r);             /* cancels when the client leaves */
+struct http_request *exchange_detach(struct exchange *x); /* NULL: nobody is there any more */
+void exchange_send(struct exchange *x, const void *data,
+                   size_t n);              /* to the stream, if somebody reads */
+void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than none */
+/* The line of one that ends because the process does. */
+void exchange_log_stopped(const struct exchange *x);
+/* What every event of a job goes through on its way to the face: times, counters, the log. */
+void exchange_deliver(const struct job_event *ev);
+
+/* charge.c: take a request from its key's quotas (ERR_BUSY, and s->refusal says more), undo that,
+ * and follow its events. */
+int exchange_charge(struct exchange *x, struct err *e);
+void exchange_uncharge(struct exchange *x);
+void exchange_charge_event(struct exchange *x, const struct job_event *ev);
+
+/* The prompt's tokens, checked; none for a backend without a vocabulary. `*param` names the field
+ * that is wrong. */
+int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
+                struct token_list *prompt, const char **param, struct err *e);
+/* The same for a text that stands as it is, control tokens in it recognised. */
+int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
+                     struct err *e);
+
+/* The error of a prompt that only a vocabulary makes use of, where the backend has none. */
+int prompt_need_vocab(struct err *e);
+
+/* The faces: handlers of server.c's routes. */
+void assist_post(struct http_request *r, void *server);
+void assist_patch(struct http_request *r, void *server);
+void assist_delete(struct http_request *r, void *server);
+void openai_post_chat(struct http_request *r, void *server);
+void openai_post_completion(struct http_request *r, void *server);
+void tokenize_post(struct http_request *r, void *server);
+void detokenize_post(struct http_request *r, void *server);
+void models_list(struct http_request *r, void *server);
+void models_one(struct http_request *r, void *server);
+void status_health(struct http_request *r, void *server);
+void status_ready(struct http_request *r, void *server);
+void status_metrics(struct http_request *r, void *server);
+void status_metrics_open(struct http_request *r, void *server); /* asks for no key */
+
+#endif

@@ -1,0 +1,99 @@
+/*
+ * dialect: what each kind of server behind us is asked, and how its stream reads. Pure: bytes in,
+ * bytes out; no sockets, no clock.
+ *
+ *   pdd      another `pdd cloud`: /v1/assist goes through as it came; ids, hashes and match too
+ *   llama    llama-server: /completion with token ids, `return_tokens`, `return_progress`
+ *   vllm     vLLM: /v1/completions with token ids and `return_token_ids` (0.10.2 and later)
+ *   sglang   SGLang: /generate with `input_ids`, answering `output_ids`
+ *   openai   anything else that speaks OpenAI's API
+ *
+ * All but pdd are asked with token ids when we have a vocabulary of their model, and otherwise with
+ * messages at /v1/chat/completions, which gives text without ids. `openai` knows only the latter.
+ */
+#ifndef PDD_CLOUD_UPSTREAM_DIALECT_H
+#define PDD_CLOUD_UPSTREAM_DIALECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "model/vocab.h"
+#include "proto/wire.h"
+
+enum dialect { DIALECT_PDD, DIALECT_LLAMA, DIALECT_VLLM, DIALECT_SGLANG, DIALECT_OPENAI, DIALECTS };
+
+enum {
+    DIALECT_MODEL_MAX = 256,         /* a model's name at the server */
+    DIALECT_EVENT_TOKENS_MAX = 4096, /* token ids in one event: SGLang repeats the answer so far */
+    DIALECT_TEXT_MAX = 1 << 20       /* text of one event */
+};
+
+const char *dialect_name(enum dialect d);
+
+/* What GET /v1/models told. */
+struct dialect_model {
+    enum dialect dialect;
+    char name[DIALECT_MODEL_MAX];
+    uint32_t context; /* 0: not told */
+    /* pdd only; else "" */
+    char weights[WIRE_HASH_MAX], tokenizer[WIRE_HASH_MAX], chat_template[WIRE_HASH_MAX];
+    char numerics[WIRE_NAME_MAX];
+};
+
+/* The model `wanted` ("": the first) of such an answer. ERR_PROTOCOL: it is none; ERR_NOT_FOUND:
+ * it does not have this model. */
+int dialect_read_models(const char *json, size_t n, const char *wanted,
+                        struct dialect_model *ret_model, struct err *e);
+/* Whether GET /version of vLLM names one that gives token ids. */
+bool dialect_vllm_gives_ids(const char *json, size_t n);
+
+struct dialect_ask {
+    const struct dialect_model *model;
+    const int32_t *tokens; /* [n_tokens] prompt and `have`; NULL: as asked */
+    uint32_t n_tokens, n_have;
+    const struct wire_request *asked;
+    struct sampling sampling;
+    uint32_t tokens_max, deadline_ms; /* 0: none */
+};
+
+/* Whether the answer to it will name token ids. */
+bool dialect_by_ids(const struct dialect_ask *q);
+/* Append the body and name the path. ERR_BAD_INPUT: such a server cannot be asked this; the
+ * sentence says what would help. */
+int dialect_encode(const struct dialect_ask *q, const char **ret_path, struct buf *body,
+                   struct err *e);
+
+/* A stream as it is read. `ids` and `text` hold what the last event brought. */
+struct dialect_stream {
+    enum dialect dialect;
+    bool by_ids;           /* dialect_by_ids of the request */
+    const struct vocab *v; /* by_ids: of the ids; NULL for pdd */
+    uint32_t asked;        /* tokens_max */
+    uint32_t n_have;
+    /* of the last event */
+    bool granted, progress, over;
+    struct token_list ids;
+    struct buf text;
+    uint32_t done, total; /* progress */
+    enum wire_reason reason;
+    /* so far */
+    uint32_t produced; /* tokens, or pieces of text without ids */
+    uint32_t seen;     /* the same as the server counts: with the token that ends the answer */
+    uint32_t prompt_tokens, cached_tokens;
+    enum wire_match match;
+    char id[WIRE_ID_MAX];    /* pdd: of the assist there */
+    bool finished;           /* it gave a reason; what follows is counts */
+    struct wire_event event; /* pdd: scratch */
+};
+
+void dialect_stream_init(struct dialect_stream *s, const struct dialect_ask *q,
+                         const struct vocab *v);
+void dialect_stream_release(struct dialect_stream *s);
+/* Take one event of the stream. ERR_PROTOCOL: garbage, ids that are none, ids that are missing;
+ * other codes: the server told an error. */
+int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
+                   struct err *e);
+
+#endif

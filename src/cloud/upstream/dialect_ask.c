@@ -1,0 +1,275 @@
+/* dialect_ask: models and requests of the servers behind us; see dialect.h. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cloud/upstream/dialect.h"
+#include "proto/json.h"
+
+static const char *const names[DIALECTS] = {"pdd", "llama", "vllm", "sglang", "openai"};
+/* How each calls itself: "owned_by" of /v1/models. */
+static const char *const owners[DIALECTS] = {"pdd", "llamacpp", "vllm", "sglang", NULL};
+
+const char *dialect_name(enum dialect d)
+{
+    return names[d];
+}
+
+/* ---- what it has ---- */
+
+static void copy(const json_t *value, char *out, size_t size)
+{
+    if (json_is_string(value)) snprintf(out, size, "%s", json_string_value(value));
+}
+
+/* A hash, or the name of numerics: we tell it on in JSON as it stands, so what would need escapes
+ * there is none. */
+static void copy_word(const json_t *value, char *out, size_t size)
+{
+    copy(value, out, size);
+    for (const char *c = out; *c; c++)
+        if (*c <= 32 || *c > 126 || *c == '"' || *c == '\\') {
+            out[0] = 0;
+            return;
+        }
+}
+
+static enum dialect dialect_of(const char *owner)
+{
+    for (int d = 0; d < DIALECTS; d++)
+        if (owners[d] && owner && strcmp(owner, owners[d]) == 0) return (enum dialect)d;
+    return DIALECT_OPENAI;
+}
+
+static void read_model(const json_t *m, struct dialect_model *out)
+{
+    const json_t *meta = json_object_get(m, "meta"), *hashes = json_object_get(m, "hashes");
+    const json_t *contexts[] = {json_object_get(m, "context_length"),
+                                json_object_get(m, "max_model_len"),
+                                json_object_get(meta, "n_ctx")};
+    *out = (struct dialect_model){
+        .dialect = dialect_of(json_string_value(json_object_get(m, "owned_by")))};
+    copy(json_object_get(m, "id"), out->name, sizeof out->name);
+    for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
+        json_int_t context = json_integer_value(contexts[i]);
+        if (out->context == 0 && context > 0 && context < INT32_MAX)
+            out->context = (uint32_t)context;
+    }
+    if (out->dialect != DIALECT_PDD) return;
+    copy_word(json_object_get(hashes, "weights"), out->weights, sizeof out->weights);
+    copy_word(json_object_get(hashes, "tokenizer"), out->tokenizer, sizeof out->tokenizer);
+    copy_word(json_object_get(hashes, "template"), out->chat_template, sizeof out->chat_template);
+    copy_word(json_object_get(m, "numerics"), out->numerics, sizeof out->numerics);
+}
+
+int dialect_read_models(const char *json, size_t n, const char *wanted,
+                        struct dialect_model *ret_model, struct err *e)
+{
+    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *data = json_object_get(root, "data");
+    int code = ERR_NOT_FOUND;
+    if (!json_is_array(data))
+        code = err_set(e, ERR_PROTOCOL, "its /v1/models is no list of models");
+    for (size_t i = 0; code == ERR_NOT_FOUND && i < json_array_size(data); i++) {
+        const json_t *m = json_array_get(data, i);
+        const char *id = json_string_value(json_object_get(m, "id"));
+        if (!id || strlen(id) >= DIALECT_MODEL_MAX || (wanted[0] && strcmp(id, wanted) != 0))
+            continue;
+        read_model(m, ret_model);
+        code = 0;
+    }
+    if (code == ERR_NOT_FOUND)
+        err_set(e, code, wanted[0] ? "it has no model %s" : "it has no model%s", wanted);
+    json_decref(root);
+    return code;
+}
+
+bool dialect_vllm_gives_ids(const char *json, size_t n)
+{
+    json_t *root = json_loadb(json, n, 0, NULL);
+    const char *text = json_string_value(json_object_get(root, "version"));
+    unsigned v[3] = {0, 0, 0};
+    int parts = text ? sscanf(text, "%u.%u.%u", &v[0], &v[1], &v[2]) : 0;
+    json_decref(root);
+    if (parts < 2) return true; /* a gateway, or a build of one's own: the stream will show */
+    return v[0] > 0 || v[1] > 10 || (v[1] == 10 && v[2] >= 2);
+}
+
+/* ---- what it is asked ---- */
+
+bool dialect_by_ids(const struct dialect_ask *q)
+{
+    enum dialect d = q->model->dialect;
+    return d == DIALECT_PDD || (q->tokens && d != DIALECT_OPENAI);
+}
+
+static int put_text(struct buf *out, const char *name, const char *text, size_t n)
+{
+    int code = buf_puts(out, name);
+    return code ? code : json_put_string(out, text, n);
+}
+
+static int put_ids(struct buf *out, const char *name, const int32_t *ids, uint32_t n)
+{
+    int code = buf_puts(out, name);
+    for (uint32_t i = 0; i < n && !code; i++)
+        code = buf_printf(out, i ? ",%d" : "[%d", ids[i]);
+    return code ? code : buf_putc(out, ']');
+}
+
+static int put_float(struct buf *out, const char *name, float value)
+{
+    int code = buf_puts(out, name);
+    return code ? code : json_put_float(out, value);
+}
+
+/* Named by each field as it is called there; NULL: not known there. All that has a name is sent,
+ * because a server's defaults are not ours. */
+struct sampling_names {
+    const char *top_k, *min_p, *penalty, *repeat_last, *seed;
+    bool top_k_all_is_minus; /* how "all" is said: -1, or 0 */
+    bool only_set;           /* what is off is left out: the server may know none of them */
+};
+
+static const struct sampling_names sampling_names[DIALECTS] = {
+    [DIALECT_LLAMA] = {"top_k", "min_p", "repeat_penalty", "repeat_last_n", "seed", false, false},
+    [DIALECT_VLLM] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, false},
+    [DIALECT_SGLANG] = {"top_k", "min_p", "repetition_penalty", NULL, NULL, true, false},
+    [DIALECT_OPENAI] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, true}};
+
+static int put_sampling(struct buf *out, enum dialect d, const struct sampling *s)
+{
+    const struct sampling_names *n = &sampling_names[d];
+    bool penalty = s->repeat_penalty < 1.0f || s->repeat_penalty > 1.0f;
+    int code = put_float(out, "\"temperature\":", s->temperature);
+    if (!code && (!n->only_set || s->top_p < 1.0f)) code = put_float(out, ",\"top_p\":", s->top_p);
+    if (!code && (!n->only_set || s->top_k))
+        code = s->top_k == 0 && n->top_k_all_is_minus
+                   ? buf_printf(out, ",\"%s\":-1", n->top_k)
+                   : buf_printf(out, ",\"%s\":%u", n->top_k, s->top_k);
+    if (!code && (!n->only_set || s->min_p > 0.0f)) {
+        code = buf_printf(out, ",\"%s\":", n->min_p);
+        if (!code) code = json_put_float(out, s->min_p);
+    }
+    if (!code && (!n->only_set || penalty)) {
+        code = buf_printf(out, ",\"%s\":", n->penalty);
+        if (!code) code = json_put_float(out, s->repeat_penalty);
+    }
+    if (!code && n->repeat_last)
+        code = buf_printf(out, ",\"%s\":%u", n->repeat_last, s->repeat_last);
+    if (!code && n->seed && s->temperature > 0.0f) /* llama-server takes 32 bits of it */
+        code = buf_printf(out, ",\"%s\":%u", n->seed, (uint32_t)(s->seed & 0x7fffffff));
+    return code;
+}
+
+static int put_messages(struct buf *out, const struct wire_request *q)
+{
+    int code = buf_puts(out, "\"messages\":[");
+    for (uint32_t i = 0; i < q->n_messages && !code; i++) {
+        const struct wire_message *m = &q->messages[i];
+        code = put_text(out, i ? ",{\"role\":" : "{\"role\":", m->role, strlen(m->role));
+        if (!code) code = put_text(out, ",\"content\":", m->content, m->content_len);
+        if (!code) code = buf_putc(out, '}');
+    }
+    return code ? code : buf_puts(out, "],");
+}
+
+static int put_chat(struct buf *out, const struct dialect_ask *q)
+{
+    enum dialect d = q->model->dialect;
+    int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
+    if (!code)
+        code = buf_printf(out,
+                          ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+                          "\"max_tokens\":%u,%s",
+                          q->tokens_max, d == DIALECT_LLAMA ? "\"return_progress\":true," : "");
+    if (!code) code = put_messages(out, q->asked);
+    return code ? code : put_sampling(out, d, &q->sampling);
+}
+
+static int put_llama(struct buf *out, const struct dialect_ask *q)
+{
+    int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
+    if (!code)
+        code = buf_printf(out,
+                          ",\"stream\":true,\"return_tokens\":true,\"return_progress\":true,"
+                          "\"n_predict\":%u,",
+                          q->tokens_max);
+    if (!code) code = put_sampling(out, DIALECT_LLAMA, &q->sampling);
+    return code ? code : put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
+}
+
+static int put_vllm(struct buf *out, const struct dialect_ask *q)
+{
+    int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
+    if (!code)
+        code = buf_printf(out,
+                          ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+                          "\"return_token_ids\":true,\"max_tokens\":%u,",
+                          q->tokens_max);
+    if (!code) code = put_sampling(out, DIALECT_VLLM, &q->sampling);
+    return code ? code : put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
+}
+
+static int put_sglang(struct buf *out, const struct dialect_ask *q)
+{
+    int code = buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u,",
+                          q->tokens_max);
+    if (!code) code = put_sampling(out, DIALECT_SGLANG, &q->sampling);
+    return code ? code : put_ids(out, "},\"input_ids\":", q->tokens, q->n_tokens);
+}
+
+/* Another of our kind: the request goes on as it came, but for the model's name there. */
+static int encode_pdd(const struct dialect_ask *q, struct buf *body, struct err *e)
+{
+    struct wire_request r = *q->asked;
+    if (strlen(q->model->name) >= sizeof r.model)
+        return err_set(e, ERR_LIMIT, "the model's name there is too long");
+    snprintf(r.model, sizeof r.model, "%s", q->model->name);
+    r.sampling = q->sampling;
+    r.tokens_max = q->tokens_max;
+    r.deadline_ms = q->deadline_ms;
+    if (!r.prompt && !r.messages) { /* a text that we tokenised: our tokens are theirs */
+        r.prompt = (int32_t *)(uintptr_t)q->tokens;
+        r.n_prompt = q->n_tokens - q->n_have;
+    }
+    if (r.prompt && !r.tokenizer[0]) /* of a device that names its own, or of OpenAI's client */
+        snprintf(r.tokenizer, sizeof r.tokenizer, "%s", q->model->tokenizer);
+    return wire_request_encode(&r, body, e);
+}
+
+static int check_messages(const struct dialect_ask *q, struct err *e)
+{
+    const char *kind = names[q->model->dialect];
+    bool vocab = q->model->dialect != DIALECT_OPENAI;
+    if (!q->asked->messages)
+        return err_set(e, ERR_BAD_INPUT, "prompt: a server of kind %s is asked with messages%s",
+                       kind, vocab ? ", unless --upstream-vocab is given" : "");
+    if (q->n_have)
+        return err_set(e, ERR_BAD_INPUT,
+                       "have: a server of kind %s cannot go on where an answer was cut%s", kind,
+                       vocab ? ", unless --upstream-vocab is given" : "");
+    return 0;
+}
+
+int dialect_encode(const struct dialect_ask *q, const char **ret_path, struct buf *body,
+                   struct err *e)
+{
+    static const char *const paths[DIALECTS] = {"/v1/assist", "/completion", "/v1/completions",
+                                                "/generate", NULL};
+    enum dialect d = q->model->dialect;
+    bool by_ids = dialect_by_ids(q);
+    int code = by_ids ? 0 : check_messages(q, e);
+    if (code) return code;
+    *ret_path = by_ids ? paths[d] : "/v1/chat/completions";
+    if (d == DIALECT_PDD) return encode_pdd(q, body, e);
+    if (!by_ids)
+        code = put_chat(body, q);
+    else if (d == DIALECT_LLAMA)
+        code = put_llama(body, q);
+    else
+        code = d == DIALECT_VLLM ? put_vllm(body, q) : put_sglang(body, q);
+    if (!code) code = buf_putc(body, '}');
+    return code ? err_set(e, code, "the request is too large to pass on, or its text is not UTF-8")
+                : 0;
+}

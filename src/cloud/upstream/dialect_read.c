@@ -1,0 +1,313 @@
+/*
+ * dialect_read: the streams of the servers behind us; see dialect.h. What they send beside what is
+ * needed is ignored, as they grow fields with every version.
+ */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cloud/upstream/dialect.h"
+#include "proto/json.h"
+
+void dialect_stream_init(struct dialect_stream *s, const struct dialect_ask *q,
+                         const struct vocab *v)
+{
+    *s = (struct dialect_stream){.dialect = q->model->dialect,
+                                 .by_ids = dialect_by_ids(q),
+                                 .asked = q->tokens_max,
+                                 .n_have = q->n_have,
+                                 .prompt_tokens = q->n_tokens - (q->tokens ? q->n_have : 0)};
+    s->v = s->dialect == DIALECT_PDD ? NULL : v;
+    s->match = s->by_ids ? WIRE_TOKENS : WIRE_TEXT;
+    token_list_init(&s->ids, DIALECT_EVENT_TOKENS_MAX);
+    buf_init(&s->text, DIALECT_TEXT_MAX);
+    wire_event_init(&s->event);
+}
+
+void dialect_stream_release(struct dialect_stream *s)
+{
+    token_list_release(&s->ids);
+    buf_release(&s->text);
+    wire_event_release(&s->event);
+}
+
+static void finish(struct dialect_stream *s, enum wire_reason reason)
+{
+    if (!s->finished) s->reason = reason;
+    s->finished = true;
+}
+
+/* One token of the answer; one that ends it is none. */
+static int take_id(struct dialect_stream *s, json_int_t id, struct err *e)
+{
+    if (s->finished) return 0;
+    if (id < 0 || id >= vocab_size(s->v))
+        return err_set(
+            e, ERR_PROTOCOL,
+            "it sent token id %lld, and the vocabulary of --upstream-vocab has %u: is it "
+            "the same model?",
+            (long long)id, vocab_size(s->v));
+    s->seen++;
+    if (vocab_is_end(s->v, (int32_t)id)) {
+        finish(s, WIRE_STOP);
+        return 0;
+    }
+    s->produced++;
+    return token_list_push(&s->ids, (int32_t)id)
+               ? err_set(e, ERR_PROTOCOL, "it sent too many tokens at once")
+               : 0;
+}
+
+static int take_ids(struct dialect_stream *s, const json_t *ids, size_t from, struct err *e)
+{
+    int code = 0;
+    for (size_t i = from; i < json_array_size(ids) && !code; i++) {
+        const json_t *id = json_array_get(ids, i);
+        code = take_id(s, json_is_integer(id) ? json_integer_value(id) : -1, e);
+    }
+    return code;
+}
+
+static int take_text(struct dialect_stream *s, const json_t *text, struct err *e)
+{
+    size_t n = json_string_length(text);
+    if (!json_is_string(text) || n == 0 || s->by_ids) return 0;
+    s->produced++;
+    return buf_append(&s->text, json_string_value(text), n)
+               ? err_set(e, ERR_PROTOCOL, "it sent too much text at once")
+               : 0;
+}
+
+/* A count, when it is told. */
+static void take_count(const json_t *value, uint32_t *out)
+{
+    json_int_t n = json_integer_value(value);
+    if (json_is_integer(value) && n >= 0 && n < INT32_MAX) *out = (uint32_t)n;
+}
+
+static bool take_progress(struct dialect_stream *s, const json_t *progress)
+{
+    if (!json_is_object(progress)) return false;
+    uint32_t total = 0, done = 0;
+    take_count(json_object_get(progress, "total"), &total);
+    take_count(json_object_get(progress, "processed"), &done);
+    take_count(json_object_get(progress, "cache"), &s->cached_tokens);
+    s->progress = total > 0 && done > 0 && done <= total;
+    s->total = total;
+    s->done = done;
+    if (total > 0) s->prompt_tokens = total - (s->by_ids && s->n_have < total ? s->n_have : 0);
+    return true;
+}
+
+/* ---- OpenAI's: chat and completions ---- */
+
+static void take_usage(struct dialect_stream *s, const json_t *usage)
+{
+    uint32_t all = 0;
+    take_count(json_object_get(usage, "prompt_tokens"), &all);
+    if (all > 0) s->prompt_tokens = all - (s->by_ids && s->n_have < all ? s->n_have : 0);
+    take_count(json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"),
+               &s->cached_tokens);
+}
+
+static void take_finish(struct dialect_stream *s, const char *reason)
+{
+    if (strcmp(reason, "length") == 0)
+        finish(s, s->by_ids && s->produced < s->asked ? WIRE_LENGTH : WIRE_BUDGET);
+    else
+        finish(s, WIRE_STOP);
+}
+
+static int read_openai(struct dialect_stream *s, const json_t *root, struct err *e)
+{
+    const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
+    const json_t *ids = json_object_get(choice, "token_ids"),
+                 *text = json_object_get(choice, "text");
+    const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
+    if (!json_is_array(json_object_get(root, "choices")))
+        return err_set(e, ERR_PROTOCOL, "it sent an event without choices");
+    take_usage(s, json_object_get(root, "usage"));
+    if (take_progress(s, json_object_get(root, "prompt_progress"))) return 0;
+    if (!text) text = json_object_get(json_object_get(choice, "delta"), "content");
+    if (s->by_ids && json_string_length(text) > 0 && !json_is_array(ids))
+        return err_set(e, ERR_UNSUPPORTED, "it gives no token ids (vLLM does from 0.10.2 on)");
+    int code = s->by_ids ? take_ids(s, ids, 0, e) : take_text(s, text, e);
+    if (!code && reason) take_finish(s, reason);
+    return code;
+}
+
+/* ---- llama-server's /completion ---- */
+
+/* Ids for `missing` tokens that make exactly these bytes: one token, or one for each byte. */
+static int fill_hole(struct dialect_stream *s, const char *bytes, size_t n, uint32_t missing,
+                     struct err *e)
+{
+    size_t each = missing == 1 ? n : 1;
+    int code = n > 0 && n == missing * each ? 0 : ERR_PROTOCOL;
+    for (size_t at = 0; at < n && !code; at += each)
+        code = take_id(s, vocab_of_bytes(s->v, bytes + at, each), NULL);
+    if (!code) return 0;
+    return err_set(e, ERR_PROTOCOL,
+                   "it left out %u token ids inside a character, and its text does not tell them",
+                   missing);
+}
+
+/* It leaves out the ids of tokens that end inside a character: its count of tokens shows the hole,
+ * and its text the bytes that are missing before the token that it names. */
+static int take_llama_ids(struct dialect_stream *s, const json_t *root, struct err *e)
+{
+    const json_t *ids = json_object_get(root, "tokens"), *text = json_object_get(root, "content");
+    uint32_t predicted = s->seen + (uint32_t)json_array_size(ids);
+    take_count(json_object_get(root, "tokens_predicted"), &predicted);
+    if (predicted <= s->seen + json_array_size(ids) || s->finished) return take_ids(s, ids, 0, e);
+    uint32_t missing = predicted - s->seen - (uint32_t)json_array_size(ids);
+    json_int_t last = json_integer_value(json_array_get(ids, 0));
+    size_t n = json_string_length(text);
+    int code = last >= 0 && last < vocab_size(s->v)
+                   ? vocab_piece(s->v, (int32_t)last, false, &s->text)
+                   : ERR_PROTOCOL;
+    size_t tail = s->text.len;
+    bool ends_so =
+        !code && n >= tail && memcmp(json_string_value(text) + n - tail, s->text.data, tail) == 0;
+    buf_clear(&s->text);
+    if (!ends_so) return err_set(e, ERR_PROTOCOL, "its token ids and its text differ");
+    code = fill_hole(s, json_string_value(text), n - tail, missing, e);
+    return code ? code : take_ids(s, ids, 0, e);
+}
+
+static int read_llama(struct dialect_stream *s, const json_t *root, struct err *e)
+{
+    if (take_progress(s, json_object_get(root, "prompt_progress")))
+        return 0; /* it says "tokens": [0] then, and means none */
+    if (!json_is_true(json_object_get(root, "stop"))) {
+        return take_llama_ids(s, root, e);
+    }
+    const char *type = json_string_value(json_object_get(root, "stop_type"));
+    uint32_t predicted = s->seen;
+    take_count(json_object_get(root, "tokens_predicted"), &predicted);
+    if (type && strcmp(type, "limit") == 0)
+        finish(s, predicted < s->asked ? WIRE_LENGTH : WIRE_BUDGET);
+    else
+        finish(s, WIRE_STOP);
+    take_count(json_object_get(json_object_get(root, "timings"), "cache_n"), &s->cached_tokens);
+    s->over = true;
+    return 0;
+}
+
+/* ---- SGLang's /generate ---- */
+
+static int take_sglang_finish(struct dialect_stream *s, const json_t *why, struct err *e)
+{
+    const char *type = json_string_value(json_object_get(why, "type"));
+    if (!type) return 0;
+    if (strcmp(type, "abort") == 0)
+        return err_set(e, ERR_NET, "it gave up: %.300s",
+                       json_is_string(json_object_get(why, "message"))
+                           ? json_string_value(json_object_get(why, "message"))
+                           : "aborted");
+    take_finish(s, type);
+    return 0;
+}
+
+/* The ids of each event are the whole answer so far, or (--incremental-streaming-output) only what
+ * is new; its count of tokens tells which. */
+static int read_sglang(struct dialect_stream *s, const json_t *root, struct err *e)
+{
+    const json_t *meta = json_object_get(root, "meta_info"),
+                 *ids = json_object_get(root, "output_ids");
+    uint32_t all = s->seen;
+    size_t n = json_array_size(ids);
+    if (!json_is_object(meta))
+        return err_set(e, ERR_PROTOCOL, "it sent an event without meta_info");
+    take_count(json_object_get(meta, "completion_tokens"), &all);
+    take_count(json_object_get(meta, "cached_tokens"), &s->cached_tokens);
+    if (all > s->seen && n == 0)
+        return err_set(e, ERR_UNSUPPORTED, "it gives no token ids (output_ids)");
+    if (!s->finished && n != all && s->seen + n != all)
+        return err_set(e, ERR_PROTOCOL, "it counts %u tokens and sent %zu after %u", all, n,
+                       s->seen);
+    int code = take_ids(s, ids, n == all ? s->seen : 0, e);
+    return code ? code : take_sglang_finish(s, json_object_get(meta, "finish_reason"), e);
+}
+
+/* ---- another pdd ---- */
+
+static int take_pdd_token(struct dialect_stream *s, struct err *e)
+{
+    const struct wire_event *ev = &s->event;
+    if (ev->index != s->n_have + s->produced)
+        return err_set(e, ERR_PROTOCOL, "its token %u came where %u was due", ev->index,
+                       s->n_have + s->produced);
+    s->produced++;
+    if (token_list_push(&s->ids, ev->token) || buf_append(&s->text, ev->text.data, ev->text.len))
+        return err_set(e, ERR_NO_MEMORY, "no memory for a token");
+    return 0;
+}
+
+static int read_pdd(struct dialect_stream *s, const char *name, const char *data, size_t n,
+                    struct err *e)
+{
+    struct wire_event *ev = &s->event;
+    int code = wire_event_decode(name, data, n, ev, e);
+    if (code) return code;
+    switch (ev->kind) {
+    case WIRE_GRANT:
+        s->granted = true;
+        s->match = ev->match;
+        memcpy(s->id, ev->id, sizeof s->id);
+        s->prompt_tokens = ev->prompt_tokens;
+        s->cached_tokens = ev->cached_tokens;
+        return 0;
+    case WIRE_PROGRESS:
+        s->progress = true;
+        s->done = ev->done;
+        s->total = ev->total;
+        return 0;
+    case WIRE_TOKEN:
+        return take_pdd_token(s, e);
+    case WIRE_DONE:
+        finish(s, ev->reason);
+        s->over = true;
+        return 0;
+    case WIRE_ERROR:
+        return err_set(e, ERR_NET, "it gave up: %.300s", ev->message);
+    default:
+        return 0;
+    }
+}
+
+/* ---- all ---- */
+
+static int read_json(struct dialect_stream *s, const char *data, size_t n, struct err *e)
+{
+    json_t *root;
+    int code = json_object_parse(data, n, "its event", &root, e);
+    if (code) return err_set(e, ERR_PROTOCOL, "it sent what is no JSON object");
+    const json_t *error = json_object_get(root, "error");
+    const char *why = json_string_value(json_object_get(error, "message"));
+    if (json_is_object(error))
+        code = err_set(e, ERR_NET, "it gave up: %.300s", why ? why : "an error without a message");
+    else if (s->by_ids && s->dialect == DIALECT_LLAMA)
+        code = read_llama(s, root, e);
+    else if (s->by_ids && s->dialect == DIALECT_SGLANG)
+        code = read_sglang(s, root, e);
+    else
+        code = read_openai(s, root, e);
+    json_decref(root);
+    return code;
+}
+
+int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
+                   struct err *e)
+{
+    s->granted = s->progress = false;
+    s->ids.len = 0;
+    buf_clear(&s->text);
+    if (s->dialect == DIALECT_PDD) return read_pdd(s, name, data, n, e);
+    if (n == 6 && memcmp(data, "[DONE]", 6) == 0) {
+        if (!s->finished) return err_set(e, ERR_PROTOCOL, "its stream ended without a reason");
+        s->over = true;
+        return 0;
+    }
+    return read_json(s, data, n, e);
+}

@@ -1,0 +1,409 @@
+/* upstream: see upstream.h. Here: the backend itself, and what its servers serve. */
+#include "cloud/upstream/upstream.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "cloud/upstream/upstream_impl.h"
+#include "model/gguf.h"
+#include "model/model.h"
+#include "model/template.h"
+
+#define CONNECT_US 3000000ull
+
+static struct upstream *upstream_of(const struct backend *b)
+{
+    return (struct upstream *)(uintptr_t)b;
+}
+
+/* ---- events ---- */
+
+void upstream_push(struct upstream *u, struct upstream_event *ev)
+{
+    ev->next = NULL;
+    *u->last = ev;
+    u->last = &ev->next;
+    if (!u->closing) u->c.wake(u->c.wake_arg);
+}
+
+static struct job_event *take_event(struct backend *b)
+{
+    struct upstream *u = upstream_of(b);
+    struct upstream_event *ev = u->first;
+    if (!ev) return NULL;
+    u->first = ev->next;
+    if (!u->first) u->last = &u->first;
+    return &ev->ev;
+}
+
+/* ---- what is served ---- */
+
+static bool same_model(const struct upstream *u, const struct dialect_model *m)
+{
+    return strcmp(u->info.weights_hash, m->weights) == 0 &&
+           strcmp(u->info.tokenizer_hash, m->tokenizer) == 0 &&
+           strcmp(u->numerics, m->numerics) == 0;
+}
+
+static bool another_pdd_is_up(const struct upstream *u, const struct upstream_server *s)
+{
+    for (uint32_t i = 0; i < u->c.n_servers; i++)
+        if (i != s->index && u->routes[i].up && u->servers[i].model.dialect == DIALECT_PDD)
+            return true;
+    return false;
+}
+
+/* The smallest context of all, so that no server is asked for more than it has. */
+static void fit_context(struct upstream *u, const struct upstream_server *s, uint32_t context)
+{
+    uint32_t least = context;
+    for (uint32_t i = 0; i < u->c.n_servers; i++) {
+        uint32_t other = u->servers[i].model.context;
+        if (i != s->index && u->routes[i].up && other && (!least || other < least)) least = other;
+    }
+    u->info.context_max = least;
+}
+
+int upstream_adopt(struct upstream *u, const struct upstream_server *s,
+                   const struct dialect_model *m, struct err *e)
+{
+    bool pdd = m->dialect == DIALECT_PDD;
+    if (pdd && u->vocab && strcmp(m->tokenizer, u->vocab_hash) != 0)
+        return err_set(e, ERR_UNSUPPORTED, "its tokenizer is not that of %s", u->c.vocab_path);
+    if (pdd && another_pdd_is_up(u, s) && !same_model(u, m))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "it serves other weights, tokenizer or numerics than the rest");
+    if (pdd) {
+        snprintf(u->info.weights_hash, sizeof u->info.weights_hash, "%s", m->weights);
+        snprintf(u->info.tokenizer_hash, sizeof u->info.tokenizer_hash, "%s", m->tokenizer);
+        snprintf(u->info.template_hash, sizeof u->info.template_hash, "%s", m->chat_template);
+        snprintf(u->numerics, sizeof u->numerics, "%s", m->numerics);
+    }
+    fit_context(u, s, m->context);
+    if (u->name[0]) return 0;
+    snprintf(u->name, sizeof u->name, "%s", m->name);
+    u->c.wake(u->c.wake_arg);
+    return 0;
+}
+
+static const struct engine_info *info(const struct backend *b)
+{
+    return &upstream_of(b)->info;
+}
+
+static const struct vocab *vocab(const struct backend *b)
+{
+    return upstream_of(b)->vocab;
+}
+
+static const struct chat_template *chat_template(const struct backend *b)
+{
+    return upstream_of(b)->chat_template;
+}
+
+static uint32_t positions_max(const struct backend *b)
+{
+    uint32_t context = upstream_of(b)->info.context_max;
+    return context ? context : UINT32_MAX;
+}
+
+/* ---- jobs ---- */
+
+/* Which of them wait at their servers is not known here: all places count as the line. */
+static struct places_room room_of(const struct upstream *u)
+{
+    return (struct places_room){.queue_max = u->c.streams_max};
+}
+
+static int submit(struct backend *b, struct job *job, struct err *e)
+{
+    struct upstream *u = upstream_of(b);
+    switch (places_enter(&u->places, room_of(u), job->tenant)) {
+    case ADMIT_FULL:
+        return err_set(e, ERR_BUSY, "all streams are taken; try again later");
+    case ADMIT_SHARE_TAKEN:
+        return err_set(e, ERR_BUSY, "this key has its share, %u requests at once; try again later",
+                       admit_share(0, u->c.streams_max));
+    case ADMIT_ENTERS:
+        break;
+    }
+    int code = order_new(u, job, e);
+    if (code) places_leave(&u->places, job->tenant);
+    return code;
+}
+
+static void wish(struct backend *b, struct job *job)
+{
+    (void)b;
+    if (job->place) order_wish(job->place);
+}
+
+static const char *not_ready(struct backend *b)
+{
+    struct upstream *u = upstream_of(b);
+    if (places_full(&u->places, room_of(u))) return "busy";
+    for (uint32_t i = 0; i < u->c.n_servers; i++)
+        if (u->routes[i].up) return NULL;
+    return "no upstream";
+}
+
+/* Work is what was sent on; what waits there is not known here. */
+static void stats(struct backend *b, struct worker_stats *ret_stats)
+{
+    *ret_stats = (struct worker_stats){.running = atomic_load(&upstream_of(b)->places.all)};
+}
+
+/* ---- metrics ---- */
+
+static int print_family(const struct upstream *u, struct buf *out, const char *name,
+                        const char *type, const char *help,
+                        uint64_t (*value)(const struct upstream *, uint32_t))
+{
+    int code = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    for (uint32_t i = 0; i < u->c.n_servers && !code; i++)
+        code = buf_printf(out, "%s{upstream=\"%s\"} %llu\n", name, u->servers[i].url,
+                          (unsigned long long)value(u, i));
+    return code;
+}
+
+static uint64_t up_of(const struct upstream *u, uint32_t i)
+{
+    return u->routes[i].up;
+}
+
+static uint64_t outstanding_of(const struct upstream *u, uint32_t i)
+{
+    return u->routes[i].outstanding;
+}
+
+static uint64_t requests_of(const struct upstream *u, uint32_t i)
+{
+    return u->servers[i].requests;
+}
+
+static uint64_t tokens_of(const struct upstream *u, uint32_t i)
+{
+    return u->servers[i].tokens;
+}
+
+static uint64_t closed_of(const struct upstream *u, uint32_t i)
+{
+    return u->servers[i].closed;
+}
+
+static int print_faults(const struct upstream *u, struct buf *out)
+{
+    static const char *const names[UPSTREAM_FAULTS] = {"connect", "refused", "status",
+                                                       "cut",     "timeout", "garbage"};
+    int code = buf_puts(out, "# HELP pdd_upstream_errors_total Requests that a server did not "
+                             "answer to the end, by reason.\n"
+                             "# TYPE pdd_upstream_errors_total counter\n");
+    for (uint32_t i = 0; i < u->c.n_servers; i++)
+        for (int f = 0; f < UPSTREAM_FAULTS && !code; f++)
+            code = buf_printf(
+                out, "pdd_upstream_errors_total{upstream=\"%s\",reason=\"%s\"} %llu\n",
+                u->servers[i].url, names[f], (unsigned long long)u->servers[i].faults[f]);
+    return code;
+}
+
+/* URLs need no escaping: add_url sees to it. */
+static int metrics(const struct backend *b, struct buf *out)
+{
+    static const struct {
+        const char *name, *type, *help;
+        uint64_t (*value)(const struct upstream *, uint32_t);
+    } families[] = {
+        {"pdd_upstream_up", "gauge", "1 when the server answered when last asked.", up_of},
+        {"pdd_upstream_outstanding", "gauge", "Requests at the server.", outstanding_of},
+        {"pdd_upstream_requests_total", "counter", "Requests sent to the server.", requests_of},
+        {"pdd_upstream_tokens_total", "counter", "Tokens that it sent.", tokens_of},
+        {"pdd_upstream_closed_total", "counter",
+         "Streams closed before their end: the client left, or had enough.", closed_of},
+    };
+    const struct upstream *u = upstream_of(b);
+    int code = 0;
+    for (size_t i = 0; i < sizeof families / sizeof *families && !code; i++)
+        code = print_family(u, out, families[i].name, families[i].type, families[i].help,
+                            families[i].value);
+    if (!code) code = print_faults(u, out);
+    return code ? code
+                : buf_printf(out,
+                             "# HELP pdd_upstream_retries_total Requests sent to a further server "
+                             "after one failed.\n# TYPE pdd_upstream_retries_total counter\n"
+                             "pdd_upstream_retries_total %llu\n",
+                             (unsigned long long)u->retries);
+}
+
+/* ---- opening ---- */
+
+int upstream_option(char *text, struct upstream_config *c, struct err *e)
+{
+    char *comma = strchr(text, ',');
+    if (c->n_servers == ROUTE_SERVERS_MAX)
+        return err_set(e, ERR_LIMIT, "more than %d servers", ROUTE_SERVERS_MAX);
+    if (comma) *comma = 0;
+    if (comma && !comma[1])
+        return err_set(e, ERR_BAD_INPUT, "a key file is missing after the comma behind %s", text);
+    c->servers[c->n_servers++] =
+        (struct upstream_server_config){.url = text, .key_path = comma ? comma + 1 : NULL};
+    return 0;
+}
+
+/* Without what clients append by themselves. A name in it would get into logs and metrics. */
+static int take_url(struct upstream_server *s, const char *url, struct err *e)
+{
+    size_t n = strlen(url);
+    while (n > 0 && url[n - 1] == '/')
+        n--;
+    if (n > 3 && memcmp(url + n - 3, "/v1", 3) == 0) n -= 3;
+    if (n >= sizeof s->url)
+        return err_set(e, ERR_LIMIT, "the URL of a server has at most %zu characters",
+                       sizeof s->url - 1);
+    memcpy(s->url, url, n);
+    s->url[n] = 0;
+    for (size_t i = 0; i < n; i++)
+        if (s->url[i] <= 32 || s->url[i] > 126 || strchr("\"\\@?#", s->url[i]))
+            return err_set(e, ERR_BAD_INPUT,
+                           "%s: a URL of a server has no quotes, blanks, query or user name; keys "
+                           "come from a file: URL,key-file",
+                           url);
+    return 0;
+}
+
+/* The first line of the file. */
+static int read_key(const char *path, struct buf *key, struct err *e)
+{
+    int code = os_read_file(path, key, e);
+    if (code) return code;
+    key->len = strcspn(key->data, "\r\n");
+    key->data[key->len] = 0;
+    return key->len ? 0
+                    : err_set(e, ERR_BAD_INPUT, "%s: its first line is empty, and no key", path);
+}
+
+static int open_server(struct upstream *u, uint32_t i, struct err *e)
+{
+    struct upstream_server *s = &u->servers[i];
+    const struct upstream_server_config *c = &u->c.servers[i];
+    struct http_client_config http;
+    struct buf key;
+    s->u = u;
+    s->index = i;
+    int code = take_url(s, c->url, e);
+    if (code) return code;
+    u->routes[i] =
+        (struct route_server){.name = route_hash(ROUTE_HASH_BEGIN, s->url, strlen(s->url)),
+                              .outstanding_max = u->c.streams_max};
+    buf_init(&key, UPSTREAM_KEY_MAX);
+    http_client_config_default(&http);
+    http.base_url = s->url;
+    http.ca_file = u->c.ca_file;
+    http.connect_timeout_us = CONNECT_US;
+    http.first_byte_timeout_us = http.idle_timeout_us = u->c.timeout_us;
+    /* Each may have a PATCH beside it, and as many linger; and probes. */
+    http.calls_max = 3 * u->c.streams_max + 2;
+    if (c->key_path) code = read_key(c->key_path, &key, e);
+    http.bearer = c->key_path ? key.data : NULL;
+    if (!code) code = http_client_new(u->loop, &http, &s->client, e);
+    if (key.len) memset(key.data, 0, key.cap);
+    buf_release(&key);
+    return code ? code : probe_init(s, e);
+}
+
+static int open_template(struct upstream *u, struct err *e)
+{
+    struct gguf_str text = {"", 0};
+    struct err ignored = ERR_INIT;
+    int code;
+    if (u->c.chat_template) {
+        code = chat_template_open_family(u->c.chat_template, &u->chat_template, e);
+        if (code) return code;
+    } else if (gguf_text(u->gguf, "tokenizer.chat_template", &text, NULL) == 0) {
+        code = chat_template_open(u->gguf, &u->chat_template, &ignored); /* else: only plain text */
+        if (code == ERR_NO_MEMORY) return err_set(e, code, "%s", ignored.text);
+    }
+    return u->c.no_think && u->chat_template
+               ? chat_template_set_thinking(u->chat_template, false, e)
+               : 0;
+}
+
+static int open_vocab(struct upstream *u, struct err *e)
+{
+    int code = gguf_open(u->c.vocab_path, &u->gguf, e);
+    if (!code) code = vocab_open(u->gguf, &u->vocab, e);
+    if (!code) code = model_hash_tokenizer(u->gguf, u->vocab_hash, e);
+    if (!code) code = open_template(u, e);
+    if (code) return code;
+    u->info.vocab_size = vocab_size(u->vocab);
+    snprintf(u->info.tokenizer_hash, sizeof u->info.tokenizer_hash, "%s", u->vocab_hash);
+    return 0;
+}
+
+static void release(struct backend *b)
+{
+    struct upstream *u = upstream_of(b);
+    struct job_event *ev;
+    u->closing = true;
+    while (u->orders)
+        order_free(u->orders);
+    for (uint32_t i = 0; i < u->c.n_servers; i++) {
+        probe_release(&u->servers[i]);
+        http_client_free(u->servers[i].client);
+    }
+    while ((ev = take_event(b)) != NULL)
+        mem_free(ev);
+    chat_template_close(u->chat_template);
+    vocab_close(u->vocab);
+    gguf_close(u->gguf);
+    mem_free(u);
+}
+
+static const struct backend_ops upstream_ops = {.submit = submit,
+                                                .wish = wish,
+                                                .take_event = take_event,
+                                                .info = info,
+                                                .vocab = vocab,
+                                                .chat_template = chat_template,
+                                                .positions_max = positions_max,
+                                                .not_ready = not_ready,
+                                                .stats = stats,
+                                                .metrics = metrics,
+                                                .free = release};
+
+static void set_up(struct upstream *u, struct loop *l, const struct upstream_config *config)
+{
+    u->b.ops = &upstream_ops;
+    u->loop = l;
+    u->c = *config;
+    u->last = &u->first;
+    if (!u->c.streams_max) u->c.streams_max = UPSTREAM_STREAMS;
+    if (!u->c.timeout_us) u->c.timeout_us = UPSTREAM_TIMEOUT_S * 1000000ull;
+    if (!u->c.prefill_us) u->c.prefill_us = u->c.timeout_us * UPSTREAM_PREFILL_TIMES;
+    u->info =
+        (struct engine_info){.kind = "upstream", .model_name = u->name, .numerics = u->numerics};
+}
+
+int backend_upstream_new(struct loop *l, const struct upstream_config *config,
+                         struct backend **ret_backend, struct err *e)
+{
+    struct upstream *u = mem_calloc(1, sizeof *u);
+    if (!u) return err_set(e, ERR_NO_MEMORY, "no memory for the servers behind this one");
+    set_up(u, l, config);
+    const char *model = config->model ? config->model : "";
+    int code = strlen(model) < sizeof u->model
+                   ? 0
+                   : err_set(e, ERR_LIMIT, "the name of a model has at most %d characters",
+                             DIALECT_MODEL_MAX - 1);
+    if (!code) snprintf(u->model, sizeof u->model, "%s", model);
+    if (!code && config->vocab_path) code = open_vocab(u, e);
+    for (uint32_t i = 0; i < u->c.n_servers && !code; i++)
+        code = open_server(u, i, e);
+    if (code) {
+        release(&u->b);
+        return code;
+    }
+    *ret_backend = &u->b;
+    return 0;
+}

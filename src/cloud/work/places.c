@@ -1,0 +1,40 @@
+/* places: see places.h. */
+#include "cloud/work/places.h"
+
+static atomic_uint *of(struct places *p, uint32_t tenant)
+{
+    return &p->of_tenant[tenant % ADMIT_TENANTS_MAX];
+}
+
+static struct admit_door door_of(struct places *p, struct places_room room, uint32_t own)
+{
+    return (struct admit_door){.slots = room.slots,
+                               .slots_max = room.slots_max,
+                               .queue_max = room.queue_max,
+                               .inside = atomic_load(&p->all),
+                               .inside_own = own};
+}
+
+enum admit_entry places_enter(struct places *p, struct places_room room, uint32_t tenant)
+{
+    struct admit_door door = door_of(p, room, atomic_load(of(p, tenant)));
+    door.keyed = tenant != 0;
+    enum admit_entry entry = admit_enter(&door);
+    if (entry != ADMIT_ENTERS) return entry;
+    atomic_fetch_add(&p->all, 1);
+    atomic_fetch_add(of(p, tenant), 1);
+    return entry;
+}
+
+void places_leave(struct places *p, uint32_t tenant)
+{
+    atomic_fetch_sub(of(p, tenant), 1);
+    atomic_fetch_sub(&p->all, 1);
+}
+
+bool places_full(struct places *p, struct places_room room)
+{
+    struct admit_door door = door_of(p, room, 0);
+    door.keyed = atomic_load(of(p, 0)) == 0;
+    return admit_enter(&door) == ADMIT_FULL;
+}

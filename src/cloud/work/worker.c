@@ -1,0 +1,248 @@
+/* worker: the thread, its queues and what others may ask; see worker.h. */
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cloud/work/worker_impl.h"
+
+enum { EVENTS_PER_STREAM = 8, EVENTS_FULL_US = 200, NO_MEMORY_US = 1000 };
+
+/* Events must not be lost: when the loop is behind, the worker waits for it. */
+void worker_send(struct worker *w, struct job_event ev)
+{
+    struct job_event *copy;
+    while (!(copy = mem_alloc(sizeof *copy)) && !atomic_load(&w->quit))
+        clock_sleep_us(NO_MEMORY_US);
+    if (!copy) return;
+    *copy = ev;
+    copy->at = clock_us();
+    int code;
+    while ((code = queue_push(w->events, copy)) == ERR_BUSY && !atomic_load(&w->quit))
+        clock_sleep_us(EVENTS_FULL_US);
+    if (code) mem_free(copy);
+}
+
+void worker_finish(struct worker *w, struct job *job, const struct running *r,
+                   enum wire_reason reason, const struct err *error)
+{
+    struct job_event ev = {.kind = JOB_DONE, .job = job, .reason = reason};
+    if (r) {
+        ev.produced = r->produced;
+        ev.cached = r->cached;
+    }
+    if (error) ev.error = *error;
+    places_leave(&w->places, job->tenant);
+    worker_send(w, ev);
+}
+
+uint32_t worker_tenant(const struct job *job)
+{
+    return job->tenant % SCHED_TENANTS_MAX; /* beyond that, two share an account */
+}
+
+uint32_t worker_scope(const struct worker *w, const struct job *job)
+{
+    return w->c.cache_by_tenant ? job->tenant : 0;
+}
+
+static void publish_stats(struct worker *w)
+{
+    struct admit_load load = {admit_waiting(w->line), w->line_tokens + w->prefill_left,
+                              w->cost.prefill_us, w->between_ends_us};
+    w->own.running = w->n_running;
+    w->own.waiting = load.waiting;
+    w->own.kv_pages_free = engine_kv_pages_free(w->engine);
+    w->own.kv_pages_cached = prefix_idle(w->prefix);
+    w->own.cache_evictions = prefix_evictions(w->prefix);
+    w->own.step_tokens = w->c.step_tokens;
+    w->own.retry_after_s = admit_retry_s(&load);
+    pthread_mutex_lock(&w->stats_mutex);
+    w->stats = w->own;
+    pthread_mutex_unlock(&w->stats_mutex);
+}
+
+static void receive_jobs(struct worker *w)
+{
+    bool idle = w->n_running == 0 && admit_waiting(w->line) == 0;
+    struct job *job = idle ? queue_pop(w->jobs, UINT64_MAX) : queue_try_pop(w->jobs);
+    for (; job; job = queue_try_pop(w->jobs)) {
+        admit_join(w->line, job, worker_tenant(job), job->priority);
+        w->line_tokens += job->n_tokens;
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    while (!atomic_load(&w->quit)) {
+        receive_jobs(w);
+        worker_drop_unwanted(w);
+        worker_extend_grants(w);
+        worker_admit(w);
+        publish_stats(w);
+        worker_step(w);
+        publish_stats(w);
+    }
+    while (w->n_running > 0)
+        worker_end(w, w->n_running - 1, WIRE_DRAIN, NULL);
+    return NULL;
+}
+
+static void fill_config(struct worker *w, const struct worker_config *config)
+{
+    const struct engine_info *info = engine_info(w->engine);
+    uint32_t max = info->step_tokens_max;
+    w->c = *config;
+    if (w->c.step_tokens == 0 || w->c.step_tokens > max) w->c.step_tokens = max;
+    if (w->c.step_us == 0) w->c.step_us = WORKER_STEP_US;
+    if (w->c.prefill_beside == 0) w->c.prefill_beside = w->c.step_tokens;
+    if (w->c.streams_max == 0 || w->c.streams_max > WORKER_STREAMS_MAX)
+        w->c.streams_max = WORKER_STREAMS_MAX;
+    if (w->c.cache_pages > info->kv_pages_total) w->c.cache_pages = info->kv_pages_total;
+    atomic_store(&w->slots, w->c.streams_max);
+}
+
+static void release(struct worker *w)
+{
+    queue_free(w->jobs);
+    queue_free(w->events);
+    admit_line_free(w->line);
+    prefix_close(w->prefix);
+    sched_free(w->sched);
+    pthread_mutex_destroy(&w->stats_mutex);
+    mem_free(w->spans);
+    mem_free(w->span_of);
+    mem_free(w);
+}
+
+static int open_parts(struct worker *w, struct err *e)
+{
+    uint32_t jobs = w->c.streams_max + w->c.queue_max + 1;
+    uint32_t spans = engine_info(w->engine)->spans_max;
+    w->spans = mem_calloc(spans, sizeof *w->spans);
+    w->span_of = mem_calloc(spans, sizeof *w->span_of);
+    if (!w->spans || !w->span_of)
+        return err_set(e, ERR_NO_MEMORY, "no memory for the engine thread");
+    int code = queue_new(jobs, NULL, NULL, &w->jobs, e);
+    if (code == 0)
+        code = queue_new(w->c.streams_max * EVENTS_PER_STREAM, w->c.wake, w->c.wake_arg, &w->events,
+                         e);
+    if (code == 0) code = admit_line_new(jobs, &w->line, e);
+    if (code == 0) code = sched_new(&w->sched, e);
+    if (code == 0) code = prefix_open(w->engine, w->c.cache_pages, &w->prefix, e);
+    return code;
+}
+
+int worker_new(struct engine *engine, const struct worker_config *config,
+               struct worker **ret_worker, struct err *e)
+{
+    struct worker *w = mem_calloc(1, sizeof *w);
+    if (!w) return err_set(e, ERR_NO_MEMORY, "no memory for the engine thread");
+    w->engine = engine;
+    fill_config(w, config);
+    pthread_mutex_init(&w->stats_mutex, NULL);
+    int code = open_parts(w, e);
+    if (code == 0) publish_stats(w);
+    if (code == 0 && pthread_create(&w->thread, NULL, worker_main, w) != 0)
+        code = err_set(e, ERR_NO_MEMORY, "the engine thread cannot be started");
+    if (code) {
+        release(w);
+        return code;
+    }
+    *ret_worker = w;
+    return 0;
+}
+
+void worker_free(struct worker *w)
+{
+    if (!w) return;
+    struct engine *engine = w->engine;
+    struct job_event *ev;
+    atomic_store(&w->quit, true);
+    queue_close(w->jobs);
+    pthread_join(w->thread, NULL);
+    while ((ev = queue_try_pop(w->events)) != NULL)
+        mem_free(ev);
+    release(w);
+    engine_free(engine);
+}
+
+static struct places_room room_of(struct worker *w)
+{
+    return (struct places_room){.slots = atomic_load(&w->slots),
+                                .slots_max = w->c.streams_max,
+                                .queue_max = w->c.queue_max};
+}
+
+bool worker_full(struct worker *w)
+{
+    return places_full(&w->places, room_of(w));
+}
+
+/* What is short: streams, or the KV memory for more of them. */
+static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
+{
+    uint32_t all = atomic_load(&w->places.all);
+    if (slots < w->c.streams_max)
+        return err_set(
+            e, ERR_BUSY,
+            "KV memory is taken by the requests in work (%u) and the queue (%u) is full; "
+            "try again later",
+            slots, all > slots ? all - slots : 0);
+    return err_set(e, ERR_BUSY,
+                   "all streams (%u) are taken and the queue (%u) is full; try again later", slots,
+                   w->c.queue_max);
+}
+
+/* Of those in work there may be fewer than streams_max while memory is short. */
+int worker_submit(struct worker *w, struct job *job, struct err *e)
+{
+    struct places_room room = room_of(w);
+    switch (places_enter(&w->places, room, job->tenant)) {
+    case ADMIT_FULL:
+        return refuse_full(w, room.slots, e);
+    case ADMIT_SHARE_TAKEN:
+        return err_set(e, ERR_BUSY,
+                       "this key has its share, %u requests in work or waiting; try again later",
+                       admit_share(room.slots, room.queue_max));
+    case ADMIT_ENTERS:
+        break;
+    }
+    int code = queue_push(w->jobs, job);
+    if (!code) return 0;
+    places_leave(&w->places, job->tenant);
+    return err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
+}
+
+struct job_event *worker_take_event(struct worker *w)
+{
+    return queue_try_pop(w->events);
+}
+
+void worker_stats_of(struct worker *w, struct worker_stats *ret_stats)
+{
+    pthread_mutex_lock(&w->stats_mutex);
+    *ret_stats = w->stats;
+    pthread_mutex_unlock(&w->stats_mutex);
+}
+
+uint32_t worker_positions_max(const struct worker *w)
+{
+    const struct engine_info *info = engine_info(w->engine);
+    uint64_t memory = (uint64_t)info->kv_pages_total * ENGINE_PAGE;
+    return memory < info->context_max ? (uint32_t)memory : info->context_max;
+}
+
+const struct engine_info *worker_engine_info(const struct worker *w)
+{
+    return engine_info(w->engine);
+}
+
+const struct vocab *worker_vocab(const struct worker *w)
+{
+    return engine_vocab(w->engine);
+}
+
+const struct chat_template *worker_template(const struct worker *w)
+{
+    return engine_template(w->engine);
+}

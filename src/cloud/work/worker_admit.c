@@ -1,0 +1,269 @@
+/* worker_admit: from the line into work and out of it: prefixes, KV memory, grants. */
+#include "base/check.h"
+#include "base/clock.h"
+#include "cloud/work/worker_impl.h"
+
+enum { SWEEP_AT_ONCE = 256, SWEEP_EVERY_US = 2000, ENDS_WEIGHT = 16 };
+
+/* ---- the prefix cache ---- */
+
+/* Go along the cached pages that hold the job's next tokens. One token must be left to compute
+ * logits from. */
+static void follow(struct worker *w, struct running *r)
+{
+    uint32_t scope = worker_scope(w, r->job);
+    struct err ignored;
+    while (r->fed / ENGINE_PAGE == r->n_path && (r->n_path + 1) * ENGINE_PAGE < r->job->n_tokens) {
+        const int32_t *tokens = r->job->tokens + (size_t)r->n_path * ENGINE_PAGE;
+        uint32_t at = prefix_find(w->prefix, scope, r->path, tokens);
+        if (at == PREFIX_NONE) return;
+        uint32_t begin = r->n_path * ENGINE_PAGE;
+        r->cached += begin + ENGINE_PAGE - r->fed;
+        session_cut(r->session, begin); /* a part that was computed already */
+        CHECK(session_page_adopt(r->session, prefix_page(w->prefix, at), tokens, ENGINE_PAGE,
+                                 &ignored) == 0);
+        r->path = at;
+        r->n_path++;
+        r->fed = begin + ENGINE_PAGE;
+    }
+}
+
+/* Copy the beginning of a page that goes on as the job does, for a while. It takes a page of those
+ * set aside for the job. */
+static void follow_part(struct worker *w, struct running *r)
+{
+    const int32_t *tokens = r->job->tokens + r->fed;
+    uint32_t n, left = r->job->n_tokens - 1 - r->fed;
+    if (left >= ENGINE_PAGE) left = ENGINE_PAGE - 1;
+    uint32_t at = prefix_find_part(w->prefix, worker_scope(w, r->job), r->path, tokens, left, &n);
+    if (at == PREFIX_NONE) return;
+    prefix_hold(w->prefix, at);
+    struct err ignored;
+    bool room = engine_kv_pages_free(w->engine) > 0 || prefix_evict(w->prefix);
+    if (room &&
+        session_page_adopt(r->session, prefix_page(w->prefix, at), tokens, n, &ignored) == 0) {
+        r->fed += n;
+        r->cached += n;
+    }
+    prefix_release(w->prefix, at);
+}
+
+/* ---- KV memory ---- */
+
+static struct admit_memory memory_of(const struct worker *w)
+{
+    return (struct admit_memory){engine_kv_pages_free(w->engine), prefix_idle(w->prefix),
+                                 w->promised};
+}
+
+static struct admit_wish wish_of(const struct worker *w, const struct job *job, uint32_t most)
+{
+    return (struct admit_wish){.tokens = job->n_tokens,
+                               .most = most > 0 ? most : 1,
+                               .least = job->tokens_least,
+                               .positions_max = worker_positions_max(w)};
+}
+
+static void set_promise(struct worker *w, struct running *r)
+{
+    struct admit_wish wish = wish_of(w, r->job, r->granted);
+    uint32_t promise =
+        admit_pages(admit_end(&wish, wish.most)) - admit_pages(session_len(r->session));
+    w->promised += promise - r->promise;
+    r->promise = promise;
+}
+
+void worker_note_growth(struct worker *w, struct running *r)
+{
+    uint32_t len = session_len(r->session);
+    set_promise(w, r);
+    while ((r->n_path + 1) * ENGINE_PAGE <= len) {
+        uint32_t at =
+            prefix_add(w->prefix, worker_scope(w, r->job), r->path, r->session, r->n_path);
+        if (at == PREFIX_NONE) return;
+        r->path = at;
+        r->n_path++;
+    }
+}
+
+void worker_catch_up(struct worker *w, struct running *r)
+{
+    uint32_t before = r->cached;
+    follow(w, r);
+    if (r->cached == before) return;
+    w->own.cached_tokens += r->cached - before;
+    set_promise(w, r);
+}
+
+/* A budget that grew needs pages too. What cannot be had now is not granted: that stream ends with
+ * its budget, instead of failing the step for everybody. */
+void worker_extend_grants(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->n_running; i++) {
+        struct running *r = &w->running[i];
+        uint32_t wish = atomic_load(&r->job->tokens_max);
+        if (wish <= r->granted) continue;
+        struct admit_memory memory = memory_of(w);
+        struct admit_wish ask = wish_of(w, r->job, wish);
+        ask.least = 1;
+        ask.shared = admit_pages(session_len(r->session));
+        memory.promised -= r->promise;
+        uint32_t granted = admit_grant(&memory, &ask);
+        if (granted <= r->granted) continue;
+        r->granted = granted;
+        set_promise(w, r);
+    }
+}
+
+/* ---- into work ---- */
+
+/* Find what is cached and set the rest aside; ERR_BUSY: there is not enough memory now. */
+static int begin(struct worker *w, struct running *r, struct err *e)
+{
+    struct job *job = r->job;
+    uint32_t asked = atomic_load(&job->tokens_max);
+    int code = engine_session_open(w->engine, &r->session, e);
+    if (code) return code;
+    follow(w, r);
+    struct admit_wish wish = wish_of(w, job, asked);
+    struct admit_memory memory = memory_of(w);
+    wish.shared = r->n_path;
+    r->granted = admit_grant(&memory, &wish);
+    code = r->granted ? job_make_logprobs(job, r->granted, e) : ERR_BUSY;
+    if (code) {
+        engine_session_close(r->session);
+        prefix_release(w->prefix, r->path);
+        return code;
+    }
+    follow_part(w, r);
+    set_promise(w, r);
+    session_set_sampling(r->session, &job->sampling);
+    if (r->granted < asked) {
+        w->own.grants_cut++;
+        /* Said in the wish itself, so that a later, larger one is seen as new. */
+        atomic_compare_exchange_strong(&job->tokens_max, &asked, r->granted);
+    }
+    return 0;
+}
+
+static void note_begun(struct worker *w, const struct running *r)
+{
+    w->own.cached_tokens += r->cached;
+    if (w->c.cache_pages > 0) ++*(r->cached ? &w->own.cache_hits : &w->own.cache_misses);
+    worker_send(w, (struct job_event){.kind = JOB_ADMITTED, .job = r->job, .cached = r->cached});
+}
+
+/* Pages that nobody was promised. */
+static uint32_t spare_pages(const struct worker *w)
+{
+    struct admit_memory m = memory_of(w);
+    return m.free + m.idle - m.promised;
+}
+
+/* Let the next one in line begin. ERR_BUSY: it must wait, and those behind it. */
+static int admit_one(struct worker *w, struct job *job)
+{
+    struct running r = {.job = job, .path = PREFIX_NONE, .next = -1, .arrived = w->arrivals};
+    struct err e = ERR_INIT;
+    int code = job->n_tokens < worker_positions_max(w)
+                   ? begin(w, &r, &e)
+                   : err_set(&e, ERR_LIMIT, "the prompt does not fit the KV memory");
+    if (code == ERR_BUSY && w->n_running > 0) {
+        w->blocked = job;
+        w->blocked_at = spare_pages(w);
+        return code;
+    }
+    w->line_tokens -= job->n_tokens;
+    if (code) {
+        if (code == ERR_BUSY)
+            err_set(&e, ERR_NO_MEMORY, "the request needs more KV memory than the server has");
+        admit_refuse(w->line);
+        worker_finish(w, job, NULL, WIRE_CANCEL, &e);
+        return 0;
+    }
+    admit_begin(w->line);
+    w->arrivals++;
+    w->running[w->n_running++] = r;
+    note_begun(w, &r);
+    return 0;
+}
+
+void worker_admit(struct worker *w)
+{
+    struct job *job;
+    while (w->n_running < w->c.streams_max && (job = admit_next(w->line)) != NULL) {
+        bool hopeless = job == w->blocked && w->n_running > 0 && spare_pages(w) <= w->blocked_at;
+        if (hopeless || admit_one(w, job)) {
+            atomic_store(&w->slots, w->n_running);
+            return;
+        }
+    }
+    w->blocked = NULL;
+    atomic_store(&w->slots, w->c.streams_max);
+}
+
+/* ---- out of it ---- */
+
+/* How quickly jobs end while others wait. */
+static void note_end(struct worker *w)
+{
+    uint64_t now = clock_us();
+    if (w->last_end > 0) {
+        double us = (double)(now - w->last_end);
+        w->between_ends_us +=
+            (us - w->between_ends_us) / (w->between_ends_us > 0 ? ENDS_WEIGHT : 1);
+    }
+    w->last_end = admit_waiting(w->line) > 0 ? now : 0;
+}
+
+void worker_end(struct worker *w, uint32_t i, enum wire_reason reason, const struct err *error)
+{
+    struct running *r = &w->running[i];
+    uint32_t rest = session_len(r->session) - r->n_path * ENGINE_PAGE;
+    if (!error && rest > 0 && rest < ENGINE_PAGE)
+        prefix_add_part(w->prefix, worker_scope(w, r->job), r->path, r->session, r->n_path, rest);
+    engine_session_close(r->session);
+    prefix_release(w->prefix, r->path);
+    w->promised -= r->promise;
+    admit_end_run(w->line, worker_tenant(r->job));
+    note_end(w);
+    worker_finish(w, r->job, r, reason, error);
+    w->running[i] = w->running[--w->n_running];
+}
+
+/* Whether a job must leave, and why. */
+static bool must_leave(const struct job *job, uint64_t now, enum wire_reason *ret_reason)
+{
+    if (atomic_load(&job->cancelled))
+        *ret_reason = WIRE_CANCEL;
+    else if (atomic_load(&job->drained))
+        *ret_reason = WIRE_DRAIN;
+    else if (now >= job->deadline)
+        *ret_reason = WIRE_DEADLINE;
+    else
+        return false;
+    return true;
+}
+
+static bool leaves_line(void *arg, void *waiting)
+{
+    struct worker *w = arg;
+    struct job *job = waiting;
+    enum wire_reason reason;
+    if (!must_leave(job, w->swept, &reason)) return false;
+    w->line_tokens -= job->n_tokens;
+    w->blocked = NULL; /* another may come to lie where it lay */
+    worker_finish(w, job, NULL, reason, NULL);
+    return true;
+}
+
+void worker_drop_unwanted(struct worker *w)
+{
+    uint64_t now = clock_us();
+    enum wire_reason reason;
+    for (uint32_t i = w->n_running; i-- > 0;)
+        if (must_leave(w->running[i].job, now, &reason)) worker_end(w, i, reason, NULL);
+    if (admit_waiting(w->line) > SWEEP_AT_ONCE && now - w->swept < SWEEP_EVERY_US) return;
+    w->swept = now;
+    admit_sweep(w->line, leaves_line, w);
+}

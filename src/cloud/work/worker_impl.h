@@ -1,0 +1,87 @@
+/*
+ * worker_impl: what the files of the worker share: worker.c (the thread, its queues, the calls of
+ * others), worker_admit.c (from the line into work, grants) and worker_step.c (steps and their
+ * results). All but worker.c's public functions run on the worker's thread.
+ */
+#ifndef PDD_CLOUD_WORK_WORKER_IMPL_H
+#define PDD_CLOUD_WORK_WORKER_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/queue.h"
+#include "cloud/work/places.h"
+#include "cloud/work/prefix.h"
+#include "cloud/work/worker.h"
+#include "policy/admit.h"
+#include "policy/sched.h"
+#include "policy/stepcost.h"
+
+/* A job in work. */
+struct running {
+    struct job *job;
+    struct session *session;
+    uint32_t path, n_path; /* of the prefix cache: its last page of this history, and how many */
+    uint32_t fed;          /* of job->tokens, in the session */
+    uint32_t cached;       /* of those, not computed */
+    uint32_t produced;     /* tokens sent */
+    uint32_t granted;      /* of job->tokens_max, what KV pages are set aside for */
+    uint32_t promise;      /* pages that it may still take */
+    int32_t next;          /* sampled, not yet in the session */
+    uint64_t arrived, served;
+};
+
+struct worker {
+    struct engine *engine;
+    struct worker_config c;
+    struct queue *jobs, *events;
+    pthread_t thread;
+    atomic_bool quit;
+    struct places places; /* of jobs accepted and not yet done */
+    atomic_uint slots;    /* streams_max, or fewer while memory keeps jobs waiting */
+    struct running running[WORKER_STREAMS_MAX];
+    uint32_t n_running;
+    uint32_t promised; /* KV pages, of all that run */
+    struct admit_line *line;
+    uint64_t line_tokens, prefill_left; /* tokens of prompts in line, and of those in work */
+    uint64_t swept;                     /* when those in line were asked whether they stay */
+    uint64_t last_end;                  /* of a job, while others waited; 0: none did */
+    double between_ends_us;
+    const struct job *blocked; /* the next in line, for whom blocked_at spare pages were too few */
+    uint32_t blocked_at;
+    struct prefix *prefix;
+    uint64_t arrivals;
+    struct sched *sched;
+    struct stepcost cost;
+    struct sched_item items[WORKER_STREAMS_MAX];
+    struct engine_span *spans; /* [spans_max] */
+    uint32_t *span_of;         /* [spans_max] index into running */
+    pthread_mutex_t stats_mutex;
+    struct worker_stats stats; /* what others may read, */
+    struct worker_stats own;   /* and what the worker counts */
+};
+
+_Static_assert((int)WORKER_STREAMS_MAX <= (int)SCHED_ITEMS_MAX, "all streams can be planned");
+_Static_assert((int)ADMIT_PAGE == (int)ENGINE_PAGE, "pages of the policy are those of the engine");
+
+/* worker.c */
+void worker_send(struct worker *w, struct job_event ev);
+void worker_finish(struct worker *w, struct job *job, const struct running *r,
+                   enum wire_reason reason, const struct err *error); /* r NULL: it never ran */
+uint32_t worker_tenant(const struct job *job);
+uint32_t worker_scope(const struct worker *w, const struct job *job);
+
+/* worker_admit.c */
+void worker_drop_unwanted(struct worker *w);
+void worker_extend_grants(struct worker *w);
+void worker_admit(struct worker *w);
+void worker_end(struct worker *w, uint32_t i, enum wire_reason reason, const struct err *error);
+/* After the session has grown: its pages join the prefix cache, its promise shrinks. */
+void worker_note_growth(struct worker *w, struct running *r);
+/* Take what others have computed meanwhile of a prompt that is not yet fed. */
+void worker_catch_up(struct worker *w, struct running *r);
+
+/* worker_step.c */
+void worker_step(struct worker *w);
+
+#endif

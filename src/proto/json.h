@@ -1,0 +1,62 @@
+/*
+ * json: what the readers and writers of JSON in this layer share.
+ *
+ * Reading: a table of fields says what an object may hold, with types and ranges; the sentence of
+ * an error names the field. Writing: by hand into a buf, with the helpers below.
+ */
+#ifndef PDD_PROTO_JSON_H
+#define PDD_PROTO_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct json_t;
+
+/* Bytes that a parsed object may take beside its texts: more than a prompt and `have` of
+ * WIRE_PROMPT_MAX token ids each. Without it 16 MB of "{},{}," would take 1.3 GB, and the loop for
+ * seconds. */
+enum { JSON_TREE_MAX = 128 << 20 };
+
+enum json_type {
+    JSON_FIELD_U32,    /* uint32_t; min..max */
+    JSON_FIELD_I32,    /* int32_t; min..max */
+    JSON_FIELD_U64,    /* uint64_t; min..max, at most 2^63 - 1 */
+    JSON_FIELD_FLOAT,  /* float; float_min..float_max, after rounding to float */
+    JSON_FIELD_BOOL,   /* bool */
+    JSON_FIELD_TEXT,   /* char[max], at most max - 1 bytes, no zero byte */
+    JSON_FIELD_OBJECT, /* struct json_t *, borrowed */
+    JSON_FIELD_ARRAY,  /* struct json_t *, borrowed; min..max elements */
+    JSON_FIELD_STRING  /* struct json_t *, borrowed; any text of min..max bytes */
+};
+
+struct json_field {
+    const char *name;
+    enum json_type type;
+    bool required;
+    int64_t min, max;
+    float float_min, float_max;
+    size_t offset; /* of the member in the struct that is filled; untouched when absent */
+};
+
+/* Parse one JSON object. Duplicate names, text that is not UTF-8, anything behind it, more parts
+ * than JSON_TREE_MAX has room for: refused. The caller frees it with json_decref. `what` begins the
+ * sentence ("the request"). */
+int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
+                      struct err *e);
+
+/* Fill `out` from the object. `prefix` goes before names in sentences ("sampling."). `strict`: a
+ * field that the table does not have is refused. Nothing needs to be released on failure. */
+int json_object_read(struct json_t *object, const char *prefix, const struct json_field *fields,
+                     size_t n, bool strict, void *out, struct err *e);
+
+/* Append `text` as a JSON string with its quotes; text that is not UTF-8 is ERR_BAD_INPUT. */
+int json_put_string(struct buf *out, const char *text, size_t n);
+int json_put_u64(struct buf *out, uint64_t value);
+/* Nine digits: enough for every float32. ERR_BAD_INPUT unless finite. */
+int json_put_float(struct buf *out, float value);
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * openai: the messages of OpenAI's API (/v1/chat/completions, /v1/completions), as structs: reading
+ * requests, writing answers. Source of the names: OpenAI's API reference; where that is silent,
+ * what vLLM and llama-server do.
+ *
+ * Served: model, messages (roles system, developer, user, assistant; content a string or parts of
+ * type text) or prompt (a text, token ids, or an array of one of these), max_tokens,
+ * max_completion_tokens (chat), temperature, top_p, stop, seed, stream, stream_options
+ * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all),
+ * min_p.
+ *
+ * Refused by name: fields that would change the answer in a way that we cannot, unless they ask for
+ * what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n, best_of,
+ * echo, suffix, tools, tool_choice, functions, function_call, response_format, modalities, audio,
+ * prediction, web_search_options, reasoning_effort, verbosity, frequency_penalty, presence_penalty,
+ * logit_bias; and of vLLM and llama-server those in `refused` of openai_request.c.
+ *
+ * Ignored: every other field (user, metadata, store, ...; one that is misspelt, too), as clients of
+ * this API send new ones to old servers. null is the same as absent.
+ */
+#ifndef PDD_PROTO_OPENAI_H
+#define PDD_PROTO_OPENAI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "proto/wire.h"
+
+enum {
+    OPENAI_STOPS_MAX = 4,
+    OPENAI_STOP_BYTES_MAX = 1024,
+    OPENAI_TOP_CHAT_MAX = 20,      /* top_logprobs of a chat */
+    OPENAI_TOP_COMPLETION_MAX = 5, /* logprobs of a completion */
+    OPENAI_COMPLETION_TOKENS = 16, /* default of max_tokens there; a chat's is all that fits */
+    OPENAI_PARAM_MAX = 64
+};
+
+struct openai_stop {
+    char *text;
+    size_t len;
+};
+
+struct openai_request {
+    bool chat;
+    struct wire_request ask; /* model, messages or token ids, sampling, tokens_max */
+    char *text;              /* a completion's prompt, unless it came as ids */
+    size_t text_len;
+    struct openai_stop stops[OPENAI_STOPS_MAX];
+    uint32_t n_stops;
+    bool stream, include_usage;
+    bool seeded;   /* else any seed will do */
+    bool logprobs; /* with so many of the likeliest tokens: */
+    uint32_t top_logprobs;
+};
+
+/* Fills `r` (whose old content is not released) on success only. ret_param: the name of the field
+ * that is wrong, or "". ERR_UNSUPPORTED: a field that we know and cannot serve. */
+int openai_request_decode(const char *json, size_t n, bool chat, struct openai_request *r,
+                          char ret_param[OPENAI_PARAM_MAX], struct err *e);
+void openai_request_release(struct openai_request *r);
+
+/* What all parts of one answer say. */
+struct openai_head {
+    bool chat;
+    const char *id, *model;  /* need no escaping */
+    const char *fingerprint; /* of the model and its numerics; "": null */
+    uint64_t created;        /* seconds since 1970 */
+};
+
+struct openai_usage {
+    uint32_t prompt_tokens, cached_tokens, completion_tokens;
+};
+
+/* A token's bytes, which need not be whole characters. */
+struct openai_piece {
+    const char *bytes;
+    size_t len;
+    float logprob;
+};
+
+struct openai_row {
+    struct openai_piece token;
+    struct openai_piece top[OPENAI_TOP_CHAT_MAX];
+    uint32_t n_top;
+    uint32_t text_offset; /* characters of the answer before it; completions only */
+};
+
+/* The log-probabilities of tokens [from, to) of an answer: `row` fills one, good until the next
+ * call. */
+struct openai_rows {
+    void (*row)(void *arg, uint32_t i, struct openai_row *ret_row);
+    void *arg;
+    uint32_t from, to;
+};
+
+/* One choice: its text, rows (NULL: null) and finish_reason (NULL: null). */
+struct openai_choice {
+    const char *text;
+    size_t text_len;
+    const struct openai_rows *rows;
+    const char *finish_reason;
+};
+
+/* Append a whole answer. */
+int openai_put_answer(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
+                      const struct openai_usage *usage);
+/* Append a chunk of a stream as SSE. `usage_null`: say "usage": null, as streams do whose last
+ * chunk tells it. */
+int openai_put_chunk(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
+                     bool usage_null);
+/* A chat's first chunk, which only says who speaks. */
+int openai_put_role(struct buf *out, const struct openai_head *h, bool usage_null);
+int openai_put_usage(struct buf *out, const struct openai_head *h,
+                     const struct openai_usage *usage);
+/* An error after the stream's head, as OpenAI's stream tells it. */
+int openai_put_error(struct buf *out, int status, const char *code, const char *message);
+int openai_put_end(struct buf *out);
+
+/* Bodies of /tokenize and /detokenize; see openai_tokens.c for their fields. */
+struct openai_tokenize {
+    char *text;
+    size_t text_len;
+    bool add_special, parse_special;
+};
+int openai_tokenize_decode(const char *json, size_t n, struct openai_tokenize *r,
+                           char ret_param[OPENAI_PARAM_MAX], struct err *e);
+void openai_tokenize_release(struct openai_tokenize *r);
+/* ret_ids: [ret_n], the caller's to free with mem_free; NULL when there are none. */
+int openai_detokenize_decode(const char *json, size_t n, int32_t **ret_ids, uint32_t *ret_n,
+                             char ret_param[OPENAI_PARAM_MAX], struct err *e);
+
+#endif

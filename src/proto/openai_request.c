@@ -1,0 +1,462 @@
+/* openai_request: the bodies of /v1/chat/completions and /v1/completions; see openai.h. */
+#include <float.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "proto/openai_impl.h"
+
+enum {
+    ROLE_MAX = 32,       /* bytes */
+    TOP_K_MAX = 1 << 24, /* more than any vocabulary */
+    PARTS_MAX = 1024     /* of one message */
+};
+
+/* What a field that we cannot serve may hold all the same. */
+enum neutral {
+    NEUTRAL_ZERO,
+    NEUTRAL_ONE,
+    NEUTRAL_FALSE,
+    NEUTRAL_TRUE,
+    NEUTRAL_EMPTY, /* of strings, arrays and objects */
+    NEUTRAL_NOTHING
+};
+
+static const struct {
+    const char *name;
+    enum neutral neutral;
+} refused[] = {
+    {"n", NEUTRAL_ONE},
+    {"best_of", NEUTRAL_ONE},
+    {"echo", NEUTRAL_FALSE},
+    {"suffix", NEUTRAL_EMPTY},
+    {"tools", NEUTRAL_EMPTY},
+    {"functions", NEUTRAL_EMPTY},
+    {"function_call", NEUTRAL_NOTHING},
+    {"frequency_penalty", NEUTRAL_ZERO},
+    {"presence_penalty", NEUTRAL_ZERO},
+    {"repetition_penalty", NEUTRAL_ONE},
+    {"repeat_penalty", NEUTRAL_ONE},
+    {"logit_bias", NEUTRAL_EMPTY},
+    {"audio", NEUTRAL_NOTHING},
+    {"prediction", NEUTRAL_NOTHING},
+    {"web_search_options", NEUTRAL_NOTHING},
+    {"reasoning_effort", NEUTRAL_NOTHING},
+    {"verbosity", NEUTRAL_NOTHING},
+    {"prompt_embeds", NEUTRAL_NOTHING},
+    {"prompt_logprobs", NEUTRAL_NOTHING},
+    {"use_beam_search", NEUTRAL_FALSE},
+    {"ignore_eos", NEUTRAL_FALSE},
+    {"min_tokens", NEUTRAL_ZERO},
+    {"stop_token_ids", NEUTRAL_EMPTY},
+    {"include_stop_str_in_output", NEUTRAL_FALSE},
+    {"skip_special_tokens", NEUTRAL_TRUE},
+    {"truncate_prompt_tokens", NEUTRAL_NOTHING},
+    {"add_generation_prompt", NEUTRAL_TRUE},
+    {"continue_final_message", NEUTRAL_FALSE},
+    {"chat_template", NEUTRAL_EMPTY},
+    {"chat_template_kwargs", NEUTRAL_EMPTY},
+    {"grammar", NEUTRAL_EMPTY},
+    {"json_schema", NEUTRAL_NOTHING},
+    {"structured_outputs", NEUTRAL_NOTHING},
+    {"guided_json", NEUTRAL_NOTHING},
+    {"guided_regex", NEUTRAL_NOTHING},
+    {"guided_choice", NEUTRAL_NOTHING},
+    {"guided_grammar", NEUTRAL_NOTHING},
+};
+
+void openai_param_set(char *ret_param, const char *name)
+{
+    snprintf(ret_param, OPENAI_PARAM_MAX, "%s", name);
+}
+
+int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, struct err *e)
+{
+    int code = json_object_parse(json, n, "the request", ret_object, e);
+    if (code) return code;
+    const char *name;
+    json_t *value;
+    void *next;
+    json_object_foreach_safe(*ret_object, next, name, value)
+    {
+        if (json_is_null(value)) json_object_del(*ret_object, name);
+    }
+    return 0;
+}
+
+int openai_fields_read(struct json_t *object, const struct json_field *fields, size_t n, void *out,
+                       char *ret_param, struct err *e)
+{
+    for (size_t i = 0; i < n; i++) {
+        int code = json_object_read(object, "", &fields[i], 1, false, out, e);
+        if (!code) continue;
+        openai_param_set(ret_param, fields[i].name);
+        return code;
+    }
+    return 0;
+}
+
+int openai_text_take(const struct json_t *string, char **ret_text, size_t *ret_len, struct err *e)
+{
+    size_t n = json_string_length(string);
+    char *text = mem_alloc(n + 1);
+    if (!text) return err_set(e, ERR_NO_MEMORY, "no memory for a text of %zu bytes", n);
+    memcpy(text, json_string_value(string), n + 1);
+    *ret_text = text;
+    *ret_len = n;
+    return 0;
+}
+
+int openai_ids_take(const struct json_t *array, const char *name, int32_t **ret_ids,
+                    uint32_t *ret_n, struct err *e)
+{
+    size_t n = json_array_size(array);
+    if (n > WIRE_PROMPT_MAX)
+        return err_set(e, ERR_BAD_INPUT, "%s must have at most %d token ids", name,
+                       WIRE_PROMPT_MAX);
+    int32_t *ids = n ? mem_alloc(n * sizeof *ids) : NULL;
+    if (n && !ids) return err_set(e, ERR_NO_MEMORY, "no memory for %zu token ids of %s", n, name);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = json_array_get(array, i);
+        json_int_t v = json_integer_value(value);
+        if (!json_is_integer(value) || v < 0 || v > INT32_MAX) {
+            mem_free(ids);
+            return err_set(e, ERR_BAD_INPUT, "%s[%zu] must be a token id (0 to %d)", name, i,
+                           INT32_MAX);
+        }
+        ids[i] = (int32_t)v;
+    }
+    *ret_ids = ids;
+    *ret_n = (uint32_t)n;
+    return 0;
+}
+
+static bool is_neutral(const json_t *value, enum neutral neutral)
+{
+    double number = json_is_number(value) ? json_number_value(value) : -1.0;
+    switch (neutral) {
+    case NEUTRAL_ZERO:
+        return number >= 0.0 && number <= 0.0;
+    case NEUTRAL_ONE:
+        return number >= 1.0 && number <= 1.0;
+    case NEUTRAL_FALSE:
+        return json_is_false(value);
+    case NEUTRAL_TRUE:
+        return json_is_true(value);
+    case NEUTRAL_EMPTY:
+        return json_is_object(value)  ? json_object_size(value) == 0
+               : json_is_array(value) ? json_array_size(value) == 0
+                                      : json_is_string(value) && json_string_length(value) == 0;
+    case NEUTRAL_NOTHING:
+        break;
+    }
+    return false;
+}
+
+static bool is_word(const json_t *value, const char *word)
+{
+    return json_is_string(value) && strcmp(json_string_value(value), word) == 0;
+}
+
+/* Fields whose neutral values are words. */
+static const char *refused_word(const json_t *root)
+{
+    const json_t *format = json_object_get(root, "response_format");
+    const json_t *choice = json_object_get(root, "tool_choice");
+    const json_t *modalities = json_object_get(root, "modalities");
+    if (format && !is_word(json_object_get(format, "type"), "text")) return "response_format";
+    if (choice && !is_word(choice, "none") && !is_word(choice, "auto")) return "tool_choice";
+    if (modalities &&
+        (json_array_size(modalities) != 1 || !is_word(json_array_get(modalities, 0), "text")))
+        return "modalities";
+    return NULL;
+}
+
+static int refuse_unserved(const json_t *root, char *ret_param, struct err *e)
+{
+    const char *name = NULL;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused && !name; i++) {
+        const json_t *value = json_object_get(root, refused[i].name);
+        if (value && !is_neutral(value, refused[i].neutral)) name = refused[i].name;
+    }
+    if (!name) name = refused_word(root);
+    if (!name) return 0;
+    openai_param_set(ret_param, name);
+    if (strcmp(name, "n") == 0)
+        return err_set(e, ERR_UNSUPPORTED, "n: only one answer is made for a request; ask again");
+    return err_set(e, ERR_UNSUPPORTED, "%s is not served here: leave it out", name);
+}
+
+/* The text of an array of parts, a line break between two. */
+static int join_parts(const json_t *parts, size_t at, char **ret_text, size_t *ret_len,
+                      struct err *e)
+{
+    size_t n = json_array_size(parts);
+    struct buf text;
+    buf_init(&text, WIRE_BODY_MAX);
+    int code = n <= PARTS_MAX
+                   ? 0
+                   : err_set(e, ERR_BAD_INPUT, "messages[%zu].content must have at most %d parts",
+                             at, PARTS_MAX);
+    for (size_t i = 0; i < n && !code; i++) {
+        const json_t *part = json_array_get(parts, i), *t = json_object_get(part, "text");
+        if (!is_word(json_object_get(part, "type"), "text") || !json_is_string(t))
+            code = err_set(e, ERR_UNSUPPORTED,
+                           "messages[%zu].content[%zu]: only parts of type text, with a text, are "
+                           "served",
+                           at, i);
+        else if ((i && buf_putc(&text, '\n')) ||
+                 buf_append(&text, json_string_value(t), json_string_length(t)))
+            code = err_set(e, ERR_NO_MEMORY, "no memory for a message");
+    }
+    *ret_len = text.len;
+    if (!code && !(*ret_text = buf_steal(&text)))
+        code = err_set(e, ERR_NO_MEMORY, "no memory for a message");
+    buf_release(&text);
+    return code;
+}
+
+static int take_content(const json_t *message, size_t at, struct wire_message *m, struct err *e)
+{
+    const json_t *content = json_object_get(message, "content");
+    if (json_is_string(content)) return openai_text_take(content, &m->content, &m->content_len, e);
+    if (json_is_array(content)) return join_parts(content, at, &m->content, &m->content_len, e);
+    return err_set(e, ERR_BAD_INPUT,
+                   "messages[%zu].content must be a string, or an array of text parts", at);
+}
+
+static int take_message(const json_t *message, size_t at, struct wire_message *m, struct err *e)
+{
+    static const char *const calls[] = {"tool_calls", "function_call", "audio", "tool_call_id"};
+    const json_t *role = json_object_get(message, "role");
+    size_t n = json_string_length(role);
+    if (!json_is_string(role) || n == 0 || n >= ROLE_MAX || strlen(json_string_value(role)) != n)
+        return err_set(e, ERR_BAD_INPUT,
+                       "messages[%zu].role must be system, developer, user or assistant", at);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        const json_t *value = json_object_get(message, calls[i]);
+        if (value && !json_is_null(value) && !is_neutral(value, NEUTRAL_EMPTY))
+            return err_set(e, ERR_UNSUPPORTED, "messages[%zu].%s is not served here", at, calls[i]);
+    }
+    m->role = mem_strdup(is_word(role, "developer") ? "system" : json_string_value(role));
+    if (!m->role) return err_set(e, ERR_NO_MEMORY, "no memory for a message");
+    return take_content(message, at, m, e);
+}
+
+static int take_messages(const json_t *array, struct wire_request *r, struct err *e)
+{
+    size_t n = json_array_size(array);
+    r->messages = mem_calloc(n, sizeof *r->messages);
+    if (!r->messages) return err_set(e, ERR_NO_MEMORY, "no memory for %zu messages", n);
+    r->n_messages = (uint32_t)n;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *message = json_array_get(array, i);
+        int code = json_is_object(message)
+                       ? take_message(message, i, &r->messages[i], e)
+                       : err_set(e, ERR_BAD_INPUT, "messages[%zu] must be an object", i);
+        if (code) return code;
+    }
+    return 0;
+}
+
+/* A text, an array of one text, token ids, or an array of one array of ids. */
+static int take_prompt(const json_t *prompt, struct openai_request *r, struct err *e)
+{
+    const json_t *first = json_array_get(prompt, 0);
+    if (json_is_string(first) || json_is_array(first)) {
+        if (json_array_size(prompt) > 1)
+            return err_set(e, ERR_UNSUPPORTED, "prompt: only one prompt is served in a request");
+        prompt = first;
+    }
+    if (json_is_string(prompt)) return openai_text_take(prompt, &r->text, &r->text_len, e);
+    if (json_array_size(prompt) == 0)
+        return err_set(e, ERR_BAD_INPUT, "prompt must be a string or an array of token ids");
+    return openai_ids_take(prompt, "prompt", &r->ask.prompt, &r->ask.n_prompt, e);
+}
+
+static int take_stop(const json_t *text, struct openai_request *r, struct err *e)
+{
+    size_t n = json_string_length(text);
+    if (!json_is_string(text) || n == 0 || n > OPENAI_STOP_BYTES_MAX)
+        return err_set(e, ERR_BAD_INPUT, "stop: a stop string must be a text of 1 to %d bytes",
+                       OPENAI_STOP_BYTES_MAX);
+    struct openai_stop *stop = &r->stops[r->n_stops];
+    int code = openai_text_take(text, &stop->text, &stop->len, e);
+    if (!code) r->n_stops++;
+    return code;
+}
+
+static int take_stops(const json_t *stop, struct openai_request *r, struct err *e)
+{
+    if (!json_is_array(stop)) return take_stop(stop, r, e);
+    if (json_array_size(stop) > OPENAI_STOPS_MAX)
+        return err_set(e, ERR_BAD_INPUT, "stop: at most %d stop strings", OPENAI_STOPS_MAX);
+    int code = 0;
+    for (size_t i = 0; i < json_array_size(stop) && !code; i++)
+        code = take_stop(json_array_get(stop, i), r, e);
+    return code;
+}
+
+/* Seeds of OpenAI's clients may be negative; ours are not: the sign bit is dropped. */
+static int take_seed(const json_t *seed, struct openai_request *r, struct err *e)
+{
+    if (!json_is_integer(seed)) return err_set(e, ERR_BAD_INPUT, "seed must be an integer");
+    r->ask.sampling.seed = (uint64_t)json_integer_value(seed) & INT64_MAX;
+    r->seeded = true;
+    return 0;
+}
+
+static int take_top_p(const json_t *top_p, struct openai_request *r, struct err *e)
+{
+    double p = json_number_value(top_p);
+    if (!json_is_number(top_p) || !(p >= 0.0 && p <= 1.0))
+        return err_set(e, ERR_BAD_INPUT, "top_p must be a number from 0 to 1");
+    r->ask.sampling.top_p = (float)p < FLT_MIN ? FLT_MIN : (float)p; /* 0: the likeliest alone */
+    return 0;
+}
+
+static int take_top_k(const json_t *top_k, struct openai_request *r, struct err *e)
+{
+    json_int_t k = json_integer_value(top_k);
+    if (!json_is_integer(top_k) || k < -1 || k > TOP_K_MAX)
+        return err_set(e, ERR_BAD_INPUT, "top_k must be an integer from -1 to %d", TOP_K_MAX);
+    r->ask.sampling.top_k = k > 0 ? (uint32_t)k : 0;
+    return 0;
+}
+
+/* A chat says yes or no and, apart, how many; a completion only how many. */
+static int take_logprobs(const json_t *logprobs, struct openai_request *r, struct err *e)
+{
+    if (r->chat) {
+        if (!json_is_boolean(logprobs))
+            return err_set(e, ERR_BAD_INPUT, "logprobs must be true or false");
+        r->logprobs = json_is_true(logprobs);
+        return 0;
+    }
+    json_int_t n = json_integer_value(logprobs);
+    if (!json_is_integer(logprobs) || n < 0 || n > OPENAI_TOP_COMPLETION_MAX)
+        return err_set(e, ERR_BAD_INPUT, "logprobs must be an integer from 0 to %d",
+                       OPENAI_TOP_COMPLETION_MAX);
+    r->logprobs = true;
+    r->top_logprobs = (uint32_t)n;
+    return 0;
+}
+
+static int take_top_logprobs(const json_t *top, struct openai_request *r, struct err *e)
+{
+    json_int_t n = json_integer_value(top);
+    if (!json_is_integer(top) || n < 0 || n > OPENAI_TOP_CHAT_MAX)
+        return err_set(e, ERR_BAD_INPUT, "top_logprobs must be an integer from 0 to %d",
+                       OPENAI_TOP_CHAT_MAX);
+    if (!r->logprobs && n > 0)
+        return err_set(e, ERR_BAD_INPUT, "top_logprobs needs logprobs to be true");
+    r->top_logprobs = (uint32_t)n;
+    return 0;
+}
+
+static int take_stream_options(const json_t *options, struct openai_request *r, struct err *e)
+{
+    const json_t *usage = json_object_get(options, "include_usage");
+    if (!json_is_object(options) || (usage && !json_is_boolean(usage) && !json_is_null(usage)))
+        return err_set(e, ERR_BAD_INPUT,
+                       "stream_options must be an object, its include_usage true or false");
+    if (!r->stream) return err_set(e, ERR_BAD_INPUT, "stream_options needs stream to be true");
+    r->include_usage = json_is_true(usage);
+    return 0;
+}
+
+/* One of the two names; the newer one counts. */
+static int take_max_tokens(const json_t *max, struct openai_request *r, struct err *e)
+{
+    json_int_t n = json_integer_value(max);
+    if (!json_is_integer(max) || n < 1)
+        return err_set(e, ERR_BAD_INPUT,
+                       "max_tokens, or max_completion_tokens, must be an integer of at least 1");
+    r->ask.tokens_max = n < WIRE_TOKENS_MAX ? (uint32_t)n : WIRE_TOKENS_MAX;
+    return 0;
+}
+
+enum { IN_CHAT = 1, IN_COMPLETION = 2, IN_BOTH = 3 };
+
+/* In this order: some look at what an earlier one has set. */
+static const struct {
+    const char *name;
+    int where;
+    int (*take)(const json_t *value, struct openai_request *r, struct err *e);
+} takers[] = {
+    {"prompt", IN_COMPLETION, take_prompt},
+    {"stop", IN_BOTH, take_stops},
+    {"seed", IN_BOTH, take_seed},
+    {"top_p", IN_BOTH, take_top_p},
+    {"top_k", IN_BOTH, take_top_k},
+    {"max_tokens", IN_BOTH, take_max_tokens},
+    {"max_completion_tokens", IN_CHAT, take_max_tokens},
+    {"logprobs", IN_BOTH, take_logprobs},
+    {"top_logprobs", IN_CHAT, take_top_logprobs},
+    {"stream_options", IN_BOTH, take_stream_options},
+};
+
+static const struct json_field plain_fields[] = {
+    {"model", JSON_FIELD_TEXT, false, 0, WIRE_NAME_MAX, 0, 0,
+     offsetof(struct openai_request, ask.model)},
+    {"temperature", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 100.0f,
+     offsetof(struct openai_request, ask.sampling.temperature)},
+    {"min_p", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 0x1.fffffep-1f,
+     offsetof(struct openai_request, ask.sampling.min_p)},
+    {"stream", JSON_FIELD_BOOL, false, 0, 0, 0, 0, offsetof(struct openai_request, stream)},
+};
+
+static int take_all(json_t *root, struct openai_request *r, char *ret_param, struct err *e)
+{
+    static const struct json_field messages_field = {
+        "messages", JSON_FIELD_ARRAY, true, 1, WIRE_MESSAGES_MAX, 0, 0, 0};
+    json_t *messages = NULL;
+    int code = openai_fields_read(root, plain_fields, sizeof plain_fields / sizeof *plain_fields, r,
+                                  ret_param, e);
+    if (!code) code = refuse_unserved(root, ret_param, e);
+    for (size_t i = 0; i < sizeof takers / sizeof *takers && !code; i++) {
+        const json_t *value = json_object_get(root, takers[i].name);
+        if (!value || !(takers[i].where & (r->chat ? IN_CHAT : IN_COMPLETION))) continue;
+        code = takers[i].take(value, r, e);
+        if (code) openai_param_set(ret_param, takers[i].name);
+    }
+    if (code) return code;
+    openai_param_set(ret_param, r->chat ? "messages" : "prompt");
+    if (r->chat) code = json_object_read(root, "", &messages_field, 1, false, &messages, e);
+    if (messages && !code) code = take_messages(messages, &r->ask, e);
+    if (!r->chat && !r->text && !r->ask.prompt)
+        code = err_set(e, ERR_BAD_INPUT, "prompt is missing");
+    return code;
+}
+
+int openai_request_decode(const char *json, size_t n, bool chat, struct openai_request *r,
+                          char ret_param[OPENAI_PARAM_MAX], struct err *e)
+{
+    struct openai_request q = {.chat = chat};
+    json_t *root;
+    ret_param[0] = 0;
+    int code = openai_object_parse(json, n, &root, e);
+    if (code) return code;
+    wire_request_init(&q.ask);
+    q.ask.sampling.temperature = 1.0f;
+    q.ask.tokens_max = chat ? WIRE_TOKENS_MAX : OPENAI_COMPLETION_TOKENS;
+    code = take_all(root, &q, ret_param, e);
+    json_decref(root);
+    if (code) {
+        openai_request_release(&q);
+        return code;
+    }
+    ret_param[0] = 0;
+    *r = q;
+    return 0;
+}
+
+void openai_request_release(struct openai_request *r)
+{
+    wire_request_release(&r->ask);
+    for (uint32_t i = 0; i < r->n_stops; i++)
+        mem_free(r->stops[i].text);
+    mem_free(r->text);
+    *r = (struct openai_request){.chat = r->chat};
+}

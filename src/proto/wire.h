@@ -1,0 +1,145 @@
+/*
+ * wire: the messages of /v1/assist (handover.md), as structs, and their JSON.
+ *
+ * Text in events is what the token completed: whole UTF-8 characters only, maybe none; the id is
+ * the truth. A cloud in front of a server that gives no ids sends none (match `text`): an event is
+ * then a piece of text, and an answer that was cut cannot go on there. `done` with reason stop
+ * means that the next token would have been one that ends the answer; that token itself is not
+ * sent. Unknown fields of a request are refused by name, so that a client cannot believe in an
+ * option that does nothing; unknown fields of events are ignored, so that an older device
+ * understands a newer cloud. `refine` is a wish: a server that does not refine sends no `refined`
+ * event, and the device prefills the whole prompt. Seeds are below 2^63, as JSON integers here are
+ * signed.
+ */
+#ifndef PDD_PROTO_WIRE_H
+#define PDD_PROTO_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/sampling.h"
+
+enum {
+    WIRE_PROMPT_MAX = 1 << 20, /* token ids */
+    WIRE_MESSAGES_MAX = 1024,
+    WIRE_TOKENS_MAX = 1 << 20, /* N */
+    WIRE_BODY_MAX = 16 << 20,  /* bytes of a request */
+    WIRE_EVENT_MAX = 1 << 20,  /* bytes of an event's text; SSE_LINE_MAX (net/sse.h) is the same */
+    WIRE_NAME_MAX = 128,
+    WIRE_HASH_MAX = 65,
+    WIRE_ID_MAX = 40
+};
+
+struct wire_message {
+    char *role, *content;
+    size_t content_len;
+};
+
+struct wire_request {
+    char model[WIRE_NAME_MAX]; /* "" : whatever the server has */
+    char weights[WIRE_HASH_MAX], tokenizer[WIRE_HASH_MAX], chat_template[WIRE_HASH_MAX];
+    char numerics[WIRE_NAME_MAX];
+    int32_t *prompt; /* [n_prompt] token ids; NULL when messages are given */
+    uint32_t n_prompt;
+    struct wire_message *messages; /* [n_messages] */
+    uint32_t n_messages;
+    int32_t *have; /* [n_have] tokens of the answer already received */
+    uint32_t n_have;
+    struct sampling sampling;
+    uint32_t tokens_max;  /* N: how many tokens this stream may bring */
+    float refine_ratio;   /* 0: none asked for */
+    uint32_t deadline_ms; /* 0: none */
+};
+
+void wire_request_init(struct wire_request *r); /* greedy, everything optional absent */
+void wire_request_release(struct wire_request *r);
+int wire_request_encode(const struct wire_request *r, struct buf *out, struct err *e);
+/* Fills `r` (whose old content is not released) on success only; then wire_request_release frees
+ * it. The sentence names the field that is wrong. Parsing costs up to JSON_TREE_MAX beside the
+ * texts for a moment: a server should set its body_max from its context (wire_body_max). */
+int wire_request_decode(const char *json, size_t n, struct wire_request *r, struct err *e);
+
+/* Body limit for a context of so many positions: ids of up to ten digits, or as much text. */
+static inline size_t wire_body_max(uint32_t context)
+{
+    size_t n = 65536 + (size_t)context * 12;
+    return n < WIRE_BODY_MAX ? n : WIRE_BODY_MAX;
+}
+
+/* PATCH body: {"tokens_max": N}; N counts from the first token of the stream. */
+int wire_patch_encode(uint32_t tokens_max, struct buf *out, struct err *e);
+int wire_patch_decode(const char *json, size_t n, uint32_t *ret_tokens_max, struct err *e);
+
+enum wire_match { WIRE_EXACT, WIRE_TOKENS, WIRE_TEXT };
+enum wire_reason {
+    WIRE_BUDGET, /* N tokens were sent */
+    WIRE_STOP,   /* the answer is over */
+    WIRE_LENGTH, /* the context is full */
+    WIRE_CANCEL,
+    WIRE_DEADLINE,
+    WIRE_DRAIN /* the server shuts down */
+};
+enum wire_kind {
+    WIRE_GRANT,
+    WIRE_PROGRESS,
+    WIRE_REFINED,
+    WIRE_TOKEN,
+    WIRE_DONE,
+    WIRE_ERROR,
+    WIRE_UNKNOWN
+};
+
+struct wire_event {
+    enum wire_kind kind;
+    /* grant */
+    char id[WIRE_ID_MAX];
+    enum wire_match match;
+    uint32_t tokens_max, prompt_tokens, cached_tokens, first_token_ms;
+    /* progress */
+    uint32_t done, total;
+    /* refined */
+    float ratio;
+    uint32_t chunk;
+    bool final;
+    struct buf kept; /* bitmap */
+    /* token */
+    uint32_t index; /* absolute, from the first token of the answer */
+    int32_t token;  /* -1: only its text is known */
+    struct buf text;
+    /* done; prompt_tokens and cached_tokens as in grant */
+    enum wire_reason reason;
+    uint32_t completion_tokens;
+    /* error */
+    char code[WIRE_ID_MAX], message[ERR_TEXT_MAX];
+};
+
+void wire_event_init(struct wire_event *ev);
+void wire_event_release(struct wire_event *ev);
+/* Append the event as SSE. */
+int wire_event_encode(const struct wire_event *ev, struct buf *out, struct err *e);
+/* From the name and data of an SSE event; an unknown name gives WIRE_UNKNOWN. `ev` has been through
+ * wire_event_init and may be used again and again; its bufs keep their memory. Anything malformed
+ * is ERR_PROTOCOL, and then only the bufs of `ev` may have changed. */
+int wire_event_decode(const char *name, const char *data, size_t n, struct wire_event *ev,
+                      struct err *e);
+
+const char *wire_match_name(enum wire_match m);
+const char *wire_reason_name(enum wire_reason r);
+
+/* The code of an error that says that a prompt does not fit; as OpenAI calls it. */
+#define WIRE_CODE_TOO_LONG "context_length_exceeded"
+
+/* {"error": {"message", "type", "code", "param"}}, as OpenAI's API gives it; code and param may be
+ * NULL. The type follows from the status: 401 authentication_error, 429 rate_limit_error, 5xx
+ * server_error, and else invalid_request_error. An http_error_body_fn (net/http_server.h). */
+int wire_error_body(int status, const char *code, const char *message, const char *param,
+                    struct buf *out);
+/* The message of such a body, or of any other (cut); for error sentences. */
+void wire_error_text(const char *body, size_t n, char *out, size_t size);
+/* Whether it calls the error so, as its code or its type. */
+bool wire_error_is(const char *body, size_t n, const char *name);
+
+#endif

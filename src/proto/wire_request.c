@@ -1,0 +1,372 @@
+/* wire_request: the bodies of POST and PATCH /v1/assist, and error objects; see wire.h. */
+#include <float.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/utf8.h"
+#include "proto/json.h"
+#include "proto/wire.h"
+
+/* The largest float below 1: a minimum probability of 1 would leave no token. */
+#define BELOW_ONE 0x1.fffffep-1f
+
+enum {
+    ROLE_MAX = 32,       /* bytes */
+    TOP_K_MAX = 1 << 24, /* more than any vocabulary */
+    REPEAT_LAST_MAX = 1 << 24,
+    DEADLINE_MS_MAX = 24 * 60 * 60 * 1000,
+    ERROR_BODY_SHOWN = 200 /* of an error body that is not OpenAI's object */
+};
+
+void wire_request_init(struct wire_request *r)
+{
+    *r = (struct wire_request){.sampling = SAMPLING_GREEDY};
+}
+
+void wire_request_release(struct wire_request *r)
+{
+    for (uint32_t i = 0; i < r->n_messages; i++) {
+        mem_free(r->messages[i].role);
+        mem_free(r->messages[i].content);
+    }
+    mem_free(r->messages);
+    mem_free(r->prompt);
+    mem_free(r->have);
+    wire_request_init(r);
+}
+
+static int put_text(struct buf *out, const char *text)
+{
+    return json_put_string(out, text, strlen(text));
+}
+
+static int put_ids(struct buf *out, const int32_t *ids, uint32_t n)
+{
+    int code = buf_putc(out, '[');
+    for (uint32_t i = 0; i < n && !code; i++) {
+        if (ids[i] < 0) return ERR_BAD_INPUT;
+        if (i > 0) code = buf_putc(out, ',');
+        if (!code) code = json_put_u64(out, (uint64_t)ids[i]);
+    }
+    return code ? code : buf_putc(out, ']');
+}
+
+static int put_messages(struct buf *out, const struct wire_message *messages, uint32_t n)
+{
+    int code = buf_putc(out, '[');
+    for (uint32_t i = 0; i < n && !code; i++) {
+        code = buf_puts(out, i > 0 ? ",{\"role\":" : "{\"role\":");
+        if (!code) code = put_text(out, messages[i].role);
+        if (!code) code = buf_puts(out, ",\"content\":");
+        if (!code) code = json_put_string(out, messages[i].content, messages[i].content_len);
+        if (!code) code = buf_putc(out, '}');
+    }
+    return code ? code : buf_putc(out, ']');
+}
+
+static int put_sampling(struct buf *out, const struct sampling *s)
+{
+    const struct {
+        const char *name;
+        float value;
+    } floats[] = {{"{\"temperature\":", s->temperature},
+                  {",\"top_p\":", s->top_p},
+                  {",\"min_p\":", s->min_p},
+                  {",\"repeat_penalty\":", s->repeat_penalty}};
+    const struct {
+        const char *name;
+        uint64_t value;
+    } integers[] = {
+        {",\"top_k\":", s->top_k}, {",\"repeat_last\":", s->repeat_last}, {",\"seed\":", s->seed}};
+    if (s->seed > INT64_MAX) return ERR_BAD_INPUT;
+    int code = 0;
+    for (size_t i = 0; i < sizeof floats / sizeof *floats && !code; i++) {
+        code = buf_puts(out, floats[i].name);
+        if (!code) code = json_put_float(out, floats[i].value);
+    }
+    for (size_t i = 0; i < sizeof integers / sizeof *integers && !code; i++) {
+        code = buf_puts(out, integers[i].name);
+        if (!code) code = json_put_u64(out, integers[i].value);
+    }
+    return code ? code : buf_putc(out, '}');
+}
+
+static int put_identity(struct buf *out, const struct wire_request *r)
+{
+    const struct {
+        const char *name, *value;
+    } texts[] = {{"{\"model\":", r->model},
+                 {",\"numerics\":", r->numerics},
+                 {",\"hashes\":{\"weights\":", r->weights},
+                 {",\"tokenizer\":", r->tokenizer},
+                 {",\"template\":", r->chat_template}};
+    int code = 0;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts && !code; i++) {
+        code = buf_puts(out, texts[i].name);
+        if (!code) code = put_text(out, texts[i].value);
+    }
+    return code ? code : buf_putc(out, '}');
+}
+
+static int put_request(struct buf *out, const struct wire_request *r)
+{
+    int code = put_identity(out, r);
+    if (!code) code = buf_puts(out, r->n_messages ? ",\"messages\":" : ",\"prompt\":");
+    if (!code)
+        code = r->n_messages ? put_messages(out, r->messages, r->n_messages)
+                             : put_ids(out, r->prompt, r->n_prompt);
+    if (!code && r->n_have) {
+        code = buf_puts(out, ",\"have\":");
+        if (!code) code = put_ids(out, r->have, r->n_have);
+    }
+    if (!code) code = buf_puts(out, ",\"sampling\":");
+    if (!code) code = put_sampling(out, &r->sampling);
+    if (!code && r->refine_ratio > 0) {
+        code = buf_puts(out, ",\"refine\":{\"ratio\":");
+        if (!code) code = json_put_float(out, r->refine_ratio);
+        if (!code) code = buf_putc(out, '}');
+    }
+    if (!code && r->deadline_ms) code = buf_printf(out, ",\"deadline_ms\":%u", r->deadline_ms);
+    return code ? code : buf_printf(out, ",\"tokens_max\":%u}", r->tokens_max);
+}
+
+int wire_request_encode(const struct wire_request *r, struct buf *out, struct err *e)
+{
+    size_t before = out->len;
+    int code = put_request(out, r);
+    if (!code) return 0;
+    if (out->len > before) {
+        out->len = before;
+        out->data[before] = 0;
+    }
+    if (code == ERR_BAD_INPUT)
+        return err_set(e, code,
+                       "the request cannot be written: a text is not UTF-8, a token id is "
+                       "negative, a sampling value is not finite, or the seed is above 2^63 - 1");
+    return err_set(e, code, "the request is larger than %zu bytes", out->max);
+}
+
+static const struct json_field hash_fields[] = {
+    {"weights", JSON_FIELD_TEXT, false, 0, WIRE_HASH_MAX, 0, 0,
+     offsetof(struct wire_request, weights)},
+    {"tokenizer", JSON_FIELD_TEXT, false, 0, WIRE_HASH_MAX, 0, 0,
+     offsetof(struct wire_request, tokenizer)},
+    {"template", JSON_FIELD_TEXT, false, 0, WIRE_HASH_MAX, 0, 0,
+     offsetof(struct wire_request, chat_template)},
+};
+
+static const struct json_field sampling_fields[] = {
+    {"temperature", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 100.0f,
+     offsetof(struct sampling, temperature)},
+    {"top_k", JSON_FIELD_U32, false, 0, TOP_K_MAX, 0, 0, offsetof(struct sampling, top_k)},
+    {"top_p", JSON_FIELD_FLOAT, false, 0, 0, FLT_MIN, 1.0f, offsetof(struct sampling, top_p)},
+    {"min_p", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, BELOW_ONE, offsetof(struct sampling, min_p)},
+    {"repeat_penalty", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1000.0f,
+     offsetof(struct sampling, repeat_penalty)},
+    {"repeat_last", JSON_FIELD_U32, false, 0, REPEAT_LAST_MAX, 0, 0,
+     offsetof(struct sampling, repeat_last)},
+    {"seed", JSON_FIELD_U64, false, 0, INT64_MAX, 0, 0, offsetof(struct sampling, seed)},
+};
+
+static const struct json_field refine_fields[] = {
+    {"ratio", JSON_FIELD_FLOAT, true, 0, 0, 0.001f, 1.0f,
+     offsetof(struct wire_request, refine_ratio)},
+};
+
+/* The parts of a request that are objects and arrays, borrowed from the parsed JSON. */
+struct request_parts {
+    struct wire_request request;
+    json_t *hashes, *prompt, *messages, *have, *sampling, *refine;
+};
+
+#define REQUEST(member) offsetof(struct request_parts, request.member)
+#define PART(member) offsetof(struct request_parts, member)
+static const struct json_field request_fields[] = {
+    {"model", JSON_FIELD_TEXT, false, 0, WIRE_NAME_MAX, 0, 0, REQUEST(model)},
+    {"numerics", JSON_FIELD_TEXT, false, 0, WIRE_NAME_MAX, 0, 0, REQUEST(numerics)},
+    {"hashes", JSON_FIELD_OBJECT, false, 0, 0, 0, 0, PART(hashes)},
+    {"prompt", JSON_FIELD_ARRAY, false, 1, WIRE_PROMPT_MAX, 0, 0, PART(prompt)},
+    {"messages", JSON_FIELD_ARRAY, false, 1, WIRE_MESSAGES_MAX, 0, 0, PART(messages)},
+    {"have", JSON_FIELD_ARRAY, false, 0, WIRE_TOKENS_MAX, 0, 0, PART(have)},
+    {"sampling", JSON_FIELD_OBJECT, false, 0, 0, 0, 0, PART(sampling)},
+    {"tokens_max", JSON_FIELD_U32, true, 1, WIRE_TOKENS_MAX, 0, 0, REQUEST(tokens_max)},
+    {"refine", JSON_FIELD_OBJECT, false, 0, 0, 0, 0, PART(refine)},
+    {"deadline_ms", JSON_FIELD_U32, false, 0, DEADLINE_MS_MAX, 0, 0, REQUEST(deadline_ms)},
+};
+
+static int take_ids(const json_t *array, const char *name, int32_t **ret_ids, uint32_t *ret_n,
+                    struct err *e)
+{
+    size_t n = json_array_size(array);
+    if (n == 0) return 0;
+    int32_t *ids = mem_alloc(n * sizeof *ids);
+    if (!ids) return err_set(e, ERR_NO_MEMORY, "no memory for %zu token ids of %s", n, name);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = json_array_get(array, i);
+        json_int_t v = json_integer_value(value);
+        if (!json_is_integer(value) || v < 0 || v > INT32_MAX) {
+            mem_free(ids);
+            return err_set(e, ERR_BAD_INPUT, "%s[%zu] must be a token id (0 to %d)", name, i,
+                           INT32_MAX);
+        }
+        ids[i] = (int32_t)v;
+    }
+    *ret_ids = ids;
+    *ret_n = (uint32_t)n;
+    return 0;
+}
+
+static int take_message(json_t *value, size_t i, struct wire_message *m, struct err *e)
+{
+    struct {
+        char role[ROLE_MAX];
+        json_t *content;
+    } parts = {"", NULL};
+    static const struct json_field fields[] = {
+        {"role", JSON_FIELD_TEXT, true, 1, ROLE_MAX, 0, 0, 0},
+        {"content", JSON_FIELD_STRING, true, 0, WIRE_BODY_MAX, 0, 0, ROLE_MAX},
+    };
+    _Static_assert(ROLE_MAX % sizeof(json_t *) == 0, "content follows role without a gap");
+    char prefix[40];
+    snprintf(prefix, sizeof prefix, "messages[%zu].", i);
+    int code = json_is_object(value)
+                   ? json_object_read(value, prefix, fields, 2, true, &parts, e)
+                   : err_set(e, ERR_BAD_INPUT, "messages[%zu] must be an object", i);
+    if (code) return code;
+    m->content_len = json_string_length(parts.content);
+    m->role = mem_strdup(parts.role);
+    m->content = mem_alloc(m->content_len + 1);
+    if (!m->role || !m->content) return err_set(e, ERR_NO_MEMORY, "no memory for a message");
+    memcpy(m->content, json_string_value(parts.content), m->content_len + 1);
+    return 0;
+}
+
+static int take_messages(const json_t *array, struct wire_request *r, struct err *e)
+{
+    size_t n = json_array_size(array);
+    r->messages = mem_calloc(n, sizeof *r->messages);
+    if (!r->messages) return err_set(e, ERR_NO_MEMORY, "no memory for %zu messages", n);
+    r->n_messages = (uint32_t)n;
+    for (size_t i = 0; i < n; i++) {
+        int code = take_message(json_array_get(array, i), i, &r->messages[i], e);
+        if (code) return code;
+    }
+    return 0;
+}
+
+static int take_parts(struct request_parts *p, struct err *e)
+{
+    struct wire_request *r = &p->request;
+    int code = 0;
+    if (!p->prompt == !p->messages)
+        return err_set(e, ERR_BAD_INPUT,
+                       "give exactly one of prompt (token ids) and messages, not %s",
+                       p->prompt ? "both" : "none");
+    if (p->hashes) code = json_object_read(p->hashes, "hashes.", hash_fields, 3, true, r, e);
+    if (!code && p->sampling)
+        code = json_object_read(p->sampling, "sampling.", sampling_fields,
+                                sizeof sampling_fields / sizeof *sampling_fields, true,
+                                &r->sampling, e);
+    if (!code && p->refine)
+        code = json_object_read(p->refine, "refine.", refine_fields, 1, true, r, e);
+    if (!code) code = take_ids(p->prompt, "prompt", &r->prompt, &r->n_prompt, e);
+    if (!code) code = take_ids(p->have, "have", &r->have, &r->n_have, e);
+    if (!code && p->messages) code = take_messages(p->messages, r, e);
+    return code;
+}
+
+int wire_request_decode(const char *json, size_t n, struct wire_request *r, struct err *e)
+{
+    json_t *root;
+    int code = json_object_parse(json, n, "the request", &root, e);
+    if (code) return code;
+    struct request_parts parts = {.hashes = NULL};
+    wire_request_init(&parts.request);
+    code = json_object_read(root, "", request_fields,
+                            sizeof request_fields / sizeof *request_fields, true, &parts, e);
+    if (!code) code = take_parts(&parts, e);
+    json_decref(root);
+    if (code)
+        wire_request_release(&parts.request);
+    else
+        *r = parts.request;
+    return code;
+}
+
+int wire_patch_encode(uint32_t tokens_max, struct buf *out, struct err *e)
+{
+    int code = buf_printf(out, "{\"tokens_max\":%u}", tokens_max);
+    return code ? err_set(e, code, "no room for the request") : 0;
+}
+
+int wire_patch_decode(const char *json, size_t n, uint32_t *ret_tokens_max, struct err *e)
+{
+    static const struct json_field field = {
+        "tokens_max", JSON_FIELD_U32, true, 1, WIRE_TOKENS_MAX, 0, 0, 0};
+    json_t *root;
+    uint32_t tokens_max = 0;
+    int code = json_object_parse(json, n, "the request", &root, e);
+    if (code) return code;
+    code = json_object_read(root, "", &field, 1, true, &tokens_max, e);
+    json_decref(root);
+    if (!code) *ret_tokens_max = tokens_max;
+    return code;
+}
+
+static const char *error_type(int status)
+{
+    if (status == 401 || status == 403) return "authentication_error";
+    if (status == 429) return "rate_limit_error";
+    return status >= 500 ? "server_error" : "invalid_request_error";
+}
+
+int wire_error_body(int status, const char *code, const char *message, const char *param,
+                    struct buf *out)
+{
+    int result = buf_puts(out, "{\"error\":{\"message\":");
+    /* A sentence that was cut at its maximum may end inside a character. */
+    if (!result)
+        result = json_put_string(out, message, utf8_valid_prefix(message, strlen(message)));
+    if (!result) result = buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(status));
+    if (!result) result = param ? put_text(out, param) : buf_puts(out, "null");
+    if (!result) result = buf_puts(out, ",\"code\":");
+    if (!result) result = code ? put_text(out, code) : buf_puts(out, "null");
+    return result ? result : buf_puts(out, "}}");
+}
+
+static void copy_printable(const char *text, size_t n, char *out, size_t size)
+{
+    size_t len = utf8_valid_prefix(text, n < size - 1 ? n : size - 1);
+    memcpy(out, text, len);
+    utf8_blank_controls(out, len);
+    out[len] = 0;
+}
+
+void wire_error_text(const char *body, size_t n, char *out, size_t size)
+{
+    if (size == 0) return;
+    json_t *root = json_loadb(body, n, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *message = json_object_get(json_object_get(root, "error"), "message");
+    if (json_is_string(message))
+        copy_printable(json_string_value(message), json_string_length(message), out, size);
+    else
+        copy_printable(body, n < ERROR_BODY_SHOWN ? n : ERROR_BODY_SHOWN, out, size);
+    json_decref(root);
+}
+
+static bool is_text(const json_t *value, const char *text)
+{
+    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+}
+
+bool wire_error_is(const char *body, size_t n, const char *name)
+{
+    json_t *root = json_loadb(body, n, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *error = json_object_get(root, "error");
+    bool is = is_text(json_object_get(error, "code"), name) ||
+              is_text(json_object_get(error, "type"), name);
+    json_decref(root);
+    return is;
+}

@@ -1,0 +1,326 @@
+/*
+ * test_openai: OpenAI's bodies, read; answers, written; stop strings, found.
+ *
+ * Catches: a field that is read as another, or not at all; one that would change the answer and is
+ * ignored; a refusal that does not name its field; a stop string that depends on where the text was
+ * cut.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "cloud/api/stop.h"
+#include "proto/openai.h"
+
+#define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"
+
+enum { ROOM = 1 << 20 };
+
+static const struct {
+    bool chat;
+    int code;
+    const char *json, *param;
+} refused_cases[] = {
+    {true, ERR_BAD_INPUT, "", ""},
+    {true, ERR_BAD_INPUT, "[1]", ""},
+    {true, ERR_BAD_INPUT, "{\"n\":1,\"n\":1," ASK "}", ""},
+    {true, ERR_BAD_INPUT, "{}", "messages"},
+    {true, ERR_BAD_INPUT, "{\"messages\":null}", "messages"},
+    {true, ERR_BAD_INPUT, "{\"messages\":[1]}", "messages"},
+    {true, ERR_BAD_INPUT, "{\"messages\":[{\"content\":\"x\"}]}", "messages"},
+    {true, ERR_BAD_INPUT, "{\"messages\":[{\"role\":\"a\\u0000\",\"content\":\"x\"}]}", "messages"},
+    {true, ERR_BAD_INPUT, "{\"messages\":[{\"role\":\"user\"}]}", "messages"},
+    {true, ERR_UNSUPPORTED,
+     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", "messages"},
+    {true, ERR_UNSUPPORTED,
+     "{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{}]}]}", "messages"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"model\":7}", "model"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"temperature\":-0.1}", "temperature"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"temperature\":\"1\"}", "temperature"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"top_p\":1.1}", "top_p"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"top_k\":-2}", "top_k"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"min_p\":1}", "min_p"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"seed\":1.5}", "seed"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"stream\":1}", "stream"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"stream_options\":{\"include_usage\":true}}",
+     "stream_options"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":0}", "max_tokens"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"max_completion_tokens\":1.5}", "max_completion_tokens"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"stop\":\"\"}", "stop"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"stop\":[1]}", "stop"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"stop\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}", "stop"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"logprobs\":3}", "logprobs"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"top_logprobs\":3}", "top_logprobs"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"logprobs\":true,\"top_logprobs\":21}", "top_logprobs"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"n\":2}", "n"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"n\":true}", "n"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"tools\":[{}]}", "tools"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"tool_choice\":\"required\"}", "tool_choice"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"response_format\":{\"type\":\"json_schema\"}}",
+     "response_format"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"frequency_penalty\":0.1}", "frequency_penalty"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"presence_penalty\":-1}", "presence_penalty"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"logit_bias\":{\"5\":1}}", "logit_bias"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"audio\":{}}", "audio"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"modalities\":[\"text\",\"audio\"]}", "modalities"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"reasoning_effort\":\"low\"}", "reasoning_effort"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"guided_json\":{}}", "guided_json"},
+    {false, ERR_BAD_INPUT, "{}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":7}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[[]]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[1,-1]}", "prompt"},
+    {false, ERR_UNSUPPORTED, "{\"prompt\":[\"a\",\"b\"]}", "prompt"},
+    {false, ERR_UNSUPPORTED, "{\"prompt\":[[1],[2]]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":\"a\",\"logprobs\":6}", "logprobs"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":\"a\",\"logprobs\":true}", "logprobs"},
+    {false, ERR_UNSUPPORTED, "{\"prompt\":\"a\",\"echo\":true}", "echo"},
+    {false, ERR_UNSUPPORTED, "{\"prompt\":\"a\",\"best_of\":2}", "best_of"},
+    {false, ERR_UNSUPPORTED, "{\"prompt\":\"a\",\"suffix\":\"b\"}", "suffix"},
+};
+
+static void test_refused(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof refused_cases / sizeof *refused_cases; i++) {
+        struct openai_request r;
+        struct err e = ERR_INIT;
+        char param[OPENAI_PARAM_MAX];
+        const char *json = refused_cases[i].json;
+        int code = openai_request_decode(json, strlen(json), refused_cases[i].chat, &r, param, &e);
+        if (code != refused_cases[i].code || strcmp(param, refused_cases[i].param) != 0)
+            fail_msg("%s: %d, param '%s': %s", json, code, param, e.text);
+    }
+}
+
+/* Memory of a few bytes of JSON each: a body of 16 MB would take a gigabyte, and seconds. What a
+ * request can need must pass: as many ids as a prompt may have. */
+static void test_bombs(void **state)
+{
+    static const struct {
+        const char *unit;
+        int code;
+        size_t n;
+    } cases[] = {
+        {"{}", ERR_BAD_INPUT, 5 << 20},     {"[]", ERR_BAD_INPUT, 5 << 20},
+        {"0", ERR_BAD_INPUT, 8 << 20},      {"\"\"", ERR_BAD_INPUT, 5 << 20},
+        {"\"{},[{},\\\"{},\"", 0, 1 << 18}, /* no parts, but a text */
+        {"1", 0, WIRE_PROMPT_MAX},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct openai_request r;
+        struct err e = ERR_INIT;
+        char param[OPENAI_PARAM_MAX];
+        struct buf b;
+        buf_init(&b, WIRE_BODY_MAX + 64);
+        assert_int_equal(buf_puts(&b, "{\"prompt\":[1],\"x\":["), 0);
+        for (size_t k = 0; k < cases[i].n; k++)
+            assert_int_equal(buf_puts(&b, cases[i].unit) || buf_putc(&b, ','), 0);
+        assert_int_equal(buf_puts(&b, "0]}"), 0);
+        int code = openai_request_decode(b.data, b.len, false, &r, param, &e);
+        if (code != cases[i].code) fail_msg("%s: %d %s", cases[i].unit, code, e.text);
+        if (code)
+            assert_non_null(strstr(e.text, "too many"));
+        else
+            openai_request_release(&r);
+        buf_release(&b);
+    }
+}
+
+static void decode(const char *json, bool chat, struct openai_request *r)
+{
+    struct err e = ERR_INIT;
+    char param[OPENAI_PARAM_MAX];
+    if (openai_request_decode(json, strlen(json), chat, r, param, &e))
+        fail_msg("%s: %s", json, e.text);
+    assert_string_equal(param, "");
+}
+
+static void test_taken(void **state)
+{
+    (void)state;
+    struct openai_request r;
+    decode("{\"model\":\"m\",\"messages\":[{\"role\":\"developer\",\"content\":\"a\\u0000b\","
+           "\"name\":\"me\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"c\"},"
+           "{\"type\":\"text\",\"text\":\"d\"}]},{\"role\":\"assistant\",\"content\":[]}],"
+           "\"temperature\":0.5,\"top_p\":0.25,\"top_k\":7,\"min_p\":0.125,\"seed\":-1,"
+           "\"max_tokens\":5,\"max_completion_tokens\":6,\"stop\":[\"s\",\"tt\"],\"stream\":true,"
+           "\"stream_options\":{\"include_usage\":true,\"include_obfuscation\":false},"
+           "\"logprobs\":true,\"top_logprobs\":4}",
+           true, &r);
+    assert_string_equal(r.ask.model, "m");
+    assert_int_equal(r.ask.n_messages, 3);
+    assert_string_equal(r.ask.messages[0].role, "system");
+    assert_int_equal(r.ask.messages[0].content_len, 3);
+    assert_memory_equal(r.ask.messages[0].content, "a\0b", 4);
+    assert_string_equal(r.ask.messages[1].content, "c\nd");
+    assert_string_equal(r.ask.messages[2].content, "");
+    assert_true(r.ask.sampling.temperature == 0.5f && r.ask.sampling.top_p == 0.25f);
+    assert_true(r.ask.sampling.top_k == 7 && r.ask.sampling.min_p == 0.125f);
+    assert_true(r.seeded && r.ask.sampling.seed == INT64_MAX);
+    assert_int_equal(r.ask.tokens_max, 6);
+    assert_true(r.stream && r.include_usage && r.logprobs && r.top_logprobs == 4);
+    assert_int_equal(r.n_stops, 2);
+    assert_string_equal(r.stops[1].text, "tt");
+    openai_request_release(&r);
+}
+
+/* Defaults, null for absent, what is neutral, what nobody knows. */
+static void test_defaults(void **state)
+{
+    (void)state;
+    struct openai_request r;
+    decode("{" ASK ",\"n\":1,\"tools\":[],\"tool_choice\":\"auto\",\"response_format\":{\"type\":"
+           "\"text\"},\"frequency_penalty\":0,\"presence_penalty\":0.0,\"logit_bias\":{},"
+           "\"modalities\":[\"text\"],\"audio\":null,\"stop\":null,\"max_tokens\":null,"
+           "\"top_k\":-1,\"top_p\":0,\"user\":\"me\",\"store\":true,\"metadata\":{\"a\":\"b\"},"
+           "\"parallel_tool_calls\":false,\"service_tier\":\"auto\",\"banana\":[1]}",
+           true, &r);
+    assert_true(r.ask.sampling.temperature == 1.0f);
+    assert_true(r.ask.sampling.top_p > 0.0f && r.ask.sampling.top_p < 1e-30f);
+    assert_int_equal(r.ask.sampling.top_k, 0);
+    assert_int_equal(r.ask.tokens_max, WIRE_TOKENS_MAX);
+    assert_true(!r.seeded && !r.stream && !r.logprobs && r.n_stops == 0);
+    openai_request_release(&r);
+    decode("{\"prompt\":[\"a\"],\"stop\":\"x\",\"logprobs\":0,\"max_tokens\":99999999999}", false,
+           &r);
+    assert_string_equal(r.text, "a");
+    assert_true(r.logprobs && r.top_logprobs == 0 && r.n_stops == 1);
+    assert_int_equal(r.ask.tokens_max, WIRE_TOKENS_MAX);
+    openai_request_release(&r);
+    decode("{\"prompt\":[[3,4]]}", false, &r);
+    assert_int_equal(r.ask.n_prompt, 2);
+    assert_int_equal(r.ask.prompt[1], 4);
+    assert_int_equal(r.ask.tokens_max, OPENAI_COMPLETION_TOKENS);
+    openai_request_release(&r);
+}
+
+/* Every allocation that fails is told, and nothing leaks (under the sanitizers). */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    static const char json[] = "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\","
+                               "\"text\":\"c\"}]}],\"stop\":[\"s\",\"tt\"]}";
+    bool hit = true;
+    for (long nth = 1; hit; nth++) {
+        struct openai_request r;
+        struct err e = ERR_INIT;
+        char param[OPENAI_PARAM_MAX];
+        mem_fail_at(nth);
+        int code = openai_request_decode(json, strlen(json), true, &r, param, &e);
+        hit = mem_fail_hit();
+        mem_fail_at(0);
+        assert_int_equal(code, hit ? ERR_NO_MEMORY : 0);
+        if (!code) openai_request_release(&r);
+    }
+}
+
+/* ---- answers ---- */
+
+/* A token with half a character, the same text twice among the likeliest, and one without any
+ * probability. */
+static void fill_row(void *arg, uint32_t i, struct openai_row *ret_row)
+{
+    (void)arg;
+    *ret_row = (struct openai_row){.token = {"\xc3", 1, -1.5f}, .text_offset = i, .n_top = 3};
+    ret_row->top[0] = (struct openai_piece){"a\"", 2, -0.5f};
+    ret_row->top[1] = (struct openai_piece){"a\"", 2, -0.75f};
+    ret_row->top[2] = (struct openai_piece){"b", 1, -1.0f / 0.0f};
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    struct openai_head h = {false, "id", "m", "", 5};
+    struct openai_rows rows = {fill_row, NULL, 3, 5};
+    struct openai_choice choice = {"t", 1, &rows, "stop"};
+    struct buf out;
+    buf_init(&out, ROOM);
+    assert_int_equal(openai_put_chunk(&out, &h, &choice, false), 0);
+    static const char top[] = "{\"a\\\"\":-0.5,\"b\":-9999.0,\"bytes:\\\\xc3\":-1.5}";
+    char want[512];
+    snprintf(want, sizeof want,
+             "data: {\"id\":\"id\",\"object\":\"text_completion\",\"created\":5,\"model\":\"m\","
+             "\"system_fingerprint\":null,\"choices\":[{\"index\":0,\"text\":\"t\",\"logprobs\":"
+             "{\"tokens\":[\"bytes:\\\\xc3\",\"bytes:\\\\xc3\"],\"token_logprobs\":[-1.5,-1.5],"
+             "\"top_logprobs\":[%s,%s],\"text_offset\":[3,4]},\"finish_reason\":\"stop\"}]}\n\n",
+             top, top);
+    assert_string_equal(out.data, want);
+    buf_clear(&out);
+    h.chat = true;
+    rows.to = 4;
+    assert_int_equal(openai_put_chunk(&out, &h, &choice, true), 0);
+    assert_non_null(strstr(out.data, "\"delta\":{\"content\":\"t\"},\"logprobs\":{\"content\":[{"
+                                     "\"token\":\"\xef\xbf\xbd\",\"logprob\":-1.5,\"bytes\":[195],"
+                                     "\"top_logprobs\":[{\"token\":\"a\\\"\",\"logprob\":-0.5,"
+                                     "\"bytes\":[97,34]}"));
+    assert_non_null(strstr(out.data, "\"usage\":null}\n\n"));
+    buf_release(&out);
+}
+
+/* ---- stop strings ---- */
+
+/* The whole answer by definition: the first byte at which any stop string is complete, the longest
+ * of them. */
+static size_t end_by_definition(const struct openai_stop *stops, uint32_t n, const char *text,
+                                size_t len)
+{
+    for (size_t end = 1; end <= len; end++)
+        for (size_t begin = 0; begin < end; begin++)
+            for (uint32_t i = 0; i < n; i++)
+                if (stops[i].len == end - begin &&
+                    memcmp(text + begin, stops[i].text, end - begin) == 0)
+                    return begin;
+    return len;
+}
+
+/* Random texts and stop strings of two letters, cut anywhere: the same end, and nothing shown that
+ * a stop string takes. */
+static void test_stop_cuts(void **state)
+{
+    (void)state;
+    for (uint32_t round = 0; round < 20000; round++) {
+        char text[24], words[OPENAI_STOPS_MAX][6];
+        struct openai_stop stops[OPENAI_STOPS_MAX];
+        uint64_t at = (uint64_t)round * 100;
+        uint32_t n = 1 + (uint32_t)(rng_uniform(7, 1, at++) * 4);
+        for (size_t i = 0; i < sizeof text; i++)
+            text[i] = rng_uniform(7, 1, at++) < 0.6f ? 'a' : 'b';
+        for (uint32_t i = 0; i < n; i++) {
+            stops[i] = (struct openai_stop){words[i], 1 + (size_t)(rng_uniform(7, 1, at++) * 6)};
+            for (size_t k = 0; k < stops[i].len; k++)
+                words[i][k] = rng_uniform(7, 1, at++) < 0.5f ? 'a' : 'b';
+        }
+        size_t want = end_by_definition(stops, n, text, sizeof text), shown = 0, come = 0, clear;
+        bool stopped = false;
+        while (!stopped && come < sizeof text) {
+            come += 1 + (size_t)(rng_uniform(7, 1, at++) * 4);
+            if (come > sizeof text) come = sizeof text;
+            stopped = stop_scan(stops, n, text + shown, come - shown, &clear);
+            shown += clear;
+            assert_true(shown <= want);
+        }
+        assert_int_equal(stopped, want < sizeof text);
+        assert_int_equal(stopped ? shown : sizeof text, want);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_taken),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_rows),     cmocka_unit_test(test_stop_cuts),
+        cmocka_unit_test(test_bombs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
