@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (n == 0) return 0;
     if (!v) CHECK(vocab_open_bytes(&v, NULL) == 0);
     struct dialect_model model = {.dialect = (enum dialect)(data[0] % DIALECTS)};
-    struct dialect_ask q = {.model = &model, .tokens_max = 5};
+    struct dialect_request q = {.model = &model, .tokens_max = 5};
     if (data[0] & 0x80) {
         q.tokens = prompt;
         q.n_tokens = 3;
@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     sse_parser_release(&p);
     dialect_stream_release(&s);
     struct dialect_model read;
-    dialect_read_models((const char *)data + 1, n - 1, "", &read, &e);
+    dialect_decode_models((const char *)data + 1, n - 1, "", &read, &e);
     dialect_vllm_gives_ids((const char *)data + 1, n - 1);
     return 0;
 }

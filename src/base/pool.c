@@ -19,7 +19,7 @@
 /* About 20 us of pauses: longer than the gaps between the parallel parts of one decode step. */
 enum { SPIN_ROUNDS = 2000 };
 
-struct worker {
+struct pool_thread {
     struct pool *pool;
     pthread_t thread;
     uint32_t index;
@@ -27,7 +27,7 @@ struct worker {
 
 struct pool {
     unsigned threads; /* with the caller */
-    struct worker workers[POOL_THREADS_MAX];
+    struct pool_thread workers[POOL_THREADS_MAX];
     unsigned started;
     bool spin;
     pthread_mutex_t mutex;
@@ -77,7 +77,7 @@ static unsigned wait_for_run(struct pool *p, unsigned seen)
 
 static void *worker_main(void *arg)
 {
-    struct worker *w = arg;
+    struct pool_thread *w = arg;
     unsigned seen = 0;
     for (;;) {
         seen = wait_for_run(w->pool, seen);
@@ -105,8 +105,8 @@ int pool_new(unsigned threads, struct pool **ret_pool, struct err *e)
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->wake, NULL);
     for (unsigned i = 1; i < threads; i++) {
-        struct worker *w = &p->workers[p->started];
-        *w = (struct worker){.pool = p, .index = i};
+        struct pool_thread *w = &p->workers[p->started];
+        *w = (struct pool_thread){.pool = p, .index = i};
         if (pthread_create(&w->thread, NULL, worker_main, w) != 0) {
             pool_free(p);
             return err_set(e, ERR_NO_MEMORY, "thread %u of %u cannot be started", i + 1, threads);

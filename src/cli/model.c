@@ -49,19 +49,19 @@ struct request {
 };
 
 /* Model file and its vocabulary, for the two commands that need them. */
-struct source {
+struct tokenizer_file {
     struct gguf *g;
     struct vocab *v;
 };
 
-static int source_open(struct source *s, const char *path, struct err *e)
+static int source_open(struct tokenizer_file *s, const char *path, struct err *e)
 {
-    *s = (struct source){0};
+    *s = (struct tokenizer_file){0};
     int code = gguf_open(path, &s->g, e);
     return code ? code : vocab_open(s->g, &s->v, e);
 }
 
-static void source_close(struct source *s)
+static void source_close(struct tokenizer_file *s)
 {
     vocab_close(s->v);
     gguf_close(s->g);
@@ -138,7 +138,7 @@ static int print_tokens(const struct vocab *v, const struct token_list *ids, boo
 
 static int tokenize(const struct request *r, struct err *e)
 {
-    struct source s;
+    struct tokenizer_file s;
     struct buf text;
     struct token_list ids;
     buf_init(&text, TEXT_MAX);
@@ -169,7 +169,7 @@ static int read_id(const char *text, const struct vocab *v, int32_t *ret_id, str
 
 static int detokenize(const struct request *r, struct err *e)
 {
-    struct source s;
+    struct tokenizer_file s;
     struct buf text;
     buf_init(&text, TEXT_MAX);
     int code = source_open(&s, r->file, e);

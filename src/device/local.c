@@ -11,7 +11,7 @@
 
 enum { MEASURE_STEPS = 4 };
 
-struct job {
+struct feed {
     uint32_t from, n;
     uint64_t generation;
     struct sampling sampling;
@@ -28,15 +28,15 @@ struct local {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* under the lock */
-    struct job next; /* waits to be taken, when `pending` */
-    struct job now;  /* the engine thread's while `running` */
+    struct feed next; /* waits to be taken, when `pending` */
+    struct feed now;  /* the engine thread's while `running` */
     bool pending, running, closing, have_progress, have_end;
     uint64_t generation; /* of the newest job; cancelling makes a newer one */
     uint32_t progress;
     struct local_event end;
 };
 
-static bool is_current(struct local *w, const struct job *j)
+static bool is_current(struct local *w, const struct feed *j)
 {
     pthread_mutex_lock(&w->lock);
     bool current = j->generation == w->generation && !w->closing;
@@ -44,7 +44,7 @@ static bool is_current(struct local *w, const struct job *j)
     return current;
 }
 
-static void tell(struct local *w, const struct job *j, const struct local_event *ev)
+static void tell(struct local *w, const struct feed *j, const struct local_event *ev)
 {
     pthread_mutex_lock(&w->lock);
     bool current = j->generation == w->generation;
@@ -90,7 +90,7 @@ static int step(struct local *w, const int32_t *tokens, uint32_t n, bool sample,
     return 0;
 }
 
-static void run_job(struct local *w, const struct job *j)
+static void run_feed(struct local *w, const struct feed *j)
 {
     struct local_event ev = {.kind = LOCAL_PROGRESS};
     uint32_t done = 0;
@@ -128,13 +128,13 @@ static void *local_main(void *arg)
             pthread_cond_wait(&w->changed, &w->lock);
             continue;
         }
-        struct job taken = w->next;
+        struct feed taken = w->next;
         w->next.tokens = w->now.tokens;
         w->now = taken;
         w->pending = false;
         w->running = true;
         pthread_mutex_unlock(&w->lock);
-        run_job(w, &w->now);
+        run_feed(w, &w->now);
         pthread_mutex_lock(&w->lock);
         w->running = false;
         pthread_cond_broadcast(&w->changed);

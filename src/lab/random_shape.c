@@ -499,32 +499,32 @@ int random_shape_find(const char *name, const struct random_shape **ret_shape, s
 }
 
 /* Writers of keys under the architecture's name. */
-struct keys {
+struct key_writer {
     struct gguf_write *w;
     const char *arch;
 };
 
-static void put_u32(const struct keys *k, const char *name, uint32_t value)
+static void put_u32(const struct key_writer *k, const char *name, uint32_t value)
 {
     char key[KEY_MAX];
     snprintf(key, sizeof key, "%s.%s", k->arch, name);
     gguf_write_u32(k->w, key, value);
 }
 
-static void put_f32(const struct keys *k, const char *name, float value)
+static void put_f32(const struct key_writer *k, const char *name, float value)
 {
     char key[KEY_MAX];
     snprintf(key, sizeof key, "%s.%s", k->arch, name);
     gguf_write_f32(k->w, key, value);
 }
 
-static void put_if(const struct keys *k, const char *name, float value)
+static void put_if(const struct key_writer *k, const char *name, float value)
 {
     if (value != 0.0f) put_f32(k, name, value);
 }
 
 /* What a prompt past the trained length does to the angles (LongRoPE, arXiv 2402.13753). */
-static void put_long_rope(const struct keys *k, const struct random_shape *s)
+static void put_long_rope(const struct key_writer *k, const struct random_shape *s)
 {
     double scale = (double)s->context / s->original_context;
     double x = 1.0 + kern_log(scale) / kern_log(s->original_context);
@@ -533,7 +533,7 @@ static void put_long_rope(const struct keys *k, const struct random_shape *s)
 
 void random_shape_keys(const struct random_shape *s, struct gguf_write *w)
 {
-    const struct keys k = {w, s->arch};
+    const struct key_writer k = {w, s->arch};
     put_u32(&k, "block_count", s->layers);
     put_u32(&k, "context_length", s->context);
     put_u32(&k, "embedding_length", s->dim);

@@ -56,7 +56,7 @@ uint32_t admit_grant(const struct admit_memory *m, const struct admit_wish *w)
 
 /* ---- the line ---- */
 
-struct place {
+struct waiting {
     void *job;
     uint32_t tenant, next;
     int32_t priority;
@@ -64,7 +64,7 @@ struct place {
 };
 
 struct queue_of {
-    uint32_t first, last; /* places; NONE: nobody of this tenant waits */
+    uint32_t first, last; /* of waiting; NONE: nobody of this tenant waits */
     uint32_t running;
     uint32_t active; /* where in `active` */
 };
@@ -72,21 +72,21 @@ struct queue_of {
 struct admit_line {
     uint32_t capacity, n;
     uint64_t arrivals;
-    uint32_t unused; /* first of the places without a job, linked by next */
+    uint32_t unused; /* first of waiting without a job, linked by next */
     uint32_t named;  /* tenant whose first one is next; NONE: to be found */
     struct queue_of tenants[ADMIT_TENANTS_MAX];
     uint32_t active[ADMIT_TENANTS_MAX], n_active; /* tenants of whom somebody waits */
-    struct place places[];
+    struct waiting waiting[];
 };
 
 int admit_line_new(uint32_t capacity, struct admit_line **ret_line, struct err *e)
 {
-    struct admit_line *l = mem_calloc(1, sizeof *l + capacity * sizeof l->places[0]);
+    struct admit_line *l = mem_calloc(1, sizeof *l + capacity * sizeof l->waiting[0]);
     if (!l) return err_set(e, ERR_NO_MEMORY, "no memory for a line of %u", capacity);
     l->capacity = capacity;
     l->named = NONE;
     for (uint32_t i = 0; i < capacity; i++)
-        l->places[i].next = i + 1;
+        l->waiting[i].next = i + 1;
     for (uint32_t i = 0; i < ADMIT_TENANTS_MAX; i++)
         l->tenants[i].first = NONE;
     *ret_line = l;
@@ -108,28 +108,28 @@ void admit_join(struct admit_line *l, void *job, uint32_t tenant, int32_t priori
     CHECK(l->n < l->capacity && tenant < ADMIT_TENANTS_MAX);
     uint32_t i = l->unused;
     struct queue_of *q = &l->tenants[tenant];
-    l->unused = l->places[i].next;
-    l->places[i] = (struct place){job, tenant, NONE, priority, l->arrivals++};
+    l->unused = l->waiting[i].next;
+    l->waiting[i] = (struct waiting){job, tenant, NONE, priority, l->arrivals++};
     if (q->first == NONE) {
         q->first = i;
         q->active = l->n_active;
         l->active[l->n_active++] = tenant;
     } else {
-        l->places[q->last].next = i;
+        l->waiting[q->last].next = i;
     }
     q->last = i;
     l->n++;
 }
 
-/* Take place i, which follows `before` (NONE: it is the first), out of its tenant's queue. */
+/* Take entry i, which follows `before` (NONE: it is the first), out of its tenant's queue. */
 static void leave(struct admit_line *l, uint32_t before, uint32_t i)
 {
-    uint32_t tenant = l->places[i].tenant;
+    uint32_t tenant = l->waiting[i].tenant;
     struct queue_of *q = &l->tenants[tenant];
     if (before == NONE)
-        q->first = l->places[i].next;
+        q->first = l->waiting[i].next;
     else
-        l->places[before].next = l->places[i].next;
+        l->waiting[before].next = l->waiting[i].next;
     if (q->last == i) q->last = before;
     if (q->first == NONE) {
         uint32_t moved = l->active[--l->n_active];
@@ -137,7 +137,7 @@ static void leave(struct admit_line *l, uint32_t before, uint32_t i)
         l->tenants[moved].active = q->active;
     }
     if (l->named == tenant && before == NONE) l->named = NONE;
-    l->places[i].next = l->unused;
+    l->waiting[i].next = l->unused;
     l->unused = i;
     l->n--;
 }
@@ -145,7 +145,7 @@ static void leave(struct admit_line *l, uint32_t before, uint32_t i)
 /* Running requests of the tenant with one more, as its first one's priority counts them. */
 static uint64_t burden(const struct admit_line *l, const struct queue_of *q)
 {
-    int32_t p = l->places[q->first].priority;
+    int32_t p = l->waiting[q->first].priority;
     p = p > SCHED_PRIORITY_MAX ? SCHED_PRIORITY_MAX : p;
     p = p < -SCHED_PRIORITY_MAX ? -SCHED_PRIORITY_MAX : p;
     return ((uint64_t)q->running + 1) << (SCHED_PRIORITY_MAX - p);
@@ -157,7 +157,7 @@ static uint32_t least_burdened(const struct admit_line *l)
     for (uint32_t k = 1; k < l->n_active; k++) {
         const struct queue_of *q = &l->tenants[l->active[k]], *other = &l->tenants[best];
         uint64_t load = burden(l, q), least = burden(l, other);
-        bool earlier = l->places[q->first].arrived < l->places[other->first].arrived;
+        bool earlier = l->waiting[q->first].arrived < l->waiting[other->first].arrived;
         if (load < least || (load == least && earlier)) best = l->active[k];
     }
     return best;
@@ -167,7 +167,7 @@ void *admit_next(struct admit_line *l)
 {
     if (l->n_active == 0) return NULL;
     if (l->named == NONE) l->named = least_burdened(l);
-    return l->places[l->tenants[l->named].first].job;
+    return l->waiting[l->tenants[l->named].first].job;
 }
 
 void admit_refuse(struct admit_line *l)
@@ -193,8 +193,8 @@ void admit_sweep(struct admit_line *l, bool (*leaves)(void *arg, void *job), voi
     for (uint32_t k = l->n_active; k-- > 0;) { /* downwards: the last one moves into a gap */
         uint32_t before = NONE, next;
         for (uint32_t i = l->tenants[l->active[k]].first; i != NONE; i = next) {
-            next = l->places[i].next;
-            if (leaves(arg, l->places[i].job))
+            next = l->waiting[i].next;
+            if (leaves(arg, l->waiting[i].job))
                 leave(l, before, i);
             else
                 before = i;

@@ -335,7 +335,7 @@ static inline int site_ask(const struct site *s, const char *method, const char 
 
 /* ---- what must come ---- */
 
-struct answer {
+struct site_answer {
     int32_t tokens[SITE_TOKENS];
     uint32_t n;
     bool ended; /* the model ended it, not the limit */
@@ -343,7 +343,8 @@ struct answer {
 
 /* The answer of an engine that does nothing else. */
 static inline void site_truth(const struct site *s, const int32_t *prompt, uint32_t n_prompt,
-                              const struct sampling *sampling, uint32_t max, struct answer *ret)
+                              const struct sampling *sampling, uint32_t max,
+                              struct site_answer *ret)
 {
     struct site quick = *s;
     quick.fake.step_us = quick.fake.prefill_us_per_token = 0.0;

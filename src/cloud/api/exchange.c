@@ -8,12 +8,12 @@
 #include "base/mem.h"
 #include "cloud/api/server_impl.h"
 
-void *exchange_new(struct server *s, enum metrics_face face, size_t size)
+void *exchange_new(struct server *s, enum metrics_endpoint endpoint, size_t size)
 {
     struct exchange *x = mem_calloc(1, size);
     if (!x) return NULL;
     x->server = s;
-    x->face = face;
+    x->endpoint = endpoint;
     x->key = s->asking;
     x->next = s->exchanges;
     x->link = &s->exchanges;
@@ -114,17 +114,17 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     x->job->on_event = on_event;
     x->job->sampling = sampling;
     /* A device can use part of an answer; who asks as OpenAI's clients do gets all or waits. */
-    if (x->face != METRICS_ASSIST) x->job->tokens_least = atomic_load(&x->job->tokens_max);
+    if (x->endpoint != METRICS_ASSIST) x->job->tokens_least = atomic_load(&x->job->tokens_max);
     x->n_prompt = prompt->len;
     x->began = clock_us();
     if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
     if (make_id(prefix, x->id))
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
     if (x->logprobs) job_want_logprobs(x->job, x->logprobs_top);
-    code = exchange_charge(x, e);
+    code = quota_use_begin(x, e);
     if (code) return code;
     code = backend_submit(b, x->job, e);
-    if (code) exchange_uncharge(x);
+    if (code) quota_use_undo(x);
     return code;
 }
 
@@ -196,7 +196,7 @@ static void note_token(struct exchange *x, const struct job_event *ev, struct me
 
 static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
 {
-    static const char *const names[METRICS_FACES] = {"assist", "chat", "completion"};
+    static const char *const names[METRICS_ENDPOINTS] = {"assist", "chat", "completion"};
     double first = x->first_token ? (double)(x->first_token - x->began) / 1e3 : 0;
     const struct log_field fields[] = {
         {"id", .text = x->id},
@@ -209,7 +209,7 @@ static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
         {"first_ms", .number = first},
         {"ms", .number = (double)(clock_us() - x->began) / 1e3},
     };
-    log_fields(LOG_INFO, "cloud", names[x->face], fields, sizeof fields / sizeof *fields);
+    log_fields(LOG_INFO, "cloud", names[x->endpoint], fields, sizeof fields / sizeof *fields);
 }
 
 void exchange_log_stopped(const struct exchange *x)
@@ -235,7 +235,7 @@ static void note_done(struct exchange *x, const struct job_event *ev, struct met
     }
     enum wire_reason reason = x->complete ? WIRE_STOP : ev->reason;
     enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)reason;
-    m->requests[x->face][end]++;
+    m->requests[x->endpoint][end]++;
     if (end == METRICS_CANCEL)
         m->cancelled[x->first_token ? METRICS_DECODE
                      : x->admitted  ? METRICS_PREFILL
@@ -258,6 +258,6 @@ void exchange_deliver(const struct job_event *ev)
         note_token(x, ev, m);
     else if (ev->kind == JOB_DONE)
         note_done(x, ev, m);
-    exchange_charge_event(x, ev);
+    quota_use_event(x, ev);
     ev->job->on_event(x, ev);
 }

@@ -14,7 +14,7 @@
 
 enum { VALUE_DIGITS_MAX = 10 };
 
-_Static_assert((int)KEYS_MAX < (int)SCHED_TENANTS_MAX, "each place has an account of its own");
+_Static_assert((int)KEYS_MAX < (int)SCHED_TENANTS_MAX, "each slot has an account of its own");
 
 static const char made_prefix[] = "pdd-"; /* of the keys of key_make */
 enum { MADE_LEN = sizeof made_prefix - 1 + 2 * KEY_HASH_BYTES };
@@ -24,7 +24,7 @@ _Static_assert((int)MADE_LEN < (int)KEY_MADE_BYTES, "a key fits, and is too long
 static const char form[] = "NAME sha256:HEX [requests_per_minute=N] [tokens_per_minute=N] "
                            "[streams=N] [priority=N]";
 
-struct place {
+struct key_slot {
     struct key key;
     bool live;      /* the file has it */
     uint32_t lives; /* keys that it had before this one */
@@ -32,7 +32,7 @@ struct place {
 
 struct keys {
     char *path;
-    struct place places[KEYS_MAX];
+    struct key_slot slots[KEYS_MAX];
 };
 
 static bool name_char(char c)
@@ -238,11 +238,11 @@ static int read_lines(const char *path, struct lines *all, struct err *e)
 
 /* That of its name, or of the same key when it was removed: whoever comes back has what still runs
  * and what is owed. NULL: none. */
-static struct place *place_of(struct keys *k, const struct key_line *line)
+static struct key_slot *slot_of(struct keys *k, const struct key_line *line)
 {
-    struct place *left = NULL;
+    struct key_slot *left = NULL;
     for (uint32_t i = 0; i < KEYS_MAX; i++) {
-        struct place *p = &k->places[i];
+        struct key_slot *p = &k->slots[i];
         if (strcmp(p->key.line.name, line->name) != 0) continue;
         if (p->live) return p;
         bool same = memcmp(p->key.line.hash, line->hash, sizeof line->hash) == 0;
@@ -251,10 +251,10 @@ static struct place *place_of(struct keys *k, const struct key_line *line)
     return left;
 }
 
-static struct place *place_free(struct keys *k)
+static struct key_slot *slot_free(struct keys *k)
 {
     for (uint32_t i = 0; i < KEYS_MAX; i++)
-        if (!k->places[i].live && k->places[i].key.quota.streams == 0) return &k->places[i];
+        if (!k->slots[i].live && k->slots[i].key.quota.streams == 0) return &k->slots[i];
     return NULL;
 }
 
@@ -265,36 +265,36 @@ static const struct key_line *line_named(const struct lines *all, const char *na
     return NULL;
 }
 
-/* Whether a line has this place. */
-static bool stays(struct keys *k, const struct lines *all, const struct place *p)
+/* Whether a line has this slot. */
+static bool stays(struct keys *k, const struct lines *all, const struct key_slot *p)
 {
     const struct key_line *line = line_named(all, p->key.line.name);
-    return line && place_of(k, line) == p;
+    return line && slot_of(k, line) == p;
 }
 
-/* Removed keys leave first, so that their places can be had. */
+/* Removed keys leave first, so that their slots are free. */
 static int adopt(struct keys *k, const struct lines *all, uint64_t now_us, struct err *e)
 {
     uint32_t wanted = 0, found = 0;
     for (uint32_t i = 0; i < all->n; i++)
-        wanted += place_of(k, &all->line[i]) == NULL;
+        wanted += slot_of(k, &all->line[i]) == NULL;
     for (uint32_t i = 0; i < KEYS_MAX; i++) {
-        const struct place *p = &k->places[i];
+        const struct key_slot *p = &k->slots[i];
         found += !stays(k, all, p) && p->key.quota.streams == 0;
     }
     if (found < wanted)
         return err_set(e, ERR_LIMIT, "%s: streams of removed keys still run; try again later",
                        k->path);
     for (uint32_t i = 0; i < KEYS_MAX; i++)
-        k->places[i].live = stays(k, all, &k->places[i]);
+        k->slots[i].live = stays(k, all, &k->slots[i]);
     for (uint32_t i = 0; i < all->n; i++) {
-        struct place *p = place_of(k, &all->line[i]);
+        struct key_slot *p = slot_of(k, &all->line[i]);
         if (p) {
             quota_change(&p->key.quota, &all->line[i].limits, now_us);
         } else {
-            p = place_free(k);
+            p = slot_free(k);
             quota_init(&p->key.quota, &all->line[i].limits, now_us);
-            p->key.tenant = (uint32_t)(p - k->places) + 1 + p->lives++ * SCHED_TENANTS_MAX;
+            p->key.tenant = (uint32_t)(p - k->slots) + 1 + p->lives++ * SCHED_TENANTS_MAX;
             p->live = true;
         }
         p->key.line = all->line[i];
@@ -339,7 +339,7 @@ struct key *keys_find(struct keys *k, const char *key)
     if (n == 0 || n > KEY_LEN_MAX) return NULL;
     key_hash(key, n, hash);
     for (uint32_t i = 0; i < KEYS_MAX; i++) {
-        struct place *p = &k->places[i];
+        struct key_slot *p = &k->slots[i];
         if (p->live && CRYPTO_memcmp(hash, p->key.line.hash, sizeof hash) == 0) found = &p->key;
     }
     return found;

@@ -18,7 +18,7 @@ _Static_assert((int)SECOND_BOUNDS <= METRICS_BUCKETS_MAX &&
                    (int)TOKEN_BOUNDS <= METRICS_BUCKETS_MAX,
                "a bucket for each bound");
 
-static const char *const face_names[METRICS_FACES] = {"assist", "chat", "completion"};
+static const char *const endpoint_names[METRICS_ENDPOINTS] = {"assist", "chat", "completion"};
 static const char *const end_names[METRICS_ENDS] = {"budget",   "stop",  "length", "cancel",
                                                     "deadline", "drain", "error"};
 static const char *const refusal_names[METRICS_REFUSALS] = {"busy", "quota", "unauthorised",
@@ -98,10 +98,11 @@ static int print_histograms(const struct metrics *m, struct buf *out)
 static int print_requests(const struct metrics *m, struct buf *out)
 {
     int code = head(out, "pdd_requests_total", "counter", "Requests that were admitted, by end.");
-    for (int f = 0; f < METRICS_FACES; f++)
+    for (int f = 0; f < METRICS_ENDPOINTS; f++)
         for (int e = 0; e < METRICS_ENDS && code == 0; e++)
-            code = buf_printf(out, "pdd_requests_total{api=\"%s\",end=\"%s\"} %llu\n",
-                              face_names[f], end_names[e], (unsigned long long)m->requests[f][e]);
+            code =
+                buf_printf(out, "pdd_requests_total{api=\"%s\",end=\"%s\"} %llu\n",
+                           endpoint_names[f], end_names[e], (unsigned long long)m->requests[f][e]);
     if (code == 0)
         code =
             head(out, "pdd_requests_refused_total", "counter", "Requests refused before any work.");

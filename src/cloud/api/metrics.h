@@ -18,7 +18,7 @@
 
 enum { METRICS_BUCKETS_MAX = 24, METRICS_BYTES_MAX = 1 << 18 };
 
-enum metrics_face { METRICS_ASSIST, METRICS_CHAT, METRICS_COMPLETION, METRICS_FACES };
+enum metrics_endpoint { METRICS_ASSIST, METRICS_CHAT, METRICS_COMPLETION, METRICS_ENDPOINTS };
 
 /* How requests end: as wire_reason, in its order, then failures. */
 enum metrics_end {
@@ -51,7 +51,7 @@ struct histogram {
 };
 
 struct metrics {
-    uint64_t requests[METRICS_FACES][METRICS_ENDS];
+    uint64_t requests[METRICS_ENDPOINTS][METRICS_ENDS];
     uint64_t refused[METRICS_REFUSALS];
     uint64_t cancelled[METRICS_PHASES];
     uint64_t prompt_tokens, cached_tokens, generated_tokens; /* of requests that were admitted */

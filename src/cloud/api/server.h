@@ -1,6 +1,6 @@
 /*
- * server: `pdd cloud`, the HTTP face of a backend (cloud/work/backend.h). One loop thread: sockets,
- * JSON, templates, tokenisation and detokenisation; the worker's thread computes.
+ * server: `pdd cloud`, the HTTP server of a backend (cloud/work/backend.h). One loop thread:
+ * sockets, JSON, templates, tokenisation and detokenisation; the worker's thread computes.
  *
  *   POST   /v1/assist       an event stream (proto/wire.h)
  *   PATCH  /v1/assist/{id}  {"tokens_max": N} while the stream runs
@@ -29,10 +29,10 @@
  * What goes wrong before the first event of a stream has the status that fits, as the head waits
  * for that event; after it comes an `error` event.
  *
- * OpenAI's faces: the same prompt, greedy or with the same seed, gives the same answer there as by
- * /v1/assist, streamed or not. A seed that is not given is drawn. An error in a
- * stream is OpenAI's error object there, then [DONE]. An answer that a stop string ended counts as
- * stopped, not as cancelled.
+ * OpenAI's endpoints: the same prompt, greedy or with the same seed, gives the same answer there as
+ * by /v1/assist, streamed or not. A seed that is not given is drawn. An error in a stream is
+ * OpenAI's error object there, then [DONE]. An answer that a stop string ended counts as stopped,
+ * not as cancelled.
  *
  * Keys, if there are any, guard all but /health and /ready, and each has its quotas
  * (cloud/api/keys.h): beyond them 429, with Retry-After from the bucket and the code

@@ -1,13 +1,13 @@
 /*
  * server_impl: what the files of the HTTP server share: the server's parts, and the life of an
- * *exchange*, one request that a job answers. Each face of the server (assist.c, ...) begins its
- * own struct with a `struct exchange`, decodes its request, and writes the job's events in its
- * format. Only the server's own files include this.
+ * *exchange*, one request that a job answers. Each endpoint of the server (endpoint_assist.c, ...)
+ * begins its own struct with a `struct exchange`, decodes its request, and writes the job's events
+ * in its format. Only the server's own files include this.
  *
- * Life of an exchange: exchange_new; a job is made and submitted (exchange_submit); the face begins
- * its answer (exchange_attach); events arrive at the job's on_event, until JOB_DONE, where the face
- * ends the answer (exchange_detach) and frees the exchange. A client that goes away cancels the
- * job; the exchange lives on, without a request, until JOB_DONE.
+ * Life of an exchange: exchange_new; a job is made and submitted (exchange_submit); the endpoint
+ * begins its answer (exchange_attach); events arrive at the job's on_event, until JOB_DONE, where
+ * the endpoint ends the answer (exchange_detach) and frees the exchange. A client that goes away
+ * cancels the job; the exchange lives on, without a request, until JOB_DONE.
  */
 #ifndef PDD_CLOUD_API_SERVER_IMPL_H
 #define PDD_CLOUD_API_SERVER_IMPL_H
@@ -28,17 +28,18 @@ struct exchange {
     struct key *key;               /* whose it is; NULL: the server asks for no key */
     struct exchange *next, **link; /* all exchanges of the server */
     struct detok detok;
-    enum metrics_face face;
+    enum metrics_endpoint endpoint;
     /* clock_us(); 0: not yet. All set by exchange_deliver. */
     uint64_t began, admitted, first_token, last_token;
     uint32_t n_prompt, cached, n_tokens; /* n_tokens: of the answer, so far */
-    /* Set by the face before it submits: whether it wants log-probabilities, and of how many of the
-     * likeliest tokens. */
+    /* Set by the endpoint before it submits: whether it wants log-probabilities, and of how many of
+     * the likeliest tokens. */
     bool logprobs;
     uint32_t logprobs_top;
     bool complete;                       /* see exchange_complete */
-    void (*release)(struct exchange *x); /* what else the face holds; NULL: nothing */
-    uint32_t charged, unfed; /* charge.c: prompt tokens taken from the key, and not computed yet */
+    void (*release)(struct exchange *x); /* what else the endpoint holds; NULL: nothing */
+    uint32_t quota_tokens,
+        unfed; /* quota_use.c: prompt tokens taken from the key, and not computed yet */
     char id[WIRE_ID_MAX];
 };
 
@@ -64,7 +65,7 @@ struct server {
     char model_name[WIRE_NAME_MAX];
     struct exchange *exchanges;
     bool draining;
-    struct wire_event event; /* scratch of assist.c */
+    struct wire_event event; /* scratch of endpoint_assist.c */
     struct buf bytes;        /* scratch of whoever encodes */
 };
 
@@ -86,8 +87,8 @@ void server_log_refusal(const struct server *s, const struct http_request *r, in
  * which has its line in the log. */
 void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev);
 
-/* `size`: of the face's struct, zeroed beyond the exchange. NULL: no memory. */
-void *exchange_new(struct server *s, enum metrics_face face, size_t size);
+/* `size`: of the endpoint's struct, zeroed beyond the exchange. NULL: no memory. */
+void *exchange_new(struct server *s, enum metrics_endpoint endpoint, size_t size);
 void exchange_free(struct exchange *x); /* with its job; NULL is fine */
 struct exchange *exchange_find(struct server *s, const char *id);
 /* Make the job of prompt and `have`, give it an id that begins with `prefix`, clip tokens_max to
@@ -99,7 +100,7 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
 /* Wishes of a running one. Extending answers how many tokens it may bring now, at most `wish`. */
 uint32_t exchange_extend(struct exchange *x, uint32_t wish);
 void exchange_cancel(struct exchange *x);
-/* The face has its answer, a stop string was found: what is still computed is for nobody. */
+/* The endpoint has its answer, a stop string was found: what is still computed is for nobody. */
 void exchange_complete(struct exchange *x);
 /* Append what a token event says, as whole characters. */
 int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out);
@@ -111,14 +112,14 @@ void exchange_send(struct exchange *x, const void *data,
 void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than none */
 /* The line of one that ends because the process does. */
 void exchange_log_stopped(const struct exchange *x);
-/* What every event of a job goes through on its way to the face: times, counters, the log. */
+/* What every event of a job goes through on its way to the endpoint: times, counters, the log. */
 void exchange_deliver(const struct job_event *ev);
 
-/* charge.c: take a request from its key's quotas (ERR_BUSY, and s->refusal says more), undo that,
- * and follow its events. */
-int exchange_charge(struct exchange *x, struct err *e);
-void exchange_uncharge(struct exchange *x);
-void exchange_charge_event(struct exchange *x, const struct job_event *ev);
+/* quota_use.c: take a request from its key's quotas (ERR_BUSY, and s->refusal says more), undo
+ * that, and follow its events. */
+int quota_use_begin(struct exchange *x, struct err *e);
+void quota_use_undo(struct exchange *x);
+void quota_use_event(struct exchange *x, const struct job_event *ev);
 
 /* The prompt's tokens, checked; none for a backend without a vocabulary. `*param` names the field
  * that is wrong. */
@@ -131,7 +132,7 @@ int prompt_make_text(struct server *s, const char *text, size_t n, struct token_
 /* The error of a prompt that only a vocabulary makes use of, where the backend has none. */
 int prompt_need_vocab(struct err *e);
 
-/* The faces: handlers of server.c's routes. */
+/* The endpoints: handlers of server.c's routes. */
 void assist_post(struct http_request *r, void *server);
 void assist_patch(struct http_request *r, void *server);
 void assist_delete(struct http_request *r, void *server);

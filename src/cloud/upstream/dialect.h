@@ -44,12 +44,12 @@ struct dialect_model {
 
 /* The model `wanted` ("": the first) of such an answer. ERR_PROTOCOL: it is none; ERR_NOT_FOUND:
  * it does not have this model. */
-int dialect_read_models(const char *json, size_t n, const char *wanted,
-                        struct dialect_model *ret_model, struct err *e);
+int dialect_decode_models(const char *json, size_t n, const char *wanted,
+                          struct dialect_model *ret_model, struct err *e);
 /* Whether GET /version of vLLM names one that gives token ids. */
 bool dialect_vllm_gives_ids(const char *json, size_t n);
 
-struct dialect_ask {
+struct dialect_request {
     const struct dialect_model *model;
     const int32_t *tokens; /* [n_tokens] prompt and `have`; NULL: as asked */
     uint32_t n_tokens, n_have;
@@ -59,10 +59,10 @@ struct dialect_ask {
 };
 
 /* Whether the answer to it will name token ids. */
-bool dialect_by_ids(const struct dialect_ask *q);
+bool dialect_by_ids(const struct dialect_request *q);
 /* Append the body and name the path. ERR_BAD_INPUT: such a server cannot be asked this; the
  * sentence says what would help. */
-int dialect_encode(const struct dialect_ask *q, const char **ret_path, struct buf *body,
+int dialect_encode(const struct dialect_request *q, const char **ret_path, struct buf *body,
                    struct err *e);
 
 /* A stream as it is read. `ids` and `text` hold what the last event brought. */
@@ -88,7 +88,7 @@ struct dialect_stream {
     struct wire_event event; /* pdd: scratch */
 };
 
-void dialect_stream_init(struct dialect_stream *s, const struct dialect_ask *q,
+void dialect_stream_init(struct dialect_stream *s, const struct dialect_request *q,
                          const struct vocab *v);
 void dialect_stream_release(struct dialect_stream *s);
 /* Take one event of the stream. ERR_PROTOCOL: garbage, ids that are none, ids that are missing;

@@ -111,16 +111,16 @@ static uint32_t positions_max(const struct backend *b)
 
 /* ---- jobs ---- */
 
-/* Which of them wait at their servers is not known here: all places count as the line. */
-static struct places_room room_of(const struct upstream *u)
+/* Which of them wait at their servers is not known here: all slots count as the line. */
+static struct slots_room room_of(const struct upstream *u)
 {
-    return (struct places_room){.queue_max = u->c.streams_max};
+    return (struct slots_room){.queue_max = u->c.streams_max};
 }
 
 static int submit(struct backend *b, struct job *job, struct err *e)
 {
     struct upstream *u = upstream_of(b);
-    switch (places_enter(&u->places, room_of(u), job->tenant)) {
+    switch (slots_enter(&u->taken, room_of(u), job->tenant)) {
     case ADMIT_FULL:
         return err_set(e, ERR_BUSY, "all streams are taken; try again later");
     case ADMIT_SHARE_TAKEN:
@@ -129,21 +129,21 @@ static int submit(struct backend *b, struct job *job, struct err *e)
     case ADMIT_ENTERS:
         break;
     }
-    int code = order_new(u, job, e);
-    if (code) places_leave(&u->places, job->tenant);
+    int code = upstream_request_new(u, job, e);
+    if (code) slots_leave(&u->taken, job->tenant);
     return code;
 }
 
 static void wish(struct backend *b, struct job *job)
 {
     (void)b;
-    if (job->place) order_wish(job->place);
+    if (job->backend_data) upstream_request_wish(job->backend_data);
 }
 
 static const char *not_ready(struct backend *b)
 {
     struct upstream *u = upstream_of(b);
-    if (places_full(&u->places, room_of(u))) return "busy";
+    if (slots_full(&u->taken, room_of(u))) return "busy";
     for (uint32_t i = 0; i < u->c.n_servers; i++)
         if (u->routes[i].up) return NULL;
     return "no upstream";
@@ -152,7 +152,7 @@ static const char *not_ready(struct backend *b)
 /* Work is what was sent on; what waits there is not known here. */
 static void stats(struct backend *b, struct worker_stats *ret_stats)
 {
-    *ret_stats = (struct worker_stats){.running = atomic_load(&upstream_of(b)->places.all)};
+    *ret_stats = (struct worker_stats){.running = atomic_load(&upstream_of(b)->taken.all)};
 }
 
 /* ---- metrics ---- */
@@ -346,8 +346,8 @@ static void release(struct backend *b)
     struct upstream *u = upstream_of(b);
     struct job_event *ev;
     u->closing = true;
-    while (u->orders)
-        order_free(u->orders);
+    while (u->requests)
+        upstream_request_free(u->requests);
     for (uint32_t i = 0; i < u->c.n_servers; i++) {
         probe_release(&u->servers[i]);
         http_client_free(u->servers[i].client);

@@ -1,6 +1,6 @@
 /*
  * upstream_impl: what the files of the upstream backend share: upstream.c (the backend: submit,
- * wishes, events, what is served), upstream_order.c (one job at the servers), upstream_probe.c
+ * wishes, events, what is served), upstream_request.c (one job at the servers), upstream_probe.c
  * (whether a server is up, and what it is). Nobody else includes it.
  */
 #ifndef PDD_CLOUD_UPSTREAM_UPSTREAM_IMPL_H
@@ -8,7 +8,7 @@
 
 #include "cloud/upstream/dialect.h"
 #include "cloud/upstream/upstream.h"
-#include "cloud/work/places.h"
+#include "cloud/work/slots.h"
 #include "net/http_client.h"
 #include "net/sse.h"
 
@@ -45,10 +45,10 @@ struct upstream_event {
 };
 
 /* One job at the servers. */
-struct order {
+struct upstream_request {
     struct upstream *u;
-    struct job *job; /* NULL once it has had its end: then its place is another's */
-    struct order *next, **link;
+    struct job *job; /* NULL once it has had its end: then its slot is another's */
+    struct upstream_request *next, **link;
     uint64_t prompt, tried;         /* its hash; bit i: server i has been asked */
     struct upstream_server *server; /* NULL: none is asked */
     struct http_call *call, *patch;
@@ -79,9 +79,9 @@ struct upstream {
     char vocab_hash[WIRE_HASH_MAX];
     struct engine_info info;
     char numerics[WIRE_NAME_MAX];
-    struct order *orders;
-    struct places places; /* of orders that are not over */
-    uint32_t lingering;   /* orders that are, and have a connection still */
+    struct upstream_request *requests;
+    struct slots taken; /* of requests that are not over */
+    uint32_t lingering; /* requests that are, and have a connection still */
     uint64_t retries;
     struct upstream_event *first, **last; /* events, oldest first */
     bool closing;
@@ -94,10 +94,11 @@ void upstream_push(struct upstream *u, struct upstream_event *ev);
 int upstream_adopt(struct upstream *u, const struct upstream_server *s,
                    const struct dialect_model *m, struct err *e);
 
-/* upstream_order.c */
-int order_new(struct upstream *u, struct job *job, struct err *e); /* and send it on its way */
-void order_wish(struct order *o);
-void order_free(struct order *o); /* without a word */
+/* upstream_request.c */
+int upstream_request_new(struct upstream *u, struct job *job,
+                         struct err *e); /* and send it on its way */
+void upstream_request_wish(struct upstream_request *o);
+void upstream_request_free(struct upstream_request *o); /* without a word */
 
 /* upstream_probe.c */
 int probe_init(struct upstream_server *s, struct err *e);

@@ -68,7 +68,7 @@ static void models_done(void *arg, const struct http_result *result)
     struct err e = ERR_INIT;
     s->probe = NULL;
     int code = check(result, s, &e);
-    if (!code) code = dialect_read_models(result->body, result->body_len, s->u->model, &m, &e);
+    if (!code) code = dialect_decode_models(result->body, result->body_len, s->u->model, &m, &e);
     if (!code) code = upstream_adopt(s->u, s, &m, &e);
     if (code) {
         probe_failed(s, &e);

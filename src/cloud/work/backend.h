@@ -1,11 +1,11 @@
 /*
- * backend: who computes the answers. The faces of the server (cloud/api/server_impl.h) know only
- * this: a backend takes jobs (cloud/work/job.h) and reports their events, whether it is the engine
- * thread (cloud/work/worker.h) or servers behind this one.
+ * backend: who computes the answers. The endpoints of the server (cloud/api/server_impl.h) know
+ * only this: a backend takes jobs (cloud/work/job.h) and reports their events, whether it is the
+ * engine thread (cloud/work/worker.h) or servers behind this one.
  *
- * Two ways of asking. A backend with a vocabulary takes token ids: the faces tokenise prompts and
- * detokenise answers (job.tokens, job_event.token). One without takes the request as it was asked
- * (job.asked) and answers with text (job_event.text), with ids where it knows them.
+ * Two ways of asking. A backend with a vocabulary takes token ids: the endpoints tokenise prompts
+ * and detokenise answers (job.tokens, job_event.token). One without takes the request as it was
+ * asked (job.asked) and answers with text (job_event.text), with ids where it knows them.
  *
  * Threads: all functions belong to the loop thread.
  */
@@ -47,7 +47,7 @@ int backend_worker_new(struct engine *engine, const struct worker_config *config
 struct worker *backend_worker(struct backend *b); /* NULL: another kind */
 void backend_free(struct backend *b); /* jobs in work stay the loop's, to free; NULL is fine */
 
-/* ERR_BUSY: all places are taken, or all of the key's. Events come later, never from inside. */
+/* ERR_BUSY: all slots are taken, or all of the key's. Events come later, never from inside. */
 int backend_submit(struct backend *b, struct job *job, struct err *e);
 /* A job's wishes (job.h) have changed. */
 void backend_wish(struct backend *b, struct job *job);

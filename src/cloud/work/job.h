@@ -1,5 +1,5 @@
 /*
- * job: one answer on its way: the seam between the HTTP faces, which want it
+ * job: one answer on its way: the seam between the endpoints, which want it
  * (cloud/api/server_impl.h), and whoever computes it (cloud/work/backend.h).
  *
  * Life: the loop thread makes a job, submits it and from then on touches only its atomic wishes.
@@ -36,7 +36,7 @@ struct job {
     struct wire_request asked; /* for a backend that is not the engine; else empty */
     struct sampling sampling;
     uint64_t deadline;     /* clock_us(); UINT64_MAX: none */
-    void *place;           /* of whoever computes; nobody else looks at it */
+    void *backend_data;    /* the backend's own; nobody else looks at it */
     uint32_t tenant;       /* whose work it is, for fairness: index of the key; 0: nobody's */
     int32_t priority;      /* each step up doubles the tenant's share; 0: as everybody */
     uint32_t tokens_least; /* when memory is short, tokens_max may be cut down to this; 0: to

@@ -30,7 +30,7 @@ void worker_finish(struct worker *w, struct job *job, const struct running *r,
         ev.cached = r->cached;
     }
     if (error) ev.error = *error;
-    places_leave(&w->places, job->tenant);
+    slots_leave(&w->taken, job->tenant);
     worker_send(w, ev);
 }
 
@@ -166,22 +166,22 @@ void worker_free(struct worker *w)
     engine_free(engine);
 }
 
-static struct places_room room_of(struct worker *w)
+static struct slots_room room_of(struct worker *w)
 {
-    return (struct places_room){.slots = atomic_load(&w->slots),
-                                .slots_max = w->c.streams_max,
-                                .queue_max = w->c.queue_max};
+    return (struct slots_room){.slots = atomic_load(&w->slots),
+                               .slots_max = w->c.streams_max,
+                               .queue_max = w->c.queue_max};
 }
 
 bool worker_full(struct worker *w)
 {
-    return places_full(&w->places, room_of(w));
+    return slots_full(&w->taken, room_of(w));
 }
 
 /* What is short: streams, or the KV memory for more of them. */
 static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
 {
-    uint32_t all = atomic_load(&w->places.all);
+    uint32_t all = atomic_load(&w->taken.all);
     if (slots < w->c.streams_max)
         return err_set(
             e, ERR_BUSY,
@@ -196,8 +196,8 @@ static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
 /* Of those in work there may be fewer than streams_max while memory is short. */
 int worker_submit(struct worker *w, struct job *job, struct err *e)
 {
-    struct places_room room = room_of(w);
-    switch (places_enter(&w->places, room, job->tenant)) {
+    struct slots_room room = room_of(w);
+    switch (slots_enter(&w->taken, room, job->tenant)) {
     case ADMIT_FULL:
         return refuse_full(w, room.slots, e);
     case ADMIT_SHARE_TAKEN:
@@ -209,7 +209,7 @@ int worker_submit(struct worker *w, struct job *job, struct err *e)
     }
     int code = queue_push(w->jobs, job);
     if (!code) return 0;
-    places_leave(&w->places, job->tenant);
+    slots_leave(&w->taken, job->tenant);
     return err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
 }
 

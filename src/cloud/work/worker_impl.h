@@ -10,8 +10,8 @@
 #include <stdatomic.h>
 
 #include "base/queue.h"
-#include "cloud/work/places.h"
 #include "cloud/work/prefix.h"
+#include "cloud/work/slots.h"
 #include "cloud/work/worker.h"
 #include "policy/admit.h"
 #include "policy/sched.h"
@@ -37,8 +37,8 @@ struct worker {
     struct queue *jobs, *events;
     pthread_t thread;
     atomic_bool quit;
-    struct places places; /* of jobs accepted and not yet done */
-    atomic_uint slots;    /* streams_max, or fewer while memory keeps jobs waiting */
+    struct slots taken; /* of jobs accepted and not yet done */
+    atomic_uint slots;  /* streams_max, or fewer while memory keeps jobs waiting */
     struct running running[WORKER_STREAMS_MAX];
     uint32_t n_running;
     uint32_t promised; /* KV pages, of all that run */

@@ -31,7 +31,8 @@ static struct site *site_of(bool native)
     return s;
 }
 
-static void assert_tokens(const struct client *c, const struct answer *a, uint32_t from, uint32_t n)
+static void assert_tokens(const struct client *c, const struct site_answer *a, uint32_t from,
+                          uint32_t n)
 {
     assert_int_equal(c->status, 200);
     assert_int_equal(c->n_tokens, n);
@@ -68,7 +69,7 @@ static void check_concurrent(bool native, uint32_t cache, uint32_t pages, bool t
 {
     enum { CLIENTS = 14, PROMPT = 230 };
     static struct client c[CLIENTS];
-    static struct answer truth[CLIENTS];
+    static struct site_answer truth[CLIENTS];
     int32_t prompts[CLIENTS][PROMPT];
     struct sampling how[CLIENTS];
     uint64_t bytes = page_bytes() * pages;
@@ -134,7 +135,7 @@ static void test_little_memory(void **state)
 static void check_resume(bool native)
 {
     enum { PROMPT = 100 };
-    static struct answer truth;
+    static struct site_answer truth;
     static struct client c;
     int32_t prompt[PROMPT];
     struct site *s = site_of(native);
@@ -203,7 +204,7 @@ static void test_budgets(void **state)
 {
     (void)state;
     enum { PROMPT = 30, ANSWER = 12 };
-    static struct answer truth;
+    static struct site_answer truth;
     static struct client c;
     int32_t prompt[PROMPT];
     struct site *s = site_of(false);
@@ -230,7 +231,7 @@ static void test_context_end(void **state)
 {
     (void)state;
     enum { CONTEXT = 128 };
-    static struct answer truth;
+    static struct site_answer truth;
     static struct client c;
     int32_t prompt[CONTEXT];
     for (int native = 0; native < 2; native++) {
@@ -265,7 +266,7 @@ static void test_extend(void **state)
 {
     (void)state;
     enum { PROMPT = 40 };
-    static struct answer truth;
+    static struct site_answer truth;
     static struct client c;
     int32_t prompt[PROMPT];
     struct buf b;
@@ -309,7 +310,7 @@ static void test_extend_beyond_memory(void **state)
 {
     (void)state;
     enum { CLIENTS = 3, PROMPT = 60 };
-    static struct answer truth[CLIENTS];
+    static struct site_answer truth[CLIENTS];
     static struct client c[CLIENTS];
     int32_t prompts[CLIENTS][PROMPT];
     uint32_t total = 0;
@@ -376,7 +377,7 @@ static void test_many(void **state)
     (void)state;
     enum { CLIENTS = 200, PROMPT = 50 };
     static struct client c[CLIENTS];
-    static struct answer truth[CLIENTS];
+    static struct site_answer truth[CLIENTS];
     int32_t prompts[CLIENTS][PROMPT];
     struct site *s = site_of(false);
     s->config.worker.streams_max = 150;

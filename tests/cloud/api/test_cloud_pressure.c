@@ -47,7 +47,7 @@ static void check_flood(bool native, uint32_t cache)
 {
     enum { CLIENTS = 60, PROMPT = 150, WISH = 300 };
     static struct client c[CLIENTS];
-    static struct answer truth[CLIENTS];
+    static struct site_answer truth[CLIENTS];
     static int32_t prompts[CLIENTS][PROMPT];
     struct site *s = site_of(native, 10);
     s->config.worker.queue_max = 12;
@@ -146,7 +146,7 @@ static void test_extend_after_cut(void **state)
     (void)state;
     enum { PROMPT = 60 };
     static struct client a, b;
-    static struct answer truth;
+    static struct site_answer truth;
     int32_t prompt[2][PROMPT];
     struct wire_request q;
     struct site *s = site_of(false, 8);
@@ -178,7 +178,8 @@ static void test_extend_after_cut(void **state)
     site_stop(s);
 }
 
-static uint32_t ask(struct site *s, int32_t *prompt, uint32_t n, uint32_t most, struct answer *ret)
+static uint32_t ask(struct site *s, int32_t *prompt, uint32_t n, uint32_t most,
+                    struct site_answer *ret)
 {
     static struct client c;
     struct wire_request q;
@@ -199,7 +200,7 @@ static uint32_t ask(struct site *s, int32_t *prompt, uint32_t n, uint32_t most, 
 static void check_turns(bool native)
 {
     enum { PROMPT = 170, ANSWER = 50, MORE = 40 };
-    static struct answer first, second;
+    static struct site_answer first, second;
     int32_t history[PROMPT + ANSWER + MORE];
     struct site *s = site_of(native, 40);
     s->config.worker.cache_pages = 40;
@@ -234,7 +235,7 @@ static void test_same_at_once(void **state)
     (void)state;
     enum { CLIENTS = 6, PROMPT = 700 };
     static struct client c[CLIENTS];
-    static struct answer truth;
+    static struct site_answer truth;
     static int32_t prompt[PROMPT];
     struct wire_request q;
     struct site *s = site_of(false, 100);

@@ -26,7 +26,7 @@ struct known {
     int32_t tokens[PROMPT_MAX];
     uint32_t n;
     struct sampling how;
-    struct answer truth;
+    struct site_answer truth;
 };
 
 struct member {

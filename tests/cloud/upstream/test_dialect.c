@@ -59,7 +59,7 @@ static int read_stream(struct reading *r, enum dialect d, const struct vocab *v,
 {
     static const int32_t prompt[] = {1, 2, 3};
     struct dialect_model m = {.dialect = d};
-    struct dialect_ask q = {.model = &m, .tokens_max = asked};
+    struct dialect_request q = {.model = &m, .tokens_max = asked};
     struct sse_parser p;
     struct err e;
     if (v) {
@@ -288,10 +288,10 @@ static void read_models_file(const char *file, struct dialect_model *m)
     buf_init(&b, 1 << 16);
     snprintf(path, sizeof path, FIXTURES "%s", file);
     assert_int_equal(os_read_file(path, &b, NULL), 0);
-    assert_int_equal(dialect_read_models(b.data, b.len, "pdd-tale", m, &e), 0);
-    assert_int_equal(dialect_read_models(b.data, b.len, "other", m, &e), ERR_NOT_FOUND);
+    assert_int_equal(dialect_decode_models(b.data, b.len, "pdd-tale", m, &e), 0);
+    assert_int_equal(dialect_decode_models(b.data, b.len, "other", m, &e), ERR_NOT_FOUND);
     assert_non_null(strstr(e.text, "other"));
-    assert_int_equal(dialect_read_models(b.data, b.len, "", m, &e), 0);
+    assert_int_equal(dialect_decode_models(b.data, b.len, "", m, &e), 0);
     buf_release(&b);
 }
 
@@ -315,17 +315,17 @@ static void test_models(void **state)
     assert_string_equal(m.numerics, "exact-1");
     assert_int_equal(strlen(m.weights), 64);
     assert_int_equal(strlen(m.tokenizer), 64);
-    assert_int_equal(dialect_read_models(vllm, sizeof vllm - 1, "", &m, &e), 0);
+    assert_int_equal(dialect_decode_models(vllm, sizeof vllm - 1, "", &m, &e), 0);
     assert_int_equal(m.dialect, DIALECT_VLLM);
     assert_int_equal(m.context, 32768);
     /* A server's hash that is none gets into no JSON of ours. */
-    assert_int_equal(dialect_read_models(liar, sizeof liar - 1, "", &m, &e), 0);
+    assert_int_equal(dialect_decode_models(liar, sizeof liar - 1, "", &m, &e), 0);
     assert_int_equal(m.dialect, DIALECT_PDD);
     assert_string_equal(m.weights, "");
     assert_string_equal(m.tokenizer, "0a");
     assert_string_equal(m.numerics, "");
-    assert_int_equal(dialect_read_models("[]", 2, "", &m, &e), ERR_PROTOCOL);
-    assert_int_equal(dialect_read_models("{\"data\":[{}]}", 13, "", &m, &e), ERR_NOT_FOUND);
+    assert_int_equal(dialect_decode_models("[]", 2, "", &m, &e), ERR_PROTOCOL);
+    assert_int_equal(dialect_decode_models("{\"data\":[{}]}", 13, "", &m, &e), ERR_NOT_FOUND);
     assert_true(dialect_vllm_gives_ids("{\"version\":\"0.10.2\"}", 20));
     assert_true(dialect_vllm_gives_ids("{\"version\":\"0.22.0+cu129\"}", 26));
     assert_false(dialect_vllm_gives_ids("{\"version\":\"0.10.1.1\"}", 22));
@@ -361,11 +361,11 @@ static void test_requests(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct dialect_model m = {.dialect = cases[i].d, .name = "m"};
-        struct dialect_ask q = {.model = &m,
-                                .asked = &asked,
-                                .tokens_max = 12,
-                                .n_have = cases[i].n_have,
-                                .sampling = SAMPLING_GREEDY};
+        struct dialect_request q = {.model = &m,
+                                    .asked = &asked,
+                                    .tokens_max = 12,
+                                    .n_have = cases[i].n_have,
+                                    .sampling = SAMPLING_GREEDY};
         struct buf b;
         struct err e = ERR_INIT;
         const char *path = NULL;

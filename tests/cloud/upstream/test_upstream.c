@@ -551,7 +551,7 @@ static void test_pdd_passes(void **state)
     struct site inner, outer;
     struct wire_request q;
     struct client c;
-    struct answer want;
+    struct site_answer want;
     int32_t prompt[40];
     char url[64];
     (void)state;

@@ -1,4 +1,4 @@
-/* upstream_order: one job at the servers behind us; see upstream_impl.h. */
+/* upstream_request: one job at the servers behind us; see upstream_impl.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +23,8 @@ struct failure {
     bool ours; /* the request is at fault, not the server: nobody else need be asked */
 };
 
-static void next_server(struct order *o, const struct failure *last);
-static void extend_if_wished(struct order *o);
+static void next_server(struct upstream_request *o, const struct failure *last);
+static void extend_if_wished(struct upstream_request *o);
 
 /* ---- events ---- */
 
@@ -33,14 +33,14 @@ static struct upstream_event *new_event(size_t text)
     return mem_calloc(1, sizeof(struct upstream_event) + text);
 }
 
-static void leave_route(struct order *o)
+static void leave_route(struct upstream_request *o)
 {
     if (!o->server) return;
     o->u->routes[o->server->index].outstanding--;
     o->server = NULL;
 }
 
-static void leave_server(struct order *o)
+static void leave_server(struct upstream_request *o)
 {
     http_call_cancel(o->call);
     http_call_cancel(o->patch);
@@ -48,16 +48,16 @@ static void leave_server(struct order *o)
     leave_route(o);
 }
 
-static void leave_job(struct order *o)
+static void leave_job(struct upstream_request *o)
 {
     struct job *job = o->job;
     if (!job) return;
-    job->place = NULL;
+    job->backend_data = NULL;
     o->job = NULL;
-    places_leave(&o->u->places, job->tenant);
+    slots_leave(&o->u->taken, job->tenant);
 }
 
-static void close_stream(struct order *o)
+static void close_stream(struct upstream_request *o)
 {
     if (!o->open) return;
     sse_parser_release(&o->sse);
@@ -65,7 +65,7 @@ static void close_stream(struct order *o)
     o->open = false;
 }
 
-void order_free(struct order *o)
+void upstream_request_free(struct upstream_request *o)
 {
     leave_server(o);
     close_stream(o);
@@ -78,8 +78,8 @@ void order_free(struct order *o)
     mem_free(o);
 }
 
-/* The job's last event is on its way; the order goes when no callback of it runs any more. */
-static void tell_end(struct order *o)
+/* The job's last event is on its way; the request goes when no callback of it runs any more. */
+static void tell_end(struct upstream_request *o)
 {
     o->over = true;
     leave_job(o);
@@ -87,30 +87,30 @@ static void tell_end(struct order *o)
     o->end = NULL;
 }
 
-static void end(struct order *o)
+static void end(struct upstream_request *o)
 {
     if (o->server && o->call) o->server->closed++;
     leave_server(o);
     tell_end(o);
-    if (!o->inside) order_free(o);
+    if (!o->inside) upstream_request_free(o);
 }
 
-static void fill_end(struct order *o, enum wire_reason reason)
+static void fill_end(struct upstream_request *o, enum wire_reason reason)
 {
     o->end->ev.reason = reason;
     o->end->ev.produced = o->sent;
     if (o->open) o->end->ev.prompt_tokens = o->stream.prompt_tokens;
 }
 
-static void finish(struct order *o, enum wire_reason reason)
+static void finish(struct upstream_request *o, enum wire_reason reason)
 {
     fill_end(o, reason);
     end(o);
 }
 
 /* The answer is whole. The connection is left to end by itself, so that it can be used again, but
- * not for long, and not more of them than there are places. */
-static void finish_whole(struct order *o)
+ * not for long, and not more of them than there are slots. */
+static void finish_whole(struct upstream_request *o)
 {
     struct upstream *u = o->u;
     fill_end(o, o->stream.reason);
@@ -128,7 +128,7 @@ static void finish_whole(struct order *o)
     loop_timer_set(o->stall, clock_us() + LINGER_US);
 }
 
-static void fail(struct order *o, const struct failure *f)
+static void fail(struct upstream_request *o, const struct failure *f)
 {
     o->end->ev.error = f->e;
     o->end->ev.status = f->status;
@@ -137,7 +137,7 @@ static void fail(struct order *o, const struct failure *f)
     end(o);
 }
 
-static bool push(struct order *o, struct job_event ev, const char *text, size_t n)
+static bool push(struct upstream_request *o, struct job_event ev, const char *text, size_t n)
 {
     struct upstream_event *x = new_event(n);
     if (!x) {
@@ -157,7 +157,7 @@ static bool push(struct order *o, struct job_event ev, const char *text, size_t 
     return true;
 }
 
-static bool admit(struct order *o)
+static bool admit(struct upstream_request *o)
 {
     if (o->admitted) return true;
     o->admitted = true;
@@ -172,7 +172,7 @@ static bool admit(struct order *o)
 /* ---- a server's failure ---- */
 
 /* Before the first token somebody else may answer; after it nobody can know how it went on. */
-static void server_failed(struct order *o, struct failure *f)
+static void server_failed(struct upstream_request *o, struct failure *f)
 {
     struct upstream_server *s = o->server;
     char why[ERR_TEXT_MAX];
@@ -198,7 +198,8 @@ static bool is_too_long(const struct http_result *r)
                                 wire_error_is(r->body, r->body_len, "exceed_context_size_error"));
 }
 
-static void judge_status(const struct order *o, const struct http_result *r, struct failure *f)
+static void judge_status(const struct upstream_request *o, const struct http_result *r,
+                         struct failure *f)
 {
     int status = r->status;
     http_result_error(r, o->server->url, wire_error_text, &f->e);
@@ -218,24 +219,24 @@ static void judge_status(const struct order *o, const struct http_result *r, str
 
 /* ---- progress ---- */
 
-/* Comments, empty events, a head or an error that comes byte by byte: bytes alone keep no place. */
-static void note_progress(struct order *o)
+/* Comments, empty events, a head or an error that comes byte by byte: bytes alone keep no slot. */
+static void note_progress(struct upstream_request *o)
 {
     o->progressed = clock_us();
 }
 
-static uint64_t stall_due(const struct order *o)
+static uint64_t stall_due(const struct upstream_request *o)
 {
     return o->progressed + (o->sent ? o->u->c.timeout_us : o->u->c.prefill_us);
 }
 
 static void on_stall(void *arg)
 {
-    struct order *o = arg;
+    struct upstream_request *o = arg;
     struct failure f = {.fault = UPSTREAM_TIMEOUT, .status = STATUS_GATEWAY_TIMEOUT};
     uint64_t due = stall_due(o), now = clock_us();
     if (o->over) { /* its connection has not ended */
-        order_free(o);
+        upstream_request_free(o);
         return;
     }
     if (now < due) {
@@ -251,12 +252,12 @@ static void on_stall(void *arg)
         server_failed(o, &f);
     }
     o->inside--;
-    if (o->over) order_free(o);
+    if (o->over) upstream_request_free(o);
 }
 
 /* ---- the stream ---- */
 
-static bool tell_progress(struct order *o)
+static bool tell_progress(struct upstream_request *o)
 {
     const struct dialect_stream *d = &o->stream;
     if (!d->progress || o->sent) return true;
@@ -270,7 +271,7 @@ static bool tell_progress(struct order *o)
                 NULL, 0);
 }
 
-static bool tell_token(struct order *o, int32_t id, const char *text, size_t n)
+static bool tell_token(struct upstream_request *o, int32_t id, const char *text, size_t n)
 {
     if (o->sent >= atomic_load(&o->job->tokens_max)) {
         finish(o, WIRE_BUDGET);
@@ -285,7 +286,7 @@ static bool tell_token(struct order *o, int32_t id, const char *text, size_t n)
 }
 
 /* Of another pdd id and text come together; else the id is all, or the text. */
-static bool tell_tokens(struct order *o)
+static bool tell_tokens(struct upstream_request *o)
 {
     const struct dialect_stream *d = &o->stream;
     bool text = d->dialect == DIALECT_PDD || !d->by_ids;
@@ -298,7 +299,7 @@ static bool tell_tokens(struct order *o)
 
 static int on_event(void *arg, const char *name, const char *data, size_t n)
 {
-    struct order *o = arg;
+    struct upstream_request *o = arg;
     if (o->over) return ERR_CANCELLED;
     int code = dialect_decode(&o->stream, name, data, n, &o->trouble);
     if (code) {
@@ -316,21 +317,21 @@ static int on_event(void *arg, const char *name, const char *data, size_t n)
 /* llama-server tells with its first event what was cached; of the others the head is enough. */
 static void on_head(void *arg, int status)
 {
-    struct order *o = arg;
+    struct upstream_request *o = arg;
     enum dialect d = o->stream.dialect;
     if (o->over || status >= 300 || d == DIALECT_PDD || d == DIALECT_LLAMA) return;
     o->inside++;
     admit(o);
     o->inside--;
-    if (o->over) order_free(o);
+    if (o->over) upstream_request_free(o);
 }
 
 static void on_body(void *arg, const char *data, size_t n)
 {
-    struct order *o = arg;
+    struct upstream_request *o = arg;
     struct failure f = {.fault = UPSTREAM_GARBAGE, .status = STATUS_BAD_GATEWAY};
     if (o->over) { /* it goes on behind its end */
-        order_free(o);
+        upstream_request_free(o);
         return;
     }
     o->inside++;
@@ -341,10 +342,10 @@ static void on_body(void *arg, const char *data, size_t n)
         server_failed(o, &f);
     }
     o->inside--;
-    if (o->over && !o->call) order_free(o);
+    if (o->over && !o->call) upstream_request_free(o);
 }
 
-static void judge_end(struct order *o, const struct http_result *r, struct failure *f)
+static void judge_end(struct upstream_request *o, const struct http_result *r, struct failure *f)
 {
     f->status = STATUS_BAD_GATEWAY;
     if (r->err.code == ERR_TIMEOUT) {
@@ -364,11 +365,11 @@ static void judge_end(struct order *o, const struct http_result *r, struct failu
 
 static void on_done(void *arg, const struct http_result *r)
 {
-    struct order *o = arg;
+    struct upstream_request *o = arg;
     struct failure f = {.fault = UPSTREAM_CUT};
     o->call = NULL;
     if (o->over) {
-        order_free(o);
+        upstream_request_free(o);
         return;
     }
     o->inside++;
@@ -381,22 +382,23 @@ static void on_done(void *arg, const struct http_result *r)
         server_failed(o, &f);
     }
     o->inside--;
-    if (o->over) order_free(o);
+    if (o->over) upstream_request_free(o);
 }
 
 /* ---- asking ---- */
 
-static void describe(const struct order *o, const struct upstream_server *s, struct dialect_ask *q)
+static void describe(const struct upstream_request *o, const struct upstream_server *s,
+                     struct dialect_request *q)
 {
     const struct job *j = o->job;
     uint64_t now = clock_us();
-    *q = (struct dialect_ask){.model = &s->model,
-                              .tokens = j->tokens,
-                              .n_tokens = j->n_tokens,
-                              .n_have = j->n_have,
-                              .asked = &j->asked,
-                              .sampling = j->sampling,
-                              .tokens_max = atomic_load(&j->tokens_max)};
+    *q = (struct dialect_request){.model = &s->model,
+                                  .tokens = j->tokens,
+                                  .n_tokens = j->n_tokens,
+                                  .n_have = j->n_have,
+                                  .asked = &j->asked,
+                                  .sampling = j->sampling,
+                                  .tokens_max = atomic_load(&j->tokens_max)};
     if (s->no_ids) { /* with messages, then; a pdd never comes here */
         q->tokens = NULL;
         q->n_tokens = 0;
@@ -405,7 +407,7 @@ static void describe(const struct order *o, const struct upstream_server *s, str
         q->deadline_ms = j->deadline > now + 1000 ? (uint32_t)((j->deadline - now) / 1000) : 1;
 }
 
-static int start_call(struct order *o, struct upstream_server *s, const char *path,
+static int start_call(struct upstream_request *o, struct upstream_server *s, const char *path,
                       const struct buf *body, struct err *e)
 {
     struct http_call_spec spec = {.method = "POST",
@@ -422,9 +424,9 @@ static int start_call(struct order *o, struct upstream_server *s, const char *pa
     return http_call_start(s->client, &spec, &o->call, e);
 }
 
-static int ask(struct order *o, struct upstream_server *s, struct err *e)
+static int ask(struct upstream_request *o, struct upstream_server *s, struct err *e)
 {
-    struct dialect_ask q;
+    struct dialect_request q;
     struct buf body;
     const char *path = NULL;
     buf_init(&body, WIRE_BODY_MAX);
@@ -445,7 +447,7 @@ static int ask(struct order *o, struct upstream_server *s, struct err *e)
     return 0;
 }
 
-static void nobody_left(struct order *o, const struct failure *last)
+static void nobody_left(struct upstream_request *o, const struct failure *last)
 {
     struct failure f = {.status = STATUS_NONE, .retry_after_s = UPSTREAM_RETRY_AFTER_S};
     const struct upstream *u = o->u;
@@ -466,7 +468,7 @@ static void nobody_left(struct order *o, const struct failure *last)
 }
 
 /* Ask the best server that was not asked yet; `last`: why the one before did not do, or NULL. */
-static void next_server(struct order *o, const struct failure *last)
+static void next_server(struct upstream_request *o, const struct failure *last)
 {
     struct upstream *u = o->u;
     struct failure f = {.status = 400};
@@ -487,13 +489,13 @@ static void next_server(struct order *o, const struct failure *last)
 
 static void patch_done(void *arg, const struct http_result *result)
 {
-    struct order *o = arg;
+    struct upstream_request *o = arg;
     (void)result; /* a refusal means: the stream ends with its old budget */
     o->patch = NULL;
     extend_if_wished(o);
 }
 
-static void extend(struct order *o, uint32_t tokens_max)
+static void extend(struct upstream_request *o, uint32_t tokens_max)
 {
     char path[WIRE_ID_MAX + 16];
     struct buf body;
@@ -518,14 +520,14 @@ static void extend(struct order *o, uint32_t tokens_max)
 }
 
 /* A wish that came before the server's grant, or while another was on its way, waits in the job. */
-static void extend_if_wished(struct order *o)
+static void extend_if_wished(struct upstream_request *o)
 {
     if (o->over || !o->server || o->stream.dialect != DIALECT_PDD) return;
     uint32_t tokens_max = atomic_load(&o->job->tokens_max);
     if (tokens_max > o->stream.asked) extend(o, tokens_max);
 }
 
-void order_wish(struct order *o)
+void upstream_request_wish(struct upstream_request *o)
 {
     uint32_t tokens_max = atomic_load(&o->job->tokens_max);
     if (atomic_load(&o->job->cancelled))
@@ -561,9 +563,9 @@ static uint64_t hash_messages(const struct wire_request *q)
     return hash;
 }
 
-int order_new(struct upstream *u, struct job *job, struct err *e)
+int upstream_request_new(struct upstream *u, struct job *job, struct err *e)
 {
-    struct order *o = mem_calloc(1, sizeof *o);
+    struct upstream_request *o = mem_calloc(1, sizeof *o);
     if (o) o->end = new_event(0);
     if (!o || !o->end || loop_timer_new(u->loop, on_stall, o, &o->stall, NULL)) {
         if (o) mem_free(o->end);
@@ -573,16 +575,16 @@ int order_new(struct upstream *u, struct job *job, struct err *e)
     o->u = u;
     o->job = job;
     o->end->ev = (struct job_event){.kind = JOB_DONE, .job = job};
-    job->place = o;
+    job->backend_data = o;
     if (job->asked.n_messages)
         o->prompt = hash_messages(&job->asked);
     else
         o->prompt = job->tokens ? hash_ids(job->tokens, job->n_tokens)
                                 : hash_ids(job->asked.prompt, job->asked.n_prompt);
-    o->next = u->orders;
-    o->link = &u->orders;
+    o->next = u->requests;
+    o->link = &u->requests;
     if (o->next) o->next->link = &o->next;
-    u->orders = o;
+    u->requests = o;
     next_server(o, NULL);
     return 0;
 }

@@ -1,6 +1,6 @@
 /*
- * dialect_read: the streams of the servers behind us; see dialect.h. What they send beside what is
- * needed is ignored, as they grow fields with every version.
+ * dialect_decode: the streams of the servers behind us; see dialect.h. What they send beside what
+ * is needed is ignored, as they grow fields with every version.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "cloud/upstream/dialect.h"
 #include "proto/json.h"
 
-void dialect_stream_init(struct dialect_stream *s, const struct dialect_ask *q,
+void dialect_stream_init(struct dialect_stream *s, const struct dialect_request *q,
                          const struct vocab *v)
 {
     *s = (struct dialect_stream){.dialect = q->model->dialect,

@@ -1,13 +1,13 @@
 /*
- * assist: the face of /v1/assist, the protocol of proto/wire.h: requests in, events out.
- * See server.h for what it promises, server_impl.h for the life of an exchange.
+ * endpoint_assist: the endpoint of /v1/assist, the protocol of proto/wire.h: requests in, events
+ * out. See server.h for what it promises, server_impl.h for the life of an exchange.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "cloud/api/server_impl.h"
 
-struct assist {
+struct assist_exchange {
     struct exchange x; /* first */
     enum wire_match match;
     bool begun; /* the head of the stream is sent: with its first event */
@@ -23,7 +23,7 @@ static enum wire_match match_of(const struct engine_info *info, const struct wir
 }
 
 /* Out of memory ends the stream: one with a hole would be worse than none. */
-static void send_event(struct assist *a)
+static void send_event(struct assist_exchange *a)
 {
     struct server *s = a->x.server;
     struct err e;
@@ -37,7 +37,7 @@ static void send_event(struct assist *a)
         exchange_send(&a->x, s->bytes.data, s->bytes.len);
 }
 
-static uint32_t estimate_first_ms(const struct assist *a)
+static uint32_t estimate_first_ms(const struct assist_exchange *a)
 {
     struct worker_stats stats;
     backend_stats_of(a->x.server->backend, &stats);
@@ -46,7 +46,7 @@ static uint32_t estimate_first_ms(const struct assist *a)
     return stats.prefill_tps ? (uint32_t)(tokens * 1000 / stats.prefill_tps) : 0;
 }
 
-static void on_admitted(struct assist *a, const struct job_event *ev)
+static void on_admitted(struct assist_exchange *a, const struct job_event *ev)
 {
     struct wire_event *out = &a->x.server->event;
     out->kind = WIRE_GRANT;
@@ -59,7 +59,7 @@ static void on_admitted(struct assist *a, const struct job_event *ev)
     send_event(a);
 }
 
-static void on_progress(struct assist *a, const struct job_event *ev)
+static void on_progress(struct assist_exchange *a, const struct job_event *ev)
 {
     struct wire_event *out = &a->x.server->event;
     out->kind = WIRE_PROGRESS;
@@ -68,7 +68,7 @@ static void on_progress(struct assist *a, const struct job_event *ev)
     send_event(a);
 }
 
-static void on_token(struct assist *a, const struct job_event *ev)
+static void on_token(struct assist_exchange *a, const struct job_event *ev)
 {
     struct server *s = a->x.server;
     s->event.kind = WIRE_TOKEN;
@@ -81,7 +81,7 @@ static void on_token(struct assist *a, const struct job_event *ev)
         exchange_cut_off(&a->x);
 }
 
-static void on_done(struct assist *a, const struct job_event *ev)
+static void on_done(struct assist_exchange *a, const struct job_event *ev)
 {
     struct wire_event *out = &a->x.server->event;
     if (ev->error.code && !a->begun) {
@@ -110,7 +110,7 @@ static void on_done(struct assist *a, const struct job_event *ev)
 /* send_event may end with the client cut off later, never at once: `a` stays good throughout. */
 static void on_event(void *owner, const struct job_event *ev)
 {
-    struct assist *a = owner;
+    struct assist_exchange *a = owner;
     switch (ev->kind) {
     case JOB_ADMITTED:
         on_admitted(a, ev);
@@ -134,7 +134,7 @@ static void begin(struct server *s, struct http_request *r, struct wire_request 
     struct token_list prompt;
     token_list_init(&prompt, WIRE_PROMPT_MAX);
     enum wire_match match = match_of(backend_info(s->backend), q);
-    struct assist *a = NULL;
+    struct assist_exchange *a = NULL;
     int code = prompt_make(s, q, match != WIRE_TEXT, &prompt, &param, &e);
     if (code == 0) {
         param = NULL;
@@ -173,7 +173,7 @@ void assist_post(struct http_request *r, void *server)
 static struct exchange *named_assist(struct server *s, struct http_request *r)
 {
     struct exchange *x = exchange_find(s, http_request_id(r));
-    if (x && x->face != METRICS_ASSIST) x = NULL;
+    if (x && x->endpoint != METRICS_ASSIST) x = NULL;
     if (x && x->key != s->asking) x = NULL; /* another key's: it does not exist for this one */
     if (x) return x;
     server_log_refusal(s, r, 404, "assist_not_found");

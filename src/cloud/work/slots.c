@@ -1,12 +1,12 @@
-/* places: see places.h. */
-#include "cloud/work/places.h"
+/* slots: see slots.h. */
+#include "cloud/work/slots.h"
 
-static atomic_uint *of(struct places *p, uint32_t tenant)
+static atomic_uint *of(struct slots *p, uint32_t tenant)
 {
     return &p->of_tenant[tenant % ADMIT_TENANTS_MAX];
 }
 
-static struct admit_door door_of(struct places *p, struct places_room room, uint32_t own)
+static struct admit_door door_of(struct slots *p, struct slots_room room, uint32_t own)
 {
     return (struct admit_door){.slots = room.slots,
                                .slots_max = room.slots_max,
@@ -15,7 +15,7 @@ static struct admit_door door_of(struct places *p, struct places_room room, uint
                                .inside_own = own};
 }
 
-enum admit_entry places_enter(struct places *p, struct places_room room, uint32_t tenant)
+enum admit_entry slots_enter(struct slots *p, struct slots_room room, uint32_t tenant)
 {
     struct admit_door door = door_of(p, room, atomic_load(of(p, tenant)));
     door.keyed = tenant != 0;
@@ -26,13 +26,13 @@ enum admit_entry places_enter(struct places *p, struct places_room room, uint32_
     return entry;
 }
 
-void places_leave(struct places *p, uint32_t tenant)
+void slots_leave(struct slots *p, uint32_t tenant)
 {
     atomic_fetch_sub(of(p, tenant), 1);
     atomic_fetch_sub(&p->all, 1);
 }
 
-bool places_full(struct places *p, struct places_room room)
+bool slots_full(struct slots *p, struct slots_room room)
 {
     struct admit_door door = door_of(p, room, 0);
     door.keyed = atomic_load(of(p, 0)) == 0;

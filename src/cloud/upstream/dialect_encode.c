@@ -1,4 +1,4 @@
-/* dialect_ask: models and requests of the servers behind us; see dialect.h. */
+/* dialect_encode: models and requests of the servers behind us; see dialect.h. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,8 +62,8 @@ static void read_model(const json_t *m, struct dialect_model *out)
     copy_word(json_object_get(m, "numerics"), out->numerics, sizeof out->numerics);
 }
 
-int dialect_read_models(const char *json, size_t n, const char *wanted,
-                        struct dialect_model *ret_model, struct err *e)
+int dialect_decode_models(const char *json, size_t n, const char *wanted,
+                          struct dialect_model *ret_model, struct err *e)
 {
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, NULL);
     const json_t *data = json_object_get(root, "data");
@@ -97,7 +97,7 @@ bool dialect_vllm_gives_ids(const char *json, size_t n)
 
 /* ---- what it is asked ---- */
 
-bool dialect_by_ids(const struct dialect_ask *q)
+bool dialect_by_ids(const struct dialect_request *q)
 {
     enum dialect d = q->model->dialect;
     return d == DIALECT_PDD || (q->tokens && d != DIALECT_OPENAI);
@@ -174,7 +174,7 @@ static int put_messages(struct buf *out, const struct wire_request *q)
     return code ? code : buf_puts(out, "],");
 }
 
-static int put_chat(struct buf *out, const struct dialect_ask *q)
+static int put_chat(struct buf *out, const struct dialect_request *q)
 {
     enum dialect d = q->model->dialect;
     int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
@@ -187,7 +187,7 @@ static int put_chat(struct buf *out, const struct dialect_ask *q)
     return code ? code : put_sampling(out, d, &q->sampling);
 }
 
-static int put_llama(struct buf *out, const struct dialect_ask *q)
+static int put_llama(struct buf *out, const struct dialect_request *q)
 {
     int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
     if (!code)
@@ -199,7 +199,7 @@ static int put_llama(struct buf *out, const struct dialect_ask *q)
     return code ? code : put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
 }
 
-static int put_vllm(struct buf *out, const struct dialect_ask *q)
+static int put_vllm(struct buf *out, const struct dialect_request *q)
 {
     int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
     if (!code)
@@ -211,7 +211,7 @@ static int put_vllm(struct buf *out, const struct dialect_ask *q)
     return code ? code : put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
 }
 
-static int put_sglang(struct buf *out, const struct dialect_ask *q)
+static int put_sglang(struct buf *out, const struct dialect_request *q)
 {
     int code = buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u,",
                           q->tokens_max);
@@ -220,7 +220,7 @@ static int put_sglang(struct buf *out, const struct dialect_ask *q)
 }
 
 /* Another of our kind: the request goes on as it came, but for the model's name there. */
-static int encode_pdd(const struct dialect_ask *q, struct buf *body, struct err *e)
+static int encode_pdd(const struct dialect_request *q, struct buf *body, struct err *e)
 {
     struct wire_request r = *q->asked;
     if (strlen(q->model->name) >= sizeof r.model)
@@ -238,7 +238,7 @@ static int encode_pdd(const struct dialect_ask *q, struct buf *body, struct err 
     return wire_request_encode(&r, body, e);
 }
 
-static int check_messages(const struct dialect_ask *q, struct err *e)
+static int check_messages(const struct dialect_request *q, struct err *e)
 {
     const char *kind = names[q->model->dialect];
     bool vocab = q->model->dialect != DIALECT_OPENAI;
@@ -252,7 +252,7 @@ static int check_messages(const struct dialect_ask *q, struct err *e)
     return 0;
 }
 
-int dialect_encode(const struct dialect_ask *q, const char **ret_path, struct buf *body,
+int dialect_encode(const struct dialect_request *q, const char **ret_path, struct buf *body,
                    struct err *e)
 {
     static const char *const paths[DIALECTS] = {"/v1/assist", "/completion", "/v1/completions",

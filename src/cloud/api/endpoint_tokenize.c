@@ -1,6 +1,7 @@
 /*
- * tokenize: /tokenize and /detokenize, with the tokenizer of the model that is served. What one
- * makes of a text the other turns into the same text, unless the text has bytes that are no UTF-8.
+ * endpoint_tokenize: /tokenize and /detokenize, with the tokenizer of the model that is served.
+ * What one makes of a text the other turns into the same text, unless the text has bytes that are
+ * no UTF-8.
  */
 #include "base/mem.h"
 #include "cloud/api/server_impl.h"

@@ -1,5 +1,6 @@
 /*
- * openai: the face of /v1/chat/completions and /v1/completions, messages of proto/openai.h.
+ * endpoint_openai: the endpoint of /v1/chat/completions and /v1/completions, messages of
+ * proto/openai.h.
  *
  * A stream's head waits until work on the answer starts, so that what fails before has its status.
  * Text is let go once no stop string can begin in it any more; log-probabilities go with the text
@@ -24,7 +25,7 @@ struct mark {
     uint32_t bytes, chars;
 };
 
-struct openai {
+struct openai_exchange {
     struct exchange x; /* first */
     struct openai_request q;
     struct buf text;    /* of the answer, but for what a stream has sent */
@@ -44,19 +45,19 @@ _Static_assert((int)OPENAI_TOP_CHAT_MAX <= (int)JOB_LOGPROBS_TOP_MAX,
 
 static void release(struct exchange *x)
 {
-    struct openai *a = (struct openai *)x;
+    struct openai_exchange *a = (struct openai_exchange *)x;
     openai_request_release(&a->q);
     buf_release(&a->text);
     buf_release(&a->pieces);
     buf_release(&a->marks);
 }
 
-static const struct mark *mark_of(const struct openai *a, uint32_t i)
+static const struct mark *mark_of(const struct openai_exchange *a, uint32_t i)
 {
     return (const struct mark *)a->marks.data + i;
 }
 
-static struct openai_head head_of(const struct openai *a)
+static struct openai_head head_of(const struct openai_exchange *a)
 {
     return (struct openai_head){a->q.chat, a->x.id, a->x.server->model_name, a->fingerprint,
                                 a->created};
@@ -65,7 +66,7 @@ static struct openai_head head_of(const struct openai *a)
 /* One token of the answer with the likeliest ones in its place. */
 static void fill_row(void *arg, uint32_t i, struct openai_row *ret_row)
 {
-    struct openai *a = arg;
+    struct openai_exchange *a = arg;
     const struct vocab *v = backend_vocab(a->x.server->backend);
     const struct job_logprob *row = job_logprobs_of(a->x.job, i);
     size_t ends[1 + OPENAI_TOP_CHAT_MAX];
@@ -85,7 +86,7 @@ static void fill_row(void *arg, uint32_t i, struct openai_row *ret_row)
 }
 
 /* The rows that go with the text up to `end`, a byte of the answer; UINT32_MAX: all. */
-static struct openai_rows rows_until(struct openai *a, uint32_t end)
+static struct openai_rows rows_until(struct openai_exchange *a, uint32_t end)
 {
     uint32_t to = a->rows_sent;
     while (a->q.logprobs && to < a->n_tokens && (end == UINT32_MAX || mark_of(a, to)->bytes < end))
@@ -94,7 +95,7 @@ static struct openai_rows rows_until(struct openai *a, uint32_t end)
 }
 
 /* Send what was written to the server's scratch; out of memory ends the stream. */
-static void send_scratch(struct openai *a, int code)
+static void send_scratch(struct openai_exchange *a, int code)
 {
     struct buf *out = &a->x.server->bytes;
     if (code)
@@ -103,7 +104,7 @@ static void send_scratch(struct openai *a, int code)
         exchange_send(&a->x, out->data, out->len);
 }
 
-static void send_chunk(struct openai *a, const struct openai_choice *c)
+static void send_chunk(struct openai_exchange *a, const struct openai_choice *c)
 {
     struct openai_head h = head_of(a);
     buf_clear(&a->x.server->bytes);
@@ -111,7 +112,7 @@ static void send_chunk(struct openai *a, const struct openai_choice *c)
 }
 
 /* What can be shown goes to the stream. */
-static void let_go(struct openai *a, bool all_rows)
+static void let_go(struct openai_exchange *a, bool all_rows)
 {
     uint32_t end = a->sent + (uint32_t)a->clear;
     struct openai_rows rows = rows_until(a, all_rows ? UINT32_MAX : end);
@@ -124,18 +125,18 @@ static void let_go(struct openai *a, bool all_rows)
     a->clear = 0;
 }
 
-static struct openai_usage usage_of(const struct openai *a)
+static struct openai_usage usage_of(const struct openai_exchange *a)
 {
     return (struct openai_usage){a->x.n_prompt, a->x.cached, a->n_tokens};
 }
 
-static void end_stream(struct openai *a)
+static void end_stream(struct openai_exchange *a)
 {
     struct http_request *r = exchange_detach(&a->x);
     if (r) http_stream_end(r);
 }
 
-static void finish_stream(struct openai *a, const char *reason)
+static void finish_stream(struct openai_exchange *a, const char *reason)
 {
     struct openai_head h = head_of(a);
     struct openai_usage usage = usage_of(a);
@@ -148,7 +149,8 @@ static void finish_stream(struct openai *a, const char *reason)
     end_stream(a);
 }
 
-static void finish_whole(struct openai *a, const char *reason, const struct openai_rows *rows)
+static void finish_whole(struct openai_exchange *a, const char *reason,
+                         const struct openai_rows *rows)
 {
     struct http_request *r = exchange_detach(&a->x);
     struct openai_head h = head_of(a);
@@ -165,7 +167,7 @@ static void finish_whole(struct openai *a, const char *reason, const struct open
 }
 
 /* The answer is over. `stopped`: by a stop string, before a->clear. */
-static void finish(struct openai *a, const char *reason, bool stopped)
+static void finish(struct openai_exchange *a, const char *reason, bool stopped)
 {
     a->ended = true;
     if (!stopped) a->clear = a->text.len;
@@ -179,7 +181,7 @@ static void finish(struct openai *a, const char *reason, bool stopped)
 }
 
 /* There is no answer, or no more of it: `ev` says why, as a job's end does. */
-static void fail(struct openai *a, const struct job_event *ev)
+static void fail(struct openai_exchange *a, const struct job_event *ev)
 {
     const struct err *e = &ev->error;
     a->ended = true;
@@ -196,7 +198,7 @@ static void fail(struct openai *a, const struct job_event *ev)
     end_stream(a);
 }
 
-static void on_admitted(struct openai *a)
+static void on_admitted(struct openai_exchange *a)
 {
     if (!a->q.stream || !a->x.request) return;
     http_stream_begin(a->x.request, "text/event-stream");
@@ -214,7 +216,7 @@ static uint32_t count_chars(const char *text, size_t n)
     return chars;
 }
 
-static void on_token(struct openai *a, const struct job_event *ev)
+static void on_token(struct openai_exchange *a, const struct job_event *ev)
 {
     size_t before = a->text.len, clear;
     int code = a->q.logprobs ? buf_append(&a->marks, &a->so_far, sizeof a->so_far) : 0;
@@ -257,7 +259,7 @@ static int check_reason(enum wire_reason reason, struct err *e)
     return err_set(e, ERR_CANCELLED, "the answer was cut off: %s", wire_reason_name(reason));
 }
 
-static void on_done(struct openai *a, const struct job_event *ev)
+static void on_done(struct openai_exchange *a, const struct job_event *ev)
 {
     struct job_event end = *ev;
     if (end.error.code || check_reason(ev->reason, &end.error))
@@ -268,7 +270,7 @@ static void on_done(struct openai *a, const struct job_event *ev)
 
 static void on_event(void *owner, const struct job_event *ev)
 {
-    struct openai *a = owner;
+    struct openai_exchange *a = owner;
     if (ev->kind == JOB_ADMITTED && !a->ended) on_admitted(a);
     if (ev->kind == JOB_TOKEN && !a->ended) on_token(a, ev);
     if (ev->kind != JOB_DONE) return;
@@ -297,7 +299,7 @@ static int check_backend(const struct server *s, const struct openai_request *q,
 }
 
 /* Another one for other weights and for other numerics; none where the weights are not known. */
-static void put_fingerprint(struct openai *a, const struct engine_info *info)
+static void put_fingerprint(struct openai_exchange *a, const struct engine_info *info)
 {
     uint64_t hash = ROUTE_HASH_BEGIN;
     if (!info->weights_hash[0]) return;
@@ -308,9 +310,10 @@ static void put_fingerprint(struct openai *a, const struct engine_info *info)
 }
 
 /* An exchange that has taken `q`. NULL: no memory. */
-static struct openai *openai_new(struct server *s, struct openai_request *q, struct err *e)
+static struct openai_exchange *openai_new(struct server *s, struct openai_request *q, struct err *e)
 {
-    struct openai *a = exchange_new(s, q->chat ? METRICS_CHAT : METRICS_COMPLETION, sizeof *a);
+    struct openai_exchange *a =
+        exchange_new(s, q->chat ? METRICS_CHAT : METRICS_COMPLETION, sizeof *a);
     uint64_t seed;
     if (!a) {
         err_set(e, ERR_NO_MEMORY, "no memory for another answer");
@@ -336,7 +339,7 @@ static void begin(struct server *s, struct http_request *r, struct openai_reques
 {
     struct err e = ERR_INIT;
     const char *param = NULL;
-    struct openai *a = NULL;
+    struct openai_exchange *a = NULL;
     struct token_list prompt;
     token_list_init(&prompt, WIRE_PROMPT_MAX);
     int code = check_backend(s, q, &param, &e);

@@ -1,6 +1,6 @@
 /*
- * charge: what an exchange costs its key (policy/quota): a request and its prompt's tokens when it
- * is taken, answer tokens as they come. Returned is what was not computed: cached prompt tokens,
+ * quota_use: what an exchange costs its key (policy/quota): a request and its prompt's tokens when
+ * it is taken, answer tokens as they come. Returned is what was not computed: cached prompt tokens,
  * and what is left of a prompt when the request ends in its middle. See server_impl.h.
  */
 #include "base/clock.h"
@@ -34,44 +34,44 @@ static int refuse(struct server *s, enum quota_verdict verdict, uint64_t wait_us
     }
 }
 
-int exchange_charge(struct exchange *x, struct err *e)
+int quota_use_begin(struct exchange *x, struct err *e)
 {
     struct key *key = x->key;
     uint64_t wait_us;
     if (!key) return 0;
     x->job->tenant = key->tenant;
     x->job->priority = key->line.priority;
-    x->charged = x->job->n_tokens;
-    enum quota_verdict verdict = quota_enter(&key->quota, clock_us(), x->charged, &wait_us);
+    x->quota_tokens = x->job->n_tokens;
+    enum quota_verdict verdict = quota_enter(&key->quota, clock_us(), x->quota_tokens, &wait_us);
     if (verdict == QUOTA_OK) return 0;
-    x->key = NULL; /* nothing was taken that exchange_uncharge could return */
+    x->key = NULL; /* nothing was taken that quota_use_undo could return */
     return refuse(x->server, verdict, wait_us, key, e);
 }
 
-void exchange_uncharge(struct exchange *x)
+void quota_use_undo(struct exchange *x)
 {
-    if (x->key) quota_undo(&x->key->quota, clock_us(), x->charged);
+    if (x->key) quota_undo(&x->key->quota, clock_us(), x->quota_tokens);
     x->key = NULL;
 }
 
 static void return_tokens(struct exchange *x, uint32_t n)
 {
-    if (n > x->charged) n = x->charged;
-    x->charged -= n;
+    if (n > x->quota_tokens) n = x->quota_tokens;
+    x->quota_tokens -= n;
     quota_return(&x->key->quota, clock_us(), n);
 }
 
-void exchange_charge_event(struct exchange *x, const struct job_event *ev)
+void quota_use_event(struct exchange *x, const struct job_event *ev)
 {
     if (!x->key) return;
     switch (ev->kind) {
     case JOB_ADMITTED:
         if (!x->job->tokens) { /* only who computes it knows how long the prompt is */
-            x->charged = ev->prompt_tokens;
-            quota_spend(&x->key->quota, clock_us(), x->charged);
+            x->quota_tokens = ev->prompt_tokens;
+            quota_spend(&x->key->quota, clock_us(), x->quota_tokens);
         }
         if (ev->cached) return_tokens(x, ev->cached);
-        x->unfed = x->charged;
+        x->unfed = x->quota_tokens;
         break;
     case JOB_PROGRESS:
         x->unfed = ev->total - ev->done;
@@ -81,7 +81,7 @@ void exchange_charge_event(struct exchange *x, const struct job_event *ev)
         quota_spend(&x->key->quota, clock_us(), 1);
         break;
     case JOB_DONE:
-        return_tokens(x, x->admitted ? x->unfed : x->charged);
+        return_tokens(x, x->admitted ? x->unfed : x->quota_tokens);
         quota_leave(&x->key->quota);
         x->key = NULL;
         break;

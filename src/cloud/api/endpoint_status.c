@@ -1,6 +1,6 @@
 /*
- * status: what those who run the server ask it: /health (the process answers), /ready (new requests
- * are taken), /metrics (metrics.h).
+ * endpoint_status: what those who run the server ask it: /health (the process answers), /ready (new
+ * requests are taken), /metrics (metrics.h).
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* models: /v1/models and /v1/models/{id}: what is served, with the hashes by which a device knows
- * whether it has the same. */
+/* endpoint_models: /v1/models and /v1/models/{id}: what is served, with the hashes by which a
+ * device knows whether it has the same. */
 #include <string.h>
 
 #include "cloud/api/server_impl.h"
