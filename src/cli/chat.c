@@ -17,7 +17,6 @@
 #include "base/os.h"
 #include "base/utf8.h"
 #include "cli/chat_input.h"
-#include "cli/chat_options.h"
 #include "cli/chat_stats.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
@@ -28,7 +27,7 @@
 enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
 
 struct chat {
-    struct chat_options o;
+    struct options o;
     struct device *device;
     struct chat_message *messages; /* [WIRE_MESSAGES_MAX], contents owned */
     uint32_t n_messages;
@@ -89,15 +88,16 @@ static void signals_end(struct chat *c)
 
 static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e)
 {
-    struct chat_options *o = &c->o;
+    struct options *o = &c->o;
+    bool is_fake = o->fake_tokens != OPTIONS_NO_FAKE;
     int code = 0;
-    if (!o->fake && !o->native.model_path) {
+    if (!is_fake && !o->native.model_path) {
         code = model_file_find(c->model_path, sizeof c->model_path, e);
         o->native.model_path = c->model_path;
     }
     if (code) return code;
     struct fake_options fake = {.answer_tokens = o->fake_tokens};
-    return engine_open(&o->native, o->fake ? &fake : NULL, o->profile, ret_engine, e);
+    return engine_open(&o->native, is_fake ? &fake : NULL, o->profile, ret_engine, e);
 }
 
 static int read_key(const char *path, struct buf *key, struct err *e)
@@ -113,12 +113,13 @@ static int read_key(const char *path, struct buf *key, struct err *e)
 
 static int open_device(struct chat *c, struct err *e)
 {
-    struct chat_options *o = &c->o;
+    const struct chat_options *o = &c->o.chat;
+    const char *emulated = c->o.profile;
     struct buf key;
     struct device_options d = {.ca_file = o->ca_file, .model = o->cloud_model};
-    const struct device_profile *profile = o->profile ? device_profile_find(o->profile) : NULL;
+    const struct device_profile *profile = emulated ? device_profile_find(emulated) : NULL;
     buf_init(&key, KEY_MAX);
-    if (o->mode != DEVICE_LOCAL_ONLY) d.cloud_url = o->cloud_url;
+    if (!o->local_only) d.cloud_url = o->cloud_url;
     if (profile) {
         d.prefill_tps = profile->prefill_tps;
         d.decode_us = 1e6 / profile->decode_tps;
@@ -211,27 +212,29 @@ static void on_progress(void *arg, uint32_t done, uint32_t total)
 static int write_stats(struct chat *c, const struct device_report *r, const char *failure,
                        struct err *e)
 {
-    if (!c->o.stats && !failure && r->trouble && r->trouble[0])
+    if (!c->o.chat.stats && !failure && r->trouble && r->trouble[0])
         fprintf(stderr, "pdd chat: note: %s\n", r->trouble);
-    if (c->o.stats && !failure) {
+    if (c->o.chat.stats && !failure) {
         if (c->color) fputs("(\033[36mcloud\033[0m, \033[32mdevice\033[0m) ", stderr);
         chat_stats_print(r, stderr);
     }
-    if (!c->o.stats_json) return 0;
+    if (!c->o.chat.stats_json) return 0;
     if (chat_stats_json(r, failure, &c->json))
-        return err_set(e, ERR_LIMIT, "%s: the report grew too large", c->o.stats_json);
-    return os_write_file(c->o.stats_json, c->json.data, c->json.len, e);
+        return err_set(e, ERR_LIMIT, "%s: the report grew too large", c->o.chat.stats_json);
+    return os_write_file(c->o.chat.stats_json, c->json.data, c->json.len, e);
 }
 
 /* Ask with what the question says about the prompt; the rest comes from the options. */
 static int ask(struct chat *c, struct device_question *q, struct device_report *r, struct err *e)
 {
     struct err stats_err = ERR_INIT;
-    q->sampling = c->o.sampling;
+    q->sampling = c->o.chat.sampling;
     q->tokens_max = c->o.tokens_max;
-    q->mode = c->o.mode;
-    q->pace = c->o.pace;
-    q->cloud_tokens = c->o.cloud_tokens;
+    q->mode = c->o.chat.local_only   ? DEVICE_LOCAL_ONLY
+              : c->o.chat.cloud_only ? DEVICE_CLOUD_ONLY
+                                     : DEVICE_AUTO;
+    q->pace = c->o.chat.pace;
+    q->cloud_tokens = c->o.chat.cloud_tokens;
     q->on_text = on_text;
     q->on_progress = on_progress;
     q->arg = c;
@@ -258,7 +261,7 @@ static int ask_message(struct chat *c, const char *text, size_t n, struct device
                        struct err *e)
 {
     struct device_question q = {0};
-    if (c->o.raw) {
+    if (c->o.chat.raw) {
         q.raw = text;
         q.raw_len = n;
         return ask(c, &q, r, e);
@@ -294,8 +297,8 @@ static int run_once(struct chat *c, struct err *e)
     struct buf b;
     int code;
     buf_init(&b, PROMPT_BYTES_MAX);
-    if (c->o.prompt)
-        code = buf_puts(&b, c->o.prompt) ? err_set(e, ERR_LIMIT, "the prompt is too long") : 0;
+    if (c->o.chat.prompt)
+        code = buf_puts(&b, c->o.chat.prompt) ? err_set(e, ERR_LIMIT, "the prompt is too long") : 0;
     else if (strcmp(c->o.prompt_file, "-") == 0)
         code = read_stdin(&b, e);
     else
@@ -348,21 +351,56 @@ static int run_conversation(struct chat *c)
 static int run(struct chat *c, struct err *e)
 {
     int code = open_device(c, e);
-    if (code == 0 && c->o.system) code = remember(c, "system", c->o.system, strlen(c->o.system), e);
+    if (code == 0 && c->o.chat.system)
+        code = remember(c, "system", c->o.chat.system, strlen(c->o.chat.system), e);
     if (code) return EXIT_FAILED;
     atomic_store(&c->ready, true);
-    if (c->o.prompt || c->o.prompt_file) return run_once(c, e);
+    if (c->o.chat.prompt || c->o.prompt_file) return run_once(c, e);
     return run_conversation(c);
+}
+
+static const struct command command = {
+    .name = "chat",
+    .bit = OPTIONS_CHAT,
+    .usage = "usage: pdd chat [--cloud URL] [OPTION]...\n"
+             "Ask a model. With --cloud the answer starts there and is finished here.\n"
+             "Without --prompt or --prompt-file it is a conversation; Ctrl-C stops an answer,\n"
+             "Ctrl-D (or Ctrl-C twice at the prompt) exits.\n"};
+
+/* What the options mean together. */
+static int check_options(const struct options *o)
+{
+    const struct chat_options *c = &o->chat;
+    bool has_model = o->native.model_path || o->fake_tokens != OPTIONS_NO_FAKE;
+    const char *wrong = NULL;
+    if (c->local_only && c->cloud_only)
+        wrong = "--local-only and --cloud-only exclude each other";
+    else if (c->prompt && o->prompt_file)
+        wrong = "--prompt and --prompt-file exclude each other";
+    else if (c->no_model && has_model)
+        wrong = "--no-model and --model exclude each other";
+    else if (c->cloud_only && !c->cloud_url)
+        wrong = "--cloud-only needs --cloud URL";
+    else if (c->local_only && c->no_model)
+        wrong = "--local-only needs a model on the device";
+    else if (c->no_model && !c->cloud_url)
+        wrong = "--no-model needs --cloud URL";
+    else if (c->raw && c->system)
+        wrong = "--system has no effect with --raw: there is no chat template";
+    if (wrong) fprintf(stderr, "pdd chat: %s; see pdd chat --help\n", wrong);
+    return wrong ? -1 : 0;
 }
 
 int cmd_chat(int argc, char **argv)
 {
     struct chat c = {.painted = -1};
+    struct option_line line;
     struct err e = ERR_INIT;
     int status;
-    if (chat_options_parse(argc, argv, &c.o, &status)) return status;
+    if (options_parse(&command, argc, argv, &c.o, &line, &status)) return status;
+    if (check_options(&c.o)) return EXIT_USAGE;
     bool tty = isatty(STDOUT_FILENO);
-    c.color = c.o.color == CHAT_COLOR_ALWAYS || (c.o.color == CHAT_COLOR_AUTO && tty);
+    c.color = c.o.chat.color == CHAT_COLOR_ALWAYS || (c.o.chat.color == CHAT_COLOR_AUTO && tty);
     c.terminal = tty;
     c.progress = tty && isatty(STDERR_FILENO);
     buf_init(&c.json, CHAT_STATS_BYTES_MAX);

@@ -1,8 +1,6 @@
 /* cloud_key: see cloud_key.h. */
 #include "cli/cloud_key.h"
 
-#include <getopt.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,33 +10,14 @@
 
 enum { LINE_BYTES_MAX = 512 };
 
-static const char help[] =
-    "usage: pdd cloud key NAME [OPTION]...\n"
-    "Make a bearer key for pdd cloud --key-file. The key is printed once and kept nowhere: give "
-    "it\n"
-    "to its user. The line below it, which holds the key's hash only, belongs into the file.\n\n"
-    "  --requests-per-minute N   requests that may come in a minute (no limit)\n"
-    "  --tokens-per-minute N     tokens of prompts and answers in a minute (no limit)\n"
-    "  --streams N               requests at one time (no limit)\n"
-    "  --priority N              from -8 to 8; each step doubles the share of the engine (0)\n"
-    "  --hash                    read a key you have from standard input; print its line only\n";
-
-enum { O_REQUESTS = 256, O_TOKENS, O_STREAMS, O_PRIORITY, O_HASH, O_HELP };
-
-static const struct option long_options[] = {
-    {"requests-per-minute", required_argument, NULL, O_REQUESTS},
-    {"tokens-per-minute", required_argument, NULL, O_TOKENS},
-    {"streams", required_argument, NULL, O_STREAMS},
-    {"priority", required_argument, NULL, O_PRIORITY},
-    {"hash", no_argument, NULL, O_HASH},
-    {"help", no_argument, NULL, O_HELP},
-    {NULL, 0, NULL, 0},
-};
-
-struct wish {
-    const char *name;
-    bool hash;
-};
+static const struct command command = {
+    .name = "cloud key",
+    .bit = OPTIONS_KEY,
+    .operands = true,
+    .usage = "usage: pdd cloud key NAME [OPTION]...\n"
+             "Make a bearer key for pdd cloud --key-file. The key is printed once and stored\n"
+             "nowhere: give it to its user. The line below it has the key's hash only and goes\n"
+             "into the file.\n\n"};
 
 /* The name is not repeated: it may be a key by mistake. */
 static int check_name(const char *name)
@@ -55,60 +34,39 @@ static int check_name(const char *name)
     return -1;
 }
 
-/* 0: go on; otherwise leave with *ret_status. The line's own parser checks the values. */
-static int parse(int argc, char **argv, struct wish *w, struct buf *text, int *ret_status)
-{
-    static const char *const fields[] = {"requests_per_minute", "tokens_per_minute", "streams",
-                                         "priority"};
-    int option;
-    *ret_status = EXIT_USAGE;
-    while ((option = option_next(argc, argv, "", long_options)) != -1) {
-        if (option == O_HELP) {
-            fputs(help, stdout);
-            *ret_status = EXIT_DONE;
-            return -1;
-        }
-        if (option == O_HASH)
-            w->hash = true;
-        else if (option >= O_REQUESTS && option <= O_PRIORITY)
-            buf_printf(text, " %s=%s", fields[option - O_REQUESTS], optarg);
-        else
-            return -1;
-    }
-    if (optind + 1 != argc) {
-        fprintf(stderr, "pdd cloud key: one NAME is needed; see pdd cloud key --help\n");
-        return -1;
-    }
-    w->name = argv[optind];
-    return check_name(w->name);
-}
-
 /* The key to hash: from standard input, or a new one. */
-static int get_key(const struct wish *w, char *key, size_t size, struct err *e)
+static int get_key(const struct key_options *o, char *key, size_t size, struct err *e)
 {
-    if (!w->hash) return key_make(key, e);
+    if (!o->hash) return key_make(key, e);
     if (!fgets(key, (int)size, stdin)) return err_set(e, ERR_BAD_INPUT, "no key on standard input");
     key[strcspn(key, "\r\n")] = 0;
     return key[0] ? 0 : err_set(e, ERR_BAD_INPUT, "the key on standard input is empty");
 }
 
 /* Through the file's own parser: what that refuses must not be printed. */
-static int make(const struct wish *w, const struct buf *fields, struct err *e)
+static int make(const char *name, const struct key_options *o, struct err *e)
 {
+    const struct {
+        const char *field, *value;
+    } limits[] = {{"requests_per_minute", o->requests},
+                  {"tokens_per_minute", o->tokens},
+                  {"streams", o->streams},
+                  {"priority", o->priority}};
     char key[KEY_LEN_MAX + 2];
     struct key_line line = {.priority = 0};
     struct buf text;
     buf_init(&text, LINE_BYTES_MAX);
-    int code = get_key(w, key, sizeof key, e);
+    int code = get_key(o, key, sizeof key, e);
     if (code) return code;
     key_hash(key, strlen(key), line.hash);
-    code = buf_puts(&text, w->name);
+    code = buf_puts(&text, name);
     if (!code) code = key_line_print(&line, &text);
-    if (!code) code = buf_append(&text, fields->data, fields->len);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits && !code; i++)
+        if (limits[i].value) code = buf_printf(&text, " %s=%s", limits[i].field, limits[i].value);
     if (code) err_set(e, ERR_LIMIT, "the line would be longer than %d bytes", LINE_BYTES_MAX);
     if (!code && key_line_parse(text.data, text.len, &line, e))
         code = e->code ? e->code : ERR_BAD_INPUT;
-    if (!code && !w->hash) printf("%s\n", key);
+    if (!code && !o->hash) printf("%s\n", key);
     if (!code) printf("%s\n", text.data);
     buf_release(&text);
     return code;
@@ -116,17 +74,17 @@ static int make(const struct wish *w, const struct buf *fields, struct err *e)
 
 int cloud_key(int argc, char **argv)
 {
-    struct wish w = {.hash = false};
-    struct buf fields;
+    struct options o;
+    struct option_line line;
     struct err e = ERR_INIT;
     int status;
-    char name[] = "pdd cloud key"; /* getopt begins its complaints with it */
-    argv[0] = name;
-    buf_init(&fields, LINE_BYTES_MAX);
-    if (parse(argc, argv, &w, &fields, &status) == 0) {
-        status = make(&w, &fields, &e) ? EXIT_FAILED : EXIT_DONE;
-        if (status) fprintf(stderr, "pdd cloud key: %s\n", e.text);
+    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (line.n_operands != 1) {
+        fprintf(stderr, "pdd cloud key: one NAME is needed; see pdd cloud key --help\n");
+        return EXIT_USAGE;
     }
-    buf_release(&fields);
-    return status;
+    if (check_name(line.operands[0])) return EXIT_USAGE;
+    if (make(line.operands[0], &o.key, &e) == 0) return EXIT_DONE;
+    fprintf(stderr, "pdd cloud key: %s\n", e.text);
+    return EXIT_FAILED;
 }

@@ -5,7 +5,6 @@
  * Real: model, tokens, HTTP, processes, cancellation. Emulated: the device's speed and the link;
  * the output says so.
  */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "cli/commands.h"
+#include "cli/engine_open.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "cli/process.h"
@@ -30,7 +30,7 @@ enum {
     WHAT_BYTES = 80,
     ARGS_MAX = 40
 };
-enum { RUNS = 3, ANSWER_TOKENS = 256, RTT_MS = 50, LONG_ANSWER = 200 };
+enum { RUNS = 3, LONG_ANSWER = 200 };
 enum { DEVICE_ONLY, CLOUD_ONLY, BOTH };
 
 static const char question[] = "\n\nContinue the story.";
@@ -42,16 +42,11 @@ static const struct {
     {"P/D-Device", "both.json", NULL, "begun in the cloud, finished on the device"},
 };
 
-static const char help[] =
-    "usage: pdd demo [OPTION]...\n"
-    "One answer to a long prompt: by the device, by the cloud, and by both.\n\n"
-    "  --model FILE        the model of both ends (the newest in models/)\n"
-    "  --profile NAME      device to emulate (s24-ultra-gpu)\n"
-    "  --rtt MS            round-trip time of the emulated link (50)\n"
-    "  --prompt-file FILE  text to continue (demo/story.txt)\n"
-    "  --max-tokens N      length of the answer at most (256)\n"
-    "  --seed N            of the sampling (1)\n"
-    "  --out DIR           where prompt, reports, logs and picture go (pdd-demo)\n";
+static const struct command command = {
+    .name = "demo",
+    .bit = OPTIONS_DEMO,
+    .usage = "usage: pdd demo [OPTION]...\n"
+             "One answer to a long prompt: by the device, by the cloud, and by both.\n\n"};
 
 struct demo {
     char model[PATH_BYTES], story[PATH_BYTES], out[PATH_BYTES];
@@ -291,56 +286,10 @@ static int find_story(char *path, size_t size, struct err *e)
                    "demo/story.txt is not near the program; name a text with --prompt-file");
 }
 
-enum { O_MODEL = 256, O_PROFILE, O_RTT, O_PROMPT, O_TOKENS, O_SEED, O_OUT, O_HELP };
-static const struct option long_options[] = {
-    {"model", required_argument, NULL, O_MODEL},
-    {"profile", required_argument, NULL, O_PROFILE},
-    {"rtt", required_argument, NULL, O_RTT},
-    {"prompt-file", required_argument, NULL, O_PROMPT},
-    {"max-tokens", required_argument, NULL, O_TOKENS},
-    {"seed", required_argument, NULL, O_SEED},
-    {"out", required_argument, NULL, O_OUT},
-    {"help", no_argument, NULL, O_HELP},
-    {NULL, 0, NULL, 0},
-};
-
-static int copy_path(char to[PATH_BYTES], const char *option)
-{
-    if (strlen(optarg) >= PATH_BYTES) {
-        fprintf(stderr, "pdd demo: --%s: the path is too long\n", option);
-        return -1;
-    }
-    memcpy(to, optarg, strlen(optarg) + 1);
-    return 0;
-}
-
-static int set_option(struct demo *d, int option)
-{
-    switch (option) {
-    case O_MODEL:
-        return copy_path(d->model, "model");
-    case O_PROFILE:
-        d->profile_name = optarg;
-        return 0;
-    case O_RTT:
-        return option_u32("demo", "rtt", optarg, 0, 60000, &d->rtt_ms);
-    case O_PROMPT:
-        return copy_path(d->story, "prompt-file");
-    case O_TOKENS:
-        return option_u32("demo", "max-tokens", optarg, 1, 100000, &d->tokens);
-    case O_SEED:
-        return option_u32("demo", "seed", optarg, 0, UINT32_MAX, &d->seed);
-    case O_OUT:
-        return copy_path(d->out, "out");
-    default:
-        return -1;
-    }
-}
-
 static int run(struct demo *d, struct err *e)
 {
     bool same = false;
-    int code = option_profile(d->profile_name, &d->profile, e);
+    int code = engine_profile(d->profile_name, &d->profile, e);
     if (code == 0 && !d->model[0]) code = model_file_find(d->model, sizeof d->model, e);
     if (code == 0 && !d->story[0]) code = find_story(d->story, sizeof d->story, e);
     if (code == 0) code = demonstrate(d, &same, e);
@@ -354,33 +303,42 @@ static int run(struct demo *d, struct err *e)
     return code;
 }
 
+static int copy_path(char to[PATH_BYTES], const char *from, const char *option, struct err *e)
+{
+    if (!from) return 0;
+    if (strlen(from) >= PATH_BYTES)
+        return err_set(e, ERR_LIMIT, "--%s: the path is too long", option);
+    memcpy(to, from, strlen(from) + 1);
+    return 0;
+}
+
+/* The settings of a demo from its options. */
+static int demo_init(struct demo *d, const struct options *o, struct err *e)
+{
+    d->profile_name = o->profile;
+    d->rtt_ms = o->rtt_ms;
+    d->tokens = o->tokens_max;
+    d->seed = o->seed;
+    int code = copy_path(d->model, o->native.model_path, "model", e);
+    if (code == 0) code = copy_path(d->story, o->prompt_file, "prompt-file", e);
+    return code ? code : copy_path(d->out, o->out, "out", e);
+}
+
 int cmd_demo(int argc, char **argv)
 {
+    struct options o;
+    struct option_line line;
     struct err e = ERR_INIT;
+    int status;
+    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
     struct demo *d = mem_calloc(1, sizeof *d);
-    int option, status = EXIT_USAGE;
     if (!d) return EXIT_FAILED;
-    d->profile_name = "s24-ultra-gpu";
-    d->rtt_ms = RTT_MS;
-    d->tokens = ANSWER_TOKENS;
-    d->seed = 1;
-    snprintf(d->out, sizeof d->out, "pdd-demo");
-    while ((option = option_next(argc, argv, "", long_options)) != -1) {
-        if (option == O_HELP) fputs(help, stdout);
-        if (option == O_HELP || set_option(d, option)) {
-            status = option == O_HELP ? EXIT_DONE : EXIT_USAGE;
-            mem_free(d);
-            return status;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "pdd demo: \"%s\" is no option; see pdd demo --help\n", argv[optind]);
-    } else if (run(d, &e)) {
-        fprintf(stderr, "pdd demo: %s\n", e.text);
+    status = EXIT_DONE;
+    if (demo_init(d, &o, &e))
+        status = EXIT_USAGE;
+    else if (run(d, &e))
         status = EXIT_FAILED;
-    } else {
-        status = EXIT_DONE;
-    }
+    if (status) fprintf(stderr, "pdd demo: %s\n", e.text);
     mem_free(d);
     return status;
 }

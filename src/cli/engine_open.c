@@ -1,12 +1,27 @@
 /* engine_open: see engine_open.h. */
 #include "cli/engine_open.h"
 
-#include <stdio.h>
-
+#include "base/buf.h"
 #include "base/log.h"
-#include "cli/options.h"
 #include "engine/emulated.h"
-#include "kern/kern.h"
+
+enum { NAMES_BYTES_MAX = 4096 };
+
+int engine_profile(const char *name, const struct device_profile **ret_profile, struct err *e)
+{
+    struct buf names;
+    const struct device_profile *profile = device_profile_find(name);
+    if (profile) {
+        *ret_profile = profile;
+        return 0;
+    }
+    buf_init(&names, NAMES_BYTES_MAX);
+    for (uint32_t i = 0; device_profile_at(i); i++)
+        if (buf_printf(&names, "%s%s", i ? ", " : "", device_profile_at(i)->name)) break;
+    err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"; there are %s", name, names.data);
+    buf_release(&names);
+    return ERR_NOT_FOUND;
+}
 
 static int open_fake(const struct native_options *native, const struct fake_options *fake,
                      struct engine **ret_engine, struct err *e)
@@ -39,28 +54,8 @@ int engine_open(const struct native_options *native, const struct fake_options *
         return 0;
     }
     const struct device_profile *found = NULL;
-    code = option_profile(profile, &found, e);
+    code = engine_profile(profile, &found, e);
     if (code == 0) code = emulated_open(engine, found, ret_engine, e);
     if (code) engine_free(engine);
     return code;
-}
-
-int option_isa(const char *command, const char *text, const char **ret_isa)
-{
-    const struct kern *kern;
-    struct err e = ERR_INIT;
-    if (kern_select(text, &kern, &e) == 0) {
-        *ret_isa = text;
-        return 0;
-    }
-    fprintf(stderr, "pdd %s: --isa: %s\n", command, e.text);
-    return -1;
-}
-
-int option_kv_type(const char *command, const char *text, enum native_kv *ret_kv)
-{
-    struct err e = ERR_INIT;
-    if (native_kv_of(text, ret_kv, &e) == 0) return 0;
-    fprintf(stderr, "pdd %s: --kv-type: %s\n", command, e.text);
-    return -1;
 }

@@ -5,6 +5,7 @@
 #ifndef PDD_CLI_ENGINE_OPEN_H
 #define PDD_CLI_ENGINE_OPEN_H
 
+#include "engine/emulated.h"
 #include "engine/engine.h"
 #include "engine/fake.h"
 #include "engine/native.h"
@@ -15,9 +16,7 @@
 int engine_open(const struct native_options *native, const struct fake_options *fake,
                 const char *profile, struct engine **ret_engine, struct err *e);
 
-/* --isa of a command; -1 after a sentence on standard error: no level, or none that runs here. */
-int option_isa(const char *command, const char *text, const char **ret_isa);
-/* --kv-type of a command; -1 after a sentence on standard error that names another word. */
-int option_kv_type(const char *command, const char *text, enum native_kv *ret_kv);
+/* The device profile of that name; ERR_NOT_FOUND lists the names. */
+int engine_profile(const char *name, const struct device_profile **ret_profile, struct err *e);
 
 #endif

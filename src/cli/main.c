@@ -10,21 +10,21 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"bench", "measure engines on this machine", cmd_bench},
-    {"chat", "ask a model; the answer begins in the cloud and is finished here", cmd_chat},
+    {"chat", "ask a model; the answer starts in the cloud and is finished here", cmd_chat},
     {"cloud", "serve a model to devices", cmd_cloud},
     {"demo", "one answer three ways, with a table and a picture", cmd_demo},
-    {"link", "pass TCP connections on as a mobile link would", cmd_link},
-    {"model", "inspect a model file, run its tokenizer", cmd_model},
+    {"link", "forward TCP connections as a mobile link would", cmd_link},
+    {"model", "inspect a model file, run its tokenizer, make one of random weights", cmd_model},
 };
-enum { COMMANDS = sizeof commands / sizeof *commands, NAME_BYTES = 32 };
+enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *to)
 {
     fprintf(to, "usage: pdd COMMAND [OPTION]...\n\n"
-                "One LLM answer, begun in the cloud and finished on the device.\n\n");
+                "One LLM answer, started in the cloud and finished on the device.\n\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\n`pdd COMMAND --help` tells the options of a command.\n");
+    fprintf(to, "\n`pdd COMMAND --help` lists the options of a command.\n");
 }
 
 int main(int argc, char **argv)
@@ -43,11 +43,7 @@ int main(int argc, char **argv)
         return EXIT_DONE;
     }
     for (int i = 0; i < COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) != 0) continue;
-        char name[NAME_BYTES]; /* getopt begins its complaints with it, as we begin ours */
-        snprintf(name, sizeof name, "pdd %s", commands[i].name);
-        argv[1] = name;
-        return commands[i].run(argc - 1, argv + 1);
+        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     }
     fprintf(stderr, "pdd: no command \"%s\"; see pdd --help\n", argv[1]);
     return EXIT_USAGE;

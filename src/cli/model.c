@@ -4,7 +4,6 @@
  * alone writes, is model_random.c.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,28 +21,9 @@
 
 enum { TEXT_MAX = 64 << 20, TOKENS_MAX = 1 << 26, IO_BYTES = 1 << 16 };
 
-static const char help[] =
-    "usage: pdd model inspect FILE [--json] [--no-hash]\n"
-    "       pdd model tokenize FILE [--text TEXT | --file TEXTFILE] [--no-special] [--ids]\n"
-    "       pdd model detokenize FILE ID...\n"
-    "       pdd model random --shape NAME [--type TYPE] [--seed N] -o FILE\n\n"
-    "  inspect      what a GGUF file holds, and whether this program can run it\n"
-    "    --json        one JSON object instead of lines\n"
-    "    --no-hash     without the digests that device and cloud compare (they take reading it "
-    "all)\n"
-    "  tokenize     the tokens of a text (of standard input when none is given)\n"
-    "    --text TEXT   the text itself\n"
-    "    --file FILE   the text is in this file\n"
-    "    --no-special  as a user's text: no BOS, control tokens are plain text\n"
-    "    --ids         only the numbers, in one line\n"
-    "  detokenize   the text of tokens; control tokens are shown\n"
-    "  random       a file of random weights in a real model's shape; see pdd model random "
-    "--help\n";
-
 struct request {
     const char *file; /* the model */
-    const char *text, *text_file;
-    bool json, no_hash, no_special, ids_only;
+    const struct model_options *options;
     char **ids;
     int n_ids;
 };
@@ -69,7 +49,7 @@ static void source_close(struct tokenizer_file *s)
 
 static int inspect(const struct request *r, struct err *e)
 {
-    return model_inspect(r->file, r->json, !r->no_hash, stdout, e);
+    return model_inspect(r->file, r->options->json, !r->options->no_hash, stdout, e);
 }
 
 static int read_input(struct buf *text, struct err *e)
@@ -88,9 +68,10 @@ static int read_input(struct buf *text, struct err *e)
 
 static int get_text(const struct request *r, struct buf *text, struct err *e)
 {
-    if (r->text_file) return os_read_file(r->text_file, text, e);
-    if (!r->text) return read_input(text, e);
-    int code = buf_puts(text, r->text);
+    const struct model_options *o = r->options;
+    if (o->text_file) return os_read_file(o->text_file, text, e);
+    if (!o->text) return read_input(text, e);
+    int code = buf_puts(text, o->text);
     return code ? err_set(e, code, "--text: more than the %d bytes allowed", TEXT_MAX) : 0;
 }
 
@@ -145,9 +126,9 @@ static int tokenize(const struct request *r, struct err *e)
     token_list_init(&ids, TOKENS_MAX);
     int code = source_open(&s, r->file, e);
     if (code == 0) code = get_text(r, &text, e);
-    unsigned flags = r->no_special ? 0 : VOCAB_ADD_BOS | VOCAB_SPECIAL;
+    unsigned flags = r->options->no_special ? 0 : VOCAB_ADD_BOS | VOCAB_SPECIAL;
     if (code == 0) code = vocab_encode(s.v, text.data, text.len, flags, &ids, e);
-    if (code == 0 && (code = print_tokens(s.v, &ids, r->ids_only)) != 0)
+    if (code == 0 && (code = print_tokens(s.v, &ids, r->options->ids_only)) != 0)
         err_set(e, code, "%s: no memory for the text of a token", r->file);
     token_list_release(&ids);
     buf_release(&text);
@@ -188,70 +169,56 @@ static int detokenize(const struct request *r, struct err *e)
     return code;
 }
 
-enum { ACCEPT_JSON = 1, ACCEPT_TEXT = 2, ACCEPT_IDS = 4 };
+#define USAGE                                                                                      \
+    "usage: pdd model inspect FILE [--json] [--no-hash]\n"                                         \
+    "       pdd model tokenize FILE [--text TEXT | --file TEXTFILE] [OPTION]...\n"                 \
+    "       pdd model detokenize FILE ID...\n"                                                     \
+    "       pdd model random --shape NAME -o FILE     see pdd model random --help\n"
+
+enum { FAMILY = OPTIONS_INSPECT | OPTIONS_TOKENIZE | OPTIONS_DETOKENIZE };
+
+#define ACTION(text, bits)                                                                         \
+    {                                                                                              \
+        .name = "model " text, .page = "model", .bit = (bits), .family = FAMILY, .usage = USAGE,   \
+        .operands = true                                                                           \
+    }
+
 static const struct action {
     const char *name;
     int (*run)(const struct request *r, struct err *e);
-    unsigned accepts;
+    struct command command;
+    bool takes_ids;
 } actions[] = {
-    {"inspect", inspect, ACCEPT_JSON},
-    {"tokenize", tokenize, ACCEPT_TEXT},
-    {"detokenize", detokenize, ACCEPT_IDS},
+    {"inspect", inspect, ACTION("inspect", OPTIONS_INSPECT), false},
+    {"tokenize", tokenize, ACTION("tokenize", OPTIONS_TOKENIZE), false},
+    {"detokenize", detokenize, ACTION("detokenize", OPTIONS_DETOKENIZE), true},
 };
 enum { ACTIONS = sizeof actions / sizeof *actions };
 
-static const struct option options[] = {
-    {"json", no_argument, NULL, 'j'},       {"no-hash", no_argument, NULL, 's'},
-    {"text", required_argument, NULL, 't'}, {"file", required_argument, NULL, 'f'},
-    {"no-special", no_argument, NULL, 'n'}, {"ids", no_argument, NULL, 'i'},
-    {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0},
-};
-
-/* 0, 'h' for help, or -1 after saying what is wrong. */
-static int read_options(const struct action *action, int argc, char **argv, struct request *r)
+/* NULL: good. */
+static const char *check_request(const struct action *action, const struct request *r)
 {
-    for (int c; (c = option_next(argc, argv, "", options)) != -1;) {
-        unsigned needs = c == 'j' || c == 's' ? ACCEPT_JSON : ACCEPT_TEXT;
-        if (c == 'h' || c == '?') return c == 'h' ? c : -1;
-        if (!(action->accepts & needs)) {
-            fprintf(stderr, "pdd model: %s has no such option; see pdd model --help\n",
-                    action->name);
-            return -1;
-        }
-        r->json |= c == 'j';
-        r->no_hash |= c == 's';
-        r->no_special |= c == 'n';
-        r->ids_only |= c == 'i';
-        if (c == 't') r->text = optarg;
-        if (c == 'f') r->text_file = optarg;
-    }
-    return 0;
-}
-
-/* What stands after the options: the model, then ids where the action takes some. */
-static const char *read_operands(const struct action *action, int n, char **operands,
-                                 struct request *r)
-{
-    if (n < 1) return "the model FILE is missing";
-    r->file = operands[0];
-    r->ids = operands + 1;
-    r->n_ids = n - 1;
-    if (!(action->accepts & ACCEPT_IDS) && n > 1) return "one model FILE at a time";
-    if ((action->accepts & ACCEPT_IDS) && n == 1) return "the IDs of tokens are missing";
-    return r->text && r->text_file ? "--text and --file exclude each other" : NULL;
+    if (!r->file) return "the model FILE is missing";
+    if (!action->takes_ids && r->n_ids > 0) return "one model FILE at a time";
+    if (action->takes_ids && r->n_ids == 0) return "the IDs of tokens are missing";
+    return r->options->text && r->options->text_file ? "--text and --file exclude each other"
+                                                     : NULL;
 }
 
 static int run(const struct action *action, int argc, char **argv)
 {
-    struct request r = {0};
+    struct options o;
+    struct option_line line;
+    struct request r = {.options = &o.model};
     struct err e = ERR_INIT;
-    int c = read_options(action, argc, argv, &r);
-    if (c == 'h') {
-        fputs(help, stdout);
-        return EXIT_DONE;
+    int status;
+    if (options_parse(&action->command, argc, argv, &o, &line, &status)) return status;
+    if (line.n_operands > 0) {
+        r.file = line.operands[0];
+        r.ids = line.operands + 1;
+        r.n_ids = line.n_operands - 1;
     }
-    if (c < 0) return EXIT_USAGE;
-    const char *complaint = read_operands(action, argc - optind, argv + optind, &r);
+    const char *complaint = check_request(action, &r);
     if (complaint) {
         fprintf(stderr, "pdd model %s: %s; see pdd model --help\n", action->name, complaint);
         return EXIT_USAGE;
@@ -266,19 +233,13 @@ static int run(const struct action *action, int argc, char **argv)
 
 int cmd_model(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "random") == 0) {
-        argv[1] = argv[0];
-        return model_random(argc - 1, argv + 1);
-    }
-    for (int i = 0; argc > 1 && i < ACTIONS; i++) {
-        if (strcmp(argv[1], actions[i].name) != 0) continue;
-        argv[1] = argv[0]; /* for getopt's complaints */
-        return run(&actions[i], argc - 1, argv + 1);
-    }
+    if (argc > 1 && strcmp(argv[1], "random") == 0) return model_random(argc - 1, argv + 1);
+    for (int i = 0; argc > 1 && i < ACTIONS; i++)
+        if (strcmp(argv[1], actions[i].name) == 0) return run(&actions[i], argc - 1, argv + 1);
     bool wants_help = argc > 1 && strcmp(argv[1], "--help") == 0;
     if (argc > 1 && !wants_help)
         fprintf(stderr, "pdd model: no action \"%.40s\"; see pdd model --help\n", argv[1]);
     else
-        fputs(help, wants_help ? stdout : stderr);
+        options_help(&actions[0].command, wants_help ? stdout : stderr);
     return wants_help ? EXIT_DONE : EXIT_USAGE;
 }

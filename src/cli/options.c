@@ -1,85 +1,433 @@
-/* options: see options.h. */
+/*
+ * options: the table of all options; see options.h. Rows stand in the order of the help. Below them
+ * are readers for the few values that are not a number, a text, a word or an address.
+ */
 #include "cli/options.h"
 
 #include <errno.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buf.h"
+#include "base/pool.h"
+#include "kern/kern.h"
 
-enum { NAMES_BYTES_MAX = 4096 };
+enum {
+    BENCH = OPTIONS_BENCH,
+    CHAT = OPTIONS_CHAT,
+    CLOUD = OPTIONS_CLOUD,
+    KEY = OPTIONS_KEY,
+    DEMO = OPTIONS_DEMO,
+    LINK = OPTIONS_LINK,
+    INSPECT = OPTIONS_INSPECT,
+    TOKENIZE = OPTIONS_TOKENIZE,
+    DETOKENIZE = OPTIONS_DETOKENIZE,
+    RANDOM = OPTIONS_RANDOM
+};
 
-int option_next(int argc, char **argv, const char *letters, const struct option *options)
+#define AT(field) OPTION_AT(field)
+#define RANGE(from, to) .low = (from), .high = (to)
+#define HEADING(bits, text)                                                                        \
+    {                                                                                              \
+        .commands = (bits), .help = (text)                                                         \
+    }
+
+static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL};
+static const char *const log_formats[] = {"text", "json", NULL};
+static const char *const cache_scopes[] = {"all", "key", NULL};
+static const char *const paces[] = {"smooth", "off", "reading", NULL};
+static const char *const colors[] = {"auto", "always", "never", NULL};
+static const char *const cuts[] = {"reset", "close", "stall", NULL};
+
+/* ---- names and readers ---- */
+
+static const char *profile_at(uint32_t i)
 {
-    int option = getopt_long(argc, argv, letters, options, NULL);
-    if (option == '?') fprintf(stderr, "see %s --help\n", argv[0]);
-    return option;
+    const struct device_profile *p = device_profile_at(i);
+    return p ? p->name : NULL;
 }
 
-int option_u32(const char *command, const char *option, const char *value, uint32_t low,
-               uint32_t high, uint32_t *ret_value)
+static const char *shape_at(uint32_t i)
 {
-    char *end;
-    errno = 0;
-    long long v = strtoll(value, &end, 10);
-    if (end == value || *end || errno || v < (long long)low || v > (long long)high) {
-        fprintf(stderr, "pdd %s: --%s is \"%s\": a whole number from %u to %u is needed\n", command,
-                option, value, low, high);
-        return -1;
+    const struct random_shape *s = random_shape_at(i);
+    return s ? s->name : NULL;
+}
+
+static const char *type_at(uint32_t i)
+{
+    const struct random_type *t = random_type_at(i);
+    return t ? random_type_name(t) : NULL;
+}
+
+static int read_shape(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    (void)row;
+    return random_shape_find(text, &o->random.shape, e);
+}
+
+static int read_type(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    (void)row;
+    return random_type_find(text, &o->random.type, e);
+}
+
+static int read_isa(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    const struct kern *kern;
+    (void)row;
+    o->native.isa = text;
+    return kern_select(text, &kern, e);
+}
+
+static int read_kv_type(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    (void)row;
+    return native_kv_of(text, &o->native.kv_type, e);
+}
+
+/* "512,2048". A list that is the single number 0, where 0 is out of range, is empty. */
+static int read_list(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    struct bench_list *list = (struct bench_list *)((char *)o + row->at);
+    list->n = 0;
+    if (row->low > 0 && strcmp(text, "0") == 0) return 0;
+    for (const char *at = text;; at++) {
+        char *end;
+        errno = 0;
+        long v = strtol(at, &end, 10);
+        if (end == at || errno || (*end && *end != ',') || v < (long)row->low ||
+            v > (long)row->high || list->n == BENCH_LIST_MAX)
+            return err_set(e, ERR_BAD_INPUT,
+                           "\"%.100s\": up to %d whole numbers from %.0f to %.0f, separated by "
+                           "commas, are needed",
+                           text, BENCH_LIST_MAX, row->low, row->high);
+        list->values[list->n++] = (uint32_t)v;
+        if (!*end) return 0;
+        at = end;
     }
-    *ret_value = (uint32_t)v;
+}
+
+/* The n-th --tls-cert and the n-th --tls-key are one identity. */
+static int read_tls(const char *text, size_t *n, const char **path, struct err *e)
+{
+    if (*n == TLS_IDENTITIES_MAX)
+        return err_set(e, ERR_LIMIT, "at most %d certificates can be served", TLS_IDENTITIES_MAX);
+    *path = text;
+    (*n)++;
     return 0;
 }
 
-int option_float(const char *command, const char *option, const char *value, float low, float high,
-                 float *ret_value)
+static int read_tls_cert(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
-    char *end;
-    float v = strtof(value, &end);
-    if (end == value || *end || !(v >= low && v <= high)) {
-        fprintf(stderr, "pdd %s: --%s is \"%s\": a number from %g to %g is needed\n", command,
-                option, value, (double)low, (double)high);
-        return -1;
-    }
-    *ret_value = v;
-    return 0;
+    struct cloud_options *c = &o->cloud;
+    (void)row;
+    return read_tls(text, &c->n_certs, &c->server.tls[c->n_certs % TLS_IDENTITIES_MAX].cert_path,
+                    e);
 }
 
-int option_address(const char *command, const char *option, const char *value, char *host,
-                   size_t host_size, uint16_t *ret_port)
+static int read_tls_key(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
-    const char *colon = strrchr(value, ':'), *port = colon ? colon + 1 : value;
-    size_t n = colon ? (size_t)(colon - value) : 0;
-    char *end;
-    errno = 0;
-    long v = strtol(port, &end, 10);
-    if (end == port || *end || errno || v < 0 || v > 65535 || n >= host_size) {
-        fprintf(stderr, "pdd %s: --%s is \"%s\": HOST:PORT is needed, as 127.0.0.1:8080\n", command,
-                option, value);
-        return -1;
-    }
-    if (n == 0)
-        snprintf(host, host_size, "127.0.0.1");
-    else
-        snprintf(host, host_size, "%.*s", (int)n, value);
-    *ret_port = (uint16_t)v;
-    return 0;
+    struct cloud_options *c = &o->cloud;
+    (void)row;
+    return read_tls(text, &c->n_keys, &c->server.tls[c->n_keys % TLS_IDENTITIES_MAX].key_path, e);
 }
 
-int option_profile(const char *name, const struct device_profile **ret_profile, struct err *e)
+static int read_proxy(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
-    struct buf names;
-    const struct device_profile *profile = device_profile_find(name);
-    if (profile) {
-        *ret_profile = profile;
-        return 0;
-    }
-    buf_init(&names, NAMES_BYTES_MAX);
-    for (uint32_t i = 0; device_profile_at(i); i++)
-        if (buf_printf(&names, "%s%s", i ? ", " : "", device_profile_at(i)->name)) break;
-    err_set(e, ERR_NOT_FOUND, "no device profile \"%s\"; there are %s", name, names.data);
-    buf_release(&names);
-    return ERR_NOT_FOUND;
+    struct cloud_options *c = &o->cloud;
+    (void)row;
+    if (c->n_proxies == HTTP_PROXIES_MAX)
+        return err_set(e, ERR_LIMIT, "at most %d networks", HTTP_PROXIES_MAX);
+    int code = http_network_parse(text, &c->proxies[c->n_proxies], e);
+    if (code == 0) c->n_proxies++;
+    return code;
+}
+
+static int read_upstream(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    (void)row;
+    return upstream_option(text, &o->cloud.server.upstream, e);
+}
+
+/* ---- the table ---- */
+
+#define ENGINE .only = OPTIONS_WITH_ENGINE
+#define UPSTREAM .only = OPTIONS_WITH_UPSTREAM
+
+static const struct option_row rows[] = {
+    HEADING(CHAT | CLOUD, "Model and engine:"),
+    {"model", "FILE", CLOUD, AT(native.model_path), .help = "the GGUF file to serve"},
+    {"model", "FILE", CHAT, AT(native.model_path), .help = "the GGUF file to run on this device",
+     .otherwise = "the newest in models/ next to the program"},
+    {"model", "FILE", BENCH, AT(native.model_path),
+     .help = "the GGUF file to measure; pdd model random makes one of any shape",
+     .otherwise = "the newest in models/ next to the program"},
+    {"model", "FILE", DEMO, AT(native.model_path), .help = "the model of both ends",
+     .otherwise = "the newest in models/ next to the program"},
+    {"no-model", NULL, CHAT, AT(chat.no_model),
+     .help = "no engine on this device: the cloud computes everything"},
+    {"model-name", "NAME", CLOUD, AT(cloud.server.model_name),
+     .help = "the name to serve the model under", .otherwise = "the file's"},
+    {"chat-template", "NAME", CHAT | CLOUD, AT(native.chat_template),
+     .help = "family of the chat template, where the file's own is not recognised"},
+    {"no-think", NULL, CHAT | CLOUD, AT(native.no_think),
+     .help = "answers start without reasoning, where the chat template can ask for that"},
+    {"threads", "N", CHAT | CLOUD, AT(native.threads), RANGE(1, 256), .help = "compute threads",
+     .otherwise = "all CPUs", ENGINE},
+    {"isa", "NAME", CHAT | CLOUD | BENCH, .read = read_isa,
+     .help = "instruction set: scalar, avx2, avxvnni, avx512, amx, neon or neondot",
+     .otherwise = "the best here", ENGINE},
+    {"context", "N", CHAT | CLOUD, AT(native.context_max), RANGE(2, 1 << 24),
+     .help = "context length of a session in tokens", .otherwise = "the model's", ENGINE},
+    {"kv-mb", "N", CLOUD, AT(cloud.kv_mb), RANGE(1, 1 << 22),
+     .help = "memory for the KV cache in MiB. It bounds how many requests run at once; a context "
+             "that does not fit is shortened",
+     .otherwise = "room for two full contexts, at most half of the available memory", ENGINE},
+    {"kv-type", "TYPE", CHAT | CLOUD | BENCH, .read = read_kv_type,
+     .help = "type of the KV cache: i16, f16 or q8_0 (half the memory). A handover is exact only "
+             "with the same type on both ends",
+     .otherwise = "i16, or f16 where the head size is not a multiple of 16", ENGINE},
+    {"profile", "NAME", CHAT | CLOUD, AT(profile), .help = "emulate the speed of a device",
+     .choice = profile_at, ENGINE},
+    {"profile", "NAME", DEMO, AT(profile), .help = "the device to emulate",
+     .initial = "s24-ultra-gpu", .choice = profile_at},
+
+    HEADING(CHAT, "Cloud:"),
+    {"cloud", "URL", CHAT, AT(chat.cloud_url), .help = "the cloud, as http://127.0.0.1:8080"},
+    {"key-file", "FILE", CHAT, AT(chat.key_file), .help = "its bearer key, on the first line"},
+    {"ca-file", "FILE", CHAT, AT(chat.ca_file), .help = "PEM file of CA certificates to trust",
+     .otherwise = "the system's"},
+    {"cloud-model", "NAME", CHAT, AT(chat.cloud_model), .help = "the model to request",
+     .otherwise = "whatever it serves"},
+    {"local-only", NULL, CHAT, AT(chat.local_only),
+     .help = "this device alone; no socket is opened"},
+    {"cloud-only", NULL, CHAT, AT(chat.cloud_only), .help = "the cloud alone"},
+    {"cloud-tokens", "N", CHAT, AT(chat.cloud_tokens), RANGE(0, TURN_ANSWER_MAX),
+     .help = "request exactly N tokens from the cloud", .otherwise = "as planned"},
+
+    HEADING(CHAT, "Prompt and answer:"),
+    {"prompt", "TEXT", CHAT, AT(chat.prompt), .help = "one question, then exit"},
+    {"prompt-file", "FILE", CHAT, AT(prompt_file),
+     .help = "the same from a file; - is standard input"},
+    {"system", "TEXT", CHAT, AT(chat.system), .help = "system message of the conversation"},
+    {"raw", NULL, CHAT, AT(chat.raw), .help = "the prompt as it is, without a chat template"},
+    {"max-tokens", "N", CHAT, AT(tokens_max), RANGE(1, TURN_ANSWER_MAX),
+     .help = "maximum length of an answer", .initial = "512"},
+    {"temperature", "T", CHAT, AT(chat.sampling.temperature), RANGE(0, 100),
+     .help = "sampling temperature; 0 is greedy", .initial = "0"},
+    {"top-k", "N", CHAT, AT(chat.sampling.top_k), RANGE(0, 1 << 24),
+     .help = "sample from the N likeliest tokens; 0: all", .initial = "0"},
+    {"top-p", "P", CHAT, AT(chat.sampling.top_p), RANGE(1e-6, 1),
+     .help = "sample from the likeliest tokens that together have probability P", .initial = "1"},
+    {"min-p", "P", CHAT, AT(chat.sampling.min_p), RANGE(0, 0.999999),
+     .help = "drop tokens below P times the highest probability", .initial = "0"},
+    {"repeat-penalty", "R", CHAT, AT(chat.sampling.repeat_penalty), RANGE(0.01, 100),
+     .help = "penalty for tokens that occurred lately; 1: none", .initial = "1"},
+    {"seed", "N", CHAT, AT(chat.sampling.seed), RANGE(0, UINT32_MAX),
+     .help = "seed of the sampling", .initial = "0"},
+    {"pace", "MODE", CHAT, AT(chat.pace), .help = "pace of the tokens shown", .words = paces,
+     .initial = "smooth"},
+
+    HEADING(CHAT, "Reports:"),
+    {"stats", NULL, CHAT, AT(chat.stats), .help = "a report after each answer, on standard error"},
+    {"stats-json", "FILE", CHAT, AT(chat.stats_json),
+     .help = "the same as JSON with the times and source of every token, one line an answer"},
+    {"color", "MODE", CHAT, AT(chat.color), .help = "color tokens by their source", .words = colors,
+     .initial = "auto"},
+
+    {"rtt", "MS", DEMO, AT(rtt_ms), RANGE(0, 60000), .help = "round-trip time of the emulated link",
+     .initial = "50"},
+    {"prompt-file", "FILE", DEMO, AT(prompt_file), .help = "the text to continue",
+     .otherwise = "demo/story.txt"},
+    {"max-tokens", "N", DEMO, AT(tokens_max), RANGE(1, 100000),
+     .help = "maximum length of the answer", .initial = "256"},
+    {"seed", "N", DEMO, AT(seed), RANGE(0, UINT32_MAX), .help = "seed of the sampling",
+     .initial = "1"},
+    {"out", "DIR", DEMO, AT(out), .help = "folder for prompt, reports, logs and picture",
+     .initial = "pdd-demo"},
+
+    HEADING(CLOUD, "Scheduling:"),
+    {"streams-max", "N", CLOUD, AT(cloud.server.worker.streams_max), RANGE(1, WORKER_STREAMS_MAX),
+     .help = "requests in progress at once", .otherwise = "64; with --upstream 1024"},
+    {"queue-max", "N", CLOUD, AT(cloud.server.worker.queue_max), RANGE(0, 1 << 16),
+     .help = "requests that may wait, at most half of them of one key; further requests get 429",
+     .initial = "256", ENGINE},
+    {"tokens-max", "N", CLOUD, AT(cloud.server.tokens_max), RANGE(1, WIRE_TOKENS_MAX),
+     .help = "tokens that one request may generate", .initial = "4096"},
+    {"step-tokens", "N", CLOUD, AT(native.step_tokens_max), RANGE(1, 1 << 16),
+     .help = "tokens in one step of the engine", .otherwise = "512", ENGINE},
+    {"step-ms", "N", CLOUD, AT(cloud.step_ms), RANGE(1, 60000),
+     .help = "target time of a step while answers are generated: prompt tokens join a step as far "
+             "as measured speeds allow. Steps of prompts alone take at most three times as long",
+     .otherwise = "100", ENGINE},
+    {"prefix-cache", "P", CLOUD, AT(cloud.cache_percent), RANGE(0, 100),
+     .help = "per cent of the KV memory that may keep computed prompts while it is idle: a prompt "
+             "with the same beginning costs only the rest; 0: none",
+     .initial = "100", ENGINE},
+    {"prefix-cache-scope", "S", CLOUD, AT(cloud.server.worker.cache_by_tenant),
+     .help = "requests that share cached prompts, all of them or those with one key",
+     .words = cache_scopes, .initial = "all", ENGINE},
+
+    HEADING(CLOUD, "Network and access:"),
+    {"listen", "HOST:PORT", CLOUD, AT(listen),
+     .help = "address to listen on; port 0 takes a free one and prints it",
+     .initial = "127.0.0.1:8080"},
+    {"metrics-listen", "HOST:PORT", CLOUD, AT(cloud.metrics),
+     .help = "serve /metrics, /health and /ready on this address too, without keys"},
+    {"key-file", "FILE", CLOUD, AT(cloud.server.keys_path),
+     .help = "hashed keys with their quotas, one line each from pdd cloud key. SIGHUP reads it "
+             "again",
+     .otherwise = "every client is served"},
+    {"tls-cert", "FILE", CLOUD, .read = read_tls_cert,
+     .help = "certificate with its chain (PEM): serve https only. May be repeated, each with a "
+             "--tls-key, for keys of another kind (ECDSA and RSA). SIGHUP reads both files again"},
+    {"tls-key", "FILE", CLOUD, .read = read_tls_key, .help = "private key of the certificate"},
+    {"connections-max", "N", CLOUD, AT(cloud.server.http.connections_max), RANGE(1, 1 << 20),
+     .help = "connections at once; further ones get 503", .initial = "4096"},
+    {"connections-per-address", "N", CLOUD, AT(cloud.per_address), RANGE(0, 1 << 20),
+     .help = "connections of one address, an IPv6 /64 as one; further ones get 429; 0: no limit",
+     .otherwise = "256; on a loopback address no limit"},
+    {"trusted-proxy", "ADDRESS[/BITS]", CLOUD, .read = read_proxy,
+     .help = "believe the X-Forwarded-For of this proxy; may be repeated"},
+    {"drain-seconds", "N", CLOUD, AT(cloud.drain_s), RANGE(0, 3600),
+     .help = "time for running answers after SIGTERM, while new connections are refused; a second "
+             "signal ends them at once",
+     .initial = "30"},
+    {"log-format", "FORMAT", CLOUD, AT(cloud.log_json), .help = "format of log lines",
+     .words = log_formats, .initial = "text"},
+    {"log-level", "LEVEL", CLOUD, AT(cloud.log_level), .help = "lowest level of log lines",
+     .words = log_levels, .initial = "info"},
+
+    HEADING(CLOUD, "Upstream servers instead of a model (docs/UPSTREAMS.md):"),
+    {"upstream", "URL[,KEYFILE]", CLOUD, .read = read_upstream,
+     .help = "a server that computes: pdd cloud, vLLM, SGLang, llama-server or another with the "
+             "OpenAI API; may be repeated up to 64 times"},
+    {"upstream-model", "NAME", CLOUD, AT(cloud.server.upstream.model),
+     .help = "name of the model there", .otherwise = "the first that a server lists", UPSTREAM},
+    {"upstream-vocab", "FILE", CLOUD, AT(cloud.server.upstream.vocab_path),
+     .help = "GGUF file of that model, for its tokenizer and chat template alone: tokens then pass "
+             "as ids",
+     UPSTREAM},
+    {"upstream-ca", "FILE", CLOUD, AT(cloud.server.upstream.ca_file),
+     .help = "PEM file of CA certificates to trust", .otherwise = "the system's", UPSTREAM},
+    {"upstream-timeout", "S", CLOUD, AT(cloud.upstream_s), RANGE(1, 3600),
+     .help = "a server has failed after S seconds of silence, or without a token after the first "
+             "one. Until the first token, empty events extend this to ten times as long, for long "
+             "prompts",
+     .otherwise = "60", UPSTREAM},
+
+    HEADING(CHAT | CLOUD, "For tests:"),
+    {"fake", "N", CHAT | CLOUD, AT(fake_tokens), RANGE(0, 1 << 20),
+     .help = "no model: made-up answers of N tokens"},
+    {"fake-beat-us", "N", CLOUD, AT(cloud.fake_beat_us), RANGE(1, 1000000),
+     .help = "steps of the fake engine end at multiples of N microseconds"},
+
+    {"requests-per-minute", "N", KEY, AT(key.requests), .help = "requests in a minute",
+     .otherwise = "no limit"},
+    {"tokens-per-minute", "N", KEY, AT(key.tokens),
+     .help = "tokens of prompts and answers in a minute", .otherwise = "no limit"},
+    {"streams", "N", KEY, AT(key.streams), .help = "requests at once", .otherwise = "no limit"},
+    {"priority", "N", KEY, AT(key.priority),
+     .help = "from -8 to 8; each step doubles the share of the engine", .otherwise = "0"},
+    {"hash", NULL, KEY, AT(key.hash),
+     .help = "read an existing key from standard input and print its line only"},
+
+    {"to", "HOST:PORT", LINK, AT(to), .help = "address to forward to", .required = true},
+    {"listen", "HOST:PORT", LINK, AT(listen),
+     .help = "address to listen on; port 0 takes a free one and prints it",
+     .initial = "127.0.0.1:0"},
+    {"rtt", "MS", LINK, AT(link.rtt_ms), RANGE(0, 600000),
+     .help = "round-trip time; half of it delays each direction", .initial = "50"},
+    {"trace", "FILE", LINK, AT(trace),
+     .help = "round-trip times over time: lines time_s,rtt_ms below a header line"},
+    {"rate", "KBIT", LINK, AT(link.rate_kbit), RANGE(0, 1e9),
+     .help = "kbit/s in each direction of a connection", .otherwise = "unlimited"},
+    {"cut-bytes", "N", LINK, AT(link.cut_bytes), RANGE(1, UINT32_MAX),
+     .help = "cut a connection after N bytes of its response"},
+    {"cut-events", "N", LINK, AT(link.cut_events), RANGE(1, UINT32_MAX),
+     .help = "cut a connection after N server-sent events"},
+    {"cut-at", "SECONDS", LINK, AT(link.cut_at_s), RANGE(0, 1e6),
+     .help = "cut all connections once, this long after the start"},
+    {"cut-times", "N", LINK, AT(link.cut_times), RANGE(1, UINT32_MAX),
+     .help = "cut only the first N connections", .otherwise = "all"},
+    {"cut-how", "HOW", LINK, AT(link.how), .help = "kind of cut", .words = cuts,
+     .initial = "reset"},
+
+    {"prompt", "LIST", BENCH, .at = offsetof(struct options, bench.prompts), RANGE(1, 1 << 20),
+     .read = read_list, .help = "tokens of prompts, as 512,2048; 0: none", .initial = "512"},
+    {"depth", "LIST", BENCH, .at = offsetof(struct options, bench.depths), RANGE(0, 1 << 20),
+     .read = read_list, .help = "tokens in the KV cache when a prompt or an answer starts",
+     .initial = "0"},
+    {"batch", "LIST", BENCH, .at = offsetof(struct options, bench.batches),
+     RANGE(1, ENGINE_SPANS_MAX), .read = read_list,
+     .help = "sequences that decode at the same time; 0: none", .initial = "1"},
+    {"mixed", "LIST", BENCH, .at = offsetof(struct options, bench.mixes),
+     RANGE(1, ENGINE_SPANS_MAX - 1), .read = read_list,
+     .help = "steps of a chunk of a prompt and this many decodes, and what a decode adds"},
+    {"fill", NULL, BENCH, AT(bench.fill),
+     .help = "also the time to fill the cache up to each depth, once"},
+    {"generate", "N", BENCH, AT(bench.generate), RANGE(0, 1 << 20), .help = "tokens of an answer",
+     .initial = "64"},
+    {"chunk", "N", BENCH, AT(bench.chunk), RANGE(1, 1 << 14),
+     .help = "tokens of a prompt that a step may take", .initial = "512"},
+    {"threads", "LIST", BENCH, .at = offsetof(struct options, bench.threads), RANGE(0, 256),
+     .read = read_list, .help = "compute threads; 0: all CPUs", .initial = "0"},
+    {"repeat", "N", BENCH, AT(bench.rounds), RANGE(1, BENCH_ROUNDS_MAX),
+     .help = "rounds; the report has medians, and the best", .initial = "3"},
+    {"load", NULL, BENCH, AT(bench.load),
+     .help = "also the time to the first token and the peak memory of a fresh process"},
+    {"beyond", NULL, BENCH, AT(bench.beyond),
+     .help = "also measure beyond the context that the model was trained for"},
+    {"json", NULL, BENCH, AT(bench.json), .help = "one JSON object instead of a table"},
+    {"quiet", NULL, BENCH, AT(bench.quiet), .help = "do not name each case while it is measured"},
+    {"load-child", NULL, BENCH, AT(bench_load_child)}, /* what --load starts */
+
+    HEADING(INSPECT, "inspect: what a GGUF file holds, and whether this program can run it"),
+    {"json", NULL, INSPECT, AT(model.json), .help = "one JSON object instead of lines"},
+    {"no-hash", NULL, INSPECT, AT(model.no_hash),
+     .help =
+         "without the digests that device and cloud compare, for which all of the file is read"},
+    HEADING(TOKENIZE, "tokenize: the tokens of a text, by default of standard input"),
+    {"text", "TEXT", TOKENIZE, AT(model.text), .help = "the text itself"},
+    {"file", "TEXTFILE", TOKENIZE, AT(model.text_file), .help = "the file with the text"},
+    {"no-special", NULL, TOKENIZE, AT(model.no_special),
+     .help = "as a user's text: no BOS, and control tokens are plain text"},
+    {"ids", NULL, TOKENIZE, AT(model.ids_only), .help = "only the numbers, in one line"},
+    HEADING(DETOKENIZE, "detokenize: the text of tokens; control tokens are shown"),
+
+    {"shape", "NAME", RANDOM, .read = read_shape, .required = true, .help = "one of",
+     .choice = shape_at},
+    {"type", "TYPE", RANDOM, .read = read_type, .help = "type of the weights", .choice = type_at,
+     .initial = "Q8_0"},
+    {"seed", "N", RANDOM, AT(random.seed), RANGE(0, UINT32_MAX),
+     .help = "the same seed makes the same file", .initial = "1"},
+    {"threads", "N", RANDOM, AT(random.threads), RANGE(0, POOL_THREADS_MAX),
+     .help = "compute threads; 0: all CPUs", .initial = "0"},
+    {"output", "FILE", RANDOM, AT(random.path), .help = "the file to write", .letter = 'o',
+     .required = true},
+
+    HEADING(CHAT | CLOUD | INSPECT, "Help:"),
+    {"help", NULL, OPTIONS_ALL, AT(help), .help = "print this help"},
+};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+int options_parse(const struct command *c, int argc, char **argv, struct options *o,
+                  struct option_line *ret_line, int *ret_status)
+{
+    *o = (struct options){.fake_tokens = OPTIONS_NO_FAKE};
+    o->chat.cloud_tokens = -1;
+    o->chat.sampling = (struct sampling)SAMPLING_GREEDY;
+    o->cloud.per_address = UINT32_MAX;
+    http_server_config_default(&o->cloud.server.http);
+    return option_parse(rows, ROWS, c, argc, argv, o, ret_line, ret_status);
+}
+
+int options_refuse_idle(const struct command *c, const struct option_line *line, uint32_t here,
+                        const char *why)
+{
+    return option_refuse_idle(rows, ROWS, c, line, here, why);
+}
+
+void options_help(const struct command *c, FILE *to)
+{
+    option_help(rows, ROWS, c, to);
 }

@@ -1,30 +1,109 @@
 /*
- * options: readers of option values that several commands share. Each prints one sentence naming
- * the option on standard error and returns -1 when the value is not what it must be.
+ * options: the options of all subcommands: their values, and the table that says how each is read,
+ * stored and explained (options.c). A new option is a row there, a field here, and what it does.
+ * cli/option.h has the machine that reads a command line by the table. No threads.
  */
 #ifndef PDD_CLI_OPTIONS_H
 #define PDD_CLI_OPTIONS_H
 
-#include <getopt.h>
-#include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/log.h"
+#include "base/sampling.h"
+#include "cli/option.h"
+#include "cloud/api/server.h"
+#include "device/device.h"
 #include "engine/emulated.h"
+#include "engine/native.h"
+#include "lab/bench_run.h"
+#include "lab/random_file.h"
+#include "lab/relay.h"
 
-/* getopt_long, which says what is no option; where to read of those that are is said after it.
- * argv[0] is "pdd COMMAND". */
-int option_next(int argc, char **argv, const char *letters, const struct option *options);
-int option_u32(const char *command, const char *option, const char *value, uint32_t low,
-               uint32_t high, uint32_t *ret_value);
-int option_float(const char *command, const char *option, const char *value, float low, float high,
-                 float *ret_value);
-/* "HOST:PORT" with a numeric host, or ":PORT", or "PORT"; host gets 127.0.0.1 when none is given.
- */
-int option_address(const char *command, const char *option, const char *value, char *host,
-                   size_t host_size, uint16_t *ret_port);
-/* The device profile of that name; the error of an unknown one names those there are, and is for
- * the caller to print. */
-int option_profile(const char *name, const struct device_profile **ret_profile, struct err *e);
+enum { OPTIONS_NO_FAKE = UINT32_MAX }; /* fake_tokens: no fake engine is asked for */
+
+enum chat_color { CHAT_COLOR_AUTO, CHAT_COLOR_ALWAYS, CHAT_COLOR_NEVER };
+
+struct chat_options {
+    const char *cloud_url, *key_file, *ca_file, *cloud_model;
+    const char *system, *prompt, *stats_json;
+    enum pace_mode pace;
+    enum chat_color color;
+    struct sampling sampling;
+    int64_t cloud_tokens; /* -1: as planned */
+    bool local_only, cloud_only, no_model, raw, stats;
+};
+
+struct cloud_options {
+    struct server_config server;
+    uint32_t drain_s, upstream_s, kv_mb, cache_percent, step_ms, fake_beat_us;
+    uint32_t per_address;   /* UINT32_MAX: not given */
+    size_t n_certs, n_keys; /* of server.tls */
+    struct http_network proxies[HTTP_PROXIES_MAX];
+    size_t n_proxies;
+    struct option_address metrics; /* host "": none */
+    enum log_level log_level;
+    bool log_json;
+};
+
+/* `pdd cloud key`: values as they go into the key's line; NULL: no limit. */
+struct key_options {
+    const char *requests, *tokens, *streams, *priority;
+    bool hash;
+};
+
+struct model_options {
+    const char *text, *text_file;
+    bool json, no_hash, no_special, ids_only;
+};
+
+struct options {
+    bool help;
+    struct native_options native; /* chat, cloud */
+    const char *profile;          /* chat, cloud, demo: of a device, or NULL */
+    const char *prompt_file;      /* chat, demo */
+    struct option_address listen; /* cloud, link */
+    uint32_t tokens_max;          /* chat, demo: of an answer */
+    uint32_t fake_tokens;         /* chat, cloud */
+    uint32_t seed;                /* demo */
+    uint32_t rtt_ms;              /* demo */
+    const char *out;              /* demo */
+    struct option_address to;     /* link */
+    const char *trace;            /* link */
+    struct chat_options chat;
+    struct cloud_options cloud;
+    struct key_options key;
+    struct model_options model;
+    struct relay_config link;
+    struct bench_plan bench;
+    bool bench_load_child;
+    struct random_file random;
+};
+
+/* Bits of option_row.commands. */
+enum {
+    OPTIONS_BENCH = 1 << 0,
+    OPTIONS_CHAT = 1 << 1,
+    OPTIONS_CLOUD = 1 << 2,
+    OPTIONS_KEY = 1 << 3,
+    OPTIONS_DEMO = 1 << 4,
+    OPTIONS_LINK = 1 << 5,
+    OPTIONS_INSPECT = 1 << 6,
+    OPTIONS_TOKENIZE = 1 << 7,
+    OPTIONS_DETOKENIZE = 1 << 8,
+    OPTIONS_RANDOM = 1 << 9,
+    OPTIONS_ALL = (1 << 10) - 1
+};
+
+/* Bits of option_row.only. */
+enum { OPTIONS_WITH_ENGINE = 1, OPTIONS_WITH_UPSTREAM = 2 };
+
+/* option_parse with the table: *o is defaults, and what is given. */
+int options_parse(const struct command *c, int argc, char **argv, struct options *o,
+                  struct option_line *ret_line, int *ret_status);
+int options_refuse_idle(const struct command *c, const struct option_line *line, uint32_t here,
+                        const char *why);
+void options_help(const struct command *c, FILE *to);
 
 #endif
