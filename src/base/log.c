@@ -30,17 +30,6 @@ void log_set_json(bool json)
     atomic_store(&log_json, json);
 }
 
-int log_level_from_name(const char *name, enum log_level *ret_level)
-{
-    for (int i = 0; i < 4; i++) {
-        if (strcmp(name, level_names[i]) == 0) {
-            *ret_level = (enum log_level)i;
-            return 0;
-        }
-    }
-    return ERR_BAD_INPUT;
-}
-
 static void __attribute__((format(printf, 2, 0)))
 put_v(struct line *l, const char *format, va_list args)
 {
