@@ -55,7 +55,11 @@ int engine_open(const struct native_options *native, const struct fake_options *
     }
     const struct device_profile *found = NULL;
     code = engine_profile(profile, &found, e);
-    if (code == 0) code = emulated_open(engine, found, ret_engine, e);
-    if (code) engine_free(engine);
-    return code;
+    if (code) {
+        engine_free(engine);
+        return code;
+    }
+    engine_emulate(engine, found);
+    *ret_engine = engine;
+    return 0;
 }

@@ -1,9 +1,8 @@
 /*
- * emulated: the speed of a named device around another engine. Tokens, sessions and faults are
- * those of the engine inside; each step takes at least the time the profile says: tokens / prefill
- * rate, and never less than one decode time, as every step reads all weights once. If the engine
- * inside is slower than the profile, its own time counts, and engine_info()->emulated says what was
- * emulated.
+ * emulated: the speed of a named device as a property of any engine. Tokens, sessions and faults
+ * stay the engine's own; each step takes at least the time that the profile says: tokens / prefill
+ * rate, and never less than one decode time, as every step reads all weights once. If the engine is
+ * slower than the profile, its own time counts. engine_info()->emulated says what is emulated.
  */
 #ifndef PDD_ENGINE_EMULATED_H
 #define PDD_ENGINE_EMULATED_H
@@ -17,12 +16,11 @@ struct device_profile {
     const char *source; /* where the figures come from */
 };
 
-/* The built-in table; NULL name: the i-th entry, NULL past the end. */
+/* The built-in table; the i-th entry, NULL past the end. */
 const struct device_profile *device_profile_at(uint32_t i);
 const struct device_profile *device_profile_find(const char *name); /* or NULL */
 
-/* Takes ownership of `inside` (on success only). */
-int emulated_open(struct engine *inside, const struct device_profile *profile,
-                  struct engine **ret_engine, struct err *err);
+/* From the next step on. `profile` is copied. */
+void engine_emulate(struct engine *e, const struct device_profile *profile);
 
 #endif

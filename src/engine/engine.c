@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "engine/engine_impl.h"
 #include "model/vocab.h"
 
@@ -15,12 +16,12 @@ const struct engine_info *engine_info(const struct engine *e)
 
 const struct vocab *engine_vocab(const struct engine *e)
 {
-    return e->ops->vocab(e);
+    return e->vocab;
 }
 
 const struct chat_template *engine_template(const struct engine *e)
 {
-    return e->ops->chat_template(e);
+    return e->chat_template;
 }
 
 uint32_t engine_kv_pages_free(const struct engine *e)
@@ -135,10 +136,19 @@ static int check_span(const struct engine *e, const struct engine_span *span, st
     return 0;
 }
 
+/* A step reads all weights once, which is what a decode step takes; many tokens are bound by
+ * arithmetic instead, which is what the prefill rate says. Without the former, feeding a token pair
+ * would be quicker than a single token, as it is on no device. */
+static void sleep_as_emulated(const struct engine *e, uint64_t begin, uint64_t tokens)
+{
+    double many = (double)tokens * e->emulated_token_us, one = e->emulated_step_us;
+    if (one > 0.0) clock_sleep_until_us(begin + (uint64_t)(many > one ? many : one));
+}
+
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err)
 {
     CHECK(n > 0 && n <= e->info.spans_max);
-    uint64_t total = 0, number = ++e->steps;
+    uint64_t total = 0, number = ++e->steps, begin = clock_us();
     for (uint32_t i = 0; i < n; i++) {
         CHECK(spans[i].session->engine == e && spans[i].n > 0);
         CHECK(spans[i].session->in_step != number);
@@ -150,5 +160,7 @@ int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct 
     if (total > e->info.step_tokens_max)
         return err_set(err, ERR_LIMIT, "a step of %llu tokens, %u is the limit",
                        (unsigned long long)total, e->info.step_tokens_max);
-    return e->ops->step(e, spans, n, err);
+    int code = e->ops->step(e, spans, n, err);
+    if (code == 0) sleep_as_emulated(e, begin, total);
+    return code;
 }

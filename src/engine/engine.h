@@ -6,9 +6,9 @@
  * several sessions and, where asked, samples the token that follows. The result of a session never
  * depends on the other spans of a step, on the chunking of its prompt or on threads (exact.md).
  *
- * Kinds: native (engine/native.h), fake (engine/fake.h: scripted tokens, delays, faults) and
- * emulated (engine/emulated.h: the speed of a device profile around another engine).
- * tests/engine/ holds one conformance suite for all.
+ * Kinds: native (engine/native.h) and fake (engine/fake.h: scripted tokens, delays, faults). Any
+ * kind can take its time as a named device does (engine/emulated.h). tests/engine/ holds one
+ * conformance suite for all.
  *
  * Threads: an engine and its sessions belong to one thread. engine_info, engine_vocab and
  * engine_template may be read from any thread while the engine is open.
@@ -33,7 +33,7 @@ enum {
 };
 
 struct engine_info {
-    const char *kind;       /* "native", "fake", "emulated" */
+    const char *kind;       /* "native", "fake" */
     const char *model_name; /* general.name, or the file's name */
     const char *numerics;   /* "exact-1" and the like; "none": no promise across engines */
     const char *kv_type;    /* "i16", "f16" or "q8_0"; NULL: the engine has no such memory */

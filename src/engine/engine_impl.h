@@ -10,8 +10,6 @@
 #include "engine/engine.h"
 
 struct engine_ops {
-    const struct vocab *(*vocab)(const struct engine *e);
-    const struct chat_template *(*chat_template)(const struct engine *e);
     uint32_t (*kv_pages_free)(const struct engine *e);
     void (*free)(struct engine *e);
     int (*session_open)(struct engine *e, struct session **ret_session, struct err *err);
@@ -29,9 +27,17 @@ struct engine_ops {
     int (*step)(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 };
 
+enum { ENGINE_EMULATED_TEXT = 160 };
+
+/* The kind fills ops, info, vocab and chat_template before it gives the engine away, and frees the
+ * latter two. */
 struct engine {
     const struct engine_ops *ops;
     struct engine_info info;
+    struct vocab *vocab;
+    struct chat_template *chat_template;        /* NULL: none that we know */
+    double emulated_token_us, emulated_step_us; /* see emulated.h; 0: nothing is emulated */
+    char emulated[ENGINE_EMULATED_TEXT];        /* what is, for info */
     uint32_t sessions_open;
     uint64_t steps; /* calls of engine_step */
 };

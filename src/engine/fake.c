@@ -35,8 +35,6 @@ _Static_assert((int)KERN_TILE == (int)ENGINE_PAGE, "pages of the interface are t
 struct fake {
     struct engine engine;
     struct fake_options options;
-    struct vocab *vocab;
-    struct chat_template *chat_template;
     char *script, *name;
     struct kv_pool *kv;
     uint32_t script_len, steps;
@@ -54,16 +52,6 @@ struct fake_session {
     uint32_t mark;     /* the last 256 ends here; 0: there is none */
 };
 
-static const struct vocab *fake_vocab(const struct engine *e)
-{
-    return ((const struct fake *)e)->vocab;
-}
-
-static const struct chat_template *fake_template(const struct engine *e)
-{
-    return ((const struct fake *)e)->chat_template;
-}
-
 static uint32_t fake_pages_free(const struct engine *e)
 {
     return kv_pages_free(((const struct fake *)e)->kv);
@@ -73,8 +61,8 @@ static void fake_free(struct engine *e)
 {
     struct fake *f = (struct fake *)e;
     kv_pool_close(f->kv);
-    vocab_close(f->vocab);
-    chat_template_close(f->chat_template);
+    vocab_close(f->engine.vocab);
+    chat_template_close(f->engine.chat_template);
     mem_free(f->script);
     mem_free(f->name);
     mem_free(f);
@@ -277,8 +265,6 @@ static int fake_step(struct engine *e, struct engine_span *spans, uint32_t n, st
 }
 
 static const struct engine_ops fake_ops = {
-    .vocab = fake_vocab,
-    .chat_template = fake_template,
     .kv_pages_free = fake_pages_free,
     .free = fake_free,
     .session_open = fake_session_open,
@@ -339,9 +325,9 @@ int fake_open(const struct fake_options *options, struct engine **ret_engine, st
     f->script = options->script ? mem_strdup(options->script) : NULL;
     f->script_len = f->script ? (uint32_t)strlen(f->script) : 0;
     int code = f->name && (f->script || !options->script)
-                   ? vocab_open_bytes(&f->vocab, err)
+                   ? vocab_open_bytes(&f->engine.vocab, err)
                    : err_set(err, ERR_NO_MEMORY, "no memory");
-    if (code == 0) code = chat_template_open_family("chatml", &f->chat_template, err);
+    if (code == 0) code = chat_template_open_family("chatml", &f->engine.chat_template, err);
     if (code == 0) {
         fill_info(f);
         code = kv_pool_open(&page_shape, f->engine.info.kv_pages_total, &f->kv, err);

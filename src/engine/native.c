@@ -35,8 +35,6 @@ static const struct {
 struct native {
     struct engine base;
     struct model model;
-    struct vocab *vocab;
-    struct chat_template *chat_template;
     struct pool *pool;
     const struct kern *kern;
     struct kv_pool *kv;
@@ -66,16 +64,6 @@ static const struct native *native_of_const(const struct engine *e)
     return (const struct native *)e;
 }
 
-static const struct vocab *native_vocab(const struct engine *e)
-{
-    return native_of_const(e)->vocab;
-}
-
-static const struct chat_template *native_template(const struct engine *e)
-{
-    return native_of_const(e)->chat_template;
-}
-
 static uint32_t native_pages_free(const struct engine *e)
 {
     return kv_pages_free(native_of_const(e)->kv);
@@ -91,8 +79,8 @@ static void native_free(struct engine *e)
     mem_free(n->spans);
     forward_close(n->forward);
     kv_pool_close(n->kv);
-    chat_template_close(n->chat_template);
-    vocab_close(n->vocab);
+    chat_template_close(n->base.chat_template);
+    vocab_close(n->base.vocab);
     model_close(&n->model);
     pool_free(n->pool);
     mem_free(n);
@@ -249,8 +237,6 @@ static int native_step(struct engine *e, struct engine_span *spans, uint32_t cou
 }
 
 static const struct engine_ops native_ops = {
-    .vocab = native_vocab,
-    .chat_template = native_template,
     .kv_pages_free = native_pages_free,
     .free = native_free,
     .session_open = native_session_open,
@@ -274,21 +260,21 @@ static int open_template(struct native *n, const struct native_options *o, struc
     struct gguf_str text = {"", 0};
     struct err ignored;
     if (o->chat_template) {
-        int rc = chat_template_open_family(o->chat_template, &n->chat_template, err);
+        int rc = chat_template_open_family(o->chat_template, &n->base.chat_template, err);
         if (rc < 0) return rc;
         text = (struct gguf_str){o->chat_template, strlen(o->chat_template)};
     } else if (gguf_text(n->model.gguf, "tokenizer.chat_template", &text, NULL) == 0) {
         /* A family we do not know leaves the model usable for plain text. */
-        int rc = chat_template_open(n->model.gguf, &n->chat_template, &ignored);
+        int rc = chat_template_open(n->model.gguf, &n->base.chat_template, &ignored);
         if (rc < 0 && rc != ERR_UNSUPPORTED && rc != ERR_NOT_FOUND)
             return err_set(err, rc, "%s", ignored.text);
     }
     int rc = model_hash_bytes(text.data, text.len, n->base.info.template_hash, err);
     if (rc < 0 || !o->no_think) return rc;
-    if (!n->chat_template)
+    if (!n->base.chat_template)
         return err_set(err, ERR_UNSUPPORTED, "%s: no chat template that can leave out thinking",
                        o->model_path);
-    rc = chat_template_set_thinking(n->chat_template, false, err);
+    rc = chat_template_set_thinking(n->base.chat_template, false, err);
     /* Another prompt for the same messages, so another hash: of the first one. */
     return rc < 0 ? rc
                   : model_hash_bytes(n->base.info.template_hash, MODEL_HASH_TEXT - 1,
@@ -302,12 +288,12 @@ static int open_model(struct native *n, const struct native_options *o, struct e
     if (rc < 0) return rc;
     rc = model_open(&n->model, g, o->context_max, n->pool, err);
     if (rc < 0) return rc;
-    rc = vocab_open(g, &n->vocab, err);
+    rc = vocab_open(g, &n->base.vocab, err);
     if (rc < 0) return rc;
-    if (vocab_size(n->vocab) != n->model.hparams.vocab)
+    if (vocab_size(n->base.vocab) != n->model.hparams.vocab)
         return err_set(err, ERR_BAD_INPUT,
                        "%s: the vocabulary has %u tokens, tensor token_embd.weight has %u rows",
-                       o->model_path, vocab_size(n->vocab), n->model.hparams.vocab);
+                       o->model_path, vocab_size(n->base.vocab), n->model.hparams.vocab);
     rc = open_template(n, o, err);
     gguf_forget(g); /* words and merges are in tables of their own now */
     return rc;

@@ -35,7 +35,7 @@ static const struct sampling samplings[] = {
  * NULL for the fake engine. */
 static struct engine *open_engine(const char *path, double us)
 {
-    struct engine *inside, *e;
+    struct engine *e;
     if (!path) {
         struct fake_options o = {.answer_tokens = ANSWER_FAKE, .prefill_us_per_token = us};
         assert_int_equal(fake_open(&o, &e, NULL), 0);
@@ -44,10 +44,10 @@ static struct engine *open_engine(const char *path, double us)
     struct native_options o = {
         .model_path = path, .threads = 1, .context_max = 512, .chat_template = "chatml"};
     struct err err = ERR_INIT;
-    if (native_open(&o, &inside, &err)) fail_msg("%s", err.text);
-    if (us <= 0.0) return inside;
+    if (native_open(&o, &e, &err)) fail_msg("%s", err.text);
+    if (us <= 0.0) return e;
     struct device_profile p = {"test", 1e6 / us, 1e6, "made up"};
-    assert_int_equal(emulated_open(inside, &p, &e, NULL), 0);
+    engine_emulate(e, &p);
     return e;
 }
 

@@ -57,15 +57,14 @@ static struct engine *open_kind(const struct kind *k, uint32_t pages)
 {
     struct fake_options o = {
         .answer_tokens = 5000, .context_max = CONTEXT, .step_tokens_max = STEP, .kv_pages = pages};
-    struct engine *e, *outer;
+    struct engine *e;
     struct err err;
     if (k->path[0])
         e = open_native(k->path, pages);
     else
         assert_int_equal(fake_open(&o, &e, &err), 0);
-    if (!k->emulated) return e;
-    assert_int_equal(emulated_open(e, &quick, &outer, &err), 0);
-    return outer;
+    if (k->emulated) engine_emulate(e, &quick);
+    return e;
 }
 
 static int setup(void **state)
@@ -145,7 +144,7 @@ static void test_info(void **state)
 {
     struct kind *k = *state;
     const struct engine_info *info = engine_info(k->e);
-    assert_string_equal(info->kind, k->emulated ? "emulated" : k->path[0] ? "native" : "fake");
+    assert_string_equal(info->kind, k->path[0] ? "native" : "fake");
     assert_int_equal(info->context_max, CONTEXT);
     assert_int_equal(info->step_tokens_max, STEP);
     assert_int_equal(info->kv_pages_total, PAGES);

@@ -70,7 +70,7 @@ static void test_fault(void **state)
         struct engine *e = open_fake(&(struct fake_options){.answer_tokens = 9, .fail_at_step = 3});
         struct session *s;
         int32_t tokens[80] = {0}, next = -5;
-        if (emulated) assert_int_equal(emulated_open(e, &quick, &e, NULL), 0);
+        if (emulated) engine_emulate(e, &quick);
         assert_int_equal(engine_session_open(e, &s, NULL), 0);
         assert_int_equal(step(e, s, tokens, 40, &next), 0);
         assert_int_equal(step(e, s, tokens, 20, &next), 0);
@@ -117,7 +117,7 @@ static void test_emulated_times(void **state)
     } cases[] = {{1, 40, 40000}, {1, 1, 10000}, {3, 1, 10000}, {3, 20, 60000}, {1, 2, 10000}};
     struct engine *e = open_fake(&(struct fake_options){.answer_tokens = 9});
     int32_t tokens[40] = {0};
-    assert_int_equal(emulated_open(e, &slow, &e, NULL), 0);
+    engine_emulate(e, &slow);
     struct session *s[3];
     for (int i = 0; i < 3; i++)
         assert_int_equal(engine_session_open(e, &s[i], NULL), 0);
