@@ -7,14 +7,14 @@
     bench/cloud.py throughput --work DIR    assists against whole answers of a trace, by offered load  60 min
     bench/cloud.py overload   --work DIR    three times what it can do                                 11 min
     bench/cloud.py soak       --work DIR --build build/asan [--minutes 30]   bad clients and reloads   30 min
-    bench/cloud.py report     --work DIR [--markdown FILE] [--svg FILE]
+    bench/cloud.py report     --work DIR [--save DATE-CPU]
 
 Build first (cmake --build --preset release). Each command starts its servers, puts them on one CPU and
 the client (build/release/bench_load) on another, prints what it measured and keeps it in
 DIR/results.json; nothing else is written. `throughput` notes each point as it is done and, called again, goes
 on where it stopped (--at-most N: stop after so many seconds; --fresh: from the start); it needs a
-trace (--trace, CSV: time, prompt tokens, answer tokens) and says so where there is none. `report` makes
-Markdown and a picture of what is there. Python's standard library and the openssl program only.
+trace (--trace, CSV: time, prompt tokens, answer tokens) and says so where there is none. `report` prints
+what is there as Markdown; --save 2026-11-25-zen5 writes bench/results/2026-11-25-zen5-cloud.md and a picture. Python's standard library and the openssl program only.
 """
 import argparse
 import json
@@ -28,7 +28,7 @@ import time
 import urllib.request
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TRACE = "/work/shared/traces/AzureLLMInferenceTrace_conv.csv"
+TRACE = os.path.join(os.path.dirname(HERE), "shared/traces/AzureLLMInferenceTrace_conv.csv")
 BEAT_US = 5000
 ASSIST = 24  # tokens, the reference
 SANITIZER = re.compile(rb"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|CHECK failed|LeakSanitizer")
@@ -479,12 +479,11 @@ def main():
     p.add_argument("--at-most", type=float, default=1e9, help="throughput: stop after so many seconds")
     p.add_argument("--only", help="throughput: of model/prompts/mode those that hold this text")
     p.add_argument("--fresh", action="store_true", help="throughput: forget the points that are there")
-    p.add_argument("--markdown", help="report: write it here, too")
-    p.add_argument("--svg", help="report: draw it here")
+    p.add_argument("--save", metavar="DATE-CPU", help="report: write bench/results/DATE-CPU-cloud.md and .svg")
     site = Site(p.parse_args())
     if site.o.action == "report":
         import cloud_report
-        return cloud_report.report(site.results, site.o.markdown, site.o.svg)
+        return cloud_report.report(site.results, site.o.save, os.path.join(HERE, "bench/results"))
     return actions[site.o.action](site)
 
 

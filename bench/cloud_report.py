@@ -191,23 +191,25 @@ def svg(results, path):
                 + "".join(parts) + legend + "</svg>\n")
 
 
-def report(results, markdown, picture):
-    lines = ["# Figures of pdd cloud\n", "Written by `bench/cloud.py`, which says how to repeat each; what they mean stands in "
-             "[SPEED.md](SPEED.md).\n", f"{cpu_name()}, {os.cpu_count()} CPUs; the server on one, the client on the other. "
+def report(results, save, folder):
+    """Prints the report; `save`: the first part of the names of its files in `folder`, or None."""
+    said = f"; what they mean is in [{save}.md]({save}.md)" if save else ""
+    path = os.path.join(folder, f"{save}-cloud")
+    lines = ["# Figures of pdd cloud\n", f"Written by `bench/cloud.py`, which says how to repeat each{said}.\n", f"{cpu_name()}, {os.cpu_count()} CPUs; the server on one, the client on the other. "
              f"{AIMS}\n"]
     for key, text in (("streams", streams_text), ("leave", leave_text), ("costs", costs_text)):
         if key in results:
             lines += text(results[key])
     lines += throughput_text(results)
-    if picture and any(k.startswith("throughput/") for k in results):
-        svg(results, picture)
-        lines.append(f"![requests within limits by offered load]({os.path.basename(picture)})\n")
+    if save and any(k.startswith("throughput/") for k in results):
+        svg(results, path + ".svg")
+        lines.append(f"![requests within limits by offered load]({save}-cloud.svg)\n")
     for key in ("overload", "overload/fake"):
         lines += overload_text(results[key]) if key in results else []
     lines += soak_text(results)
     text = "\n".join(lines)
     print(text)
-    if markdown:
-        with open(markdown, "w") as f:
+    if save:
+        with open(path + ".md", "w") as f:
             f.write(text)
     return 0

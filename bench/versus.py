@@ -3,7 +3,7 @@
 
     bench/versus.py tune --work DIR --llama BUILD[,BUILD] --ik BUILD [--llama-avx2 BUILD]
     bench/versus.py run  --work DIR ... [--minutes 25] [--quick]
-    bench/versus.py report --work DIR [--markdown FILE] [--svg FILE]
+    bench/versus.py report --work DIR [--save DATE-CPU]
     bench/versus.py all ...                      run, then report
 
 BUILD is a build folder that holds bin/llama-bench (and bin/llama-batched-bench). DIR is for random
@@ -12,7 +12,8 @@ a candidate; `tune` tries builds and flags once for each model and keeps the fas
 for answers; without it -fa 1, and -rtr 1 for ik_llama.cpp. `run` measures group by group, in each
 group A B C, then B C A, ... and says first what it will do and how long it takes;
 called again it goes on where it stopped (--fresh starts anew), with what has fewest rounds first. `report`
-prints medians over rounds of the per-round ratios as Markdown, writes DIR/versus.json, and draws.
+prints medians over rounds of the per-round ratios as Markdown and writes DIR/versus.json;
+--save 2026-11-28-zen4 writes bench/results/2026-11-28-zen4-versus.md and a picture beside it.
 
 Every program measures in a process of its own that loads the file, so a ratio compares numbers taken
 within a minute of each other. Beside other work, programs that spin (llama.cpp with as many threads as
@@ -32,6 +33,7 @@ import threading
 import time
 from collections import Counter, namedtuple
 
+RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
 SHAPES = ("smollm2-135m", "qwen2.5-0.5b")
 TYPES = ("Q8_0", "Q4_0", "Q4_K_M")
 ANSWER = 64
@@ -633,12 +635,12 @@ def report(site):
     text = "\n".join([head, "", summary(cells), "", legend, markdown(cells), "", "Builds and flags chosen:", ""] +
                      chosen + [""])
     print(text)
-    if site.o.markdown:
-        with open(site.o.markdown, "w") as f:
+    if site.o.save:
+        path = os.path.join(RESULTS, site.o.save + "-versus")
+        with open(path + ".md", "w") as f:
             f.write("# pdd beside llama.cpp and ik_llama.cpp\n\nWritten by `bench/versus.py`; what it says about the "
-                    "engine stands in [SPEED.md](SPEED.md).\n\n" + text)
-    if site.o.svg:
-        svg(cells, site.o.svg)
+                    f"engine is in [{site.o.save}.md]({site.o.save}.md).\n\n" + text)
+        svg(cells, path + ".svg")
     rows = [{"shape": k[0], "type": k[1], "threads": k[2], "test": k[3], "n": k[4], "avx2": k[5],
              "tps": {w: middle(c, w) for w in c}, "over_llama": ratio(c, "llama"), "over_ik": ratio(c, "ik"),
              "rounds": c} for k, c in sorted(cells.items())]
@@ -663,8 +665,7 @@ def main():
     p.add_argument("--wait", type=float, default=60.0,
                    help="seconds a group waits for other work to end before it starts all the same (60)")
     p.add_argument("--only", default="", help="run: only groups whose name this regular expression finds")
-    p.add_argument("--markdown", help="write the report here, too")
-    p.add_argument("--svg", help="draw it here")
+    p.add_argument("--save", metavar="DATE-CPU", help="report: write bench/results/DATE-CPU-versus.md and .svg")
     site = Site(p.parse_args())
     steps = {"tune": (tune,), "run": (run,), "report": (report,), "all": (run, report)}
     for step in steps[site.o.action]:
