@@ -32,6 +32,7 @@ struct chat {
     struct chat_message *messages; /* [WIRE_MESSAGES_MAX], contents owned */
     uint32_t n_messages;
     struct buf json;
+    struct buf document; /* waits for the first question, with the empty line after it */
     char model_path[MODEL_FILE_PATH_MAX];
     bool color, progress, progress_shown;
     bool terminal;    /* the answer is shown to a person, not kept by a program */
@@ -271,11 +272,43 @@ static int ask_message(struct chat *c, const char *text, size_t n, struct device
     q.messages = c->messages;
     q.n_messages = c->n_messages;
     code = ask(c, &q, r, e);
-    if (code || r->text_len == 0)
+    if (code || r->text_len == 0) {
         forget_last(c);
+        return code;
+    }
+    buf_clear(&c->document); /* the conversation holds it now */
+    return remember(c, "assistant", r->text, r->text_len, e);
+}
+
+/* The question, after the document if that was not asked about yet. */
+static int ask_text(struct chat *c, const char *text, size_t n, struct device_report *r,
+                    struct err *e)
+{
+    if (c->document.len == 0) return ask_message(c, text, n, r, e);
+    size_t document = c->document.len;
+    struct buf all;
+    buf_init(&all, 2 * PROMPT_BYTES_MAX);
+    int code = buf_append(&all, c->document.data, document);
+    if (code == 0) code = buf_append(&all, text, n);
+    if (code)
+        err_set(e, code, "no memory for document and question");
     else
-        code = remember(c, "assistant", r->text, r->text_len, e);
+        code = ask_message(c, all.data, all.len, r, e);
+    buf_release(&all);
     return code;
+}
+
+static int read_document(struct chat *c, const char *path, struct err *e)
+{
+    struct buf *b = &c->document;
+    int code = os_read_file(path, b, e);
+    if (code) return code;
+    while (b->len > 0 && b->data[b->len - 1] == '\n')
+        b->len--;
+    if (b->len == 0) return err_set(e, ERR_BAD_INPUT, "%s: the document is empty", path);
+    return buf_puts(b, "\n\n")
+               ? err_set(e, ERR_LIMIT, "%s: larger than %d bytes", path, PROMPT_BYTES_MAX)
+               : 0;
 }
 
 /* ---- the two ways to run ---- */
@@ -304,7 +337,7 @@ static int run_once(struct chat *c, struct err *e)
     else
         code = os_read_file(c->o.prompt_file, &b, e);
     if (code == 0 && b.len == 0) code = err_set(e, ERR_BAD_INPUT, "the prompt is empty");
-    if (code == 0) code = ask_message(c, b.data, b.len, &r, e);
+    if (code == 0) code = ask_text(c, b.data, b.len, &r, e);
     buf_release(&b);
     if (code) return EXIT_FAILED;
     return r.turn.reason == TURN_CANCELLED ? EXIT_INTERRUPTED : EXIT_DONE;
@@ -336,7 +369,7 @@ static int run_conversation(struct chat *c)
         struct device_report r;
         struct err e = ERR_INIT;
         status = EXIT_DONE;
-        if (ask_message(c, line.data, line.len, &r, &e)) {
+        if (ask_text(c, line.data, line.len, &r, &e)) {
             fprintf(stderr, "pdd chat: %s\n", e.text);
             status = EXIT_FAILED;
         }
@@ -350,7 +383,9 @@ static int run_conversation(struct chat *c)
 
 static int run(struct chat *c, struct err *e)
 {
-    int code = open_device(c, e);
+    const char *document = c->o.chat.document;
+    int code = document ? read_document(c, document, e) : 0;
+    if (code == 0) code = open_device(c, e);
     if (code == 0 && c->o.chat.system)
         code = remember(c, "system", c->o.chat.system, strlen(c->o.chat.system), e);
     if (code) return EXIT_FAILED;
@@ -387,6 +422,8 @@ static int check_options(const struct options *o)
         wrong = "--no-model needs --cloud URL";
     else if (c->raw && c->system)
         wrong = "--system has no effect with --raw: there is no chat template";
+    else if (c->raw && c->document)
+        wrong = "--document has no effect with --raw: put document and question into one file";
     if (wrong) fprintf(stderr, "pdd chat: %s; see pdd chat --help\n", wrong);
     return wrong ? -1 : 0;
 }
@@ -404,6 +441,7 @@ int cmd_chat(int argc, char **argv)
     c.terminal = tty;
     c.progress = tty && isatty(STDERR_FILENO);
     buf_init(&c.json, CHAT_STATS_BYTES_MAX);
+    buf_init(&c.document, PROMPT_BYTES_MAX);
     c.messages = mem_calloc(WIRE_MESSAGES_MAX, sizeof *c.messages);
     if (!c.messages || signals_begin(&c, &e)) {
         fprintf(stderr, "pdd chat: %s\n", e.code ? e.text : "no memory");
@@ -417,5 +455,6 @@ int cmd_chat(int argc, char **argv)
         forget_last(&c);
     mem_free(c.messages);
     buf_release(&c.json);
+    buf_release(&c.document);
     return status;
 }

@@ -208,6 +208,8 @@ static const struct option_row rows[] = {
     {"prompt", "TEXT", CHAT, AT(chat.prompt), .help = "one question, then exit"},
     {"prompt-file", "FILE", CHAT, AT(prompt_file),
      .help = "the same from a file; - is standard input"},
+    {"document", "FILE", CHAT, AT(chat.document),
+     .help = "a text to ask about: the first question follows it, after an empty line"},
     {"system", "TEXT", CHAT, AT(chat.system), .help = "system message of the conversation"},
     {"raw", NULL, CHAT, AT(chat.raw), .help = "the prompt as it is, without a chat template"},
     {"max-tokens", "N", CHAT, AT(tokens_max), RANGE(1, TURN_ANSWER_MAX),

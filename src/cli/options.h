@@ -27,7 +27,7 @@ enum chat_color { CHAT_COLOR_AUTO, CHAT_COLOR_ALWAYS, CHAT_COLOR_NEVER };
 
 struct chat_options {
     const char *cloud_url, *key_file, *ca_file, *cloud_model;
-    const char *system, *prompt, *stats_json;
+    const char *document, *system, *prompt, *stats_json;
     enum pace_mode pace;
     enum chat_color color;
     struct sampling sampling;

@@ -133,6 +133,70 @@ static void test_conversation_in_a_pipe(void **state)
     buf_release(&err);
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Of the last answer in the file. */
+static int64_t number_in(const char *path, const char *key)
+{
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    int64_t n = -1;
+    for (json_t *j; (j = json_loadf(f, JSON_REJECT_DUPLICATES | JSON_DISABLE_EOF_CHECK, NULL));) {
+        n = json_integer_value(json_object_get(j, key));
+        json_decref(j);
+    }
+    fclose(f);
+    return n;
+}
+
+/* The first question stands after the document and an empty line; the second one follows alone. */
+static void test_document(void **state)
+{
+    (void)state;
+    char document[] = "/tmp/pdd-document-XXXXXX", stats[] = "/tmp/pdd-stats-XXXXXX";
+    struct program p;
+    struct buf apart, whole, err;
+    close(mkstemp(document));
+    close(mkstemp(stats));
+    write_file(document, "A cat sat on the mat.\n\n");
+    program_start(
+        &p, "chat",
+        ARGS("--fake", "9", "--document", document, "--prompt", "Where?", "--stats-json", stats));
+    assert_int_equal(program_finish(&p, &apart, &err), 0);
+    buf_release(&err);
+    int64_t first = number_in(stats, "prompt_tokens");
+    program_start(
+        &p, "chat",
+        ARGS("--fake", "9", "--prompt", "A cat sat on the mat.\n\nWhere?", "--stats-json", stats));
+    assert_int_equal(program_finish(&p, &whole, &err), 0);
+    buf_release(&err);
+    assert_string_equal(apart.data, whole.data);
+    assert_int_equal(first, number_in(stats, "prompt_tokens"));
+    buf_release(&apart);
+    buf_release(&whole);
+
+    program_start(&p, "chat", ARGS("--fake", "9", "--document", document, "--stats-json", stats));
+    assert_int_equal(write(p.in, "Where?\nWhere?\n", 14), 14);
+    assert_int_equal(program_finish(&p, &whole, &err), 0);
+    int64_t second = number_in(stats, "prompt_tokens");
+    assert_true(second > first && second < 2 * first);
+    buf_release(&whole);
+    buf_release(&err);
+
+    write_file(document, "\n\n");
+    expect(ARGS("--fake", "9", "--document", document, "--prompt", "x"), 1, NULL, "is empty");
+    expect(ARGS("--fake", "9", "--document", document, "--raw"), 2, NULL, "no effect with --raw");
+    expect(ARGS("--fake", "9", "--document", "/no/such", "--prompt", "x"), 1, NULL, "/no/such");
+    unlink(document);
+    unlink(stats);
+}
+
 static void test_stats_json(void **state)
 {
     (void)state;
@@ -253,7 +317,7 @@ int main(void)
         cmocka_unit_test(test_one_question), cmocka_unit_test(test_conversation_in_a_pipe),
         cmocka_unit_test(test_stats_json),   cmocka_unit_test(test_local_only_never_connects),
         cmocka_unit_test(test_interrupt),    cmocka_unit_test(test_endless_line),
-        cmocka_unit_test(test_nobody_reads),
+        cmocka_unit_test(test_nobody_reads), cmocka_unit_test(test_document),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
