@@ -36,8 +36,7 @@ static void set_deadline(struct http_request *c, uint64_t after_us)
 
 void conn_drop_request(struct http_request *c)
 {
-    c->server->body_bytes -= c->body.len;
-    buf_release(&c->body);
+    body_release(c);
     buf_release(&c->head_text);
     mem_free(c->asked);
     c->asked = NULL;
@@ -97,26 +96,64 @@ void conn_cut_later(struct http_request *c)
     set_deadline(c, 0);
 }
 
-/* Refuse what the client sent; the connection ends with this answer. */
-static void refuse(struct http_request *c, int status, const char *why)
+static void refuse_as(struct http_request *c, int status, const char *code, const char *why)
 {
-    static const char *const codes[] = {"too_many_connections", "overloaded"};
     c->state = CONN_HANDLING;
     c->close_after = true;
     if (status == 429 || status == 503) http_request_reply_header(c, "Retry-After", "1");
-    http_reply_error(c, status,
-                     status == 429   ? codes[0]
-                     : status == 503 ? codes[1]
-                                     : NULL,
-                     NULL, "%s", why);
+    http_reply_error(c, status, code, NULL, "%s", why);
 }
 
-static void refuse_body(struct http_request *c)
+/* Refuse what the client sent; the connection ends with this answer. */
+static void refuse(struct http_request *c, int status, const char *why)
 {
-    char why[80];
-    snprintf(why, sizeof why, "the body is larger than this server takes: %zu bytes at most",
-             c->server->config.body_max);
-    refuse(c, 413, why);
+    refuse_as(c, status,
+              status == 429   ? "too_many_connections"
+              : status == 503 ? "overloaded"
+                              : NULL,
+              why);
+}
+
+/* The same for a request because of its body; the owner of the server hears of it. */
+static void refuse_body(struct http_request *c, int status, const char *reason, const char *why)
+{
+    const struct http_server *s = c->server;
+    body_release(c); /* what was refused is not to keep out others while the client is told */
+    if (s->config.on_refused) s->config.on_refused(c, status, reason, s->arg);
+    refuse_as(c, status,
+              status == 429   ? "too_many_bytes"
+              : status == 503 ? "overloaded"
+                              : NULL,
+              why);
+}
+
+static size_t body_max_of(const struct http_request *c)
+{
+    size_t max = c->server->config.body_max;
+    return c->route->body_max > 0 && c->route->body_max < max ? c->route->body_max : max;
+}
+
+static void refuse_for(struct http_request *c, enum http_limit limit)
+{
+    char size[80];
+    c->server->limit_met[limit]++;
+    switch (limit) {
+    case HTTP_LIMIT_BODIES_ADDRESS:
+        refuse_body(c, 429, "bodies_of_address",
+                    "the requests from your address that are on their way are too large together");
+        break;
+    case HTTP_LIMIT_BODY_SIZE:
+        snprintf(size, sizeof size, "the body is larger than this server takes: %zu bytes at most",
+                 body_max_of(c));
+        refuse_body(c, 413, "body_size", size);
+        break;
+    case HTTP_LIMIT_BODY_TIME:
+        refuse_body(c, 408, "body_time", "the body of the request took too long");
+        break;
+    default:
+        refuse_body(c, 503, limit == HTTP_LIMIT_BODIES ? "bodies" : "memory",
+                    "this server has no memory for the body now");
+    }
 }
 
 static void begin_request(struct http_request *c, bool first)
@@ -166,13 +203,46 @@ static int count_request(struct http_request *c)
         if (found == ERR_NOT_FOUND) continue;
         if (found) return 0;
         c->address = client;
-        if (!c->server->peers) return 0;
+        if (config->per_address_max == 0) return 0;
         int code = http_peers_enter(c->server->peers, &client, config->per_address_max);
         if (code) return refused_by(c, code == ERR_BUSY ? HTTP_LIMIT_FORWARDED : HTTP_LIMIT_MEMORY);
         c->counted = CONN_REQUEST_COUNTED;
         return 0;
     }
     return 0;
+}
+
+/* Whether the route's gate lets the request in; otherwise it has been answered. */
+static bool pass_gate(struct http_request *c)
+{
+    const struct http_head *h = &c->asked->head;
+    bool last = c->close_after;
+    if (!c->route->gate) return true;
+    if (h->chunked || h->content_length > 0) c->close_after = true; /* its body is not read */
+    c->state = CONN_HANDLING;
+    c->in_handler = true;
+    bool passed = c->route->gate(c, c->server->arg);
+    c->in_handler = false;
+    if (passed) c->close_after = last;
+    return passed;
+}
+
+static void begin_body(struct http_request *c)
+{
+    const struct http_head *h = &c->asked->head;
+    enum http_limit broken = HTTP_LIMIT_BODY_SIZE;
+    c->body.max = body_max_of(c);
+    if (h->content_length <= c->body.max) broken = body_fits(c, h->content_length);
+    if (broken != HTTP_LIMITS) {
+        refuse_for(c, broken);
+        return;
+    }
+    c->state = CONN_BODY;
+    c->body_left = h->content_length;
+    set_deadline(c, c->server->config.body_timeout_us);
+    bool waits = h->expects_continue && !c->old && (h->chunked || c->body_left > 0);
+    if (waits && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
+        evbuffer_add_printf(bufferevent_get_output(c->bev), "HTTP/1.1 100 Continue\r\n\r\n");
 }
 
 /* The head is parsed: what is to be done with the request? */
@@ -191,16 +261,8 @@ static void take_request(struct http_request *c)
         refuse(c, 404, "there is nothing at this path");
     } else if (status) {
         refuse(c, status, "this path does not take this method");
-    } else if (h->content_length > c->server->config.body_max) {
-        refuse_body(c);
-    } else {
-        c->state = CONN_BODY;
-        c->body_left = h->content_length;
-        set_deadline(c, c->server->config.body_timeout_us);
-        struct evbuffer *input = bufferevent_get_input(c->bev);
-        if (h->expects_continue && (h->chunked || c->body_left > 0) &&
-            evbuffer_get_length(input) == 0)
-            evbuffer_add_printf(bufferevent_get_output(c->bev), "HTTP/1.1 100 Continue\r\n\r\n");
+    } else if (pass_gate(c)) {
+        begin_body(c);
     }
     buf_release(&allow);
 }
@@ -236,49 +298,17 @@ static bool take_head(struct http_request *c)
     return c->state == CONN_BODY;
 }
 
-static int take_length_bytes(struct http_request *c, struct evbuffer *input)
-{
-    size_t n = evbuffer_get_length(input);
-    if (n > c->body_left) n = (size_t)c->body_left;
-    if (n == 0) return 0;
-    int code = buf_reserve(&c->body, n);
-    if (code) return code == ERR_LIMIT ? 413 : 503;
-    evbuffer_remove(input, c->body.data + c->body.len, n);
-    c->body.len += n;
-    c->body.data[c->body.len] = 0;
-    c->body_left -= n;
-    return 0;
-}
-
-static int take_chunked_bytes(struct http_request *c, struct evbuffer *input)
-{
-    struct evbuffer_iovec piece;
-    int status = 0;
-    while (!status && c->chunked.state != HTTP_CHUNK_DONE &&
-           evbuffer_peek(input, -1, NULL, &piece, 1) > 0) {
-        size_t used = 0;
-        status = http_chunked_feed(&c->chunked, piece.iov_base, piece.iov_len, &c->body, &used);
-        evbuffer_drain(input, used);
-    }
-    return status;
-}
-
 static void take_body(struct http_request *c)
 {
-    struct evbuffer *input = bufferevent_get_input(c->bev);
-    size_t before = c->body.len;
-    bool chunked = c->asked->head.chunked;
-    int status = chunked ? take_chunked_bytes(c, input) : take_length_bytes(c, input);
-    c->server->body_bytes += c->body.len - before;
-    if (!status && c->server->body_bytes > HTTP_BODIES_MAX) status = 503;
-    bool whole = chunked ? c->chunked.state == HTTP_CHUNK_DONE : c->body_left == 0;
-    if (status == 413)
-        refuse_body(c);
-    else if (status == 503)
-        refuse(c, 503, "this server has no memory for the body now");
+    struct body_progress p;
+    int status = body_take(c, &p);
+    if (p.limit != HTTP_LIMITS)
+        refuse_for(c, p.limit);
+    else if (status == 413)
+        refuse_for(c, HTTP_LIMIT_BODY_SIZE);
     else if (status)
-        refuse(c, status, "the body's chunks are malformed");
-    else if (whole)
+        refuse_body(c, status, "body_malformed", "the body's chunks are malformed");
+    else if (p.whole)
         handle(c);
 }
 
@@ -398,7 +428,7 @@ static void on_deadline(void *arg)
             refuse(c, 408, "the head of the request took too long");
         break;
     case CONN_BODY:
-        refuse(c, 408, "the body of the request took too long");
+        refuse_for(c, HTTP_LIMIT_BODY_TIME);
         break;
     case CONN_FLUSH:
     case CONN_LINGER:
@@ -428,7 +458,7 @@ static int count_connection(struct http_request *c)
     struct http_server *s = c->server;
     c->proxied = http_networks_have(s->config.proxies, s->config.n_proxies, &c->address);
     if (s->n_connections >= s->config.connections_max) return refused_by(c, HTTP_LIMIT_ALL);
-    if (!s->peers || c->proxied) return 0;
+    if (s->config.per_address_max == 0 || c->proxied) return 0;
     int code = http_peers_enter(s->peers, &c->address, s->config.per_address_max);
     if (code) return refused_by(c, code == ERR_BUSY ? HTTP_LIMIT_ADDRESS : HTTP_LIMIT_MEMORY);
     c->counted = CONN_COUNTED;

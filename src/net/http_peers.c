@@ -19,7 +19,8 @@ static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 struct peer {
     struct http_address address;
     struct peer *next;
-    uint32_t n;
+    uint32_t n;   /* connections or requests */
+    size_t bytes; /* held */
 };
 
 struct http_peers {
@@ -163,26 +164,63 @@ static struct peer **place_of(struct http_peers *p, const struct http_address *a
     return at;
 }
 
-int http_peers_enter(struct http_peers *p, const struct http_address *a, uint32_t max)
+/* The address's entry, made when there is none. NULL: no memory. */
+static struct peer *enter(struct http_peers *p, const struct http_address *a)
 {
     struct http_address whom = counted_as(a);
     struct peer **at = place_of(p, &whom);
-    if (*at && (*at)->n >= max) return ERR_BUSY;
-    if (!*at) {
-        *at = mem_calloc(1, sizeof **at);
-        if (!*at) return ERR_NO_MEMORY;
-        (*at)->address = whom;
-    }
-    (*at)->n++;
+    if (*at) return *at;
+    *at = mem_calloc(1, sizeof **at);
+    if (*at) (*at)->address = whom;
+    return *at;
+}
+
+/* The address's entry, which must be there, is removed once nothing is counted in it. */
+static void remove_unused(struct http_peers *p, const struct http_address *a)
+{
+    struct http_address whom = counted_as(a);
+    struct peer **at = place_of(p, &whom), *peer = *at;
+    if (peer->n > 0 || peer->bytes > 0) return;
+    *at = peer->next;
+    mem_free(peer);
+}
+
+int http_peers_enter(struct http_peers *p, const struct http_address *a, uint32_t max)
+{
+    if (max == 0) return ERR_BUSY;
+    struct peer *peer = enter(p, a);
+    if (!peer) return ERR_NO_MEMORY;
+    if (peer->n >= max) return ERR_BUSY;
+    peer->n++;
     return 0;
 }
 
 void http_peers_leave(struct http_peers *p, const struct http_address *a)
 {
     struct http_address whom = counted_as(a);
-    struct peer **at = place_of(p, &whom), *peer = *at;
+    struct peer *peer = *place_of(p, &whom);
     CHECK(peer && peer->n > 0);
-    if (--peer->n > 0) return;
-    *at = peer->next;
-    mem_free(peer);
+    peer->n--;
+    remove_unused(p, a);
+}
+
+int http_peers_hold(struct http_peers *p, const struct http_address *a, size_t bytes, size_t max)
+{
+    if (bytes == 0) return 0;
+    if (bytes > max) return ERR_BUSY;
+    struct peer *peer = enter(p, a);
+    if (!peer) return ERR_NO_MEMORY;
+    if (peer->bytes > max - bytes) return ERR_BUSY; /* it holds some, so the entry stays */
+    peer->bytes += bytes;
+    return 0;
+}
+
+void http_peers_drop(struct http_peers *p, const struct http_address *a, size_t bytes)
+{
+    if (bytes == 0) return;
+    struct http_address whom = counted_as(a);
+    struct peer *peer = *place_of(p, &whom);
+    CHECK(peer && peer->bytes >= bytes);
+    peer->bytes -= bytes;
+    remove_unused(p, a);
 }

@@ -1,6 +1,6 @@
 /*
- * http_peers: who a client is, and how many connections it has: numeric addresses, networks of
- * trusted proxies, and a table that counts. Pure; no sockets.
+ * http_peers: who a client is, how many connections it has and how many bytes of bodies: numeric
+ * addresses, networks of trusted proxies, and a table that counts. Pure; no sockets.
  *
  * An IPv4 address is kept as its IPv4-mapped IPv6 one. For counting, an IPv6 client is its /64: one
  * household or machine has all of it.
@@ -57,5 +57,9 @@ void http_peers_free(struct http_peers *p);
 /* One more of this address; ERR_BUSY when there are `max` already, ERR_NO_MEMORY. */
 int http_peers_enter(struct http_peers *p, const struct http_address *a, uint32_t max);
 void http_peers_leave(struct http_peers *p, const struct http_address *a);
+/* Add `bytes` to what this address holds; ERR_BUSY when that would be more than `max`,
+ * ERR_NO_MEMORY. */
+int http_peers_hold(struct http_peers *p, const struct http_address *a, size_t bytes, size_t max);
+void http_peers_drop(struct http_peers *p, const struct http_address *a, size_t bytes);
 
 #endif

@@ -29,6 +29,8 @@ void http_server_config_default(struct http_server_config *ret_config)
                                               .head_max = HTTP_HEAD_MAX,
                                               .body_max = HTTP_BODY_MAX,
                                               .output_max = HTTP_OUTPUT_MAX,
+                                              .bodies_max = HTTP_BODIES_MAX,
+                                              .bodies_per_address = HTTP_BODIES_PER_ADDRESS,
                                               .head_timeout_us = 10000000,
                                               .body_timeout_us = 60000000,
                                               .idle_timeout_us = 75000000,
@@ -56,7 +58,7 @@ static void answer_options(struct http_request *r, void *arg)
     http_reply(r, 204, NULL, NULL, 0);
 }
 
-static const struct http_route options_route = {"OPTIONS", "", answer_options};
+static const struct http_route options_route = {"OPTIONS", "", answer_options, NULL, 0};
 
 int server_route(struct http_request *c, struct buf *allow)
 {
@@ -203,7 +205,7 @@ int http_server_new(struct loop *l, const struct http_server_config *config,
     s->arg = arg;
     allow_descriptors(config->connections_max);
     int code = loop_timer_new(l, accept_again, s, &s->accept_timer, e);
-    if (!code && config->per_address_max > 0 && !(s->peers = http_peers_new()))
+    if (!code && !(s->peers = http_peers_new()))
         code = err_set(e, ERR_NO_MEMORY, "no memory for a server");
     if (!code) code = loop_timer_new(l, drain_fired, s, &s->drain_timer, e);
     if (!code) code = loop_timer_new(l, stream_send_all, s, &s->unsent_timer, e);

@@ -29,7 +29,11 @@
  * Over TLS all of this is the same (net/tls.h gives `make_bufferevent`): the handshake must be done
  * within the head's deadline, and TLS's farewell is the half-close.
  *
- * Not here: keys (a handler's business), ranges, compression, trailers, HTTP/2. One thread: the
+ * All bodies together and those of one address have a budget (http_body.c): beyond it 503, or 429
+ * for the address's share. Who may ask at all is decided before any of the body is taken, by the
+ * route's gate; only then a client of HTTP/1.1 that waits for "100 Continue" hears it.
+ *
+ * Not here: keys (the gate's business), ranges, compression, trailers, HTTP/2. One thread: the
  * loop's.
  */
 #ifndef PDD_NET_HTTP_SERVER_H
@@ -50,8 +54,12 @@ struct http_request;
 
 enum {
     HTTP_BACKLOG = 4096,
-    HTTP_HEAD_MAX = 16 * 1024,         /* default of head_max */
-    HTTP_BODY_MAX = 16 * 1024 * 1024,  /* default of body_max */
+    HTTP_HEAD_MAX = 16 * 1024,                  /* default of head_max */
+    HTTP_BODY_MAX = 16 * 1024 * 1024,           /* default of body_max */
+    HTTP_BODIES_MAX = 512 * 1024 * 1024,        /* default of bodies_max */
+    HTTP_BODIES_PER_ADDRESS = 64 * 1024 * 1024, /* default of bodies_per_address */
+    HTTP_BODIES_RESERVE_PART = 8, /* of bodies_max: the part that only small bodies may take */
+    HTTP_BODY_SMALL = 64 * 1024,
     HTTP_OUTPUT_MAX = 4 * 1024 * 1024, /* default of output_max, beyond what the kernel holds */
     HTTP_CONNECTIONS_MAX = 4096,       /* default of connections_max */
     HTTP_REFUSED_MAX = 64,             /* connections above a limit that still hear why */
@@ -73,10 +81,15 @@ struct http_server_config {
     const struct http_network *proxies; /* [n_proxies] trusted; must outlive the server */
     size_t n_proxies;
     size_t head_max, body_max, output_max;
+    size_t bodies_max;         /* bytes of all bodies together */
+    size_t bodies_per_address; /* of one address's; a single body always fits */
     uint64_t head_timeout_us;  /* from connect or the request's first byte to the head's end */
     uint64_t body_timeout_us;  /* from the head's end to the body's end */
     uint64_t idle_timeout_us;  /* between two requests */
     uint64_t flush_timeout_us; /* from the end of an answer until the client has read it */
+    /* NULL: nobody asks. Called before a request whose body is refused hears of it, with the `arg`
+     * of the handlers; `reason` is a constant word. */
+    void (*on_refused)(struct http_request *r, int status, const char *reason, void *arg);
     /* NULL: plain TCP. Otherwise makes the connection's bufferevent around fd (it closes fd when
      * freed); NULL refuses the connection. */
     struct bufferevent *(*make_bufferevent)(struct event_base *base, int fd, void *arg);
@@ -86,11 +99,19 @@ struct http_server_config {
 void http_server_config_default(struct http_server_config *ret_config);
 
 typedef void http_handler(struct http_request *r, void *arg);
+/* Whether the request may go on; false: it has been answered, with one of http_reply,
+ * http_reply_json and http_reply_error. It sees the head only. */
+typedef bool http_gate(struct http_request *r, void *arg);
 
 struct http_route {
     const char *method; /* "GET" (which takes HEAD too), "POST", ...; not "HEAD" or "OPTIONS" */
     const char *path; /* "/v1/assist", or with one "{id}" for a whole segment: "/v1/assist/{id}" */
     http_handler *handler;
+    /* Called when the head has come, before "100 Continue" is said and the body is read. NULL:
+     * whoever asks may send a body. A request that has a body and is refused here is the last of
+     * its connection. */
+    http_gate *gate;
+    size_t body_max; /* less than the server's; 0: the server's */
 };
 
 /* Listens at once; raises the process's soft limit of descriptors to what connections_max needs,
@@ -102,13 +123,18 @@ int http_server_new(struct loop *l, const struct http_server_config *config,
 void http_server_free(struct http_server *s);
 uint16_t http_server_port(const struct http_server *s);
 uint32_t http_server_connections(const struct http_server *s);
+size_t http_server_body_bytes(const struct http_server *s); /* that bodies hold now */
 
 /* How often a limit was met since the start, whether or not there was room to tell the client. */
 enum http_limit {
-    HTTP_LIMIT_ALL,       /* connections_max */
-    HTTP_LIMIT_ADDRESS,   /* per_address_max, by a connection */
-    HTTP_LIMIT_FORWARDED, /* the same, by a request for whom a trusted proxy spoke */
-    HTTP_LIMIT_MEMORY,    /* no memory to take one or count it */
+    HTTP_LIMIT_ALL,            /* connections_max */
+    HTTP_LIMIT_ADDRESS,        /* per_address_max, by a connection */
+    HTTP_LIMIT_FORWARDED,      /* the same, by a request for whom a trusted proxy spoke */
+    HTTP_LIMIT_MEMORY,         /* no memory to take one or count it */
+    HTTP_LIMIT_BODIES,         /* bodies_max, or what of it is not kept for small bodies */
+    HTTP_LIMIT_BODIES_ADDRESS, /* bodies_per_address */
+    HTTP_LIMIT_BODY_SIZE,      /* body_max, of the server or the route */
+    HTTP_LIMIT_BODY_TIME,      /* body_timeout_us */
     HTTP_LIMITS
 };
 uint64_t http_server_refused(const struct http_server *s, enum http_limit limit);
@@ -125,6 +151,15 @@ const char *http_request_id(const struct http_request *r);    /* what {id} match
 /* First header of that name (any case), or NULL. */
 const char *http_request_header(const struct http_request *r, const char *name);
 const char *http_request_body(const struct http_request *r, size_t *ret_len); /* 0-terminated */
+/* The body as the caller's own: it may outlive the request, but not the server, and counts in the
+ * budget of bodies until it is released. */
+struct http_body {
+    struct buf bytes;
+    struct http_server *server; /* NULL: released */
+    struct http_address whose;
+};
+void http_request_take_body(struct http_request *r, struct http_body *ret_body);
+void http_body_release(struct http_body *b); /* again is fine */
 /* The key of "Authorization: Bearer key", or NULL. */
 const char *http_request_bearer(const struct http_request *r);
 /* Numeric address of the client, also behind a trusted proxy; for as long as the request lives. */

@@ -16,8 +16,7 @@ struct sockaddr;
 enum {
     HTTP_LINGER_US = 2000000, /* a refused client gets so long to read why */
     HTTP_ACCEPT_PAUSE_US = 100000,
-    HTTP_OTHER_DESCRIPTORS = 256,        /* of the process: files, wake-ups, a client's sockets */
-    HTTP_BODIES_MAX = 512 * 1024 * 1024, /* bytes of all bodies together, then 503 */
+    HTTP_OTHER_DESCRIPTORS = 256, /* of the process: files, wake-ups, a client's sockets */
     HTTP_REPLY_HEAD_MAX = 4096
 };
 
@@ -87,7 +86,7 @@ struct http_server {
     struct http_request *connections; /* any order */
     struct http_request *unsent;      /* streams to be written at the next turn of the loop */
     struct loop_timer *unsent_timer;
-    struct http_peers *peers; /* NULL: addresses are not limited */
+    struct http_peers *peers;
     uint32_t n_connections, n_refused;
     uint64_t limit_met[HTTP_LIMITS];
     size_t body_bytes;               /* of all connections */
@@ -105,6 +104,17 @@ void conn_close_and_tell(struct http_request *c); /* calls on_close first */
 void conn_cut_later(struct http_request *c);      /* CUT */
 void conn_flush(struct http_request *c);          /* the answer is complete */
 void conn_drop_request(struct http_request *c);   /* what was asked; the answer begins */
+
+/* http_body.c */
+struct body_progress {
+    enum http_limit limit; /* that is broken; HTTP_LIMITS: none */
+    bool whole;
+};
+/* Take what has come of the body. 0, or the status of the refusal: 400, 413, 429, 503. */
+int body_take(struct http_request *c, struct body_progress *ret);
+/* The limit that a body of n bytes would break now, or HTTP_LIMITS. */
+enum http_limit body_fits(struct http_request *c, uint64_t n);
+void body_release(struct http_request *c); /* again is fine */
 
 void conn_uncount(struct http_request *c); /* of its address; again is fine */
 

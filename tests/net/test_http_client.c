@@ -201,9 +201,14 @@ static void health(struct http_request *r, void *arg)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/show", show},    {"POST", "/show", show},         {"PATCH", "/show", show},
-    {"DELETE", "/show", show}, {"GET", "/stream", open_stream}, {"GET", "/busy", busy},
-    {"GET", "/big", big},      {"GET", "/health", health},
+    {"GET", "/show", show, NULL, 0},
+    {"POST", "/show", show, NULL, 0},
+    {"PATCH", "/show", show, NULL, 0},
+    {"DELETE", "/show", show, NULL, 0},
+    {"GET", "/stream", open_stream, NULL, 0},
+    {"GET", "/busy", busy, NULL, 0},
+    {"GET", "/big", big, NULL, 0},
+    {"GET", "/health", health, NULL, 0},
 };
 
 static void site_start(struct site *s)

@@ -126,15 +126,15 @@ static void say_busy(struct http_request *r, void *arg)
 }
 
 static const struct http_route routes[] = {
-    {"POST", "/echo", echo},
-    {"GET", "/echo", echo},
-    {"GET", "/v1/things/{id}", show_id},
-    {"DELETE", "/v1/things/{id}/parts", show_id},
-    {"GET", "/wait", wait_for_ever},
-    {"GET", "/stream", stream},
-    {"GET", "/flood", flood},
-    {"GET", "/abort", abort_half},
-    {"GET", "/fail", say_busy},
+    {"POST", "/echo", echo, NULL, 0},
+    {"GET", "/echo", echo, NULL, 0},
+    {"GET", "/v1/things/{id}", show_id, NULL, 0},
+    {"DELETE", "/v1/things/{id}/parts", show_id, NULL, 0},
+    {"GET", "/wait", wait_for_ever, NULL, 0},
+    {"GET", "/stream", stream, NULL, 0},
+    {"GET", "/flood", flood, NULL, 0},
+    {"GET", "/abort", abort_half, NULL, 0},
+    {"GET", "/fail", say_busy, NULL, 0},
 };
 
 static void drained(void *arg)

@@ -95,8 +95,9 @@ static void flood_on(void *arg)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/hello", hello}, {"GET", "/wait", wait_for_ever}, {"GET", "/stream", stream},
-    {"GET", "/big", big},     {"GET", "/flood", flood},
+    {"GET", "/hello", hello, NULL, 0},   {"GET", "/wait", wait_for_ever, NULL, 0},
+    {"GET", "/stream", stream, NULL, 0}, {"GET", "/big", big, NULL, 0},
+    {"GET", "/flood", flood, NULL, 0},
 };
 
 static void prepare(struct loop *l, void *arg)

@@ -37,6 +37,7 @@ void status_metrics_open(struct http_request *r, void *server)
         .streams_max = s->c.worker.streams_max,
         .kv_pages_total = backend_info(s->backend)->kv_pages_total,
         .connections = http_server_connections(s->http),
+        .body_bytes = http_server_body_bytes(s->http),
         .started = s->process_started,
     };
     for (int i = 0; i < HTTP_LIMITS; i++)

@@ -23,7 +23,9 @@ static const char *const end_names[METRICS_ENDS] = {"budget",   "stop",  "length
                                                     "deadline", "drain", "error"};
 static const char *const refusal_names[METRICS_REFUSALS] = {"busy", "quota", "unauthorised",
                                                             "invalid", "unavailable"};
-static const char *const limit_names[HTTP_LIMITS] = {"all", "address", "forwarded", "memory"};
+static const char *const limit_names[HTTP_LIMITS] = {"all",       "address",  "forwarded",
+                                                     "memory",    "bodies",   "bodies_of_address",
+                                                     "body_size", "body_time"};
 static const char *const phase_names[METRICS_PHASES] = {"waiting", "prefill", "decode"};
 
 static void note(struct histogram *h, const double *bounds, uint32_t n, double value)
@@ -184,6 +186,8 @@ static int print_gauges(const struct metrics_now *now, struct buf *out)
         {"pdd_prefill_tokens_per_second", "gauge", "Prefill speed measured lately.",
          w->prefill_tps},
         {"pdd_http_connections", "gauge", "Open connections.", now->connections},
+        {"pdd_http_body_bytes", "gauge", "Bytes that bodies of requests hold.",
+         (double)now->body_bytes},
         {"pdd_ready", "gauge", "1 when new requests are taken.", now->ready},
     };
     return print_values(values, sizeof values / sizeof *values, out);
@@ -193,7 +197,8 @@ static int print_limits(const struct metrics_now *now, struct buf *out)
 {
     int code = head(out, "pdd_http_refused_total", "counter",
                     "Connections refused by a limit: of all, of one address, of memory; forwarded: "
-                    "requests by that of the address a trusted proxy named.");
+                    "requests by that of the address a trusted proxy named; requests for their "
+                    "bodies: what all or one address may hold, one body's size, its time.");
     for (int i = 0; i < HTTP_LIMITS && code == 0; i++)
         code = buf_printf(out, "pdd_http_refused_total{limit=\"%s\"} %llu\n", limit_names[i],
                           (unsigned long long)now->refused[i]);

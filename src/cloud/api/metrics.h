@@ -69,6 +69,7 @@ struct metrics_now {
     struct worker_stats worker;
     uint32_t streams_max, kv_pages_total, connections;
     uint64_t refused[HTTP_LIMITS]; /* http_server_refused */
+    uint64_t body_bytes;           /* http_server_body_bytes */
     bool ready;
     struct os_usage process;
     double started; /* os_started */

@@ -13,6 +13,7 @@ enum {
     EVENT_BYTES_MAX = 1 << 20,
     DRAIN_FLUSH_US = 2000000,
     LOG_PATH_MAX = 160,
+    SHORT_BODY_MAX = 4096, /* where a body has little to say, or nothing */
     EVENTS_PER_TURN =
         128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
 };
@@ -41,20 +42,38 @@ void server_log_refusal(const struct server *s, const struct http_request *r, in
     log_request(LOG_INFO, s, r, "refused", status, reason);
 }
 
-bool server_authorised(struct server *s, struct http_request *r)
+/* Whose request it is; false: it needs a key and has none that is valid. */
+static bool find_key(struct server *s, const struct http_request *r)
 {
     s->asking = s->keys ? keys_find(s->keys, http_request_bearer(r)) : NULL;
     s->refusal = (struct refusal){.code = NULL};
-    if (!s->keys || s->asking) {
-        log_request(LOG_DEBUG, s, r, "request", 0, NULL);
-        return true;
-    }
+    return !s->keys || s->asking;
+}
+
+bool server_authorised(struct server *s, struct http_request *r)
+{
+    if (find_key(s, r)) return true;
     s->metrics.refused[METRICS_UNAUTHORISED]++;
     server_log_refusal(s, r, 401, "invalid_api_key");
     http_request_reply_header(r, "WWW-Authenticate", "Bearer");
     http_reply_error(r, 401, "invalid_api_key", NULL,
                      "a valid key is needed: Authorization: Bearer KEY");
     return false;
+}
+
+bool server_gate(struct http_request *r, void *server)
+{
+    struct server *s = server;
+    if (!server_authorised(s, r)) return false;
+    log_request(LOG_DEBUG, s, r, "request", 0, NULL);
+    return true;
+}
+
+static void body_refused(struct http_request *r, int status, const char *reason, void *server)
+{
+    struct server *s = server;
+    (void)find_key(s, r); /* for its name in the line */
+    server_log_refusal(s, r, status, reason);
 }
 
 bool server_accepts(struct server *s, struct http_request *r, const char *model)
@@ -147,24 +166,24 @@ void server_refuse_job(struct server *s, struct http_request *r, const struct jo
 
 /* Of a port of their own: nobody asks for a key there. */
 static const struct http_route metrics_routes[] = {
-    {"GET", "/health", status_health},
-    {"GET", "/ready", status_ready},
-    {"GET", "/metrics", status_metrics_open},
+    {"GET", "/health", status_health, NULL, SHORT_BODY_MAX},
+    {"GET", "/ready", status_ready, NULL, SHORT_BODY_MAX},
+    {"GET", "/metrics", status_metrics_open, NULL, SHORT_BODY_MAX},
 };
 
 static const struct http_route routes[] = {
-    {"POST", "/v1/assist", assist_post},
-    {"PATCH", "/v1/assist/{id}", assist_patch},
-    {"DELETE", "/v1/assist/{id}", assist_delete},
-    {"POST", "/v1/chat/completions", openai_post_chat},
-    {"POST", "/v1/completions", openai_post_completion},
-    {"POST", "/tokenize", tokenize_post},
-    {"POST", "/detokenize", detokenize_post},
-    {"GET", "/health", status_health},
-    {"GET", "/ready", status_ready},
-    {"GET", "/metrics", status_metrics},
-    {"GET", "/v1/models", models_list},
-    {"GET", "/v1/models/{id}", models_one},
+    {"POST", "/v1/assist", assist_post, server_gate, 0},
+    {"PATCH", "/v1/assist/{id}", assist_patch, server_gate, SHORT_BODY_MAX},
+    {"DELETE", "/v1/assist/{id}", assist_delete, server_gate, SHORT_BODY_MAX},
+    {"POST", "/v1/chat/completions", openai_post_chat, server_gate, 0},
+    {"POST", "/v1/completions", openai_post_completion, server_gate, 0},
+    {"POST", "/tokenize", tokenize_post, server_gate, 0},
+    {"POST", "/detokenize", detokenize_post, server_gate, 0},
+    {"GET", "/health", status_health, NULL, SHORT_BODY_MAX},
+    {"GET", "/ready", status_ready, NULL, SHORT_BODY_MAX},
+    {"GET", "/metrics", status_metrics, server_gate, SHORT_BODY_MAX},
+    {"GET", "/v1/models", models_list, server_gate, SHORT_BODY_MAX},
+    {"GET", "/v1/models/{id}", models_one, server_gate, SHORT_BODY_MAX},
 };
 
 /* A name that can stand in JSON, logs and URLs as it is. */
@@ -234,6 +253,7 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
         s->c.http.make_bufferevent = tls_bufferevent;
         s->c.http.make_bufferevent_arg = s->tls;
     }
+    s->c.http.on_refused = body_refused;
     s->c.worker.wake = loop_wake_signal;
     s->c.worker.wake_arg = s->wake;
     s->c.http.error_body = wire_error_body;

@@ -69,8 +69,11 @@ struct server {
     struct buf bytes;        /* scratch of whoever encodes */
 };
 
-/* Whether the request may be handled: a valid key, a server that is not draining, a model that is
- * served ("" is). Otherwise it has been answered. */
+/* The gate of what asks for a key (http_gate): the key is looked at before the body is taken. */
+bool server_gate(struct http_request *r, void *server);
+
+/* Whether the request may be handled: a key that is still valid now that the body has come, a
+ * server that is not draining, a model that is served ("" is). Otherwise it has been answered. */
 bool server_authorised(struct server *s, struct http_request *r);
 bool server_accepts(struct server *s, struct http_request *r, const char *model);
 /* (server_authorised also notes whose request it is: exchange_new gives it to that key.)

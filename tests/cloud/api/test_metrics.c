@@ -324,6 +324,59 @@ static void test_log_of_refusals(void **state)
     assert_null(strstr(text, "hidden"));
 }
 
+/* The answer to a head whose body does not come. */
+static void ask_without_body(const struct site *s, const char *path, const char *key, uint32_t n,
+                             struct buf *ret_raw)
+{
+    struct buf b;
+    buf_init(&b, 1024);
+    assert_int_equal(buf_printf(&b,
+                                "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+                                "Expect: 100-continue\r\nContent-Length: %u\r\n\r\n",
+                                path, key, n),
+                     0);
+    raw_ask(s->port, b.data, ret_raw);
+    buf_release(&b);
+}
+
+/* A body is refused before it comes, counted and logged: of whoever has no key, and beyond what all
+ * bodies may hold. */
+static void test_refused_bodies(void **state)
+{
+    static const char *const posts[] = {"/v1/assist", "/v1/chat/completions", "/v1/completions",
+                                        "/tokenize", "/detokenize"};
+    char path[sizeof KEYS_PATH], text[LOG_MAX];
+    struct log_catch l;
+    struct site s;
+    struct buf b;
+    (void)state;
+    write_keys(path);
+    site_init(&s);
+    s.config.keys_path = path;
+    s.config.metrics_address = "127.0.0.1";
+    s.config.http.bodies_max = 8192;
+    begin_log(&l);
+    site_start(&s);
+    struct site open = {.port = server_metrics_port(s.server)};
+    for (size_t i = 0; i < sizeof posts / sizeof *posts; i++) {
+        ask_without_body(&s, posts[i], "wrong", 20000, &b);
+        assert_memory_equal(b.data, "HTTP/1.1 401 ", 13);
+        buf_release(&b);
+    }
+    expect_soon(&open, "pdd_requests_refused_total{reason=\"unauthorised\"}", 5);
+    ask_without_body(&s, "/tokenize", "secret", 20000, &b);
+    assert_memory_equal(b.data, "HTTP/1.1 503 ", 13);
+    assert_non_null(strstr(b.data, "overloaded"));
+    buf_release(&b);
+    expect_soon(&open, "pdd_http_refused_total{limit=\"bodies\"}", 1);
+    expect_soon(&open, "pdd_http_body_bytes", 0);
+    site_stop(&s);
+    end_log(&l, text);
+    unlink(path);
+    assert_non_null(strstr(text, "refused method=POST path=/tokenize from=127.0.0.1 key=page "
+                                 "status=503 reason=bodies\n"));
+}
+
 static void test_log(void **state)
 {
     char line[LOG_MAX];
@@ -344,7 +397,7 @@ int main(void)
         cmocka_unit_test(test_page_is_well_formed), cmocka_unit_test(test_requests_are_counted),
         cmocka_unit_test(test_engine_is_counted),   cmocka_unit_test(test_keys_guard_the_page),
         cmocka_unit_test(test_limits_and_process),  cmocka_unit_test(test_log),
-        cmocka_unit_test(test_log_of_refusals),
+        cmocka_unit_test(test_log_of_refusals),     cmocka_unit_test(test_refused_bodies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

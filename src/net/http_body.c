@@ -1,0 +1,133 @@
+/*
+ * http_body: the bodies of requests and the memory that they may take.
+ *
+ * All bodies of a server share one budget, of which one address may hold a share: a client that
+ * sends slowly, or never ends its body, keeps others out only as far as that. Bytes beyond the
+ * first HTTP_BODY_SMALL of a body must leave the reserve alone, so that small bodies still find
+ * room when large ones have taken the rest. A body is counted from the first byte that is read
+ * until its request's answer begins, or until whoever took it releases it.
+ */
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+
+#include "base/check.h"
+#include "net/http_server_impl.h"
+
+/* What one address may hold: at least one whole body, with the framing that is read with it. */
+static size_t share_of(const struct http_server_config *config)
+{
+    size_t share = config->bodies_per_address, whole = config->body_max + HTTP_BODY_SMALL;
+    return share > whole ? share : whole;
+}
+
+/* What all bodies together may take when one of them has so many bytes. */
+static size_t room_for(const struct http_server_config *config, uint64_t body)
+{
+    size_t reserve = config->bodies_max / HTTP_BODIES_RESERVE_PART;
+    return body > HTTP_BODY_SMALL ? config->bodies_max - reserve : config->bodies_max;
+}
+
+/* The limit that n more bytes would break in a body of `had`, or HTTP_LIMITS. */
+static enum http_limit hold(struct http_request *c, uint64_t had, size_t n)
+{
+    struct http_server *s = c->server;
+    size_t room = room_for(&s->config, had + n);
+    if (n > room || s->body_bytes > room - n) return HTTP_LIMIT_BODIES;
+    int code = http_peers_hold(s->peers, &c->address, n, share_of(&s->config));
+    if (code) return code == ERR_BUSY ? HTTP_LIMIT_BODIES_ADDRESS : HTTP_LIMIT_MEMORY;
+    s->body_bytes += n;
+    return HTTP_LIMITS;
+}
+
+static void drop(struct http_server *s, const struct http_address *whose, size_t n)
+{
+    CHECK(s->body_bytes >= n);
+    s->body_bytes -= n;
+    http_peers_drop(s->peers, whose, n);
+}
+
+enum http_limit body_fits(struct http_request *c, uint64_t n)
+{
+    if (n > SIZE_MAX) return HTTP_LIMIT_BODIES;
+    enum http_limit broken = hold(c, 0, (size_t)n);
+    if (broken == HTTP_LIMITS) drop(c->server, &c->address, (size_t)n);
+    return broken;
+}
+
+void body_release(struct http_request *c)
+{
+    drop(c->server, &c->address, c->body.len);
+    buf_release(&c->body);
+}
+
+void http_request_take_body(struct http_request *r, struct http_body *ret_body)
+{
+    *ret_body = (struct http_body){r->body, r->server, r->address};
+    buf_init(&r->body, r->body.max);
+}
+
+void http_body_release(struct http_body *b)
+{
+    if (b->server) drop(b->server, &b->whose, b->bytes.len);
+    buf_release(&b->bytes);
+    b->server = NULL;
+}
+
+size_t http_server_body_bytes(const struct http_server *s)
+{
+    return s->body_bytes;
+}
+
+static int refused(enum http_limit broken, struct body_progress *ret)
+{
+    ret->limit = broken;
+    return broken == HTTP_LIMIT_BODIES_ADDRESS ? 429 : 503;
+}
+
+static int take_length_bytes(struct http_request *c, struct evbuffer *input,
+                             struct body_progress *ret)
+{
+    size_t n = evbuffer_get_length(input);
+    if (n > c->body_left) n = (size_t)c->body_left;
+    if (n == 0) return 0;
+    enum http_limit broken = hold(c, c->body.len, n);
+    if (broken != HTTP_LIMITS) return refused(broken, ret);
+    int code = buf_reserve(&c->body, n);
+    if (code) {
+        drop(c->server, &c->address, n);
+        return code == ERR_LIMIT ? 413 : refused(HTTP_LIMIT_MEMORY, ret);
+    }
+    evbuffer_remove(input, c->body.data + c->body.len, n);
+    c->body.len += n;
+    c->body.data[c->body.len] = 0;
+    c->body_left -= n;
+    return 0;
+}
+
+/* A piece of input holds no more bytes of the body than of its own, so these are held first. */
+static int take_chunked_bytes(struct http_request *c, struct evbuffer *input,
+                              struct body_progress *ret)
+{
+    struct evbuffer_iovec piece;
+    int status = 0;
+    while (!status && c->chunked.state != HTTP_CHUNK_DONE &&
+           evbuffer_peek(input, -1, NULL, &piece, 1) > 0) {
+        size_t used = 0, before = c->body.len;
+        enum http_limit broken = hold(c, before, piece.iov_len);
+        if (broken != HTTP_LIMITS) return refused(broken, ret);
+        status = http_chunked_feed(&c->chunked, piece.iov_base, piece.iov_len, &c->body, &used);
+        drop(c->server, &c->address, piece.iov_len - (c->body.len - before));
+        evbuffer_drain(input, used);
+    }
+    return status;
+}
+
+int body_take(struct http_request *c, struct body_progress *ret)
+{
+    struct evbuffer *input = bufferevent_get_input(c->bev);
+    bool chunked = c->asked->head.chunked;
+    ret->limit = HTTP_LIMITS;
+    int status = chunked ? take_chunked_bytes(c, input, ret) : take_length_bytes(c, input, ret);
+    ret->whole = chunked ? c->chunked.state == HTTP_CHUNK_DONE : c->body_left == 0;
+    return status;
+}
