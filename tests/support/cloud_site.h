@@ -103,10 +103,10 @@ static inline void site_stop(struct site *s)
     loop_thread_stop(&s->thread);
 }
 
-static inline struct worker_stats site_stats(struct site *s)
+static inline struct backend_stats site_stats(struct site *s)
 {
-    struct worker_stats stats;
-    worker_stats_of(server_worker(s->server), &stats);
+    struct backend_stats stats;
+    backend_stats_of(server_backend(s->server), &stats);
     return stats;
 }
 
@@ -114,9 +114,9 @@ static inline struct worker_stats site_stats(struct site *s)
  * request that is still on its way through the loop may start once more, hence the repetition. */
 static inline void site_check_idle(struct site *s)
 {
-    uint32_t total = worker_engine_info(server_worker(s->server))->kv_pages_total;
+    uint32_t total = server_backend(s->server)->info->kv_pages_total;
     uint64_t until = clock_us() + SITE_WAIT_US;
-    struct worker_stats a, b = site_stats(s);
+    struct backend_stats a, b = site_stats(s);
     do {
         CHECK(clock_us() < until);
         a = b;
@@ -381,7 +381,7 @@ static inline void site_truth(const struct site *s, const int32_t *prompt, uint3
 
 static inline void site_prompt(const struct site *s, int32_t *tokens, uint32_t n, uint64_t seed)
 {
-    uint32_t size = worker_engine_info(server_worker(s->server))->vocab_size;
+    uint32_t size = server_backend(s->server)->info->vocab_size;
     size = size < 256 ? size : 256; /* no control tokens of the fake */
     for (uint32_t i = 0; i < n; i++)
         tokens[i] = (int32_t)((seed * 31 + i * (seed % 7 + 3) + i / 9) % size);
@@ -394,7 +394,7 @@ static inline void site_prompt(const struct site *s, int32_t *tokens, uint32_t n
 static inline void site_request(const struct site *s, int32_t *prompt, uint32_t n,
                                 uint32_t tokens_max, struct wire_request *q)
 {
-    const struct engine_info *info = worker_engine_info(server_worker(s->server));
+    const struct engine_info *info = server_backend(s->server)->info;
     wire_request_init(q);
     snprintf(q->weights, sizeof q->weights, "%s", info->weights_hash);
     snprintf(q->tokenizer, sizeof q->tokenizer, "%s", info->tokenizer_hash);

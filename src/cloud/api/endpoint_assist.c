@@ -39,7 +39,7 @@ static void send_event(struct assist_exchange *a)
 
 static uint32_t estimate_first_ms(const struct assist_exchange *a)
 {
-    struct worker_stats stats;
+    struct backend_stats stats;
     backend_stats_of(a->x.server->backend, &stats);
     uint64_t all = a->x.n_prompt + a->x.job->n_have;
     uint64_t tokens = all > a->x.cached ? all - a->x.cached : 0;
@@ -133,7 +133,7 @@ static void begin(struct server *s, struct http_request *r, struct wire_request 
     const char *param = NULL;
     struct token_list prompt;
     token_list_init(&prompt, WIRE_PROMPT_MAX);
-    enum wire_match match = match_of(backend_info(s->backend), q);
+    enum wire_match match = match_of(s->backend->info, q);
     struct assist_exchange *a = NULL;
     int code = prompt_make(s, q, match != WIRE_TEXT, &prompt, &param, &e);
     if (code == 0) {
@@ -143,6 +143,7 @@ static void begin(struct server *s, struct http_request *r, struct wire_request 
     }
     if (code == 0) {
         a->match = match;
+        a->x.adjustable = true;
         code = exchange_submit(&a->x, "as-", &prompt, q, on_event, &e);
     }
     token_list_release(&prompt);
@@ -173,7 +174,7 @@ void assist_post(struct http_request *r, void *server)
 static struct exchange *named_assist(struct server *s, struct http_request *r)
 {
     struct exchange *x = exchange_find(s, http_request_id(r));
-    if (x && x->endpoint != METRICS_ASSIST) x = NULL;
+    if (x && !x->adjustable) x = NULL;
     if (x && x->key != s->asking) x = NULL; /* another key's: it does not exist for this one */
     if (x) return x;
     server_log_refusal(s, r, 404, "assist_not_found");

@@ -9,8 +9,8 @@ enum { REPLY_BYTES_MAX = 1 << 16 };
 /* The name holds no character that JSON must escape: server_new sees to it. */
 static int put_model(const struct server *s, struct buf *out)
 {
-    const struct engine_info *info = backend_info(s->backend);
-    uint32_t context = backend_positions_max(s->backend);
+    const struct engine_info *info = s->backend->info;
+    uint32_t context = s->backend->positions_max;
     int code = buf_printf(out,
                           "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,"
                           "\"owned_by\":\"pdd\",",

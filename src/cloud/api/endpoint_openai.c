@@ -67,7 +67,7 @@ static struct openai_head head_of(const struct openai_exchange *a)
 static void fill_row(void *arg, uint32_t i, struct openai_row *ret_row)
 {
     struct openai_exchange *a = arg;
-    const struct vocab *v = backend_vocab(a->x.server->backend);
+    const struct vocab *v = a->x.server->backend->vocab;
     const struct job_logprob *row = job_logprobs_of(a->x.job, i);
     size_t ends[1 + OPENAI_TOP_CHAT_MAX];
     uint32_t n = 0;
@@ -283,7 +283,7 @@ static int make_prompt(struct server *s, const struct openai_request *q, struct 
                        const char **param, struct err *e)
 {
     *param = "prompt";
-    if (!q->chat && !backend_vocab(s->backend)) return prompt_need_vocab(e);
+    if (!q->chat && !s->backend->takes_ids) return prompt_need_vocab(e);
     if (!q->text) return prompt_make(s, &q->ask, true, prompt, param, e);
     return prompt_make_text(s, q->text, q->text_len, prompt, e);
 }
@@ -291,7 +291,7 @@ static int make_prompt(struct server *s, const struct openai_request *q, struct 
 static int check_backend(const struct server *s, const struct openai_request *q, const char **param,
                          struct err *e)
 {
-    if (!q->logprobs || backend_worker(s->backend)) return 0;
+    if (!q->logprobs || s->backend->gives_logprobs) return 0;
     *param = "logprobs";
     return err_set(e, ERR_UNSUPPORTED,
                    "logprobs: the servers behind this one answer; their log-probabilities are not "
@@ -329,7 +329,7 @@ static struct openai_exchange *openai_new(struct server *s, struct openai_reques
     buf_init(&a->marks, WIRE_TOKENS_MAX * sizeof(struct mark));
     buf_init(&a->pieces, PIECES_MAX);
     detok_init(&a->x.detok, a->q.chat); /* a completion goes on with the prompt's text */
-    put_fingerprint(a, backend_info(s->backend));
+    put_fingerprint(a, s->backend->info);
     if (!a->q.seeded && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
         a->q.ask.sampling.seed = seed & INT64_MAX;
     return a;

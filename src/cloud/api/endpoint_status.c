@@ -35,7 +35,7 @@ void status_metrics_open(struct http_request *r, void *server)
     struct metrics_now now = {
         .model = s->model_name,
         .streams_max = s->c.worker.streams_max,
-        .kv_pages_total = backend_info(s->backend)->kv_pages_total,
+        .kv_pages_total = s->backend->info->kv_pages_total,
         .connections = http_server_connections(s->http),
         .body_bytes = http_server_body_bytes(s->http),
         .started = s->process_started,
@@ -43,7 +43,7 @@ void status_metrics_open(struct http_request *r, void *server)
     for (int i = 0; i < HTTP_LIMITS; i++)
         now.refused[i] = http_server_refused(s->http, (enum http_limit)i);
     os_usage(&now.process);
-    backend_stats_of(s->backend, &now.worker);
+    backend_stats_of(s->backend, &now.work);
     now.ready = not_ready(s) == NULL;
     struct buf page;
     buf_init(&page, METRICS_BYTES_MAX);

@@ -12,7 +12,7 @@ enum { REPLY_MAX = 64 << 20 };
 
 static int need_vocab(const struct server *s, const struct vocab **ret_vocab, struct err *e)
 {
-    *ret_vocab = backend_vocab(s->backend);
+    *ret_vocab = s->backend->vocab;
     if (*ret_vocab) return 0;
     return err_set(e, ERR_UNSUPPORTED,
                    "the servers behind this one have the tokenizer: ask them, or let the operator "
@@ -41,7 +41,7 @@ static int put_tokens(const struct server *s, const struct token_list *t, struct
     }
     return code ? code
                 : buf_printf(out, "],\"count\":%u,\"max_model_len\":%u}", t->len,
-                             backend_positions_max(s->backend));
+                             s->backend->positions_max);
 }
 
 void tokenize_post(struct http_request *r, void *server)

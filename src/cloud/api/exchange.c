@@ -52,7 +52,7 @@ static int make_id(const char *prefix, char id[WIRE_ID_MAX])
 /* The most tokens that this one may bring when `wish` are asked for. */
 static uint32_t clip_tokens(const struct exchange *x, uint32_t wish)
 {
-    uint32_t room = backend_positions_max(x->server->backend) - x->job->n_tokens;
+    uint32_t room = x->server->backend->positions_max - x->job->n_tokens;
     if (wish > x->server->c.tokens_max) wish = x->server->c.tokens_max;
     return wish < room ? wish : room;
 }
@@ -80,14 +80,14 @@ void exchange_complete(struct exchange *x)
 int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out)
 {
     if (ev->text) return buf_append(out, ev->text, ev->text_len);
-    return detok_push(&x->detok, backend_vocab(x->server->backend), ev->token, out);
+    return detok_push(&x->detok, x->server->backend->vocab, ev->token, out);
 }
 
 /* What the client has already must be in the detokenizer: half a character may be open. */
 static int skip_have(struct exchange *x, const struct wire_request *q, struct err *e)
 {
     struct buf *text = &x->server->bytes;
-    const struct vocab *v = backend_vocab(x->server->backend);
+    const struct vocab *v = x->server->backend->vocab;
     for (uint32_t i = 0; v && i < q->n_have; i++) {
         buf_clear(text);
         int code = detok_push(&x->detok, v, q->have[i], text);
@@ -105,16 +105,15 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     struct sampling sampling = q->sampling;
     int code = skip_have(x, q, e);
     if (code) return code;
-    code = backend_vocab(b) ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
-                            : job_new_asked(&x->job, e);
+    code = b->takes_ids ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
+                        : job_new_asked(&x->job, e);
     if (code) return code;
-    if (!backend_worker(b)) job_take_asked(x->job, q);
+    if (b->takes_request) job_take_asked(x->job, q);
     atomic_store(&x->job->tokens_max, clip_tokens(x, tokens_max));
     x->job->owner = x;
     x->job->on_event = on_event;
     x->job->sampling = sampling;
-    /* A device can use part of an answer; who asks as OpenAI's clients do gets all or waits. */
-    if (x->endpoint != METRICS_ASSIST) x->job->tokens_least = atomic_load(&x->job->tokens_max);
+    if (!x->adjustable) x->job->tokens_least = atomic_load(&x->job->tokens_max);
     x->n_prompt = prompt->len;
     x->began = clock_us();
     if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;

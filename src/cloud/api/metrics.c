@@ -135,7 +135,7 @@ static int print_values(const struct value *v, size_t n, struct buf *out)
     return code;
 }
 
-static int print_counters(const struct metrics *m, const struct worker_stats *w, struct buf *out)
+static int print_counters(const struct metrics *m, const struct backend_stats *w, struct buf *out)
 {
     const struct value values[] = {
         {"pdd_prompt_tokens_total", "counter", "Prompt tokens of admitted requests.",
@@ -168,7 +168,7 @@ static int print_counters(const struct metrics *m, const struct worker_stats *w,
 
 static int print_gauges(const struct metrics_now *now, struct buf *out)
 {
-    const struct worker_stats *w = &now->worker;
+    const struct backend_stats *w = &now->work;
     uint32_t pages = now->kv_pages_total, unused = w->kv_pages_free + w->kv_pages_cached;
     const struct value values[] = {
         {"pdd_num_requests_running", "gauge", "Requests in work.", w->running},
@@ -232,7 +232,7 @@ int metrics_print(const struct metrics *m, const struct metrics_now *now, struct
         code =
             buf_printf(out, "pdd_info{version=\"%s\",model=\"%s\"} 1\n", PDD_VERSION, now->model);
     if (code == 0) code = print_requests(m, out);
-    if (code == 0) code = print_counters(m, &now->worker, out);
+    if (code == 0) code = print_counters(m, &now->work, out);
     if (code == 0) code = print_gauges(now, out);
     if (code == 0) code = print_limits(now, out);
     if (code == 0) code = print_process(now, out);

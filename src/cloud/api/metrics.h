@@ -13,7 +13,7 @@
 
 #include "base/buf.h"
 #include "base/os.h"
-#include "cloud/work/worker.h"
+#include "cloud/work/backend.h"
 #include "net/http_server.h"
 
 enum { METRICS_BUCKETS_MAX = 24, METRICS_BYTES_MAX = 1 << 18 };
@@ -66,7 +66,7 @@ void histogram_note_tokens(struct histogram *h, uint64_t tokens);
 /* What is true now, beside the counters. */
 struct metrics_now {
     const char *model; /* needs no escaping */
-    struct worker_stats worker;
+    struct backend_stats work;
     uint32_t streams_max, kv_pages_total, connections;
     uint64_t refused[HTTP_LIMITS]; /* http_server_refused */
     uint64_t body_bytes;           /* http_server_body_bytes */

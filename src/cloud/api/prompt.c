@@ -16,7 +16,7 @@ static int check_ids(const int32_t *ids, uint32_t n, uint32_t vocab, const char 
 static int encode_messages(struct server *s, const struct wire_request *q,
                            struct token_list *prompt, struct err *e)
 {
-    const struct chat_template *t = backend_template(s->backend);
+    const struct chat_template *t = s->backend->chat_template;
     if (!t)
         return err_set(
             e, ERR_UNSUPPORTED,
@@ -27,8 +27,7 @@ static int encode_messages(struct server *s, const struct wire_request *q,
     for (uint32_t i = 0; i < q->n_messages; i++)
         m[i] = (struct chat_message){q->messages[i].role, q->messages[i].content,
                                      q->messages[i].content_len};
-    int code =
-        chat_template_encode(t, backend_vocab(s->backend), m, q->n_messages, true, prompt, e);
+    int code = chat_template_encode(t, s->backend->vocab, m, q->n_messages, true, prompt, e);
     mem_free(m);
     return code;
 }
@@ -36,7 +35,7 @@ static int encode_messages(struct server *s, const struct wire_request *q,
 static int take_ids(struct server *s, const struct wire_request *q, struct token_list *prompt,
                     struct err *e)
 {
-    const struct engine_info *info = backend_info(s->backend);
+    const struct engine_info *info = s->backend->info;
     int code = check_ids(q->prompt, q->n_prompt, info->vocab_size, "prompt", e);
     if (code == 0 && token_list_append(prompt, q->prompt, q->n_prompt))
         code = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
@@ -46,7 +45,7 @@ static int take_ids(struct server *s, const struct wire_request *q, struct token
 /* Whether there is a prompt, and room for an answer. */
 static int check_room(const struct server *s, uint32_t n_prompt, uint32_t n_have, struct err *e)
 {
-    uint32_t max = backend_positions_max(s->backend);
+    uint32_t max = s->backend->positions_max;
     if (n_prompt == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
     if ((uint64_t)n_prompt + n_have < max) return 0;
     return err_set(
@@ -66,7 +65,7 @@ int prompt_need_vocab(struct err *e)
 int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
                      struct err *e)
 {
-    const struct vocab *v = backend_vocab(s->backend);
+    const struct vocab *v = s->backend->vocab;
     if (!v) return prompt_need_vocab(e);
     int code = vocab_encode(v, text, n, VOCAB_ADD_BOS | VOCAB_SPECIAL, prompt, e);
     return code ? code : check_room(s, prompt->len, 0, e);
@@ -81,12 +80,12 @@ int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed
             e, ERR_BAD_INPUT,
             "prompt: token ids are of use only with our tokenizer (hashes.tokenizer %s); send "
             "messages instead",
-            backend_info(s->backend)->tokenizer_hash);
-    if (!backend_vocab(s->backend)) return 0;
+            s->backend->info->tokenizer_hash);
+    if (!s->backend->takes_ids) return 0;
     int code = q->prompt ? take_ids(s, q, prompt, e) : encode_messages(s, q, prompt, e);
     if (code) return code;
     *param = "have";
-    code = check_ids(q->have, q->n_have, backend_info(s->backend)->vocab_size, "have", e);
+    code = check_ids(q->have, q->n_have, s->backend->info->vocab_size, "have", e);
     if (code) return code;
     *param = q->prompt ? "prompt" : "messages";
     return check_room(s, prompt->len, q->n_have, e);

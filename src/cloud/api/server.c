@@ -114,7 +114,7 @@ static enum metrics_refusal refusal_of(int code)
 /* `seconds` of the key's bucket; 0: what the backend expects. */
 static void set_retry_after(struct server *s, struct http_request *r, uint32_t seconds)
 {
-    struct worker_stats stats;
+    struct backend_stats stats;
     char text[16];
     backend_stats_of(s->backend, &stats);
     if (seconds == 0) seconds = stats.retry_after_s;
@@ -201,7 +201,7 @@ static void backend_has_events(void *arg)
 {
     struct server *s = arg;
     struct job_event *ev;
-    if (!s->model_name[0]) set_name(s, backend_info(s->backend)->model_name);
+    if (!s->model_name[0]) set_name(s, s->backend->info->model_name);
     for (uint32_t n = 0; (ev = backend_take_event(s->backend)) != NULL; n++) {
         exchange_deliver(ev);
         mem_free(ev);
@@ -271,8 +271,8 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
     if (code) return code;
     s->c.upstream.wake = loop_wake_signal;
     s->c.upstream.wake_arg = s->wake;
-    return engine ? backend_worker_new(engine, &s->c.worker, &s->backend, e)
-                  : backend_upstream_new(s->loop, &s->c.upstream, &s->backend, e);
+    return engine ? worker_new(engine, &s->c.worker, &s->backend, e)
+                  : upstream_new(s->loop, &s->c.upstream, &s->backend, e);
 }
 
 int server_new(struct loop *l, struct engine *engine, const struct server_config *config,
@@ -332,7 +332,7 @@ uint16_t server_metrics_port(const struct server *s)
     return s->metrics_http ? http_server_port(s->metrics_http) : 0;
 }
 
-struct worker *server_worker(struct server *s)
+struct backend *server_backend(struct server *s)
 {
-    return backend_worker(s->backend);
+    return s->backend;
 }

@@ -79,7 +79,7 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
 void server_free(struct server *s);
 uint16_t server_port(const struct server *s);
 uint16_t server_metrics_port(const struct server *s); /* 0: there is none */
-struct worker *server_worker(struct server *s);       /* for reports and tests */
+struct backend *server_backend(struct server *s);     /* for reports and tests */
 
 /* Read the files of keys and certificates again. Connections and answers go on; what cannot be used
  * changes nothing, and the log says so. */

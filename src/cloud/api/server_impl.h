@@ -28,7 +28,10 @@ struct exchange {
     struct key *key;               /* whose it is; NULL: the server asks for no key */
     struct exchange *next, **link; /* all exchanges of the server */
     struct detok detok;
-    enum metrics_endpoint endpoint;
+    enum metrics_endpoint endpoint; /* for counters and logs */
+    /* Set by the endpoint before it submits: its client takes a part of an answer and changes the
+     * budget on the way (PATCH, DELETE). Else the grant is all or nothing. */
+    bool adjustable;
     /* clock_us(); 0: not yet. All set by exchange_deliver. */
     uint64_t began, admitted, first_token, last_token;
     uint32_t n_prompt, cached, n_tokens; /* n_tokens: of the answer, so far */

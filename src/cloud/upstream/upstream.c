@@ -64,6 +64,7 @@ static void fit_context(struct upstream *u, const struct upstream_server *s, uin
         if (i != s->index && u->routes[i].up && other && (!least || other < least)) least = other;
     }
     u->info.context_max = least;
+    u->b.positions_max = least ? least : UINT32_MAX;
 }
 
 int upstream_adopt(struct upstream *u, const struct upstream_server *s,
@@ -86,27 +87,6 @@ int upstream_adopt(struct upstream *u, const struct upstream_server *s,
     snprintf(u->name, sizeof u->name, "%s", m->name);
     u->c.wake(u->c.wake_arg);
     return 0;
-}
-
-static const struct engine_info *info(const struct backend *b)
-{
-    return &upstream_of(b)->info;
-}
-
-static const struct vocab *vocab(const struct backend *b)
-{
-    return upstream_of(b)->vocab;
-}
-
-static const struct chat_template *chat_template(const struct backend *b)
-{
-    return upstream_of(b)->chat_template;
-}
-
-static uint32_t positions_max(const struct backend *b)
-{
-    uint32_t context = upstream_of(b)->info.context_max;
-    return context ? context : UINT32_MAX;
 }
 
 /* ---- jobs ---- */
@@ -150,9 +130,9 @@ static const char *not_ready(struct backend *b)
 }
 
 /* Work is what was sent on; what waits there is not known here. */
-static void stats(struct backend *b, struct worker_stats *ret_stats)
+static void stats(struct backend *b, struct backend_stats *ret_stats)
 {
-    *ret_stats = (struct worker_stats){.running = atomic_load(&upstream_of(b)->taken.all)};
+    *ret_stats = (struct backend_stats){.running = atomic_load(&upstream_of(b)->taken.all)};
 }
 
 /* ---- metrics ---- */
@@ -336,6 +316,9 @@ static int open_vocab(struct upstream *u, struct err *e)
     if (!code) code = model_hash_tokenizer(u->gguf, u->vocab_hash, e);
     if (!code) code = open_template(u, e);
     if (code) return code;
+    u->b.vocab = u->vocab;
+    u->b.chat_template = u->chat_template;
+    u->b.takes_ids = true;
     u->info.vocab_size = vocab_size(u->vocab);
     snprintf(u->info.tokenizer_hash, sizeof u->info.tokenizer_hash, "%s", u->vocab_hash);
     return 0;
@@ -363,10 +346,6 @@ static void release(struct backend *b)
 static const struct backend_ops upstream_ops = {.submit = submit,
                                                 .wish = wish,
                                                 .take_event = take_event,
-                                                .info = info,
-                                                .vocab = vocab,
-                                                .chat_template = chat_template,
-                                                .positions_max = positions_max,
                                                 .not_ready = not_ready,
                                                 .stats = stats,
                                                 .metrics = metrics,
@@ -374,7 +353,8 @@ static const struct backend_ops upstream_ops = {.submit = submit,
 
 static void set_up(struct upstream *u, struct loop *l, const struct upstream_config *config)
 {
-    u->b.ops = &upstream_ops;
+    u->b = (struct backend){
+        .ops = &upstream_ops, .info = &u->info, .positions_max = UINT32_MAX, .takes_request = true};
     u->loop = l;
     u->c = *config;
     u->last = &u->first;
@@ -385,8 +365,8 @@ static void set_up(struct upstream *u, struct loop *l, const struct upstream_con
         (struct engine_info){.kind = "upstream", .model_name = u->name, .numerics = u->numerics};
 }
 
-int backend_upstream_new(struct loop *l, const struct upstream_config *config,
-                         struct backend **ret_backend, struct err *e)
+int upstream_new(struct loop *l, const struct upstream_config *config, struct backend **ret_backend,
+                 struct err *e)
 {
     struct upstream *u = mem_calloc(1, sizeof *u);
     if (!u) return err_set(e, ERR_NO_MEMORY, "no memory for the servers behind this one");

@@ -67,7 +67,7 @@ int upstream_option(char *text, struct upstream_config *c, struct err *e);
 
 /* `config` is copied but for its strings, which must stay until it returns. ERR_BAD_INPUT, ERR_IO:
  * a URL or a file is not usable. A server that does not answer yet is no error. */
-int backend_upstream_new(struct loop *l, const struct upstream_config *config,
-                         struct backend **ret_backend, struct err *e);
+int upstream_new(struct loop *l, const struct upstream_config *config, struct backend **ret_backend,
+                 struct err *e);
 
 #endif

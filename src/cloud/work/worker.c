@@ -6,6 +6,11 @@
 
 enum { EVENTS_PER_STREAM = 8, EVENTS_FULL_US = 200, NO_MEMORY_US = 1000 };
 
+static struct worker *worker_of(struct backend *b)
+{
+    return (struct worker *)b;
+}
+
 /* Events must not be lost: when the loop is behind, the worker waits for it. */
 void worker_send(struct worker *w, struct job_event ev)
 {
@@ -132,29 +137,9 @@ static int open_parts(struct worker *w, struct err *e)
     return code;
 }
 
-int worker_new(struct engine *engine, const struct worker_config *config,
-               struct worker **ret_worker, struct err *e)
+static void free_worker(struct backend *b)
 {
-    struct worker *w = mem_calloc(1, sizeof *w);
-    if (!w) return err_set(e, ERR_NO_MEMORY, "no memory for the engine thread");
-    w->engine = engine;
-    fill_config(w, config);
-    pthread_mutex_init(&w->stats_mutex, NULL);
-    int code = open_parts(w, e);
-    if (code == 0) publish_stats(w);
-    if (code == 0 && pthread_create(&w->thread, NULL, worker_main, w) != 0)
-        code = err_set(e, ERR_NO_MEMORY, "the engine thread cannot be started");
-    if (code) {
-        release(w);
-        return code;
-    }
-    *ret_worker = w;
-    return 0;
-}
-
-void worker_free(struct worker *w)
-{
-    if (!w) return;
+    struct worker *w = worker_of(b);
     struct engine *engine = w->engine;
     struct job_event *ev;
     atomic_store(&w->quit, true);
@@ -173,9 +158,10 @@ static struct slots_room room_of(struct worker *w)
                                .queue_max = w->c.queue_max};
 }
 
-bool worker_full(struct worker *w)
+static const char *not_ready(struct backend *b)
 {
-    return slots_full(&w->taken, room_of(w));
+    struct worker *w = worker_of(b);
+    return slots_full(&w->taken, room_of(w)) ? "busy" : NULL;
 }
 
 /* What is short: streams, or the KV memory for more of them. */
@@ -194,8 +180,9 @@ static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
 }
 
 /* Of those in work there may be fewer than streams_max while memory is short. */
-int worker_submit(struct worker *w, struct job *job, struct err *e)
+static int submit(struct backend *b, struct job *job, struct err *e)
 {
+    struct worker *w = worker_of(b);
     struct slots_room room = room_of(w);
     switch (slots_enter(&w->taken, room, job->tenant)) {
     case ADMIT_FULL:
@@ -213,36 +200,59 @@ int worker_submit(struct worker *w, struct job *job, struct err *e)
     return err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
 }
 
-struct job_event *worker_take_event(struct worker *w)
+static struct job_event *take_event(struct backend *b)
 {
-    return queue_try_pop(w->events);
+    return queue_try_pop(worker_of(b)->events);
 }
 
-void worker_stats_of(struct worker *w, struct worker_stats *ret_stats)
+static void stats_of(struct backend *b, struct backend_stats *ret_stats)
 {
+    struct worker *w = worker_of(b);
     pthread_mutex_lock(&w->stats_mutex);
     *ret_stats = w->stats;
     pthread_mutex_unlock(&w->stats_mutex);
 }
 
-uint32_t worker_positions_max(const struct worker *w)
+/* The context, or what all KV memory holds. */
+static uint32_t positions_max(const struct engine_info *info)
 {
-    const struct engine_info *info = engine_info(w->engine);
     uint64_t memory = (uint64_t)info->kv_pages_total * ENGINE_PAGE;
     return memory < info->context_max ? (uint32_t)memory : info->context_max;
 }
 
-const struct engine_info *worker_engine_info(const struct worker *w)
+static void fill_backend(struct worker *w)
 {
-    return engine_info(w->engine);
+    static const struct backend_ops ops = {.submit = submit,
+                                           .take_event = take_event,
+                                           .not_ready = not_ready,
+                                           .stats = stats_of,
+                                           .free = free_worker};
+    w->b = (struct backend){.ops = &ops,
+                            .info = engine_info(w->engine),
+                            .vocab = engine_vocab(w->engine),
+                            .chat_template = engine_template(w->engine),
+                            .positions_max = positions_max(engine_info(w->engine)),
+                            .takes_ids = true,
+                            .gives_logprobs = true};
 }
 
-const struct vocab *worker_vocab(const struct worker *w)
+int worker_new(struct engine *engine, const struct worker_config *config,
+               struct backend **ret_backend, struct err *e)
 {
-    return engine_vocab(w->engine);
-}
-
-const struct chat_template *worker_template(const struct worker *w)
-{
-    return engine_template(w->engine);
+    struct worker *w = mem_calloc(1, sizeof *w);
+    if (!w) return err_set(e, ERR_NO_MEMORY, "no memory for the engine thread");
+    w->engine = engine;
+    fill_backend(w);
+    fill_config(w, config);
+    pthread_mutex_init(&w->stats_mutex, NULL);
+    int code = open_parts(w, e);
+    if (code == 0) publish_stats(w);
+    if (code == 0 && pthread_create(&w->thread, NULL, worker_main, w) != 0)
+        code = err_set(e, ERR_NO_MEMORY, "the engine thread cannot be started");
+    if (code) {
+        release(w);
+        return code;
+    }
+    *ret_backend = &w->b;
+    return 0;
 }

@@ -61,7 +61,7 @@ static struct admit_wish wish_of(const struct worker *w, const struct job *job, 
     return (struct admit_wish){.tokens = job->n_tokens,
                                .most = most > 0 ? most : 1,
                                .least = job->tokens_least,
-                               .positions_max = worker_positions_max(w)};
+                               .positions_max = w->b.positions_max};
 }
 
 static void set_promise(struct worker *w, struct running *r)
@@ -165,7 +165,7 @@ static int admit_one(struct worker *w, struct job *job)
 {
     struct running r = {.job = job, .path = PREFIX_NONE, .next = -1, .arrived = w->arrivals};
     struct err e = ERR_INIT;
-    int code = job->n_tokens < worker_positions_max(w)
+    int code = job->n_tokens < w->b.positions_max
                    ? begin(w, &r, &e)
                    : err_set(&e, ERR_LIMIT, "the prompt does not fit the KV memory");
     if (code == ERR_BUSY && w->n_running > 0) {

@@ -32,6 +32,7 @@ struct running {
 };
 
 struct worker {
+    struct backend b; /* first */
     struct engine *engine;
     struct worker_config c;
     struct queue *jobs, *events;
@@ -57,8 +58,8 @@ struct worker {
     struct engine_span *spans; /* [spans_max] */
     uint32_t *span_of;         /* [spans_max] index into running */
     pthread_mutex_t stats_mutex;
-    struct worker_stats stats; /* what others may read, */
-    struct worker_stats own;   /* and what the worker counts */
+    struct backend_stats stats; /* what others may read, */
+    struct backend_stats own;   /* and what the worker counts */
 };
 
 _Static_assert((int)WORKER_STREAMS_MAX <= (int)SCHED_ITEMS_MAX, "all streams can be planned");

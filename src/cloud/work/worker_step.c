@@ -75,7 +75,7 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
     worker_note_growth(w, r);
     if (!span->sample) return true;
     *ret_reason = WIRE_STOP;
-    if (vocab_is_end(engine_vocab(w->engine), span->next)) return false;
+    if (vocab_is_end(w->b.vocab, span->next)) return false;
     r->next = span->next;
     if (r->job->logprobs)
         job_note_logprobs(r->job, r->produced, (struct job_logprob){span->next, span->next_logprob},
@@ -86,7 +86,7 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
                                       .token = span->next});
     r->produced++;
     *ret_reason = WIRE_LENGTH;
-    if (r->job->n_tokens + r->produced >= worker_positions_max(w)) return false;
+    if (r->job->n_tokens + r->produced >= w->b.positions_max) return false;
     *ret_reason = WIRE_BUDGET;
     return r->produced < r->granted && r->produced < atomic_load(&r->job->tokens_max);
 }

@@ -85,7 +85,7 @@ static void check_flood(bool native, uint32_t cache)
         }
         site_check_idle(s);
     }
-    struct worker_stats stats = site_stats(s);
+    struct backend_stats stats = site_stats(s);
     assert_true(refused > 0 && cut > 0);
     assert_int_equal(stats.grants_cut, cut);
     if (cache == 0) assert_int_equal(stats.cache_hits + stats.cached_tokens, 0);
@@ -215,7 +215,7 @@ static void check_turns(bool native)
     history[n] ^= 1;
     uint32_t cached = ask(s, history, n + MORE, 5, &second);
     assert_true(cached >= n - 1 && cached <= n);
-    struct worker_stats stats = site_stats(s);
+    struct backend_stats stats = site_stats(s);
     assert_int_equal(stats.cache_hits, 2);
     assert_int_equal(stats.cache_misses, 1);
     site_check_idle(s);
@@ -255,7 +255,7 @@ static void test_same_at_once(void **state)
         client_close(&c[i]);
     }
     site_check_idle(s);
-    struct worker_stats stats = site_stats(s);
+    struct backend_stats stats = site_stats(s);
     assert_true(stats.prefill_tokens <= PROMPT + (CLIENTS - 1) * 2 * ENGINE_PAGE);
     assert_int_equal(stats.prefill_tokens + stats.cached_tokens, CLIENTS * PROMPT);
     site_stop(s);

@@ -183,7 +183,7 @@ static void check_crowd(bool native, uint64_t seed)
     for (int i = 0; i < CROWD; i++)
         if (w.members[i].open) leave(&w.members[i]);
     site_check_idle(s);
-    struct worker_stats stats = site_stats(s);
+    struct backend_stats stats = site_stats(s);
     print_message("seed %llu: %llu asked, %llu finished, %llu tokens read; %llu steps, %llu tokens "
                   "from the cache\n",
                   (unsigned long long)seed, (unsigned long long)w.asked,

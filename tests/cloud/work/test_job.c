@@ -25,19 +25,19 @@ static void wake(void *arg)
     (void)arg;
 }
 
-static struct worker *start(void)
+static struct backend *start(void)
 {
     struct fake_options options = {.answer_tokens = 60, .step_tokens_max = 64, .step_us = 5000};
     struct worker_config config = {.streams_max = 1, .queue_max = JOBS, .wake = wake};
     struct engine *engine;
-    struct worker *w;
+    struct backend *b;
     assert_int_equal(fake_open(&options, &engine, NULL), 0);
-    assert_int_equal(worker_new(engine, &config, &w, NULL), 0);
-    return w;
+    assert_int_equal(worker_new(engine, &config, &b, NULL), 0);
+    return b;
 }
 
 /* The worker's `fail_at`-th allocation for it fails; 0: none. */
-static struct job *submit(struct worker *w, long fail_at)
+static struct job *submit(struct backend *b, long fail_at)
 {
     static const int32_t prompt[] = {'a', 256, 10};
     struct job *j;
@@ -46,16 +46,16 @@ static struct job *submit(struct worker *w, long fail_at)
     j->tokens_least = TOKENS;
     job_want_logprobs(j, TOP);
     mem_fail_at(fail_at);
-    assert_int_equal(worker_submit(w, j, NULL), 0);
+    assert_int_equal(backend_submit(b, j, NULL), 0);
     return j;
 }
 
 /* The next event of that kind. */
-static struct job_event next(struct worker *w, enum job_event_kind kind)
+static struct job_event next(struct backend *b, enum job_event_kind kind)
 {
     uint64_t until = clock_us() + WAIT_US;
     for (;;) {
-        struct job_event *ev = worker_take_event(w), copy;
+        struct job_event *ev = backend_take_event(b), copy;
         assert_true(clock_us() < until);
         if (!ev) {
             clock_sleep_us(200);
@@ -70,18 +70,18 @@ static struct job_event next(struct worker *w, enum job_event_kind kind)
 static void test_logprobs_come_with_the_slot(void **state)
 {
     (void)state;
-    struct worker *w = start();
+    struct backend *b = start();
     struct job *jobs[JOBS];
     for (int i = 0; i < JOBS; i++)
-        jobs[i] = submit(w, 0);
+        jobs[i] = submit(b, 0);
     for (int i = 0; i < JOBS; i++) {
-        assert_ptr_equal(next(w, JOB_ADMITTED).job, jobs[i]);
+        assert_ptr_equal(next(b, JOB_ADMITTED).job, jobs[i]);
         assert_non_null(jobs[i]->logprobs);
         assert_int_equal(jobs[i]->n_logprobs, TOKENS);
         if (i == 0) /* it takes 15 ms, the others wait */
             for (int k = 1; k < JOBS; k++)
                 assert_null(jobs[k]->logprobs);
-        struct job_event done = next(w, JOB_DONE);
+        struct job_event done = next(b, JOB_DONE);
         assert_ptr_equal(done.job, jobs[i]);
         assert_int_equal(done.error.code, 0);
         assert_int_equal(done.produced, TOKENS);
@@ -89,7 +89,7 @@ static void test_logprobs_come_with_the_slot(void **state)
         assert_null(job_logprobs_of(jobs[i], TOKENS));
         assert_true(job_logprobs_of(jobs[i], 0)->id >= 0);
     }
-    worker_free(w);
+    backend_free(b);
     for (int i = 0; i < JOBS; i++)
         job_free(jobs[i]);
 }
@@ -99,17 +99,17 @@ static void test_logprobs_come_with_the_slot(void **state)
 static void test_no_memory_for_logprobs(void **state)
 {
     (void)state;
-    struct worker *w = start();
-    struct worker_stats stats;
+    struct backend *b = start();
+    struct backend_stats stats;
     bool refused = false;
     for (long at = 1; !refused; at++) {
         assert_true(at < 50);
-        struct job *j = submit(w, at), *after;
-        struct job_event done = next(w, JOB_DONE);
+        struct job *j = submit(b, at), *after;
+        struct job_event done = next(b, JOB_DONE);
         refused = done.error.code == ERR_NO_MEMORY && strstr(done.error.text, "log-probabilities");
         job_free(j);
-        after = submit(w, 0);
-        done = next(w, JOB_DONE);
+        after = submit(b, 0);
+        done = next(b, JOB_DONE);
         assert_ptr_equal(done.job, after);
         assert_int_equal(done.error.code, 0);
         job_free(after);
@@ -117,9 +117,9 @@ static void test_no_memory_for_logprobs(void **state)
     uint64_t until = clock_us() + WAIT_US;
     do {
         assert_true(clock_us() < until);
-        worker_stats_of(w, &stats);
-    } while (stats.running || stats.kv_pages_free != worker_engine_info(w)->kv_pages_total);
-    worker_free(w);
+        backend_stats_of(b, &stats);
+    } while (stats.running || stats.kv_pages_free != b->info->kv_pages_total);
+    backend_free(b);
 }
 
 int main(void)
