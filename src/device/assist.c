@@ -14,6 +14,7 @@ struct assist {
     struct http_call *call, *patch;
     struct assist_callbacks on;
     struct sse_parser sse;
+    struct wire_stream order;
     struct wire_event event;
     char id[WIRE_ID_MAX], url[URL_SHOWN_MAX];
     uint32_t wanted; /* tokens_max that waits for the grant or for the PATCH before; 0: none */
@@ -96,8 +97,6 @@ static int handle(struct assist *a, const struct wire_event *ev, struct err *e)
         return 0;
     case WIRE_PROGRESS:
     case WIRE_TOKEN:
-        if (!a->id[0])
-            return err_set(e, ERR_PROTOCOL, "the cloud's stream does not begin with a grant");
         a->on.event(a->on.arg, ev);
         return 0;
     case WIRE_DONE:
@@ -117,6 +116,10 @@ static int on_event(void *arg, const char *name, const char *data, size_t n)
     struct err why = ERR_INIT;
     if (a->ended || a->closed) return ERR_CANCELLED;
     int code = wire_event_decode(name, data, n, &a->event, &why);
+    if (code == 0) {
+        code = wire_stream_take(&a->order, &a->event, &why);
+        if (code) err_prefix(&why, "the cloud broke the protocol");
+    }
     if (code == 0) code = handle(a, &a->event, &why);
     if (code) lose(a, &why);
     return a->ended || a->closed ? ERR_CANCELLED : 0;
@@ -171,6 +174,7 @@ int assist_open(struct http_client *client, const char *url, const struct wire_r
     snprintf(a->url, sizeof a->url, "%s/v1/assist", url);
     sse_parser_init(&a->sse, on_event, a);
     wire_event_init(&a->event);
+    wire_stream_init(&a->order, request->n_prompt, request->n_have);
     int code = wire_request_encode(request, &body, e);
     if (code == 0) {
         struct http_call_spec spec = {.method = "POST",

@@ -126,6 +126,21 @@ int wire_event_encode(const struct wire_event *ev, struct buf *out, struct err *
 int wire_event_decode(const char *name, const char *data, size_t n, struct wire_event *ev,
                       struct err *e);
 
+/* The order of one stream's events: one grant, then the rest, each token in its place, `done` or
+ * `error` last; `done` counts the tokens that came. Only `done` with cancel, deadline or drain, and
+ * `error`, may come without a grant. Each end that reads a stream passes every event through this,
+ * so that what follows it never sees another order. */
+struct wire_stream {
+    uint32_t n_prompt;    /* token ids of the request; 0: it has messages */
+    uint32_t first, next; /* index of the first token, and of the one that is due */
+    bool granted, over;
+};
+
+void wire_stream_init(struct wire_stream *s, uint32_t n_prompt, uint32_t n_have);
+/* ERR_PROTOCOL: the event is out of order. A token that came before is none and changes nothing:
+ * the caller knows whether it is the same. */
+int wire_stream_take(struct wire_stream *s, const struct wire_event *ev, struct err *e);
+
 const char *wire_match_name(enum wire_match m);
 const char *wire_reason_name(enum wire_reason r);
 

@@ -104,7 +104,8 @@ static void test_every_fault_at_every_event(void **state)
     struct script_cloud *cloud = script_cloud_start(&s);
     uint32_t events = want.tokens.len + 2, borrowed = 0;
     for (int fault = SCRIPT_FINE; fault < SCRIPT_FAULTS; fault++) {
-        for (uint32_t at = 0; at < events; at += fault == SCRIPT_STALL ? 3 : 1) {
+        for (uint32_t at = 0; at < events;
+             at += fault == SCRIPT_STALL || fault == SCRIPT_AGAIN ? 3 : 1) {
             struct device *d = open_device(open_engine(200.0), script_cloud_url(cloud), STALL_US);
             struct device_report r;
             struct err e = ERR_INIT;
@@ -132,10 +133,11 @@ static void test_cloud_only_goes_on_after_a_cut(void **state)
     struct script s = script_of(&want);
     struct script_cloud *cloud = script_cloud_start(&s);
     static const enum script_fault faults[] = {SCRIPT_CUT,   SCRIPT_CUT_HALF, SCRIPT_REFUSE,
-                                               SCRIPT_DRAIN, SCRIPT_GARBAGE,  SCRIPT_STALL};
+                                               SCRIPT_DRAIN, SCRIPT_GARBAGE,  SCRIPT_STALL,
+                                               SCRIPT_AGAIN};
     for (size_t k = 0; k < sizeof faults / sizeof *faults; k++) {
         for (uint32_t at = 0; at < want.tokens.len + 2; at += 4) {
-            bool stalls = faults[k] == SCRIPT_STALL;
+            bool stalls = faults[k] == SCRIPT_STALL || faults[k] == SCRIPT_AGAIN;
             struct device *d = open_device(open_engine(0.0), script_cloud_url(cloud),
                                            stalls ? STALL_US : PATIENT_US);
             struct device_report r;
@@ -152,6 +154,70 @@ static void test_cloud_only_goes_on_after_a_cut(void **state)
     }
     script_cloud_stop(cloud);
     single_answer_release(&want);
+}
+
+/* What a cloud says of an answer is held against what came; the device goes on, and says why. */
+static void test_lies(void **state)
+{
+    (void)state;
+    static const struct {
+        enum script_fault fault;
+        const char *said;
+    } lies[] = {{SCRIPT_STOP, "begin with a grant"},
+                {SCRIPT_COUNT, "its end counts"},
+                {SCRIPT_PROMPT, "the grant counts"}};
+    struct single_answer want;
+    make_answer(&want);
+    struct script s = script_of(&want);
+    struct script_cloud *cloud = script_cloud_start(&s);
+    for (size_t k = 0; k < sizeof lies / sizeof *lies; k++) {
+        struct device *d = open_device(open_engine(2000.0), script_cloud_url(cloud), PATIENT_US);
+        struct device_report r;
+        struct err e = ERR_INIT;
+        s.fault = lies[k].fault;
+        s.always = true;
+        script_cloud_set(cloud, &s);
+        if (ask(d, DEVICE_AUTO, 64, &r, &e)) fail_msg("lie %zu: %s", k, e.text);
+        assert_same(&r, &want);
+        if (!strstr(r.trouble, lies[k].said)) fail_msg("lie %zu: \"%s\"", k, r.trouble);
+        device_close(d);
+    }
+    script_cloud_stop(cloud);
+    single_answer_release(&want);
+}
+
+/* One text of a cloud of another vocabulary may be many tokens of ours: each is an event of its
+ * own for the turn. */
+static void test_long_text(void **state)
+{
+    (void)state;
+    static const int32_t ids[] = {9000, 9001};
+    char text[400];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    const char *const texts[] = {text, "."};
+    struct script s = {.tokens = ids,
+                       .n = 2,
+                       .ends = true,
+                       .prompt_tokens = 5,
+                       .other_words = true,
+                       .texts = texts};
+    struct script_cloud *cloud = script_cloud_start(&s);
+    struct device *d = open_device(open_engine(100000.0), script_cloud_url(cloud), PATIENT_US);
+    struct device_report r;
+    struct err e = ERR_INIT;
+    struct chat_message m = {"user", question, sizeof question - 1};
+    struct device_question q = {.messages = &m,
+                                .n_messages = 1,
+                                .sampling = sampled,
+                                .tokens_max = 300,
+                                .pace = PACE_OFF,
+                                .cloud_tokens = 300};
+    if (device_ask(d, &q, &r, &e)) fail_msg("%s", e.text);
+    if (r.n != 300) fail_msg("%u tokens, %s; %s", r.n, r.text, r.trouble);
+    assert_memory_equal(r.text, text, 300);
+    device_close(d);
+    script_cloud_stop(cloud);
 }
 
 static void test_cloud_only_gives_up_in_a_sentence(void **state)
@@ -372,6 +438,8 @@ int main(void)
         cmocka_unit_test(test_every_fault_at_every_event),
         cmocka_unit_test(test_cloud_only_goes_on_after_a_cut),
         cmocka_unit_test(test_cloud_only_gives_up_in_a_sentence),
+        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_long_text),
         cmocka_unit_test(test_no_cloud_at_all),
         cmocka_unit_test(test_broken_engine),
         cmocka_unit_test(test_local_only_opens_no_socket),

@@ -541,6 +541,81 @@ static void out_of_memory(void **state)
     }
 }
 
+/* Catches: an order of events that a reader does not expect. Events by their first letters: g rant,
+ * p rogress, r efined, 0 to 9 token, e rror, u nknown; done with s top, b udget, l ength, c ancel,
+ * d eadline, D rain. The request has 2 tokens; a done counts those that came, an upper-case X after
+ * it that it counts one more. */
+static int take_letters(const char *letters, struct err *e)
+{
+    static const char dones[] = "bslcdD";
+    struct wire_stream s;
+    uint32_t came = 0, due = 2;
+    int code = 0;
+    wire_stream_init(&s, 7, 2);
+    for (const char *at = letters; *at && !code; at++) {
+        struct wire_event ev = {.kind = WIRE_UNKNOWN, .match = WIRE_EXACT, .prompt_tokens = 7};
+        const char *done = strchr(dones, *at);
+        if (done) {
+            ev.kind = WIRE_DONE;
+            ev.reason = (enum wire_reason)(done - dones);
+            ev.completion_tokens = came + (at[1] == 'X');
+        } else if (*at >= '0' && *at <= '9') {
+            ev.kind = WIRE_TOKEN;
+            ev.index = (uint32_t)(*at - '0');
+            came += ev.index == due;
+            due += ev.index == due;
+        } else if (*at != 'u' && *at != 'X') {
+            ev.kind = *at == 'g' || *at == 'G' ? WIRE_GRANT
+                      : *at == 'p'             ? WIRE_PROGRESS
+                      : *at == 'r'             ? WIRE_REFINED
+                                               : WIRE_ERROR;
+            if (*at == 'G') ev.prompt_tokens = 8;
+        }
+        code = wire_stream_take(&s, &ev, e);
+    }
+    return code;
+}
+
+static void orders_of_events(void **state)
+{
+    static const struct {
+        const char *letters, *part; /* NULL: it is in order */
+    } cases[] = {
+        {"ugpur23s", NULL},
+        {"gb", NULL},
+        {"g2323b", NULL}, /* what came before is for the caller to compare */
+        {"D", NULL},
+        {"d", NULL},
+        {"c", NULL},
+        {"e", NULL},
+        {"g2D", NULL},
+        {"s", "begin with a grant"},
+        {"b", "begin with a grant"},
+        {"l", "begin with a grant"},
+        {"2", "begin with a grant"},
+        {"p", "begin with a grant"},
+        {"r", "begin with a grant"},
+        {"gg", "second grant"},
+        {"g2g", "second grant"},
+        {"g3", "token 3 came where 2 was due"},
+        {"g24", "token 4 came where 3 was due"},
+        {"g1", "has it already"},
+        {"g2bX", "counts 2 tokens, and 1 came"},
+        {"DX", "counts 1 tokens, and 0 came"},
+        {"G", "the grant counts 8 tokens of the prompt, and 7 were sent"},
+        {"g2s3", "after its end"},
+        {"eg", "after its end"},
+        {"ss", "begin with a grant"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err e = ERR_INIT;
+        int code = take_letters(cases[i].letters, &e);
+        assert_int_equal(code, cases[i].part ? ERR_PROTOCOL : 0);
+        if (code && !strstr(e.text, cases[i].part)) fail_msg("%s: %s", cases[i].letters, e.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -554,6 +629,7 @@ int main(void)
         cmocka_unit_test(events_round_trip),
         cmocka_unit_test(bad_events),
         cmocka_unit_test(events_not_sent),
+        cmocka_unit_test(orders_of_events),
         cmocka_unit_test(error_objects),
         cmocka_unit_test(long_sentences),
         cmocka_unit_test(out_of_memory),

@@ -1,6 +1,7 @@
 /* script_cloud: see script_cloud.h. */
 #include "support/script_cloud.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -83,6 +84,7 @@ struct stream {
     const struct script *s;
     struct wire_event ev;
     uint32_t event, index, limit;
+    uint32_t sent; /* tokens */
     bool faulty, open;
 };
 
@@ -119,9 +121,27 @@ static void send_done(struct stream *st, enum wire_reason reason)
 {
     st->ev.kind = WIRE_DONE;
     st->ev.reason = reason;
+    st->ev.completion_tokens = st->sent + (st->faulty && st->s->fault == SCRIPT_COUNT);
     send_event(st);
     send_text(st->c, "0\r\n\r\n");
     st->open = false;
+}
+
+static bool is_left(const struct connection *c)
+{
+    char byte;
+    ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN);
+}
+
+static void send_again_and_again(struct stream *st)
+{
+    while (st->open && !is_left(st->c)) {
+        send_event(st);
+        clock_sleep_us(2000);
+    }
+    st->open = false;
+    drop(st->c);
 }
 
 /* The fault takes the place of an event: true when that event is not sent any more. */
@@ -166,6 +186,13 @@ static bool strike(struct stream *st)
     case SCRIPT_DRAIN:
         send_done(st, WIRE_DRAIN);
         return true;
+    case SCRIPT_AGAIN:
+        send_again_and_again(st);
+        return true;
+    case SCRIPT_STOP:
+        if (st->ev.kind != WIRE_GRANT) return false;
+        send_done(st, WIRE_STOP);
+        return true;
     default:
         return false;
     }
@@ -176,6 +203,7 @@ static void next_event(struct stream *st)
     bool hit = st->faulty && st->event == st->s->at;
     st->event++;
     if (hit && strike(st)) return;
+    st->sent += st->ev.kind == WIRE_TOKEN;
     if (st->ev.kind == WIRE_DONE)
         send_done(st, st->ev.reason);
     else
@@ -223,7 +251,7 @@ static void stream(struct script_cloud *cloud, struct connection *c, const struc
     snprintf(st.ev.id, sizeof st.ev.id, "script");
     st.ev.match = s->other_words ? WIRE_TEXT : WIRE_EXACT;
     st.ev.tokens_max = q->tokens_max;
-    st.ev.prompt_tokens = s->prompt_tokens;
+    st.ev.prompt_tokens = s->prompt_tokens + (st.faulty && s->fault == SCRIPT_PROMPT);
     next_event(&st);
     stream_tokens(&st);
     wire_event_release(&st.ev);

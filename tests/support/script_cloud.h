@@ -26,6 +26,10 @@ enum script_fault {
     SCRIPT_ERROR,     /* event `at` is `error` */
     SCRIPT_DRAIN,     /* `done` with reason drain instead of event `at` */
     SCRIPT_FLOOD,     /* more tokens than were asked for */
+    SCRIPT_AGAIN,     /* event `at` is sent again and again, until nobody listens */
+    SCRIPT_STOP,      /* `done` with reason stop instead of the grant */
+    SCRIPT_COUNT,     /* `done` counts a token more than were sent */
+    SCRIPT_PROMPT,    /* the grant counts a token of the prompt more than were sent */
     SCRIPT_FAULTS
 };
 

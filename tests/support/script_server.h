@@ -26,6 +26,7 @@ enum script_how {
     SCRIPT_COUNT,    /* 5,000 steps of a prefill before all else, each said to be the last one */
     SCRIPT_MANY,     /* goes on and on */
     SCRIPT_LINGER,   /* fine, but the stream does not end behind the answer's end */
+    SCRIPT_SAY,      /* the bytes of `saying`, then silence */
     SCRIPT_EMPTIES   /* comments and empty events after `after` tokens, for ever, or... */
 };
 
@@ -40,7 +41,8 @@ struct script_server {
     struct loop_timer *timer;
     uint16_t port;
     char url[64];
-    const char *owner; /* "vllm", or anything */
+    const char *owner; /* "vllm", "pdd", or anything */
+    const char *_Atomic saying;
     atomic_int how, status, after;
     atomic_int empties_ms; /* ...for so long, then the rest of the answer; 0: for ever */
     uint64_t emptied;      /* since when */
@@ -80,7 +82,10 @@ static inline void script_end(struct script_server *s)
 static inline void script_token(struct script_server *s, int32_t id)
 {
     char text[200];
-    if (strcmp(s->owner, "vllm") == 0)
+    if (strcmp(s->owner, "pdd") == 0)
+        snprintf(text, sizeof text, "event: token\ndata: {\"i\":%u,\"id\":%d,\"text\":\"%c\"}\n\n",
+                 s->sent, id, (char)('a' + s->sent % 26));
+    else if (strcmp(s->owner, "vllm") == 0)
         snprintf(text, sizeof text, "data: {\"choices\":[{\"text\":\"x\",\"token_ids\":[%d]}]}\n\n",
                  id);
     else
@@ -159,8 +164,23 @@ static inline void script_lingered(void *arg)
     atomic_fetch_add(&s->closed, 1);
 }
 
+static inline void script_end_pdd(struct script_server *s)
+{
+    char text[200];
+    snprintf(text, sizeof text,
+             "event: done\ndata: {\"reason\":\"budget\",\"usage\":{\"prompt_tokens\":11,"
+             "\"cached_tokens\":0,\"completion_tokens\":%u}}\n\n",
+             s->sent);
+    script_say(s, text);
+    script_end(s);
+}
+
 static inline void script_whole(struct script_server *s, int how)
 {
+    if (strcmp(s->owner, "pdd") == 0) {
+        script_end_pdd(s);
+        return;
+    }
     script_say(s, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n"
                   "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11}}\n\n"
                   "data: [DONE]\n\n");
@@ -184,6 +204,10 @@ static inline void script_step(void *arg)
     bool endless = how == SCRIPT_MANY;
     bool fine = how == SCRIPT_FINE || how == SCRIPT_COUNT || how == SCRIPT_LINGER;
     if (!s->answering) return;
+    if (how == SCRIPT_SAY) {
+        script_say(s, atomic_load(&s->saying));
+        return;
+    }
     if (how == SCRIPT_COUNT && s->sent == 0) script_count(s);
     if (!fine && !endless && s->sent >= (uint32_t)atomic_load(&s->after)) {
         script_fault(s, how);
@@ -204,11 +228,18 @@ static inline void script_left(void *arg)
     atomic_fetch_add(&s->closed, 1);
 }
 
+/* What another pdd begins its stream with. */
+#define SCRIPT_GRANT                                                                               \
+    "event: grant\ndata: {\"id\":\"as-1\",\"match\":\"text\",\"tokens_max\":5,"                    \
+    "\"prompt_tokens\":11,\"cached_tokens\":0,\"first_token_ms\":0}\n\n"
+
 static inline void script_answer(struct http_request *r, void *arg)
 {
     struct script_server *s = arg;
     size_t n;
-    const char *max = strstr(http_request_body(r, &n), "\"max_tokens\":");
+    bool pdd = strcmp(s->owner, "pdd") == 0;
+    const char *name = pdd ? "\"tokens_max\":" : "\"max_tokens\":";
+    const char *max = strstr(http_request_body(r, &n), name);
     int how = atomic_load(&s->how);
     atomic_fetch_add(&s->requests, 1);
     s->asked_for = max ? (uint32_t)strtoul(max + 13, NULL, 10) : 0;
@@ -227,6 +258,7 @@ static inline void script_answer(struct http_request *r, void *arg)
     s->answering = r;
     http_request_on_close(r, script_left, s);
     http_stream_begin(r, "text/event-stream");
+    if (pdd && how != SCRIPT_SAY) script_say(s, SCRIPT_GRANT);
     loop_timer_set(s->timer, clock_us() + SCRIPT_STEP_US);
 }
 
@@ -234,6 +266,7 @@ static const struct http_route script_routes[] = {
     {"GET", "/v1/models", script_models, NULL, 0},
     {"POST", "/v1/chat/completions", script_answer, NULL, 0},
     {"POST", "/v1/completions", script_answer, NULL, 0},
+    {"POST", "/v1/assist", script_answer, NULL, 0},
 };
 
 static inline void script_prepare(struct loop *l, void *arg)
@@ -243,7 +276,7 @@ static inline void script_prepare(struct loop *l, void *arg)
     http_server_config_default(&c);
     c.error_body = wire_error_body;
     c.port = s->port;
-    CHECK(http_server_new(l, &c, script_routes, 3, s, &s->http, NULL) == 0);
+    CHECK(http_server_new(l, &c, script_routes, 4, s, &s->http, NULL) == 0);
     CHECK(loop_timer_new(l, script_step, s, &s->timer, NULL) == 0);
     s->port = http_server_port(s->http);
     snprintf(s->url, sizeof s->url, "http://127.0.0.1:%u", s->port);

@@ -83,15 +83,17 @@ struct dialect_stream {
     uint32_t seen;     /* the same as the server counts: with the token that ends the answer */
     uint32_t prompt_tokens, cached_tokens;
     enum wire_match match;
-    char id[WIRE_ID_MAX];    /* pdd: of the assist there */
-    bool finished;           /* it gave a reason; what follows is counts */
-    struct wire_event event; /* pdd: scratch */
+    char id[WIRE_ID_MAX];     /* pdd: of the assist there */
+    bool finished;            /* it gave a reason; what follows is counts */
+    struct wire_stream order; /* pdd: of its events */
+    struct wire_event event;  /* pdd: scratch */
 };
 
 void dialect_stream_init(struct dialect_stream *s, const struct dialect_request *q,
                          const struct vocab *v);
 void dialect_stream_release(struct dialect_stream *s);
-/* Take one event of the stream. ERR_PROTOCOL: garbage, ids that are none, ids that are missing;
+/* Take one event of the stream. ERR_PROTOCOL: garbage, ids that are none, ids that are missing, of
+ * a pdd events out of order (wire_stream): its first token or end never comes before its grant;
  * other codes: the server told an error. */
 int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
                    struct err *e);

@@ -9,6 +9,14 @@
 #include "cloud/upstream/dialect.h"
 #include "proto/json.h"
 
+/* How many token ids of the prompt another pdd is sent; 0: messages (see encode_pdd). */
+static uint32_t ids_sent(const struct dialect_request *q)
+{
+    if (q->asked && q->asked->messages) return 0;
+    if (q->asked && q->asked->prompt) return q->asked->n_prompt;
+    return q->tokens ? q->n_tokens - q->n_have : 0;
+}
+
 void dialect_stream_init(struct dialect_stream *s, const struct dialect_request *q,
                          const struct vocab *v)
 {
@@ -22,6 +30,7 @@ void dialect_stream_init(struct dialect_stream *s, const struct dialect_request 
     token_list_init(&s->ids, DIALECT_EVENT_TOKENS_MAX);
     buf_init(&s->text, DIALECT_TEXT_MAX);
     wire_event_init(&s->event);
+    wire_stream_init(&s->order, ids_sent(q), q->n_have);
 }
 
 void dialect_stream_release(struct dialect_stream *s)
@@ -249,6 +258,7 @@ static int read_pdd(struct dialect_stream *s, const char *name, const char *data
 {
     struct wire_event *ev = &s->event;
     int code = wire_event_decode(name, data, n, ev, e);
+    if (!code) code = wire_stream_take(&s->order, ev, e);
     if (code) return code;
     switch (ev->kind) {
     case WIRE_GRANT:

@@ -24,6 +24,10 @@
 #define FIXTURES PDD_SOURCE_DIR "/tests/cloud/upstream/fixtures/"
 #define MODEL PDD_SOURCE_DIR "/models/pdd-tale-q8_0.gguf"
 
+#define GRANT                                                                                      \
+    "event: grant\ndata: {\"id\":\"as-1\",\"match\":\"exact\",\"tokens_max\":9,"                   \
+    "\"prompt_tokens\":3,\"cached_tokens\":0,\"first_token_ms\":0}\n\n"
+
 struct reading {
     struct dialect_stream s;
     struct token_list ids;
@@ -262,8 +266,10 @@ static void test_refused(void **state)
         {DIALECT_LLAMA, true,
          "data: {\"content\":\"o\",\"tokens\":[114],\"tokens_predicted\":2}\n\n", "left out 1",
          ERR_PROTOCOL},
-        {DIALECT_PDD, false, "event: token\ndata: {\"i\":1,\"id\":5,\"text\":\"\"}\n\n", "where 0",
-         ERR_PROTOCOL},
+        {DIALECT_PDD, false, GRANT "event: token\ndata: {\"i\":1,\"id\":5,\"text\":\"\"}\n\n",
+         "where 0", ERR_PROTOCOL},
+        {DIALECT_PDD, false, "event: token\ndata: {\"i\":0,\"id\":5,\"text\":\"\"}\n\n",
+         "begin with a grant", ERR_PROTOCOL},
         {DIALECT_PDD, false, "event: error\ndata: {\"code\":\"busy\",\"message\":\"no\"}\n\n", "no",
          ERR_NET},
     };

@@ -661,6 +661,99 @@ static void test_pdd_completes(void **state)
     unlink(path);
 }
 
+/* ---- a second pdd that does not keep to the protocol ---- */
+
+#define TOKEN(i) "event: token\ndata: {\"i\":" #i ",\"id\":7,\"text\":\"x\"}\n\n"
+#define END(reason, n)                                                                             \
+    "event: done\ndata: {\"reason\":\"" reason "\",\"usage\":{\"prompt_tokens\":11,"               \
+    "\"cached_tokens\":0,\"completion_tokens\":" #n "}}\n\n"
+#define PROGRESS "event: progress\ndata: {\"done\":1,\"total\":2}\n\n"
+
+/* Before any token: what a client hears when there is no other server. */
+static const struct {
+    const char *saying;
+    int status;
+    const char *part;
+} orders[] = {
+    {TOKEN(0), 502, "begin with a grant"},
+    {END("stop", 0), 502, "begin with a grant"},
+    {END("budget", 0), 502, "begin with a grant"},
+    {END("length", 0), 502, "begin with a grant"},
+    {PROGRESS, 502, "begin with a grant"},
+    {SCRIPT_GRANT SCRIPT_GRANT, 502, "second grant"},
+    {SCRIPT_GRANT END("stop", 1), 502, "counts 1 tokens"},
+    {SCRIPT_GRANT TOKEN(1), 502, "where 0 was due"},
+    {END("drain", 0), 503, "shutting down"}, /* these it may say before its grant */
+    {END("deadline", 0), 503, "deadline"},
+};
+
+static const char *const stream_bodies[] = {
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"stream\":true,\"max_tokens\":5}",
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"max_tokens\":5}"};
+
+/* Where the stream has begun the error is in it. */
+static void check_refused(const struct site *s, const char *body, size_t order)
+{
+    bool granted = strncmp(orders[order].saying, SCRIPT_GRANT, strlen(SCRIPT_GRANT)) == 0;
+    bool in_stream = granted && strstr(body, "\"stream\":true");
+    char request[400], status[16];
+    struct buf b;
+    snprintf(request, sizeof request,
+             "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+             "Content-Length: %zu\r\n\r\n%s",
+             strlen(body), body);
+    raw_ask(s->port, request, &b);
+    if (!strstr(b.data, orders[order].part)) fail_msg("order %zu: %s", order, b.data);
+    snprintf(status, sizeof status, "HTTP/1.1 %d", in_stream ? 200 : orders[order].status);
+    if (strncmp(b.data, status, strlen(status)) != 0) fail_msg("order %zu: %s", order, b.data);
+    buf_release(&b);
+}
+
+/* A front that is a client of OpenAI's API to one side and of a pdd to the other stands whatever
+ * order that one's events have; each face and form of answer says what is wrong. */
+static void test_order_of_events(void **state)
+{
+    struct script_server a;
+    struct site s;
+    (void)state;
+    script_start(&a, "pdd");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_SAY);
+    for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+        atomic_store(&a.saying, orders[i].saying);
+        for (size_t k = 0; k < sizeof stream_bodies / sizeof *stream_bodies; k++)
+            check_refused(&s, stream_bodies[k], i);
+    }
+    assert_int_equal(site_ask(&s, "GET", "/health", NULL, "", NULL), 200);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* And it is the server's fault, so that another one answers. */
+static void test_order_retried(void **state)
+{
+    (void)state;
+    for (size_t i = 0; orders[i].status == 502; i++) {
+        struct script_server a, b;
+        struct site s;
+        struct client c;
+        script_start(&a, "pdd");
+        script_start(&b, "pdd");
+        begin(&s, &a, &b);
+        ask(&c, &s, N);
+        check_text(&c, "abcde");
+        struct script_server *first = atomic_load(&a.requests) ? &a : &b; /* of this prompt */
+        atomic_store(&first->saying, orders[i].saying);
+        atomic_store(&first->how, SCRIPT_SAY);
+        ask(&c, &s, N);
+        check_text(&c, "abcde");
+        assert_int_equal(atomic_load(&a.requests) + atomic_load(&b.requests), 3);
+        site_stop(&s);
+        script_stop(&a);
+        script_stop(&b);
+    }
+}
+
 static void write_text(char path[40], const char *text)
 {
     snprintf(path, 40, "/tmp/pdd-upstream-XXXXXX");
@@ -757,7 +850,8 @@ int main(void)
         cmocka_unit_test(test_pdd_stops),     cmocka_unit_test(test_pdd_of_another_model),
         cmocka_unit_test(test_tls_and_key),   cmocka_unit_test(test_nothing_known),
         cmocka_unit_test(test_pdd_completes), cmocka_unit_test(test_lingering),
-        cmocka_unit_test(test_prefill_again),
+        cmocka_unit_test(test_prefill_again), cmocka_unit_test(test_order_of_events),
+        cmocka_unit_test(test_order_retried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
