@@ -105,7 +105,7 @@ static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
     t->cloud_base = t->n;
     t->cloud_by_text = false;
     t->cloud_granted = t->n + n;
-    t->cloud_heard = now;
+    t->cloud_heard = t->cloud_gave = now;
     t->cloud_opens++;
     t->cloud_done = 0;
     t->cloud_vain++;
@@ -279,7 +279,7 @@ void turn_cloud_progress(struct turn *t, uint64_t now, uint32_t done)
 {
     if (!cloud_active(t) || done <= t->cloud_done) return;
     t->cloud_done = done;
-    t->cloud_heard = now;
+    if (now - t->cloud_gave < TURN_PROGRESS_STALLS * t->c.stall_us) t->cloud_heard = now;
 }
 
 /* A token that is not the next one: a repetition is passed over, anything else drops the cloud. */
@@ -302,8 +302,8 @@ static bool in_order(struct turn *t, uint64_t now, uint32_t index, int32_t id)
 void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id)
 {
     if (!cloud_active(t)) return;
-    t->cloud_heard = now;
     if (in_order(t, now, index, id)) {
+        t->cloud_heard = t->cloud_gave = now;
         t->cloud = CLOUD_RUNNING;
         if (t->state == TURN_RACING) t->state = TURN_BORROWED;
         t->cloud_used++;

@@ -67,7 +67,11 @@ struct turn_action {
     enum turn_reason reason;
 };
 
-enum { TURN_ACTIONS_MAX = 32, TURN_ANSWER_MAX = 1 << 20 };
+enum {
+    TURN_ACTIONS_MAX = 32,
+    TURN_ANSWER_MAX = 1 << 20,
+    TURN_PROGRESS_STALLS = 40 /* stall times that a cloud may go on without a token */
+};
 
 struct turn {
     struct turn_config c;
@@ -84,7 +88,8 @@ struct turn {
     uint32_t cloud_done;  /* of its prefill */
     uint32_t cloud_vain;  /* requests since the last token that it brought */
     bool cloud_by_text;   /* its tokens are counted in another vocabulary than ours */
-    uint64_t cloud_heard; /* last sign of life */
+    uint64_t cloud_heard; /* last sign of life: a grant, progress or a token that is new */
+    uint64_t cloud_gave;  /* its last new token, or when it was asked */
     /* device */
     bool feeding, local_ok;
     uint32_t kv, feed_to; /* positions in the KV cache; where the feed ends */
@@ -115,7 +120,8 @@ void turn_tick(struct turn *t, uint64_t now);
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
 /* The stream brings text, which the caller turns into tokens: the number granted is a guess. */
 void turn_cloud_by_text(struct turn *t, uint64_t now);
-/* `done` tokens of the prompt are prefilled; a sign of life only when it grows. */
+/* `done` tokens of the prompt are prefilled; a sign of life only when it grows, and for no longer
+ * than TURN_PROGRESS_STALLS without a token: a counter alone must not keep the user waiting. */
 void turn_cloud_progress(struct turn *t, uint64_t now, uint32_t done);
 void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id);
 enum turn_cloud_end { TURN_CLOUD_BUDGET, TURN_CLOUD_STOP, TURN_CLOUD_LENGTH, TURN_CLOUD_GONE };

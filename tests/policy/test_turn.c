@@ -392,6 +392,43 @@ static void test_late_device_borrows_more(void **state)
     turn_release(&w.t);
 }
 
+/* A cloud that only says that it lives: the last token again and again, or a prefill that gets on
+ * and never ends. The one is silence; the other is borne for so long. */
+static void test_no_life(void **state)
+{
+    (void)state;
+    for (int progress = 0; progress < 2; progress++) {
+        struct world w = {.now = 1000000};
+        struct turn_config c = {.prompt_tokens = 100,
+                                .answer_max = 50,
+                                .use_cloud = true,
+                                .cloud_tokens = 50,
+                                .stall_us = 1000};
+        assert_int_equal(turn_init(&w.t, &c, NULL), 0);
+        turn_start(&w.t, w.now);
+        carry_out(&w);
+        turn_cloud_grant(&w.t, w.now, 50);
+        if (!progress) turn_cloud_token(&w.t, w.now, 0, truth(0));
+        carry_out(&w);
+        uint64_t begun = w.now;
+        for (uint32_t i = 1; !w.over && i < 1000000; i++) {
+            w.now += 250;
+            if (progress)
+                turn_cloud_progress(&w.t, w.now, i);
+            else
+                turn_cloud_token(&w.t, w.now, 0, truth(0));
+            turn_tick(&w.t, w.now);
+            carry_out(&w);
+        }
+        uint64_t stalls = (w.now - begun) / c.stall_us;
+        assert_true(w.over);
+        assert_int_equal(w.reason, TURN_FAILED);
+        assert_in_range(stalls, progress ? TURN_PROGRESS_STALLS : 1,
+                        progress ? TURN_PROGRESS_STALLS + 3 : 3); /* it is asked once more */
+        turn_release(&w.t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -402,6 +439,7 @@ int main(void)
         cmocka_unit_test(test_user_stops),
         cmocka_unit_test(test_planned_pace),
         cmocka_unit_test(test_late_device_borrows_more),
+        cmocka_unit_test(test_no_life),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

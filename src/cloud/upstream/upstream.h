@@ -34,7 +34,8 @@ enum {
     UPSTREAM_KEY_MAX = 4096,
     UPSTREAM_STREAMS = 1024,        /* default of streams_max */
     UPSTREAM_TIMEOUT_S = 60,        /* default of timeout_us */
-    UPSTREAM_PREFILL_TIMES = 10,    /* default of prefill_us: so many times timeout_us */
+    UPSTREAM_PREFILL_TIMES = 10,    /* default of prefill_us: so many times timeout_us; and so many
+                                       times prefill_us a prefill may take that makes progress */
     UPSTREAM_RETRY_AFTER_S = 5,     /* told when no server is up */
     UPSTREAM_AFFINITY_BYTES = 1024, /* of the prompt that choose the server, */
     UPSTREAM_AFFINITY_TOKENS = 256  /* or so many tokens */

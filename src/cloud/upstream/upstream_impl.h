@@ -61,7 +61,8 @@ struct upstream_request {
     unsigned inside;            /* callbacks running: freeing waits */
     uint32_t sent, done;        /* tokens; of the prefill, as last told */
     uint32_t prefilled;         /* as this server told, the most */
-    uint64_t progressed;        /* clock_us(), when sent or prefilled last grew, or it was asked */
+    uint64_t asked;             /* clock_us(), when this server was asked */
+    uint64_t progressed;        /* when sent or prefilled last grew, or it was asked */
     struct loop_timer *stall;   /* looks whether that is too long ago */
     struct upstream_event *end; /* made beforehand: the end must not fail */
 };

@@ -263,7 +263,7 @@ static bool tell_progress(struct upstream_request *o)
     if (!d->progress || o->sent) return true;
     if (d->done > o->prefilled) {
         o->prefilled = d->done;
-        note_progress(o);
+        if (clock_us() - o->asked < UPSTREAM_PREFILL_TIMES * o->u->c.prefill_us) note_progress(o);
     }
     if (d->done <= o->done || d->done - o->done <= d->total / PROGRESS_STEPS) return true;
     o->done = d->done;
@@ -443,6 +443,7 @@ static int ask(struct upstream_request *o, struct upstream_server *s, struct err
     s->requests++;
     o->prefilled = 0;
     note_progress(o);
+    o->asked = o->progressed;
     loop_timer_set(o->stall, stall_due(o));
     return 0;
 }

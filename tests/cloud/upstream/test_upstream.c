@@ -754,6 +754,31 @@ static void test_order_retried(void **state)
     }
 }
 
+/* A prefill that gets on without end keeps its place for so many times, and no longer. */
+static void test_endless_prefill(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct client c;
+    (void)state;
+    script_start(&a, "somebody");
+    site_init(&s);
+    add_server(&s, a.url);
+    s.config.upstream.timeout_us = TIMEOUT_US;
+    s.config.upstream.prefill_us = 100000;
+    site_start(&s);
+    wait_ready(&s, 200);
+    atomic_store(&a.prefill_ms, 1000 * 1000);
+    ask(&c, &s, N);
+    client_finish(&c);
+    assert_true(c.failed && !c.done);
+    if (!strstr(c.ev.message, "nothing of the answer")) fail_msg("%s", c.ev.message);
+    client_close(&c);
+    wait_count(&a.closed, 1);
+    site_stop(&s);
+    script_stop(&a);
+}
+
 static void write_text(char path[40], const char *text)
 {
     snprintf(path, 40, "/tmp/pdd-upstream-XXXXXX");
@@ -851,7 +876,7 @@ int main(void)
         cmocka_unit_test(test_tls_and_key),   cmocka_unit_test(test_nothing_known),
         cmocka_unit_test(test_pdd_completes), cmocka_unit_test(test_lingering),
         cmocka_unit_test(test_prefill_again), cmocka_unit_test(test_order_of_events),
-        cmocka_unit_test(test_order_retried),
+        cmocka_unit_test(test_order_retried), cmocka_unit_test(test_endless_prefill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
