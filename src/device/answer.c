@@ -11,6 +11,7 @@
 #include "device/device_impl.h"
 #include "device/text.h"
 #include "model/vocab.h"
+#include "net/sse.h"
 
 /* Shorter prefills than these say more about the cost of a step than about the rate. */
 enum { MEASURE_PREFILL_MIN = 128, MEASURE_TOKENS_MIN = 32, MEASURE_DECODES_MIN = 4 };
@@ -171,18 +172,20 @@ static void on_text_token(struct device *d, const struct wire_event *ev, uint64_
         return;
     }
     a->next_wire++;
-    a->work.len = 0;
+    a->words.len = 0;
     int code = token_list_push(&a->have, ev->token);
     if (code == 0 && ev->text.len > 0)
-        code = text_continue(vocab_of(d), ev->text.data, ev->text.len, &a->work, &why);
+        code = text_continue(vocab_of(d), ev->text.data, ev->text.len, &a->words, &why);
     if (code) {
         lose_cloud(d, why.code ? why.text : "the answer grew too long");
         return;
     }
-    uint32_t n = a->work.len;
-    if (n == 0) turn_cloud_progress(&a->turn, now, a->turn.cloud_done + 1);
-    for (uint32_t i = 0; i < n && !a->turn.ended; i++)
-        turn_cloud_token(&a->turn, now, a->turn.n, a->work.ids[i]);
+    const struct assist *stream = a->assist;
+    if (a->words.len == 0) turn_cloud_progress(&a->turn, now, a->turn.cloud_done + 1);
+    for (uint32_t i = 0; i < a->words.len && a->running && a->assist == stream; i++) {
+        turn_cloud_token(&a->turn, now, a->turn.n, a->words.ids[i]);
+        carry_out(d); /* a turn holds the actions of one event, and one text may be many tokens */
+    }
 }
 
 static bool keep_piece(struct answer *a, const struct wire_event *ev)
@@ -449,6 +452,7 @@ void answer_release(struct answer *a)
     turn_release(&a->turn);
     token_list_release(&a->prompt);
     token_list_release(&a->work);
+    token_list_release(&a->words);
     token_list_release(&a->have);
     buf_release(&a->text);
     buf_release(&a->cloud_text);
@@ -464,6 +468,7 @@ static void init(struct device *d, const struct device_question *q)
     a->q = q;
     token_list_init(&a->prompt, WIRE_PROMPT_MAX);
     token_list_init(&a->work, WIRE_PROMPT_MAX + TURN_ANSWER_MAX);
+    token_list_init(&a->words, SSE_LINE_MAX);
     token_list_init(&a->have, TURN_ANSWER_MAX);
     buf_init(&a->text, DEVICE_TEXT_MAX);
     buf_init(&a->cloud_text, DEVICE_TEXT_MAX);

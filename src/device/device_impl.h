@@ -38,6 +38,7 @@ struct answer {
     struct buf text, cloud_text;
     struct answer_piece *pieces; /* [tokens_max], without a vocabulary */
     struct device_token *tokens; /* [tokens_max] */
+    struct token_list words;     /* of the cloud's last text, when as_text */
     struct token_list have;      /* ids as the cloud sent them */
     struct device_report report;
     struct err trouble; /* our own: stops the answer */
