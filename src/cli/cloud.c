@@ -99,6 +99,15 @@ static void asked_to_reload(void *arg)
     service_notify("READY=1");
 }
 
+/* SIGHUP ends a process that does not expect it, and may come while the model is still read. */
+static void block_hangup(bool block)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+}
+
 static int serve(struct cloud *c, struct engine *engine, const struct options *o, struct err *e)
 {
     struct loop_signal *term = NULL, *interrupt = NULL, *hangup = NULL;
@@ -114,6 +123,7 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
     if (code == 0) code = loop_signal_new(c->loop, SIGINT, asked_to_stop, c, &interrupt, e);
     if (code == 0) code = loop_signal_new(c->loop, SIGHUP, asked_to_reload, c, &hangup, e);
     if (code == 0) {
+        block_hangup(false); /* one that came meanwhile comes now */
         printf("cloud listening on %s://%s:%u\n", o->cloud.n_certs ? "https" : "http",
                o->listen.host, server_port(c->server));
         if (server_metrics_port(c->server))
@@ -122,6 +132,7 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
         fflush(stdout);
         service_notify("READY=1");
         code = loop_run(c->loop, e);
+        block_hangup(true);
     }
     loop_signal_free(term);
     loop_signal_free(interrupt);
@@ -251,6 +262,7 @@ int cmd_cloud(int argc, char **argv)
     struct option_line line;
     struct err e = ERR_INIT;
     int status;
+    block_hangup(true);
     if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
     if (check_options(&o, &line)) return EXIT_USAGE;
     log_set_level(o.cloud.log_level);

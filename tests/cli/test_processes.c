@@ -6,13 +6,16 @@
  * Catches: whatever only shows between processes - a half-open socket, a wait for a dead peer, an
  * option that reaches nobody.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -188,12 +191,37 @@ static void test_cloud_files(void **state)
     expect_refused(ARGS("key", "a b"), 2, "a blank in NAME");
 }
 
+/* SIGHUP while the model is still read, which a pipe in its place makes certain, is for later: what
+ * ends the program is the pipe, which holds no model. */
+static void test_early_hangup(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/pdd-hangup-XXXXXX";
+    struct program cloud;
+    struct buf out, err;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(unlink(path) | mkfifo(path, 0600), 0);
+    program_start(&cloud, "cloud", ARGS("--model", path, "--listen", "127.0.0.1:0"));
+    fd = open(path, O_WRONLY); /* returns when it is opened there */
+    assert_true(fd >= 0);
+    assert_int_equal(kill(cloud.pid, SIGHUP), 0);
+    close(fd);
+    assert_int_equal(program_finish(&cloud, &out, &err), 1);
+    assert_non_null(strstr(err.data, path));
+    buf_release(&out);
+    buf_release(&err);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_happens), cmocka_unit_test(test_cloud_killed),
         cmocka_unit_test(test_no_cloud_there),  cmocka_unit_test(test_link_cuts),
         cmocka_unit_test(test_idle_option),     cmocka_unit_test(test_cloud_files),
+        cmocka_unit_test(test_early_hangup),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
