@@ -5,8 +5,8 @@
  * last), then assist_close. assist_close may be called at any time, from inside a callback too;
  * nothing is called after it, and the socket is closed at once, which stops the cloud.
  *
- * It knows messages, not answers. The events come in the order of wire_stream (net/wire.h), or the
- * stream is lost; whether a token that comes again is the same is the turn's business.
+ * It knows messages, not answers. The events come in the order of wire_stream (proto/wire.h), or
+ * the stream is lost; whether a token that comes again is the same is the turn's business.
  */
 #ifndef PDD_DEVICE_ASSIST_H
 #define PDD_DEVICE_ASSIST_H
