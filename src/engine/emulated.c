@@ -7,11 +7,14 @@
 #include "engine/engine_impl.h"
 
 static const struct device_profile profiles[] = {
-    {"s24-ultra-gpu", 816.0, 15.6, "Galaxy S24 Ultra, GPU, Gemma3n-E2B: LiteRT-LM's README"},
-    {"s24-ultra-cpu", 110.5, 16.1, "Galaxy S24 Ultra, CPU, Gemma3n-E2B: LiteRT-LM's README"},
-    {"oneplus12-1b", 260.5, 50.2, "OnePlus 12, a model of 1B parameters"},
+    {"s24-ultra-gpu", 816.0, 15.6, "Galaxy S24 Ultra, GPU, Gemma3n-E2B: LiteRT-LM's README", false},
+    {"s24-ultra-cpu", 110.5, 16.1, "Galaxy S24 Ultra, CPU, Gemma3n-E2B: LiteRT-LM's README", false},
+    {"oneplus12-1b", 260.5, 50.2, "OnePlus 12, a model of 1B parameters", false},
     {"m3-max", 1500.0, 60.0,
-     "a laptop of the M3 Max class with a model of 3B parameters: our estimate"},
+     "a laptop of the M3 Max class with a model of 3B parameters: our estimate", false},
+    {"provider-20ms", 33000.0, 50.0,
+     "a provider's H100 with a model of 8B parameters in fp8, shared by many answers: our estimate",
+     true},
 };
 
 const struct device_profile *device_profile_at(uint32_t i)
@@ -30,6 +33,7 @@ void engine_emulate(struct engine *e, const struct device_profile *profile)
 {
     e->emulated_token_us = 1e6 / profile->prefill_tps;
     e->emulated_step_us = 1e6 / profile->decode_tps;
+    e->emulated_rereads = profile->rereads;
     snprintf(e->emulated, sizeof e->emulated, "%s: prefill %.1f tok/s, decode %.1f tok/s",
              profile->name, profile->prefill_tps, profile->decode_tps);
     e->info.emulated = e->emulated;

@@ -3,6 +3,10 @@
  * stay the engine's own; each step takes at least the time that the profile says: tokens / prefill
  * rate, and never less than one decode time, as every step reads all weights once. If the engine is
  * slower than the profile, its own time counts. engine_info()->emulated says what is emulated.
+ *
+ * A provider prefills faster than the machine that emulates it. Such a profile `rereads`: tokens
+ * that come from the prefix cache take their prefill time as if they were new. A prompt that the
+ * machine has prefilled once, in its own time, is then emulated as a new one.
  */
 #ifndef PDD_ENGINE_EMULATED_H
 #define PDD_ENGINE_EMULATED_H
@@ -14,6 +18,7 @@ struct device_profile {
     double prefill_tps; /* tokens/s */
     double decode_tps;
     const char *source; /* where the figures come from */
+    bool rereads;       /* cached tokens take prefill time */
 };
 
 /* The built-in table; the i-th entry, NULL past the end. */

@@ -109,7 +109,9 @@ int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, 
     uint32_t len = session_len(s);
     CHECK(len % ENGINE_PAGE == 0 && n > 0 && n <= ENGINE_PAGE);
     CHECK(page < s->engine->info.kv_pages_total && n <= s->engine->info.context_max - len);
-    return s->engine->ops->page_adopt(s, page, tokens, n, err);
+    int code = s->engine->ops->page_adopt(s, page, tokens, n, err);
+    if (code == 0 && s->engine->emulated_rereads) s->adopted += n;
+    return code;
 }
 
 void session_page_swap(struct session *s, uint32_t i, uint32_t page)
@@ -139,8 +141,14 @@ static int check_span(const struct engine *e, const struct engine_span *span, st
 /* A step reads all weights once, which is what a decode step takes; many tokens are bound by
  * arithmetic instead, which is what the prefill rate says. Without the former, feeding a token pair
  * would be quicker than a single token, as it is on no device. */
-static void sleep_as_emulated(const struct engine *e, uint64_t begin, uint64_t tokens)
+static void sleep_as_emulated(const struct engine *e, const struct engine_span *spans, uint32_t n,
+                              uint64_t begin)
 {
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        tokens += spans[i].n + spans[i].session->adopted;
+        spans[i].session->adopted = 0;
+    }
     double many = (double)tokens * e->emulated_token_us, one = e->emulated_step_us;
     if (one > 0.0) clock_sleep_until_us(begin + (uint64_t)(many > one ? many : one));
 }
@@ -161,6 +169,6 @@ int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct 
         return err_set(err, ERR_LIMIT, "a step of %llu tokens, %u is the limit",
                        (unsigned long long)total, e->info.step_tokens_max);
     int code = e->ops->step(e, spans, n, err);
-    if (code == 0) sleep_as_emulated(e, begin, total);
+    if (code == 0) sleep_as_emulated(e, spans, n, begin);
     return code;
 }

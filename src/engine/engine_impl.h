@@ -37,6 +37,7 @@ struct engine {
     struct vocab *vocab;
     struct chat_template *chat_template;        /* NULL: none that we know */
     double emulated_token_us, emulated_step_us; /* see emulated.h; 0: nothing is emulated */
+    bool emulated_rereads;                      /* tokens of adopted pages take their time, too */
     char emulated[ENGINE_EMULATED_TEXT];        /* what is, for info */
     uint32_t sessions_open;
     uint64_t steps; /* calls of engine_step */
@@ -45,6 +46,7 @@ struct engine {
 struct session {
     struct engine *engine;
     uint64_t in_step; /* engine->steps of the call that has it last, to see it twice in one */
+    uint64_t adopted; /* tokens of pages adopted since its last step, if they take time */
 };
 
 #endif

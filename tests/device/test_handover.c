@@ -46,7 +46,7 @@ static struct engine *open_engine(const char *path, double us)
     struct err err = ERR_INIT;
     if (native_open(&o, &e, &err)) fail_msg("%s", err.text);
     if (us <= 0.0) return e;
-    struct device_profile p = {"test", 1e6 / us, 1e6, "made up"};
+    struct device_profile p = {"test", 1e6 / us, 1e6, "made up", false};
     engine_emulate(e, &p);
     return e;
 }

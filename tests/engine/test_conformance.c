@@ -30,7 +30,7 @@
 
 enum { CONTEXT = 256, STEP = 48, PAGES = 20, PAGE = 64, KINDS_MAX = 12, SESSIONS = 9 };
 
-static const struct device_profile quick = {"quick", 1e12, 1e12, "this test"};
+static const struct device_profile quick = {"quick", 1e12, 1e12, "this test", false};
 static const struct sampling seeded = {0.9f, 40, 0.95f, 0.02f, 1.1f, 32, 7};
 
 struct kind {

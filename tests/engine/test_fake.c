@@ -65,7 +65,7 @@ static void test_script(void **state)
 static void test_fault(void **state)
 {
     (void)state;
-    static const struct device_profile quick = {"quick", 1e12, 1e12, "this test"};
+    static const struct device_profile quick = {"quick", 1e12, 1e12, "this test", false};
     for (int emulated = 0; emulated < 2; emulated++) {
         struct engine *e = open_fake(&(struct fake_options){.answer_tokens = 9, .fail_at_step = 3});
         struct session *s;
@@ -111,7 +111,7 @@ static void test_hashes(void **state)
 static void test_emulated_times(void **state)
 {
     (void)state;
-    static const struct device_profile slow = {"slow", 1000.0, 100.0, "this test"};
+    static const struct device_profile slow = {"slow", 1000.0, 100.0, "this test", false};
     static const struct {
         uint32_t spans, tokens, us;
     } cases[] = {{1, 40, 40000}, {1, 1, 10000}, {3, 1, 10000}, {3, 20, 60000}, {1, 2, 10000}};
@@ -132,6 +132,35 @@ static void test_emulated_times(void **state)
     }
     for (int i = 0; i < 3; i++)
         engine_session_close(s[i]);
+    engine_free(e);
+}
+
+/* Catches: a cached prompt that an emulated provider reads in no time, or again and again. */
+static void test_emulated_rereads(void **state)
+{
+    (void)state;
+    static const struct device_profile reader = {"reader", 1000.0, 1e6, "this test", true};
+    struct engine *e = open_fake(&(struct fake_options){.answer_tokens = 9});
+    struct session *first, *second;
+    int32_t tokens[128] = {0}, next;
+    assert_int_equal(engine_session_open(e, &first, NULL), 0);
+    assert_int_equal(engine_session_open(e, &second, NULL), 0);
+    assert_int_equal(step(e, first, tokens, 128, &next), 0);
+    engine_emulate(e, &reader);
+    assert_int_equal(session_share(second, first, 128, NULL), 0);
+    uint64_t begin = clock_us();
+    assert_int_equal(step(e, second, tokens, 1, &next), 0);
+    assert_true(clock_us() - begin >= 129000);
+    uint64_t least = UINT64_MAX; /* of several, as a busy machine may be late */
+    for (int i = 0; i < 20; i++) {
+        begin = clock_us();
+        assert_int_equal(step(e, second, tokens, 1, &next), 0);
+        uint64_t took = clock_us() - begin;
+        least = took < least ? took : least;
+    }
+    assert_true(least < 64000);
+    engine_session_close(first);
+    engine_session_close(second);
     engine_free(e);
 }
 
@@ -188,9 +217,13 @@ static void test_open_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_script),   cmocka_unit_test(test_fault),
-        cmocka_unit_test(test_hashes),   cmocka_unit_test(test_emulated_times),
-        cmocka_unit_test(test_profiles), cmocka_unit_test(test_open_without_memory),
+        cmocka_unit_test(test_script),
+        cmocka_unit_test(test_fault),
+        cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_emulated_times),
+        cmocka_unit_test(test_emulated_rereads),
+        cmocka_unit_test(test_profiles),
+        cmocka_unit_test(test_open_without_memory),
         cmocka_unit_test(test_beat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
