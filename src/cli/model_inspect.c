@@ -156,7 +156,7 @@ static void facts_release(struct facts *f)
 
 static const char *type_name(uint32_t type)
 {
-    const struct gguf_type_info *info = gguf_type_info(type);
+    const struct kern_type_info *info = gguf_type_info(type);
     return info ? info->name : "unknown";
 }
 

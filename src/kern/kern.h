@@ -30,6 +30,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kern/kern_types.h"
 
 enum {
     KERN_LANES = 16,     /* weight rows side by side in a strip */
@@ -41,32 +42,20 @@ enum {
     KERN_Q8_OFFSET = 128, /* added to 8-bit weights to make them unsigned */
 };
 
-enum kern_type {
-    KERN_F32,
-    KERN_F16,
-    KERN_BF16,
-    KERN_Q8_0,
-    KERN_Q4_0,
-    KERN_Q4_1,
-    KERN_Q5_0,
-    KERN_Q5_1,
-    KERN_Q2_K,
-    KERN_Q3_K,
-    KERN_Q4_K,
-    KERN_Q5_K,
-    KERN_Q6_K,
-    KERN_IQ4_NL,
-    KERN_IQ4_XS,
-    KERN_TYPES
-};
+#define KERN_TYPE(name, ...) KERN_##name,
+enum kern_type { KERN_WEIGHTS(KERN_TYPE) KERN_TYPES };
+#undef KERN_TYPE
 
-/* Facts of a weight type as it stands in a GGUF file. */
+/* Facts of a weight type as it stands in a GGUF file; kern_types.h says what they are. */
 struct kern_type_info {
     const char *name;
+    uint32_t number, file;
     uint32_t block, block_bytes; /* weights and bytes of a block in the file */
-    int quantised;               /* multiplies with quantised activations */
+    bool quantised;              /* multiplies with quantised activations */
 };
 const struct kern_type_info *kern_type_info(enum kern_type type);
+/* The type with that number in GGUF files; false when there is none. */
+bool kern_type_find(uint32_t number, enum kern_type *ret_type);
 
 /* A packed matrix of `rows` outputs and `cols` inputs; the memory is the caller's, 64-byte aligned.
  */

@@ -87,7 +87,42 @@ static void open_six(const uint8_t *p, struct kern_opened *o)
     }
 }
 
-static void open_q2_k(const uint8_t *p, struct kern_opened *o)
+/* ---- one function a type ----
+ *
+ * Each fills in what its type has: values, scales and mins of sub-blocks, and the half floats where
+ * they are not the first two bytes (d) or where there are two (m). */
+
+static void open_Q8_0(const uint8_t *p, struct kern_opened *o)
+{
+    for (int k = 0; k < KERN_BLOCK; k += 8)
+        put_eight(o->q + k, eight_at(p + 2 + k) ^ 0x80 * EACH_BYTE);
+}
+
+static void open_Q4_0(const uint8_t *p, struct kern_opened *o)
+{
+    open_nibbles(p + 2, 16, o->q);
+}
+
+static void open_Q4_1(const uint8_t *p, struct kern_opened *o)
+{
+    o->m = half_at(p + 2);
+    open_nibbles(p + 4, 16, o->q);
+}
+
+static void open_Q5_0(const uint8_t *p, struct kern_opened *o)
+{
+    open_nibbles(p + 6, 16, o->q);
+    add_fifth_bits(p + 2, o->q);
+}
+
+static void open_Q5_1(const uint8_t *p, struct kern_opened *o)
+{
+    o->m = half_at(p + 2);
+    open_nibbles(p + 8, 16, o->q);
+    add_fifth_bits(p + 4, o->q);
+}
+
+static void open_Q2_K(const uint8_t *p, struct kern_opened *o)
 {
     for (int s = 0; s < 16; s++) {
         o->scale[s] = (int8_t)(p[s] & 15);
@@ -99,7 +134,7 @@ static void open_q2_k(const uint8_t *p, struct kern_opened *o)
     o->m = half_at(p + 82);
 }
 
-static void open_q3_k(const uint8_t *p, struct kern_opened *o)
+static void open_Q3_K(const uint8_t *p, struct kern_opened *o)
 {
     memset(o->q, 0, sizeof o->q);
     add_pairs(p + 32, 0, o->q);
@@ -113,7 +148,22 @@ static void open_q3_k(const uint8_t *p, struct kern_opened *o)
     o->d = half_at(p + 108);
 }
 
-static void open_q6_k(const uint8_t *p, struct kern_opened *o)
+static void open_Q4_K(const uint8_t *p, struct kern_opened *o)
+{
+    o->m = half_at(p + 2);
+    open_six(p + 4, o);
+    open_runs(p + 16, 32, o->q);
+}
+
+static void open_Q5_K(const uint8_t *p, struct kern_opened *o)
+{
+    o->m = half_at(p + 2);
+    open_six(p + 4, o);
+    open_runs(p + 48, 32, o->q);
+    add_bits(p + 16, 4, o->q);
+}
+
+static void open_Q6_K(const uint8_t *p, struct kern_opened *o)
 {
     open_runs(p, 64, o->q);
     add_pairs(p + 128, 4, o->q);
@@ -121,7 +171,12 @@ static void open_q6_k(const uint8_t *p, struct kern_opened *o)
     o->d = half_at(p + 208);
 }
 
-static void open_iq4_xs(const uint8_t *p, struct kern_opened *o)
+static void open_IQ4_NL(const uint8_t *p, struct kern_opened *o)
+{
+    open_nibbles(p + 2, 16, o->q);
+}
+
+static void open_IQ4_XS(const uint8_t *p, struct kern_opened *o)
 {
     unsigned high = half_at(p + 2);
     for (int s = 0; s < 8; s++) {
@@ -135,52 +190,14 @@ void kern_block_open(enum kern_type type, const uint8_t *raw, struct kern_opened
 {
     o->d = half_at(raw);
     o->m = 0;
+#define CASE(name, ...)                                                                            \
+    case KERN_##name:                                                                              \
+        open_##name(raw, o);                                                                       \
+        return;
     switch (type) {
-    case KERN_Q8_0:
-        for (int k = 0; k < KERN_BLOCK; k += 8)
-            put_eight(o->q + k, eight_at(raw + 2 + k) ^ 0x80 * EACH_BYTE);
-        return;
-    case KERN_Q4_0:
-    case KERN_IQ4_NL:
-        open_nibbles(raw + 2, 16, o->q);
-        return;
-    case KERN_Q4_1:
-        o->m = half_at(raw + 2);
-        open_nibbles(raw + 4, 16, o->q);
-        return;
-    case KERN_Q5_0:
-        open_nibbles(raw + 6, 16, o->q);
-        add_fifth_bits(raw + 2, o->q);
-        return;
-    case KERN_Q5_1:
-        o->m = half_at(raw + 2);
-        open_nibbles(raw + 8, 16, o->q);
-        add_fifth_bits(raw + 4, o->q);
-        return;
-    case KERN_Q2_K:
-        open_q2_k(raw, o);
-        return;
-    case KERN_Q3_K:
-        open_q3_k(raw, o);
-        return;
-    case KERN_Q4_K:
-        o->m = half_at(raw + 2);
-        open_six(raw + 4, o);
-        open_runs(raw + 16, 32, o->q);
-        return;
-    case KERN_Q5_K:
-        o->m = half_at(raw + 2);
-        open_six(raw + 4, o);
-        open_runs(raw + 48, 32, o->q);
-        add_bits(raw + 16, 4, o->q);
-        return;
-    case KERN_Q6_K:
-        open_q6_k(raw, o);
-        return;
-    case KERN_IQ4_XS:
-        open_iq4_xs(raw, o);
-        return;
+        KERN_QUANTS(CASE)
     default:
         CHECK(false); /* not a quantised type */
     }
+#undef CASE
 }

@@ -55,7 +55,7 @@ INLINE __m512i sum_start(int32_t minus, enum kern_type type)
     const struct kern_form f = kern_forms[type];
     if (f.min) return _mm512_setzero_si512();
     __m512i start = _mm512_set1_epi32(minus);
-    if (f.table || f.offset == KERN_Q8_OFFSET) return start;
+    if (f.offset == KERN_Q8_OFFSET) return start;
     return _mm512_srai_epi32(start, f.offset == 4 ? 5 : f.offset == 8 ? 4 : f.offset == 16 ? 3 : 2);
 }
 
@@ -273,23 +273,12 @@ void kern_avx512_mul_few(const struct kern_mat *m, uint32_t strip, uint32_t stri
                          const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                          size_t stride)
 {
-#define CASE(type)                                                                                 \
-    case type:                                                                                     \
-        mul_few(m, strip, strips, x, row, rows, out, stride, type);                                \
-        return
+#define CASE(name, ...)                                                                            \
+    case KERN_##name:                                                                              \
+        mul_few(m, strip, strips, x, row, rows, out, stride, KERN_##name);                         \
+        return;
     switch (m->type) {
-        CASE(KERN_Q8_0);
-        CASE(KERN_Q4_0);
-        CASE(KERN_Q4_1);
-        CASE(KERN_Q5_0);
-        CASE(KERN_Q5_1);
-        CASE(KERN_Q2_K);
-        CASE(KERN_Q3_K);
-        CASE(KERN_Q4_K);
-        CASE(KERN_Q5_K);
-        CASE(KERN_Q6_K);
-        CASE(KERN_IQ4_NL);
-        CASE(KERN_IQ4_XS);
+        KERN_QUANTS(CASE)
     default:
         return;
     }

@@ -45,36 +45,31 @@ enum kern_part {
     KERN_NIBBLE /* likewise; the low nibble of a byte is the scale's, the high one the min's */
 };
 
-/* What makes a quantised type. A weight is its unsigned value (low bits, then high bits) minus
- * `offset`, or the entry of kern_iq4_values, times its scale, plus or minus its min. */
+/* What the bits of a weight mean: the weight plus the offset, or the number of an entry of
+ * kern_values, whose entries stand without the offset. */
+enum kern_values_of { KERN_LINEAR, KERN_IQ4, KERN_VALUES };
+
+/* What makes a quantised type; kern_types.h says what the fields mean. */
 struct kern_form {
-    uint8_t low, high; /* bits of the planes */
-    uint8_t offset;    /* a power of two, or 0 */
-    uint8_t table;     /* values are indices of kern_iq4_values */
-    uint8_t sub;       /* columns that share a scale: 32 or 16 */
-    uint8_t blocks;    /* blocks of 32 in a unit: 1 or 8 */
-    uint8_t scale;     /* enum kern_part */
-    uint8_t min;       /* enum kern_part; only with offset 0 */
+    uint8_t low, high;  /* bits of the planes */
+    uint8_t values;     /* enum kern_values_of */
+    uint8_t offset;     /* a power of two, or 0 */
+    uint8_t sub;        /* columns that share a scale: 32 or 16 */
+    uint8_t scale, min; /* enum kern_part; a min only with offset 0 */
+    uint8_t blocks;     /* blocks of 32 in a unit: 1 or 8 */
 };
 
 /* In the header so that code for one type sees constants. */
-static const struct kern_form kern_forms[KERN_TYPES] = {
-    [KERN_Q8_0] = {8, 0, 128, 0, 32, 1, KERN_HALF, KERN_NONE},
-    [KERN_Q4_0] = {4, 0, 8, 0, 32, 1, KERN_HALF, KERN_NONE},
-    [KERN_Q4_1] = {4, 0, 0, 0, 32, 1, KERN_HALF, KERN_HALF},
-    [KERN_Q5_0] = {4, 1, 16, 0, 32, 1, KERN_HALF, KERN_NONE},
-    [KERN_Q5_1] = {4, 1, 0, 0, 32, 1, KERN_HALF, KERN_HALF},
-    [KERN_Q2_K] = {2, 0, 0, 0, 16, 8, KERN_NIBBLE, KERN_NIBBLE},
-    [KERN_Q3_K] = {2, 1, 4, 0, 16, 8, KERN_BYTE, KERN_NONE},
-    [KERN_Q4_K] = {4, 0, 0, 0, 32, 8, KERN_BYTE, KERN_BYTE},
-    [KERN_Q5_K] = {4, 1, 0, 0, 32, 8, KERN_BYTE, KERN_BYTE},
-    [KERN_Q6_K] = {4, 2, 32, 0, 16, 8, KERN_BYTE, KERN_NONE},
-    [KERN_IQ4_NL] = {4, 0, 0, 1, 32, 1, KERN_HALF, KERN_NONE},
-    [KERN_IQ4_XS] = {4, 0, 0, 1, 32, 8, KERN_BYTE, KERN_NONE},
-};
+#define KERN_FORM(name, number, file, block, bytes, low, high, values, offset, sub, scale, min)    \
+    [KERN_##name] = {low, high,         KERN_##values, offset,                                     \
+                     sub, KERN_##scale, KERN_##min,    block / KERN_BLOCK},
+static const struct kern_form kern_forms[KERN_TYPES] = {KERN_QUANTS(KERN_FORM)};
+#undef KERN_FORM
 
-/* The values of the 4-bit indices of IQ4_NL and IQ4_XS; they define those formats. */
-#define KERN_IQ4_VALUES -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+/* Tables that define formats. */
+static const int8_t kern_values[KERN_VALUES][16] = {
+    [KERN_IQ4] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+};
 
 /* Bytes of 32 columns in the planes of a strip. */
 static inline size_t kern_block_bytes(enum kern_type type)
@@ -185,10 +180,8 @@ int16_t kern_ref_i16_of(float x);
 /* A level's products: three functions for float weights, one for all quantised types. */
 #define KERN_MULS(f32, f16, bf16, quant)                                                           \
     {                                                                                              \
-        [KERN_F32] = f32, [KERN_F16] = f16, [KERN_BF16] = bf16, [KERN_Q8_0] = quant,               \
-        [KERN_Q4_0] = quant, [KERN_Q4_1] = quant, [KERN_Q5_0] = quant, [KERN_Q5_1] = quant,        \
-        [KERN_Q2_K] = quant, [KERN_Q3_K] = quant, [KERN_Q4_K] = quant, [KERN_Q5_K] = quant,        \
-        [KERN_Q6_K] = quant, [KERN_IQ4_NL] = quant, [KERN_IQ4_XS] = quant                          \
+        [KERN_F32] = f32, [KERN_F16] = f16, [KERN_BF16] = bf16,                                    \
+        [KERN_BF16 + 1 ... KERN_TYPES - 1] = quant                                                 \
     }
 
 static inline const uint8_t *kern_strip(const struct kern_mat *m, uint32_t strip)

@@ -391,23 +391,12 @@ static void mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
                       const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                       size_t stride)
 {
-#define CASE(type)                                                                                 \
-    case type:                                                                                     \
-        mul_type(m, strip, strips, x, row, rows, out, stride, type);                               \
-        return
+#define CASE(name, ...)                                                                            \
+    case KERN_##name:                                                                              \
+        mul_type(m, strip, strips, x, row, rows, out, stride, KERN_##name);                        \
+        return;
     switch (m->type) {
-        CASE(KERN_Q8_0);
-        CASE(KERN_Q4_0);
-        CASE(KERN_Q4_1);
-        CASE(KERN_Q5_0);
-        CASE(KERN_Q5_1);
-        CASE(KERN_Q2_K);
-        CASE(KERN_Q3_K);
-        CASE(KERN_Q4_K);
-        CASE(KERN_Q5_K);
-        CASE(KERN_Q6_K);
-        CASE(KERN_IQ4_NL);
-        CASE(KERN_IQ4_XS);
+        KERN_QUANTS(CASE)
     default:
         return;
     }

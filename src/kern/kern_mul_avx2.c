@@ -15,12 +15,17 @@
 
 enum { WIDE_BYTES = 1024, MANY_ROWS = 12 };
 
+/* Unsigned values are below it. */
+INLINE int unsigned_most(const struct kern_form *f)
+{
+    return f->offset ? 2 * f->offset : 1 << (f->low + f->high);
+}
+
 /* Groups that add up in 16 bits; 0: bytes of either sign. */
 INLINE int depth(enum kern_type type)
 {
-    const struct kern_form f = kern_forms[type];
-    if (f.low == 8 || f.table) return 0;
-    return f.low + f.high <= 4 ? 8 : f.low + f.high == 5 ? 4 : 2;
+    const int most = unsigned_most(&kern_forms[type]);
+    return most > 64 ? 0 : most > 32 ? 2 : most > 16 ? 4 : 8;
 }
 
 /* Columns 0 and 2 of each group of 4 signed bytes in 16 bits, and columns 1 and 3. */
@@ -46,19 +51,18 @@ INLINE void wide_store(uint8_t *out, enum kern_type type, int g, int half, __m25
     _mm256_store_si256((__m256i *)(void *)(out + 64), odd_words(v));
 }
 
-INLINE enum kern_type like(enum kern_type type)
+/* The first type with the same unsigned values, scales and mins to a block. Apart from the loops of
+ * rows_wide, whose registers it would take. */
+static __attribute__((noinline)) enum kern_type like(enum kern_type type)
 {
-    switch (type) {
-    case KERN_IQ4_NL:
-    case KERN_IQ4_XS:
-        return KERN_Q8_0;
-    case KERN_Q4_K:
-        return KERN_Q4_1;
-    case KERN_Q5_K:
-        return KERN_Q5_1;
-    default:
-        return type;
+    const struct kern_form *f = &kern_forms[type], *g;
+    for (int t = KERN_BF16 + 1; t < (int)type; t++) {
+        g = &kern_forms[t];
+        if (g->offset == f->offset && unsigned_most(g) == unsigned_most(f) && g->sub == f->sub &&
+            !g->min == !f->min)
+            return (enum kern_type)t;
     }
+    return type;
 }
 
 struct values;
@@ -93,7 +97,7 @@ INLINE void sum_signed(const uint8_t *w, enum kern_type type, int half, int from
 INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
                        int groups, const struct values *x, int n, __m256i *sum)
 {
-    const int deep = depth(type), offset = unpacked_offset(type);
+    const int deep = depth(type), offset = kern_forms[type].offset;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i pairs[TILE_ROWS];
     if (deep == 0) {
@@ -163,7 +167,7 @@ INLINE void sum_words(const uint8_t *w, const int16_t *x, int n, __m256i sum[2][
 INLINE void sum_bytes(const uint8_t *w, enum kern_type type, int from, int groups,
                       const struct values *x, int n, __m256i sum[2][WIDE_ROWS])
 {
-    const int deep = depth(type), offset = unpacked_offset(type);
+    const int deep = depth(type), offset = kern_forms[type].offset;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i pairs[2][WIDE_ROWS];
     UNROLL

@@ -15,7 +15,7 @@ INLINE int wide_offset(enum kern_type type)
 
 INLINE void wide_store(uint8_t *out, enum kern_type type, int g, int half, __m256i v)
 {
-    int bias = wide_offset(type) - unpacked_offset(type);
+    int bias = wide_offset(type) - kern_forms[type].offset;
     if (bias) v = _mm256_add_epi8(v, _mm256_set1_epi8((char)bias));
     _mm256_store_si256((__m256i *)(void *)(out + g * 64 + half * 32), v);
 }
@@ -39,7 +39,7 @@ INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half
 INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
                        int groups, const struct values *x, int n, __m256i *sum)
 {
-    const int offset = wide ? wide_offset(type) : unpacked_offset(type);
+    const int offset = wide ? wide_offset(type) : kern_forms[type].offset;
     UNROLL
     for (int r = 0; r < n; r++)
         sum[r] =

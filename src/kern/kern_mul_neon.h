@@ -40,9 +40,8 @@ INLINE uint8x16_t plane_bits(const uint8_t *plane, uint32_t group, uint32_t bits
 
 INLINE void open_weights(enum kern_type type, const uint8_t *block, int8_t *out)
 {
-    static const int8_t values[16] = {KERN_IQ4_VALUES};
     const struct kern_form f = kern_forms[type];
-    const int8x16_t table = vld1q_s8(values);
+    const int8x16_t values = vld1q_s8(kern_values[f.values]);
     UNROLL
     for (uint32_t g = 0; g < 8; g++) {
         for (uint32_t at = 0; at < 64; at += 16, out += 16) {
@@ -51,8 +50,8 @@ INLINE void open_weights(enum kern_type type, const uint8_t *block, int8_t *out)
                 uint8x16_t high = plane_bits(block + f.low * 64 + at, g, f.high);
                 q = vorrq_u8(q, vshlq_u8(high, vdupq_n_s8((int8_t)f.low)));
             }
-            if (f.table)
-                vst1q_s8(out, vqtbl1q_s8(table, q));
+            if (f.values)
+                vst1q_s8(out, vqtbl1q_s8(values, q));
             else
                 vst1q_s8(out, vreinterpretq_s8_u8(vsubq_u8(q, vdupq_n_u8(f.offset))));
         }
@@ -125,32 +124,18 @@ INLINE void open_chunk(const struct kern_mat *m, enum kern_type type, uint32_t s
 typedef void open_fn(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
                      struct chunk *ret_chunk);
 
-#define OPEN(T)                                                                                    \
-    static void open_##T(const struct kern_mat *m, uint32_t strip, uint32_t block,                 \
-                         uint32_t blocks, struct chunk *ret_chunk)                                 \
+#define OPEN(name, ...)                                                                            \
+    static void open_##name(const struct kern_mat *m, uint32_t strip, uint32_t block,              \
+                            uint32_t blocks, struct chunk *ret_chunk)                              \
     {                                                                                              \
-        open_chunk(m, KERN_##T, strip, block, blocks, ret_chunk);                                  \
+        open_chunk(m, KERN_##name, strip, block, blocks, ret_chunk);                               \
     }
-OPEN(Q8_0)
-OPEN(Q4_0)
-OPEN(Q4_1)
-OPEN(Q5_0)
-OPEN(Q5_1)
-OPEN(Q2_K)
-OPEN(Q3_K)
-OPEN(Q4_K)
-OPEN(Q5_K)
-OPEN(Q6_K)
-OPEN(IQ4_NL)
-OPEN(IQ4_XS)
+KERN_QUANTS(OPEN)
 #undef OPEN
 
-static open_fn *const open_fns[KERN_TYPES] = {
-    [KERN_Q8_0] = open_Q8_0, [KERN_Q4_0] = open_Q4_0,     [KERN_Q4_1] = open_Q4_1,
-    [KERN_Q5_0] = open_Q5_0, [KERN_Q5_1] = open_Q5_1,     [KERN_Q2_K] = open_Q2_K,
-    [KERN_Q3_K] = open_Q3_K, [KERN_Q4_K] = open_Q4_K,     [KERN_Q5_K] = open_Q5_K,
-    [KERN_Q6_K] = open_Q6_K, [KERN_IQ4_NL] = open_IQ4_NL, [KERN_IQ4_XS] = open_IQ4_XS,
-};
+#define OPEN(name, ...) [KERN_##name] = open_##name,
+static open_fn *const open_fns[KERN_TYPES] = {KERN_QUANTS(OPEN)};
+#undef OPEN
 
 /* Rows and columns that the register tiles walk over. */
 struct job {

@@ -7,23 +7,6 @@
 #include "base/check.h"
 #include "kern/kern_impl.h"
 
-static const struct kern_type_info types[KERN_TYPES] = {
-    [KERN_F32] = {"F32", 1, 4, 0},           [KERN_F16] = {"F16", 1, 2, 0},
-    [KERN_BF16] = {"BF16", 1, 2, 0},         [KERN_Q8_0] = {"Q8_0", 32, 34, 1},
-    [KERN_Q4_0] = {"Q4_0", 32, 18, 1},       [KERN_Q4_1] = {"Q4_1", 32, 20, 1},
-    [KERN_Q5_0] = {"Q5_0", 32, 22, 1},       [KERN_Q5_1] = {"Q5_1", 32, 24, 1},
-    [KERN_Q2_K] = {"Q2_K", 256, 84, 1},      [KERN_Q3_K] = {"Q3_K", 256, 110, 1},
-    [KERN_Q4_K] = {"Q4_K", 256, 144, 1},     [KERN_Q5_K] = {"Q5_K", 256, 176, 1},
-    [KERN_Q6_K] = {"Q6_K", 256, 210, 1},     [KERN_IQ4_NL] = {"IQ4_NL", 32, 18, 1},
-    [KERN_IQ4_XS] = {"IQ4_XS", 256, 136, 1},
-};
-
-const struct kern_type_info *kern_type_info(enum kern_type type)
-{
-    CHECK((unsigned)type < KERN_TYPES);
-    return &types[type];
-}
-
 size_t kern_row_bytes(enum kern_type type, uint32_t cols)
 {
     const struct kern_type_info *t = kern_type_info(type);
@@ -32,9 +15,9 @@ size_t kern_row_bytes(enum kern_type type, uint32_t cols)
 
 static size_t packed_strip_bytes(const struct kern_mat *m)
 {
-    size_t bytes = (size_t)m->cols * KERN_LANES * types[m->type].block_bytes;
-    if (types[m->type].quantised)
-        bytes = kern_halves_at(m) + m->cols / types[m->type].block * kern_half_bytes(m->type);
+    const struct kern_type_info *t = kern_type_info(m->type);
+    size_t bytes = (size_t)m->cols * KERN_LANES * t->block_bytes;
+    if (t->quantised) bytes = kern_halves_at(m) + m->cols / t->block * kern_half_bytes(m->type);
     return (bytes + 63) & ~(size_t)63;
 }
 
@@ -133,10 +116,11 @@ static bool pack_quantised(const struct kern_mat *m, const uint8_t *rows, uint32
                            uint8_t *out)
 {
     const enum kern_type type = m->type;
+    const struct kern_type_info *t = kern_type_info(type);
     size_t row_bytes = kern_row_bytes(type, m->cols), unit_bytes = kern_unit_bytes(type);
     uint8_t *halves = out + kern_halves_at(m);
     bool finite = true;
-    for (uint32_t u = 0; u < m->cols / types[type].block; u++) {
+    for (uint32_t u = 0; u < m->cols / t->block; u++) {
         for (uint32_t lane = 0; lane < lanes; lane++) {
             struct kern_opened o;
             kern_block_open(type, rows + row_bytes * lane, &o);
@@ -146,7 +130,7 @@ static bool pack_quantised(const struct kern_mat *m, const uint8_t *rows, uint32
             if (kern_forms[type].min) memcpy(halves + (KERN_LANES + lane) * 2, &o.m, 2);
             finite = finite && finite_half(o.d) && finite_half(o.m);
         }
-        rows += types[type].block_bytes;
+        rows += t->block_bytes;
         out += unit_bytes;
         halves += kern_half_bytes(type);
     }
@@ -167,7 +151,7 @@ bool kern_mat_pack_strip(const struct kern_mat *m, const uint8_t *raw, uint32_t 
     const uint8_t *rows = raw + row_bytes * strip * KERN_LANES;
     uint32_t lanes = kern_lanes_of(m, strip);
     if (lanes < KERN_LANES) memset(out, 0, m->strip_bytes);
-    if (types[m->type].quantised) return pack_quantised(m, rows, lanes, out);
+    if (kern_type_info(m->type)->quantised) return pack_quantised(m, rows, lanes, out);
     for (uint32_t lane = 0; lane < lanes; lane++)
         pack_plain(rows + row_bytes * lane, m->cols, lane, m->type == KERN_F32 ? 4 : 2, out);
     return true;
@@ -230,8 +214,7 @@ static float load_bf16(const uint8_t *p)
 
 static float weight_of(const struct kern_form *f, uint8_t q)
 {
-    static const int8_t values[16] = {KERN_IQ4_VALUES};
-    return f->table ? (float)values[q] : (float)(q - f->offset);
+    return f->values ? (float)kern_values[f->values][q] : (float)(q - f->offset);
 }
 
 /* Scale times value is exact in float32 for every type (11 bits by at most 13), so a
@@ -239,12 +222,12 @@ static float weight_of(const struct kern_form *f, uint8_t q)
 static void dequant_blocks(enum kern_type type, const uint8_t *p, uint32_t cols, float *out)
 {
     const struct kern_form *f = &kern_forms[type];
-    uint32_t block = types[type].block;
-    for (uint32_t at = 0; at < cols; at += block, p += types[type].block_bytes) {
+    const struct kern_type_info *t = kern_type_info(type);
+    for (uint32_t at = 0; at < cols; at += t->block, p += t->block_bytes) {
         struct kern_opened o;
         kern_block_open(type, p, &o);
         float d = kern_f16_to_f32(o.d), m = kern_f16_to_f32(o.m);
-        for (uint32_t k = 0; k < block; k++) {
+        for (uint32_t k = 0; k < t->block; k++) {
             uint32_t s = k / f->sub;
             float scale = f->scale == KERN_HALF ? d : d * (float)o.scale[s];
             float min = f->min == KERN_HALF ? m : f->min ? -(m * (float)o.min[s]) : 0.0f;

@@ -18,7 +18,7 @@ INLINE __m256i move_bits(__m256i v, int bits, int from, int to)
     return _mm256_and_si256(v, _mm256_set1_epi8((char)(((1 << bits) - 1) << to)));
 }
 
-/* Group g of a block's half as unsigned bytes: values, or w + 128 of 8 bits and by the table. */
+/* Group g of a block's half as unsigned bytes: weights plus their offset. */
 INLINE __m256i unpack_group(const uint8_t *block, enum kern_type type, int half, int g)
 {
     const struct kern_form f = kern_forms[type];
@@ -28,17 +28,10 @@ INLINE __m256i unpack_group(const uint8_t *block, enum kern_type type, int half,
         __m256i high = load256(block + (f.low + g % f.high) * 64 + half * 32);
         v = _mm256_or_si256(v, move_bits(high, f.high, g / f.high * f.high, f.low));
     }
-    if (!f.table) return v;
-    static const int8_t values[16] = {KERN_IQ4_VALUES};
-    __m128i table = _mm_loadu_si128((const __m128i *)(const void *)values);
-    table = _mm_xor_si128(table, _mm_set1_epi8(-128));
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), v);
-}
-
-/* What stands in the place of zero in those bytes. */
-INLINE int unpacked_offset(enum kern_type type)
-{
-    return kern_forms[type].table ? KERN_Q8_OFFSET : kern_forms[type].offset;
+    if (!f.values) return v;
+    __m128i values = _mm_loadu_si128((const __m128i *)(const void *)kern_values[f.values]);
+    values = _mm_add_epi8(values, _mm_set1_epi8((char)f.offset));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), v);
 }
 
 /* The sum of values times `offset`, negative, from that times 128. */

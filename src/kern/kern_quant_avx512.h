@@ -17,15 +17,13 @@ INLINE __m512i move_bits(__m512i v, int bits, int from, int to)
     return _mm512_and_si512(v, _mm512_set1_epi8((char)(((1 << bits) - 1) << to)));
 }
 
-/* What is added to values to make weights of the 8-bit form, w + 128 (types with mins: w). */
+/* What is added to those to make weights of the 8-bit form, w + 128 (types with mins: w). */
 INLINE int wide_bias(enum kern_type type)
 {
-    return kern_forms[type].min || kern_forms[type].table
-               ? 0
-               : KERN_Q8_OFFSET - kern_forms[type].offset;
+    return kern_forms[type].min ? 0 : KERN_Q8_OFFSET - kern_forms[type].offset;
 }
 
-/* The 8 groups of a block of 32 columns as unsigned bytes: values, or w + 128 by a table. */
+/* The 8 groups of a block of 32 columns as unsigned bytes: weights plus their offset. */
 INLINE void unpack_block(const uint8_t *p, enum kern_type type, __m512i w[8])
 {
     const struct kern_form f = kern_forms[type];
@@ -43,14 +41,12 @@ INLINE void unpack_block(const uint8_t *p, enum kern_type type, __m512i w[8])
             w[g] = _mm512_or_si512(w[g],
                                    move_bits(high[g % f.high], f.high, g / f.high * f.high, f.low));
     }
-    if (!f.table) return;
-    static const int8_t values[16] = {KERN_IQ4_VALUES};
-    __m128i unsigned_values =
-        _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)values), _mm_set1_epi8(-128));
-    __m512i table = _mm512_broadcast_i32x4(unsigned_values);
+    if (!f.values) return;
+    __m128i values = _mm_loadu_si128((const __m128i *)(const void *)kern_values[f.values]);
+    values = _mm_add_epi8(values, _mm_set1_epi8((char)f.offset));
     UNROLL
     for (int g = 0; g < 8; g++)
-        w[g] = _mm512_shuffle_epi8(table, w[g]);
+        w[g] = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), w[g]);
 }
 
 INLINE __m512 sub_scale(const uint8_t *bytes)

@@ -92,7 +92,6 @@ static void ref_quantize(const struct kern_act *a, const float *x, uint32_t row,
 /* Weight k of a lane's block, [32] -> integers. */
 static void open_lane(enum kern_type type, const uint8_t *block, uint32_t lane, int32_t *w)
 {
-    static const int8_t values[16] = {KERN_IQ4_VALUES};
     const struct kern_form *f = &kern_forms[type];
     for (uint32_t k = 0; k < KERN_BLOCK; k++) {
         uint32_t g = k / 4, at = lane * 4 + k % 4;
@@ -102,7 +101,7 @@ static void open_lane(enum kern_type type, const uint8_t *block, uint32_t lane, 
             q |= (plane[g % f->high * 64 + at] >> g / f->high * f->high & ((1 << f->high) - 1))
                  << f->low;
         }
-        w[k] = f->table ? values[q] : q - f->offset;
+        w[k] = f->values ? kern_values[f->values][q] : q - f->offset;
     }
 }
 

@@ -56,23 +56,12 @@ INLINE void widen(const struct kern_mat *m, uint32_t strip, uint32_t block, uint
 void kern_avx512_widen(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
                        const struct kern_wide *to)
 {
-#define CASE(type)                                                                                 \
-    case type:                                                                                     \
-        widen(m, strip, block, blocks, to, type);                                                  \
-        return
+#define CASE(name, ...)                                                                            \
+    case KERN_##name:                                                                              \
+        widen(m, strip, block, blocks, to, KERN_##name);                                           \
+        return;
     switch (m->type) {
-        CASE(KERN_Q8_0);
-        CASE(KERN_Q4_0);
-        CASE(KERN_Q4_1);
-        CASE(KERN_Q5_0);
-        CASE(KERN_Q5_1);
-        CASE(KERN_Q2_K);
-        CASE(KERN_Q3_K);
-        CASE(KERN_Q4_K);
-        CASE(KERN_Q5_K);
-        CASE(KERN_Q6_K);
-        CASE(KERN_IQ4_NL);
-        CASE(KERN_IQ4_XS);
+        KERN_QUANTS(CASE)
     default:
         return;
     }

@@ -101,7 +101,7 @@ void random_blocks_fill(uint32_t type, float deviation, float mean, uint64_t see
                         uint64_t counter, void *out, size_t n)
 {
     rng_fill(seed, stream, counter, out, n);
-    if (type == GGUF_F32 || type == GGUF_F16 || type == GGUF_BF16) {
+    if (!gguf_type_info(type)->quantised) {
         float levels[LEVELS];
         make_levels(deviation, mean, levels);
         if (type == GGUF_F32)

@@ -19,15 +19,12 @@ static const struct random_type {
     const char *name;
     uint32_t file, most, more;
 } types[] = {
-    {"F32", 0, GGUF_F32, GGUF_F32},           {"F16", 1, GGUF_F16, GGUF_F16},
-    {"BF16", 32, GGUF_BF16, GGUF_BF16},       {"Q8_0", 7, GGUF_Q8_0, GGUF_Q8_0},
-    {"Q4_0", 2, GGUF_Q4_0, GGUF_Q4_0},        {"Q4_1", 3, GGUF_Q4_1, GGUF_Q4_1},
-    {"Q5_0", 8, GGUF_Q5_0, GGUF_Q5_0},        {"Q5_1", 9, GGUF_Q5_1, GGUF_Q5_1},
-    {"Q2_K", 10, GGUF_Q2_K, GGUF_Q2_K},       {"Q3_K", 11, GGUF_Q3_K, GGUF_Q3_K},
-    {"Q4_K", 14, GGUF_Q4_K, GGUF_Q4_K},       {"Q5_K", 16, GGUF_Q5_K, GGUF_Q5_K},
-    {"Q6_K", 18, GGUF_Q6_K, GGUF_Q6_K},       {"IQ4_NL", 25, GGUF_IQ4_NL, GGUF_IQ4_NL},
-    {"IQ4_XS", 30, GGUF_IQ4_XS, GGUF_IQ4_XS}, {"Q3_K_M", 12, GGUF_Q3_K, GGUF_Q4_K},
-    {"Q4_K_M", 15, GGUF_Q4_K, GGUF_Q6_K},     {"Q5_K_M", 17, GGUF_Q5_K, GGUF_Q6_K},
+#define WHOLE(name, number, file, ...) {#name, file, GGUF_##name, GGUF_##name},
+    KERN_WEIGHTS(WHOLE)
+#undef WHOLE
+        {"Q3_K_M", 12, GGUF_Q3_K, GGUF_Q4_K},
+    {"Q4_K_M", 15, GGUF_Q4_K, GGUF_Q6_K},
+    {"Q5_K_M", 17, GGUF_Q5_K, GGUF_Q6_K},
 };
 enum { TYPES = sizeof types / sizeof *types };
 
@@ -85,7 +82,7 @@ static uint32_t mixed_q3(enum role role, uint32_t layer, uint32_t layers)
 
 static bool is_float(uint32_t type)
 {
-    return type == GGUF_F32 || type == GGUF_F16 || type == GGUF_BF16;
+    return !gguf_type_info(type)->quantised;
 }
 
 static uint32_t wanted_type(const struct list *l, enum role role)
@@ -124,7 +121,7 @@ static struct random_tensor *add(struct list *l, enum random_fill fill, const ch
 
 static void set_size(struct random_tensor *t)
 {
-    const struct gguf_type_info *info = gguf_type_info(t->type);
+    const struct kern_type_info *info = gguf_type_info(t->type);
     t->bytes = t->shape[0] / info->block * info->block_bytes * t->shape[1] * t->shape[2];
 }
 

@@ -51,25 +51,10 @@ struct gguf {
     uint32_t *keys_by_name, *tensors_by_name; /* indices, sorted */
 };
 
-static const struct {
-    uint32_t type;
-    struct gguf_type_info info;
-} tensor_types[] = {
-    {GGUF_F32, {"F32", 1, 4}},           {GGUF_F16, {"F16", 1, 2}},
-    {GGUF_BF16, {"BF16", 1, 2}},         {GGUF_Q8_0, {"Q8_0", 32, 34}},
-    {GGUF_Q4_0, {"Q4_0", 32, 18}},       {GGUF_Q4_1, {"Q4_1", 32, 20}},
-    {GGUF_Q5_0, {"Q5_0", 32, 22}},       {GGUF_Q5_1, {"Q5_1", 32, 24}},
-    {GGUF_Q2_K, {"Q2_K", 256, 84}},      {GGUF_Q3_K, {"Q3_K", 256, 110}},
-    {GGUF_Q4_K, {"Q4_K", 256, 144}},     {GGUF_Q5_K, {"Q5_K", 256, 176}},
-    {GGUF_Q6_K, {"Q6_K", 256, 210}},     {GGUF_IQ4_NL, {"IQ4_NL", 32, 18}},
-    {GGUF_IQ4_XS, {"IQ4_XS", 256, 136}},
-};
-
-const struct gguf_type_info *gguf_type_info(uint32_t type)
+const struct kern_type_info *gguf_type_info(uint32_t type)
 {
-    for (size_t i = 0; i < sizeof tensor_types / sizeof *tensor_types; i++)
-        if (tensor_types[i].type == type) return &tensor_types[i].info;
-    return NULL;
+    enum kern_type t;
+    return kern_type_find(type, &t) ? kern_type_info(t) : NULL;
 }
 
 /* The bounded cursor. Reading past the end sets `bad` and gives zeros from then on. */
@@ -184,7 +169,7 @@ static int read_tensor(struct gguf *g, struct cursor *c, struct gguf_tensor *t,
     if (c->bad)
         return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: the file ends inside its description",
                        g->name, gguf_show(t->name).text);
-    const struct gguf_type_info *info = gguf_type_info(t->type);
+    const struct kern_type_info *info = gguf_type_info(t->type);
     if (!info) return 0;
     if (t->shape[0] % info->block != 0)
         return err_set(e, ERR_BAD_INPUT,

@@ -15,27 +15,14 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kern/kern.h"
 
 enum { GGUF_DIMS_MAX = 4, GGUF_KEYS_MAX = 65536, GGUF_TENSORS_MAX = 65536 };
 
-/* Tensor types by their number in the file (ggml_type). */
-enum gguf_type {
-    GGUF_F32 = 0,
-    GGUF_F16 = 1,
-    GGUF_Q4_0 = 2,
-    GGUF_Q4_1 = 3,
-    GGUF_Q5_0 = 6,
-    GGUF_Q5_1 = 7,
-    GGUF_Q8_0 = 8,
-    GGUF_Q2_K = 10,
-    GGUF_Q3_K = 11,
-    GGUF_Q4_K = 12,
-    GGUF_Q5_K = 13,
-    GGUF_Q6_K = 14,
-    GGUF_IQ4_NL = 20,
-    GGUF_IQ4_XS = 23,
-    GGUF_BF16 = 30
-};
+/* Tensor types by their number in the file (ggml_type): GGUF_F32, GGUF_Q8_0, ... */
+#define GGUF_TYPE(name, number, ...) GGUF_##name = number,
+enum gguf_type { KERN_WEIGHTS(GGUF_TYPE) };
+#undef GGUF_TYPE
 
 struct gguf_str { /* not terminated */
     const char *data;
@@ -102,11 +89,6 @@ void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t);
 void gguf_forget(const struct gguf *g);
 
 /* Facts of a tensor type; NULL for one we do not know. */
-struct gguf_type_info {
-    const char *name; /* "Q8_0" */
-    uint32_t block;   /* weights per block */
-    uint32_t block_bytes;
-};
-const struct gguf_type_info *gguf_type_info(uint32_t type);
+const struct kern_type_info *gguf_type_info(uint32_t type);
 
 #endif

@@ -117,29 +117,13 @@ static uint32_t size_of(const struct hparams *h, enum size size)
 
 static const char *type_name(uint32_t type)
 {
-    const struct gguf_type_info *info = gguf_type_info(type);
+    const struct kern_type_info *info = gguf_type_info(type);
     return info ? info->name : "unknown";
 }
 
-/* How the kernels hold a tensor of a file's type. */
-static int kern_type_of(uint32_t type, enum kern_type *ret_type)
-{
-    static const struct {
-        uint32_t file;
-        enum kern_type kern;
-    } types[] = {{GGUF_F32, KERN_F32},   {GGUF_F16, KERN_F16},       {GGUF_BF16, KERN_BF16},
-                 {GGUF_Q8_0, KERN_Q8_0}, {GGUF_Q4_0, KERN_Q4_0},     {GGUF_Q4_1, KERN_Q4_1},
-                 {GGUF_Q5_0, KERN_Q5_0}, {GGUF_Q5_1, KERN_Q5_1},     {GGUF_Q2_K, KERN_Q2_K},
-                 {GGUF_Q3_K, KERN_Q3_K}, {GGUF_Q4_K, KERN_Q4_K},     {GGUF_Q5_K, KERN_Q5_K},
-                 {GGUF_Q6_K, KERN_Q6_K}, {GGUF_IQ4_NL, KERN_IQ4_NL}, {GGUF_IQ4_XS, KERN_IQ4_XS}};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        if (types[i].file == type) {
-            *ret_type = types[i].kern;
-            return 0;
-        }
-    }
-    return -1;
-}
+#define NAME(name, ...) " " #name
+static const char known_types[] = KERN_WEIGHTS(NAME);
+#undef NAME
 
 /* Find a tensor and check its type and shape. */
 static int find(const struct loader *l, const char *name, uint32_t cols, uint32_t rows,
@@ -148,11 +132,9 @@ static int find(const struct loader *l, const char *name, uint32_t cols, uint32_
     const struct gguf_tensor *t = gguf_tensor_find(l->g, name);
     enum kern_type type;
     if (!t) return err_set(l->e, ERR_NOT_FOUND, "%s: there is no tensor %s", gguf_name(l->g), name);
-    if (!t->data || kern_type_of(t->type, &type) < 0)
-        return err_set(l->e, ERR_UNSUPPORTED,
-                       "%s: tensor %s has type %s (%u); this program runs F32, F16, BF16, Q8_0, "
-                       "Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL and IQ4_XS",
-                       gguf_name(l->g), name, type_name(t->type), t->type);
+    if (!t->data || !kern_type_find(t->type, &type))
+        return err_set(l->e, ERR_UNSUPPORTED, "%s: tensor %s has type %s (%u); this program runs%s",
+                       gguf_name(l->g), name, type_name(t->type), t->type, known_types);
     if (t->shape[0] != cols || t->shape[1] != rows || t->shape[2] != depth || t->shape[3] != 1)
         return err_set(
             l->e, ERR_BAD_INPUT, "%s: tensor %s is [%llu, %llu, %llu, %llu]; expected [%u, %u, %u]",
@@ -490,6 +472,6 @@ void weights_embed(const struct weights *w, const struct hparams *h, int32_t id,
     CHECK(id >= 0 && (uint32_t)id < h->vocab);
     const uint8_t *row = t->data + t->bytes / h->vocab * (size_t)id;
     enum kern_type type = KERN_F32;
-    CHECK(kern_type_of(t->type, &type) == 0);
+    CHECK(kern_type_find(t->type, &type));
     kern_dequant_row(type, row, h->dim, out);
 }

@@ -69,13 +69,10 @@ static bool load(struct reference_model *m, const char *name, struct matrix *ret
 {
     const struct gguf_tensor *t = gguf_tensor_find(m->g, name);
     if (!t) return false;
-    static const uint32_t types[KERN_TYPES] = {
-        GGUF_F32,  GGUF_F16,  GGUF_BF16, GGUF_Q8_0, GGUF_Q4_0, GGUF_Q4_1,   GGUF_Q5_0,  GGUF_Q5_1,
-        GGUF_Q2_K, GGUF_Q3_K, GGUF_Q4_K, GGUF_Q5_K, GGUF_Q6_K, GGUF_IQ4_NL, GGUF_IQ4_XS};
+    enum kern_type type;
     uint64_t rows = t->shape[1] * t->shape[2], n = t->shape[0] * rows;
     *ret = (struct matrix){t->type, (uint32_t)rows, (uint32_t)t->shape[0], zeroed(n, 4)};
-    for (uint32_t i = 0; i < KERN_TYPES; i++)
-        if (types[i] == t->type) kern_dequant_row((enum kern_type)i, t->data, (uint32_t)n, ret->w);
+    if (kern_type_find(t->type, &type)) kern_dequant_row(type, t->data, (uint32_t)n, ret->w);
     return true;
 }
 
@@ -141,7 +138,7 @@ static void to_8_bits(double *x, uint32_t n, uint32_t size, bool half)
 /* Activations as a matrix of some type reads them. */
 static void round_input(enum reference_numerics numerics, uint32_t type, double *x, uint32_t n)
 {
-    bool plain = type == GGUF_F32 || type == GGUF_F16 || type == GGUF_BF16;
+    bool plain = !gguf_type_info(type)->quantised;
     uint32_t size = gguf_type_info(type)->block;
     if (!plain && numerics == REFERENCE_LLAMA_CPP && size == Q8K_BLOCK) {
         to_8_bits(x, n, Q8K_BLOCK, false);
