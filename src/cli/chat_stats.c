@@ -25,9 +25,11 @@ void chat_stats_print(const struct device_report *r, FILE *to)
         fprintf(to, "  handover at token %u, after %.1f ms\n", t->handover, ms(t->handover_gap_us));
     fprintf(to, "  plan: %s\n", r->plan.why);
     if (r->any_match)
-        fprintf(to, "  cloud: match %s, %u prompt tokens (%u cached), first token %.0f ms\n",
+        fprintf(to,
+                "  cloud: match %s, %u prompt tokens (%u cached), first token %.0f ms, a slot for "
+                "%.2f s\n",
                 wire_match_name(r->match), r->cloud_prompt_tokens, r->cloud_cached_tokens,
-                ms(r->cloud_first_us));
+                ms(r->cloud_first_us), r->cloud_slot_us / 1e6);
     if (r->model && t->device_tokens > 0)
         fprintf(to,
                 "  device: %s, %u prompt tokens (%u kept), %.0f tok/s prefill, %.1f ms a token\n",
@@ -67,8 +69,11 @@ static int put_token(struct buf *out, const struct device_report *r, uint32_t i)
 
 static int put_head(struct buf *out, const struct device_report *r, const char *failure)
 {
-    int code = buf_printf(out, "{\"version\": %d, ", CHAT_STATS_VERSION);
+    int code =
+        buf_printf(out, "{\"version\": %d, \"commit\": \"%s\", ", CHAT_STATS_VERSION, PDD_COMMIT);
     if (code == 0) code = put_text(out, "model", r->model);
+    if (code == 0) code = put_text(out, "weights", r->weights_hash);
+    if (code == 0) code = put_text(out, "numerics", r->numerics);
     if (code == 0) code = put_text(out, "emulated", r->emulated);
     if (code == 0)
         code = buf_printf(out, "\"plan\": {\"choice\": \"%s\", \"cloud_tokens\": %u, \"why\": ",
@@ -102,6 +107,7 @@ static int put_measures(struct buf *out, const struct device_report *r)
         code = put_ms(out, "handover_gap_ms", t->handover_gap_us,
                       t->handover > 0 && r->n > t->handover);
     if (code == 0) code = put_ms(out, "cloud_first_ms", r->cloud_first_us, r->cloud_first_us > 0.0);
+    if (code == 0) code = put_ms(out, "cloud_slot_ms", r->cloud_slot_us, r->any_match);
     if (code == 0)
         code = buf_printf(out,
                           "\"tokens_total\": %u, \"cloud_tokens\": %u, \"device_tokens\": %u, "

@@ -4,8 +4,9 @@
  * The JSON file has one object a line, one line an answer. Times are in milliseconds since the
  * question was asked, with three decimals.
  *
- *   {"version": 1,
- *    "model": name of the device's model, or null,  "emulated": what speed was emulated, or null,
+ *   {"version": 1,  "commit": of this program, or "",
+ *    "model": name of the device's model, or null,  "weights": their SHA-256,  "numerics": class of
+ *    exactness, both null without a model,  "emulated": what speed was emulated, or null,
  *    "plan": {"choice": "device" | "cloud" | "both", "cloud_tokens": N, "why": sentence},
  *    "match": "exact" | "tokens" | "text" | null (no cloud answered),
  *    "prompt_tokens": n, "kept_tokens": of them already in the device's KV cache,
@@ -15,7 +16,8 @@
  *    "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls", "handover": index of the first token of
  *    the device after cloud tokens, or null,  "handover_gap_ms": or null,
  *    "cloud_first_ms": first token of the cloud, or null,
- *    "tokens_total", "cloud_tokens", "device_tokens", "cloud_requests",
+ *    "cloud_slot_ms": how long the cloud held a slot, from grant to end, or null: no cloud
+ * answered, "tokens_total", "cloud_tokens", "device_tokens", "cloud_requests",
  *    "device_prefill_tps", "device_decode_ms": measured,
  *    "text": the answer,
  *    "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms", "shown_ms", "text"}, ...]}

@@ -66,6 +66,20 @@ static void show_rest(struct device *d)
 
 /* ---- the end ---- */
 
+/* The stream is over; its slot is free, but for half a round trip, as long as the grant took. */
+static void leave_slot(struct answer *a)
+{
+    if (a->in_slot) a->report.cloud_slot_us += (double)(clock_us() - a->granted);
+    a->in_slot = false;
+}
+
+static void close_assist(struct answer *a)
+{
+    leave_slot(a);
+    assist_close(a->assist);
+    a->assist = NULL;
+}
+
 static void learn(struct device *d)
 {
     const struct turn *t = &d->answer.turn;
@@ -99,8 +113,7 @@ static void finish(struct device *d)
     struct answer *a = &d->answer;
     a->running = false;
     loop_timer_clear(d->timer);
-    assist_close(a->assist);
-    a->assist = NULL;
+    close_assist(a);
     if (d->local) local_cancel(d->local);
     show_rest(d);
     fill_report(d);
@@ -132,6 +145,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
     uint64_t now = clock_us();
     estimate_add(&d->profile.rtt_us, (double)(now - a->opened));
     a->granted = now;
+    a->in_slot = true;
     a->report.any_match = true;
     a->report.match = ev->match;
     a->report.cloud_prompt_tokens = ev->prompt_tokens;
@@ -230,6 +244,7 @@ static void on_assist_event(void *arg, const struct wire_event *ev)
 static void on_assist_done(void *arg, const struct wire_event *ev)
 {
     struct device *d = arg;
+    leave_slot(&d->answer);
     turn_cloud_done(&d->answer.turn, clock_us(), end_of(ev->reason));
     carry_out(d);
 }
@@ -242,8 +257,7 @@ static bool try_messages(struct device *d, int status)
     struct answer *a = &d->answer;
     bool other = status == 400 || status == 409 || status == 422;
     if (!other || a->by_messages || a->q->raw || a->turn.n > 0) return false;
-    assist_close(a->assist);
-    a->assist = NULL;
+    close_assist(a);
     a->by_messages = true;
     return open_cloud(d, a->turn.cloud_granted - a->turn.cloud_base) == 0;
 }
@@ -283,8 +297,7 @@ static int open_request(struct device *d, struct wire_request *r, struct err *e)
         r->prompt = a->prompt.ids;
         r->n_prompt = a->prompt.len;
     }
-    assist_close(a->assist); /* a stream that came to its end */
-    a->assist = NULL;
+    close_assist(a); /* a stream that came to its end */
     struct assist_callbacks on = {on_assist_event, on_assist_done, on_assist_lost, d};
     return assist_open(d->client, d->url, r, &on, &a->assist, e);
 }
@@ -398,8 +411,7 @@ static void act(struct device *d, const struct turn_action *action)
         if (a->assist) assist_extend(a->assist, action->n);
         break;
     case TURN_DO_CLOUD_STOP:
-        assist_close(a->assist);
-        a->assist = NULL;
+        close_assist(a);
         break;
     case TURN_DO_FEED:
         feed(d, action->from, action->to);
@@ -476,6 +488,8 @@ static void init(struct device *d, const struct device_question *q)
     if (d->engine) {
         a->report.emulated = engine_info(d->engine)->emulated;
         a->report.model = engine_info(d->engine)->model_name;
+        a->report.numerics = engine_info(d->engine)->numerics;
+        a->report.weights_hash = engine_info(d->engine)->weights_hash;
     }
 }
 

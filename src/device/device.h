@@ -81,9 +81,11 @@ struct device_report {
     uint32_t cloud_prompt_tokens, cloud_cached_tokens;
     double prefill_tps, decode_us; /* as measured in this answer, or predicted */
     double cloud_first_us;         /* from asking to the cloud's first token; 0: none came */
+    double cloud_slot_us;          /* how long the cloud held a slot: from its grants to the ends */
     const char *trouble;           /* "", or what went wrong on the way though an answer came */
     const char *emulated;          /* NULL, or what speed was emulated */
-    const char *model;             /* of our own engine; NULL without one */
+    const char *model;             /* of our own engine; NULL without one, as the next two */
+    const char *numerics, *weights_hash;
 };
 
 int device_open(const struct device_options *options, struct device **ret_device, struct err *e);

@@ -99,6 +99,7 @@ static void prove(const char *path, const char *url, const struct single_answer 
         assert_true(borrowed <= n);
         if (borrowed > 0) assert_int_equal(r.match, WIRE_EXACT);
         if (n == 0) assert_int_equal(r.turn.cloud_opens, 0);
+        assert_true((r.cloud_slot_us > 0.0) == r.any_match);
         device_close(d);
         if (borrowed == (n < want->tokens.len ? n : want->tokens.len)) return;
     }
@@ -213,6 +214,10 @@ static void test_late_device_extends(void **state)
         fail_msg("%u cloud tokens, %u planned: %s", r.turn.cloud_tokens, r.plan.cloud_tokens,
                  r.plan.why);
     assert_true(r.turn.device_tokens > 0);
+    /* The slot is held while its tokens are made, 500 us each, and not while the device decodes. */
+    double all = (double)r.tokens[r.n - 1].shown_us;
+    assert_true(r.cloud_slot_us > 500.0 * (r.turn.cloud_tokens - r.turn.cloud_opens));
+    assert_true(r.cloud_slot_us < all);
     device_close(d);
     cloud_fixture_stop(cloud);
     single_answer_release(&want);
