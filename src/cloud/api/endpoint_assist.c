@@ -84,16 +84,16 @@ static void on_token(struct assist_exchange *a, const struct job_event *ev)
 static void on_done(struct assist_exchange *a, const struct job_event *ev)
 {
     struct wire_event *out = &a->x.server->event;
-    if (ev->error.code && !a->begun) {
+    if (ev->failure && !a->begun) {
         struct http_request *refused = exchange_detach(&a->x);
-        if (refused) server_refuse_job(a->x.server, refused, ev);
+        if (refused) server_refuse_job(a->x.server, refused, ev->failure);
         exchange_free(&a->x);
         return;
     }
-    if (ev->error.code) {
+    if (ev->failure) {
         out->kind = WIRE_ERROR;
-        snprintf(out->code, sizeof out->code, "%s", err_code_name(ev->error.code));
-        snprintf(out->message, sizeof out->message, "%s", ev->error.text);
+        snprintf(out->code, sizeof out->code, "%s", err_code_name(ev->failure->e.code));
+        snprintf(out->message, sizeof out->message, "%s", ev->failure->e.text);
     } else {
         out->kind = WIRE_DONE;
         out->reason = ev->reason;

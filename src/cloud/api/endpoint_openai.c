@@ -180,19 +180,18 @@ static void finish(struct openai_exchange *a, const char *reason, bool stopped)
     finish_whole(a, reason, a->q.logprobs ? &rows : NULL);
 }
 
-/* There is no answer, or no more of it: `ev` says why, as a job's end does. */
-static void fail(struct openai_exchange *a, const struct job_event *ev)
+/* There is no answer, or no more of it. */
+static void fail(struct openai_exchange *a, const struct job_failure *f)
 {
-    const struct err *e = &ev->error;
     a->ended = true;
     if (!a->q.stream || !a->x.admitted) {
         struct http_request *r = exchange_detach(&a->x);
-        if (r) server_refuse_job(a->x.server, r, ev);
+        if (r) server_refuse_job(a->x.server, r, f);
         return;
     }
     struct buf *out = &a->x.server->bytes;
     buf_clear(out);
-    int code = openai_put_error(out, 500, err_code_name(e->code), e->text);
+    int code = openai_put_error(out, 500, err_code_name(f->e.code), f->e.text);
     if (!code) code = openai_put_end(out);
     send_scratch(a, code);
     end_stream(a);
@@ -223,8 +222,8 @@ static void on_token(struct openai_exchange *a, const struct job_event *ev)
     if (!code) code = exchange_text(&a->x, ev, &a->text);
     a->n_tokens++;
     if (code) {
-        struct job_event failed = {.kind = JOB_DONE};
-        err_set(&failed.error, ERR_NO_MEMORY, "no memory for the answer");
+        struct job_failure failed = {.e = ERR_INIT};
+        err_set(&failed.e, ERR_NO_MEMORY, "no memory for the answer");
         fail(a, &failed);
         exchange_cancel(&a->x);
         return;
@@ -261,9 +260,11 @@ static int check_reason(enum wire_reason reason, struct err *e)
 
 static void on_done(struct openai_exchange *a, const struct job_event *ev)
 {
-    struct job_event end = *ev;
-    if (end.error.code || check_reason(ev->reason, &end.error))
-        fail(a, &end);
+    struct job_failure cut_off = {.e = ERR_INIT};
+    if (ev->failure)
+        fail(a, ev->failure);
+    else if (check_reason(ev->reason, &cut_off.e))
+        fail(a, &cut_off);
     else
         finish(a, ev->reason == WIRE_STOP ? "stop" : "length", false);
 }

@@ -226,7 +226,7 @@ static void note_cached(struct exchange *x, const struct job_event *ev, struct m
 
 static void note_done(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
-    bool failed = ev->error.code != 0;
+    bool failed = ev->failure != NULL;
     note_cached(x, ev, m);
     if (!x->n_prompt && ev->prompt_tokens) { /* told only now */
         x->n_prompt = ev->prompt_tokens;
@@ -244,7 +244,8 @@ static void note_done(struct exchange *x, const struct job_event *ev, struct met
                                (x->last_token - x->first_token) / (ev->produced - 1));
     if (!failed) histogram_note_seconds(&m->whole, clock_us() - x->began);
     histogram_note_tokens(&m->answer_length, ev->produced);
-    log_done(x, failed ? err_code_name(ev->error.code) : wire_reason_name(reason), ev->produced);
+    log_done(x, failed ? err_code_name(ev->failure->e.code) : wire_reason_name(reason),
+             ev->produced);
 }
 
 void exchange_deliver(const struct job_event *ev)

@@ -147,21 +147,20 @@ void server_refuse(struct server *s, struct http_request *r, const struct err *e
     refuse(s, r, e, param, false);
 }
 
-void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev)
+void server_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f)
 {
     char seconds[16];
-    if (!ev->status) {
-        refuse(s, r, &ev->error, NULL, true);
+    if (!f->status) {
+        refuse(s, r, &f->e, NULL, true);
         return;
     }
-    s->metrics.refused[refusal_of(ev->error.code)]++;
-    if (ev->status == 429 || ev->status == 503) {
+    s->metrics.refused[refusal_of(f->e.code)]++;
+    if (f->status == 429 || f->status == 503) {
         snprintf(seconds, sizeof seconds, "%u",
-                 ev->retry_after_s ? ev->retry_after_s : SERVER_RETRY_AFTER_S);
+                 f->retry_after_s ? f->retry_after_s : SERVER_RETRY_AFTER_S);
         http_request_reply_header(r, "Retry-After", seconds);
     }
-    http_reply_error(r, ev->status, code_name(ev->status, ev->error.code), NULL, "%s",
-                     ev->error.text);
+    http_reply_error(r, f->status, code_name(f->status, f->e.code), NULL, "%s", f->e.text);
 }
 
 /* Of a port of their own: nobody asks for a key there. */

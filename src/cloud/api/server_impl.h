@@ -89,9 +89,9 @@ void server_refuse(struct server *s, struct http_request *r, const struct err *e
 void server_log_refusal(const struct server *s, const struct http_request *r, int status,
                         const char *reason);
 
-/* The same for a job that failed before anything of its answer was sent: `ev` is its JOB_DONE,
+/* The same for a job that failed before anything of its answer was sent: `f` is of its JOB_DONE,
  * which has its line in the log. */
-void server_refuse_job(struct server *s, struct http_request *r, const struct job_event *ev);
+void server_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f);
 
 /* `size`: of the endpoint's struct, zeroed beyond the exchange. NULL: no memory. */
 void *exchange_new(struct server *s, enum metrics_endpoint endpoint, size_t size);

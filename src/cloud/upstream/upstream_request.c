@@ -130,9 +130,8 @@ static void finish_whole(struct upstream_request *o)
 
 static void fail(struct upstream_request *o, const struct failure *f)
 {
-    o->end->ev.error = f->e;
-    o->end->ev.status = f->status;
-    o->end->ev.retry_after_s = f->retry_after_s;
+    o->job->failure = (struct job_failure){f->e, f->status, f->retry_after_s};
+    o->end->ev.failure = &o->job->failure;
     o->end->ev.produced = o->sent;
     end(o);
 }

@@ -28,6 +28,13 @@ struct job_logprob {
 
 enum { JOB_LOGPROBS_TOP_MAX = 20 };
 
+/* Why whoever computes gave up. */
+struct job_failure {
+    struct err e;
+    int status;             /* HTTP status that tells it best; 0: by e.code */
+    uint32_t retry_after_s; /* 0: not said */
+};
+
 struct job {
     void (*on_event)(void *owner, const struct job_event *ev);
     void *owner;     /* the loop's, like on_event */
@@ -47,6 +54,7 @@ struct job {
     struct job_logprob *logprobs;
     uint32_t n_logprobs, logprobs_top;
     bool wants_logprobs;
+    struct job_failure failure; /* of whoever computes, until the event that tells it */
     /* wishes of the loop */
     atomic_uint tokens_max; /* may grow, as far as there is KV memory; less than sent: the end.
                                Who computes lowers it once, before ADMITTED, to what it grants */
@@ -88,11 +96,11 @@ struct job_event {
     int32_t token;          /* TOKEN; -1: only its text is known */
     const char *text;       /* TOKEN: UTF-8, behind the event in its memory; NULL: look at token */
     size_t text_len;
-    enum wire_reason reason; /* DONE */
-    uint32_t produced;       /* DONE: tokens sent */
-    struct err error;        /* DONE: code != 0 when whoever computes failed */
-    int status;             /* DONE with an error: HTTP status that tells it best; 0: by its code */
-    uint32_t retry_after_s; /* DONE with an error: 0: not said */
+    enum wire_reason reason;           /* DONE */
+    uint32_t produced;                 /* DONE: tokens sent */
+    const struct job_failure *failure; /* DONE: the job's; NULL: it did not fail */
 };
+
+_Static_assert(sizeof(struct job_event) <= 128, "an event for each token: keep it small");
 
 #endif

@@ -34,7 +34,10 @@ void worker_finish(struct worker *w, struct job *job, const struct running *r,
         ev.produced = r->produced;
         ev.cached = r->cached;
     }
-    if (error) ev.error = *error;
+    if (error) {
+        job->failure = (struct job_failure){.e = *error};
+        ev.failure = &job->failure;
+    }
     slots_leave(&w->taken, job->tenant);
     worker_send(w, ev);
 }
