@@ -3,7 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdbool.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -11,26 +11,29 @@
 
 struct queue {
     pthread_mutex_t mutex;
-    pthread_cond_t filled;
+    pthread_cond_t filled, drained;
     void (*wake)(void *arg);
     void *wake_arg;
     bool closed;
-    uint32_t capacity, head, len;
-    void *items[];
+    uint32_t capacity, head, len, waiting; /* producers */
+    size_t item_bytes;
+    unsigned char items[];
 };
 
-int queue_new(uint32_t capacity, void (*wake)(void *arg), void *arg, struct queue **ret_queue,
-              struct err *e)
+int queue_new(uint32_t capacity, size_t item_bytes, void (*wake)(void *arg), void *arg,
+              struct queue **ret_queue, struct err *e)
 {
-    struct queue *q = mem_calloc(1, sizeof *q + capacity * sizeof(void *));
+    struct queue *q = mem_calloc(1, sizeof *q + capacity * item_bytes);
     if (!q) return err_set(e, ERR_NO_MEMORY, "no memory for a queue of %u", capacity);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&q->mutex, NULL);
     pthread_cond_init(&q->filled, &attributes);
+    pthread_cond_init(&q->drained, NULL);
     pthread_condattr_destroy(&attributes);
     q->capacity = capacity;
+    q->item_bytes = item_bytes;
     q->wake = wake;
     q->wake_arg = arg;
     *ret_queue = q;
@@ -41,17 +44,28 @@ void queue_free(struct queue *q)
 {
     if (!q) return;
     pthread_cond_destroy(&q->filled);
+    pthread_cond_destroy(&q->drained);
     pthread_mutex_destroy(&q->mutex);
     mem_free(q);
 }
 
-int queue_push(struct queue *q, void *item)
+static void *slot_of(struct queue *q, uint32_t i)
+{
+    return q->items + (size_t)((q->head + i) % q->capacity) * q->item_bytes;
+}
+
+static int push(struct queue *q, const void *item, bool wait)
 {
     pthread_mutex_lock(&q->mutex);
+    while (wait && !q->closed && q->len == q->capacity) {
+        q->waiting++;
+        pthread_cond_wait(&q->drained, &q->mutex);
+        q->waiting--;
+    }
     int code = q->closed ? ERR_CANCELLED : q->len == q->capacity ? ERR_BUSY : 0;
     bool first = q->len == 0;
     if (code == 0) {
-        q->items[(q->head + q->len) % q->capacity] = item;
+        memcpy(slot_of(q, q->len), item, q->item_bytes);
         q->len++;
         pthread_cond_signal(&q->filled);
     }
@@ -60,24 +74,35 @@ int queue_push(struct queue *q, void *item)
     return code;
 }
 
-static void *take(struct queue *q)
+int queue_push(struct queue *q, const void *item)
 {
-    if (q->len == 0) return NULL;
-    void *item = q->items[q->head];
+    return push(q, item, false);
+}
+
+int queue_push_wait(struct queue *q, const void *item)
+{
+    return push(q, item, true);
+}
+
+static bool take(struct queue *q, void *ret_item)
+{
+    if (q->len == 0) return false;
+    memcpy(ret_item, slot_of(q, 0), q->item_bytes);
     q->head = (q->head + 1) % q->capacity;
     q->len--;
-    return item;
+    if (q->waiting) pthread_cond_signal(&q->drained);
+    return true;
 }
 
-void *queue_try_pop(struct queue *q)
+bool queue_try_pop(struct queue *q, void *ret_item)
 {
     pthread_mutex_lock(&q->mutex);
-    void *item = take(q);
+    bool any = take(q, ret_item);
     pthread_mutex_unlock(&q->mutex);
-    return item;
+    return any;
 }
 
-void *queue_pop(struct queue *q, uint64_t timeout_us)
+bool queue_pop(struct queue *q, void *ret_item, uint64_t timeout_us)
 {
     uint64_t until = timeout_us == UINT64_MAX ? UINT64_MAX : clock_us() + timeout_us;
     struct timespec t = {(time_t)(until / 1000000u), (long)(until % 1000000u) * 1000};
@@ -89,9 +114,9 @@ void *queue_pop(struct queue *q, uint64_t timeout_us)
         else
             waited = pthread_cond_timedwait(&q->filled, &q->mutex, &t);
     }
-    void *item = take(q);
+    bool any = take(q, ret_item);
     pthread_mutex_unlock(&q->mutex);
-    return item;
+    return any;
 }
 
 void queue_close(struct queue *q)
@@ -99,13 +124,6 @@ void queue_close(struct queue *q)
     pthread_mutex_lock(&q->mutex);
     q->closed = true;
     pthread_cond_broadcast(&q->filled);
+    pthread_cond_broadcast(&q->drained);
     pthread_mutex_unlock(&q->mutex);
-}
-
-uint32_t queue_len(struct queue *q)
-{
-    pthread_mutex_lock(&q->mutex);
-    uint32_t n = q->len;
-    pthread_mutex_unlock(&q->mutex);
-    return n;
 }

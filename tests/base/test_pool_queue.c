@@ -116,7 +116,7 @@ static void *produce(void *arg)
 {
     struct queue *q = arg;
     for (uintptr_t i = 1; i <= ITEMS;)
-        i += queue_push(q, (void *)i) == 0;
+        i += queue_push(q, &i) == 0;
     queue_close(q);
     return NULL;
 }
@@ -132,11 +132,11 @@ static void test_queue_keeps_order(void **state)
     struct queue *q;
     pthread_t thread;
     static atomic_uint wakes;
-    assert_int_equal(queue_new(16, count_wake, &wakes, &q, NULL), 0);
+    assert_int_equal(queue_new(16, sizeof(uintptr_t), count_wake, &wakes, &q, NULL), 0);
     pthread_create(&thread, NULL, produce, q);
     uintptr_t expected = 1;
-    for (void *item; (item = queue_pop(q, UINT64_MAX)) != NULL; expected++)
-        assert_int_equal((uintptr_t)item, expected);
+    for (uintptr_t item; queue_pop(q, &item, UINT64_MAX); expected++)
+        assert_int_equal(item, expected);
     assert_int_equal(expected, ITEMS + 1);
     assert_true(atomic_load(&wakes) > 0);
     pthread_join(thread, NULL);
@@ -147,19 +147,48 @@ static void test_full_and_closed_are_answers(void **state)
 {
     (void)state;
     struct queue *q;
-    int a, b, c;
-    assert_int_equal(queue_new(2, NULL, NULL, &q, NULL), 0);
-    assert_null(queue_try_pop(q));
-    assert_null(queue_pop(q, 1000));
-    assert_int_equal(queue_push(q, &a), 0);
-    assert_int_equal(queue_push(q, &b), 0);
-    assert_int_equal(queue_push(q, &c), ERR_BUSY);
-    assert_int_equal(queue_len(q), 2);
+    int item = 0;
+    assert_int_equal(queue_new(2, sizeof item, NULL, NULL, &q, NULL), 0);
+    assert_false(queue_try_pop(q, &item));
+    assert_false(queue_pop(q, &item, 1000));
+    assert_int_equal(queue_push(q, &(int){1}), 0);
+    assert_int_equal(queue_push(q, &(int){2}), 0);
+    assert_int_equal(queue_push(q, &(int){3}), ERR_BUSY);
     queue_close(q);
-    assert_int_equal(queue_push(q, &c), ERR_CANCELLED);
-    assert_ptr_equal(queue_pop(q, UINT64_MAX), &a);
-    assert_ptr_equal(queue_pop(q, UINT64_MAX), &b);
-    assert_null(queue_pop(q, UINT64_MAX));
+    assert_int_equal(queue_push(q, &(int){3}), ERR_CANCELLED);
+    assert_true(queue_pop(q, &item, UINT64_MAX) && item == 1);
+    assert_true(queue_pop(q, &item, UINT64_MAX) && item == 2);
+    assert_false(queue_pop(q, &item, UINT64_MAX));
+    queue_free(q);
+}
+
+static void *produce_waiting(void *arg)
+{
+    uintptr_t pushed = 0;
+    for (uintptr_t i = 1; queue_push_wait(arg, &i) == 0; i++)
+        pushed = i;
+    return (void *)pushed;
+}
+
+/* A producer that waits loses nothing, goes on as soon as there is room, and ends with a close. */
+static void test_producer_waits(void **state)
+{
+    (void)state;
+    struct queue *q;
+    pthread_t thread;
+    void *pushed;
+    uintptr_t item, taken = 0;
+    assert_int_equal(queue_new(3, sizeof item, NULL, NULL, &q, NULL), 0);
+    pthread_create(&thread, NULL, produce_waiting, q);
+    for (; taken < ITEMS; taken++) {
+        assert_true(queue_pop(q, &item, UINT64_MAX));
+        assert_int_equal(item, taken + 1);
+    }
+    queue_close(q);
+    pthread_join(thread, &pushed);
+    for (; queue_try_pop(q, &item); taken++)
+        assert_int_equal(item, taken + 1);
+    assert_int_equal((uintptr_t)pushed, taken);
     queue_free(q);
 }
 
@@ -171,6 +200,7 @@ int main(void)
         cmocka_unit_test(test_guard_reaches_every_thread),
         cmocka_unit_test(test_queue_keeps_order),
         cmocka_unit_test(test_full_and_closed_are_answers),
+        cmocka_unit_test(test_producer_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

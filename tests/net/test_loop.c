@@ -109,8 +109,8 @@ struct traffic {
 static void take_all(void *arg)
 {
     struct traffic *t = arg;
-    for (void *item; (item = queue_try_pop(t->queue)) != NULL;) {
-        t->sum += (uintptr_t)item;
+    for (uintptr_t item; queue_try_pop(t->queue, &item);) {
+        t->sum += item;
         t->count++;
     }
     if (t->count == PRODUCERS * ITEMS) loop_stop(t->loop);
@@ -120,7 +120,7 @@ static void *produce(void *arg)
 {
     struct traffic *t = arg;
     for (uintptr_t i = 1; i <= ITEMS; i++)
-        while (queue_push(t->queue, (void *)i) == ERR_BUSY)
+        while (queue_push(t->queue, &i) == ERR_BUSY)
             clock_sleep_us(10);
     return NULL;
 }
@@ -133,7 +133,7 @@ static void wakes(void **state)
     (void)state;
     assert_int_equal(loop_new(&t.loop, NULL), 0);
     assert_int_equal(loop_wake_new(t.loop, take_all, &t, &t.wake, NULL), 0);
-    assert_int_equal(queue_new(64, loop_wake_signal, t.wake, &t.queue, NULL), 0);
+    assert_int_equal(queue_new(64, sizeof(uintptr_t), loop_wake_signal, t.wake, &t.queue, NULL), 0);
     for (int i = 0; i < PRODUCERS; i++)
         CHECK(pthread_create(&threads[i], NULL, produce, &t) == 0);
     assert_int_equal(loop_run(t.loop, NULL), 0);

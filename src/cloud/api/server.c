@@ -199,11 +199,10 @@ static void set_name(struct server *s, const char *name)
 static void backend_has_events(void *arg)
 {
     struct server *s = arg;
-    struct job_event *ev;
+    struct job_event ev;
     if (!s->model_name[0]) set_name(s, s->backend->info->model_name);
-    for (uint32_t n = 0; (ev = backend_take_event(s->backend)) != NULL; n++) {
-        exchange_deliver(ev);
-        mem_free(ev);
+    for (uint32_t n = 0; backend_take_event(s->backend, &ev); n++) {
+        exchange_deliver(&ev);
         if (n == EVENTS_PER_TURN) {
             loop_wake_signal(s->wake);
             return;

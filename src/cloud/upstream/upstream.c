@@ -28,14 +28,17 @@ void upstream_push(struct upstream *u, struct upstream_event *ev)
     if (!u->closing) u->c.wake(u->c.wake_arg);
 }
 
-static struct job_event *take_event(struct backend *b)
+static bool take_event(struct backend *b, struct job_event *ret_event)
 {
     struct upstream *u = upstream_of(b);
     struct upstream_event *ev = u->first;
-    if (!ev) return NULL;
+    mem_free(u->taken_event);
+    u->taken_event = ev;
+    if (!ev) return false;
     u->first = ev->next;
     if (!u->first) u->last = &u->first;
-    return &ev->ev;
+    *ret_event = ev->ev;
+    return true;
 }
 
 /* ---- what is served ---- */
@@ -327,7 +330,7 @@ static int open_vocab(struct upstream *u, struct err *e)
 static void release(struct backend *b)
 {
     struct upstream *u = upstream_of(b);
-    struct job_event *ev;
+    struct job_event ev;
     u->closing = true;
     while (u->requests)
         upstream_request_free(u->requests);
@@ -335,8 +338,8 @@ static void release(struct backend *b)
         probe_release(&u->servers[i]);
         http_client_free(u->servers[i].client);
     }
-    while ((ev = take_event(b)) != NULL)
-        mem_free(ev);
+    while (take_event(b, &ev)) {
+    }
     chat_template_close(u->chat_template);
     vocab_close(u->vocab);
     gguf_close(u->gguf);

@@ -40,7 +40,7 @@ struct upstream_server {
 
 /* An event on its way to the loop; the text of a token follows the struct. */
 struct upstream_event {
-    struct job_event ev; /* first: the loop frees it as one */
+    struct job_event ev;
     struct upstream_event *next;
 };
 
@@ -85,6 +85,7 @@ struct upstream {
     uint32_t lingering; /* requests that are, and have a connection still */
     uint64_t retries;
     struct upstream_event *first, **last; /* events, oldest first */
+    struct upstream_event *taken_event;   /* its text is being read; NULL: none */
     bool closing;
 };
 

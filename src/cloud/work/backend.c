@@ -16,9 +16,9 @@ void backend_wish(struct backend *b, struct job *job)
     if (b->ops->wish) b->ops->wish(b, job);
 }
 
-struct job_event *backend_take_event(struct backend *b)
+bool backend_take_event(struct backend *b, struct job_event *ret_event)
 {
-    return b->ops->take_event(b);
+    return b->ops->take_event(b, ret_event);
 }
 
 const char *backend_not_ready(struct backend *b)

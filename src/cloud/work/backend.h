@@ -43,7 +43,7 @@ struct backend_stats {
 struct backend_ops {
     int (*submit)(struct backend *b, struct job *job, struct err *e);
     void (*wish)(struct backend *b, struct job *job); /* NULL: it looks by itself */
-    struct job_event *(*take_event)(struct backend *b);
+    bool (*take_event)(struct backend *b, struct job_event *ret_event);
     const char *(*not_ready)(struct backend *b);
     void (*stats)(struct backend *b, struct backend_stats *ret_stats);
     int (*metrics)(const struct backend *b, struct buf *out); /* NULL: none of its own */
@@ -68,8 +68,9 @@ void backend_free(struct backend *b); /* jobs in work stay the loop's, to free; 
 int backend_submit(struct backend *b, struct job *job, struct err *e);
 /* A job's wishes (job.h) have changed. */
 void backend_wish(struct backend *b, struct job *job);
-/* NULL: none; free with mem_free. Asked after every wake-up that the backend was given. */
-struct job_event *backend_take_event(struct backend *b);
+/* The next event; false: there is none. Asked after every wake-up (the `wake` of a backend's
+ * configuration). What it points to stays until the next call. */
+bool backend_take_event(struct backend *b, struct job_event *ret_event);
 
 /* NULL, or a word that says why new jobs would be refused ("busy"). */
 const char *backend_not_ready(struct backend *b);

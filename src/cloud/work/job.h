@@ -94,7 +94,7 @@ struct job_event {
     uint32_t done, total;   /* PROGRESS */
     uint32_t index;         /* TOKEN: absolute index in the answer */
     int32_t token;          /* TOKEN; -1: only its text is known */
-    const char *text;       /* TOKEN: UTF-8, behind the event in its memory; NULL: look at token */
+    const char *text;       /* TOKEN: UTF-8, until the next event is taken; NULL: look at token */
     size_t text_len;
     enum wire_reason reason;           /* DONE */
     uint32_t produced;                 /* DONE: tokens sent */

@@ -4,26 +4,19 @@
 #include "base/mem.h"
 #include "cloud/work/worker_impl.h"
 
-enum { EVENTS_PER_STREAM = 8, EVENTS_FULL_US = 200, NO_MEMORY_US = 1000 };
+enum { EVENTS_PER_STREAM = 8 };
 
 static struct worker *worker_of(struct backend *b)
 {
     return (struct worker *)b;
 }
 
-/* Events must not be lost: when the loop is behind, the worker waits for it. */
+/* An event must not be lost: while as many wait as may, so does the worker. The loop thread, which
+ * takes them, never waits for the worker. */
 void worker_send(struct worker *w, struct job_event ev)
 {
-    struct job_event *copy;
-    while (!(copy = mem_alloc(sizeof *copy)) && !atomic_load(&w->quit))
-        clock_sleep_us(NO_MEMORY_US);
-    if (!copy) return;
-    *copy = ev;
-    copy->at = clock_us();
-    int code;
-    while ((code = queue_push(w->events, copy)) == ERR_BUSY && !atomic_load(&w->quit))
-        clock_sleep_us(EVENTS_FULL_US);
-    if (code) mem_free(copy);
+    ev.at = clock_us();
+    (void)queue_push_wait(w->events, &ev); /* ERR_CANCELLED: the worker is being freed */
 }
 
 void worker_finish(struct worker *w, struct job *job, const struct running *r,
@@ -71,8 +64,9 @@ static void publish_stats(struct worker *w)
 static void receive_jobs(struct worker *w)
 {
     bool idle = w->n_running == 0 && admit_waiting(w->line) == 0;
-    struct job *job = idle ? queue_pop(w->jobs, UINT64_MAX) : queue_try_pop(w->jobs);
-    for (; job; job = queue_try_pop(w->jobs)) {
+    struct job *job;
+    bool any = idle ? queue_pop(w->jobs, &job, UINT64_MAX) : queue_try_pop(w->jobs, &job);
+    for (; any; any = queue_try_pop(w->jobs, &job)) {
         admit_join(w->line, job, worker_tenant(job), job->priority);
         w->line_tokens += job->n_tokens;
     }
@@ -130,10 +124,10 @@ static int open_parts(struct worker *w, struct err *e)
     w->span_of = mem_calloc(spans, sizeof *w->span_of);
     if (!w->spans || !w->span_of)
         return err_set(e, ERR_NO_MEMORY, "no memory for the engine thread");
-    int code = queue_new(jobs, NULL, NULL, &w->jobs, e);
+    int code = queue_new(jobs, sizeof(struct job *), NULL, NULL, &w->jobs, e);
     if (code == 0)
-        code = queue_new(w->c.streams_max * EVENTS_PER_STREAM, w->c.wake, w->c.wake_arg, &w->events,
-                         e);
+        code = queue_new(w->c.streams_max * EVENTS_PER_STREAM, sizeof(struct job_event), w->c.wake,
+                         w->c.wake_arg, &w->events, e);
     if (code == 0) code = admit_line_new(jobs, &w->line, e);
     if (code == 0) code = sched_new(&w->sched, e);
     if (code == 0) code = prefix_open(w->engine, w->c.cache_pages, &w->prefix, e);
@@ -144,12 +138,10 @@ static void free_worker(struct backend *b)
 {
     struct worker *w = worker_of(b);
     struct engine *engine = w->engine;
-    struct job_event *ev;
     atomic_store(&w->quit, true);
     queue_close(w->jobs);
+    queue_close(w->events);
     pthread_join(w->thread, NULL);
-    while ((ev = queue_try_pop(w->events)) != NULL)
-        mem_free(ev);
     release(w);
     engine_free(engine);
 }
@@ -197,15 +189,15 @@ static int submit(struct backend *b, struct job *job, struct err *e)
     case ADMIT_ENTERS:
         break;
     }
-    int code = queue_push(w->jobs, job);
+    int code = queue_push(w->jobs, &job);
     if (!code) return 0;
     slots_leave(&w->taken, job->tenant);
     return err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
 }
 
-static struct job_event *take_event(struct backend *b)
+static bool take_event(struct backend *b, struct job_event *ret_event)
 {
-    return queue_try_pop(worker_of(b)->events);
+    return queue_try_pop(worker_of(b)->events, ret_event);
 }
 
 static void stats_of(struct backend *b, struct backend_stats *ret_stats)

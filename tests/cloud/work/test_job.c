@@ -55,15 +55,12 @@ static struct job_event next(struct backend *b, enum job_event_kind kind)
 {
     uint64_t until = clock_us() + WAIT_US;
     for (;;) {
-        struct job_event *ev = backend_take_event(b), copy;
+        struct job_event ev;
         assert_true(clock_us() < until);
-        if (!ev) {
+        if (!backend_take_event(b, &ev))
             clock_sleep_us(200);
-            continue;
-        }
-        copy = *ev;
-        mem_free(ev);
-        if (copy.kind == kind) return copy;
+        else if (ev.kind == kind)
+            return ev;
     }
 }
 
