@@ -14,7 +14,8 @@ the client (build/release/bench_load) on another, prints what it measured and ke
 DIR/results.json; nothing else is written. `throughput` notes each point as it is done and, called again, goes
 on where it stopped (--at-most N: stop after so many seconds; --fresh: from the start); it needs a
 trace (--trace, CSV: time, prompt tokens, answer tokens) and says so where there is none. `report` prints
-what is there as Markdown; --save 2026-11-25-zen5 writes bench/results/2026-11-25-zen5-cloud.md and a picture. Python's standard library and the openssl program only.
+what is there as Markdown; --save 2026-11-25-zen5 writes bench/results/2026-11-25-zen5-cloud.md and a
+picture. Python's standard library and the openssl program only.
 """
 import argparse
 import json

@@ -4,7 +4,8 @@
  * An *engine* holds a model and its KV memory. A *session* is one token history with its KV cache.
  * One call, engine_step, does prefill and decode alike: it appends a span of tokens to each of
  * several sessions and, where asked, samples the token that follows. The result of a session never
- * depends on the other spans of a step, on the chunking of its prompt or on threads (exact.md).
+ * depends on the other spans of a step, on the chunking of its prompt or on threads
+ * (docs/design/exact.md).
  *
  * Kinds: native (engine/native.h) and fake (engine/fake.h: scripted tokens, delays, faults). Any
  * kind can take its time as a named device does (engine/emulated.h). tests/engine/ holds one

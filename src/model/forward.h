@@ -4,8 +4,8 @@
  * Prefill in chunks and decoding are the same call: every span appends its tokens to its sequence's
  * KV cache, and a span that wants them gets the logits after its last token. The result of a span
  * depends on its sequence alone: not on the chunking, the other spans, the threads or the level of
- * the kernels (exact.md). That holds because each row of activations is computed from itself and
- * its sequence's KV cache, and the kernels keep one order of operations per output.
+ * the kernels (docs/design/exact.md). That holds because each row of activations is computed from
+ * itself and its sequence's KV cache, and the kernels keep one order of operations per output.
  *
  * All memory is taken at opening; a pass allocates nothing. One owner thread, which also owns the
  * pool while a pass runs.

@@ -145,7 +145,8 @@ static void feed(struct turn *t, uint64_t now)
     act(t, (struct turn_action){.kind = TURN_DO_FEED, .from = t->kv, .to = total});
 }
 
-/* Predicted microseconds until the device can emit the token after those known; R of handover.md.
+/* Predicted microseconds until the device can emit the token after those known; R of
+ * docs/design/handover.md.
  */
 static double ready_us(const struct turn *t, uint64_t now)
 {

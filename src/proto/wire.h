@@ -1,5 +1,5 @@
 /*
- * wire: the messages of /v1/assist (handover.md), as structs, and their JSON.
+ * wire: the messages of /v1/assist (docs/design/handover.md), as structs, and their JSON.
  *
  * Text in events is what the token completed: whole UTF-8 characters only, maybe none; the id is
  * the truth. A cloud in front of a server that gives no ids sends none (match `text`): an event is

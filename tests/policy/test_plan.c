@@ -2,7 +2,8 @@
  * test_plan: the planner's decisions, the pacer's bounds and the estimates, as tables.
  *
  * Catches: a cloud asked against the user's will or not worth it; an N that is too small for the
- * formula of handover.md; a pace outside its bounds; an estimate that one outlier ruins.
+ * formula of docs/design/handover.md; a pace outside its bounds; an estimate that one outlier
+ * ruins.
  */
 #include <math.h>
 #include <setjmp.h>
