@@ -3,6 +3,9 @@
 #
 #   format     clang-format agrees with every file
 #   layers     a file includes only its own layer, base, and the layers named for it below
+#   map        docs/ARCHITECTURE.md has every file of src/ in its folder's list, and no other
+#   pages      a cited page (*.md) exists; README.md names no class of numerics and no hash that is gone
+#   subjects   subjects of commits have at most 60 characters
 #   length     functions of at most 70 lines, files of at most 900
 #   calls      no banned call; the heap only through base/mem
 #   headers    every header compiles alone
@@ -86,8 +89,68 @@ check_headers() {
             >/dev/null 2>&1 || echo "{}: does not compile alone"' | { ! grep .; } || bad=1
 }
 
+# Folder and stem of each file that the map of ARCHITECTURE.md lists: "- `a`, `b`: what they are" below "### src/FOLDER".
+mapped() {
+    awk '
+        /^### / { folder = $2 ~ /^src\// ? $2 : "" }
+        folder && /^- `/ {
+            list = substr($0, 3, index($0, "`: ") - 3)
+            gsub(/[`,]/, "", list)
+            n = split(list, stems, " ")
+            for (i = 1; i <= n; i++) print folder "/" stems[i]
+        }' docs/ARCHITECTURE.md | sort
+}
+
+check_map() {
+    local files
+    files=$(find src -name '*.[ch]' | sed 's/\.[ch]$//' | sort -u)
+    comm -13 <(mapped) <(echo "$files") | sed 's/$/: a line in the map of docs\/ARCHITECTURE.md is missing/' |
+        { ! grep .; } || bad=1
+    comm -23 <(mapped) <(echo "$files") | sed 's/$/: in the map of docs\/ARCHITECTURE.md, but there is no such file/' |
+        { ! grep .; } || bad=1
+    mapped | uniq -d | sed 's/$/: twice in the map of docs\/ARCHITECTURE.md/' | { ! grep .; } || bad=1
+}
+
+# A page is cited by its path from the root, from the citing file, or by a URL, which is not followed.
+check_pages() {
+    local file page
+    find . \( -name build -o -name node_modules -o -name .git \) -prune -o ! -path ./tools/check.sh \
+        \( -name '*.md' -o -name '*.[chS]' -o -name '*.py' -o -name '*.sh' -o -name '*.txt' \) -print0 |
+        xargs -0 awk '{
+            gsub(/\[[^]]*\]\(/, "(") # the text of a link; its target stays
+            while (match($0, /[^][ ()"`<>,;*]*[A-Za-z0-9_]\.md/)) {
+                word = substr($0, RSTART, RLENGTH)
+                $0 = substr($0, RSTART + RLENGTH)
+                if ($0 !~ /^[A-Za-z0-9]/ && word !~ /:\/\/|[{}$]|DATE-CPU|NNNN-NAME/) print FILENAME ":" word
+            }
+        }' | sort -u | while IFS=: read -r file page; do
+        [ -e "$page" ] || [ -e "${file%/*}/$page" ] || echo "$file: cites $page, which does not exist"
+    done | { ! grep .; } || bad=1
+    grep -oE 'exact-[0-9][a-z0-9-]*' README.md | sort -u | while read -r page; do
+        grep -q "\"$page\"" src/engine/native.c || echo "README.md: no engine has numerics $page"
+    done | { ! grep .; } || bad=1
+    grep -oE '\b[0-9a-f]{12,64}\b' README.md | grep '[0-9]' | sort -u | while read -r page; do
+        grep -q "$page" models/README.md || echo "README.md: models/README.md has no model with hash $page"
+    done | { ! grep .; } || bad=1
+}
+
+# Since the commit from which on the rule holds; in a clone without it, since origin/main; else the last commit alone.
+RULE_SINCE=b27c595
+check_subjects() {
+    local since
+    git rev-parse -q --verify HEAD >/dev/null 2>&1 || return 0 # no repository: an archive of the sources
+    since=$(git rev-parse -q --verify "$RULE_SINCE^{commit}" 2>/dev/null)
+    [ -n "$since" ] && git merge-base --is-ancestor "$since" HEAD || since=$(git merge-base HEAD origin/main 2>/dev/null)
+    git log --format='%h %s' ${since:+"$since.."}HEAD $([ -n "$since" ] || echo -1) |
+        awk '{ n = length($0) - length($1) - 1; if (n > 60) print "commit " $1 ": subject of " n " characters, 60 allowed" }' |
+        { ! grep .; } || bad=1
+}
+
 check_format
 check_layers
+check_map
+check_pages
+check_subjects
 check_length
 check_calls
 check_headers
