@@ -64,19 +64,24 @@ static uint64_t wait_for(const struct quota_bucket *b, int64_t want)
     return (missing + b->per_minute - 1) / b->per_minute;
 }
 
+enum quota_verdict quota_take_request(struct quota *q, uint64_t now_us, uint64_t *ret_wait_us)
+{
+    fill(&q->requests, now_us);
+    *ret_wait_us = wait_for(&q->requests, units(1));
+    if (*ret_wait_us > 0) return QUOTA_REQUESTS;
+    add(&q->requests, now_us, -units(1));
+    return QUOTA_OK;
+}
+
 enum quota_verdict quota_enter(struct quota *q, uint64_t now_us, uint32_t tokens,
                                uint64_t *ret_wait_us)
 {
-    fill(&q->requests, now_us);
     fill(&q->tokens, now_us);
     *ret_wait_us = 0;
     if (q->tokens.per_minute > 0 && tokens > q->tokens.per_minute) return QUOTA_NEVER;
     if (q->streams_max > 0 && q->streams >= q->streams_max) return QUOTA_STREAMS;
-    uint64_t requests = wait_for(&q->requests, units(1));
-    uint64_t for_tokens = wait_for(&q->tokens, units(tokens));
-    *ret_wait_us = requests > for_tokens ? requests : for_tokens;
-    if (*ret_wait_us > 0) return requests > for_tokens ? QUOTA_REQUESTS : QUOTA_TOKENS;
-    add(&q->requests, now_us, -units(1));
+    *ret_wait_us = wait_for(&q->tokens, units(tokens));
+    if (*ret_wait_us > 0) return QUOTA_TOKENS;
     add(&q->tokens, now_us, -units(tokens));
     q->streams++;
     return QUOTA_OK;
@@ -100,7 +105,6 @@ void quota_leave(struct quota *q)
 
 void quota_undo(struct quota *q, uint64_t now_us, uint32_t tokens)
 {
-    add(&q->requests, now_us, units(1));
     quota_return(q, now_us, tokens);
     quota_leave(q);
 }

@@ -2,12 +2,14 @@
  * quota: what one tenant may have: requests and tokens a minute (token buckets) and streams at one
  * time. Pure: time comes in as an argument, in microseconds of any monotonic clock.
  *
- * A bucket holds at most one minute's worth and fills evenly. A request takes one of `requests` and
- * its prompt's tokens, and is admitted only when the buckets hold both. Answer tokens are taken as
- * they are produced, also from an empty bucket: what runs is never cut off, and the debt is paid
- * before the next request is admitted. So in any time t (minutes) at most
- * rate * (t + 1) + (what the streams that ran then still produced) tokens are used.
- * Arithmetic is in whole units of 1/60,000,000 of a token: nothing is lost by rounding.
+ * A bucket holds at most one minute's worth and fills evenly. A request takes one of `requests`
+ * when it arrives, whatever becomes of it, so that refused ones are limited too; one that finds
+ * that bucket empty takes nothing. To run it takes its prompt's tokens and a stream, and is
+ * admitted only when both are there. Answer tokens are taken as they are produced, also from an
+ * empty bucket: what runs is never cut off, and the debt is paid before the next request is
+ * admitted. So in any time t (minutes) at most rate * (t + 1) + (what the streams that ran then
+ * still produced) tokens are used. Arithmetic is in whole units of 1/60,000,000 of a token: nothing
+ * is lost by rounding.
  */
 #ifndef PDD_POLICY_QUOTA_H
 #define PDD_POLICY_QUOTA_H
@@ -43,16 +45,21 @@ void quota_init(struct quota *q, const struct quota_limits *limits, uint64_t now
 /* Other limits from now on: streams go on, debts stay, and a fuller bucket than allowed is cut. */
 void quota_change(struct quota *q, const struct quota_limits *limits, uint64_t now_us);
 
-/* Admit a request of `tokens` prompt tokens: takes them, one request and one stream. Otherwise
- * takes nothing, and *ret_wait_us says when the same would be admitted if nobody else took anything
- * (0 for STREAMS, whose end nobody knows, and for NEVER). */
+/* A request has arrived: QUOTA_OK takes one. QUOTA_REQUESTS: none is left, nothing is taken, and
+ * *ret_wait_us says when there will be one. */
+enum quota_verdict quota_take_request(struct quota *q, uint64_t now_us, uint64_t *ret_wait_us);
+
+/* Admit a request of `tokens` prompt tokens: takes them and one stream. Otherwise takes nothing,
+ * and *ret_wait_us says when the same would be admitted if nobody else took anything (0 for
+ * STREAMS, whose end nobody knows, and for NEVER). */
 enum quota_verdict quota_enter(struct quota *q, uint64_t now_us, uint32_t tokens,
                                uint64_t *ret_wait_us);
 void quota_spend(struct quota *q, uint64_t now_us, uint32_t tokens);
 /* Give back tokens that were taken and not used. */
 void quota_return(struct quota *q, uint64_t now_us, uint32_t tokens);
 void quota_leave(struct quota *q); /* a stream has ended */
-/* As if quota_enter had not been: the request was refused for another reason. */
+/* As if quota_enter had not been: the request was refused for another reason. The request that
+ * quota_take_request took is not given back. */
 void quota_undo(struct quota *q, uint64_t now_us, uint32_t tokens);
 
 #endif

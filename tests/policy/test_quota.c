@@ -6,6 +6,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,12 @@ static enum quota_verdict enter(struct quota *q, uint64_t now, uint32_t tokens, 
     return quota_enter(q, now, tokens, wait);
 }
 
+static enum quota_verdict arrive(struct quota *q, uint64_t now, uint64_t *wait)
+{
+    *wait = 12345;
+    return quota_take_request(q, now, wait);
+}
+
 static void test_no_limits(void **state)
 {
     struct quota q;
@@ -32,6 +39,7 @@ static void test_no_limits(void **state)
     (void)state;
     quota_init(&q, &(struct quota_limits){0, 0, 0}, 5);
     for (uint32_t i = 0; i < 1000; i++) {
+        assert_int_equal(arrive(&q, 5, &wait), QUOTA_OK);
         assert_int_equal(enter(&q, 5, UINT32_MAX, &wait), QUOTA_OK);
         assert_int_equal(wait, 0);
         quota_spend(&q, 5, UINT32_MAX);
@@ -46,19 +54,21 @@ static void test_requests(void **state)
     (void)state;
     quota_init(&q, &(struct quota_limits){.requests_per_minute = 3}, now);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(enter(&q, now, 9, &wait), QUOTA_OK);
-    assert_int_equal(enter(&q, now, 9, &wait), QUOTA_REQUESTS);
+        assert_int_equal(arrive(&q, now, &wait), QUOTA_OK);
+    assert_int_equal(arrive(&q, now, &wait), QUOTA_REQUESTS);
     assert_int_equal(wait, 20 * SECOND);
-    assert_int_equal(enter(&q, now + wait - 1, 9, &wait), QUOTA_REQUESTS);
+    assert_int_equal(arrive(&q, now + wait - 1, &wait), QUOTA_REQUESTS); /* and takes nothing */
     assert_int_equal(wait, 1);
     now += 20 * SECOND;
-    assert_int_equal(enter(&q, now, 9, &wait), QUOTA_OK);
+    assert_int_equal(arrive(&q, now, &wait), QUOTA_OK);
     now += 100 * MINUTE; /* never more than a minute's worth */
     for (int i = 0; i < 3; i++)
-        assert_int_equal(enter(&q, now, 9, &wait), QUOTA_OK);
-    assert_int_equal(enter(&q, now, 9, &wait), QUOTA_REQUESTS);
-    quota_undo(&q, now, 9);
+        assert_int_equal(arrive(&q, now, &wait), QUOTA_OK);
+    assert_int_equal(arrive(&q, now, &wait), QUOTA_REQUESTS);
+    /* A request that is refused for another reason stays taken. */
     assert_int_equal(enter(&q, now, 9, &wait), QUOTA_OK);
+    quota_undo(&q, now, 9);
+    assert_int_equal(arrive(&q, now, &wait), QUOTA_REQUESTS);
 }
 
 static void test_tokens(void **state)
@@ -87,15 +97,13 @@ static void test_streams(void **state)
     struct quota q;
     uint64_t wait;
     (void)state;
-    quota_init(&q, &(struct quota_limits){.streams_max = 2, .requests_per_minute = 3}, 0);
+    quota_init(&q, &(struct quota_limits){.streams_max = 2}, 0);
     assert_int_equal(enter(&q, 0, 1, &wait), QUOTA_OK);
     assert_int_equal(enter(&q, 0, 1, &wait), QUOTA_OK);
-    assert_int_equal(enter(&q, 0, 1, &wait), QUOTA_STREAMS); /* and takes no request */
+    assert_int_equal(enter(&q, 0, 1, &wait), QUOTA_STREAMS);
     assert_int_equal(wait, 0);
     quota_leave(&q);
     assert_int_equal(enter(&q, 0, 1, &wait), QUOTA_OK);
-    quota_leave(&q);
-    assert_int_equal(enter(&q, 0, 1, &wait), QUOTA_REQUESTS);
 }
 
 static void test_change(void **state)
@@ -155,12 +163,20 @@ static void simulate(uint64_t seed)
         now += rng_below(&rng, 500000);
         uint32_t prompt = rng_below(&rng, rate + rate / 8 + 1), dice = rng_below(&rng, 8);
         if (dice < 3) {
+            bool taken = arrive(&q, now, &wait) == QUOTA_OK;
+            asked += taken ? 1 : 0;
+            if (!taken) {
+                later = q;
+                uint64_t when = now + wait;
+                assert_int_not_equal(arrive(&later, when - 1, &wait), QUOTA_OK);
+                assert_int_equal(arrive(&later, when, &wait), QUOTA_OK);
+                continue;
+            }
             enum quota_verdict v = enter(&q, now, prompt, &wait);
             assert_true((v == QUOTA_NEVER) == (prompt > rate));
             if (v == QUOTA_OK) {
                 used += prompt;
-                asked++;
-            } else if (v == QUOTA_TOKENS || v == QUOTA_REQUESTS) {
+            } else if (v == QUOTA_TOKENS) {
                 uint64_t told = wait;
                 later = q;
                 assert_int_not_equal(enter(&later, now + told - 1, prompt, &wait), QUOTA_OK);
@@ -183,7 +199,7 @@ static void simulate(uint64_t seed)
     while (q.streams > 0)
         quota_leave(&q);
     assert_int_equal(enter(&q, now, rate, &wait), QUOTA_OK);
-    assert_int_equal(enter(&q, now, 1, &wait), requests > 1 ? QUOTA_TOKENS : QUOTA_REQUESTS);
+    assert_int_equal(enter(&q, now, 1, &wait), QUOTA_TOKENS);
 }
 
 static void test_simulation(void **state)

@@ -177,6 +177,7 @@ static struct exchange *named_assist(struct server *s, struct http_request *r)
     if (x && !x->adjustable) x = NULL;
     if (x && x->key != s->asking) x = NULL; /* another key's: it does not exist for this one */
     if (x) return x;
+    if (!quota_use_request(s, r)) return NULL;
     server_log_refusal(s, r, 404, "assist_not_found");
     http_reply_error(r, 404, "assist_not_found", NULL, "no running assist %s: it may have ended",
                      http_request_id(r));
@@ -194,7 +195,7 @@ void assist_patch(struct http_request *r, void *server)
     struct exchange *x = named_assist(s, r);
     if (!x) return;
     if (wire_patch_decode(body, n, &tokens_max, &e)) {
-        server_refuse(s, r, &e, "tokens_max");
+        if (quota_use_request(s, r)) server_refuse(s, r, &e, "tokens_max");
         return;
     }
     tokens_max = exchange_extend(x, tokens_max);

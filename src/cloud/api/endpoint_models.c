@@ -83,6 +83,7 @@ void models_one(struct http_request *r, void *server)
         return;
     }
     if (!names(http_request_id(r), s->model_name)) {
+        if (!quota_use_request(s, r)) return;
         s->metrics.refused[METRICS_INVALID]++;
         server_log_refusal(s, r, 404, "model_not_found");
         http_reply_error(r, 404, "model_not_found", "model",

@@ -1,7 +1,8 @@
 /*
- * quota_use: what an exchange costs its key (policy/quota): a request and its prompt's tokens when
- * it is taken, answer tokens as they come. Returned is what was not computed: cached prompt tokens,
- * and what is left of a prompt when the request ends in its middle. See server_impl.h.
+ * quota_use: what a request costs its key (policy/quota): one request when its head has come,
+ * whatever becomes of it; its prompt's tokens when it is taken, answer tokens as they come.
+ * Returned is what was not computed: cached prompt tokens, and what is left of a prompt when the
+ * request ends in its middle. See server_impl.h.
  */
 #include "base/clock.h"
 #include "cloud/api/server_impl.h"
@@ -32,6 +33,19 @@ static int refuse(struct server *s, enum quota_verdict verdict, uint64_t wait_us
         return err_set(e, ERR_BUSY, "this key's %u tokens a minute are used up; again in %u s",
                        l->tokens_per_minute, s->refusal.retry_s);
     }
+}
+
+bool quota_use_request(struct server *s, struct http_request *r)
+{
+    struct err e = ERR_INIT;
+    struct key *key = s->asking;
+    uint64_t wait_us;
+    if (!key) return true;
+    enum quota_verdict verdict = quota_take_request(&key->quota, clock_us(), &wait_us);
+    if (verdict == QUOTA_OK) return true;
+    refuse(s, verdict, wait_us, key, &e);
+    server_refuse(s, r, &e, NULL);
+    return false;
 }
 
 int quota_use_begin(struct exchange *x, struct err *e)

@@ -69,6 +69,11 @@ bool server_gate(struct http_request *r, void *server)
     return true;
 }
 
+bool server_gate_work(struct http_request *r, void *server)
+{
+    return server_gate(r, server) && quota_use_request(server, r);
+}
+
 static void body_refused(struct http_request *r, int status, const char *reason, void *server)
 {
     struct server *s = server;
@@ -171,13 +176,13 @@ static const struct http_route metrics_routes[] = {
 };
 
 static const struct http_route routes[] = {
-    {"POST", "/v1/assist", assist_post, server_gate, 0},
+    {"POST", "/v1/assist", assist_post, server_gate_work, 0},
     {"PATCH", "/v1/assist/{id}", assist_patch, server_gate, SHORT_BODY_MAX},
     {"DELETE", "/v1/assist/{id}", assist_delete, server_gate, SHORT_BODY_MAX},
-    {"POST", "/v1/chat/completions", openai_post_chat, server_gate, 0},
-    {"POST", "/v1/completions", openai_post_completion, server_gate, 0},
-    {"POST", "/tokenize", tokenize_post, server_gate, 0},
-    {"POST", "/detokenize", detokenize_post, server_gate, 0},
+    {"POST", "/v1/chat/completions", openai_post_chat, server_gate_work, 0},
+    {"POST", "/v1/completions", openai_post_completion, server_gate_work, 0},
+    {"POST", "/tokenize", tokenize_post, server_gate_work, 0},
+    {"POST", "/detokenize", detokenize_post, server_gate_work, 0},
     {"GET", "/health", status_health, NULL, SHORT_BODY_MAX},
     {"GET", "/ready", status_ready, NULL, SHORT_BODY_MAX},
     {"GET", "/metrics", status_metrics, server_gate, SHORT_BODY_MAX},

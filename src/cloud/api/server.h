@@ -36,9 +36,10 @@
  *
  * Keys, if there are any, guard all but /health and /ready, and each has its quotas
  * (cloud/api/keys.h): beyond them 429, with Retry-After from the bucket and the code
- * rate_limit_exceeded, or insufficient_quota for what no waiting would help. A key sees and touches
- * its own assists only. /metrics may have a port of its own, which asks for no key. Prompt and
- * answer texts are never logged.
+ * rate_limit_exceeded, or insufficient_quota for what no waiting would help. Every POST takes one
+ * of the key's requests, refused or not; PATCH, DELETE and GET do when they are refused. A key sees
+ * and touches its own assists only. /metrics may have a port of its own, which asks for no key.
+ * Prompt and answer texts are never logged.
  */
 #ifndef PDD_CLOUD_API_SERVER_H
 #define PDD_CLOUD_API_SERVER_H

@@ -74,6 +74,10 @@ struct server {
 
 /* The gate of what asks for a key (http_gate): the key is looked at before the body is taken. */
 bool server_gate(struct http_request *r, void *server);
+/* The same for what makes work: it takes one request from the key's bucket, whatever becomes of it.
+ * Who asks for a little (PATCH, DELETE, GET) pays with quota_use_request only when it is refused.
+ */
+bool server_gate_work(struct http_request *r, void *server);
 
 /* Whether the request may be handled: a key that is still valid now that the body has come, a
  * server that is not draining, a model that is served ("" is). Otherwise it has been answered. */
@@ -121,8 +125,11 @@ void exchange_log_stopped(const struct exchange *x);
 /* What every event of a job goes through on its way to the endpoint: times, counters, the log. */
 void exchange_deliver(const struct job_event *ev);
 
-/* quota_use.c: take a request from its key's quotas (ERR_BUSY, and s->refusal says more), undo
- * that, and follow its events. */
+/* quota_use.c. Take one request of the key that asks; false: it has none left, and the request has
+ * been answered. */
+bool quota_use_request(struct server *s, struct http_request *r);
+/* Take an exchange's tokens and stream from its key's quotas (ERR_BUSY, and s->refusal says more),
+ * undo that, and follow its events. */
 int quota_use_begin(struct exchange *x, struct err *e);
 void quota_use_undo(struct exchange *x);
 void quota_use_event(struct exchange *x, const struct job_event *ev);

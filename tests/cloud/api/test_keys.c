@@ -339,6 +339,40 @@ static void test_streams_and_requests(void **state)
     site_stop(s);
 }
 
+/* Every request that makes work takes one from the key's bucket, refused or not, and of the others
+ * the refused ones; with none left it is refused before its body is read. */
+static void test_refused_requests_count(void **state)
+{
+    static const struct {
+        const char *method, *path, *body;
+        int status;
+    } cases[] = {
+        {"POST", "/v1/assist", "{", 400},
+        {"POST", "/v1/assist", "{\"model\":\"none\",\"prompt\":[1],\"tokens_max\":1}", 404},
+        {"POST", "/v1/chat/completions", "{\"messages\":[]}", 400},
+        {"POST", "/v1/completions", "{\"prompt\":\"\"}", 400},
+        {"POST", "/tokenize", "{\"content\":\"hi\"}", 200},
+        {"POST", "/tokenize", "{}", 400},
+        {"POST", "/detokenize", "{\"tokens\":[65]}", 200},
+        {"PATCH", "/v1/assist/none", "{\"tokens_max\":1}", 404},
+        {"DELETE", "/v1/assist/none", "", 404},
+        {"GET", "/v1/models/none", "", 404},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct site *s = keyed_site(line_of("ann", "key-a", "requests_per_minute=1"),
+                                    line_of("bob", "key-b", ""), 16, 64);
+        int first = site_ask(s, cases[i].method, cases[i].path, "key-a", cases[i].body, NULL);
+        int second = site_ask(s, cases[i].method, cases[i].path, "key-a", cases[i].body, NULL);
+        if (first != cases[i].status || second != 429)
+            fail_msg("%s %s %s: %d, then %d", cases[i].method, cases[i].path, cases[i].body, first,
+                     second);
+        assert_int_equal(site_ask(s, "GET", "/v1/models", "key-a", "", NULL), 200);
+        assert_true(refused(s, "key-a", 20, "rate_limit_exceeded") >= 50);
+        site_stop(s);
+    }
+}
+
 /* An id is no key: another's assist does not exist. */
 static void test_foreign_assist(void **state)
 {
@@ -466,7 +500,7 @@ int main(void)
         cmocka_unit_test(test_returned),       cmocka_unit_test(test_streams_and_requests),
         cmocka_unit_test(test_foreign_assist), cmocka_unit_test(test_new_tenant),
         cmocka_unit_test(test_share),          cmocka_unit_test(test_share_upstream),
-        cmocka_unit_test(test_back),
+        cmocka_unit_test(test_back),           cmocka_unit_test(test_refused_requests_count),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);
