@@ -14,7 +14,7 @@ struct program {
     int in, out, err; /* our ends */
 };
 
-enum { PROGRAM_ARGS_MAX = 32, PROGRAM_OUTPUT_MAX = 1 << 20 };
+enum { PROGRAM_ARGS_MAX = 48, PROGRAM_OUTPUT_MAX = 1 << 20 };
 
 #define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
