@@ -7,11 +7,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The newest model of one folder goes to `path`; false when there is none. */
-static bool newest(const char *folder, char *path, size_t size)
+/* The largest model of one folder goes to `path`; false when there is none. Of equals the first by
+ * name. */
+static bool largest(const char *folder, char *path, size_t size)
 {
     DIR *d = opendir(folder);
-    struct timespec best = {0, 0};
+    off_t best = 0;
     bool any = false;
     if (!d) return false;
     for (struct dirent *entry; (entry = readdir(d)) != NULL;) {
@@ -22,11 +23,10 @@ static bool newest(const char *folder, char *path, size_t size)
         int len = snprintf(candidate, sizeof candidate, "%s/%s", folder, entry->d_name);
         if (len < 0 || (size_t)len >= sizeof candidate || (size_t)len >= size) continue;
         if (stat(candidate, &st) || !S_ISREG(st.st_mode)) continue;
-        bool newer = st.st_mtim.tv_sec > best.tv_sec ||
-                     (st.st_mtim.tv_sec == best.tv_sec && st.st_mtim.tv_nsec > best.tv_nsec);
-        if (any && !newer) continue;
+        bool better = st.st_size > best || (st.st_size == best && strcmp(candidate, path) < 0);
+        if (any && !better) continue;
         any = true;
-        best = st.st_mtim;
+        best = st.st_size;
         snprintf(path, size, "%s", candidate);
     }
     closedir(d);
@@ -43,7 +43,7 @@ int model_file_find(char *path, size_t size, struct err *e)
         if (!slash) break;
         *slash = '\0';
         snprintf(folder, sizeof folder, "%s/models", program);
-        if (newest(folder, path, size)) return 0;
+        if (largest(folder, path, size)) return 0;
     }
     return err_set(e, ERR_NOT_FOUND,
                    "no *.gguf in models/ beside the program or above it: name one with --model");

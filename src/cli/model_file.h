@@ -1,6 +1,7 @@
 /*
- * model_file: which model a command takes when none is named: the newest *.gguf in `models/` beside
- * the program, or in the folders above it (the source tree of a build).
+ * model_file: which model a command takes when none is named: the largest *.gguf in `models/`
+ * beside the program, or in the folders above it (the source tree of a build). Times of files say
+ * nothing in a fresh checkout.
  */
 #ifndef PDD_CLI_MODEL_FILE_H
 #define PDD_CLI_MODEL_FILE_H

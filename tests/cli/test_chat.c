@@ -15,12 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
 
 #include "base/buf.h"
+#include "base/os.h"
 #include "cli/chat_input.h"
 #include "support/program.h"
 #include "support/script_cloud.h"
@@ -95,6 +97,43 @@ static void test_long_context(void **state)
     unlink(path);
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Of two files in models/ next to the program the larger one is taken, whichever came last. */
+static void test_default_model(void **state)
+{
+    (void)state;
+    const char *bin = getenv("PDD_BIN");
+    if (!bin || !bin[0]) skip();
+    char folder[] = "/tmp/pdd-program-XXXXXX", pdd[64], models[64], large[64], small[64];
+    char command[512];
+    assert_non_null(mkdtemp(folder));
+    snprintf(pdd, sizeof pdd, "%s/pdd", folder);
+    snprintf(models, sizeof models, "%s/models", folder);
+    snprintf(large, sizeof large, "%s/models/a.gguf", folder);
+    snprintf(small, sizeof small, "%s/models/b.gguf", folder);
+    struct buf program;
+    buf_init(&program, 1 << 30);
+    assert_int_equal(os_read_file(bin, &program, NULL), 0);
+    assert_int_equal(os_write_file(pdd, program.data, program.len, NULL), 0);
+    buf_release(&program);
+    assert_int_equal(chmod(pdd, 0755) | mkdir(models, 0755), 0);
+    write_file(large, "The longer of two files that are no models.");
+    write_file(small, "The shorter one.");
+    snprintf(command, sizeof command, "%s chat --prompt x 2>&1 | grep -q %s", pdd, large);
+    assert_int_equal(system(command), 0);
+    unlink(large);
+    unlink(small);
+    unlink(pdd);
+    assert_int_equal(rmdir(models) | rmdir(folder), 0);
+}
+
 static void test_one_question(void **state)
 {
     (void)state;
@@ -131,14 +170,6 @@ static void test_conversation_in_a_pipe(void **state)
     assert_int_equal(lines, 3);
     buf_release(&out);
     buf_release(&err);
-}
-
-static void write_file(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
 }
 
 /* Of the last answer in the file. */
@@ -313,11 +344,17 @@ static void test_nobody_reads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),     cmocka_unit_test(test_long_context),
-        cmocka_unit_test(test_one_question), cmocka_unit_test(test_conversation_in_a_pipe),
-        cmocka_unit_test(test_stats_json),   cmocka_unit_test(test_local_only_never_connects),
-        cmocka_unit_test(test_interrupt),    cmocka_unit_test(test_endless_line),
-        cmocka_unit_test(test_nobody_reads), cmocka_unit_test(test_document),
+        cmocka_unit_test(test_statuses),
+        cmocka_unit_test(test_long_context),
+        cmocka_unit_test(test_default_model),
+        cmocka_unit_test(test_one_question),
+        cmocka_unit_test(test_conversation_in_a_pipe),
+        cmocka_unit_test(test_stats_json),
+        cmocka_unit_test(test_local_only_never_connects),
+        cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_endless_line),
+        cmocka_unit_test(test_nobody_reads),
+        cmocka_unit_test(test_document),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
