@@ -167,21 +167,3 @@ void *arena_alloc(struct arena *a, size_t size, size_t align)
     a->used += size;
     return chunk->payload + at;
 }
-
-struct arena_mark arena_mark(const struct arena *a)
-{
-    return (struct arena_mark){a->chunks, a->chunks ? a->chunks->used : 0, a->used};
-}
-
-void arena_rewind(struct arena *a, struct arena_mark mark)
-{
-    while (a->chunks != mark.chunk) {
-        CHECK(a->chunks);
-        struct arena_chunk *older = a->chunks->older;
-        mem_free(a->chunks->payload);
-        mem_free(a->chunks);
-        a->chunks = older;
-    }
-    if (a->chunks) a->chunks->used = mark.chunk_used;
-    a->used = mark.used;
-}

@@ -45,10 +45,6 @@ struct arena {
     size_t used, max;           /* bytes handed out, and their limit */
     size_t step;                /* bytes of a chunk at least */
 };
-struct arena_mark {
-    struct arena_chunk *chunk;
-    size_t chunk_used, used;
-};
 
 void arena_init(struct arena *a, size_t max);
 /* The same in chunks of mem_alloc_huge of at least `step` bytes. */
@@ -56,7 +52,5 @@ void arena_init_huge(struct arena *a, size_t max, size_t step);
 void arena_release(struct arena *a);
 /* `align` bytes aligned (power of two, at most 64); NULL past `max` or out of memory. */
 void *arena_alloc(struct arena *a, size_t size, size_t align);
-struct arena_mark arena_mark(const struct arena *a);
-void arena_rewind(struct arena *a, struct arena_mark mark);
 
 #endif

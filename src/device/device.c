@@ -145,11 +145,6 @@ void device_close(struct device *d)
     mem_free(d);
 }
 
-const struct engine *device_engine(const struct device *d)
-{
-    return d->engine;
-}
-
 int device_ask(struct device *d, const struct device_question *q, struct device_report *ret_report,
                struct err *e)
 {

@@ -89,8 +89,7 @@ struct device_report {
 };
 
 int device_open(const struct device_options *options, struct device **ret_device, struct err *e);
-void device_close(struct device *d);                        /* NULL is fine */
-const struct engine *device_engine(const struct device *d); /* NULL without one */
+void device_close(struct device *d); /* NULL is fine */
 
 /* 0: an answer came, maybe cut by its maximum or by device_cancel (see turn.reason). Negative: it
  * could not be asked, or neither end could finish it; what was shown is in the report then too. The

@@ -301,8 +301,3 @@ void http_request_abort(struct http_request *r)
     r->on_close = NULL;
     conn_close(r);
 }
-
-size_t http_stream_pending(const struct http_request *r)
-{
-    return r->bev ? evbuffer_get_length(output_of(r)) : 0;
-}

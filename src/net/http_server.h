@@ -192,6 +192,5 @@ void http_stream_end(struct http_request *r);
 /* Cut the connection now, in the middle of the answer, so that the client sees it was not whole. No
  * close callback; the request is gone. Works before and during the answer. */
 void http_request_abort(struct http_request *r);
-size_t http_stream_pending(const struct http_request *r); /* bytes the kernel has not taken yet */
 
 #endif

@@ -103,19 +103,3 @@ int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct er
     }
     return code;
 }
-
-int sse_format(struct buf *out, const char *name, const char *data, size_t n)
-{
-    size_t name_len = strlen(name);
-    CHECK(!memchr(data, '\n', n) && !memchr(data, '\r', n));
-    int code = buf_reserve(out, name_len + n + 16);
-    if (code) return code;
-    char *at = out->data + out->len;
-    memcpy(at, "event: ", 7);
-    memcpy(at + 7, name, name_len);
-    memcpy(at + 7 + name_len, "\ndata: ", 7);
-    memcpy(at + 14 + name_len, data, n);
-    memcpy(at + 14 + name_len + n, "\n\n", 3);
-    out->len += name_len + n + 16;
-    return 0;
-}

@@ -1,6 +1,6 @@
 /*
  * sse: server-sent events (WHATWG HTML, "Server-sent events"): a parser that takes bytes in any
- * pieces, and a formatter. Field `id` and `retry` are read and ignored: nothing here reconnects.
+ * pieces. Field `id` and `retry` are read and ignored: nothing here reconnects.
  */
 #ifndef PDD_NET_SSE_H
 #define PDD_NET_SSE_H
@@ -30,8 +30,5 @@ void sse_parser_release(struct sse_parser *p);
 /* Feed bytes; calls fn for each finished event. ERR_PROTOCOL for a line or event past SSE_LINE_MAX,
  * or the first non-zero that fn returns; the parser is then of no more use. */
 int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct err *e);
-
-/* Append one event. data may not hold line ends (JSON texts do not). */
-int sse_format(struct buf *out, const char *name, const char *data, size_t n);
 
 #endif

@@ -17,16 +17,10 @@ static const double REOPEN_SPARE_US =
     100000.0; /* besides twice the cloud's last first-token time */
 
 static const char *const reason_names[] = {"stop", "length", "cancelled", "failed"};
-static const char *const state_names[] = {"racing", "borrowed", "own", "draining", "over"};
 
 const char *turn_reason_name(enum turn_reason r)
 {
     return reason_names[r];
-}
-
-const char *turn_state_name(enum turn_state s)
-{
-    return state_names[s];
 }
 
 int turn_init(struct turn *t, const struct turn_config *config, struct err *e)

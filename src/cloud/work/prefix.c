@@ -28,7 +28,7 @@ struct prefix {
     uint32_t n_nodes, used, unused;  /* places; those ever used; first of those given back */
     uint32_t n_buckets;              /* a power of two */
     uint32_t *by_tokens, *by_parent; /* [n_buckets] */
-    uint64_t ids, evictions, additions;
+    uint64_t ids, evictions;
     uint64_t secret;    /* so that nobody can choose tokens that share a bucket */
     struct node *nodes; /* [n_nodes] */
 };
@@ -197,7 +197,6 @@ static uint32_t node_new(struct prefix *p, uint64_t parent_id, uint32_t parent, 
         n->same_tokens = *bucket;
         *bucket = at;
     }
-    p->additions++;
     return at;
 }
 
@@ -328,9 +327,4 @@ uint32_t prefix_idle(const struct prefix *p)
 uint64_t prefix_evictions(const struct prefix *p)
 {
     return p->evictions;
-}
-
-uint64_t prefix_additions(const struct prefix *p)
-{
-    return p->additions;
 }

@@ -59,6 +59,5 @@ void prefix_release(struct prefix *p, uint32_t at);
 bool prefix_evict(struct prefix *p);
 uint32_t prefix_idle(const struct prefix *p);
 uint64_t prefix_evictions(const struct prefix *p);
-uint64_t prefix_additions(const struct prefix *p); /* changes when a search may find more */
 
 #endif
