@@ -23,6 +23,7 @@
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
+#include "net/http_client.h"
 
 enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
 
@@ -101,17 +102,6 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
     return engine_open(&o->native, is_fake ? &fake : NULL, o->profile, ret_engine, e);
 }
 
-static int read_key(const char *path, struct buf *key, struct err *e)
-{
-    int code = os_read_file(path, key, e);
-    if (code) return code;
-    size_t n = strcspn(key->data, "\r\n");
-    if (n == 0) return err_set(e, ERR_BAD_INPUT, "%s: its first line holds no key", path);
-    key->data[n] = '\0';
-    key->len = n;
-    return 0;
-}
-
 static int open_device(struct chat *c, struct err *e)
 {
     const struct chat_options *o = &c->o.chat;
@@ -125,7 +115,7 @@ static int open_device(struct chat *c, struct err *e)
         d.prefill_tps = profile->prefill_tps;
         d.decode_us = 1e6 / profile->decode_tps;
     }
-    int code = o->key_file ? read_key(o->key_file, &key, e) : 0;
+    int code = o->key_file ? http_read_key_file(o->key_file, &key, e) : 0;
     if (o->key_file) d.key = key.data;
     if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
     if (code == 0) code = device_open(&d, &c->device, e);

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "engine/engine_impl.h"
@@ -166,7 +167,7 @@ static uint32_t answer_start(struct fake_session *s)
 static uint64_t hash_on(uint64_t h, const int32_t *tokens, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        h = (h ^ (uint32_t)tokens[i]) * 1099511628211u;
+        h = fnv_step(h, (uint32_t)tokens[i]);
     return h;
 }
 
@@ -281,19 +282,12 @@ static const struct engine_ops fake_ops = {
     .step = fake_step,
 };
 
-static uint64_t hash_text(uint64_t h, const char *text)
-{
-    for (; *text; text++)
-        h = (h ^ (uint8_t)*text) * 1099511628211u;
-    return h;
-}
-
 /* Two fakes have the same "weights" when they answer alike. */
 static uint64_t options_hash(const struct fake *f)
 {
     int32_t tokens = f->script ? -1 : (int32_t)f->options.answer_tokens;
-    uint64_t h = hash_text(hash_on(HASH_BEGIN, &tokens, 1), f->name);
-    return f->script ? hash_text(h ^ 1, f->script) : h;
+    uint64_t h = fnv_bytes(hash_on(HASH_BEGIN, &tokens, 1), f->name, strlen(f->name));
+    return f->script ? fnv_bytes(h ^ 1, f->script, strlen(f->script)) : h;
 }
 
 static void fill_info(struct fake *f)

@@ -8,24 +8,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hex.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "model/gguf.h"
 
 enum { DIGEST_BYTES = 32 };
 
-static void to_hex(const unsigned char digest[DIGEST_BYTES], char hash[MODEL_HASH_TEXT])
-{
-    for (int i = 0; i < DIGEST_BYTES; i++)
-        snprintf(hash + 2 * i, 3, "%02x", digest[i]);
-}
-
 int model_hash_bytes(const void *data, size_t n, char hash[MODEL_HASH_TEXT], struct err *e)
 {
     unsigned char digest[DIGEST_BYTES];
     if (EVP_Digest(data, n, digest, NULL, EVP_sha256(), NULL) != 1)
         return err_set(e, ERR_INTERNAL, "OpenSSL cannot compute a SHA-256");
-    to_hex(digest, hash);
+    hex_encode(digest, DIGEST_BYTES, hash);
     return 0;
 }
 
@@ -148,7 +143,7 @@ static int hash_weights(struct model *m, struct pool *pool, struct err *e)
     mem_free(all.digests);
     mem_free(all.failed);
     if (rc < 0) return err_set(e, rc, "%s: the weights cannot be hashed", gguf_name(m->gguf));
-    to_hex(digest, m->weights_hash);
+    hex_encode(digest, DIGEST_BYTES, m->weights_hash);
     return 0;
 }
 
@@ -219,7 +214,7 @@ int model_hash_tokenizer(const struct gguf *g, char hash[MODEL_HASH_TEXT], struc
     }
     if (hasher_end(&h, digest) < 0)
         return err_set(e, ERR_INTERNAL, "%s: the vocabulary cannot be hashed", gguf_name(g));
-    to_hex(digest, hash);
+    hex_encode(digest, DIGEST_BYTES, hash);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 
 static bool token_char(unsigned char c)
 {
@@ -185,13 +186,6 @@ const char *http_head_field(const struct http_head *h, const char *name)
     return NULL;
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 static void next_chunk_state(struct http_chunked *c, enum http_chunk_state state)
 {
     c->state = state;
@@ -208,7 +202,7 @@ static int take_size_char(struct http_chunked *c, char ch)
         next_chunk_state(c, c->left > 0 ? HTTP_CHUNK_DATA : HTTP_CHUNK_TRAILER);
         return 0;
     }
-    int digit = hex_value(ch);
+    int digit = hex_digit(ch);
     if (ch == '\r' && c->any_digit) {
         c->cr = true;
     } else if (c->in_extension) {

@@ -3,14 +3,6 @@
 
 enum { REST_MAX_S = 30 };
 
-uint64_t route_hash(uint64_t hash, const void *data, size_t n)
-{
-    const uint8_t *bytes = data;
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001b3ull;
-    return hash;
-}
-
 /* The finaliser of MurmurHash3: every bit of the sum counts in every bit of the score. */
 static uint64_t score(uint64_t server, uint64_t prompt)
 {

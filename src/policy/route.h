@@ -23,16 +23,12 @@ enum {
 #define ROUTE_RETRY_MAX_US 30000000ull /* this */
 
 struct route_server {
-    uint64_t name; /* route_hash of what names it for good, its URL */
+    uint64_t name; /* fnv_bytes (base/hash.h) of what names it for good, its URL */
     uint32_t outstanding, outstanding_max;
     bool up;
     uint32_t failures;   /* in a row */
     uint64_t rest_until; /* it said that it is busy: asked only when all others are worse */
 };
-
-/* FNV-1a, going on from `hash` (ROUTE_HASH_BEGIN at first). */
-#define ROUTE_HASH_BEGIN 0xcbf29ce484222325ull
-uint64_t route_hash(uint64_t hash, const void *data, size_t n);
 
 /* Index of the server to ask, or -1: none is up and has room. `skip`: bit i leaves server i out. */
 int route_choose(const struct route_server *servers, uint32_t n, uint64_t prompt, uint64_t skip,

@@ -21,6 +21,8 @@
 #include "base/base64.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/hash.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
@@ -112,6 +114,23 @@ static void test_arena(void **state)
     assert_int_equal(a.used, 100 + 100 * 3000);
     assert_int_equal(first[99], 1);
     arena_release(&a);
+}
+
+static void test_hex_and_hash(void **state)
+{
+    (void)state;
+    static const unsigned char bytes[] = {0x00, 0x9f, 0xa0, 0xff};
+    unsigned char back[4];
+    char text[9];
+    hex_encode(bytes, 4, text);
+    assert_string_equal(text, "009fa0ff");
+    assert_true(hex_decode("009FA0ff", back, 4));
+    assert_memory_equal(back, bytes, 4);
+    assert_false(hex_decode("009fag", back, 3));
+    assert_false(hex_decode("9", back, 1)); /* ends early */
+    assert_int_equal(hex_digit('/'), -1);
+    assert_true(fnv_bytes(FNV_BEGIN, "", 0) == 0xcbf29ce484222325u);
+    assert_true(fnv_bytes(FNV_BEGIN, "foobar", 6) == 0x85944171f73967e8u); /* of its authors */
 }
 
 static void test_utf8(void **state)
@@ -314,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_buf_keeps_its_maximum),
         cmocka_unit_test(test_buf_survives_failed_allocations),
         cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_hex_and_hash),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_utf8_controls),
         cmocka_unit_test(test_base64),

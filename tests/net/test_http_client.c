@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
 #include "proto/wire.h"
@@ -649,6 +650,31 @@ static void bad_urls(void **state)
     loop_free(l);
 }
 
+/* Catches: more than the first line taken for the key, and an empty key. */
+static void key_files(void **state)
+{
+    static const struct {
+        const char *text, *key; /* NULL: refused */
+    } files[] = {{"pdd-1", "pdd-1"}, {"pdd-2\r\npdd-3\n", "pdd-2"}, {"\npdd-4", NULL}, {"", NULL}};
+    char path[] = "/tmp/pdd-test-key-XXXXXX";
+    struct err e = ERR_INIT;
+    int fd = mkstemp(path);
+    (void)state;
+    assert_true(fd >= 0);
+    close(fd);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct buf key;
+        buf_init(&key, 100);
+        assert_int_equal(os_write_file(path, files[i].text, strlen(files[i].text), &e), 0);
+        int code = http_read_key_file(path, &key, &e);
+        assert_int_equal(code, files[i].key ? 0 : ERR_BAD_INPUT);
+        if (files[i].key) assert_string_equal(key.data, files[i].key);
+        if (!files[i].key) assert_non_null(strstr(e.text, path));
+        buf_release(&key);
+    }
+    unlink(path);
+}
+
 /* Catches: a crash or a call that never ends when any of our allocations fails. */
 static void without_memory(void **state)
 {
@@ -695,13 +721,13 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_calls),    cmocka_unit_test(large_body),
-        cmocka_unit_test(error_answers),  cmocka_unit_test(streaming),
-        cmocka_unit_test(cancelling),     cmocka_unit_test(warm_spare),
-        cmocka_unit_test(dead_spare),     cmocka_unit_test(too_many_calls),
-        cmocka_unit_test(bad_servers),    cmocka_unit_test(endless_head),
-        cmocka_unit_test(unreachable),    cmocka_unit_test(bad_urls),
-        cmocka_unit_test(without_memory),
+        cmocka_unit_test(key_files),      cmocka_unit_test(plain_calls),
+        cmocka_unit_test(large_body),     cmocka_unit_test(error_answers),
+        cmocka_unit_test(streaming),      cmocka_unit_test(cancelling),
+        cmocka_unit_test(warm_spare),     cmocka_unit_test(dead_spare),
+        cmocka_unit_test(too_many_calls), cmocka_unit_test(bad_servers),
+        cmocka_unit_test(endless_head),   cmocka_unit_test(unreachable),
+        cmocka_unit_test(bad_urls),       cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/hash.h"
 #include "policy/route.h"
 
 enum { SERVERS = 5, PROMPTS = 2000, NOW = 1000 };
@@ -21,12 +22,12 @@ static void make(struct route_server s[SERVERS])
                                               "http://e"};
     for (int i = 0; i < SERVERS; i++)
         s[i] = (struct route_server){
-            .name = route_hash(ROUTE_HASH_BEGIN, urls[i], 8), .outstanding_max = 100, .up = true};
+            .name = fnv_bytes(FNV_BEGIN, urls[i], 8), .outstanding_max = 100, .up = true};
 }
 
 static uint64_t prompt(uint32_t i)
 {
-    return route_hash(ROUTE_HASH_BEGIN, &i, sizeof i);
+    return fnv_bytes(FNV_BEGIN, &i, sizeof i);
 }
 
 /* Each server gets its share, and every prompt always the same server, in whatever order they are

@@ -2,6 +2,7 @@
  * device knows whether it has the same. */
 #include <string.h>
 
+#include "base/hex.h"
 #include "cloud/api/server_impl.h"
 
 enum { REPLY_BYTES_MAX = 1 << 16 };
@@ -47,23 +48,15 @@ void models_list(struct http_request *r, void *server)
     reply(r, code, &b);
 }
 
-static int hex_of(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* Whether a path's segment, percent-encoded or not, names it: clients encode the slash of
  * "owner/model". */
 static bool names(const char *segment, const char *name)
 {
     for (; *segment && *name; segment++, name++) {
         char c = *segment;
-        int high = c == '%' ? hex_of(segment[1]) : -1;
-        int low = high >= 0 ? hex_of(segment[2]) : -1;
-        if (low >= 0) {
-            c = (char)(high * 16 + low);
+        unsigned char byte;
+        if (c == '%' && hex_decode(segment + 1, &byte, 1)) {
+            c = (char)byte;
             segment += 2;
         }
         if (c != *name) return false;

@@ -13,9 +13,9 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/hash.h"
 #include "cloud/api/server_impl.h"
 #include "cloud/api/stop.h"
-#include "policy/route.h"
 #include "proto/openai.h"
 
 enum { TEXT_MAX = 16 << 20, ANSWER_MAX = 64 << 20, PIECES_MAX = 1 << 20 };
@@ -302,10 +302,10 @@ static int check_backend(const struct server *s, const struct openai_request *q,
 /* Another one for other weights and for other numerics; none where the weights are not known. */
 static void put_fingerprint(struct openai_exchange *a, const struct engine_info *info)
 {
-    uint64_t hash = ROUTE_HASH_BEGIN;
+    uint64_t hash = FNV_BEGIN;
     if (!info->weights_hash[0]) return;
-    hash = route_hash(hash, info->weights_hash, strlen(info->weights_hash));
-    hash = route_hash(hash, info->numerics, strlen(info->numerics));
+    hash = fnv_bytes(hash, info->weights_hash, strlen(info->weights_hash));
+    hash = fnv_bytes(hash, info->numerics, strlen(info->numerics));
     snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx",
              (unsigned long long)(hash & 0xFFFFFFFFFF));
 }

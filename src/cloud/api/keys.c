@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/hex.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "policy/sched.h"
@@ -46,13 +47,6 @@ static bool blank(char c)
     return c == ' ' || c == '\t' || c == '\r';
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 void key_hash(const char *key, size_t n, unsigned char ret_hash[KEY_HASH_BYTES])
 {
     SHA256((const unsigned char *)key, n, ret_hash);
@@ -86,13 +80,9 @@ static int parse_hash(const char *word, size_t n, struct key_line *line, struct 
 {
     static const char prefix[] = "sha256:";
     size_t skip = sizeof prefix - 1;
-    bool good = n == skip + 2 * KEY_HASH_BYTES && memcmp(word, prefix, skip) == 0;
-    for (size_t i = 0; good && i < KEY_HASH_BYTES; i++) {
-        int high = hex_digit(word[skip + 2 * i]), low = hex_digit(word[skip + 2 * i + 1]);
-        good = high >= 0 && low >= 0;
-        line->hash[i] = (unsigned char)(high * 16 + low);
-    }
-    if (good) return 0;
+    if (n == skip + 2 * KEY_HASH_BYTES && memcmp(word, prefix, skip) == 0 &&
+        hex_decode(word + skip, line->hash, KEY_HASH_BYTES))
+        return 0;
     return err_set(e, ERR_BAD_INPUT,
                    "no \"sha256:\" and 64 hexadecimal digits behind the name: keys are kept hashed "
                    "only. `pdd cloud key NAME` makes a key and its line, `pdd cloud key NAME "
@@ -167,9 +157,9 @@ int key_line_parse(const char *text, size_t n, struct key_line *ret_line, struct
 int key_line_print(const struct key_line *line, struct buf *out)
 {
     const struct quota_limits *l = &line->limits;
-    int code = buf_printf(out, "%s sha256:", line->name);
-    for (size_t i = 0; i < KEY_HASH_BYTES && !code; i++)
-        code = buf_printf(out, "%02x", line->hash[i]);
+    char hash[2 * KEY_HASH_BYTES + 1];
+    hex_encode(line->hash, KEY_HASH_BYTES, hash);
+    int code = buf_printf(out, "%s sha256:%s", line->name, hash);
     if (!code && l->requests_per_minute)
         code = buf_printf(out, " requests_per_minute=%u", l->requests_per_minute);
     if (!code && l->tokens_per_minute)
@@ -184,9 +174,8 @@ int key_make(char ret_key[KEY_MADE_BYTES], struct err *e)
     unsigned char random[KEY_HASH_BYTES];
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
-    int at = snprintf(ret_key, KEY_MADE_BYTES, "%s", made_prefix);
-    for (size_t i = 0; i < sizeof random; i++)
-        at += snprintf(ret_key + at, (size_t)(KEY_MADE_BYTES - at), "%02x", random[i]);
+    memcpy(ret_key, made_prefix, sizeof made_prefix - 1);
+    hex_encode(random, sizeof random, ret_key + sizeof made_prefix - 1);
     OPENSSL_cleanse(random, sizeof random);
     return 0;
 }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
-#include "base/os.h"
 #include "cloud/upstream/upstream_impl.h"
 #include "model/gguf.h"
 #include "model/model.h"
@@ -255,17 +255,6 @@ static int take_url(struct upstream_server *s, const char *url, struct err *e)
     return 0;
 }
 
-/* The first line of the file. */
-static int read_key(const char *path, struct buf *key, struct err *e)
-{
-    int code = os_read_file(path, key, e);
-    if (code) return code;
-    key->len = strcspn(key->data, "\r\n");
-    key->data[key->len] = 0;
-    return key->len ? 0
-                    : err_set(e, ERR_BAD_INPUT, "%s: its first line is empty, and no key", path);
-}
-
 static int open_server(struct upstream *u, uint32_t i, struct err *e)
 {
     struct upstream_server *s = &u->servers[i];
@@ -276,9 +265,8 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
     s->index = i;
     int code = take_url(s, c->url, e);
     if (code) return code;
-    u->routes[i] =
-        (struct route_server){.name = route_hash(ROUTE_HASH_BEGIN, s->url, strlen(s->url)),
-                              .outstanding_max = u->c.streams_max};
+    u->routes[i] = (struct route_server){.name = fnv_bytes(FNV_BEGIN, s->url, strlen(s->url)),
+                                         .outstanding_max = u->c.streams_max};
     buf_init(&key, UPSTREAM_KEY_MAX);
     http_client_config_default(&http);
     http.base_url = s->url;
@@ -287,7 +275,7 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
     http.first_byte_timeout_us = http.idle_timeout_us = u->c.timeout_us;
     /* Each may have a PATCH beside it, and as many linger; and probes. */
     http.calls_max = 3 * u->c.streams_max + 2;
-    if (c->key_path) code = read_key(c->key_path, &key, e);
+    if (c->key_path) code = http_read_key_file(c->key_path, &key, e);
     http.bearer = c->key_path ? key.data : NULL;
     if (!code) code = http_client_new(u->loop, &http, &s->client, e);
     if (key.len) memset(key.data, 0, key.cap);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "cloud/upstream/upstream_impl.h"
 
@@ -545,18 +546,18 @@ void upstream_request_wish(struct upstream_request *o)
 static uint64_t hash_ids(const int32_t *ids, uint32_t n)
 {
     if (n > UPSTREAM_AFFINITY_TOKENS) n = UPSTREAM_AFFINITY_TOKENS;
-    return route_hash(ROUTE_HASH_BEGIN, ids, n * sizeof *ids);
+    return fnv_bytes(FNV_BEGIN, ids, n * sizeof *ids);
 }
 
 /* A conversation grows at its end: up to the first question it stays the same. */
 static uint64_t hash_messages(const struct wire_request *q)
 {
-    uint64_t hash = ROUTE_HASH_BEGIN;
+    uint64_t hash = FNV_BEGIN;
     size_t left = UPSTREAM_AFFINITY_BYTES;
     for (uint32_t i = 0; i < q->n_messages && left > 0; i++) {
         const struct wire_message *m = &q->messages[i];
         size_t n = m->content_len < left ? m->content_len : left;
-        hash = route_hash(route_hash(hash, m->role, strlen(m->role) + 1), m->content, n);
+        hash = fnv_bytes(fnv_bytes(hash, m->role, strlen(m->role) + 1), m->content, n);
         left -= n;
         if (strcmp(m->role, "user") == 0) break;
     }
