@@ -352,7 +352,7 @@ static void one_answer(struct storm *s, uint32_t i)
     bool engine = rng_below(&r, 6) > 0;
     struct storm_plan plan = {.seed = seed * 1000003 + i * MODES + (uint64_t)s->mode,
                               .to_port = s->clouds[0].port,
-                              .fault_of = 15,
+                              .fault_of = engine ? 13 : 8,
                               .bytes = s->mode == TLS ? 5000 : 1500,
                               .stall_ms = engine && rng_below(&r, 2) ? 0 : 700};
     struct storm_proxy *p = storm_proxy_start(&plan);
@@ -420,7 +420,7 @@ static void storm(enum mode mode)
     char url[64];
     memset(&s, 0, sizeof s);
     s.mode = mode;
-    s.n = answers / MODES;
+    s.n = (answers + (uint32_t)mode) / MODES;
     s.n_clouds = mode == CHAIN ? 2 : 1;
     pthread_mutex_init(&s.lock, NULL);
     tiny_model_file(&tiny, s.model);
