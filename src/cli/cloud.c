@@ -202,7 +202,7 @@ static void warn_exposed(const struct options *o)
                  o->cloud.server.keys_path ? ", keys" : "", host);
 }
 
-/* NULL: servers behind this one compute. */
+/* NULL: upstream servers compute. */
 static int open_engine(const struct options *o, struct engine **ret_engine, struct err *e)
 {
     *ret_engine = NULL;

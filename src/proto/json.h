@@ -1,8 +1,8 @@
 /*
- * json: what the readers and writers of JSON in this layer share.
+ * json: shared readers and writers of JSON. Pure.
  *
- * Reading: a table of fields says what an object may hold, with types and ranges; the sentence of
- * an error names the field. Writing: by hand into a buf, with the helpers below.
+ * Reading: a table lists the fields of an object, with types and ranges; the sentence of an error
+ * names the field. Writing: by hand into a buf, with the helpers below.
  */
 #ifndef PDD_PROTO_JSON_H
 #define PDD_PROTO_JSON_H
@@ -16,9 +16,9 @@
 
 struct json_t;
 
-/* Bytes that a parsed object may take beside its texts: more than a prompt and `have` of
- * WIRE_PROMPT_MAX token ids each. Without it 16 MB of "{},{}," would take 1.3 GB, and the loop for
- * seconds. */
+/* Bytes that a parsed object may take besides its texts: more than a prompt and `have` of
+ * WIRE_PROMPT_MAX token ids each. Without it 16 MB of "{},{}," would take 1.3 GB and block the loop
+ * for seconds. */
 enum { JSON_TREE_MAX = 128 << 20 };
 
 enum json_type {
@@ -42,14 +42,14 @@ struct json_field {
     size_t offset; /* of the member in the struct that is filled; untouched when absent */
 };
 
-/* Parse one JSON object. Duplicate names, text that is not UTF-8, anything behind it, more parts
- * than JSON_TREE_MAX has room for: refused. The caller frees it with json_decref. `what` begins the
- * sentence ("the request"). */
+/* Parse one JSON object. Refused: duplicate names, text that is not UTF-8, bytes after the object,
+ * more parts than fit JSON_TREE_MAX. The caller frees it with json_decref. `what` begins the
+ * sentence of an error ("the request"). */
 int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
                       struct err *e);
 
-/* Fill `out` from the object. `prefix` goes before names in sentences ("sampling."). `strict`: a
- * field that the table does not have is refused. Nothing needs to be released on failure. */
+/* Fill `out` from the object. `prefix` precedes names in sentences ("sampling."). `strict`: a
+ * field that is not in the table is refused. Nothing needs to be released on failure. */
 int json_object_read(struct json_t *object, const char *prefix, const struct json_field *fields,
                      size_t n, bool strict, void *out, struct err *e);
 

@@ -1,22 +1,23 @@
 /*
  * openai: the messages of OpenAI's API (/v1/chat/completions, /v1/completions), as structs: reading
- * requests, writing answers. Source of the names: OpenAI's API reference; where that is silent,
- * what vLLM and llama-server do.
+ * requests, writing responses. Pure. Source of the names: OpenAI's API reference; where that is
+ * silent, what vLLM and llama-server do.
  *
- * Served: model, messages (roles system, developer, user, assistant; content a string or parts of
- * type text) or prompt (a text, token ids, or an array of one of these), max_tokens,
+ * Supported: model, messages (roles system, developer, user, assistant; content a string or parts
+ * of type text) or prompt (a text, token ids, or an array of one of these), max_tokens,
  * max_completion_tokens (chat), temperature, top_p, stop, seed, stream, stream_options
  * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all),
  * min_p.
  *
- * Refused by name: fields that would change the answer in a way that we cannot, unless they ask for
- * what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n, best_of,
- * echo, suffix, tools, tool_choice, functions, function_call, response_format, modalities, audio,
- * prediction, web_search_options, reasoning_effort, verbosity, frequency_penalty, presence_penalty,
- * logit_bias; and of vLLM and llama-server those in `refused` of openai_request.c.
+ * Refused by name: fields that would change the answer in a way we do not support, unless they ask
+ * for what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n,
+ * best_of, echo, suffix, tools, tool_choice, functions, function_call, response_format, modalities,
+ * audio, prediction, web_search_options, reasoning_effort, verbosity, frequency_penalty,
+ * presence_penalty, logit_bias; and of vLLM and llama-server those in `refused` of
+ * openai_request.c.
  *
- * Ignored: every other field (user, metadata, store, ...; one that is misspelt, too), as clients of
- * this API send new ones to old servers. null is the same as absent.
+ * Ignored: every other field (user, metadata, store, ..., and misspelt ones), as clients of this
+ * API send new fields to old servers. null is the same as absent.
  */
 #ifndef PDD_PROTO_OPENAI_H
 #define PDD_PROTO_OPENAI_H
@@ -34,7 +35,7 @@ enum {
     OPENAI_STOP_BYTES_MAX = 1024,
     OPENAI_TOP_CHAT_MAX = 20,      /* top_logprobs of a chat */
     OPENAI_TOP_COMPLETION_MAX = 5, /* logprobs of a completion */
-    OPENAI_COMPLETION_TOKENS = 16, /* default of max_tokens there; a chat's is all that fits */
+    OPENAI_COMPLETION_TOKENS = 16, /* default of max_tokens there; of a chat: all that fits */
     OPENAI_PARAM_MAX = 64
 };
 
@@ -46,23 +47,23 @@ struct openai_stop {
 struct openai_request {
     bool chat;
     struct wire_request ask; /* model, messages or token ids, sampling, tokens_max */
-    char *text;              /* a completion's prompt, unless it came as ids */
+    char *text;              /* a completion's prompt, unless given as ids */
     size_t text_len;
     struct openai_stop stops[OPENAI_STOPS_MAX];
     uint32_t n_stops;
     bool stream, include_usage;
-    bool seeded;   /* else any seed will do */
-    bool logprobs; /* with so many of the likeliest tokens: */
+    bool seeded;   /* else draw one */
+    bool logprobs; /* and the number of likeliest tokens: */
     uint32_t top_logprobs;
 };
 
 /* Fills `r` (whose old content is not released) on success only. ret_param: the name of the field
- * that is wrong, or "". ERR_UNSUPPORTED: a field that we know and cannot serve. */
+ * that is wrong, or "". ERR_UNSUPPORTED: a field that we know and do not support. */
 int openai_request_decode(const char *json, size_t n, bool chat, struct openai_request *r,
                           char ret_param[OPENAI_PARAM_MAX], struct err *e);
 void openai_request_release(struct openai_request *r);
 
-/* What all parts of one answer say. */
+/* Shared by all parts of one response. */
 struct openai_head {
     bool chat;
     const char *id, *model;  /* need no escaping */
@@ -85,10 +86,10 @@ struct openai_row {
     struct openai_piece token;
     struct openai_piece top[OPENAI_TOP_CHAT_MAX];
     uint32_t n_top;
-    uint32_t text_offset; /* characters of the answer before it; completions only */
+    uint32_t text_offset; /* characters of the answer that precede it; completions only */
 };
 
-/* The log-probabilities of tokens [from, to) of an answer: `row` fills one, good until the next
+/* The log-probabilities of tokens [from, to) of an answer: `row` fills one, valid until the next
  * call. */
 struct openai_rows {
     void (*row)(void *arg, uint32_t i, struct openai_row *ret_row);
@@ -104,18 +105,18 @@ struct openai_choice {
     const char *finish_reason;
 };
 
-/* Append a whole answer. */
+/* Append a whole response. */
 int openai_put_answer(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
                       const struct openai_usage *usage);
-/* Append a chunk of a stream as SSE. `usage_null`: say "usage": null, as streams do whose last
- * chunk tells it. */
+/* Append a chunk of a stream as SSE. `usage_null`: write "usage": null, as in streams whose last
+ * chunk has it. */
 int openai_put_chunk(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
                      bool usage_null);
-/* A chat's first chunk, which only says who speaks. */
+/* A chat's first chunk, which has the role only. */
 int openai_put_role(struct buf *out, const struct openai_head *h, bool usage_null);
 int openai_put_usage(struct buf *out, const struct openai_head *h,
                      const struct openai_usage *usage);
-/* An error after the stream's head, as OpenAI's stream tells it. */
+/* An error after the stream's head, in OpenAI's format. */
 int openai_put_error(struct buf *out, int status, const char *code, const char *message);
 int openai_put_end(struct buf *out);
 
@@ -128,7 +129,7 @@ struct openai_tokenize {
 int openai_tokenize_decode(const char *json, size_t n, struct openai_tokenize *r,
                            char ret_param[OPENAI_PARAM_MAX], struct err *e);
 void openai_tokenize_release(struct openai_tokenize *r);
-/* ret_ids: [ret_n], the caller's to free with mem_free; NULL when there are none. */
+/* ret_ids: [ret_n], the caller frees it with mem_free; NULL when there are none. */
 int openai_detokenize_decode(const char *json, size_t n, int32_t **ret_ids, uint32_t *ret_n,
                              char ret_param[OPENAI_PARAM_MAX], struct err *e);
 

@@ -1,17 +1,17 @@
-/* openai_impl: what the readers of OpenAI's bodies share. Only net/openai_*.c include this. */
+/* openai_impl: shared by the readers of OpenAI's bodies. Only proto/openai_*.c include it. */
 #ifndef PDD_PROTO_OPENAI_IMPL_H
 #define PDD_PROTO_OPENAI_IMPL_H
 
 #include "proto/json.h"
 #include "proto/openai.h"
 
-/* Parse one JSON object and take the null members out of it. */
+/* Parse one JSON object and remove its null members. */
 int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, struct err *e);
-/* json_object_read field by field, so that ret_param can name the one that is wrong. */
+/* json_object_read field by field, so that ret_param can name the wrong one. */
 int openai_fields_read(struct json_t *object, const struct json_field *fields, size_t n, void *out,
                        char *ret_param, struct err *e);
 void openai_param_set(char *ret_param, const char *name);
-/* A copy of a JSON string, with a zero behind it. */
+/* A copy of a JSON string, followed by a zero. */
 int openai_text_take(const struct json_t *string, char **ret_text, size_t *ret_len, struct err *e);
 /* Token ids of an array; NULL and 0 for an empty one. */
 int openai_ids_take(const struct json_t *array, const char *name, int32_t **ret_ids,

@@ -184,8 +184,8 @@ static int refuse_unserved(const json_t *root, char *ret_param, struct err *e)
     if (!name) return 0;
     openai_param_set(ret_param, name);
     if (strcmp(name, "n") == 0)
-        return err_set(e, ERR_UNSUPPORTED, "n: only one answer is made for a request; ask again");
-    return err_set(e, ERR_UNSUPPORTED, "%s is not served here: leave it out", name);
+        return err_set(e, ERR_UNSUPPORTED, "n: a request gets one answer; send more requests");
+    return err_set(e, ERR_UNSUPPORTED, "%s is not supported here: leave it out", name);
 }
 
 /* The text of an array of parts, a line break between two. */
@@ -237,7 +237,8 @@ static int take_message(const json_t *message, size_t at, struct wire_message *m
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         const json_t *value = json_object_get(message, calls[i]);
         if (value && !json_is_null(value) && !is_neutral(value, NEUTRAL_EMPTY))
-            return err_set(e, ERR_UNSUPPORTED, "messages[%zu].%s is not served here", at, calls[i]);
+            return err_set(e, ERR_UNSUPPORTED, "messages[%zu].%s is not supported here", at,
+                           calls[i]);
     }
     m->role = mem_strdup(is_word(role, "developer") ? "system" : json_string_value(role));
     if (!m->role) return err_set(e, ERR_NO_MEMORY, "no memory for a message");
@@ -266,7 +267,7 @@ static int take_prompt(const json_t *prompt, struct openai_request *r, struct er
     const json_t *first = json_array_get(prompt, 0);
     if (json_is_string(first) || json_is_array(first)) {
         if (json_array_size(prompt) > 1)
-            return err_set(e, ERR_UNSUPPORTED, "prompt: only one prompt is served in a request");
+            return err_set(e, ERR_UNSUPPORTED, "prompt: a request may have one prompt only");
         prompt = first;
     }
     if (json_is_string(prompt)) return openai_text_take(prompt, &r->text, &r->text_len, e);

@@ -42,7 +42,7 @@ static int take_tokenize(const struct tokenize_fields *f, struct openai_tokenize
     }
     if (f->with_pieces || f->return_token_strs) {
         openai_param_set(ret_param, f->with_pieces ? "with_pieces" : "return_token_strs");
-        return err_set(e, ERR_UNSUPPORTED, "%s is not served: ask /detokenize for single tokens",
+        return err_set(e, ERR_UNSUPPORTED, "%s is not supported: use /detokenize for single tokens",
                        ret_param);
     }
     r->add_special = f->add_special || (f->prompt && f->add_special_tokens);

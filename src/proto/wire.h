@@ -1,15 +1,14 @@
 /*
  * wire: the messages of /v1/assist (docs/design/handover.md), as structs, and their JSON.
  *
- * Text in events is what the token completed: whole UTF-8 characters only, maybe none; the id is
- * the truth. A cloud in front of a server that gives no ids sends none (match `text`): an event is
- * then a piece of text, and an answer that was cut cannot go on there. `done` with reason stop
- * means that the next token would have been one that ends the answer; that token itself is not
- * sent. Unknown fields of a request are refused by name, so that a client cannot believe in an
- * option that does nothing; unknown fields of events are ignored, so that an older device
- * understands a newer cloud. `refine` is a wish: a server that does not refine sends no `refined`
- * event, and the device prefills the whole prompt. Seeds are below 2^63, as JSON integers here are
- * signed.
+ * Text in events is what the token completes: whole UTF-8 characters only, maybe none; the id is
+ * the truth. A cloud whose upstream server returns no ids sends none (match `text`): an event is
+ * then a piece of text, and an answer that was cut cannot continue there. `done` with reason stop
+ * means that the next token would end the answer; that token itself is not sent. Unknown fields of
+ * a request are refused by name, so that no option is silently without effect; unknown fields of
+ * events are ignored, so that an older device understands a newer cloud. `refine` is optional: a
+ * server that does not refine sends no `refined` event, and the device prefills the whole prompt.
+ * Seeds are below 2^63, as JSON integers here are signed. Pure.
  */
 #ifndef PDD_PROTO_WIRE_H
 #define PDD_PROTO_WIRE_H
@@ -27,7 +26,7 @@ enum {
     WIRE_MESSAGES_MAX = 1024,
     WIRE_TOKENS_MAX = 1 << 20, /* N */
     WIRE_BODY_MAX = 16 << 20,  /* bytes of a request */
-    WIRE_EVENT_MAX = 1 << 20,  /* bytes of an event's text; SSE_LINE_MAX (net/sse.h) is the same */
+    WIRE_EVENT_MAX = 1 << 20,  /* bytes of an event's text; SSE_LINE_MAX (net/sse.h) is equal */
     WIRE_NAME_MAX = 128,
     WIRE_HASH_MAX = 65,
     WIRE_ID_MAX = 40
@@ -39,7 +38,7 @@ struct wire_message {
 };
 
 struct wire_request {
-    char model[WIRE_NAME_MAX]; /* "" : whatever the server has */
+    char model[WIRE_NAME_MAX]; /* "": whatever the server has */
     char weights[WIRE_HASH_MAX], tokenizer[WIRE_HASH_MAX], chat_template[WIRE_HASH_MAX];
     char numerics[WIRE_NAME_MAX];
     int32_t *prompt; /* [n_prompt] token ids; NULL when messages are given */
@@ -49,8 +48,8 @@ struct wire_request {
     int32_t *have; /* [n_have] tokens of the answer already received */
     uint32_t n_have;
     struct sampling sampling;
-    uint32_t tokens_max;  /* N: how many tokens this stream may bring */
-    float refine_ratio;   /* 0: none asked for */
+    uint32_t tokens_max;  /* N: the most tokens of this stream */
+    float refine_ratio;   /* 0: none */
     uint32_t deadline_ms; /* 0: none */
 };
 
@@ -58,11 +57,11 @@ void wire_request_init(struct wire_request *r); /* greedy, everything optional a
 void wire_request_release(struct wire_request *r);
 int wire_request_encode(const struct wire_request *r, struct buf *out, struct err *e);
 /* Fills `r` (whose old content is not released) on success only; then wire_request_release frees
- * it. The sentence names the field that is wrong. Parsing costs up to JSON_TREE_MAX beside the
- * texts for a moment: a server should set its body_max from its context (wire_body_max). */
+ * it. The sentence names the wrong field. Parsing takes up to JSON_TREE_MAX besides the texts for a
+ * moment: a server sets its body_max from its context (wire_body_max). */
 int wire_request_decode(const char *json, size_t n, struct wire_request *r, struct err *e);
 
-/* Body limit for a context of so many positions: ids of up to ten digits, or as much text. */
+/* Body limit for a context of that length: ids of up to ten digits, or as much text. */
 static inline size_t wire_body_max(uint32_t context)
 {
     size_t n = 65536 + (size_t)context * 12;
@@ -126,35 +125,35 @@ int wire_event_encode(const struct wire_event *ev, struct buf *out, struct err *
 int wire_event_decode(const char *name, const char *data, size_t n, struct wire_event *ev,
                       struct err *e);
 
-/* The order of one stream's events: one grant, then the rest, each token in its place, `done` or
- * `error` last; `done` counts the tokens that came. Only `done` with cancel, deadline or drain, and
- * `error`, may come without a grant. Each end that reads a stream passes every event through this,
- * so that what follows it never sees another order. */
+/* Checks the order of one stream's events: one grant, then the rest, tokens by index, `done` or
+ * `error` last; `done` has the number of tokens. Only `done` with cancel, deadline or drain, and
+ * `error`, may come without a grant. Every reader of a stream passes each event through this, so
+ * that the code after it sees no other order. */
 struct wire_stream {
     uint32_t n_prompt;    /* token ids of the request; 0: it has messages */
-    uint32_t first, next; /* index of the first token, and of the one that is due */
+    uint32_t first, next; /* index of the first token, and of the next one */
     bool granted, over;
 };
 
 void wire_stream_init(struct wire_stream *s, uint32_t n_prompt, uint32_t n_have);
-/* ERR_PROTOCOL: the event is out of order. A token that came before is none and changes nothing:
- * the caller knows whether it is the same. */
+/* ERR_PROTOCOL: the event is out of order. A repeated token passes and changes nothing: the caller
+ * knows whether it is the same. */
 int wire_stream_take(struct wire_stream *s, const struct wire_event *ev, struct err *e);
 
 const char *wire_match_name(enum wire_match m);
 const char *wire_reason_name(enum wire_reason r);
 
-/* The code of an error that says that a prompt does not fit; as OpenAI calls it. */
+/* The code of an error for a prompt that does not fit; OpenAI's name. */
 #define WIRE_CODE_TOO_LONG "context_length_exceeded"
 
-/* {"error": {"message", "type", "code", "param"}}, as OpenAI's API gives it; code and param may be
+/* {"error": {"message", "type", "code", "param"}}, in OpenAI's format; code and param may be
  * NULL. The type follows from the status: 401 authentication_error, 429 rate_limit_error, 5xx
- * server_error, and else invalid_request_error. An http_error_body_fn (net/http_server.h). */
+ * server_error, other invalid_request_error. An http_error_body_fn (net/http_server.h). */
 int wire_error_body(int status, const char *code, const char *message, const char *param,
                     struct buf *out);
 /* The message of such a body, or of any other (cut); for error sentences. */
 void wire_error_text(const char *body, size_t n, char *out, size_t size);
-/* Whether it calls the error so, as its code or its type. */
+/* Whether that is its code or its type. */
 bool wire_error_is(const char *body, size_t n, const char *name);
 
 #endif

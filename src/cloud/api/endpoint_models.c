@@ -16,7 +16,7 @@ static int put_model(const struct server *s, struct buf *out)
                           "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,"
                           "\"owned_by\":\"pdd\",",
                           s->model_name, (unsigned long long)s->started);
-    if (!code && context != UINT32_MAX) /* else the server behind does not tell */
+    if (!code && context != UINT32_MAX) /* else the upstream server does not say */
         code = buf_printf(out, "\"context_length\":%u,", context);
     if (code) return code;
     return buf_printf(out,
@@ -42,7 +42,7 @@ void models_list(struct http_request *r, void *server)
     if (!server_authorised(s, r)) return;
     buf_init(&b, REPLY_BYTES_MAX);
     int code = buf_puts(&b, "{\"object\":\"list\",\"data\":[");
-    /* No name: no server behind this one has told its model yet. */
+    /* No name: no upstream server has been up yet. */
     if (!code && s->model_name[0]) code = put_model(s, &b);
     if (!code) code = buf_puts(&b, "]}");
     reply(r, code, &b);
@@ -72,7 +72,7 @@ void models_one(struct http_request *r, void *server)
     if (!s->model_name[0]) {
         s->metrics.refused[METRICS_UNAVAILABLE]++;
         server_log_refusal(s, r, 503, "network");
-        http_reply_error(r, 503, "network", NULL, "no server behind this one has been up yet");
+        http_reply_error(r, 503, "network", NULL, "no upstream server has been up yet");
         return;
     }
     if (!names(http_request_id(r), s->model_name)) {

@@ -250,7 +250,7 @@ static int check_reason(enum wire_reason reason, struct err *e)
     case WIRE_BUDGET:
         return 0;
     case WIRE_DRAIN:
-        return err_set(e, ERR_CANCELLED, "the server is shutting down: ask again");
+        return err_set(e, ERR_CANCELLED, "the server is shutting down: try again");
     case WIRE_CANCEL:
     case WIRE_DEADLINE:
         break;
@@ -295,8 +295,8 @@ static int check_backend(const struct server *s, const struct openai_request *q,
     if (!q->logprobs || s->backend->gives_logprobs) return 0;
     *param = "logprobs";
     return err_set(e, ERR_UNSUPPORTED,
-                   "logprobs: the servers behind this one answer; their log-probabilities are not "
-                   "passed on");
+                   "logprobs: upstream servers compute here; their log-probabilities are not "
+                   "forwarded");
 }
 
 /* Another one for other weights and for other numerics; none where the weights are not known. */

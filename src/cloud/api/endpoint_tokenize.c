@@ -15,7 +15,7 @@ static int need_vocab(const struct server *s, const struct vocab **ret_vocab, st
     *ret_vocab = s->backend->vocab;
     if (*ret_vocab) return 0;
     return err_set(e, ERR_UNSUPPORTED,
-                   "the servers behind this one have the tokenizer: ask them, or let the operator "
+                   "the upstream servers have the tokenizer: ask them, or let the operator "
                    "start this one with --upstream-vocab FILE");
 }
 

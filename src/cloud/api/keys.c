@@ -83,10 +83,11 @@ static int parse_hash(const char *word, size_t n, struct key_line *line, struct 
     if (n == skip + 2 * KEY_HASH_BYTES && memcmp(word, prefix, skip) == 0 &&
         hex_decode(word + skip, line->hash, KEY_HASH_BYTES))
         return 0;
-    return err_set(e, ERR_BAD_INPUT,
-                   "no \"sha256:\" and 64 hexadecimal digits behind the name: keys are kept hashed "
-                   "only. `pdd cloud key NAME` makes a key and its line, `pdd cloud key NAME "
-                   "--hash` the line of a key you have");
+    return err_set(
+        e, ERR_BAD_INPUT,
+        "no \"sha256:\" and 64 hexadecimal digits after the name: keys are stored hashed "
+        "only. `pdd cloud key NAME` makes a key and its line, `pdd cloud key NAME "
+        "--hash` the line of a key you have");
 }
 
 /* "field=N" into the line; each at most once. */
@@ -195,7 +196,7 @@ static int add_line(struct lines *all, const char *text, size_t n, struct err *e
     if (all->n == KEYS_MAX) return err_set(e, ERR_LIMIT, "there are more than %d keys", KEYS_MAX);
     for (uint32_t i = 0; i < all->n; i++) {
         if (strcmp(all->line[i].name, line.name) == 0)
-            return err_set(e, ERR_BAD_INPUT, "the name %s is there already", line.name);
+            return err_set(e, ERR_BAD_INPUT, "the name %s occurs twice", line.name);
         if (memcmp(all->line[i].hash, line.hash, sizeof line.hash) == 0)
             return err_set(e, ERR_BAD_INPUT, "%s has the same key as %s", line.name,
                            all->line[i].name);

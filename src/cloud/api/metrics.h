@@ -1,10 +1,9 @@
 /*
- * metrics: what /metrics tells Prometheus (text format 0.0.4): counters and histograms of the
- * server, gauges of the worker. Plain numbers of the loop thread; noting one costs nanoseconds and
+ * metrics: the page of /metrics for Prometheus (text format 0.0.4): counters and histograms of the
+ * server, gauges of the backend. Plain numbers of the loop thread; noting one costs nanoseconds and
  * no memory. Names follow the field: time to first token, time per output token (TPOT, the mean of
- * one answer's gaps), queue time (until work starts), all in seconds; those of the process are
- * Prometheus's own. Nothing here names a prompt,
- * an answer or a key.
+ * one answer's gaps), queue time, all in seconds; those of the process are Prometheus's own. No
+ * metric names a prompt, an answer or a key.
  */
 #ifndef PDD_CLOUD_API_METRICS_H
 #define PDD_CLOUD_API_METRICS_H
@@ -32,12 +31,12 @@ enum metrics_end {
     METRICS_ENDS
 };
 
-/* Why requests were refused before any work. */
+/* Why requests were refused ahead of any work. */
 enum metrics_refusal {
     METRICS_BUSY,         /* 429: queue or memory */
     METRICS_QUOTA,        /* 429: the key's */
     METRICS_UNAUTHORISED, /* 401 */
-    METRICS_INVALID,      /* 4xx else */
+    METRICS_INVALID,      /* other 4xx */
     METRICS_UNAVAILABLE,  /* 5xx */
     METRICS_REFUSALS
 };
@@ -46,7 +45,7 @@ enum metrics_refusal {
 enum metrics_phase { METRICS_WAITING, METRICS_PREFILL, METRICS_DECODE, METRICS_PHASES };
 
 struct histogram {
-    uint64_t counts[METRICS_BUCKETS_MAX + 1]; /* of each bucket alone; the last: above all bounds */
+    uint64_t counts[METRICS_BUCKETS_MAX + 1]; /* of one bucket each; the last: above all bounds */
     double sum;
 };
 
@@ -63,7 +62,7 @@ struct metrics {
 void histogram_note_seconds(struct histogram *h, uint64_t us);
 void histogram_note_tokens(struct histogram *h, uint64_t tokens);
 
-/* What is true now, beside the counters. */
+/* Values of the moment, besides the counters. */
 struct metrics_now {
     const char *model; /* needs no escaping */
     struct backend_stats work;

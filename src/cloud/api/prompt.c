@@ -57,9 +57,10 @@ static int check_room(const struct server *s, uint32_t n_prompt, uint32_t n_have
 
 int prompt_need_vocab(struct err *e)
 {
-    return err_set(e, ERR_UNSUPPORTED,
-                   "prompt: this server has no tokenizer, and those behind it take messages: ask "
-                   "/v1/chat/completions, or let its operator start it with --upstream-vocab FILE");
+    return err_set(
+        e, ERR_UNSUPPORTED,
+        "prompt: this server has no tokenizer, and its upstream servers take messages: use "
+        "/v1/chat/completions, or let its operator start it with --upstream-vocab FILE");
 }
 
 int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
@@ -78,7 +79,7 @@ int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed
     if (q->prompt && !ids_allowed)
         return err_set(
             e, ERR_BAD_INPUT,
-            "prompt: token ids are of use only with our tokenizer (hashes.tokenizer %s); send "
+            "prompt: token ids need the tokenizer of this server (hashes.tokenizer %s); send "
             "messages instead",
             s->backend->info->tokenizer_hash);
     if (!s->backend->takes_ids) return 0;

@@ -24,13 +24,15 @@ static int refuse(struct server *s, enum quota_verdict verdict, uint64_t wait_us
                        "for a larger quota",
                        l->tokens_per_minute);
     case QUOTA_STREAMS:
-        return err_set(e, ERR_BUSY, "this key's %u requests at one time are all in work",
+        return err_set(e, ERR_BUSY,
+                       "all of this key's %u requests at once are running; try again later",
                        l->streams_max);
     case QUOTA_REQUESTS:
-        return err_set(e, ERR_BUSY, "this key's %u requests a minute are used up; again in %u s",
+        return err_set(e, ERR_BUSY,
+                       "this key's %u requests a minute are used up; try again in %u s",
                        l->requests_per_minute, s->refusal.retry_s);
     default:
-        return err_set(e, ERR_BUSY, "this key's %u tokens a minute are used up; again in %u s",
+        return err_set(e, ERR_BUSY, "this key's %u tokens a minute are used up; try again in %u s",
                        l->tokens_per_minute, s->refusal.retry_s);
     }
 }

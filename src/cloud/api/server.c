@@ -91,7 +91,7 @@ bool server_accepts(struct server *s, struct http_request *r, const char *model)
         return false;
     }
     bool unknown =
-        !s->model_name[0]; /* no server behind was up yet: the backend says so, with 503 */
+        !s->model_name[0]; /* no upstream server was up yet: the backend says so, with 503 */
     if (!model[0] || unknown || strcmp(model, s->model_name) == 0) return true;
     s->metrics.refused[METRICS_INVALID]++;
     server_log_refusal(s, r, 404, "model_not_found");
@@ -294,7 +294,7 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
         size_t body_max = wire_body_max(engine_info(engine)->context_max);
         if (s->c.http.body_max > body_max) s->c.http.body_max = body_max;
     }
-    if (name) set_name(s, name); /* else the servers behind us will tell */
+    if (name) set_name(s, name); /* else the upstream servers will say */
     wire_event_init(&s->event);
     buf_init(&s->bytes, EVENT_BYTES_MAX);
     int code = open_parts(s, engine, e);

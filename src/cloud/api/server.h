@@ -6,40 +6,39 @@
  *   PATCH  /v1/assist/{id}  {"tokens_max": N} while the stream runs
  *   DELETE /v1/assist/{id}  cancels; so does closing the stream
  *   POST   /v1/chat/completions, /v1/completions   OpenAI's API (proto/openai.h)
- *   POST   /tokenize, /detokenize   text to token ids and back (net/openai_tokens.c)
- *   GET    /health          {"status": "ok"}, or "draining": the process answers
+ *   POST   /tokenize, /detokenize   text to token ids and back (proto/openai_tokens.c)
+ *   GET    /health          {"status": "ok"}, or "draining": the process lives
  *   GET    /ready           200 when new requests are taken, 503 when it drains or is full
  *   GET    /metrics         for Prometheus (cloud/api/metrics.h)
  *   GET    /v1/models, /v1/models/{id}   what is served, with its hashes
  *
- * A PATCH is a wish: one that comes when the last token was on its way, or for which there is no KV
- * memory, still sees the stream end with reason budget, and after the end it is 404. A budget below
- * what was sent ends the stream at the next token. A cancelled or resumed assist loses nothing: ask
- * again with `have`; the prefix cache makes that cheap. The cache is one for all keys unless
- * worker_config.cache_by_tenant separates them, so cached_tokens, and the time to the first token,
- * can tell that somebody has asked the same beginning lately.
+ * A PATCH may come too late: if the last token was sent already, or KV memory is short, the stream
+ * ends with reason budget. After the end it gets 404. A budget below what was sent ends the stream
+ * at the next token. A cancelled or resumed assist loses nothing: ask again with `have`; the prefix
+ * cache makes that cheap. All keys share one cache unless worker_config.cache_by_tenant separates
+ * them. Then cached_tokens and the time to the first token can reveal that another client has sent
+ * the same beginning lately.
  *
- * Under pressure: when KV memory is short, an assist is granted fewer tokens than it asked for
- * (grant.tokens_max says how many; a PATCH may bring more later); when not even a few are to be
- * had, it waits in a line of at most queue_max, in which keys take turns; when the line is full, it
- * is answered 429, which says whether streams or KV memory are short, with a Retry-After that is
- * the time in which about half of the line will go. One key has at most half of the line besides
- * what is in work, so that another finds room; of upstream.streams_max, half.
+ * Under pressure: while KV memory is short, an assist is granted fewer tokens than it asked for
+ * (grant.tokens_max; a PATCH may raise it later). If not even a few are free, it waits in a queue
+ * of at most queue_max, in which keys take turns. If the queue is full, it gets 429, which says
+ * whether streams or KV memory are short; Retry-After is the time until about half of the queue has
+ * begun. One key has at most half of the queue besides what it runs, and half of
+ * upstream.streams_max.
  *
- * What goes wrong before the first event of a stream has the status that fits, as the head waits
- * for that event; after it comes an `error` event.
+ * The head of a stream waits for its first event, so that an earlier failure has its own status;
+ * a later one is an `error` event.
  *
- * OpenAI's endpoints: the same prompt, greedy or with the same seed, gives the same answer there as
- * by /v1/assist, streamed or not. A seed that is not given is drawn. An error in a stream is
- * OpenAI's error object there, then [DONE]. An answer that a stop string ended counts as stopped,
- * not as cancelled.
+ * OpenAI's endpoints: the same prompt, greedy or with the same seed, gives the same answer as
+ * /v1/assist, streamed or not. Without a seed one is drawn. An error in a stream is OpenAI's error
+ * object, then [DONE]. An answer that a stop string ended counts as stopped, not as cancelled.
  *
- * Keys, if there are any, guard all but /health and /ready, and each has its quotas
- * (cloud/api/keys.h): beyond them 429, with Retry-After from the bucket and the code
- * rate_limit_exceeded, or insufficient_quota for what no waiting would help. Every POST takes one
- * of the key's requests, refused or not; PATCH, DELETE and GET do when they are refused. A key sees
- * and touches its own assists only. /metrics may have a port of its own, which asks for no key.
- * Prompt and answer texts are never logged.
+ * Keys, if there are any, guard all paths but /health and /ready, and each has its quotas
+ * (cloud/api/keys.h). Beyond them a request gets 429, with Retry-After from the bucket and the code
+ * rate_limit_exceeded, or insufficient_quota if waiting cannot help. Every POST takes one of the
+ * key's requests, refused or not; PATCH, DELETE and GET do when they are refused. A key can read
+ * and change only its own assists. /metrics may have a port of its own, which needs no key. Prompt
+ * and answer texts are never logged.
  */
 #ifndef PDD_CLOUD_API_SERVER_H
 #define PDD_CLOUD_API_SERVER_H
@@ -57,24 +56,23 @@ struct server_config {
     struct http_server_config http;
     struct worker_config worker;     /* wake and wake_arg are filled in */
     struct upstream_config upstream; /* without an engine; wake and wake_arg are filled in */
-    const char *model_name; /* NULL: the engine's, or what the servers behind this one say */
-    const char *keys_path;  /* of cloud/api/keys.h; NULL: everyone may ask */
-    uint32_t tokens_max;    /* most tokens one assist may bring */
+    const char *model_name;          /* NULL: the engine's, or that of the upstream servers */
+    const char *keys_path;           /* of cloud/api/keys.h; NULL: no key is needed */
+    uint32_t tokens_max;             /* largest N of one assist */
     struct tls_identity tls[TLS_IDENTITIES_MAX];
     size_t n_tls;                /* 0: plain HTTP */
-    const char *metrics_address; /* numeric; NULL: /metrics on the main port, behind the keys */
+    const char *metrics_address; /* numeric; NULL: /metrics on the main port, with a key */
     uint16_t metrics_port;
 };
 
 enum {
     SERVER_TOKENS_MAX = 4096, /* default of tokens_max */
-    SERVER_RETRY_AFTER_S = 1  /* when the backend cannot tell */
+    SERVER_RETRY_AFTER_S = 1  /* when the backend does not know */
 };
 
 struct server;
 
-/* Takes the engine (on success) and listens. Without an engine (NULL) the servers of
- * config->upstream compute. */
+/* Takes the engine (on success) and listens. NULL: the servers of config->upstream compute. */
 int server_new(struct loop *l, struct engine *engine, const struct server_config *config,
                struct server **ret_server, struct err *e);
 void server_free(struct server *s);
@@ -82,12 +80,12 @@ uint16_t server_port(const struct server *s);
 uint16_t server_metrics_port(const struct server *s); /* 0: there is none */
 struct backend *server_backend(struct server *s);     /* for reports and tests */
 
-/* Read the files of keys and certificates again. Connections and answers go on; what cannot be used
- * changes nothing, and the log says so. */
+/* Read the files of keys and certificates again. Connections and answers continue. A file that
+ * cannot be used changes nothing, and the log says so. */
 void server_reload(struct server *s);
 
-/* Refuse new work, let running assists end; after drain_us they end with reason drain. `done` is
- * called once when all connections are gone. */
+/* Refuse new requests, let running ones end; after drain_us they end with reason drain. `done` is
+ * called once when all connections are closed. */
 void server_drain(struct server *s, uint64_t drain_us, loop_fn *done, void *arg);
 
 #endif

@@ -5,8 +5,8 @@
  * in its format. Only the server's own files include this.
  *
  * Life of an exchange: exchange_new; a job is made and submitted (exchange_submit); the endpoint
- * begins its answer (exchange_attach); events arrive at the job's on_event, until JOB_DONE, where
- * the endpoint ends the answer (exchange_detach) and frees the exchange. A client that goes away
+ * attaches the HTTP request (exchange_attach); events arrive at the job's on_event, until JOB_DONE,
+ * where the endpoint ends the response (exchange_detach) and frees the exchange. A disconnect
  * cancels the job; the exchange lives on, without a request, until JOB_DONE.
  */
 #ifndef PDD_CLOUD_API_SERVER_IMPL_H
@@ -23,9 +23,9 @@
 
 struct exchange {
     struct server *server;
-    struct http_request *request; /* NULL once the client has gone or the answer has ended */
+    struct http_request *request; /* NULL after a disconnect or the end of the response */
     struct job *job;
-    struct key *key;               /* whose it is; NULL: the server asks for no key */
+    struct key *key;               /* NULL: the server needs no key */
     struct exchange *next, **link; /* all exchanges of the server */
     struct detok detok;
     enum metrics_endpoint endpoint; /* for counters and logs */
@@ -57,7 +57,7 @@ struct server {
     struct refusal {    /* why exchange_submit refused, for server_refuse; else all zero */
         const char *code;
         uint32_t retry_s;
-        bool quota, never; /* the key's; waiting would not help */
+        bool quota, never; /* the key's; waiting cannot help */
     } refusal;
     struct tls *tls;                  /* NULL: plain HTTP */
     struct http_server *metrics_http; /* NULL: /metrics is on the main port */
@@ -69,32 +69,31 @@ struct server {
     struct exchange *exchanges;
     bool draining;
     struct wire_event event; /* scratch of endpoint_assist.c */
-    struct buf bytes;        /* scratch of whoever encodes */
+    struct buf bytes;        /* scratch of the encoders */
 };
 
-/* The gate of what asks for a key (http_gate): the key is looked at before the body is taken. */
+/* The http_gate of paths that need a key: it checks the key ahead of reading the body. */
 bool server_gate(struct http_request *r, void *server);
-/* The same for what makes work: it takes one request from the key's bucket, whatever becomes of it.
- * Who asks for a little (PATCH, DELETE, GET) pays with quota_use_request only when it is refused.
- */
+/* The same for POST: it also takes one request from the key's bucket, whatever becomes of it.
+ * PATCH, DELETE and GET take one with quota_use_request, and only when they are refused. */
 bool server_gate_work(struct http_request *r, void *server);
 
-/* Whether the request may be handled: a key that is still valid now that the body has come, a
- * server that is not draining, a model that is served ("" is). Otherwise it has been answered. */
+/* Whether the request may be handled: the key is still valid now that the body has come, the server
+ * is not draining, the model is served ("" is). False: the error response was sent. */
 bool server_authorised(struct server *s, struct http_request *r);
 bool server_accepts(struct server *s, struct http_request *r, const char *model);
-/* (server_authorised also notes whose request it is: exchange_new gives it to that key.)
- * Refuse a request before any work: counts and logs it, and answers with the error's status. */
+/* (server_authorised also records the key of the request, for exchange_new.)
+ * Refuse a request ahead of any work: count and log it, and send the error with its status. */
 void server_refuse(struct server *s, struct http_request *r, const struct err *e,
                    const char *param);
 
-/* The line of a request that is refused before any work, for who answers it without server_refuse:
- * before the answer, in its handler. */
+/* The log line of a request that its handler refuses without server_refuse. Call it ahead of the
+ * response. */
 void server_log_refusal(const struct server *s, const struct http_request *r, int status,
                         const char *reason);
 
-/* The same for a job that failed before anything of its answer was sent: `f` is of its JOB_DONE,
- * which has its line in the log. */
+/* server_refuse for a job that failed while nothing of its answer was sent: `f` is of its JOB_DONE,
+ * which has its own log line. */
 void server_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f);
 
 /* `size`: of the endpoint's struct, zeroed beyond the exchange. NULL: no memory. */
@@ -107,29 +106,27 @@ struct exchange *exchange_find(struct server *s, const char *id);
 int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
                     struct wire_request *q, void (*on_event)(void *, const struct job_event *),
                     struct err *e);
-/* Wishes of a running one. Extending answers how many tokens it may bring now, at most `wish`. */
+/* Changes of a running one. Extending returns how many tokens it may bring now, at most `wish`. */
 uint32_t exchange_extend(struct exchange *x, uint32_t wish);
 void exchange_cancel(struct exchange *x);
-/* The endpoint has its answer, a stop string was found: what is still computed is for nobody. */
+/* A stop string ended the answer: cancel what is still computed. */
 void exchange_complete(struct exchange *x);
-/* Append what a token event says, as whole characters. */
+/* Append the text of a token event, as whole characters. */
 int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *out);
-void exchange_attach(struct exchange *x,
-                     struct http_request *r);             /* cancels when the client leaves */
-struct http_request *exchange_detach(struct exchange *x); /* NULL: nobody is there any more */
+void exchange_attach(struct exchange *x, struct http_request *r); /* a disconnect cancels */
+struct http_request *exchange_detach(struct exchange *x);         /* NULL: the client has gone */
 void exchange_send(struct exchange *x, const void *data,
-                   size_t n);              /* to the stream, if somebody reads */
-void exchange_cut_off(struct exchange *x); /* a stream with a hole is worse than none */
-/* The line of one that ends because the process does. */
+                   size_t n);              /* to the stream, if the client is there */
+void exchange_cut_off(struct exchange *x); /* end it: a stream with a hole is worse than none */
+/* The log line of one that ends with the process. */
 void exchange_log_stopped(const struct exchange *x);
-/* What every event of a job goes through on its way to the endpoint: times, counters, the log. */
+/* Every event of a job passes through this on its way to the endpoint: times, counters, log. */
 void exchange_deliver(const struct job_event *ev);
 
-/* quota_use.c. Take one request of the key that asks; false: it has none left, and the request has
- * been answered. */
+/* quota_use.c. Take one request of the request's key; false: none is left, and the 429 was sent. */
 bool quota_use_request(struct server *s, struct http_request *r);
-/* Take an exchange's tokens and stream from its key's quotas (ERR_BUSY, and s->refusal says more),
- * undo that, and follow its events. */
+/* Take an exchange's tokens and stream from its key's quotas (ERR_BUSY: see s->refusal), undo that,
+ * and follow its events. */
 int quota_use_begin(struct exchange *x, struct err *e);
 void quota_use_undo(struct exchange *x);
 void quota_use_event(struct exchange *x, const struct job_event *ev);
@@ -138,11 +135,11 @@ void quota_use_event(struct exchange *x, const struct job_event *ev);
  * that is wrong. */
 int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
                 struct token_list *prompt, const char **param, struct err *e);
-/* The same for a text that stands as it is, control tokens in it recognised. */
+/* The same for a raw text, in which control tokens are recognised. */
 int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
                      struct err *e);
 
-/* The error of a prompt that only a vocabulary makes use of, where the backend has none. */
+/* The error of a prompt that needs a vocabulary, where the backend has none. */
 int prompt_need_vocab(struct err *e);
 
 /* The endpoints: handlers of server.c's routes. */
@@ -158,6 +155,6 @@ void models_one(struct http_request *r, void *server);
 void status_health(struct http_request *r, void *server);
 void status_ready(struct http_request *r, void *server);
 void status_metrics(struct http_request *r, void *server);
-void status_metrics_open(struct http_request *r, void *server); /* asks for no key */
+void status_metrics_open(struct http_request *r, void *server); /* needs no key */
 
 #endif

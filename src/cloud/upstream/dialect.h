@@ -1,15 +1,15 @@
 /*
- * dialect: what each kind of server behind us is asked, and how its stream reads. Pure: bytes in,
+ * dialect: requests to each kind of upstream server, and the reading of its stream. Pure: bytes in,
  * bytes out; no sockets, no clock.
  *
- *   pdd      another `pdd cloud`: /v1/assist goes through as it came; ids, hashes and match too
+ *   pdd      another `pdd cloud`: /v1/assist is forwarded as it is, with ids, hashes and match
  *   llama    llama-server: /completion with token ids, `return_tokens`, `return_progress`
  *   vllm     vLLM: /v1/completions with token ids and `return_token_ids` (0.10.2 and later)
- *   sglang   SGLang: /generate with `input_ids`, answering `output_ids`
- *   openai   anything else that speaks OpenAI's API
+ *   sglang   SGLang: /generate with `input_ids`, which returns `output_ids`
+ *   openai   any other server with OpenAI's API
  *
- * All but pdd are asked with token ids when we have a vocabulary of their model, and otherwise with
- * messages at /v1/chat/completions, which gives text without ids. `openai` knows only the latter.
+ * With a vocabulary of their model, all but pdd and openai get token ids. Else they get messages at
+ * /v1/chat/completions, which returns text without ids. `openai` knows only the latter.
  */
 #ifndef PDD_CLOUD_UPSTREAM_DIALECT_H
 #define PDD_CLOUD_UPSTREAM_DIALECT_H
@@ -32,40 +32,40 @@ enum {
 
 const char *dialect_name(enum dialect d);
 
-/* What GET /v1/models told. */
+/* The response of GET /v1/models. */
 struct dialect_model {
     enum dialect dialect;
     char name[DIALECT_MODEL_MAX];
-    uint32_t context; /* 0: not told */
+    uint32_t context; /* 0: not said */
     /* pdd only; else "" */
     char weights[WIRE_HASH_MAX], tokenizer[WIRE_HASH_MAX], chat_template[WIRE_HASH_MAX];
     char numerics[WIRE_NAME_MAX];
 };
 
-/* The model `wanted` ("": the first) of such an answer. ERR_PROTOCOL: it is none; ERR_NOT_FOUND:
- * it does not have this model. */
+/* The model `wanted` ("": the first) of such a response. ERR_PROTOCOL: malformed; ERR_NOT_FOUND: it
+ * does not list this model. */
 int dialect_decode_models(const char *json, size_t n, const char *wanted,
                           struct dialect_model *ret_model, struct err *e);
-/* Whether GET /version of vLLM names one that gives token ids. */
+/* Whether the response of vLLM's GET /version names a version that returns token ids. */
 bool dialect_vllm_gives_ids(const char *json, size_t n);
 
 struct dialect_request {
     const struct dialect_model *model;
-    const int32_t *tokens; /* [n_tokens] prompt and `have`; NULL: as asked */
+    const int32_t *tokens; /* [n_tokens] prompt and `have`; NULL: see asked */
     uint32_t n_tokens, n_have;
     const struct wire_request *asked;
     struct sampling sampling;
     uint32_t tokens_max, deadline_ms; /* 0: none */
 };
 
-/* Whether the answer to it will name token ids. */
+/* Whether its stream will have token ids. */
 bool dialect_by_ids(const struct dialect_request *q);
-/* Append the body and name the path. ERR_BAD_INPUT: such a server cannot be asked this; the
- * sentence says what would help. */
+/* Append the body and set the path. ERR_BAD_INPUT: such a server cannot serve this; the sentence
+ * names the remedy. */
 int dialect_encode(const struct dialect_request *q, const char **ret_path, struct buf *body,
                    struct err *e);
 
-/* A stream as it is read. `ids` and `text` hold what the last event brought. */
+/* A stream while it is read. `ids` and `text` are those of the last event. */
 struct dialect_stream {
     enum dialect dialect;
     bool by_ids;           /* dialect_by_ids of the request */
@@ -80,11 +80,11 @@ struct dialect_stream {
     enum wire_reason reason;
     /* so far */
     uint32_t produced; /* tokens, or pieces of text without ids */
-    uint32_t seen;     /* the same as the server counts: with the token that ends the answer */
+    uint32_t seen;     /* the same by the server's count: with the token that ends the answer */
     uint32_t prompt_tokens, cached_tokens;
     enum wire_match match;
     char id[WIRE_ID_MAX];     /* pdd: of the assist there */
-    bool finished;            /* it gave a reason; what follows is counts */
+    bool finished;            /* a reason came; only counts follow */
     struct wire_stream order; /* pdd: of its events */
     struct wire_event event;  /* pdd: scratch */
 };
@@ -92,9 +92,9 @@ struct dialect_stream {
 void dialect_stream_init(struct dialect_stream *s, const struct dialect_request *q,
                          const struct vocab *v);
 void dialect_stream_release(struct dialect_stream *s);
-/* Take one event of the stream. ERR_PROTOCOL: garbage, ids that are none, ids that are missing, of
- * a pdd events out of order (wire_stream): its first token or end never comes before its grant;
- * other codes: the server told an error. */
+/* Take one event of the stream. ERR_PROTOCOL: malformed, ids out of range or missing, or events of
+ * a pdd out of order (wire_stream: its grant comes first). Other codes: the server sent an error.
+ */
 int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
                    struct err *e);
 

@@ -1,5 +1,5 @@
 /*
- * dialect_decode: the streams of the servers behind us; see dialect.h. What they send beside what
+ * dialect_decode: the streams of upstream servers; see dialect.h. What they send beside what
  * is needed is ignored, as they grow fields with every version.
  */
 #include <jansson.h>
@@ -156,9 +156,10 @@ static int fill_hole(struct dialect_stream *s, const char *bytes, size_t n, uint
     for (size_t at = 0; at < n && !code; at += each)
         code = take_id(s, vocab_of_bytes(s->v, bytes + at, each), NULL);
     if (!code) return 0;
-    return err_set(e, ERR_PROTOCOL,
-                   "it left out %u token ids inside a character, and its text does not tell them",
-                   missing);
+    return err_set(
+        e, ERR_PROTOCOL,
+        "it left out %u token ids inside a character, and its text does not determine them",
+        missing);
 }
 
 /* It leaves out the ids of tokens that end inside a character: its count of tokens shows the hole,
@@ -210,7 +211,7 @@ static int take_sglang_finish(struct dialect_stream *s, const json_t *why, struc
     const char *type = json_string_value(json_object_get(why, "type"));
     if (!type) return 0;
     if (strcmp(type, "abort") == 0)
-        return err_set(e, ERR_NET, "it gave up: %.300s",
+        return err_set(e, ERR_NET, "it failed: %.300s",
                        json_is_string(json_object_get(why, "message"))
                            ? json_string_value(json_object_get(why, "message"))
                            : "aborted");
@@ -245,7 +246,7 @@ static int take_pdd_token(struct dialect_stream *s, struct err *e)
 {
     const struct wire_event *ev = &s->event;
     if (ev->index != s->n_have + s->produced)
-        return err_set(e, ERR_PROTOCOL, "its token %u came where %u was due", ev->index,
+        return err_set(e, ERR_PROTOCOL, "its token %u came where %u was expected", ev->index,
                        s->n_have + s->produced);
     s->produced++;
     if (token_list_push(&s->ids, ev->token) || buf_append(&s->text, ev->text.data, ev->text.len))
@@ -280,7 +281,7 @@ static int read_pdd(struct dialect_stream *s, const char *name, const char *data
         s->over = true;
         return 0;
     case WIRE_ERROR:
-        return err_set(e, ERR_NET, "it gave up: %.300s", ev->message);
+        return err_set(e, ERR_NET, "it failed: %.300s", ev->message);
     default:
         return 0;
     }
@@ -292,11 +293,11 @@ static int read_json(struct dialect_stream *s, const char *data, size_t n, struc
 {
     json_t *root;
     int code = json_object_parse(data, n, "its event", &root, e);
-    if (code) return err_set(e, ERR_PROTOCOL, "it sent what is no JSON object");
+    if (code) return err_set(e, ERR_PROTOCOL, "it sent data that is no JSON object");
     const json_t *error = json_object_get(root, "error");
     const char *why = json_string_value(json_object_get(error, "message"));
     if (json_is_object(error))
-        code = err_set(e, ERR_NET, "it gave up: %.300s", why ? why : "an error without a message");
+        code = err_set(e, ERR_NET, "it failed: %.300s", why ? why : "an error without a message");
     else if (s->by_ids && s->dialect == DIALECT_LLAMA)
         code = read_llama(s, root, e);
     else if (s->by_ids && s->dialect == DIALECT_SGLANG)

@@ -1,4 +1,4 @@
-/* dialect_encode: models and requests of the servers behind us; see dialect.h. */
+/* dialect_encode: models and requests of upstream servers; see dialect.h. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -224,7 +224,7 @@ static int encode_pdd(const struct dialect_request *q, struct buf *body, struct 
 {
     struct wire_request r = *q->asked;
     if (strlen(q->model->name) >= sizeof r.model)
-        return err_set(e, ERR_LIMIT, "the model's name there is too long");
+        return err_set(e, ERR_LIMIT, "the model's upstream name is too long");
     snprintf(r.model, sizeof r.model, "%s", q->model->name);
     r.sampling = q->sampling;
     r.tokens_max = q->tokens_max;
@@ -243,12 +243,14 @@ static int check_messages(const struct dialect_request *q, struct err *e)
     const char *kind = names[q->model->dialect];
     bool vocab = q->model->dialect != DIALECT_OPENAI;
     if (!q->asked->messages)
-        return err_set(e, ERR_BAD_INPUT, "prompt: a server of kind %s is asked with messages%s",
-                       kind, vocab ? ", unless --upstream-vocab is given" : "");
-    if (q->n_have)
         return err_set(e, ERR_BAD_INPUT,
-                       "have: a server of kind %s cannot go on where an answer was cut%s", kind,
+                       "prompt: an upstream server of kind %s takes messages only%s", kind,
                        vocab ? ", unless --upstream-vocab is given" : "");
+    if (q->n_have)
+        return err_set(
+            e, ERR_BAD_INPUT,
+            "have: an upstream server of kind %s cannot go on with an answer that was cut%s", kind,
+            vocab ? ", unless --upstream-vocab is given" : "");
     return 0;
 }
 
@@ -270,6 +272,6 @@ int dialect_encode(const struct dialect_request *q, const char **ret_path, struc
     else
         code = d == DIALECT_VLLM ? put_vllm(body, q) : put_sglang(body, q);
     if (!code) code = buf_putc(body, '}');
-    return code ? err_set(e, code, "the request is too large to pass on, or its text is not UTF-8")
+    return code ? err_set(e, code, "the request is too large to forward, or its text is not UTF-8")
                 : 0;
 }

@@ -228,7 +228,8 @@ int upstream_option(char *text, struct upstream_config *c, struct err *e)
         return err_set(e, ERR_LIMIT, "more than %d servers", ROUTE_SERVERS_MAX);
     if (comma) *comma = 0;
     if (comma && !comma[1])
-        return err_set(e, ERR_BAD_INPUT, "a key file is missing after the comma behind %s", text);
+        return err_set(e, ERR_BAD_INPUT, "a key file is missing after the comma that follows %s",
+                       text);
     c->servers[c->n_servers++] =
         (struct upstream_server_config){.url = text, .key_path = comma ? comma + 1 : NULL};
     return 0;
@@ -360,7 +361,7 @@ int upstream_new(struct loop *l, const struct upstream_config *config, struct ba
                  struct err *e)
 {
     struct upstream *u = mem_calloc(1, sizeof *u);
-    if (!u) return err_set(e, ERR_NO_MEMORY, "no memory for the servers behind this one");
+    if (!u) return err_set(e, ERR_NO_MEMORY, "no memory for the upstream servers");
     set_up(u, l, config);
     const char *model = config->model ? config->model : "";
     int code = strlen(model) < sizeof u->model

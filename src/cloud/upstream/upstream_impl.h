@@ -1,7 +1,7 @@
 /*
  * upstream_impl: what the files of the upstream backend share: upstream.c (the backend: submit,
- * wishes, events, what is served), upstream_request.c (one job at the servers), upstream_probe.c
- * (whether a server is up, and what it is). Nobody else includes it.
+ * changes of a job, events, the model served), upstream_request.c (one job at the servers),
+ * upstream_probe.c (whether a server is up, and what it is). Only these files include it.
  */
 #ifndef PDD_CLOUD_UPSTREAM_UPSTREAM_IMPL_H
 #define PDD_CLOUD_UPSTREAM_UPSTREAM_IMPL_H
@@ -13,12 +13,12 @@
 #include "net/sse.h"
 
 enum upstream_fault {
-    UPSTREAM_CONNECT, /* no connection, or it broke before the head */
+    UPSTREAM_CONNECT, /* no connection, or it broke without a head */
     UPSTREAM_REFUSED, /* 429, 503 */
     UPSTREAM_STATUS,  /* other statuses that are the server's fault */
-    UPSTREAM_CUT,     /* the stream ended before the answer did */
+    UPSTREAM_CUT,     /* the stream ended earlier than the answer */
     UPSTREAM_TIMEOUT,
-    UPSTREAM_GARBAGE, /* what came makes no sense */
+    UPSTREAM_GARBAGE, /* malformed */
     UPSTREAM_FAULTS
 };
 
@@ -33,7 +33,7 @@ struct upstream_server {
     /* probing */
     struct loop_timer *timer;
     struct http_call *probe;
-    char why[ERR_TEXT_MAX]; /* it is down, as last logged; "" while up */
+    char why[ERR_TEXT_MAX]; /* the reason why it is down, as last logged; "" while up */
     /* counters */
     uint64_t requests, tokens, closed, faults[UPSTREAM_FAULTS];
 };
@@ -47,24 +47,24 @@ struct upstream_event {
 /* One job at the servers. */
 struct upstream_request {
     struct upstream *u;
-    struct job *job; /* NULL once it has had its end: then its slot is another's */
+    struct job *job; /* NULL after JOB_DONE: then its slot is free */
     struct upstream_request *next, **link;
-    uint64_t prompt, tried;         /* its hash; bit i: server i has been asked */
-    struct upstream_server *server; /* NULL: none is asked */
+    uint64_t prompt, tried;         /* its hash; bit i: server i was tried */
+    struct upstream_server *server; /* NULL: none now */
     struct http_call *call, *patch;
     struct sse_parser sse;
     struct dialect_stream stream;
     bool open;                  /* sse and stream are initialised */
-    bool admitted, over;        /* over: the job has had its end, */
-    bool lingers;               /* the connection not yet */
-    struct err trouble;         /* what was wrong with an event */
-    unsigned inside;            /* callbacks running: freeing waits */
-    uint32_t sent, done;        /* tokens; of the prefill, as last told */
-    uint32_t prefilled;         /* as this server told, the most */
-    uint64_t asked;             /* clock_us(), when this server was asked */
-    uint64_t progressed;        /* when sent or prefilled last grew, or it was asked */
-    struct loop_timer *stall;   /* looks whether that is too long ago */
-    struct upstream_event *end; /* made beforehand: the end must not fail */
+    bool admitted, over;        /* over: JOB_DONE was sent, */
+    bool lingers;               /* and the connection is still open */
+    struct err trouble;         /* the fault of an event */
+    unsigned inside;            /* callbacks that run: freeing waits */
+    uint32_t sent, done;        /* tokens; of the prefill, as last reported */
+    uint32_t prefilled;         /* highest report of this server */
+    uint64_t asked;             /* clock_us() of the request to this server */
+    uint64_t progressed;        /* when sent or prefilled last grew, else asked */
+    struct loop_timer *stall;   /* checks whether that is too long ago */
+    struct upstream_event *end; /* allocated early: the end must not fail */
 };
 
 struct upstream {
@@ -82,30 +82,28 @@ struct upstream {
     char numerics[WIRE_NAME_MAX];
     struct upstream_request *requests;
     struct slots taken; /* of requests that are not over */
-    uint32_t lingering; /* requests that are, and have a connection still */
+    uint32_t lingering; /* requests that are over and still have a connection */
     uint64_t retries;
     struct upstream_event *first, **last; /* events, oldest first */
-    struct upstream_event *taken_event;   /* its text is being read; NULL: none */
+    struct upstream_event *taken_event;   /* its text is in use; NULL: none */
     bool closing;
 };
 
 /* upstream.c */
 void upstream_push(struct upstream *u, struct upstream_event *ev);
-/* What `m` of the server says of the model becomes what is served; ERR_UNSUPPORTED when it is
- * another model than the rest has. */
+/* Serve the model `m` of the server; ERR_UNSUPPORTED: it differs from the model of the rest. */
 int upstream_adopt(struct upstream *u, const struct upstream_server *s,
                    const struct dialect_model *m, struct err *e);
 
 /* upstream_request.c */
-int upstream_request_new(struct upstream *u, struct job *job,
-                         struct err *e); /* and send it on its way */
+int upstream_request_new(struct upstream *u, struct job *job, struct err *e); /* and send it */
 void upstream_request_wish(struct upstream_request *o);
-void upstream_request_free(struct upstream_request *o); /* without a word */
+void upstream_request_free(struct upstream_request *o); /* without an event */
 
 /* upstream_probe.c */
 int probe_init(struct upstream_server *s, struct err *e);
 void probe_release(struct upstream_server *s);
 void probe_soon(struct upstream_server *s);                        /* a request went wrong */
-void probe_failed(struct upstream_server *s, const struct err *e); /* it is down, for this reason */
+void probe_failed(struct upstream_server *s, const struct err *e); /* it is down; the reason */
 
 #endif

@@ -1,4 +1,4 @@
-/* upstream_request: one job at the servers behind us; see upstream_impl.h. */
+/* upstream_request: one job at the upstream servers; see upstream_impl.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -182,7 +182,7 @@ static void server_failed(struct upstream_request *o, struct failure *f)
         probe_failed(s, &f->e);
     else if (f->fault != UPSTREAM_REFUSED && !f->ours)
         probe_soon(s);
-    if (!f->ours) err_set(&f->e, f->e.code, "the server behind this one, %.200s: %s", s->url, why);
+    if (!f->ours) err_set(&f->e, f->e.code, "upstream server %.200s: %s", s->url, why);
     leave_server(o);
     close_stream(o);
     if (o->sent == 0 && !f->ours)
@@ -359,7 +359,7 @@ static void judge_end(struct upstream_request *o, const struct http_result *r, s
         judge_status(o, r, f);
     } else {
         f->fault = UPSTREAM_CUT;
-        err_set(&f->e, ERR_NET, "its stream ended before the answer did");
+        err_set(&f->e, ERR_NET, "its stream ended earlier than the answer");
     }
 }
 
@@ -461,9 +461,9 @@ static void nobody_left(struct upstream_request *o, const struct failure *last)
         any = any || u->routes[i].up;
     if (any) {
         f.status = 429;
-        err_set(&f.e, ERR_BUSY, "all servers behind this one are full; try again later");
+        err_set(&f.e, ERR_BUSY, "all upstream servers are full; try again later");
     } else {
-        err_set(&f.e, ERR_NET, "no server behind this one is up");
+        err_set(&f.e, ERR_NET, "no upstream server is up");
     }
     fail(o, &f);
 }

@@ -1,8 +1,8 @@
 /*
- * slots: who is inside a backend, running or waiting: all together, and each tenant. It counts;
- * policy/admit says who may come in.
+ * slots: counts the jobs inside a backend, running or waiting, in all and by tenant. policy/admit
+ * decides whether one more may enter.
  *
- * Threads: one thread enters and asks; any may leave.
+ * Threads: one thread calls slots_enter and slots_full; any may call slots_leave.
  */
 #ifndef PDD_CLOUD_WORK_SLOTS_H
 #define PDD_CLOUD_WORK_SLOTS_H
@@ -22,10 +22,10 @@ struct slots_room {
     uint32_t slots, slots_max, queue_max;
 };
 
-/* What admit_enter says; when the tenant enters, it is counted until slots_leave. */
+/* The decision of admit_enter; a job that enters is counted until slots_leave. */
 enum admit_entry slots_enter(struct slots *p, struct slots_room room, uint32_t tenant);
 void slots_leave(struct slots *p, uint32_t tenant);
-/* Whether nobody may come in, by what those inside are: with keys, or without. */
+/* Whether every job would be refused, judged by the jobs inside: with keys, or without. */
 bool slots_full(struct slots *p, struct slots_room room);
 
 #endif

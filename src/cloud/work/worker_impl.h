@@ -1,6 +1,6 @@
 /*
  * worker_impl: what the files of the worker share: worker.c (the thread, its queues, the calls of
- * others), worker_admit.c (from the line into work, grants) and worker_step.c (steps and their
+ * other threads), worker_admit.c (admission and grants) and worker_step.c (steps and their
  * results). All but worker.c's public functions run on the worker's thread.
  */
 #ifndef PDD_CLOUD_WORK_WORKER_IMPL_H
@@ -17,7 +17,7 @@
 #include "policy/sched.h"
 #include "policy/stepcost.h"
 
-/* A job in work. */
+/* A job that runs. */
 struct running {
     struct job *job;
     struct session *session;
@@ -25,8 +25,8 @@ struct running {
     uint32_t fed;          /* of job->tokens, in the session */
     uint32_t cached;       /* of those, not computed */
     uint32_t produced;     /* tokens sent */
-    uint32_t granted;      /* of job->tokens_max, what KV pages are set aside for */
-    uint32_t promise;      /* pages that it may still take */
+    uint32_t granted;      /* of job->tokens_max, as far as KV pages are reserved */
+    uint32_t promise;      /* reserved pages that it has not taken yet */
     int32_t next;          /* sampled, not yet in the session */
     uint64_t arrived, served;
 };
@@ -42,13 +42,14 @@ struct worker {
     atomic_uint slots;  /* streams_max, or fewer while memory keeps jobs waiting */
     struct running running[WORKER_STREAMS_MAX];
     uint32_t n_running;
-    uint32_t promised; /* KV pages, of all that run */
+    uint32_t promised; /* reserved KV pages of all running jobs */
     struct admit_line *line;
-    uint64_t line_tokens, prefill_left; /* tokens of prompts in line, and of those in work */
-    uint64_t swept;                     /* when those in line were asked whether they stay */
-    uint64_t last_end;                  /* of a job, while others waited; 0: none did */
+    uint64_t line_tokens,
+        prefill_left;  /* tokens of prompts that wait, and of running ones that are not prefilled */
+    uint64_t swept;    /* when the queue was last searched for cancelled jobs */
+    uint64_t last_end; /* of a job, while others waited; 0: none waited */
     double between_ends_us;
-    const struct job *blocked; /* the next in line, for whom blocked_at spare pages were too few */
+    const struct job *blocked; /* the next job, for which blocked_at spare pages were too few */
     uint32_t blocked_at;
     struct prefix *prefix;
     uint64_t arrivals;
@@ -58,8 +59,8 @@ struct worker {
     struct engine_span *spans; /* [spans_max] */
     uint32_t *span_of;         /* [spans_max] index into running */
     pthread_mutex_t stats_mutex;
-    struct backend_stats stats; /* what others may read, */
-    struct backend_stats own;   /* and what the worker counts */
+    struct backend_stats stats; /* for other threads, */
+    struct backend_stats own;   /* and the worker's counts */
 };
 
 _Static_assert((int)WORKER_STREAMS_MAX <= (int)SCHED_ITEMS_MAX, "all streams can be planned");
@@ -77,9 +78,9 @@ void worker_drop_unwanted(struct worker *w);
 void worker_extend_grants(struct worker *w);
 void worker_admit(struct worker *w);
 void worker_end(struct worker *w, uint32_t i, enum wire_reason reason, const struct err *error);
-/* After the session has grown: its pages join the prefix cache, its promise shrinks. */
+/* After the session has grown: its pages join the prefix cache, its reservation shrinks. */
 void worker_note_growth(struct worker *w, struct running *r);
-/* Take what others have computed meanwhile of a prompt that is not yet fed. */
+/* Take from the cache what other jobs have computed meanwhile of a prompt that is not yet fed. */
 void worker_catch_up(struct worker *w, struct running *r);
 
 /* worker_step.c */
