@@ -1,6 +1,7 @@
 /*
  * bench: `pdd bench engine`: how fast the native engine reads a prompt and writes tokens on this
- * machine, and what fraction of the machine's own limits that is. Measures; judges nothing.
+ * machine, and what fraction of the machine's own limits that is. Measures; judges nothing. The
+ * other measurement, `pdd bench perplexity`, is bench_perplexity.c.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cli/bench_perplexity.h"
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
@@ -18,6 +20,7 @@ static const struct command command = {
     .name = "bench engine",
     .bit = OPTIONS_BENCH,
     .usage = "usage: pdd bench engine [OPTION]...\n"
+             "       pdd bench perplexity --file TEXTFILE     see pdd bench perplexity --help\n"
              "Measure how fast this machine reads prompts and writes answers.\n\n"};
 
 static bool has_cases(const struct bench_plan *p)
@@ -76,10 +79,14 @@ int cmd_bench(int argc, char **argv)
     struct err e = ERR_INIT;
     char path[MODEL_FILE_PATH_MAX];
     int status;
+    if (argc >= 2 && strcmp(argv[1], "perplexity") == 0)
+        return bench_perplexity(argc - 1, argv + 1);
     bool wants_help = argc >= 2 && strcmp(argv[1], "--help") == 0;
     if (argc < 2 || strcmp(argv[1], "engine") != 0) {
         if (argc >= 2 && !wants_help)
-            fprintf(stderr, "pdd bench: \"%s\" cannot be measured, \"engine\" can\n\n", argv[1]);
+            fprintf(stderr,
+                    "pdd bench: \"%s\" cannot be measured, \"engine\" and \"perplexity\" can\n\n",
+                    argv[1]);
         options_help(&command, wants_help ? stdout : stderr);
         return wants_help ? EXIT_DONE : EXIT_USAGE;
     }

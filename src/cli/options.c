@@ -21,7 +21,8 @@ enum {
     INSPECT = OPTIONS_INSPECT,
     TOKENIZE = OPTIONS_TOKENIZE,
     DETOKENIZE = OPTIONS_DETOKENIZE,
-    RANDOM = OPTIONS_RANDOM
+    RANDOM = OPTIONS_RANDOM,
+    PERPLEXITY = OPTIONS_PERPLEXITY
 };
 
 #define AT(field) OPTION_AT(field)
@@ -148,6 +149,16 @@ static int read_upstream(const struct option_row *row, struct options *o, char *
     return upstream_option(text, &o->cloud.server.upstream, e);
 }
 
+static int read_sample(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    struct perplexity_plan *p = &o->perplexity;
+    (void)row;
+    if (p->n_files == PERPLEXITY_FILES_MAX)
+        return err_set(e, ERR_LIMIT, "at most %d files", PERPLEXITY_FILES_MAX);
+    p->files[p->n_files++] = text;
+    return 0;
+}
+
 /* ---- the table ---- */
 
 #define ENGINE .only = OPTIONS_WITH_ENGINE
@@ -157,6 +168,8 @@ static const struct option_row rows[] = {
     HEADING(CHAT | CLOUD, "Model and engine:"),
     {"model", "FILE", CLOUD, AT(native.model_path), .help = "the GGUF file to serve"},
     {"model", "FILE", CHAT, AT(native.model_path), .help = "the GGUF file to run on this device",
+     .otherwise = "the largest in models/ next to the program"},
+    {"model", "FILE", PERPLEXITY, AT(native.model_path), .help = "the GGUF file to measure",
      .otherwise = "the largest in models/ next to the program"},
     {"model", "FILE", BENCH, AT(native.model_path),
      .help = "the GGUF file to measure; pdd model random makes one of any shape",
@@ -171,9 +184,9 @@ static const struct option_row rows[] = {
      .help = "family of the chat template, where the file's own is not recognised"},
     {"no-think", NULL, CHAT | CLOUD, AT(native.no_think),
      .help = "answers start without reasoning, where the chat template can ask for that"},
-    {"threads", "N", CHAT | CLOUD, AT(native.threads), RANGE(1, 256), .help = "compute threads",
-     .otherwise = "all CPUs", ENGINE},
-    {"isa", "NAME", CHAT | CLOUD | BENCH, .read = read_isa,
+    {"threads", "N", CHAT | CLOUD | PERPLEXITY, AT(native.threads), RANGE(1, 256),
+     .help = "compute threads", .otherwise = "all CPUs", ENGINE},
+    {"isa", "NAME", CHAT | CLOUD | BENCH | PERPLEXITY, .read = read_isa,
      .help = "instruction set: scalar, avx2, avxvnni, avx512, amx, neon or neondot",
      .otherwise = "the best here", ENGINE},
     {"context", "N", CHAT | CLOUD, AT(native.context_max), RANGE(2, 1 << 24),
@@ -182,7 +195,7 @@ static const struct option_row rows[] = {
      .help = "memory for the KV cache in MiB. It bounds how many requests run at once; a context "
              "that does not fit is shortened",
      .otherwise = "room for two full contexts, at most half of the available memory", ENGINE},
-    {"kv-type", "TYPE", CHAT | CLOUD | BENCH, .read = read_kv_type,
+    {"kv-type", "TYPE", CHAT | CLOUD | BENCH | PERPLEXITY, .read = read_kv_type,
      .help = "type of the KV cache: i16, f16 or q8_0 (half the memory). A handover is exact only "
              "with the same type on both ends",
      .otherwise = "i16, or f16 where the head size is not a multiple of 16", ENGINE},
@@ -382,6 +395,14 @@ static const struct option_row rows[] = {
     {"json", NULL, BENCH, AT(bench.json), .help = "one JSON object instead of a table"},
     {"quiet", NULL, BENCH, AT(bench.quiet), .help = "do not name each case while it is measured"},
     {"load-child", NULL, BENCH, AT(bench_load_child)}, /* what --load starts */
+
+    {"file", "TEXTFILE", PERPLEXITY, .read = read_sample, .required = true,
+     .help = "a text to predict, read on its own; may be repeated up to 512 times"},
+    {"context", "N", PERPLEXITY, AT(perplexity.context), RANGE(4, 1 << 20),
+     .help = "tokens of a window. Windows overlap by half; a token counts once, after at least "
+             "half a window of text where there is that much",
+     .otherwise = "1024, or the model's context where that is shorter"},
+    {"json", NULL, PERPLEXITY, AT(perplexity.json), .help = "one JSON object instead of a table"},
 
     HEADING(INSPECT, "inspect: what a GGUF file holds, and whether this program can run it"),
     {"json", NULL, INSPECT, AT(model.json), .help = "one JSON object instead of lines"},

@@ -18,6 +18,7 @@
 #include "engine/emulated.h"
 #include "engine/native.h"
 #include "lab/bench_run.h"
+#include "lab/perplexity.h"
 #include "lab/random_file.h"
 #include "lab/relay.h"
 
@@ -78,6 +79,7 @@ struct options {
     struct relay_config link;
     struct bench_plan bench;
     bool bench_load_child;
+    struct perplexity_plan perplexity;
     struct random_file random;
 };
 
@@ -93,7 +95,8 @@ enum {
     OPTIONS_TOKENIZE = 1 << 7,
     OPTIONS_DETOKENIZE = 1 << 8,
     OPTIONS_RANDOM = 1 << 9,
-    OPTIONS_ALL = (1 << 10) - 1
+    OPTIONS_PERPLEXITY = 1 << 10,
+    OPTIONS_ALL = (1 << 11) - 1
 };
 
 /* Bits of option_row.only. */
