@@ -8,7 +8,8 @@ static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 int base64_encode(const void *data, size_t n, struct buf *out)
 {
     const uint8_t *p = data;
-    int code = n / 3 >= SIZE_MAX / 4 - 1 ? ERR_LIMIT : buf_reserve(out, (n + 2) / 3 * 4);
+    int code =
+        n / 3 >= SIZE_MAX / 4 - 1 ? buf_fail(out, ERR_LIMIT) : buf_reserve(out, (n + 2) / 3 * 4);
     for (size_t i = 0; i < n && code == 0; i += 3) {
         size_t left = n - i;
         uint32_t v = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) |
@@ -52,7 +53,7 @@ int base64_decode(const char *text, size_t n, struct buf *out, struct err *e)
         if (i + 4 == n) pad = text[i + 3] == '=' ? (text[i + 2] == '=' ? 2 : 1) : 0;
         int code = decode_four(text + i, pad, out);
         if (code) {
-            out->len = start;
+            buf_cut(out, start);
             return err_set(e, code, "base64 text is malformed at character %zu", i);
         }
     }

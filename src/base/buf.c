@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/err.h"
 #include "base/mem.h"
 
@@ -11,7 +12,7 @@ static char empty[1] = ""; /* never written: len is 0 whenever data points here 
 
 void buf_init(struct buf *b, size_t max)
 {
-    *b = (struct buf){empty, 0, 0, max};
+    *b = (struct buf){.data = empty, .max = max};
 }
 
 void buf_release(struct buf *b)
@@ -22,20 +23,34 @@ void buf_release(struct buf *b)
 
 void buf_clear(struct buf *b)
 {
-    b->len = 0;
-    if (b->cap) b->data[0] = 0;
+    buf_cut(b, 0);
+}
+
+void buf_cut(struct buf *b, size_t len)
+{
+    CHECK(len <= b->len);
+    b->len = len;
+    b->error = 0;
+    if (b->cap) b->data[len] = 0;
+}
+
+int buf_fail(struct buf *b, int code)
+{
+    if (!b->error) b->error = code;
+    return b->error;
 }
 
 int buf_reserve(struct buf *b, size_t extra)
 {
-    if (extra > b->max - b->len) return ERR_LIMIT;
+    if (b->error) return b->error;
+    if (extra > b->max - b->len) return buf_fail(b, ERR_LIMIT);
     size_t need = b->len + extra + 1;
     if (need <= b->cap) return 0;
     size_t cap = b->cap ? b->cap : 32;
     while (cap < need)
         cap = cap < (size_t)1 << 62 ? cap * 2 : need;
     char *data = mem_realloc(b->cap ? b->data : NULL, cap);
-    if (!data) return ERR_NO_MEMORY;
+    if (!data) return buf_fail(b, ERR_NO_MEMORY);
     data[b->len] = 0;
     b->data = data;
     b->cap = cap;
@@ -44,7 +59,7 @@ int buf_reserve(struct buf *b, size_t extra)
 
 int buf_append(struct buf *b, const void *data, size_t n)
 {
-    int code = n ? buf_reserve(b, n) : 0;
+    int code = n ? buf_reserve(b, n) : b->error;
     if (code || n == 0) return code;
     memcpy(b->data + b->len, data, n);
     b->len += n;
@@ -68,7 +83,7 @@ int buf_vprintf(struct buf *b, const char *format, va_list args)
     va_copy(again, args);
     int n = vsnprintf(NULL, 0, format, again);
     va_end(again);
-    if (n < 0) return ERR_INTERNAL;
+    if (n < 0) return buf_fail(b, ERR_INTERNAL);
     int code = buf_reserve(b, (size_t)n);
     if (code) return code;
     vsnprintf(b->data + b->len, (size_t)n + 1, format, args);

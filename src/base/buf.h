@@ -2,8 +2,11 @@
  * buf: a growable run of bytes with a maximum.
  *
  * Invariants: data[len] is always 0, so `data` is a C string when it holds text; len <= max.
- * Failure (past max, out of memory) leaves the content as it was and returns ERR_LIMIT or
- * ERR_NO_MEMORY. `buf_init` allocates nothing: an empty buf points to a static empty string.
+ * Failure (past max, out of memory) leaves the content as it was and gives ERR_LIMIT or
+ * ERR_NO_MEMORY. It sticks: from then on nothing is appended, and every call gives that first
+ * error, until buf_clear, buf_cut or buf_release. So a writer appends piece by piece and looks at
+ * the last result, or at `error`. `buf_init` allocates nothing: an empty buf points to a static
+ * empty string.
  */
 #ifndef PDD_BASE_BUF_H
 #define PDD_BASE_BUF_H
@@ -14,11 +17,15 @@
 struct buf {
     char *data;
     size_t len, cap, max;
+    int error; /* the first one since it was empty; 0: none */
 };
 
 void buf_init(struct buf *b, size_t max);
-void buf_release(struct buf *b); /* back to empty, memory freed; may be used again */
-void buf_clear(struct buf *b);   /* len = 0, memory kept */
+void buf_release(struct buf *b);         /* back to empty, memory freed; may be used again */
+void buf_clear(struct buf *b);           /* len = 0, no error, memory kept */
+void buf_cut(struct buf *b, size_t len); /* the same, but for the first `len` bytes */
+/* Note an error of the writer's own, unless there is one; returns the first. */
+int buf_fail(struct buf *b, int code);
 int buf_reserve(struct buf *b, size_t extra);
 int buf_append(struct buf *b, const void *data, size_t n);
 int buf_puts(struct buf *b, const char *text);

@@ -182,29 +182,31 @@ int json_object_read(struct json_t *object, const char *prefix, const struct jso
     return 0;
 }
 
-static int put_escaped(struct buf *out, unsigned char c)
+static void put_escaped(struct buf *out, unsigned char c)
 {
     static const char hex[] = "0123456789abcdef";
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
     const char *short_form = c ? strchr(from, c) : NULL;
-    if (short_form) return buf_append(out, (char[]){'\\', to[short_form - from]}, 2);
-    return buf_append(out, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+    if (short_form)
+        buf_append(out, (char[]){'\\', to[short_form - from]}, 2);
+    else
+        buf_append(out, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
 }
 
 int json_put_string(struct buf *out, const char *text, size_t n)
 {
-    if (utf8_valid_prefix(text, n) != n) return ERR_BAD_INPUT;
-    int code = buf_putc(out, '"');
+    if (utf8_valid_prefix(text, n) != n) return buf_fail(out, ERR_BAD_INPUT);
+    buf_putc(out, '"');
     size_t begin = 0;
-    for (size_t i = 0; i < n && !code; i++) {
+    for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)text[i];
         if (c >= 0x20 && c != '"' && c != '\\') continue;
-        code = buf_append(out, text + begin, i - begin);
-        if (!code) code = put_escaped(out, c);
+        buf_append(out, text + begin, i - begin);
+        put_escaped(out, c);
         begin = i + 1;
     }
-    if (!code && n > begin) code = buf_append(out, text + begin, n - begin);
-    return code ? code : buf_putc(out, '"');
+    if (n > begin) buf_append(out, text + begin, n - begin);
+    return buf_putc(out, '"');
 }
 
 int json_put_u64(struct buf *out, uint64_t value)
@@ -219,13 +221,13 @@ int json_put_u64(struct buf *out, uint64_t value)
 
 int json_put_float(struct buf *out, float value)
 {
-    if (!isfinite(value)) return ERR_BAD_INPUT;
+    if (!isfinite(value)) return buf_fail(out, ERR_BAD_INPUT);
     /* Through jansson, because printf writes a decimal comma in some locales. */
     json_t *real = json_real((double)value);
-    if (!real) return ERR_NO_MEMORY;
+    if (!real) return buf_fail(out, ERR_NO_MEMORY);
     char text[64];
     size_t n = json_dumpb(real, text, sizeof text, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
     json_decref(real);
-    if (n == 0 || n > sizeof text) return ERR_INTERNAL;
+    if (n == 0 || n > sizeof text) return buf_fail(out, ERR_INTERNAL);
     return buf_append(out, text, n);
 }

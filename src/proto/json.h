@@ -2,7 +2,8 @@
  * json: shared readers and writers of JSON. Pure.
  *
  * Reading: a table lists the fields of an object, with types and ranges; the sentence of an error
- * names the field. Writing: by hand into a buf, with the helpers below.
+ * names the field. Writing: by hand into a buf, with the helpers below, whose errors stick to it
+ * (base/buf.h).
  */
 #ifndef PDD_PROTO_JSON_H
 #define PDD_PROTO_JSON_H

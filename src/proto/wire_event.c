@@ -50,85 +50,82 @@ void wire_event_release(struct wire_event *ev)
     buf_release(&ev->text);
 }
 
-static int put_number(struct buf *out, const char *name, uint64_t value)
+static void put_number(struct buf *out, const char *name, uint64_t value)
 {
-    int code = buf_puts(out, name);
-    return code ? code : json_put_u64(out, value);
+    buf_puts(out, name);
+    json_put_u64(out, value);
 }
 
-static int put_text(struct buf *out, const char *name, const char *text, size_t n)
+static void put_text(struct buf *out, const char *name, const char *text, size_t n)
 {
-    int code = buf_puts(out, name);
-    return code ? code : json_put_string(out, text, n);
+    buf_puts(out, name);
+    json_put_string(out, text, n);
 }
 
-static int put_grant(struct buf *out, const struct wire_event *ev)
+static void put_grant(struct buf *out, const struct wire_event *ev)
 {
-    int code = put_text(out, "{\"id\":", ev->id, strlen(ev->id));
-    if (!code) code = buf_printf(out, ",\"match\":\"%s\"", match_names[ev->match]);
-    if (!code) code = put_number(out, ",\"tokens_max\":", ev->tokens_max);
-    if (!code) code = put_number(out, ",\"prompt_tokens\":", ev->prompt_tokens);
-    if (!code) code = put_number(out, ",\"cached_tokens\":", ev->cached_tokens);
-    return code ? code : put_number(out, ",\"first_token_ms\":", ev->first_token_ms);
+    put_text(out, "{\"id\":", ev->id, strlen(ev->id));
+    buf_printf(out, ",\"match\":\"%s\"", match_names[ev->match]);
+    put_number(out, ",\"tokens_max\":", ev->tokens_max);
+    put_number(out, ",\"prompt_tokens\":", ev->prompt_tokens);
+    put_number(out, ",\"cached_tokens\":", ev->cached_tokens);
+    put_number(out, ",\"first_token_ms\":", ev->first_token_ms);
 }
 
-static int put_progress(struct buf *out, const struct wire_event *ev)
+static void put_progress(struct buf *out, const struct wire_event *ev)
 {
-    int code = put_number(out, "{\"done\":", ev->done);
-    return code ? code : put_number(out, ",\"total\":", ev->total);
+    put_number(out, "{\"done\":", ev->done);
+    put_number(out, ",\"total\":", ev->total);
 }
 
-static int put_refined(struct buf *out, const struct wire_event *ev)
+static void put_refined(struct buf *out, const struct wire_event *ev)
 {
-    int code = buf_puts(out, "{\"ratio\":");
-    if (!code) code = json_put_float(out, ev->ratio);
-    if (!code) code = put_number(out, ",\"chunk\":", ev->chunk);
-    if (!code) code = buf_puts(out, ",\"kept\":\"");
-    if (!code) code = base64_encode(ev->kept.data, ev->kept.len, out);
-    return code ? code : buf_puts(out, ev->final ? "\",\"final\":true" : "\",\"final\":false");
+    buf_puts(out, "{\"ratio\":");
+    json_put_float(out, ev->ratio);
+    put_number(out, ",\"chunk\":", ev->chunk);
+    buf_puts(out, ",\"kept\":\"");
+    base64_encode(ev->kept.data, ev->kept.len, out);
+    buf_puts(out, ev->final ? "\",\"final\":true" : "\",\"final\":false");
 }
 
-static int put_token(struct buf *out, const struct wire_event *ev)
+static void put_token(struct buf *out, const struct wire_event *ev)
 {
-    int code = put_number(out, "{\"i\":", ev->index);
-    if (!code && ev->token >= 0) code = put_number(out, ",\"id\":", (uint64_t)ev->token);
-    return code ? code : put_text(out, ",\"text\":", ev->text.data, ev->text.len);
+    put_number(out, "{\"i\":", ev->index);
+    if (ev->token >= 0) put_number(out, ",\"id\":", (uint64_t)ev->token);
+    put_text(out, ",\"text\":", ev->text.data, ev->text.len);
 }
 
-static int put_done(struct buf *out, const struct wire_event *ev)
+static void put_done(struct buf *out, const struct wire_event *ev)
 {
-    int code = buf_printf(out, "{\"reason\":\"%s\"", reason_names[ev->reason]);
-    if (!code) code = put_number(out, ",\"usage\":{\"prompt_tokens\":", ev->prompt_tokens);
-    if (!code) code = put_number(out, ",\"cached_tokens\":", ev->cached_tokens);
-    if (!code) code = put_number(out, ",\"completion_tokens\":", ev->completion_tokens);
-    return code ? code : buf_putc(out, '}');
+    buf_printf(out, "{\"reason\":\"%s\"", reason_names[ev->reason]);
+    put_number(out, ",\"usage\":{\"prompt_tokens\":", ev->prompt_tokens);
+    put_number(out, ",\"cached_tokens\":", ev->cached_tokens);
+    put_number(out, ",\"completion_tokens\":", ev->completion_tokens);
+    buf_putc(out, '}');
 }
 
-static int put_error(struct buf *out, const struct wire_event *ev)
+static void put_error(struct buf *out, const struct wire_event *ev)
 {
-    int code = put_text(out, "{\"code\":", ev->code, strlen(ev->code));
+    put_text(out, "{\"code\":", ev->code, strlen(ev->code));
     /* A sentence that was cut at its maximum may end inside a character. */
     size_t n = utf8_valid_prefix(ev->message, strlen(ev->message));
-    return code ? code : put_text(out, ",\"message\":", ev->message, n);
+    put_text(out, ",\"message\":", ev->message, n);
 }
 
-static int (*const put_kind[])(struct buf *, const struct wire_event *) = {
+static void (*const put_kind[])(struct buf *, const struct wire_event *) = {
     put_grant, put_progress, put_refined, put_token, put_done, put_error};
 
 int wire_event_encode(const struct wire_event *ev, struct buf *out, struct err *e)
 {
     if (ev->kind >= WIRE_UNKNOWN) return err_set(e, ERR_BAD_INPUT, "an event without a kind");
     size_t before = out->len;
-    int code = buf_puts(out, "event: ");
-    if (!code) code = buf_puts(out, kind_names[ev->kind]);
-    if (!code) code = buf_puts(out, "\ndata: ");
-    if (!code) code = put_kind[ev->kind](out, ev);
-    if (!code) code = buf_append(out, "}\n\n", 3);
+    buf_puts(out, "event: ");
+    buf_puts(out, kind_names[ev->kind]);
+    buf_puts(out, "\ndata: ");
+    put_kind[ev->kind](out, ev);
+    int code = buf_append(out, "}\n\n", 3);
     if (!code) return 0;
-    if (out->len > before) {
-        out->len = before;
-        out->data[before] = 0;
-    }
+    buf_cut(out, before);
     return err_set(e, code, "the event '%s' cannot be written: %s", kind_names[ev->kind],
                    code == ERR_BAD_INPUT ? "its text is not UTF-8, or a number is out of range"
                                          : "no room for it");

@@ -37,36 +37,36 @@ void wire_request_release(struct wire_request *r)
     wire_request_init(r);
 }
 
-static int put_text(struct buf *out, const char *text)
+static void put_text(struct buf *out, const char *text)
 {
-    return json_put_string(out, text, strlen(text));
+    json_put_string(out, text, strlen(text));
 }
 
-static int put_ids(struct buf *out, const int32_t *ids, uint32_t n)
+static void put_ids(struct buf *out, const int32_t *ids, uint32_t n)
 {
-    int code = buf_putc(out, '[');
-    for (uint32_t i = 0; i < n && !code; i++) {
-        if (ids[i] < 0) return ERR_BAD_INPUT;
-        if (i > 0) code = buf_putc(out, ',');
-        if (!code) code = json_put_u64(out, (uint64_t)ids[i]);
+    buf_putc(out, '[');
+    for (uint32_t i = 0; i < n; i++) {
+        if (ids[i] < 0) buf_fail(out, ERR_BAD_INPUT);
+        if (i > 0) buf_putc(out, ',');
+        json_put_u64(out, (uint64_t)ids[i]);
     }
-    return code ? code : buf_putc(out, ']');
+    buf_putc(out, ']');
 }
 
-static int put_messages(struct buf *out, const struct wire_message *messages, uint32_t n)
+static void put_messages(struct buf *out, const struct wire_message *messages, uint32_t n)
 {
-    int code = buf_putc(out, '[');
-    for (uint32_t i = 0; i < n && !code; i++) {
-        code = buf_puts(out, i > 0 ? ",{\"role\":" : "{\"role\":");
-        if (!code) code = put_text(out, messages[i].role);
-        if (!code) code = buf_puts(out, ",\"content\":");
-        if (!code) code = json_put_string(out, messages[i].content, messages[i].content_len);
-        if (!code) code = buf_putc(out, '}');
+    buf_putc(out, '[');
+    for (uint32_t i = 0; i < n; i++) {
+        buf_puts(out, i > 0 ? ",{\"role\":" : "{\"role\":");
+        put_text(out, messages[i].role);
+        buf_puts(out, ",\"content\":");
+        json_put_string(out, messages[i].content, messages[i].content_len);
+        buf_putc(out, '}');
     }
-    return code ? code : buf_putc(out, ']');
+    buf_putc(out, ']');
 }
 
-static int put_sampling(struct buf *out, const struct sampling *s)
+static void put_sampling(struct buf *out, const struct sampling *s)
 {
     const struct {
         const char *name;
@@ -80,20 +80,19 @@ static int put_sampling(struct buf *out, const struct sampling *s)
         uint64_t value;
     } integers[] = {
         {",\"top_k\":", s->top_k}, {",\"repeat_last\":", s->repeat_last}, {",\"seed\":", s->seed}};
-    if (s->seed > INT64_MAX) return ERR_BAD_INPUT;
-    int code = 0;
-    for (size_t i = 0; i < sizeof floats / sizeof *floats && !code; i++) {
-        code = buf_puts(out, floats[i].name);
-        if (!code) code = json_put_float(out, floats[i].value);
+    if (s->seed > INT64_MAX) buf_fail(out, ERR_BAD_INPUT);
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+        buf_puts(out, floats[i].name);
+        json_put_float(out, floats[i].value);
     }
-    for (size_t i = 0; i < sizeof integers / sizeof *integers && !code; i++) {
-        code = buf_puts(out, integers[i].name);
-        if (!code) code = json_put_u64(out, integers[i].value);
+    for (size_t i = 0; i < sizeof integers / sizeof *integers; i++) {
+        buf_puts(out, integers[i].name);
+        json_put_u64(out, integers[i].value);
     }
-    return code ? code : buf_putc(out, '}');
+    buf_putc(out, '}');
 }
 
-static int put_identity(struct buf *out, const struct wire_request *r)
+static void put_identity(struct buf *out, const struct wire_request *r)
 {
     const struct {
         const char *name, *value;
@@ -102,45 +101,43 @@ static int put_identity(struct buf *out, const struct wire_request *r)
                  {",\"hashes\":{\"weights\":", r->weights},
                  {",\"tokenizer\":", r->tokenizer},
                  {",\"template\":", r->chat_template}};
-    int code = 0;
-    for (size_t i = 0; i < sizeof texts / sizeof *texts && !code; i++) {
-        code = buf_puts(out, texts[i].name);
-        if (!code) code = put_text(out, texts[i].value);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        buf_puts(out, texts[i].name);
+        put_text(out, texts[i].value);
     }
-    return code ? code : buf_putc(out, '}');
+    buf_putc(out, '}');
 }
 
-static int put_request(struct buf *out, const struct wire_request *r)
+static void put_request(struct buf *out, const struct wire_request *r)
 {
-    int code = put_identity(out, r);
-    if (!code) code = buf_puts(out, r->n_messages ? ",\"messages\":" : ",\"prompt\":");
-    if (!code)
-        code = r->n_messages ? put_messages(out, r->messages, r->n_messages)
-                             : put_ids(out, r->prompt, r->n_prompt);
-    if (!code && r->n_have) {
-        code = buf_puts(out, ",\"have\":");
-        if (!code) code = put_ids(out, r->have, r->n_have);
+    put_identity(out, r);
+    buf_puts(out, r->n_messages ? ",\"messages\":" : ",\"prompt\":");
+    if (r->n_messages)
+        put_messages(out, r->messages, r->n_messages);
+    else
+        put_ids(out, r->prompt, r->n_prompt);
+    if (r->n_have) {
+        buf_puts(out, ",\"have\":");
+        put_ids(out, r->have, r->n_have);
     }
-    if (!code) code = buf_puts(out, ",\"sampling\":");
-    if (!code) code = put_sampling(out, &r->sampling);
-    if (!code && r->refine_ratio > 0) {
-        code = buf_puts(out, ",\"refine\":{\"ratio\":");
-        if (!code) code = json_put_float(out, r->refine_ratio);
-        if (!code) code = buf_putc(out, '}');
+    buf_puts(out, ",\"sampling\":");
+    put_sampling(out, &r->sampling);
+    if (r->refine_ratio > 0) {
+        buf_puts(out, ",\"refine\":{\"ratio\":");
+        json_put_float(out, r->refine_ratio);
+        buf_putc(out, '}');
     }
-    if (!code && r->deadline_ms) code = buf_printf(out, ",\"deadline_ms\":%u", r->deadline_ms);
-    return code ? code : buf_printf(out, ",\"tokens_max\":%u}", r->tokens_max);
+    if (r->deadline_ms) buf_printf(out, ",\"deadline_ms\":%u", r->deadline_ms);
+    buf_printf(out, ",\"tokens_max\":%u}", r->tokens_max);
 }
 
 int wire_request_encode(const struct wire_request *r, struct buf *out, struct err *e)
 {
     size_t before = out->len;
-    int code = put_request(out, r);
+    put_request(out, r);
+    int code = out->error;
     if (!code) return 0;
-    if (out->len > before) {
-        out->len = before;
-        out->data[before] = 0;
-    }
+    buf_cut(out, before);
     if (code == ERR_BAD_INPUT)
         return err_set(e, code,
                        "the request cannot be written: a text is not UTF-8, a token id is "
@@ -322,18 +319,25 @@ static const char *error_type(int status)
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
+static void put_text_or_null(struct buf *out, const char *text)
+{
+    if (text)
+        put_text(out, text);
+    else
+        buf_puts(out, "null");
+}
+
 int wire_error_body(int status, const char *code, const char *message, const char *param,
                     struct buf *out)
 {
-    int result = buf_puts(out, "{\"error\":{\"message\":");
+    buf_puts(out, "{\"error\":{\"message\":");
     /* A sentence that was cut at its maximum may end inside a character. */
-    if (!result)
-        result = json_put_string(out, message, utf8_valid_prefix(message, strlen(message)));
-    if (!result) result = buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(status));
-    if (!result) result = param ? put_text(out, param) : buf_puts(out, "null");
-    if (!result) result = buf_puts(out, ",\"code\":");
-    if (!result) result = code ? put_text(out, code) : buf_puts(out, "null");
-    return result ? result : buf_puts(out, "}}");
+    json_put_string(out, message, utf8_valid_prefix(message, strlen(message)));
+    buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(status));
+    put_text_or_null(out, param);
+    buf_puts(out, ",\"code\":");
+    put_text_or_null(out, code);
+    return buf_puts(out, "}}");
 }
 
 static void copy_printable(const char *text, size_t n, char *out, size_t size)

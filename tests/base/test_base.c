@@ -72,6 +72,11 @@ static void test_buf_keeps_its_maximum(void **state)
     assert_int_equal(buf_append(&b, "12345678", 8), 0);
     assert_int_equal(buf_append(&b, "abc", 3), ERR_LIMIT);
     assert_string_equal(b.data, "12345678");
+    assert_int_equal(buf_putc(&b, 'x'), ERR_LIMIT); /* it sticks, though there is room */
+    assert_int_equal(buf_fail(&b, ERR_BAD_INPUT), ERR_LIMIT);
+    assert_int_equal(b.error, ERR_LIMIT);
+    assert_string_equal(b.data, "12345678");
+    buf_cut(&b, 8);
     assert_int_equal(buf_printf(&b, "%d", 99), 0);
     assert_int_equal(buf_putc(&b, 'x'), ERR_LIMIT);
     buf_consume(&b, 4);
