@@ -12,6 +12,23 @@ static void choose(struct plan *p, enum plan_choice choice, uint32_t n)
     p->cloud_tokens = n;
 }
 
+static double first_token_us(const struct plan_input *in)
+{
+    return in->first_token_us > 0.0 ? in->first_token_us : DEFAULT_FIRST_TOKEN_US;
+}
+
+static double interval_us(const struct plan_input *in)
+{
+    return in->interval_us > 0.0 ? in->interval_us : in->decode_us;
+}
+
+double plan_tokens_least(const struct plan_input *in)
+{
+    double per_token = 1e6 / in->prefill_tps, gain = interval_us(in) - per_token;
+    double prefill = in->prompt_tokens * per_token * (1.0 + SURE * in->spread);
+    return gain > 0.0 ? ceil((prefill + in->decode_us - first_token_us(in)) / gain) : INFINITY;
+}
+
 void plan_make(const struct plan_input *in, struct plan *p)
 {
     bool local = in->prefill_tps > 0.0 && in->decode_us > 0.0;
@@ -27,10 +44,7 @@ void plan_make(const struct plan_input *in, struct plan *p)
                  in->cloud_only ? "cloud only, as asked" : "no model on the device");
         return;
     }
-    double prefill_us = in->prompt_tokens / in->prefill_tps * 1e6,
-           per_token = 1e6 / in->prefill_tps;
-    double first = in->first_token_us > 0.0 ? in->first_token_us : DEFAULT_FIRST_TOKEN_US;
-    double interval = in->interval_us > 0.0 ? in->interval_us : in->decode_us;
+    double prefill_us = in->prompt_tokens / in->prefill_tps * 1e6, first = first_token_us(in);
     if (first >= prefill_us) {
         choose(p, PLAN_DEVICE, 0);
         snprintf(p->why, sizeof p->why,
@@ -38,8 +52,7 @@ void plan_make(const struct plan_input *in, struct plan *p)
                  prefill_us / 1e3, first / 1e3);
         return;
     }
-    double lead = prefill_us * (1.0 + SURE * in->spread) + in->decode_us - first;
-    double n = interval > per_token ? ceil(lead / (interval - per_token)) : INFINITY;
+    double n = plan_tokens_least(in);
     if (!(n < in->answer_max)) {
         choose(p, PLAN_BOTH, in->answer_max);
         snprintf(p->why, sizeof p->why,
@@ -49,5 +62,5 @@ void plan_make(const struct plan_input *in, struct plan *p)
     choose(p, PLAN_BOTH, n < 1.0 ? 1 : (uint32_t)n);
     snprintf(p->why, sizeof p->why,
              "%u cloud tokens at %.0f ms bridge the device's %.1f s of prefill", p->cloud_tokens,
-             interval / 1e3, prefill_us / 1e6);
+             interval_us(in) / 1e3, prefill_us / 1e6);
 }

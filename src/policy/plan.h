@@ -32,5 +32,7 @@ struct plan {
 };
 
 void plan_make(const struct plan_input *in, struct plan *ret_plan);
+/* N*, rounded up; INFINITY where the device never catches up. Needs prefill_tps and decode_us. */
+double plan_tokens_least(const struct plan_input *in);
 
 #endif

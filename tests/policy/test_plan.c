@@ -49,7 +49,17 @@ static void test_decisions(void **state)
             fail_msg("%s: choice %d, %u tokens (%s)", decisions[i].what, (int)p.choice,
                      p.cloud_tokens, p.why);
         assert_true(p.why[0] != 0);
+        if (p.choice == PLAN_BOTH && p.cloud_tokens < decisions[i].in.answer_max)
+            assert_true(plan_tokens_least(&decisions[i].in) == p.cloud_tokens);
     }
+}
+
+/* Not even an endless answer is long enough for a device that never catches up. */
+static void test_never_enough(void **state)
+{
+    (void)state;
+    struct plan_input in = {.prompt_tokens = 100, .prefill_tps = 10, .decode_us = 64000};
+    assert_true(isinf(plan_tokens_least(&in)));
 }
 
 /* With exact predictions the device is ready when the last borrowed token has been shown. */
@@ -138,11 +148,9 @@ static void test_first_token_grows_with_the_prompt(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decisions),
-        cmocka_unit_test(test_n_suffices),
-        cmocka_unit_test(test_pace_bounds),
-        cmocka_unit_test(test_estimates),
-        cmocka_unit_test(test_first_token_grows_with_the_prompt),
+        cmocka_unit_test(test_decisions),  cmocka_unit_test(test_never_enough),
+        cmocka_unit_test(test_n_suffices), cmocka_unit_test(test_pace_bounds),
+        cmocka_unit_test(test_estimates),  cmocka_unit_test(test_first_token_grows_with_the_prompt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
