@@ -220,7 +220,8 @@ static void on_token(struct device *d, const struct wire_event *ev)
         on_text_token(d, ev, now);
     } else if (v && (ev->token < 0 || (uint32_t)ev->token >= vocab_size(v) ||
                      vocab_is_end(v, ev->token))) {
-        snprintf(why, sizeof why, "the cloud sent %d, which is no token of an answer", ev->token);
+        snprintf(why, sizeof why, "the cloud sent %d, which is not a token of an answer",
+                 ev->token);
         lose_cloud(d, why);
     } else if (!v && !keep_piece(a, ev)) {
         lose_cloud(d, "the answer grew too long");

@@ -90,7 +90,7 @@ static int handle(struct assist *a, const struct wire_event *ev, struct err *e)
     switch (ev->kind) {
     case WIRE_GRANT:
         if (!id_is_plain(ev->id))
-            return err_set(e, ERR_PROTOCOL, "the cloud gave the request a strange id");
+            return err_set(e, ERR_PROTOCOL, "the cloud gave the request an invalid id");
         snprintf(a->id, sizeof a->id, "%s", ev->id);
         a->on.event(a->on.arg, ev);
         if (!a->closed && a->wanted) assist_extend(a, a->wanted);
@@ -104,7 +104,7 @@ static int handle(struct assist *a, const struct wire_event *ev, struct err *e)
         a->on.done(a->on.arg, ev);
         return 0;
     case WIRE_ERROR:
-        return err_set(e, ERR_NET, "the cloud gave up: %.300s", ev->message);
+        return err_set(e, ERR_NET, "the cloud failed: %.300s", ev->message);
     default: /* refined, and what a newer cloud may say */
         return 0;
     }
@@ -155,7 +155,7 @@ static void on_done(void *arg, const struct http_result *result)
     else if (result->status >= 300)
         http_result_error(result, a->url, wire_error_text, &why);
     else
-        err_set(&why, ERR_PROTOCOL, "the cloud's stream ended before its answer did");
+        err_set(&why, ERR_PROTOCOL, "the cloud's stream ended earlier than its answer");
     a->inside++;
     lose(a, &why);
     a->inside--;

@@ -1,10 +1,10 @@
 /*
- * device: the runtime of the device end. Ask a question; the answer begins in the cloud and is
- * finished by the device's own engine, or by one of them alone.
+ * device: the runtime of the device. Ask a question: the answer starts in the cloud and is finished
+ * by the device's own engine, or comes from one of them alone.
  *
  * A device has two threads of its own: the loop thread (sockets, tokenisation, the turn) and the
  * engine thread (device/local.h). device_ask blocks its caller; one question at a time.
- * Callbacks come from the loop thread and must not call device functions but device_cancel.
+ * Callbacks run on the loop thread; of the functions here they may call device_cancel only.
  *
  * Local only is a hard guarantee: without `cloud_url` no HTTP client exists and no socket is
  * opened; DEVICE_LOCAL_ONLY starts no call (but a device with a URL keeps a warm connection).
@@ -30,14 +30,14 @@ struct device;
 enum {
     DEVICE_ANSWER_DEFAULT = 512,      /* tokens */
     DEVICE_TEXT_MAX = 16 << 20,       /* bytes of an answer */
-    DEVICE_STALL_US = 5000000,        /* silence of the cloud, with an engine of our own */
+    DEVICE_STALL_US = 5000000,        /* longest silence of the cloud, with an engine here */
     DEVICE_STALL_ALONE_US = 30000000, /* and without */
     DEVICE_REOPEN_MAX = 2
 };
 
 struct device_options {
     struct engine *engine;             /* taken over on success; NULL: the cloud does everything */
-    double prefill_tps, decode_us;     /* known speed of the engine; 0: measured when it matters */
+    double prefill_tps, decode_us;     /* known speed of the engine; 0: measured */
     const char *cloud_url;             /* NULL: no cloud */
     const char *key, *ca_file, *model; /* each may be NULL */
     uint64_t stall_us;                 /* 0: as above */
@@ -48,13 +48,13 @@ enum device_mode { DEVICE_AUTO, DEVICE_LOCAL_ONLY, DEVICE_CLOUD_ONLY };
 struct device_question {
     const struct chat_message *messages; /* [n_messages]; or else */
     uint32_t n_messages;
-    const char *raw; /* a prompt without template; needs an engine of our own */
+    const char *raw; /* a prompt without template; needs an engine here */
     size_t raw_len;
     struct sampling sampling;
     uint32_t tokens_max; /* of the answer; 0: DEVICE_ANSWER_DEFAULT */
     enum device_mode mode;
     enum pace_mode pace;
-    int64_t cloud_tokens; /* ask for exactly so many; -1: as planned */
+    int64_t cloud_tokens; /* request exactly this many; -1: as planned */
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
     void (*on_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */

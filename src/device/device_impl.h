@@ -1,8 +1,8 @@
 /*
- * device_impl: what answer.c and device.c share. Only files of device/ include it.
+ * device_impl: shared by answer.c and device.c. Only files of device/ include it.
  *
- * An answer drives a turn on the loop thread: events of the local engine and of the assist go in,
- * actions are carried out. It is part of the device, one at a time.
+ * An answer drives a turn on the loop thread: it passes on events of the local engine and
+ * of the assist, and carries out the actions. A device has one at a time.
  */
 #ifndef PDD_DEVICE_DEVICE_IMPL_H
 #define PDD_DEVICE_DEVICE_IMPL_H
@@ -18,7 +18,7 @@
 
 enum { DEVICE_URL_MAX = HTTP_URL_MAX };
 
-/* Text of a token that came as text (no vocabulary of our own): place in `cloud_text`. */
+/* Text of a token that came as text (no vocabulary here): its place in `cloud_text`. */
 struct answer_piece {
     size_t at, len;
 };
@@ -28,8 +28,8 @@ struct answer {
     struct turn turn;
     struct plan plan;
     bool running;       /* between answer_start and the turn's end */
-    bool by_messages;   /* the cloud is asked with messages, not with ids */
-    bool as_text;       /* its tokens are not ours: their text counts */
+    bool by_messages;   /* the cloud gets messages, not ids */
+    bool as_text;       /* its tokens are of another vocabulary: their text counts */
     uint32_t next_wire; /* index of the next token event, when as_text */
     uint64_t began, opened, granted;
     bool in_slot; /* from a grant to the end of its stream */
@@ -42,7 +42,7 @@ struct answer {
     struct token_list words;     /* of the cloud's last text, when as_text */
     struct token_list have;      /* ids as the cloud sent them */
     struct device_report report;
-    struct err trouble; /* our own: stops the answer */
+    struct err trouble; /* of the device: stops the answer */
 };
 
 struct device {
@@ -59,7 +59,7 @@ struct device {
     bool threaded;
     /* the loop thread's */
     struct profile profile;
-    bool other_words; /* the cloud has another tokenizer, as its last grant said */
+    bool other_words; /* the cloud has another tokenizer, by its last grant */
     struct answer answer;
     /* between threads */
     atomic_bool cancel, closing;
@@ -73,7 +73,7 @@ struct device {
 
 /* Start, on the loop thread. On failure nothing was started. */
 int answer_start(struct device *d, const struct device_question *q, struct err *e);
-void answer_local(struct device *d); /* the engine thread has news */
+void answer_local(struct device *d); /* take events of the engine thread */
 void answer_tick(struct device *d);
 void answer_cancel(struct device *d);
 void answer_release(struct answer *a);

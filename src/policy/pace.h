@@ -2,7 +2,7 @@
  * pace: when the next token is shown. Pure: time is an argument, in microseconds.
  *
  * d_1 = a_1 (the first token is never held back); d_k = max(a_k, d_(k-1) + D). Before the handover
- * D = clamp((R + m) / max(b, 1), D_min, D_max): b tokens at hand or still granted, R the predicted
+ * D = clamp((R + m) / max(b, 1), D_min, D_max): b tokens held or still granted, R the predicted
  * time until the device can emit, m a margin. After it, leftovers drain a little faster than the
  * device decodes, down to a cushion of two tokens. D_min and D_max lie close around the device's
  * own time per token, so that the handover cannot be seen in the pace.

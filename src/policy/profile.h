@@ -1,7 +1,6 @@
 /*
- * profile: what was measured so far of a device, a cloud and the way between them: exponentially
- * weighted means with their spread. Pure data; starts from a guess that the first measurements
- * replace.
+ * profile: measurements of a device, a cloud and the network between them: exponentially weighted
+ * means with their spread. Pure; starts from a guess that the first measurements replace.
  */
 #ifndef PDD_POLICY_PROFILE_H
 #define PDD_POLICY_PROFILE_H
@@ -10,7 +9,7 @@
 
 struct estimate {
     double mean, variance;
-    uint32_t n; /* measurements so far; 0: the mean is a guess, or 0 for no idea */
+    uint32_t n; /* measurements; 0: the mean is a guess, or 0 if not known */
 };
 
 void estimate_init(struct estimate *e, double guess);
@@ -25,8 +24,8 @@ struct profile {
     struct estimate rtt_us;             /* from asking to the grant */
 };
 
-/* When the first token of the cloud is to be expected for so many prompt tokens that are new to it;
- * 0: no idea yet. */
+/* Expected time to the cloud's first token for that many prompt tokens that it has not cached; 0:
+ * not known. */
 double profile_first_token_us(const struct profile *p, uint32_t tokens);
 void profile_init(struct profile *p, double prefill_tps, double decode_us);
 

@@ -1,15 +1,14 @@
 /*
- * quota: what one tenant may have: requests and tokens a minute (token buckets) and streams at one
- * time. Pure: time comes in as an argument, in microseconds of any monotonic clock.
+ * quota: limits of one tenant: requests and tokens a minute (token buckets) and streams at once.
+ * Pure: time is an argument, in microseconds of any monotonic clock.
  *
- * A bucket holds at most one minute's worth and fills evenly. A request takes one of `requests`
- * when it arrives, whatever becomes of it, so that refused ones are limited too; one that finds
- * that bucket empty takes nothing. To run it takes its prompt's tokens and a stream, and is
- * admitted only when both are there. Answer tokens are taken as they are produced, also from an
- * empty bucket: what runs is never cut off, and the debt is paid before the next request is
- * admitted. So in any time t (minutes) at most rate * (t + 1) + (what the streams that ran then
- * still produced) tokens are used. Arithmetic is in whole units of 1/60,000,000 of a token: nothing
- * is lost by rounding.
+ * A bucket holds at most one minute's rate and fills evenly. An arriving request takes one of
+ * `requests`, whatever becomes of it, so that refused ones are limited too; if that bucket is empty
+ * it takes nothing. To run, a request takes its prompt's tokens and a stream, and needs both.
+ * Answer tokens are taken as they are produced, from an empty bucket too: a running answer is never
+ * cut off, and the next request waits until the debt is paid. So in t minutes at most rate * (t +
+ * 1) + (what running streams still produced) tokens are used. Arithmetic is in whole units of
+ * 1/60,000,000 of a token: nothing is lost by rounding.
  */
 #ifndef PDD_POLICY_QUOTA_H
 #define PDD_POLICY_QUOTA_H
@@ -25,7 +24,7 @@ struct quota_limits {
 struct quota_bucket {
     uint32_t per_minute; /* 0: no limit */
     int64_t level;       /* in units; negative: a debt */
-    uint64_t filled_us;  /* when level was true */
+    uint64_t filled_us;  /* time of level */
 };
 
 struct quota {
@@ -37,28 +36,28 @@ enum quota_verdict {
     QUOTA_OK,
     QUOTA_REQUESTS, /* too many requests lately */
     QUOTA_TOKENS,   /* too many tokens lately */
-    QUOTA_STREAMS,  /* too many at one time */
-    QUOTA_NEVER     /* the prompt has more tokens than a full bucket: waiting would not help */
+    QUOTA_STREAMS,  /* too many at once */
+    QUOTA_NEVER     /* the prompt has more tokens than a full bucket: waiting cannot help */
 };
 
 void quota_init(struct quota *q, const struct quota_limits *limits, uint64_t now_us); /* full */
-/* Other limits from now on: streams go on, debts stay, and a fuller bucket than allowed is cut. */
+/* Change the limits: streams continue, debts stay, a bucket above its new size is cut. */
 void quota_change(struct quota *q, const struct quota_limits *limits, uint64_t now_us);
 
 /* A request has arrived: QUOTA_OK takes one. QUOTA_REQUESTS: none is left, nothing is taken, and
- * *ret_wait_us says when there will be one. */
+ * *ret_wait_us is the time until there is one. */
 enum quota_verdict quota_take_request(struct quota *q, uint64_t now_us, uint64_t *ret_wait_us);
 
 /* Admit a request of `tokens` prompt tokens: takes them and one stream. Otherwise takes nothing,
- * and *ret_wait_us says when the same would be admitted if nobody else took anything (0 for
- * STREAMS, whose end nobody knows, and for NEVER). */
+ * and *ret_wait_us is the time until the same would be admitted if nothing else is taken (0 for
+ * STREAMS, whose end is not known, and for NEVER). */
 enum quota_verdict quota_enter(struct quota *q, uint64_t now_us, uint32_t tokens,
                                uint64_t *ret_wait_us);
 void quota_spend(struct quota *q, uint64_t now_us, uint32_t tokens);
 /* Give back tokens that were taken and not used. */
 void quota_return(struct quota *q, uint64_t now_us, uint32_t tokens);
 void quota_leave(struct quota *q); /* a stream has ended */
-/* As if quota_enter had not been: the request was refused for another reason. The request that
+/* Undo quota_enter: the request was refused for another reason. The request that
  * quota_take_request took is not given back. */
 void quota_undo(struct quota *q, uint64_t now_us, uint32_t tokens);
 

@@ -1,21 +1,21 @@
 /*
- * sched: what goes into the next step of a batching engine. Pure and deterministic: the same calls
+ * sched: the content of the next step of a batching engine. Pure and deterministic: the same calls
  * give the same steps. A step of 8,192 items is planned in a fraction of a millisecond.
  *
- * A step has a budget of tokens. Running answers come first, one token each. What is left goes to
- * prefills; while answers run, prefills together get at most `prefill_beside`, and `prefill_alone`
- * else, which bounds how long a step keeps streams and cancellations waiting (policy/stepcost.h
- * knows how many tokens that is). However many answers run, a prompt that waits gets one span and
- * a share of the tokens (in steps of two or more), so nobody starves.
+ * A step has a budget of tokens. Running answers come first, one token each. The rest goes to
+ * prefills: all prefills together get at most `prefill_beside` while answers run, else
+ * `prefill_alone`. That bounds how long streams and cancellations wait for a step;
+ * policy/stepcost.h chooses both numbers. A waiting prompt gets one span and a share of the tokens
+ * (in steps of two or more) however many answers run, so no prompt starves.
  *
- * Fairness is among tenants, by the tokens that they get: each has an account, and whoever has
- * used least is next. Each step up of an item's priority halves what its tokens are charged, so the
- * tenant gets twice the share. Within a tenant prompts go in order of arrival, and answers, where
- * they do not all fit, least recently served first. A tenant that got all it asked for has no claim
- * on more later: it starts level with those who still want (as in start-time fair queueing, Goyal
- * et al. 1996, the level being the least that a tenant who wants more has used). Between two
- * tenants who want more all the time the accounts differ by at most one step's budget, not counting
- * answers where all of them fit: those are served in every step, whoever they belong to.
+ * Fairness is among tenants, by the tokens that they get: each has an account, and the tenant
+ * that has used least is next. Each step up of an item's priority halves what its tokens are
+ * charged, so the tenant gets twice the share. Within a tenant prompts go in order of arrival, and
+ * answers, where they do not all fit, least recently served first. A tenant that got all it asked
+ * for earns no credit: it starts again at the level of those that still wait (start-time fair
+ * queueing, Goyal et al. 1996; the level is the least that a waiting tenant has used). The accounts
+ * of two tenants that always wait differ by at most one step's budget, not counting answers where
+ * all of them fit: those are served in every step.
  */
 #ifndef PDD_POLICY_SCHED_H
 #define PDD_POLICY_SCHED_H
@@ -27,9 +27,9 @@
 enum {
     SCHED_ITEMS_MAX = 8192,
     SCHED_TENANTS_MAX = 8192,
-    SCHED_PRIORITY_MAX = 8,  /* and as much below 0; what is beyond counts as this */
-    SCHED_PREFILL_SHARE = 4, /* at least every fourth token of a step, when a prompt waits */
-    SCHED_CHARGE = 1 << 16   /* of a token at priority 0 */
+    SCHED_PRIORITY_MAX = 8,  /* and -8 the least; values beyond are clipped */
+    SCHED_PREFILL_SHARE = 4, /* at least every fourth token of a step while a prompt waits */
+    SCHED_CHARGE = 1 << 16   /* for a token at priority 0 */
 };
 
 struct sched_limits {
@@ -40,7 +40,7 @@ struct sched_limits {
 };
 
 struct sched_item {
-    uint32_t waiting; /* prompt tokens still to prefill; 0: the item decodes */
+    uint32_t waiting; /* prompt tokens to prefill; 0: the item decodes */
     uint32_t tenant;  /* < SCHED_TENANTS_MAX */
     int32_t priority;
     uint32_t given;   /* out: tokens of this step; 0: not in it */
@@ -57,7 +57,7 @@ void sched_free(struct sched *s); /* NULL is fine */
  * index. n <= SCHED_ITEMS_MAX. */
 uint32_t sched_step(struct sched *s, struct sched_item *items, uint32_t n,
                     const struct sched_limits *limits);
-/* What a tenant has been charged. */
+/* Total charge of a tenant. */
 uint64_t sched_used(const struct sched *s, uint32_t tenant);
 
 #endif

@@ -2,7 +2,7 @@
  * turn: the life of one answer on the device, as a pure state machine. Events go in with their
  * time, actions come out; no I/O, no clock, no engine.
  *
- *   racing    the cloud is asked, the local prefill runs; nothing is known of the answer yet
+ *   racing    the cloud is asked, the local prefill runs; no token is known
  *   borrowed  tokens of the cloud are shown while the device still catches up
  *   own       the device decodes; the cloud is finished or told to stop
  *   draining  the whole answer is known and is being shown
@@ -43,20 +43,20 @@ struct turn_config {
     uint32_t answer_max;    /* at least 1 */
     bool use_cloud, use_local;
     uint32_t cloud_tokens; /* N to ask for */
-    bool fixed;            /* N is not for the turn to change: no early stop, no extension */
+    bool fixed;            /* N stays: no early stop, no extension */
     enum pace_mode pace;
     double prefill_tps, decode_us; /* predicted; decode_us 0 without a local engine */
     double rtt_us;                 /* predicted */
     uint64_t stall_us;             /* silence after which the cloud counts as lost */
-    uint32_t reopen_max;           /* requests in a row, after the first, that may bring nothing */
+    uint32_t reopen_max; /* requests in a row, after the first, that may fail without a token */
 };
 
 enum turn_action_kind {
     TURN_DO_CLOUD_OPEN,   /* n: N; the tokens so far are `have` */
     TURN_DO_CLOUD_EXTEND, /* n: the new N of the running stream */
-    TURN_DO_CLOUD_STOP,   /* close it; nothing it still sends counts */
+    TURN_DO_CLOUD_STOP,   /* close it; ignore what it still sends */
     TURN_DO_FEED,         /* from, to; then sample */
-    TURN_DO_LOCAL_STOP,   /* drop the feed that runs */
+    TURN_DO_LOCAL_STOP,   /* cancel the feed */
     TURN_DO_SHOW,         /* n: index of the token */
     TURN_DO_END           /* reason */
 };
@@ -82,11 +82,11 @@ struct turn {
     /* cloud */
     enum { CLOUD_NONE, CLOUD_ASKED, CLOUD_RUNNING, CLOUD_FINISHED } cloud;
     uint32_t cloud_base;    /* tokens known when it was asked */
-    uint32_t cloud_granted; /* absolute: index that the stream may reach */
+    uint32_t cloud_granted; /* absolute: largest index of the stream */
     uint32_t cloud_used;    /* tokens taken from it in all */
     uint32_t cloud_opens;
     uint32_t cloud_done;  /* of its prefill */
-    uint32_t cloud_vain;  /* requests since the last token that it brought */
+    uint32_t cloud_vain;  /* requests since its last token */
     bool cloud_by_text;   /* its tokens are counted in another vocabulary than ours */
     uint64_t cloud_heard; /* last sign of life: a grant, progress or a token that is new */
     uint64_t cloud_gave;  /* its last new token, or when it was asked */
@@ -99,7 +99,7 @@ struct turn {
     /* outcome */
     bool ended; /* the answer is complete in `tokens` */
     enum turn_reason reason;
-    struct err error;  /* why it failed, or why an end was given up */
+    struct err error;  /* why it failed, or why the cloud or the engine was given up */
     uint32_t handover; /* index of the first device token after cloud tokens; 0: none */
     uint64_t began;
     struct turn_action actions[TURN_ACTIONS_MAX];
@@ -114,11 +114,11 @@ bool turn_take(struct turn *t, struct turn_action *ret_action);
 /* When turn_tick must be called next; UINT64_MAX: not by time. Ask after the actions are taken. */
 uint64_t turn_wake(const struct turn *t, uint64_t now);
 
-/* Events. All take the time of the event; those of an end that was given up are ignored. */
+/* Events, with their time. Events of a cloud or an engine that was given up are ignored. */
 void turn_start(struct turn *t, uint64_t now);
 void turn_tick(struct turn *t, uint64_t now);
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
-/* The stream brings text, which the caller turns into tokens: the number granted is a guess. */
+/* The stream has text, which the caller tokenises: the number granted is an estimate. */
 void turn_cloud_by_text(struct turn *t, uint64_t now);
 /* `done` tokens of the prompt are prefilled; a sign of life only when it grows, and for no longer
  * than TURN_PROGRESS_STALLS without a token: a counter alone must not keep the user waiting. */
@@ -127,7 +127,7 @@ void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id);
 enum turn_cloud_end { TURN_CLOUD_BUDGET, TURN_CLOUD_STOP, TURN_CLOUD_LENGTH, TURN_CLOUD_GONE };
 /* The stream ended by `done`; GONE: cancel, deadline or drain. */
 void turn_cloud_done(struct turn *t, uint64_t now, enum turn_cloud_end end);
-/* Refused, cut, garbage or an error event: whatever the sentence says. */
+/* Refused, cut, malformed or an error event; `why` is a sentence. */
 void turn_cloud_lost(struct turn *t, uint64_t now, const char *why);
 void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv);
 /* The feed is complete; the token that follows, and whether it ends the answer. */
