@@ -1,94 +1,315 @@
-"""Measures a trained model on held-out data.
+#!/usr/bin/env python3
+"""Measures a GGUF file with this project's own engine, and writes the figures of its model card.
 
-evaluate.py MODEL.pt TOKENIZER.json DATA [DOCUMENTS]
+evaluate.py MODEL.gguf [--n N] [--sets A,B] [--json FILE] [--card models/README.md]
 
-Perplexity on books that training never saw, per token and in bits per byte; exact match of generated
-questions by the length of the document. An answer counts when every token of it is the model's first
-choice given the ones before, which is the same as greedy decoding giving exactly that answer.
+Starts `pdd cloud` with the model on loopback and asks it through the OpenAI chat API, greedily: a user's message is
+the document, an empty line, the question. Questions of a document follow each other, so that its prefix is computed
+once; served.SLOTS documents are read at the same time. The seeds are fixed: the same model and commit give the same
+answers. Held-out texts come from shared/text (`--texts`); sets whose texts are missing, or that are longer than the
+model's context, are skipped, and the report says so.
 """
-import collections
-import math
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import queue
 import sys
+import threading
+import time
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-import torch.nn.functional as F
+import card
+import heldout
+import score
+import served
+from heldout import COLLECTED, KNOWN, UNKNOWN
 
-import bpe
-from model import Config, Model
-
-BUCKETS = [100, 250, 500, 1000, 1500, 2000, 3600]
-ANSWER_WEIGHT, ANSWER_MAX = 255, 60
-
-
-def load(path):
-    saved = torch.load(path)
-    model = Model(Config(**saved["config"]))
-    model.load_state_dict(saved["model"])
-    return model.eval(), saved
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ANSWER_TOKENS = {KNOWN: 64, UNKNOWN: 64, COLLECTED: 400}  # at most
+ROOM = 350  # tokens of question, template and answer beside a document
+PERPLEXITY_CONTEXT, PERPLEXITY_CHARACTERS, PERPLEXITY_CHARACTERS_EACH = 1024, 40000, 5000
+SOURCES = ["children_books", "wikipedia", "fairytaleqa", "qa_heldout_squad_dev", "text_openstax", "text_stories"]
 
 
-def documents(folder, shard):
-    """(ids, weights) of each chat document of a held-out shard."""
-    ids = np.load(f"{folder}/{shard}.ids.npy")
-    weights = np.load(f"{folder}/{shard}.weights.npy")
-    start = 0
-    for end in np.flatnonzero(ids == 0) + 1:
-        yield ids[start:end].astype(np.int64), weights[start:end]
-        start = end
+@dataclass
+class Set:
+    name: str
+    title: str
+    make: object  # of Texts, and of `length` where there is one: yields documents
+    n: int  # questions
+    group: str = ""
+    length: str = ""
+    needs: str = ""  # the length that the context must hold, where `length` is not it
+
+    def documents(self, texts):
+        made = self.make(texts, self.length) if self.length else self.make(texts)
+        asked = 0
+        for document in made:
+            document.questions = document.questions[: self.n - asked]
+            asked += len(document.questions)
+            yield document
+            if asked >= self.n:
+                return
 
 
-def answers(weights):
-    """[from, to) of the short answers in a document."""
-    full = np.concatenate([[0], (weights == ANSWER_WEIGHT).astype(np.int8), [0]])
-    edges = np.diff(full)
-    for start, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)):
-        if end - start <= ANSWER_MAX:
-            yield start, end
+def by_length(group, title, make, n, lengths):
+    return [Set(f"{group}-{length}", f"{title}, {length}", make, n, group, length) for length in lengths]
 
 
-def exact_match(model, folder, most):
-    right, asked = collections.Counter(), collections.Counter()
-    for shard in ["held-short", "held-middle", "held-long", "held-longest"]:
-        for number, (ids, weights) in enumerate(documents(folder, shard)):
-            if number == most:
-                break
-            with torch.no_grad():
-                first = model(torch.from_numpy(ids[None, :-1]))[0].argmax(-1).numpy()
-            for start, end in answers(weights):
-                bucket = next((b for b in BUCKETS if start <= b), BUCKETS[-1])
-                asked[bucket] += 1
-                right[bucket] += bool((first[start - 1 : end - 1] == ids[start:end]).all())
-    return right, asked
+SETS = [
+    Set("squad", "SQuAD dev, gold paragraph", heldout.squad_paragraphs, 500),
+    *by_length("article", "SQuAD dev, article", heldout.squad_articles, 200, ["4k", "8k"]),
+    Set("nq", "Natural Questions, whole article", heldout.nq_articles, 50, needs="8k"),
+    Set("dialogues", "dialogues", heldout.dialogues, 200),
+    Set("tales", "FairytaleQA test, section", heldout.tale_sections, 200),
+    Set("tales-whole", "FairytaleQA test, whole story", heldout.tales_whole, 100, needs="8k"),
+    *by_length("facts", "generated facts", heldout.facts_hidden, 130, list(heldout.LENGTHS)),
+    *by_length("alike", "facts among alike ones", heldout.facts_alike, 96, ["2k"]),
+    *by_length("combined", "facts to combine", heldout.combined, 80, ["1k", "4k"]),
+    *by_length("needles", "needles", heldout.needles, 90, list(heldout.LENGTHS)),
+    *by_length("collect", "all about a generated name", heldout.collect_generated, 40, ["1k", "4k"]),
+    *by_length("collect-wikipedia", "all about a name in Wikipedia", heldout.collect_wikipedia, 40, ["2k"]),
+]
 
 
-def perplexity(model, tokenizer, folder, context=1024, windows=40):
-    ids = np.load(f"{folder}/held-books.ids.npy").astype(np.int64)
-    loss, count, size = 0.0, 0, 0
-    for at in np.linspace(0, len(ids) - context - 1, windows).astype(int):
-        window = torch.from_numpy(ids[at : at + context + 1])
-        with torch.no_grad():
-            logits = model(window[None, :-1])[0].float()
-        loss += F.cross_entropy(logits, window[1:], reduction="sum").item()
-        count += context
-        size += sum(len(tokenizer.pieces[i]) for i in window[1:].tolist())
-    return math.exp(loss / count), loss / math.log(2) / size
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- asking
+
+
+@dataclass
+class Asked:
+    """A question and what became of it."""
+
+    document: int
+    question: heldout.Question
+    answer: str
+    finish: str
+    tokens: int  # of the prompt
+    cached: int
+
+    def line(self):
+        q = self.question
+        return {"document": self.document, "question": q.text, "accepted": q.accepted, "kind": q.kind, "label": q.label,
+                "answer": self.answer, "finish": self.finish, "prompt_tokens": self.tokens, "cached": self.cached}
+
+
+class Asker:
+    """Threads that take documents from a queue and ask their questions one after the other."""
+
+    def __init__(self, port):
+        self.queue, self.answers, self.errors = queue.Queue(maxsize=2 * served.SLOTS), {}, []
+        self.threads = [threading.Thread(target=self.work, args=(port,), daemon=True) for _ in range(served.SLOTS)]
+        for t in self.threads:
+            t.start()
+
+    def work(self, port):
+        client = served.Client(port)
+        while True:
+            job = self.queue.get()
+            if job is None:
+                return
+            name, number, document = job
+            for q in document.questions:
+                if self.errors:
+                    break
+                try:
+                    answer, finish, usage = client.ask(f"{document.text}\n\n{q.text}", ANSWER_TOKENS[q.kind])
+                except (OSError, RuntimeError, ValueError) as e:
+                    self.errors.append(f"{name}: {e}")
+                    break
+                cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+                self.answers[name].append(
+                    Asked(number, q, answer.strip(), finish, usage["prompt_tokens"], cached))
+
+    def ask(self, chosen, texts):
+        """Queue the documents of a set; its questions are answered when close() returns, or earlier."""
+        self.answers[chosen.name] = []
+        for number, document in enumerate(chosen.documents(texts)):
+            self.queue.put((chosen.name, number, document))
+            if self.errors:
+                return
+
+    def answered(self):
+        return sum(len(found) for found in self.answers.values())
+
+    def close(self):
+        for _ in self.threads:
+            self.queue.put(None)
+        for t in self.threads:
+            t.join()
+        if self.errors:
+            sys.exit(self.errors[0])
+
+
+# --- figures
+
+
+def grouped(asked, value):
+    """Values by document, for the interval."""
+    groups = {}
+    for a in asked:
+        groups.setdefault(a.document, []).append(float(value(a)))
+    return list(groups.values())
+
+
+def mean(asked, value):
+    return score.mean_interval(grouped(asked, value))
+
+
+def refused(a):
+    return score.exact(a.answer, [heldout.facts.UNKNOWN])
+
+
+def known_figures(asked):
+    return {"n": len(asked), "exact": mean(asked, lambda a: score.exact(a.answer, a.question.accepted)),
+            "f1": mean(asked, lambda a: score.f1(a.answer, a.question.accepted)), "refused": mean(asked, refused)}
+
+
+def figures(chosen, asked):
+    asked = sorted(asked, key=lambda a: a.document)
+    out = {"name": chosen.name, "title": chosen.title, "group": chosen.group, "length": chosen.length,
+           "documents": len({a.document for a in asked}), "prompt_tokens": sum(a.tokens for a in asked) / len(asked),
+           "ended": mean(asked, lambda a: a.finish == "stop")}
+    by_kind = {kind: [a for a in asked if a.question.kind == kind] for kind in (KNOWN, UNKNOWN, COLLECTED)}
+    if by_kind[KNOWN]:
+        out["known"] = known_figures(by_kind[KNOWN])
+        labels = sorted({a.question.label for a in by_kind[KNOWN]} - {""})
+        out["labels"] = {l: known_figures([a for a in by_kind[KNOWN] if a.question.label == l]) for l in labels}
+    if by_kind[UNKNOWN]:
+        out["unknown"] = {"n": len(by_kind[UNKNOWN]), "told": mean(by_kind[UNKNOWN], refused)}
+    if by_kind[COLLECTED]:
+        scores = {id(a): score.sentence_scores(a.answer, a.question.accepted) for a in by_kind[COLLECTED]}
+        out["collected"] = {"n": len(by_kind[COLLECTED]),
+                            "recall": mean(by_kind[COLLECTED], lambda a: scores[id(a)][0]),
+                            "precision": mean(by_kind[COLLECTED], lambda a: scores[id(a)][1])}
+    out["asked"] = [a.line() for a in asked]
+    return out
+
+
+def one_line(s):
+    parts = []
+    if "known" in s:
+        parts.append(f"exact {card.per_cent(s['known']['exact'])}, F1 {card.per_cent(s['known']['f1'])} % of "
+                     f"{s['known']['n']}, refused {100 * s['known']['refused'][0]:.0f} %")
+    if "unknown" in s:
+        parts.append(f"unknown told {card.per_cent(s['unknown']['told'])} % of {s['unknown']['n']}")
+    if "collected" in s:
+        parts.append(f"sentences found {card.per_cent(s['collected']['recall'])}, right "
+                     f"{card.per_cent(s['collected']['precision'])} % of {s['collected']['n']}")
+    return f"{s['name']}: {'; '.join(parts)}; ended {100 * s['ended'][0]:.0f} %"
+
+
+def perplexities(options, texts, context, skipped):
+    out = []
+    for source in SOURCES:
+        try:
+            found = heldout.running_text(texts, source, PERPLEXITY_CHARACTERS, PERPLEXITY_CHARACTERS_EACH)
+        except heldout.Missing as e:
+            skipped.append((f"perplexity of {source}", str(e)))
+            continue
+        measured = served.perplexity(options.pdd, options.model, found, min(PERPLEXITY_CONTEXT, context))
+        bits = [(f["bits_per_byte"] * f["bytes"], f["bytes"]) for f in measured["files"]]
+        out.append({"source": source, "documents": len(found), "tokens": measured["total"]["tokens"],
+                    "perplexity": measured["total"]["perplexity"], "bits_per_byte": score.ratio_interval(bits),
+                    "commit": measured["commit"]})
+        say(f"perplexity of {source}: {out[-1]['perplexity']:.2f}, {out[-1]['bits_per_byte'][0]:.3f} bits a byte")
+    return out
+
+
+# --- the command
+
+
+def chosen_sets(options, context, skipped):
+    names = options.sets.split(",") if options.sets else [s.name for s in SETS]
+    for name in names:
+        if name != "perplexity" and not any(s.name == name or s.group == name for s in SETS):
+            sys.exit(f"no set {name}: there are {', '.join(s.name for s in SETS)}, perplexity")
+    for s in SETS:
+        if s.name not in names and s.group not in names:
+            continue
+        needed = heldout.LENGTHS.get(s.length or s.needs, 0) + ROOM
+        if needed > context:
+            skipped.append((s.title, f"it takes {needed} tokens, the model's context has {context}"))
+            continue
+        s.n = min(s.n, options.n) if options.n else s.n
+        yield s
+
+
+def run_sets(options, server, texts, skipped):
+    asker, asked_of = Asker(server.port), []
+    for s in chosen_sets(options, server.context, skipped):
+        try:
+            say(f"asking {s.name}, {s.n} questions; {asker.answered()} answered so far")
+            asker.ask(s, texts)
+            asked_of.append(s)
+        except heldout.Missing as e:
+            skipped.append((s.title, str(e)))
+        if asker.errors:
+            break
+    asker.close()
+    out = []
+    for s in asked_of:
+        out.append(figures(s, asker.answers[s.name]))
+        say(one_line(out[-1]))
+    return out
+
+
+def about(options, server, report, minutes):
+    with open(options.model, "rb") as f:
+        digest = hashlib.sha256(f.read()).hexdigest()
+    commit = next((p["commit"] for p in report["perplexity"]), None)
+    if commit is None:
+        commit = served.perplexity(options.pdd, options.model, ["One sentence, for the commit."], 16)["commit"]
+    shown = [os.path.basename(options.model)] + ([f"--n {options.n}"] if options.n else [])
+    return {"file": os.path.basename(options.model), "sha256": digest, "weights": server.about["hashes"]["weights"],
+            "numerics": server.about["numerics"], "commit": commit, "date": datetime.date.today().isoformat(),
+            "minutes": minutes, "command": " ".join(shown + ([f"--sets {options.sets}"] if options.sets else []))}
+
+
+def folder_of_texts(given):
+    if given:
+        return given
+    near = [os.path.join(ROOT, "shared", "text"), os.path.join(os.path.dirname(ROOT), "shared", "text")]
+    return next((p for p in near if os.path.isdir(p)), None)
+
+
+def parse(arguments):
+    p = argparse.ArgumentParser(description="Measures a GGUF file with this project's engine.")
+    p.add_argument("model", help="the GGUF file")
+    p.add_argument("--n", type=int, default=0, help="at most N questions a set")
+    p.add_argument("--sets", default="", help="some sets only, by name or group, with commas; perplexity is one")
+    p.add_argument("--json", help="write figures, questions and answers to this file")
+    p.add_argument("--card", help="write the tables into this Markdown file, and the picture beside it")
+    p.add_argument("--texts", help="the folder of held-out texts (shared/text in or beside the project)")
+    p.add_argument("--pdd", default=os.environ.get("PDD_BIN") or os.path.join(ROOT, "build", "release", "pdd"))
+    return p.parse_args(arguments)
 
 
 def main():
-    model, saved = load(sys.argv[1])
-    tokenizer = bpe.Tokenizer.load(sys.argv[2])
-    most = int(sys.argv[4]) if len(sys.argv) > 4 else 60
-    print(saved["tokens"], "tokens in the last run,", round(saved["seconds"] / 60), "minutes")
-    ppl, bits = perplexity(model, tokenizer, sys.argv[3])
-    print(f"held-out books: perplexity {ppl:.1f} a token, {bits:.3f} bits a byte")
-    right, asked = exact_match(model, sys.argv[3], most)
-    low = 0
-    for bucket in BUCKETS:
-        if asked[bucket]:
-            print(f"answers after {low + 1}-{bucket} tokens: {right[bucket]} of {asked[bucket]} exact "
-                  f"({100 * right[bucket] / asked[bucket]:.0f} %)")
-        low = bucket
+    options, begin, skipped = parse(sys.argv[1:]), time.time(), []
+    for path in (options.model, options.pdd):
+        if not os.path.exists(path):
+            sys.exit(f"{path} is not there")
+    with served.Server(options.pdd, options.model) as server:
+        texts = heldout.Texts(folder_of_texts(options.texts), served.Client(server.port).count, server.context)
+        report = {"sets": run_sets(options, server, texts, skipped)}
+    wants = not options.sets or "perplexity" in options.sets.split(",")
+    report["perplexity"] = perplexities(options, texts, server.context, skipped) if wants else []
+    report["skipped"] = skipped
+    report["about"] = about(options, server, report, (time.time() - begin) / 60)
+    for name, why in skipped:
+        say(f"skipped: {name}: {why}")
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as f:
+            json.dump(report, f, indent=1)
+    if options.card:
+        card.write(report, options.card)
+    print(card.markdown(report, "the picture beside the card"))
 
 
 if __name__ == "__main__":
