@@ -42,90 +42,87 @@ void chat_stats_print(const struct device_report *r, FILE *to)
 }
 
 /* "key": "text" or "key": null, with a comma behind. */
-static int put_text(struct buf *out, const char *key, const char *text)
+static void put_text(struct buf *out, const char *key, const char *text)
 {
-    int code = buf_printf(out, "\"%s\": ", key);
-    if (code == 0) code = text ? json_put_string(out, text, strlen(text)) : buf_puts(out, "null");
-    return code ? code : buf_puts(out, ", ");
+    buf_printf(out, "\"%s\": ", key);
+    if (text)
+        json_put_string(out, text, strlen(text));
+    else
+        buf_puts(out, "null");
+    buf_puts(out, ", ");
 }
 
-static int put_ms(struct buf *out, const char *key, double us, bool any)
+static void put_ms(struct buf *out, const char *key, double us, bool any)
 {
-    if (!any) return buf_printf(out, "\"%s\": null, ", key);
-    return buf_printf(out, "\"%s\": %.3f, ", key, ms(us));
+    if (any)
+        buf_printf(out, "\"%s\": %.3f, ", key, ms(us));
+    else
+        buf_printf(out, "\"%s\": null, ", key);
 }
 
-static int put_token(struct buf *out, const struct device_report *r, uint32_t i)
+static void put_token(struct buf *out, const struct device_report *r, uint32_t i)
 {
     const struct device_token *k = &r->tokens[i];
-    int code = buf_printf(out,
-                          "%s{\"i\": %u, \"id\": %d, \"source\": \"%s\", \"arrived_ms\": %.3f, "
-                          "\"shown_ms\": %.3f, \"text\": ",
-                          i ? ", " : "", i, k->id, source_names[k->source],
-                          ms((double)k->arrived_us), ms((double)k->shown_us));
-    if (code == 0) code = json_put_string(out, r->text + k->text_at, k->text_len);
-    return code ? code : buf_putc(out, '}');
+    buf_printf(out,
+               "%s{\"i\": %u, \"id\": %d, \"source\": \"%s\", \"arrived_ms\": %.3f, "
+               "\"shown_ms\": %.3f, \"text\": ",
+               i ? ", " : "", i, k->id, source_names[k->source], ms((double)k->arrived_us),
+               ms((double)k->shown_us));
+    json_put_string(out, r->text + k->text_at, k->text_len);
+    buf_putc(out, '}');
 }
 
-static int put_head(struct buf *out, const struct device_report *r, const char *failure)
+static void put_head(struct buf *out, const struct device_report *r, const char *failure)
 {
-    int code =
-        buf_printf(out, "{\"version\": %d, \"commit\": \"%s\", ", CHAT_STATS_VERSION, PDD_COMMIT);
-    if (code == 0) code = put_text(out, "model", r->model);
-    if (code == 0) code = put_text(out, "weights", r->weights_hash);
-    if (code == 0) code = put_text(out, "numerics", r->numerics);
-    if (code == 0) code = put_text(out, "emulated", r->emulated);
-    if (code == 0)
-        code = buf_printf(out, "\"plan\": {\"choice\": \"%s\", \"cloud_tokens\": %u, \"why\": ",
-                          choice_names[r->plan.choice], r->plan.cloud_tokens);
-    if (code == 0) code = json_put_string(out, r->plan.why, strlen(r->plan.why));
-    if (code == 0) code = buf_puts(out, "}, ");
-    if (code == 0) code = put_text(out, "match", r->any_match ? wire_match_name(r->match) : NULL);
-    if (code == 0)
-        code = buf_printf(out,
-                          "\"prompt_tokens\": %u, \"kept_tokens\": %u, \"cloud_prompt_tokens\": "
-                          "%u, \"cloud_cached_tokens\": %u, ",
-                          r->prompt_tokens, r->kept_tokens, r->cloud_prompt_tokens,
-                          r->cloud_cached_tokens);
-    if (code == 0)
-        code = put_text(out, "reason", failure ? "failed" : turn_reason_name(r->turn.reason));
-    if (code == 0) code = put_text(out, "error", failure);
-    return code ? code : put_text(out, "trouble", r->trouble && r->trouble[0] ? r->trouble : NULL);
+    buf_printf(out, "{\"version\": %d, \"commit\": \"%s\", ", CHAT_STATS_VERSION, PDD_COMMIT);
+    put_text(out, "model", r->model);
+    put_text(out, "weights", r->weights_hash);
+    put_text(out, "numerics", r->numerics);
+    put_text(out, "emulated", r->emulated);
+    buf_printf(out, "\"plan\": {\"choice\": \"%s\", \"cloud_tokens\": %u, \"why\": ",
+               choice_names[r->plan.choice], r->plan.cloud_tokens);
+    json_put_string(out, r->plan.why, strlen(r->plan.why));
+    buf_puts(out, "}, ");
+    put_text(out, "match", r->any_match ? wire_match_name(r->match) : NULL);
+    buf_printf(out,
+               "\"prompt_tokens\": %u, \"kept_tokens\": %u, \"cloud_prompt_tokens\": "
+               "%u, \"cloud_cached_tokens\": %u, ",
+               r->prompt_tokens, r->kept_tokens, r->cloud_prompt_tokens, r->cloud_cached_tokens);
+    put_text(out, "reason", failure ? "failed" : turn_reason_name(r->turn.reason));
+    put_text(out, "error", failure);
+    put_text(out, "trouble", r->trouble && r->trouble[0] ? r->trouble : NULL);
 }
 
-static int put_measures(struct buf *out, const struct device_report *r)
+static void put_measures(struct buf *out, const struct device_report *r)
 {
     const struct turn_report *t = &r->turn;
-    int code = put_ms(out, "ttft_ms", t->ttft_us, r->n > 0);
-    if (code == 0) code = put_ms(out, "tpot_mean_ms", t->tpot_mean_us, r->n > 1);
-    if (code == 0) code = put_ms(out, "tpot_max_ms", t->tpot_max_us, r->n > 1);
-    if (code == 0) code = buf_printf(out, "\"stalls\": %u, ", t->stalls);
-    if (code == 0)
-        code = t->handover ? buf_printf(out, "\"handover\": %u, ", t->handover)
-                           : buf_puts(out, "\"handover\": null, ");
-    if (code == 0)
-        code = put_ms(out, "handover_gap_ms", t->handover_gap_us,
-                      t->handover > 0 && r->n > t->handover);
-    if (code == 0) code = put_ms(out, "cloud_first_ms", r->cloud_first_us, r->cloud_first_us > 0.0);
-    if (code == 0) code = put_ms(out, "cloud_slot_ms", r->cloud_slot_us, r->any_match);
-    if (code == 0)
-        code = buf_printf(out,
-                          "\"tokens_total\": %u, \"cloud_tokens\": %u, \"device_tokens\": %u, "
-                          "\"cloud_requests\": %u, \"device_prefill_tps\": %.3f, "
-                          "\"device_decode_ms\": %.3f, ",
-                          r->n, t->cloud_tokens, t->device_tokens, t->cloud_opens, r->prefill_tps,
-                          ms(r->decode_us));
-    return code;
+    put_ms(out, "ttft_ms", t->ttft_us, r->n > 0);
+    put_ms(out, "tpot_mean_ms", t->tpot_mean_us, r->n > 1);
+    put_ms(out, "tpot_max_ms", t->tpot_max_us, r->n > 1);
+    buf_printf(out, "\"stalls\": %u, ", t->stalls);
+    if (t->handover)
+        buf_printf(out, "\"handover\": %u, ", t->handover);
+    else
+        buf_puts(out, "\"handover\": null, ");
+    put_ms(out, "handover_gap_ms", t->handover_gap_us, t->handover > 0 && r->n > t->handover);
+    put_ms(out, "cloud_first_ms", r->cloud_first_us, r->cloud_first_us > 0.0);
+    put_ms(out, "cloud_slot_ms", r->cloud_slot_us, r->any_match);
+    buf_printf(out,
+               "\"tokens_total\": %u, \"cloud_tokens\": %u, \"device_tokens\": %u, "
+               "\"cloud_requests\": %u, \"device_prefill_tps\": %.3f, "
+               "\"device_decode_ms\": %.3f, ",
+               r->n, t->cloud_tokens, t->device_tokens, t->cloud_opens, r->prefill_tps,
+               ms(r->decode_us));
 }
 
 int chat_stats_json(const struct device_report *r, const char *failure, struct buf *out)
 {
-    int code = put_head(out, r, failure);
-    if (code == 0) code = put_measures(out, r);
-    if (code == 0) code = buf_puts(out, "\"text\": ");
-    if (code == 0) code = json_put_string(out, r->text ? r->text : "", r->text_len);
-    if (code == 0) code = buf_puts(out, ", \"tokens\": [");
-    for (uint32_t i = 0; code == 0 && i < r->n; i++)
-        code = put_token(out, r, i);
-    return code ? code : buf_puts(out, "]}\n");
+    put_head(out, r, failure);
+    put_measures(out, r);
+    buf_puts(out, "\"text\": ");
+    json_put_string(out, r->text ? r->text : "", r->text_len);
+    buf_puts(out, ", \"tokens\": [");
+    for (uint32_t i = 0; i < r->n; i++)
+        put_token(out, r, i);
+    return buf_puts(out, "]}\n");
 }

@@ -166,69 +166,65 @@ static double x_of(double ms, double end)
     return LEFT + ms / end * (WIDTH - LEFT - RIGHT);
 }
 
-static int svg_text(struct buf *out, double x, double y, const char *style, const char *text)
+static void svg_text(struct buf *out, double x, double y, const char *style, const char *text)
 {
-    int code = buf_printf(out, "<text x=\"%.1f\" y=\"%.1f\" class=\"%s\">", x, y, style);
-    for (const char *c = text; *c && code == 0; c++)
-        code = *c == '<'   ? buf_puts(out, "&lt;")
+    buf_printf(out, "<text x=\"%.1f\" y=\"%.1f\" class=\"%s\">", x, y, style);
+    for (const char *c = text; *c; c++)
+        (void)(*c == '<'   ? buf_puts(out, "&lt;")
                : *c == '&' ? buf_puts(out, "&amp;")
-                           : buf_putc(out, *c);
-    return code ? code : buf_puts(out, "</text>\n");
+                           : buf_putc(out, *c));
+    buf_puts(out, "</text>\n");
 }
 
-static int svg_axis(struct buf *out, double end, double bottom)
+static void svg_axis(struct buf *out, double end, double bottom)
 {
     double step = end > 30000 ? 5000 : end > 12000 ? 2000 : 1000;
-    int code = 0;
-    for (double ms = 0; ms <= end && code == 0; ms += step) {
+    for (double ms = 0; ms <= end; ms += step) {
         char label[32];
         snprintf(label, sizeof label, "%.0f s", ms / 1e3);
         double x = x_of(ms, end);
-        code = buf_printf(out,
-                          "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%.1f\" class=\"grid\"/>\n",
-                          x, TOP - 10, x, bottom);
-        if (code == 0) code = svg_text(out, x, bottom + 18, "axis", label);
+        buf_printf(out, "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%.1f\" class=\"grid\"/>\n", x,
+                   TOP - 10, x, bottom);
+        svg_text(out, x, bottom + 18, "axis", label);
     }
-    return code;
 }
 
-static int svg_run(struct buf *out, const struct timeline_run *r, double end, double y)
+static void svg_run(struct buf *out, const struct timeline_run *r, double end, double y)
 {
     char line[160];
-    int code = svg_text(out, 16, y + BAR * 0.66, "label", r->label);
-    if (code == 0 && r->ttft_ms > 0.0)
-        code = buf_printf(
-            out, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" class=\"wait\"/>\n", LEFT,
-            y + 9, x_of(r->ttft_ms, end) - LEFT, BAR - 18);
-    for (uint32_t i = 0; i < r->n && code == 0; i++)
-        code = buf_printf(
-            out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"1.7\" height=\"%d\" class=\"%s\"/>\n",
-            x_of(r->tokens[i].shown_ms, end), y, BAR, r->tokens[i].cloud ? "cloud" : "device");
+    svg_text(out, 16, y + BAR * 0.66, "label", r->label);
+    if (r->ttft_ms > 0.0)
+        buf_printf(out, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" class=\"wait\"/>\n",
+                   LEFT, y + 9, x_of(r->ttft_ms, end) - LEFT, BAR - 18);
+    for (uint32_t i = 0; i < r->n; i++)
+        buf_printf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"1.7\" height=\"%d\" class=\"%s\"/>\n",
+                   x_of(r->tokens[i].shown_ms, end), y, BAR,
+                   r->tokens[i].cloud ? "cloud" : "device");
     snprintf(line, sizeof line,
              "first token after %.2f s, then %.0f ms a token (at most %.0f); %u of %u from "
              "the cloud",
              r->ttft_ms / 1e3, fmax(0.0, r->tpot_mean_ms), fmax(0.0, r->tpot_max_ms),
              r->cloud_tokens, r->n);
-    return code ? code : svg_text(out, LEFT, y + BAR + 17, "note", line);
+    svg_text(out, LEFT, y + BAR + 17, "note", line);
 }
 
-static int svg_legend(struct buf *out)
+static void svg_legend(struct buf *out)
 {
-    return buf_printf(out,
-                      "<rect x=\"%d\" y=\"38\" width=\"12\" height=\"12\" class=\"cloud\"/>"
-                      "<text x=\"%d\" y=\"48\" class=\"note\">token from the cloud</text>"
-                      "<rect x=\"%d\" y=\"38\" width=\"12\" height=\"12\" class=\"device\"/>"
-                      "<text x=\"%d\" y=\"48\" class=\"note\">token from the device</text>"
-                      "<rect x=\"%d\" y=\"41\" width=\"24\" height=\"6\" class=\"wait\"/>"
-                      "<text x=\"%d\" y=\"48\" class=\"note\">waiting for the first token</text>\n",
-                      LEFT, LEFT + 18, LEFT + 180, LEFT + 198, LEFT + 370, LEFT + 400);
+    buf_printf(out,
+               "<rect x=\"%d\" y=\"38\" width=\"12\" height=\"12\" class=\"cloud\"/>"
+               "<text x=\"%d\" y=\"48\" class=\"note\">token from the cloud</text>"
+               "<rect x=\"%d\" y=\"38\" width=\"12\" height=\"12\" class=\"device\"/>"
+               "<text x=\"%d\" y=\"48\" class=\"note\">token from the device</text>"
+               "<rect x=\"%d\" y=\"41\" width=\"24\" height=\"6\" class=\"wait\"/>"
+               "<text x=\"%d\" y=\"48\" class=\"note\">waiting for the first token</text>\n",
+               LEFT, LEFT + 18, LEFT + 180, LEFT + 198, LEFT + 370, LEFT + 400);
 }
 
 int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *const notes[2],
                  struct buf *out)
 {
     double end = last_shown(runs, n) * 1.01, bottom = TOP + ROW * (double)n;
-    int code = buf_printf(
+    buf_printf(
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %.0f\" width=\"%d\" "
         "height=\"%.0f\">\n"
@@ -239,13 +235,12 @@ int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *const 
         ".cloud{fill:#2f6fdb}.device{fill:#2da05a}.wait{fill:#e3b341;opacity:.75}</style>\n"
         "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
         WIDTH, bottom + FOOT, WIDTH, bottom + FOOT);
-    if (code == 0)
-        code = svg_text(out, 16, 26, "title", "One answer, every token by the time it was shown");
-    if (code == 0) code = svg_legend(out);
-    if (code == 0) code = svg_axis(out, end, bottom);
-    for (uint32_t i = 0; i < n && code == 0; i++)
-        code = svg_run(out, &runs[i], end, TOP + ROW * (double)i);
-    for (int i = 0; i < 2 && code == 0; i++)
-        code = svg_text(out, 16, bottom + 44 + 17 * i, "note", notes[i]);
-    return code ? code : buf_puts(out, "</svg>\n");
+    svg_text(out, 16, 26, "title", "One answer, every token by the time it was shown");
+    svg_legend(out);
+    svg_axis(out, end, bottom);
+    for (uint32_t i = 0; i < n; i++)
+        svg_run(out, &runs[i], end, TOP + ROW * (double)i);
+    for (int i = 0; i < 2; i++)
+        svg_text(out, 16, bottom + 44 + 17 * i, "note", notes[i]);
+    return buf_puts(out, "</svg>\n");
 }

@@ -8,27 +8,25 @@
 enum { REPLY_BYTES_MAX = 1 << 16 };
 
 /* The name holds no character that JSON must escape: server_new sees to it. */
-static int put_model(const struct server *s, struct buf *out)
+static void put_model(const struct server *s, struct buf *out)
 {
     const struct engine_info *info = s->backend->info;
     uint32_t context = s->backend->positions_max;
-    int code = buf_printf(out,
-                          "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,"
-                          "\"owned_by\":\"pdd\",",
-                          s->model_name, (unsigned long long)s->started);
-    if (!code && context != UINT32_MAX) /* else the upstream server does not say */
-        code = buf_printf(out, "\"context_length\":%u,", context);
-    if (code) return code;
-    return buf_printf(out,
-                      "\"numerics\":\"%s\",\"hashes\":{"
-                      "\"weights\":\"%s\",\"tokenizer\":\"%s\",\"template\":\"%s\"}}",
-                      info->numerics, info->weights_hash, info->tokenizer_hash,
-                      info->template_hash);
+    buf_printf(out,
+               "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,"
+               "\"owned_by\":\"pdd\",",
+               s->model_name, (unsigned long long)s->started);
+    if (context != UINT32_MAX) /* else the upstream server does not say */
+        buf_printf(out, "\"context_length\":%u,", context);
+    buf_printf(out,
+               "\"numerics\":\"%s\",\"hashes\":{"
+               "\"weights\":\"%s\",\"tokenizer\":\"%s\",\"template\":\"%s\"}}",
+               info->numerics, info->weights_hash, info->tokenizer_hash, info->template_hash);
 }
 
-static void reply(struct http_request *r, int code, struct buf *b)
+static void reply(struct http_request *r, struct buf *b)
 {
-    if (code == 0)
+    if (!b->error)
         http_reply_json(r, 200, b->data, b->len);
     else
         http_reply_error(r, 503, NULL, NULL, "no memory for the answer");
@@ -41,11 +39,11 @@ void models_list(struct http_request *r, void *server)
     struct buf b;
     if (!server_authorised(s, r)) return;
     buf_init(&b, REPLY_BYTES_MAX);
-    int code = buf_puts(&b, "{\"object\":\"list\",\"data\":[");
+    buf_puts(&b, "{\"object\":\"list\",\"data\":[");
     /* No name: no upstream server has been up yet. */
-    if (!code && s->model_name[0]) code = put_model(s, &b);
-    if (!code) code = buf_puts(&b, "]}");
-    reply(r, code, &b);
+    if (s->model_name[0]) put_model(s, &b);
+    buf_puts(&b, "]}");
+    reply(r, &b);
 }
 
 /* Whether a path's segment, percent-encoded or not, names it: clients encode the slash of
@@ -85,6 +83,6 @@ void models_one(struct http_request *r, void *server)
         return;
     }
     buf_init(&b, REPLY_BYTES_MAX);
-    int code = put_model(s, &b);
-    reply(r, code, &b);
+    put_model(s, &b);
+    reply(r, &b);
 }

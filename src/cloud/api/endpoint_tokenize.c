@@ -23,7 +23,7 @@ static void reply(struct http_request *r, struct server *s, int code, struct buf
                   const struct err *e, const char *param)
 {
     struct err full;
-    if (code == 0) {
+    if (code == 0 && !body->error) {
         http_reply_json(r, 200, body->data, body->len);
         return;
     }
@@ -32,16 +32,14 @@ static void reply(struct http_request *r, struct server *s, int code, struct buf
 }
 
 /* {"tokens": [...], "count": n, "max_model_len": n}: llama-server's first, all of vLLM's. */
-static int put_tokens(const struct server *s, const struct token_list *t, struct buf *out)
+static void put_tokens(const struct server *s, const struct token_list *t, struct buf *out)
 {
-    int code = buf_puts(out, "{\"tokens\":[");
-    for (uint32_t i = 0; i < t->len && !code; i++) {
-        if (i) code = buf_putc(out, ',');
-        if (!code) code = json_put_u64(out, (uint64_t)t->ids[i]);
+    buf_puts(out, "{\"tokens\":[");
+    for (uint32_t i = 0; i < t->len; i++) {
+        if (i) buf_putc(out, ',');
+        json_put_u64(out, (uint64_t)t->ids[i]);
     }
-    return code ? code
-                : buf_printf(out, "],\"count\":%u,\"max_model_len\":%u}", t->len,
-                             s->backend->positions_max);
+    buf_printf(out, "],\"count\":%u,\"max_model_len\":%u}", t->len, s->backend->positions_max);
 }
 
 void tokenize_post(struct http_request *r, void *server)
@@ -62,7 +60,7 @@ void tokenize_post(struct http_request *r, void *server)
     if (!code) code = openai_tokenize_decode(body, n, &q, param, &e);
     unsigned flags = (q.add_special ? VOCAB_ADD_BOS : 0u) | (q.parse_special ? VOCAB_SPECIAL : 0u);
     if (!code) code = vocab_encode(v, q.text, q.text_len, flags, &tokens, &e);
-    if (!code) code = put_tokens(s, &tokens, &out);
+    if (!code) put_tokens(s, &tokens, &out);
     reply(r, s, code, &out, &e, param);
     openai_tokenize_release(&q);
     token_list_release(&tokens);
@@ -93,13 +91,13 @@ static int put_text(const struct vocab *v, const int32_t *ids, uint32_t n, struc
 }
 
 /* The text by both names: "content" is llama-server's, "prompt" vLLM's. */
-static int put_both(const struct buf *text, struct buf *out)
+static void put_both(const struct buf *text, struct buf *out)
 {
-    int code = buf_puts(out, "{\"content\":");
-    if (!code) code = json_put_string(out, text->data, text->len);
-    if (!code) code = buf_puts(out, ",\"prompt\":");
-    if (!code) code = json_put_string(out, text->data, text->len);
-    return code ? code : buf_putc(out, '}');
+    buf_puts(out, "{\"content\":");
+    json_put_string(out, text->data, text->len);
+    buf_puts(out, ",\"prompt\":");
+    json_put_string(out, text->data, text->len);
+    buf_putc(out, '}');
 }
 
 void detokenize_post(struct http_request *r, void *server)
@@ -119,7 +117,7 @@ void detokenize_post(struct http_request *r, void *server)
     int code = need_vocab(s, &v, &e);
     if (!code) code = openai_detokenize_decode(body, n, &ids, &n_ids, param, &e);
     if (!code) code = put_text(v, ids, n_ids, &text, &e);
-    if (!code) code = put_both(&text, &out);
+    if (!code) put_both(&text, &out);
     reply(r, s, code, &out, &e, e.code == ERR_BAD_INPUT ? "tokens" : NULL);
     mem_free(ids);
     buf_release(&text);

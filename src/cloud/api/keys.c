@@ -160,14 +160,12 @@ int key_line_print(const struct key_line *line, struct buf *out)
     const struct quota_limits *l = &line->limits;
     char hash[2 * KEY_HASH_BYTES + 1];
     hex_encode(line->hash, KEY_HASH_BYTES, hash);
-    int code = buf_printf(out, "%s sha256:%s", line->name, hash);
-    if (!code && l->requests_per_minute)
-        code = buf_printf(out, " requests_per_minute=%u", l->requests_per_minute);
-    if (!code && l->tokens_per_minute)
-        code = buf_printf(out, " tokens_per_minute=%u", l->tokens_per_minute);
-    if (!code && l->streams_max) code = buf_printf(out, " streams=%u", l->streams_max);
-    if (!code && line->priority) code = buf_printf(out, " priority=%d", line->priority);
-    return code;
+    buf_printf(out, "%s sha256:%s", line->name, hash);
+    if (l->requests_per_minute) buf_printf(out, " requests_per_minute=%u", l->requests_per_minute);
+    if (l->tokens_per_minute) buf_printf(out, " tokens_per_minute=%u", l->tokens_per_minute);
+    if (l->streams_max) buf_printf(out, " streams=%u", l->streams_max);
+    if (line->priority) buf_printf(out, " priority=%d", line->priority);
+    return out->error;
 }
 
 int key_make(char ret_key[KEY_MADE_BYTES], struct err *e)

@@ -49,14 +49,44 @@ struct histogram {
     double sum;
 };
 
+/*
+ * What the server counts itself, a line for each metric: its kind, its field in struct metrics, its
+ * name and help. COUNTER is a number, SECONDS and TOKENS are histograms, the others counters by
+ * label. A new metric is a line here and the code that counts; one whose value is read from another
+ * part is a line of METRICS_READ in metrics.c.
+ */
+#define METRICS_COUNTED(X)                                                                         \
+    X(BY_END, requests, "pdd_requests_total", "Requests that were admitted, by end.")              \
+    X(BY_REFUSAL, refused, "pdd_requests_refused_total", "Requests refused before any work.")      \
+    X(BY_PHASE, cancelled, "pdd_requests_cancelled_total",                                         \
+      "Requests whose client left or stopped them, by phase.")                                     \
+    X(COUNTER, prompt_tokens, "pdd_prompt_tokens_total", "Prompt tokens of admitted requests.")    \
+    X(COUNTER, cached_tokens, "pdd_prompt_tokens_cached_total",                                    \
+      "Prompt tokens whose keys and values were in the prefix cache.")                             \
+    X(COUNTER, generated_tokens, "pdd_generation_tokens_total", "Tokens generated and sent.")      \
+    X(SECONDS, first_token, "pdd_time_to_first_token_seconds",                                     \
+      "From the request's arrival to its first token.")                                            \
+    X(SECONDS, per_token, "pdd_time_per_output_token_seconds",                                     \
+      "Mean gap between the tokens of an answer.")                                                 \
+    X(SECONDS, queue, "pdd_request_queue_time_seconds",                                            \
+      "From arrival until work on the request began.")                                             \
+    X(SECONDS, delivery, "pdd_token_delivery_seconds",                                             \
+      "From the engine's report of a token until it is sent on.")                                  \
+    X(SECONDS, whole, "pdd_e2e_request_latency_seconds", "From arrival to the end of the answer.") \
+    X(TOKENS, prompt_length, "pdd_request_prompt_tokens", "Length of prompts.")                    \
+    X(TOKENS, answer_length, "pdd_request_generation_tokens",                                      \
+      "Length of what was generated for a request.")
+
+#define METRICS_FIELD_COUNTER(field) uint64_t field;
+#define METRICS_FIELD_SECONDS(field) struct histogram field;
+#define METRICS_FIELD_TOKENS(field) struct histogram field;
+#define METRICS_FIELD_BY_END(field) uint64_t field[METRICS_ENDPOINTS][METRICS_ENDS];
+#define METRICS_FIELD_BY_REFUSAL(field) uint64_t field[METRICS_REFUSALS];
+#define METRICS_FIELD_BY_PHASE(field) uint64_t field[METRICS_PHASES];
+#define METRICS_FIELD(kind, field, name, help) METRICS_FIELD_##kind(field)
+
 struct metrics {
-    uint64_t requests[METRICS_ENDPOINTS][METRICS_ENDS];
-    uint64_t refused[METRICS_REFUSALS];
-    uint64_t cancelled[METRICS_PHASES];
-    uint64_t prompt_tokens, cached_tokens, generated_tokens; /* of requests that were admitted */
-    struct histogram first_token, per_token, queue, whole;   /* seconds */
-    struct histogram delivery;                               /* seconds */
-    struct histogram prompt_length, answer_length;           /* tokens */
+    METRICS_COUNTED(METRICS_FIELD)
 };
 
 void histogram_note_seconds(struct histogram *h, uint64_t us);

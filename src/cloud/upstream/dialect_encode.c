@@ -103,24 +103,24 @@ bool dialect_by_ids(const struct dialect_request *q)
     return d == DIALECT_PDD || (q->tokens && d != DIALECT_OPENAI);
 }
 
-static int put_text(struct buf *out, const char *name, const char *text, size_t n)
+static void put_text(struct buf *out, const char *name, const char *text, size_t n)
 {
-    int code = buf_puts(out, name);
-    return code ? code : json_put_string(out, text, n);
+    buf_puts(out, name);
+    json_put_string(out, text, n);
 }
 
-static int put_ids(struct buf *out, const char *name, const int32_t *ids, uint32_t n)
+static void put_ids(struct buf *out, const char *name, const int32_t *ids, uint32_t n)
 {
-    int code = buf_puts(out, name);
-    for (uint32_t i = 0; i < n && !code; i++)
-        code = buf_printf(out, i ? ",%d" : "[%d", ids[i]);
-    return code ? code : buf_putc(out, ']');
+    buf_puts(out, name);
+    for (uint32_t i = 0; i < n; i++)
+        buf_printf(out, i ? ",%d" : "[%d", ids[i]);
+    buf_putc(out, ']');
 }
 
-static int put_float(struct buf *out, const char *name, float value)
+static void put_float(struct buf *out, const char *name, float value)
 {
-    int code = buf_puts(out, name);
-    return code ? code : json_put_float(out, value);
+    buf_puts(out, name);
+    json_put_float(out, value);
 }
 
 /* Named by each field as it is called there; NULL: not known there. All that has a name is sent,
@@ -137,86 +137,80 @@ static const struct sampling_names sampling_names[DIALECTS] = {
     [DIALECT_SGLANG] = {"top_k", "min_p", "repetition_penalty", NULL, NULL, true, false},
     [DIALECT_OPENAI] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, true}};
 
-static int put_sampling(struct buf *out, enum dialect d, const struct sampling *s)
+static void put_sampling(struct buf *out, enum dialect d, const struct sampling *s)
 {
     const struct sampling_names *n = &sampling_names[d];
     bool penalty = s->repeat_penalty < 1.0f || s->repeat_penalty > 1.0f;
-    int code = put_float(out, "\"temperature\":", s->temperature);
-    if (!code && (!n->only_set || s->top_p < 1.0f)) code = put_float(out, ",\"top_p\":", s->top_p);
-    if (!code && (!n->only_set || s->top_k))
-        code = s->top_k == 0 && n->top_k_all_is_minus
-                   ? buf_printf(out, ",\"%s\":-1", n->top_k)
-                   : buf_printf(out, ",\"%s\":%u", n->top_k, s->top_k);
-    if (!code && (!n->only_set || s->min_p > 0.0f)) {
-        code = buf_printf(out, ",\"%s\":", n->min_p);
-        if (!code) code = json_put_float(out, s->min_p);
+    put_float(out, "\"temperature\":", s->temperature);
+    if (!n->only_set || s->top_p < 1.0f) put_float(out, ",\"top_p\":", s->top_p);
+    if (s->top_k == 0 && n->top_k_all_is_minus && !n->only_set)
+        buf_printf(out, ",\"%s\":-1", n->top_k);
+    else if (!n->only_set || s->top_k)
+        buf_printf(out, ",\"%s\":%u", n->top_k, s->top_k);
+    if (!n->only_set || s->min_p > 0.0f) {
+        buf_printf(out, ",\"%s\":", n->min_p);
+        json_put_float(out, s->min_p);
     }
-    if (!code && (!n->only_set || penalty)) {
-        code = buf_printf(out, ",\"%s\":", n->penalty);
-        if (!code) code = json_put_float(out, s->repeat_penalty);
+    if (!n->only_set || penalty) {
+        buf_printf(out, ",\"%s\":", n->penalty);
+        json_put_float(out, s->repeat_penalty);
     }
-    if (!code && n->repeat_last)
-        code = buf_printf(out, ",\"%s\":%u", n->repeat_last, s->repeat_last);
-    if (!code && n->seed && s->temperature > 0.0f) /* llama-server takes 32 bits of it */
-        code = buf_printf(out, ",\"%s\":%u", n->seed, (uint32_t)(s->seed & 0x7fffffff));
-    return code;
+    if (n->repeat_last) buf_printf(out, ",\"%s\":%u", n->repeat_last, s->repeat_last);
+    if (n->seed && s->temperature > 0.0f) /* llama-server takes 32 bits of it */
+        buf_printf(out, ",\"%s\":%u", n->seed, (uint32_t)(s->seed & 0x7fffffff));
 }
 
-static int put_messages(struct buf *out, const struct wire_request *q)
+static void put_messages(struct buf *out, const struct wire_request *q)
 {
-    int code = buf_puts(out, "\"messages\":[");
-    for (uint32_t i = 0; i < q->n_messages && !code; i++) {
+    buf_puts(out, "\"messages\":[");
+    for (uint32_t i = 0; i < q->n_messages; i++) {
         const struct wire_message *m = &q->messages[i];
-        code = put_text(out, i ? ",{\"role\":" : "{\"role\":", m->role, strlen(m->role));
-        if (!code) code = put_text(out, ",\"content\":", m->content, m->content_len);
-        if (!code) code = buf_putc(out, '}');
+        put_text(out, i ? ",{\"role\":" : "{\"role\":", m->role, strlen(m->role));
+        put_text(out, ",\"content\":", m->content, m->content_len);
+        buf_putc(out, '}');
     }
-    return code ? code : buf_puts(out, "],");
+    buf_puts(out, "],");
 }
 
-static int put_chat(struct buf *out, const struct dialect_request *q)
+static void put_chat(struct buf *out, const struct dialect_request *q)
 {
     enum dialect d = q->model->dialect;
-    int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
-    if (!code)
-        code = buf_printf(out,
-                          ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-                          "\"max_tokens\":%u,%s",
-                          q->tokens_max, d == DIALECT_LLAMA ? "\"return_progress\":true," : "");
-    if (!code) code = put_messages(out, q->asked);
-    return code ? code : put_sampling(out, d, &q->sampling);
+    put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
+    buf_printf(out,
+               ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+               "\"max_tokens\":%u,%s",
+               q->tokens_max, d == DIALECT_LLAMA ? "\"return_progress\":true," : "");
+    put_messages(out, q->asked);
+    put_sampling(out, d, &q->sampling);
 }
 
-static int put_llama(struct buf *out, const struct dialect_request *q)
+static void put_llama(struct buf *out, const struct dialect_request *q)
 {
-    int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
-    if (!code)
-        code = buf_printf(out,
-                          ",\"stream\":true,\"return_tokens\":true,\"return_progress\":true,"
-                          "\"n_predict\":%u,",
-                          q->tokens_max);
-    if (!code) code = put_sampling(out, DIALECT_LLAMA, &q->sampling);
-    return code ? code : put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
+    put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
+    buf_printf(out,
+               ",\"stream\":true,\"return_tokens\":true,\"return_progress\":true,"
+               "\"n_predict\":%u,",
+               q->tokens_max);
+    put_sampling(out, DIALECT_LLAMA, &q->sampling);
+    put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
 }
 
-static int put_vllm(struct buf *out, const struct dialect_request *q)
+static void put_vllm(struct buf *out, const struct dialect_request *q)
 {
-    int code = put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
-    if (!code)
-        code = buf_printf(out,
-                          ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-                          "\"return_token_ids\":true,\"max_tokens\":%u,",
-                          q->tokens_max);
-    if (!code) code = put_sampling(out, DIALECT_VLLM, &q->sampling);
-    return code ? code : put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
+    put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
+    buf_printf(out,
+               ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+               "\"return_token_ids\":true,\"max_tokens\":%u,",
+               q->tokens_max);
+    put_sampling(out, DIALECT_VLLM, &q->sampling);
+    put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
 }
 
-static int put_sglang(struct buf *out, const struct dialect_request *q)
+static void put_sglang(struct buf *out, const struct dialect_request *q)
 {
-    int code = buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u,",
-                          q->tokens_max);
-    if (!code) code = put_sampling(out, DIALECT_SGLANG, &q->sampling);
-    return code ? code : put_ids(out, "},\"input_ids\":", q->tokens, q->n_tokens);
+    buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u,", q->tokens_max);
+    put_sampling(out, DIALECT_SGLANG, &q->sampling);
+    put_ids(out, "},\"input_ids\":", q->tokens, q->n_tokens);
 }
 
 /* Another of our kind: the request goes on as it came, but for the model's name there. */
@@ -266,12 +260,14 @@ int dialect_encode(const struct dialect_request *q, const char **ret_path, struc
     *ret_path = by_ids ? paths[d] : "/v1/chat/completions";
     if (d == DIALECT_PDD) return encode_pdd(q, body, e);
     if (!by_ids)
-        code = put_chat(body, q);
+        put_chat(body, q);
     else if (d == DIALECT_LLAMA)
-        code = put_llama(body, q);
+        put_llama(body, q);
+    else if (d == DIALECT_VLLM)
+        put_vllm(body, q);
     else
-        code = d == DIALECT_VLLM ? put_vllm(body, q) : put_sglang(body, q);
-    if (!code) code = buf_putc(body, '}');
+        put_sglang(body, q);
+    code = buf_putc(body, '}');
     return code ? err_set(e, code, "the request is too large to forward, or its text is not UTF-8")
                 : 0;
 }

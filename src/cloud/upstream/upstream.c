@@ -140,83 +140,48 @@ static void stats(struct backend *b, struct backend_stats *ret_stats)
 
 /* ---- metrics ---- */
 
-static int print_family(const struct upstream *u, struct buf *out, const char *name,
-                        const char *type, const char *help,
-                        uint64_t (*value)(const struct upstream *, uint32_t))
+/* A line for each metric of a server: its name, type and help, and where server i of `u` has it. */
+#define UPSTREAM_METRICS(X)                                                                        \
+    X("pdd_upstream_up", "gauge", "1 when the server answered when last asked.", u->routes[i].up)  \
+    X("pdd_upstream_outstanding", "gauge", "Requests at the server.", u->routes[i].outstanding)    \
+    X("pdd_upstream_requests_total", "counter", "Requests sent to the server.",                    \
+      u->servers[i].requests)                                                                      \
+    X("pdd_upstream_tokens_total", "counter", "Tokens that it sent.", u->servers[i].tokens)        \
+    X("pdd_upstream_closed_total", "counter",                                                      \
+      "Streams closed before their end: the client left, or had enough.", u->servers[i].closed)
+
+static void put_head(struct buf *out, const char *name, const char *type, const char *help)
 {
-    int code = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-    for (uint32_t i = 0; i < u->c.n_servers && !code; i++)
-        code = buf_printf(out, "%s{upstream=\"%s\"} %llu\n", name, u->servers[i].url,
-                          (unsigned long long)value(u, i));
-    return code;
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static uint64_t up_of(const struct upstream *u, uint32_t i)
-{
-    return u->routes[i].up;
-}
-
-static uint64_t outstanding_of(const struct upstream *u, uint32_t i)
-{
-    return u->routes[i].outstanding;
-}
-
-static uint64_t requests_of(const struct upstream *u, uint32_t i)
-{
-    return u->servers[i].requests;
-}
-
-static uint64_t tokens_of(const struct upstream *u, uint32_t i)
-{
-    return u->servers[i].tokens;
-}
-
-static uint64_t closed_of(const struct upstream *u, uint32_t i)
-{
-    return u->servers[i].closed;
-}
-
-static int print_faults(const struct upstream *u, struct buf *out)
+static void put_faults(const struct upstream *u, struct buf *out)
 {
     static const char *const names[UPSTREAM_FAULTS] = {"connect", "refused", "status",
                                                        "cut",     "timeout", "garbage"};
-    int code = buf_puts(out, "# HELP pdd_upstream_errors_total Requests that a server did not "
-                             "answer to the end, by reason.\n"
-                             "# TYPE pdd_upstream_errors_total counter\n");
+    static const char name[] = "pdd_upstream_errors_total";
+    put_head(out, name, "counter", "Requests that a server did not answer to the end, by reason.");
     for (uint32_t i = 0; i < u->c.n_servers; i++)
-        for (int f = 0; f < UPSTREAM_FAULTS && !code; f++)
-            code = buf_printf(
-                out, "pdd_upstream_errors_total{upstream=\"%s\",reason=\"%s\"} %llu\n",
-                u->servers[i].url, names[f], (unsigned long long)u->servers[i].faults[f]);
-    return code;
+        for (int f = 0; f < UPSTREAM_FAULTS; f++)
+            buf_printf(out, "%s{upstream=\"%s\",reason=\"%s\"} %llu\n", name, u->servers[i].url,
+                       names[f], (unsigned long long)u->servers[i].faults[f]);
 }
 
-/* URLs need no escaping: add_url sees to it. */
+#define PUT_METRIC(name, type, help, value)                                                        \
+    put_head(out, name, type, help);                                                               \
+    for (uint32_t i = 0; i < u->c.n_servers; i++)                                                  \
+        buf_printf(out, "%s{upstream=\"%s\"} %llu\n", name, u->servers[i].url,                     \
+                   (unsigned long long)(value));
+
+/* URLs need no escaping: take_url sees to it. */
 static int metrics(const struct backend *b, struct buf *out)
 {
-    static const struct {
-        const char *name, *type, *help;
-        uint64_t (*value)(const struct upstream *, uint32_t);
-    } families[] = {
-        {"pdd_upstream_up", "gauge", "1 when the server answered when last asked.", up_of},
-        {"pdd_upstream_outstanding", "gauge", "Requests at the server.", outstanding_of},
-        {"pdd_upstream_requests_total", "counter", "Requests sent to the server.", requests_of},
-        {"pdd_upstream_tokens_total", "counter", "Tokens that it sent.", tokens_of},
-        {"pdd_upstream_closed_total", "counter",
-         "Streams closed before their end: the client left, or had enough.", closed_of},
-    };
+    static const char retries[] = "pdd_upstream_retries_total";
     const struct upstream *u = upstream_of(b);
-    int code = 0;
-    for (size_t i = 0; i < sizeof families / sizeof *families && !code; i++)
-        code = print_family(u, out, families[i].name, families[i].type, families[i].help,
-                            families[i].value);
-    if (!code) code = print_faults(u, out);
-    return code ? code
-                : buf_printf(out,
-                             "# HELP pdd_upstream_retries_total Requests sent to a further server "
-                             "after one failed.\n# TYPE pdd_upstream_retries_total counter\n"
-                             "pdd_upstream_retries_total %llu\n",
-                             (unsigned long long)u->retries);
+    UPSTREAM_METRICS(PUT_METRIC)
+    put_faults(u, out);
+    put_head(out, retries, "counter", "Requests sent to a further server after one failed.");
+    return buf_printf(out, "%s %llu\n", retries, (unsigned long long)u->retries);
 }
 
 /* ---- opening ---- */
