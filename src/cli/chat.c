@@ -129,7 +129,7 @@ static int open_device(struct chat *c, struct err *e)
 static int remember(struct chat *c, const char *role, const char *text, size_t n, struct err *e)
 {
     if (c->n_messages == WIRE_MESSAGES_MAX)
-        return err_set(e, ERR_LIMIT, "a conversation of %d messages is full: begin a new one",
+        return err_set(e, ERR_LIMIT, "a conversation of %d messages is full: start a new one",
                        WIRE_MESSAGES_MAX);
     char *copy = mem_alloc(n + 1);
     if (!copy) return err_set(e, ERR_NO_MEMORY, "no memory for the conversation");

@@ -1,6 +1,6 @@
 /*
- * chat_input: the lines a person types. With libedit on a terminal there is editing and a history;
- * otherwise plain lines. An interrupt (a byte in the pipe `interrupt_fd`) ends the waiting.
+ * chat_input: lines that a person types, with editing and history by libedit on a terminal, else
+ * plain. An interrupt (a byte in the pipe `interrupt_fd`) ends the wait.
  */
 #ifndef PDD_CLI_CHAT_INPUT_H
 #define PDD_CLI_CHAT_INPUT_H
@@ -15,7 +15,7 @@ struct chat_edit; /* libedit's part */
 
 struct chat_input {
     int interrupt_fd;
-    bool tty; /* a person is there: show a prompt */
+    bool tty; /* standard input is a terminal: show a prompt */
     struct buf pending;
     struct chat_edit *edit; /* NULL: plain lines */
 };

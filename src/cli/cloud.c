@@ -220,7 +220,7 @@ static int open_engine(const struct options *o, struct engine **ret_engine, stru
     if (!engine_template(*ret_engine))
         log_line(LOG_WARN, "cloud",
                  "model %s has no chat template that this program knows: messages are refused, "
-                 "prompts are answered; --chat-template NAME gives one",
+                 "raw prompts work; --chat-template NAME sets one",
                  info->model_name);
     return 0;
 }

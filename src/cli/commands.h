@@ -1,6 +1,6 @@
 /*
- * commands: the subcommands of `pdd`, one file each. They parse their own options, print what they
- * have to say, and return the exit status: 0 done, 1 failed, 2 used wrongly.
+ * commands: the subcommands of `pdd`, one file each. Each parses its options (cli/options.h),
+ * prints its output, and returns the exit status: 0 done, 1 failed, 2 used wrongly.
  */
 #ifndef PDD_CLI_COMMANDS_H
 #define PDD_CLI_COMMANDS_H

@@ -11,8 +11,8 @@
 #include "engine/native.h"
 
 /* `fake`: NULL, or made-up answers instead of the model, with the context and step of `native`;
- * `profile`: NULL or a name. A context beyond what the model was trained for is warned of in the
- * log. */
+ * `profile`: NULL or a name. The log warns of a context beyond what the model was trained for.
+ */
 int engine_open(const struct native_options *native, const struct fake_options *fake,
                 const char *profile, struct engine **ret_engine, struct err *e);
 

@@ -142,8 +142,9 @@ static int read_id(const char *text, const struct vocab *v, int32_t *ret_id, str
     errno = 0;
     long id = strtol(text, &end, 10);
     if (end == text || *end || errno || id < 0 || id >= (long)vocab_size(v))
-        return err_set(e, ERR_BAD_INPUT, "\"%.40s\" is no token: whole numbers from 0 to %u are",
-                       text, vocab_size(v) - 1);
+        return err_set(e, ERR_BAD_INPUT,
+                       "\"%.40s\" is not a token: a whole number from 0 to %u is needed", text,
+                       vocab_size(v) - 1);
     *ret_id = (int32_t)id;
     return 0;
 }

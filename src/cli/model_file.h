@@ -1,5 +1,5 @@
 /*
- * model_file: which model a command takes when none is named: the largest *.gguf in `models/`
+ * model_file: the model of a command that names none: the largest *.gguf in `models/`
  * beside the program, or in the folders above it (the source tree of a build). Times of files say
  * nothing in a fresh checkout.
  */

@@ -12,19 +12,19 @@
 
 struct process {
     pid_t pid; /* 0: none */
-    int out;   /* its standard output; -1: not ours */
+    int out;   /* its standard output; -1: inherited */
 };
 
 /* argv[0] is a name for errors; the program is this one. Standard error goes to `log_path`. With
- * `own_output` false its output is ours to read, else it goes where ours goes. */
+ * `own_output` its standard output is this process's; else read it from `out`. */
 int process_start(const char *const argv[], const char *log_path, bool own_output,
                   struct process *ret_process, struct err *e);
-/* Read the first line and give the URL in it; an error holds the end of the log. */
+/* Read the first line and return the URL in it; an error has the end of the log. */
 int process_url(struct process *p, const char *log_path, char *url, size_t size, struct err *e);
 /* Wait for it; *ret_status is its exit status, or 128 + signal. */
 int process_wait(struct process *p, int *ret_status, struct err *e);
-/* The error `what`, with the last words of the child that wrote the log. */
+/* The error `what`, with the end of the child's log. */
 int process_blame(const char *log_path, const char *what, struct err *e);
-void process_stop(struct process *p); /* SIGTERM and wait; nothing when it is gone */
+void process_stop(struct process *p); /* SIGTERM and wait; does nothing if it has ended */
 
 #endif

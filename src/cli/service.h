@@ -1,7 +1,7 @@
 /*
- * service: tells the service manager that started this process how it is (systemd's protocol:
- * sd_notify(3), one datagram to the socket that NOTIFY_SOCKET names). Without such a socket nothing
- * happens.
+ * service: reports the state of the process to the service manager that started it (systemd's
+ * sd_notify(3): one datagram to the socket that NOTIFY_SOCKET names). Without such a socket it does
+ * nothing.
  */
 #ifndef PDD_CLI_SERVICE_H
 #define PDD_CLI_SERVICE_H

@@ -1,6 +1,6 @@
 /*
- * timeline: what the demonstration shows of its runs: a table, and a picture of every token by the
- * time it was shown and the end it came from, on the terminal and as SVG.
+ * timeline: the demonstration's table, and its picture of every token by the time it was shown and
+ * by its source, on the terminal and as SVG.
  */
 #ifndef PDD_CLI_TIMELINE_H
 #define PDD_CLI_TIMELINE_H

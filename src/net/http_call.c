@@ -263,12 +263,12 @@ void call_end(struct http_call *call, CURLcode code)
     fill_result(call);
     if (code == CURLE_OK && call->head_seen) return;
     if (call->overflow) {
-        err_set(e, ERR_LIMIT, "%s %s: the answer is larger than we take", call->method, call->url);
+        err_set(e, ERR_LIMIT, "%s %s: the response is too large", call->method, call->url);
         return;
     }
     if (code == CURLE_OK) { /* curl takes a head that a close cuts off for a whole one */
-        err_set(e, ERR_NET, "%s %s: the connection was cut in the head of the answer", call->method,
-                call->url);
+        err_set(e, ERR_NET, "%s %s: the connection was cut in the head of the response",
+                call->method, call->url);
         return;
     }
     curl_easy_getinfo(call->easy, CURLINFO_OS_ERRNO, &os_error);

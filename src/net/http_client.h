@@ -3,18 +3,17 @@
  *
  * A client belongs to one base URL and keeps a *warm spare*: an idle, established connection (TCP
  * and TLS done), so that the next call needs no handshake, not even while another call streams. It
- * is opened with `GET warm_path` after the client is made, when a call has taken it, and again
- * every warm_interval_us so that middle boxes do not forget it. A client that is never made opens
- * no socket: that is what "local only" relies on.
+ * is opened with `GET warm_path` at the start, after a call has taken it, and again every
+ * warm_interval_us so that middleboxes do not drop it. Without a client there is no socket: "local
+ * only" relies on that.
  *
- * A call streams its answer to on_body, or collects it for on_done. on_done is called once, last;
- * the call is gone when it returns. After http_call_cancel nothing is called; the socket is closed
- * at once, which tells the server. Callbacks may cancel their own call or any other, and start
- * calls; they must not free the client.
+ * A call streams the response to on_body, or collects it for on_done. on_done is called once, last;
+ * the call is gone when it returns. After http_call_cancel no callback follows; the socket is
+ * closed at once, which the server sees. Callbacks may cancel their own call or any other, and
+ * start calls; they must not free the client.
  *
- * Certificates are verified. Redirects are not followed, proxies and cookies not used, HTTP/0.9
- * not understood, nothing is retried but a request on a connection that had already died when it
- * was taken from the spare. One thread: the loop's.
+ * Certificates are verified. No redirects, proxies, cookies or HTTP/0.9. A request is retried only
+ * if its connection, taken from the spare, was dead already. Threads: the loop only.
  */
 #ifndef PDD_NET_HTTP_CLIENT_H
 #define PDD_NET_HTTP_CLIENT_H
@@ -29,9 +28,9 @@
 
 enum {
     HTTP_URL_MAX = 2048,
-    HTTP_COLLECT_MAX = 1024 * 1024,   /* largest collected answer */
-    HTTP_ERROR_BODY_MAX = 64 * 1024,  /* kept of an answer with status >= 300 */
-    HTTP_ANSWER_HEAD_MAX = 64 * 1024, /* all header lines of an answer together */
+    HTTP_COLLECT_MAX = 1024 * 1024,   /* largest collected response */
+    HTTP_ERROR_BODY_MAX = 64 * 1024,  /* kept of a response with status >= 300 */
+    HTTP_ANSWER_HEAD_MAX = 64 * 1024, /* all header lines of a response together */
     HTTP_CLIENT_CALLS_MAX = 64        /* default of calls_max */
 };
 
@@ -45,9 +44,9 @@ struct http_client_config {
     const char *warm_path; /* "/health"; NULL: no spare */
     uint64_t warm_interval_us;
     uint64_t connect_timeout_us;    /* name lookup, TCP and TLS together */
-    uint64_t first_byte_timeout_us; /* from the call's start to the first byte of its answer */
-    uint64_t idle_timeout_us;       /* between two pieces of an answer: a stall */
-    uint32_t calls_max;             /* calls at one time */
+    uint64_t first_byte_timeout_us; /* from the call's start to the first byte of the response */
+    uint64_t idle_timeout_us;       /* between two pieces of a response: a stall */
+    uint32_t calls_max;             /* calls at once */
 };
 
 void http_client_config_default(struct http_client_config *ret_config);
@@ -63,9 +62,9 @@ void http_client_free(struct http_client *c); /* cancels all calls; NULL is fine
 uint32_t http_client_spares(const struct http_client *c);
 
 struct http_result {
-    struct err err;   /* code 0: a whole answer came (of any status) */
+    struct err err;   /* code 0: a whole response came (of any status) */
     int status;       /* 0 when no head came */
-    const char *body; /* collected answer, or the error's (status >= 300); 0-terminated */
+    const char *body; /* collected, or of an error (status >= 300); 0-terminated */
     size_t body_len;
     uint32_t retry_after_s; /* of the Retry-After header; 0: none */
     uint64_t started_us, connected_us, first_byte_us, ended_us; /* clock_us(); 0: not reached */
@@ -78,12 +77,12 @@ struct http_call_spec {
     const char *content_type, *accept; /* NULL: "application/json" with a body; none */
     const void *body;                  /* copied; NULL: none */
     size_t body_len;
-    bool collect; /* the whole answer goes to on_done, at most HTTP_COLLECT_MAX */
+    bool collect; /* the whole body goes to on_done, at most HTTP_COLLECT_MAX */
     /* 0: the client's */
     uint64_t connect_timeout_us, first_byte_timeout_us, idle_timeout_us;
     uint64_t deadline_us; /* absolute; 0: none */
-    /* Each may be NULL. on_head: status line and headers are there. on_body: a piece of an answer
-     * with status 2xx (not when collecting). */
+    /* Each may be NULL. on_head: status line and headers are there. on_body: a piece of a body with
+     * status 2xx (not when collecting). */
     void (*on_head)(void *arg, int status);
     void (*on_body)(void *arg, const char *data, size_t n);
     void (*on_done)(void *arg, const struct http_result *result);
@@ -95,12 +94,12 @@ struct http_call_spec {
 int http_call_start(struct http_client *c, const struct http_call_spec *spec,
                     struct http_call **ret_call, struct err *e);
 void http_call_cancel(struct http_call *call); /* NULL is fine */
-/* A header of the answer from on_head on, or NULL; the last one of that name. */
+/* From on_head on: the last header of that name, or NULL. */
 const char *http_call_header(const struct http_call *call, const char *name);
 
-/* Read the message out of an error's body; text is cut to `size`, "" when there is none. */
+/* Extract the message of an error's body, cut to `size`; "" if there is none. */
 typedef void http_error_text_fn(const char *body, size_t n, char *text, size_t size);
-/* The sentence of an error answer: its status, and the message that `read` (proto/wire.h) finds.
+/* The sentence of an error response: its status, and the message that `read` (proto/wire.h) finds.
  * Sets DENIED (401, 403), NOT_FOUND (404), LIMIT (413), BUSY (429, 503), BAD_INPUT (other 4xx),
  * PROTOCOL (else); returns the code. */
 int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,

@@ -1,6 +1,6 @@
 /*
- * http_client_impl: what http_client.c (the multi handle, sockets, timers, warm spare) and
- * http_call.c (one call: options, what curl delivers, errors) share. Nobody else includes it.
+ * http_client_impl: shared by http_client.c (the multi handle, sockets, timers, warm spare) and
+ * http_call.c (one call: options, data from curl, errors). Only these include it.
  */
 #ifndef PDD_NET_HTTP_CLIENT_IMPL_H
 #define PDD_NET_HTTP_CLIENT_IMPL_H
@@ -11,7 +11,7 @@
 #include "net/http_client.h"
 
 enum {
-    HTTP_INBOX_MAX = 64 * 1024 * 1024, /* what curl may hand over in one turn of the loop */
+    HTTP_INBOX_MAX = 64 * 1024 * 1024, /* bytes from curl in one turn of the loop */
     HTTP_IDLE_CONNECTIONS = 4,
     HTTP_WARM_RETRY_US = 1000000 /* after a failed attempt; doubles up to warm_interval_us */
 };
@@ -58,7 +58,7 @@ int call_new(struct http_client *c, const struct http_call_spec *spec, struct ht
 void call_free(struct http_call *call);
 void call_end(struct http_call *call, CURLcode code); /* curl is done with it: fill the result */
 void call_fail_timeout(struct http_call *call);       /* its timer: fill the result */
-uint64_t call_due_us(const struct http_call *call);   /* when it is too late */
+uint64_t call_due_us(const struct http_call *call);   /* its next deadline */
 
 /* http_client.c */
 void client_deliver(struct http_client *c);

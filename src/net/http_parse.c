@@ -51,7 +51,7 @@ static int parse_request_line(char *line, struct http_head *h, const char **ret_
     if (strncmp(end + 1, "HTTP/", 5) != 0)
         return refuse(400, "the request line does not end in an HTTP version", ret_why);
     if (strcmp(end + 1, "HTTP/1.1") != 0 && strcmp(end + 1, "HTTP/1.0") != 0)
-        return refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here", ret_why);
+        return refuse(505, "only HTTP/1.1 and HTTP/1.0 are supported", ret_why);
     h->minor = end[8] - '0';
     *end = 0;
     char *query = strchr(target, '?');
@@ -126,7 +126,7 @@ static int take_framing(struct http_head *h, const char **ret_why)
             codings++;
             h->chunked = strcasecmp(value, "chunked") == 0;
             if (!h->chunked)
-                status = refuse(501, "chunked is the only transfer coding spoken here", ret_why);
+                status = refuse(501, "chunked is the only transfer coding supported", ret_why);
         } else if (strcasecmp(name, "Host") == 0) {
             hosts++;
         } else if (strcasecmp(name, "Connection") == 0) {
@@ -137,7 +137,7 @@ static int take_framing(struct http_head *h, const char **ret_why)
         } else if (strcasecmp(name, "Expect") == 0) {
             h->expects_continue = strcasecmp(value, "100-continue") == 0;
             if (!h->expects_continue)
-                status = refuse(417, "the only expectation met here is 100-continue", ret_why);
+                status = refuse(417, "the only expectation supported is 100-continue", ret_why);
         }
     }
     if (status) return status;

@@ -2,8 +2,8 @@
  * http_parse: the head of an HTTP/1.1 request, and chunked bodies; pure, no sockets.
  *
  * Strict on purpose: what two parsers could read differently is refused (bare LF, folded lines,
- * blanks before a colon, several or signed Content-Lengths, Content-Length with Transfer-Encoding),
- * so that no proxy in front of us can be made to disagree about where a request ends.
+ * blanks in front of a colon, several or signed Content-Lengths, Content-Length with
+ * Transfer-Encoding), so that a proxy and this server always agree where a request ends.
  */
 #ifndef PDD_NET_HTTP_PARSE_H
 #define PDD_NET_HTTP_PARSE_H
@@ -35,8 +35,8 @@ struct http_head {
     bool chunked, keep_alive, expects_continue;
 };
 
-/* Length of the head at the front of `text`, through its empty line; 0 while that has not come. A
- * line that does not end in CRLF is not seen here but by http_head_parse. */
+/* Length of the head at the front of `text`, with its empty line; 0 while that has not come.
+ * http_head_parse, not this, refuses lines that do not end in CRLF. */
 size_t http_head_length(const char *text, size_t n);
 
 /* Parse a whole head in place (line ends become zeros; `text` must stay). 0, or the status of the
@@ -59,8 +59,8 @@ struct http_chunked {
     bool any_digit, in_extension, cr;
 };
 
-/* Take up to n bytes, append what they carry to body; *ret_used of them belong to this body. 0,
- * or 400 (malformed), 413 (body is full). Done when state is HTTP_CHUNK_DONE. */
+/* Read up to n bytes, append their content to body; *ret_used of them belong to this body. 0, or
+ * 400 (malformed), 413 (body is full). Complete when state is HTTP_CHUNK_DONE. */
 int http_chunked_feed(struct http_chunked *c, const char *data, size_t n, struct buf *body,
                       size_t *ret_used);
 

@@ -1,6 +1,6 @@
 /*
- * http_peers: who a client is, how many connections it has and how many bytes of bodies: numeric
- * addresses, networks of trusted proxies, and a table that counts. Pure; no sockets.
+ * http_peers: client addresses, networks of trusted proxies, and counts by address of connections
+ * and bytes of bodies. Pure; no sockets.
  *
  * An IPv4 address is kept as its IPv4-mapped IPv6 one. For counting, an IPv6 client is its /64: one
  * household or machine has all of it.
@@ -25,7 +25,7 @@ struct http_address {
     uint8_t bytes[16];
 };
 
-/* A network: those addresses whose first `bits` bits are the same. */
+/* A network: the addresses with the same first `bits` bits. */
 struct http_network {
     struct http_address address;
     uint8_t bits; /* 0..128, of the mapped form */
@@ -42,11 +42,10 @@ int http_network_parse(const char *text, struct http_network *ret_network, struc
 bool http_network_has(const struct http_network *n, const struct http_address *a);
 bool http_networks_have(const struct http_network *list, size_t n, const struct http_address *a);
 
-/* Whom a proxy speaks for: of one X-Forwarded-For line the last address that is in none of the
- * trusted networks (each proxy adds at the end whom it saw; what stands before is the client's own
- * word). ERR_NOT_FOUND: all of them are trusted, an earlier line may tell. ERR_BAD_INPUT: what
- * stands in the place is no address; then nobody knows who it was, and earlier lines are the
- * client's word. */
+/* The client of a proxy's request: the last address of an X-Forwarded-For line that is in none of
+ * the trusted networks. (Each proxy appends the address that it saw; the client controls what
+ * precedes.) ERR_NOT_FOUND: all are trusted, see the earlier line. ERR_BAD_INPUT: that entry is not
+ * an address; the client is unknown, and earlier lines are the client's own. */
 int http_forwarded_for(const char *value, const struct http_network *trusted, size_t n,
                        struct http_address *ret_address);
 
@@ -54,11 +53,10 @@ int http_forwarded_for(const char *value, const struct http_network *trusted, si
 struct http_peers;
 struct http_peers *http_peers_new(void); /* NULL: no memory, or no random numbers */
 void http_peers_free(struct http_peers *p);
-/* One more of this address; ERR_BUSY when there are `max` already, ERR_NO_MEMORY. */
+/* Count one more of this address; ERR_BUSY: there are `max` already; ERR_NO_MEMORY. */
 int http_peers_enter(struct http_peers *p, const struct http_address *a, uint32_t max);
 void http_peers_leave(struct http_peers *p, const struct http_address *a);
-/* Add `bytes` to what this address holds; ERR_BUSY when that would be more than `max`,
- * ERR_NO_MEMORY. */
+/* Add `bytes` to those of this address; ERR_BUSY: that would exceed `max`; ERR_NO_MEMORY. */
 int http_peers_hold(struct http_peers *p, const struct http_address *a, size_t bytes, size_t max);
 void http_peers_drop(struct http_peers *p, const struct http_address *a, size_t bytes);
 

@@ -2,39 +2,37 @@
  * http_server: an HTTP/1.1 server for JSON requests and event streams, hard to abuse.
  *
  * It reads a whole request within absolute deadlines and size limits, finds the route, and calls
- * its handler. The handler answers at once or later, on the loop thread, with exactly one of
+ * its handler. The handler responds at once or later, on the loop thread, with exactly one of
  * http_reply, http_reply_json, http_reply_error, or http_stream_begin ... http_stream_end. That
- * call ends the life of `struct http_request`. Requests of one connection are served one after the
- * other (pipelined ones wait); connections are kept alive.
+ * call ends the life of `struct http_request`. Requests of one connection are served in order
+ * (pipelined ones wait); connections are kept alive.
  *
- * HEAD is answered by the route of GET, whose handler need not know: the same head, no body.
- * OPTIONS is answered here, 204 with Allow.
+ * HEAD uses the handler of GET: the same head, no body. OPTIONS gets 204 with Allow.
  *
- * The client going away (close, reset, or half-close: who closes its sending side is gone too) is
- * noticed at once, before and during the answer: the function given to http_request_on_close is
- * called, once, and the request must not be touched after it returned. The same happens to a client
- * that does not read its answer, when output_max bytes wait for it. It is never called from inside
- * a function of this header other than http_server_free.
+ * A disconnect (close, reset, or half-close: a client that closes its sending side counts as gone)
+ * is noticed at once, ahead of the response and during it: the function given to
+ * http_request_on_close is called once, and the request must not be used after it returns. The same
+ * happens to a client that does not read its response, when output_max bytes wait for it. No
+ * function of this header other than http_server_free calls it from inside.
  *
- * What the server itself refuses, with the error object that `error_body` writes: malformed or
- * ambiguous heads (400; Content-Length together with Transfer-Encoding is one), unknown paths
- * (404), methods (405 with Allow), slow heads and bodies (408), bodies too large (413), Expect
- * (417), heads too large (431), transfer codings but chunked (501), too many connections (503), or
- * of one address (429), versions (505).
+ * The server itself refuses, with the error object that `error_body` writes: malformed or ambiguous
+ * heads (400; for example Content-Length with Transfer-Encoding), unknown paths (404), methods (405
+ * with Allow), slow heads and bodies (408), bodies too large (413), Expect (417), heads too large
+ * (431), transfer codings other than chunked (501), too many connections in all (503) or of one
+ * address (429), versions (505).
  *
- * Connections are also limited by address, an IPv6 client's /64 as one: the excess hears 429.
- * Behind a trusted proxy the connections are the proxy's; there each request counts for the address
- * that the proxy names in X-Forwarded-For.
+ * Connections are also limited by address, an IPv6 client's /64 as one: further ones get 429. The
+ * connections of a trusted proxy are not limited; there each request counts for the address that
+ * the proxy names in X-Forwarded-For.
  *
- * Over TLS all of this is the same (net/tls.h gives `make_bufferevent`): the handshake must be done
- * within the head's deadline, and TLS's farewell is the half-close.
+ * TLS changes nothing of this (net/tls.h has `make_bufferevent`): the handshake must end within the
+ * head's deadline, and close_notify is the half-close.
  *
  * All bodies together and those of one address have a budget (http_body.c): beyond it 503, or 429
- * for the address's share. Who may ask at all is decided before any of the body is taken, by the
- * route's gate; only then a client of HTTP/1.1 that waits for "100 Continue" hears it.
+ * for the address's share. The route's gate decides whether a request may go on while none of its
+ * body is read; only after it an HTTP/1.1 client gets "100 Continue".
  *
- * Not here: keys (the gate's business), ranges, compression, trailers, HTTP/2. One thread: the
- * loop's.
+ * Not here: keys (see the gate), ranges, compression, trailers, HTTP/2. Threads: the loop only.
  */
 #ifndef PDD_NET_HTTP_SERVER_H
 #define PDD_NET_HTTP_SERVER_H
@@ -60,10 +58,10 @@ enum {
     HTTP_BODIES_PER_ADDRESS = 64 * 1024 * 1024, /* default of bodies_per_address */
     HTTP_BODIES_RESERVE_PART = 8, /* of bodies_max: the part that only small bodies may take */
     HTTP_BODY_SMALL = 64 * 1024,
-    HTTP_OUTPUT_MAX = 4 * 1024 * 1024, /* default of output_max, beyond what the kernel holds */
+    HTTP_OUTPUT_MAX = 4 * 1024 * 1024, /* default of output_max, besides the kernel's buffer */
     HTTP_CONNECTIONS_MAX = 4096,       /* default of connections_max */
-    HTTP_REFUSED_MAX = 64,             /* connections above a limit that still hear why */
-    HTTP_PIPELINE_MAX = 64 * 1024,     /* bytes a client may send ahead of its answer */
+    HTTP_REFUSED_MAX = 64,             /* connections above a limit that still get an error */
+    HTTP_PIPELINE_MAX = 64 * 1024,     /* bytes a client may send ahead of a response */
     HTTP_REPLY_HEADERS_MAX = 8,        /* http_request_reply_header calls */
     HTTP_ID_MAX = 128                  /* length of what {id} matches */
 };
@@ -86,9 +84,9 @@ struct http_server_config {
     uint64_t head_timeout_us;  /* from connect or the request's first byte to the head's end */
     uint64_t body_timeout_us;  /* from the head's end to the body's end */
     uint64_t idle_timeout_us;  /* between two requests */
-    uint64_t flush_timeout_us; /* from the end of an answer until the client has read it */
-    /* NULL: nobody asks. Called before a request whose body is refused hears of it, with the `arg`
-     * of the handlers; `reason` is a constant word. */
+    uint64_t flush_timeout_us; /* from the end of a response until the client has read it */
+    /* Called when a request's body is refused, ahead of the response, with the `arg` of the
+     * handlers; `reason` is a constant word. May be NULL. */
     void (*on_refused)(struct http_request *r, int status, const char *reason, void *arg);
     /* NULL: plain TCP. Otherwise makes the connection's bufferevent around fd (it closes fd when
      * freed); NULL refuses the connection. */
@@ -99,7 +97,7 @@ struct http_server_config {
 void http_server_config_default(struct http_server_config *ret_config);
 
 typedef void http_handler(struct http_request *r, void *arg);
-/* Whether the request may go on; false: it has been answered, with one of http_reply,
+/* Whether the request may go on; false: the gate has responded, with one of http_reply,
  * http_reply_json and http_reply_error. It sees the head only. */
 typedef bool http_gate(struct http_request *r, void *arg);
 
@@ -107,9 +105,8 @@ struct http_route {
     const char *method; /* "GET" (which takes HEAD too), "POST", ...; not "HEAD" or "OPTIONS" */
     const char *path; /* "/v1/assist", or with one "{id}" for a whole segment: "/v1/assist/{id}" */
     http_handler *handler;
-    /* Called when the head has come, before "100 Continue" is said and the body is read. NULL:
-     * whoever asks may send a body. A request that has a body and is refused here is the last of
-     * its connection. */
+    /* Called when the head has come, ahead of "100 Continue" and the body. NULL: every client may
+     * send a body. A request with a body that is refused here is the last of its connection. */
     http_gate *gate;
     size_t body_max; /* less than the server's; 0: the server's */
 };
@@ -125,13 +122,13 @@ uint16_t http_server_port(const struct http_server *s);
 uint32_t http_server_connections(const struct http_server *s);
 size_t http_server_body_bytes(const struct http_server *s); /* that bodies hold now */
 
-/* How often a limit was met since the start, whether or not there was room to tell the client. */
+/* How often a limit was met since the start, whether or not the client got an error. */
 enum http_limit {
     HTTP_LIMIT_ALL,            /* connections_max */
     HTTP_LIMIT_ADDRESS,        /* per_address_max, by a connection */
-    HTTP_LIMIT_FORWARDED,      /* the same, by a request for whom a trusted proxy spoke */
+    HTTP_LIMIT_FORWARDED,      /* the same, by a request through a trusted proxy */
     HTTP_LIMIT_MEMORY,         /* no memory to take one or count it */
-    HTTP_LIMIT_BODIES,         /* bodies_max, or what of it is not kept for small bodies */
+    HTTP_LIMIT_BODIES,         /* bodies_max, or its part for large bodies */
     HTTP_LIMIT_BODIES_ADDRESS, /* bodies_per_address */
     HTTP_LIMIT_BODY_SIZE,      /* body_max, of the server or the route */
     HTTP_LIMIT_BODY_TIME,      /* body_timeout_us */
@@ -139,11 +136,11 @@ enum http_limit {
 };
 uint64_t http_server_refused(const struct http_server *s, enum http_limit limit);
 
-/* Stop listening, close idle connections, let running answers end (they say "Connection: close");
- * at deadline_us cut what is left. `done` is called once, later, when no connection is left. */
+/* Stop listening, close idle connections, let running responses end (with "Connection: close"); at
+ * deadline_us cut the rest. `done` is called once, later, when no connection is left. */
 void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *done, void *arg);
 
-/* What was asked. Strings and body live until the answer begins, then they are empty. */
+/* The request. Strings and body live until the response begins, then they are empty. */
 const char *http_request_method(const struct http_request *r);
 const char *http_request_path(const struct http_request *r);  /* without the query, as sent */
 const char *http_request_query(const struct http_request *r); /* after '?', or "" */
@@ -151,7 +148,7 @@ const char *http_request_id(const struct http_request *r);    /* what {id} match
 /* First header of that name (any case), or NULL. */
 const char *http_request_header(const struct http_request *r, const char *name);
 const char *http_request_body(const struct http_request *r, size_t *ret_len); /* 0-terminated */
-/* The body as the caller's own: it may outlive the request, but not the server, and counts in the
+/* Take ownership of the body: it may outlive the request, but not the server, and counts in the
  * budget of bodies until it is released. */
 struct http_body {
     struct buf bytes;
@@ -162,35 +159,35 @@ void http_request_take_body(struct http_request *r, struct http_body *ret_body);
 void http_body_release(struct http_body *b); /* again is fine */
 /* The key of "Authorization: Bearer key", or NULL. */
 const char *http_request_bearer(const struct http_request *r);
-/* Numeric address of the client, also behind a trusted proxy; for as long as the request lives. */
+/* Numeric address of the client, also through a trusted proxy, while the request lives. */
 void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT]);
 
-/* Who wants to know that the client went away before the answer ended. NULL fn: nobody. */
+/* Call fn if the client disconnects while the response has not ended. NULL: nothing is called. */
 void http_request_on_close(struct http_request *r, loop_fn *fn, void *arg);
 
-/* Add a header to the answer (copied; a fixed name and value of ours), before it begins. */
+/* Add a header to the response (copied; name and value are trusted) while it has not begun. */
 void http_request_reply_header(struct http_request *r, const char *name, const char *value);
 
 /* content_type NULL: none. */
 void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
                 size_t n);
 void http_reply_json(struct http_request *r, int status, const char *json, size_t n);
-/* The body is what error_body of the configuration makes of it; code and param may be NULL. */
+/* The configuration's error_body writes the body; code and param may be NULL. */
 void http_reply_error(struct http_request *r, int status, const char *code, const char *param,
                       const char *format, ...) __attribute__((format(printf, 5, 6)));
-/* The status that tells an err's code: BAD_INPUT, UNSUPPORTED, PROTOCOL 400, DENIED 401, NOT_FOUND
+/* The HTTP status of an err's code: BAD_INPUT, UNSUPPORTED, PROTOCOL 400, DENIED 401, NOT_FOUND
  * 404, LIMIT 413, BUSY 429, NET 502, NO_MEMORY, CANCELLED 503, TIMEOUT 504, else 500. */
 int http_err_status(int code);
 
-/* A stream: status 200, chunked (or until close, for HTTP/1.0). Each send is one chunk and leaves
- * with the next turn of the loop. send gives ERR_LIMIT, and the client is cut off, when output_max
- * would be passed; ERR_CANCELLED when it is cut off already. In both cases the close function comes
- * later; do not end the stream. n = 0 sends nothing. */
+/* A stream: status 200, chunked (or until close, for HTTP/1.0). Each send is one chunk, written in
+ * the next turn of the loop. ERR_LIMIT: output_max would be exceeded, and the client is cut off;
+ * ERR_CANCELLED: it is cut off already. In both cases the close function is called later; do not
+ * end the stream. n = 0 sends nothing. */
 void http_stream_begin(struct http_request *r, const char *content_type);
 int http_stream_send(struct http_request *r, const void *data, size_t n);
 void http_stream_end(struct http_request *r);
-/* Cut the connection now, in the middle of the answer, so that the client sees it was not whole. No
- * close callback; the request is gone. Works before and during the answer. */
+/* Cut the connection now, so that the client sees an incomplete response. No close callback; the
+ * request is gone. Works ahead of the response and during it. */
 void http_request_abort(struct http_request *r);
 
 #endif

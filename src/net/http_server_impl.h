@@ -1,6 +1,6 @@
 /*
- * http_server_impl: what http_server.c (listening, routes, drain), http_conn.c (one connection's
- * life) and http_reply.c (answers) share. Nobody else includes it.
+ * http_server_impl: shared by http_server.c (listening, routes, drain), http_conn.c (one
+ * connection's life), http_body.c (bodies) and http_reply.c (responses). Only these include it.
  */
 #ifndef PDD_NET_HTTP_SERVER_IMPL_H
 #define PDD_NET_HTTP_SERVER_IMPL_H
@@ -14,7 +14,7 @@ struct evconnlistener;
 struct sockaddr;
 
 enum {
-    HTTP_LINGER_US = 2000000, /* a refused client gets so long to read why */
+    HTTP_LINGER_US = 2000000, /* time for a refused client to read the error */
     HTTP_ACCEPT_PAUSE_US = 100000,
     HTTP_OTHER_DESCRIPTORS = 256, /* of the process: files, wake-ups, a client's sockets */
     HTTP_REPLY_HEAD_MAX = 4096
@@ -22,7 +22,7 @@ enum {
 
 /*
  * HEAD -> BODY -> HANDLING -> [STREAMING ->] FLUSH -> HEAD (kept alive) or LINGER -> freed.
- * CUT: the client is to be dropped and its owner told, at the next turn of the loop.
+ * CUT: drop the client and call its owner at the next turn of the loop.
  * DEAD: dropped; freed when the handler that is running has returned.
  */
 enum conn_state {
@@ -36,8 +36,8 @@ enum conn_state {
     CONN_DEAD
 };
 
-/* What the request says; only there from its head's end until its answer begins, for an idle
- * connection or a running stream has no use for it. */
+/* The parsed request; present from its head's end until the response begins, as an idle connection
+ * or a running stream has no use for it. */
 struct conn_asked {
     struct http_head head;
     char id[HTTP_ID_MAX + 1];
@@ -55,16 +55,16 @@ struct http_request {
     enum conn_state state;
     bool in_handler;  /* a handler is on the stack: do not free */
     bool idle;        /* HEAD, and no byte of it has come */
-    bool close_after; /* this answer is the last of the connection */
+    bool close_after; /* this response is the last of the connection */
     bool chunked_out;
-    bool head_only; /* the request is HEAD: the answer ends with its head */
+    bool head_only; /* the request is HEAD: the response ends with its head */
     bool refused;   /* one of HTTP_REFUSED_MAX beyond a limit */
     bool proxied;   /* the peer is a trusted proxy */
     bool old;       /* the request is HTTP/1.0 */
-    bool direct;    /* a plain stream that we write ourselves, see http_reply.c */
+    bool direct;    /* a plain stream that http_reply.c writes itself */
     struct http_request *next_unsent, **unsent_link; /* link NULL: not in server->unsent */
     enum conn_counted counted;
-    struct http_address address; /* of the client, not of a trusted proxy, once that has said it */
+    struct http_address address; /* of the client, not of a trusted proxy, once that has named it */
     struct buf head_text, body, reply_headers;
     uint32_t n_reply_headers;
     uint64_t body_left; /* of Content-Length */
@@ -99,20 +99,20 @@ struct http_server {
 
 /* http_conn.c */
 int conn_open(struct http_server *s, int fd, const struct sockaddr *from);
-void conn_close(struct http_request *c);          /* without telling anybody */
+void conn_close(struct http_request *c);          /* without a callback */
 void conn_close_and_tell(struct http_request *c); /* calls on_close first */
 void conn_cut_later(struct http_request *c);      /* CUT */
-void conn_flush(struct http_request *c);          /* the answer is complete */
-void conn_drop_request(struct http_request *c);   /* what was asked; the answer begins */
+void conn_flush(struct http_request *c);          /* the response is complete */
+void conn_drop_request(struct http_request *c);   /* the parsed request; the response begins */
 
 /* http_body.c */
 struct body_progress {
-    enum http_limit limit; /* that is broken; HTTP_LIMITS: none */
+    enum http_limit limit; /* that is exceeded; HTTP_LIMITS: none */
     bool whole;
 };
-/* Take what has come of the body. 0, or the status of the refusal: 400, 413, 429, 503. */
+/* Take what has arrived of the body. 0, or the status of the refusal: 400, 413, 429, 503. */
 int body_take(struct http_request *c, struct body_progress *ret);
-/* The limit that a body of n bytes would break now, or HTTP_LIMITS. */
+/* The limit that a body of n bytes would exceed now, or HTTP_LIMITS. */
 enum http_limit body_fits(struct http_request *c, uint64_t n);
 void body_release(struct http_request *c); /* again is fine */
 
@@ -121,11 +121,11 @@ void conn_uncount(struct http_request *c); /* of its address; again is fine */
 /* http_reply.c: streams that are written directly */
 void stream_begin_direct(struct http_request *c); /* when its output is empty and it is plain */
 void stream_end_direct(struct http_request *c);   /* the rest is libevent's; fine for others */
-void stream_forget(struct http_request *c);       /* whatever is unsent is not sent by us */
+void stream_forget(struct http_request *c);       /* do not send what is unsent */
 void stream_send_all(void *server);               /* unsent_timer */
 
-/* http_server.c: find the route of c->asked; 0 or a status. `allow` gets what an Allow header says,
- * for 405 and OPTIONS, else nothing. */
+/* http_server.c: find the route of c->asked; 0 or a status. `allow` gets the value of an Allow
+ * header for 405 and OPTIONS, else nothing. */
 int server_route(struct http_request *c, struct buf *allow);
 void server_forget(struct http_request *c); /* c leaves the list */
 

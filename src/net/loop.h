@@ -1,9 +1,9 @@
 /*
- * loop: one thread's events, timers and signals; a thin cover of libevent.
+ * loop: one thread's events, timers and signals; a thin layer over libevent.
  *
  * Everything belongs to the thread that runs the loop, except loop_wake_signal, which any thread
  * may call. Objects must be freed before their loop; a callback may free the object that called it.
- * loop_new makes the process ignore SIGPIPE: a peer that went away is an error code here.
+ * loop_new makes the process ignore SIGPIPE: a disconnect is an error code here.
  */
 #ifndef PDD_NET_LOOP_H
 #define PDD_NET_LOOP_H
@@ -26,7 +26,7 @@ int loop_run(struct loop *l, struct err *e); /* until loop_stop */
 void loop_stop(struct loop *l);              /* in the loop's thread */
 struct event_base *loop_base(struct loop *l);
 
-/* A one-shot timer, unset at first. `when`: a clock_us() value; the past means at the next turn of
+/* A one-shot timer, unset at first. `when`: a clock_us() value; a past one means the next turn of
  * the loop. Never early. */
 int loop_timer_new(struct loop *l, loop_fn *fn, void *arg, struct loop_timer **ret_timer,
                    struct err *e);

@@ -1,6 +1,6 @@
 /*
  * sse: server-sent events (WHATWG HTML, "Server-sent events"): a parser that takes bytes in any
- * pieces. Field `id` and `retry` are read and ignored: nothing here reconnects.
+ * pieces. Pure. The fields `id` and `retry` are ignored: nothing here reconnects.
  */
 #ifndef PDD_NET_SSE_H
 #define PDD_NET_SSE_H
@@ -13,7 +13,7 @@
 
 enum { SSE_LINE_MAX = 1 << 20, SSE_NAME_MAX = 32 };
 
-/* name: "message" when the stream gave none; data: without the last line end. */
+/* name: "message" if the stream has none; data: without the last line end. */
 typedef int sse_fn(void *arg, const char *name, const char *data, size_t n);
 
 struct sse_parser {
@@ -28,7 +28,7 @@ struct sse_parser {
 void sse_parser_init(struct sse_parser *p, sse_fn *fn, void *arg);
 void sse_parser_release(struct sse_parser *p);
 /* Feed bytes; calls fn for each finished event. ERR_PROTOCOL for a line or event past SSE_LINE_MAX,
- * or the first non-zero that fn returns; the parser is then of no more use. */
+ * or the first non-zero result of fn; the parser is useless then. */
 int sse_parser_feed(struct sse_parser *p, const char *bytes, size_t n, struct err *e);
 
 #endif
