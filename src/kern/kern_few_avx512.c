@@ -269,18 +269,25 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     }
 }
 
+/* A function for each type, which the compiler sees alone: all in one, a new type changed the
+ * others' registers and speed. */
+#define EACH(name, ...)                                                                            \
+    static void mul_few_##name(const struct kern_mat *m, uint32_t strip, uint32_t strips,          \
+                               const struct kern_act *x, uint32_t row, uint32_t rows, float *out,  \
+                               size_t stride)                                                      \
+    {                                                                                              \
+        mul_few(m, strip, strips, x, row, rows, out, stride, KERN_##name);                         \
+    }
+KERN_QUANTS(EACH)
+#undef EACH
+
+#define EACH(name, ...) [KERN_##name] = mul_few_##name,
+static kern_mul_fn *const few_fns[KERN_TYPES] = {KERN_QUANTS(EACH)};
+#undef EACH
+
 void kern_avx512_mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
                          const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                          size_t stride)
 {
-#define CASE(name, ...)                                                                            \
-    case KERN_##name:                                                                              \
-        mul_few(m, strip, strips, x, row, rows, out, stride, KERN_##name);                         \
-        return;
-    switch (m->type) {
-        KERN_QUANTS(CASE)
-    default:
-        return;
-    }
-#undef CASE
+    few_fns[m->type](m, strip, strips, x, row, rows, out, stride);
 }

@@ -387,20 +387,27 @@ INLINE void mul_type(const struct kern_mat *m, uint32_t strip, uint32_t strips,
         mul_wide(m, strip, strips, x, row, rows, out, stride, type);
 }
 
+/* A function for each type, which the compiler sees alone: all in one, a new type changed the
+ * others' registers and speed. */
+#define EACH(name, ...)                                                                            \
+    static void mul_type_##name(const struct kern_mat *m, uint32_t strip, uint32_t strips,         \
+                                const struct kern_act *x, uint32_t row, uint32_t rows, float *out, \
+                                size_t stride)                                                     \
+    {                                                                                              \
+        mul_type(m, strip, strips, x, row, rows, out, stride, KERN_##name);                        \
+    }
+KERN_QUANTS(EACH)
+#undef EACH
+
+#define EACH(name, ...) [KERN_##name] = mul_type_##name,
+static kern_mul_fn *const mul_fns[KERN_TYPES] = {KERN_QUANTS(EACH)};
+#undef EACH
+
 static void mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
                       const struct kern_act *x, uint32_t row, uint32_t rows, float *out,
                       size_t stride)
 {
-#define CASE(name, ...)                                                                            \
-    case KERN_##name:                                                                              \
-        mul_type(m, strip, strips, x, row, rows, out, stride, KERN_##name);                        \
-        return;
-    switch (m->type) {
-        KERN_QUANTS(CASE)
-    default:
-        return;
-    }
-#undef CASE
+    mul_fns[m->type](m, strip, strips, x, row, rows, out, stride);
 }
 
 #endif

@@ -23,14 +23,20 @@ INLINE int wide_bias(enum kern_type type)
     return kern_forms[type].min ? 0 : KERN_Q8_OFFSET - kern_forms[type].offset;
 }
 
+/* Loads stay in the order in which memory is read: left alone, gcc mixes those of a block, which
+ * took 6 % of Q8_0's one row on Zen 4. */
+#define IN_ORDER(v) __asm__ volatile("" : "+v"(v) : : "memory")
+
 /* The 8 groups of a block of 32 columns as unsigned bytes: weights plus their offset. */
 INLINE void unpack_block(const uint8_t *p, enum kern_type type, __m512i w[8])
 {
     const struct kern_form f = kern_forms[type];
     __m512i low[8], high[2];
     UNROLL
-    for (int v = 0; v < f.low; v++)
+    for (int v = 0; v < f.low; v++) {
         low[v] = _mm512_loadu_si512(p + v * 64);
+        IN_ORDER(low[v]);
+    }
     UNROLL
     for (int v = 0; v < f.high; v++)
         high[v] = _mm512_loadu_si512(p + (f.low + v) * 64);

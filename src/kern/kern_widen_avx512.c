@@ -53,17 +53,26 @@ INLINE void widen(const struct kern_mat *m, uint32_t strip, uint32_t block, uint
         widen_weights(unit, units, type, wide_bias(type), to->w);
 }
 
+typedef void widen_fn(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
+                      const struct kern_wide *to);
+
+/* A function for each type, which the compiler sees alone: all in one, a new type changed the
+ * others' registers and speed. */
+#define EACH(name, ...)                                                                            \
+    static void widen_##name(const struct kern_mat *m, uint32_t strip, uint32_t block,             \
+                             uint32_t blocks, const struct kern_wide *to)                          \
+    {                                                                                              \
+        widen(m, strip, block, blocks, to, KERN_##name);                                           \
+    }
+KERN_QUANTS(EACH)
+#undef EACH
+
+#define EACH(name, ...) [KERN_##name] = widen_##name,
+static widen_fn *const widen_fns[KERN_TYPES] = {KERN_QUANTS(EACH)};
+#undef EACH
+
 void kern_avx512_widen(const struct kern_mat *m, uint32_t strip, uint32_t block, uint32_t blocks,
                        const struct kern_wide *to)
 {
-#define CASE(name, ...)                                                                            \
-    case KERN_##name:                                                                              \
-        widen(m, strip, block, blocks, to, KERN_##name);                                           \
-        return;
-    switch (m->type) {
-        KERN_QUANTS(CASE)
-    default:
-        return;
-    }
-#undef CASE
+    widen_fns[m->type](m, strip, block, blocks, to);
 }
