@@ -186,6 +186,12 @@ static void open_IQ4_XS(const uint8_t *p, struct kern_opened *o)
     }
 }
 
+static void open_MXFP4(const uint8_t *p, struct kern_opened *o)
+{
+    o->d = p[0];
+    open_nibbles(p + 1, 16, o->q);
+}
+
 void kern_block_open(enum kern_type type, const uint8_t *raw, struct kern_opened *o)
 {
     o->d = half_at(raw);

@@ -117,7 +117,7 @@ INLINE void few_rows(const struct few *t, enum kern_type type, int n)
     start_rows(t, n, acc);
     const uint8_t *unit = t->units, *halves = t->halves;
     for (size_t u = 0; u < t->n_units; u++) {
-        const __m512 d = unit_scale(halves), m = unit_min(halves, type);
+        const __m512 d = unit_scale(halves, type), m = unit_min(halves, type);
         if (t->ahead) fetch_lines(halves + t->ahead, kern_half_bytes(type));
         if (t->ahead) fetch_lines(halves + t->strip_bytes, kern_half_bytes(type));
         for (uint32_t b = 0; b < f.blocks; b++) {
@@ -174,7 +174,7 @@ INLINE void scale_strip(const struct few *t, enum kern_type type, int n, const _
     __m512 acc[ROWS_MAX];
     start_rows(t, n, acc);
     for (size_t u = 0; u < t->n_units; u++) {
-        const __m512 d = unit_scale(halves), m = unit_min(halves, type);
+        const __m512 d = unit_scale(halves, type), m = unit_min(halves, type);
         fetch_lines(halves + t->ahead, kern_half_bytes(type));
         for (uint32_t b = 0; b < f.blocks; b++) {
             UNROLL

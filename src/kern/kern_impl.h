@@ -13,6 +13,8 @@
 #ifndef PDD_KERN_KERN_IMPL_H
 #define PDD_KERN_KERN_IMPL_H
 
+#include <string.h>
+
 #include "kern/kern.h"
 
 #define EXP_LOW -87.0f
@@ -41,13 +43,14 @@ extern const struct kern kern_neondot;
 enum kern_part {
     KERN_NONE,
     KERN_HALF,  /* the unit's half float; a min is added */
+    KERN_E8M0,  /* the unit's byte e: 2^(e - 128); not for mins */
     KERN_BYTE,  /* half float times a signed byte; a min is subtracted */
     KERN_NIBBLE /* likewise; the low nibble of a byte is the scale's, the high one the min's */
 };
 
 /* What the bits of a weight mean: the weight plus the offset, or the number of an entry of
  * kern_values, whose entries stand without the offset. */
-enum kern_values_of { KERN_LINEAR, KERN_IQ4, KERN_VALUES };
+enum kern_values_of { KERN_LINEAR, KERN_IQ4, KERN_E2M1, KERN_VALUES };
 
 /* What makes a quantised type; kern_types.h says what the fields mean. */
 struct kern_form {
@@ -66,9 +69,10 @@ struct kern_form {
 static const struct kern_form kern_forms[KERN_TYPES] = {KERN_QUANTS(KERN_FORM)};
 #undef KERN_FORM
 
-/* Tables that define formats. */
+/* Tables that define formats. Those of E2M1 are doubled, hence the 128 of KERN_E8M0. */
 static const int8_t kern_values[KERN_VALUES][16] = {
     [KERN_IQ4] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+    [KERN_E2M1] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12},
 };
 
 /* Bytes of 32 columns in the planes of a strip. */
@@ -97,14 +101,26 @@ static inline size_t kern_mins_at(enum kern_type type)
 static inline size_t kern_unit_bytes(enum kern_type type)
 {
     const struct kern_form *f = &kern_forms[type];
-    return kern_subs_at(type) + (f->scale == KERN_HALF ? 0 : kern_sub_bytes(type)) +
+    return kern_subs_at(type) + (f->scale < KERN_BYTE ? 0 : kern_sub_bytes(type)) +
            (f->min == KERN_BYTE ? kern_sub_bytes(type) : 0);
 }
 
-/* Bytes of a unit's half floats. */
+/* Bytes of a unit's half floats, or of what it has in their place. */
 static inline size_t kern_half_bytes(enum kern_type type)
 {
+    if (kern_forms[type].scale == KERN_E8M0) return KERN_LANES;
     return KERN_LANES * 2 * (kern_forms[type].min == KERN_NONE ? 1 : 2);
+}
+
+/* 2^(e - 128) as the bits of 2^(e - 127), halved: the least of those, a subnormal, has other bits
+ * than the rest. Infinite for 255, which is no number. */
+#define KERN_E8M0_LEAST 0x00400000u
+static inline float kern_e8m0(uint8_t e)
+{
+    uint32_t bits = e ? (uint32_t)e << 23 : KERN_E8M0_LEAST;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return 0.5f * x;
 }
 
 /* Where the half floats of a quantised strip begin. */
@@ -118,7 +134,7 @@ struct kern_opened {
     uint8_t q[KERN_UNIT_MAX]; /* unsigned values in order of columns */
     int8_t scale[16];         /* of the sub-blocks, where the type has them */
     int8_t min[16];
-    uint16_t d, m; /* half floats: scale, and scale of mins or min */
+    uint16_t d, m; /* half floats: scale, and scale of mins or min; KERN_E8M0: d is the byte */
 };
 void kern_block_open(enum kern_type type, const uint8_t *raw, struct kern_opened *ret_block);
 

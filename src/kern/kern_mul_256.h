@@ -190,7 +190,7 @@ INLINE void widen(const uint8_t *unit, const uint8_t *halves, size_t units, enum
     const size_t subs = (size_t)f.blocks * KERN_BLOCK / f.sub;
     for (size_t u = 0; u < units; u++) {
         for (int half = 0; half < 2; half++) {
-            const __m256 d = unit_scale(halves, half), m = unit_min(halves, type, half);
+            const __m256 d = unit_scale(halves, type, half), m = unit_min(halves, type, half);
             for (size_t s = 0; s < subs; s++) {
                 _mm256_store_ps(scale + s * KERN_LANES + 8 * half,
                                 scale_of(unit, type, s, half, d));
@@ -257,7 +257,7 @@ INLINE void tile_few(const struct job *t, enum kern_type type, int n)
             if (t->fetch) fetch_block(unit + AHEAD, b, type);
             UNROLL
             for (int half = 0; half < 2; half++) {
-                const __m256 d = unit_scale(halves, half), m = unit_min(halves, type, half);
+                const __m256 d = unit_scale(halves, type, half), m = unit_min(halves, type, half);
                 UNROLL
                 for (int h = 0; h < subs; h++) {
                     const size_t s = b * (size_t)subs + (size_t)h;
@@ -307,7 +307,7 @@ INLINE void scale_strip(const struct job *t, enum kern_type type, int n, const _
             for (int i = 0; i < 2 * subs; i++, sums += n) {
                 const int half = i / subs, h = i % subs;
                 const size_t s = b * (size_t)subs + (size_t)h;
-                const __m256 d = unit_scale(halves, half), m = unit_min(halves, type, half);
+                const __m256 d = unit_scale(halves, type, half), m = unit_min(halves, type, half);
                 add_sums(t, type, first + b, h, n, scale_of(unit, type, s, half, d),
                          min_of(unit, type, s, half, m), sums, acc[half]);
             }

@@ -58,6 +58,20 @@ INLINE void open_weights(enum kern_type type, const uint8_t *block, int8_t *out)
     }
 }
 
+/* kern_e8m0 of 16 bytes. */
+INLINE void open_e8m0(const uint8_t *from, float32x4_t out[4])
+{
+    const uint32x4_t least = vdupq_n_u32(KERN_E8M0_LEAST);
+    const uint16x8_t low = vmovl_u8(vld1_u8(from)), high = vmovl_u8(vld1_u8(from + 8));
+    const uint16x4_t e[4] = {vget_low_u16(low), vget_high_u16(low), vget_low_u16(high),
+                             vget_high_u16(high)};
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        uint32x4_t bits = vmaxq_u32(vshlq_n_u32(vmovl_u16(e[i]), 23), least);
+        out[i] = vmulq_n_f32(vreinterpretq_f32_u32(bits), 0.5f);
+    }
+}
+
 /* 16 half floats, or 16 signed bytes, as floats. */
 INLINE void open_halves(const uint8_t *from, float32x4_t out[4])
 {
@@ -84,17 +98,20 @@ INLINE void open_scales(enum kern_type type, const uint8_t *unit, const uint8_t 
     const uint8_t *subs = unit + kern_subs_at(type), *mins = unit + kern_mins_at(type);
     const uint32_t n = (uint32_t)f.blocks * KERN_BLOCK / f.sub;
     float32x4_t d[4], m[4], by[4], times[4];
-    open_halves(halves, d);
+    if (f.scale == KERN_E8M0)
+        open_e8m0(halves, d);
+    else
+        open_halves(halves, d);
     if (f.min) open_halves(halves + KERN_LANES * 2, m);
     for (uint32_t s = 0; s < n; s++) {
         uint8x16_t bytes = vdupq_n_u8(0);
-        if (f.scale != KERN_HALF) bytes = vld1q_u8(subs + s * KERN_LANES);
+        if (f.scale >= KERN_BYTE) bytes = vld1q_u8(subs + s * KERN_LANES);
         open_bytes(f.scale == KERN_NIBBLE ? vandq_u8(bytes, vdupq_n_u8(15)) : bytes, by);
         if (f.min == KERN_NIBBLE) open_bytes(vshrq_n_u8(bytes, 4), times);
         if (f.min == KERN_BYTE) open_bytes(vld1q_u8(mins + s * KERN_LANES), times);
         UNROLL
         for (int i = 0; i < 4; i++) {
-            vst1q_f32(scale[s] + 4 * i, f.scale == KERN_HALF ? d[i] : vmulq_f32(d[i], by[i]));
+            vst1q_f32(scale[s] + 4 * i, f.scale < KERN_BYTE ? d[i] : vmulq_f32(d[i], by[i]));
             if (f.min == KERN_HALF)
                 vst1q_f32(min[s] + 4 * i, m[i]);
             else if (f.min)

@@ -111,6 +111,19 @@ static bool finite_half(uint16_t h)
     return (h & 0x7C00) != 0x7C00;
 }
 
+/* A lane's scale and min of a unit; false when they are no numbers. */
+static bool pack_halves(const struct kern_form *f, const struct kern_opened *o, uint32_t lane,
+                        uint8_t *halves)
+{
+    if (f->scale == KERN_E8M0) {
+        halves[lane] = (uint8_t)o->d;
+        return o->d != 255;
+    }
+    memcpy(halves + lane * 2, &o->d, 2);
+    if (f->min) memcpy(halves + (KERN_LANES + lane) * 2, &o->m, 2);
+    return finite_half(o->d) && finite_half(o->m);
+}
+
 /* Unit after unit, so that the lines that the lanes share stay in the first-level cache. */
 static bool pack_quantised(const struct kern_mat *m, const uint8_t *rows, uint32_t lanes,
                            uint8_t *out)
@@ -125,10 +138,8 @@ static bool pack_quantised(const struct kern_mat *m, const uint8_t *rows, uint32
             struct kern_opened o;
             kern_block_open(type, rows + row_bytes * lane, &o);
             pack_unit(type, &o, out + lane * 4);
-            if (kern_forms[type].scale != KERN_HALF) pack_subs(type, &o, lane, out);
-            memcpy(halves + lane * 2, &o.d, 2);
-            if (kern_forms[type].min) memcpy(halves + (KERN_LANES + lane) * 2, &o.m, 2);
-            finite = finite && finite_half(o.d) && finite_half(o.m);
+            if (kern_forms[type].scale >= KERN_BYTE) pack_subs(type, &o, lane, out);
+            finite = pack_halves(&kern_forms[type], &o, lane, halves) && finite;
         }
         rows += t->block_bytes;
         out += unit_bytes;
@@ -226,10 +237,11 @@ static void dequant_blocks(enum kern_type type, const uint8_t *p, uint32_t cols,
     for (uint32_t at = 0; at < cols; at += t->block, p += t->block_bytes) {
         struct kern_opened o;
         kern_block_open(type, p, &o);
-        float d = kern_f16_to_f32(o.d), m = kern_f16_to_f32(o.m);
+        float d = f->scale == KERN_E8M0 ? kern_e8m0((uint8_t)o.d) : kern_f16_to_f32(o.d);
+        float m = kern_f16_to_f32(o.m);
         for (uint32_t k = 0; k < t->block; k++) {
             uint32_t s = k / f->sub;
-            float scale = f->scale == KERN_HALF ? d : d * (float)o.scale[s];
+            float scale = f->scale < KERN_BYTE ? d : d * (float)o.scale[s];
             float min = f->min == KERN_HALF ? m : f->min ? -(m * (float)o.min[s]) : 0.0f;
             float w = scale * weight_of(f, o.q[k]);
             out[at + k] = f->min ? w + min : w;

@@ -65,9 +65,18 @@ INLINE __m256 sub_nibble(const uint8_t *bytes, int high)
     return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(15)));
 }
 
-/* A unit's half floats of 8 rows; the min's with the sign it is added with. */
-INLINE __m256 unit_scale(const uint8_t *halves, int half)
+/* kern_e8m0 of 8 bytes. */
+INLINE __m256 load_e8m0(const uint8_t *p)
 {
+    __m256i bits = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    bits = _mm256_max_epi32(_mm256_slli_epi32(bits, 23), _mm256_set1_epi32(KERN_E8M0_LEAST));
+    return _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0.5f));
+}
+
+/* A unit's half floats of 8 rows; the min's with the sign it is added with. */
+INLINE __m256 unit_scale(const uint8_t *halves, enum kern_type type, int half)
+{
+    if (kern_forms[type].scale == KERN_E8M0) return load_e8m0(halves + half * 8);
     return load_half(halves + half * 16);
 }
 
@@ -82,7 +91,7 @@ INLINE __m256 unit_min(const uint8_t *halves, enum kern_type type, int half)
 INLINE __m256 scale_of(const uint8_t *unit, enum kern_type type, size_t s, int half, __m256 d)
 {
     const uint8_t *subs = unit + kern_subs_at(type) + s * KERN_LANES + half * 8;
-    if (kern_forms[type].scale == KERN_HALF) return d;
+    if (kern_forms[type].scale < KERN_BYTE) return d;
     return _mm256_mul_ps(d, kern_forms[type].scale == KERN_BYTE ? sub_scale(subs)
                                                                 : sub_nibble(subs, 0));
 }

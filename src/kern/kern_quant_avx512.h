@@ -68,10 +68,18 @@ INLINE __m512 sub_nibble(const uint8_t *bytes, int high)
     return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(15)));
 }
 
-/* A unit's half floats; the min's with the sign it is added with. */
-INLINE __m512 unit_scale(const uint8_t *halves)
+/* kern_e8m0 of 16 bytes. */
+INLINE __m512 load_e8m0(const uint8_t *p)
 {
-    return load_half(halves);
+    __m512i bits = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    bits = _mm512_max_epi32(_mm512_slli_epi32(bits, 23), _mm512_set1_epi32(KERN_E8M0_LEAST));
+    return _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(0.5f));
+}
+
+/* A unit's half floats; the min's with the sign it is added with. */
+INLINE __m512 unit_scale(const uint8_t *halves, enum kern_type type)
+{
+    return kern_forms[type].scale == KERN_E8M0 ? load_e8m0(halves) : load_half(halves);
 }
 
 INLINE __m512 unit_min(const uint8_t *halves, enum kern_type type)
@@ -87,7 +95,7 @@ INLINE __m512 unit_min(const uint8_t *halves, enum kern_type type)
 INLINE __m512 scale_of(const uint8_t *unit, enum kern_type type, uint32_t s, __m512 d)
 {
     const uint8_t *subs = unit + kern_subs_at(type) + (size_t)s * KERN_LANES;
-    if (kern_forms[type].scale == KERN_HALF) return d;
+    if (kern_forms[type].scale < KERN_BYTE) return d;
     return _mm512_mul_ps(d, kern_forms[type].scale == KERN_BYTE ? sub_scale(subs)
                                                                 : sub_nibble(subs, 0));
 }

@@ -110,12 +110,12 @@ static void open_scale(enum kern_type type, const uint8_t *unit, const uint8_t *
                        uint32_t lane, float *ret_scale, float *ret_min)
 {
     const struct kern_form *f = &kern_forms[type];
-    uint16_t d, m = 0;
-    memcpy(&d, halves + lane * 2, 2);
+    uint16_t d = 0, m = 0;
+    if (f->scale != KERN_E8M0) memcpy(&d, halves + lane * 2, 2);
     if (f->min) memcpy(&m, halves + (KERN_LANES + lane) * 2, 2);
-    *ret_scale = kern_f16_to_f32(d);
+    *ret_scale = f->scale == KERN_E8M0 ? kern_e8m0(halves[lane]) : kern_f16_to_f32(d);
     *ret_min = kern_f16_to_f32(m);
-    if (f->scale == KERN_HALF) return;
+    if (f->scale < KERN_BYTE) return;
     uint8_t byte = unit[kern_subs_at(type) + s * KERN_LANES + lane];
     *ret_scale *= f->scale == KERN_NIBBLE ? (float)(byte & 15) : (float)(int8_t)byte;
     if (f->min == KERN_NIBBLE) *ret_min *= -(float)(byte >> 4);

@@ -18,8 +18,10 @@
  * mins sub        columns that share a scale: 32 or 16 scale      how the scale of such a sub-block
  * is made (enum kern_part) min        the same for its min
  *
- * To add a type: a row here; open_NAME in kern_block.c, which lays a block open; a row in
- * random_blocks.c; and its definition in tests/support/block_definition.h.
+ * To add a type of a known form: a row here; open_NAME in kern_block.c, which lays a block open; a
+ * row in lab/random_blocks.c; and its definition in tests/support/block_definition.h. A new table
+ * of values is a line in kern_impl.h. A new kind of scale is read in five places: kern_ref.c,
+ * kern_pack.c, kern_quant_256.h, kern_quant_avx512.h and kern_mul_neon.h.
  */
 #ifndef PDD_KERN_KERN_TYPES_H
 #define PDD_KERN_KERN_TYPES_H
@@ -44,7 +46,8 @@
     X(Q5_K,      13,  16,  256,  176,   4,   1, LINEAR,      0,  32,   BYTE,   BYTE)    \
     X(Q6_K,      14,  18,  256,  210,   4,   2, LINEAR,     32,  16,   BYTE,   NONE)    \
     X(IQ4_NL,    20,  25,   32,   18,   4,   0,    IQ4,    128,  32,   HALF,   NONE)    \
-    X(IQ4_XS,    23,  30,  256,  136,   4,   0,    IQ4,    128,  32,   BYTE,   NONE)
+    X(IQ4_XS,    23,  30,  256,  136,   4,   0,    IQ4,    128,  32,   BYTE,   NONE)    \
+    X(MXFP4,      39,  38,   32,   17,   4,   0,   E2M1,     16,  32,   E8M0,   NONE)
 /* clang-format on */
 
 #define KERN_WEIGHTS(X) KERN_FLOATS(X) KERN_QUANTS(X)

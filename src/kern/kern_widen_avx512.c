@@ -26,7 +26,7 @@ INLINE void widen_scales(const uint8_t *unit, const uint8_t *halves, uint32_t un
     const struct kern_form f = kern_forms[type];
     const uint32_t subs = (uint32_t)f.blocks * KERN_BLOCK / f.sub;
     for (uint32_t u = 0; u < units; u++) {
-        __m512 d = unit_scale(halves), m = unit_min(halves, type);
+        __m512 d = unit_scale(halves, type), m = unit_min(halves, type);
         for (uint32_t s = 0; s < subs; s++, scale += KERN_LANES) {
             _mm512_storeu_ps(scale, scale_of(unit, type, s, d));
             if (!f.min) continue;

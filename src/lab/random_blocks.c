@@ -1,6 +1,7 @@
 /* random_blocks: see random_blocks.h. */
 #include "lab/random_blocks.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -24,6 +25,7 @@ static const struct format {
     {GGUF_Q3_K, 108, NONE, 43.3f, 0.0f}, {GGUF_Q4_K, 0, 2, 258.0f, 7.5f},
     {GGUF_Q5_K, 0, 2, 527.0f, 15.5f},    {GGUF_Q6_K, 208, NONE, 1365.0f, 0.0f},
     {GGUF_IQ4_NL, 0, NONE, 67.4f, 0.0f}, {GGUF_IQ4_XS, 0, NONE, 1246.0f, 0.0f},
+    {GGUF_MXFP4, 0, NONE, 2.926f, 0.0f},
 };
 
 static const struct format *format_of(uint32_t type)
@@ -54,6 +56,23 @@ static void set_scales(const struct format *f, float deviation, uint32_t block_b
         uint8_t *block = out + at, choice = block[f->scale_at];
         put_u16(block + f->scale_at, scale[choice]);
         if (f->min_at != NONE) put_u16(block + f->min_at, min[choice]);
+    }
+}
+
+/* Scales that are powers of two (E8M0): the two nearest to the one that fits, as often as makes the
+ * deviation right; the random byte that stood there chooses. */
+static void set_powers(const struct format *f, float deviation, uint32_t block_bytes, uint8_t *out,
+                       size_t n)
+{
+    enum { BIAS = 127, MOST = 254 };
+    int exponent;
+    float part = frexpf(deviation / f->deviation, &exponent); /* in [1/2, 1) */
+    float larger = (4.0f * part * part - 1.0f) / 3.0f;        /* how often 2^exponent */
+    int e = exponent - 1 + BIAS;
+    e = e < 0 ? 0 : e > MOST - 1 ? MOST - 1 : e;
+    for (size_t at = 0; at < n; at += block_bytes) {
+        uint8_t *scale = out + at + f->scale_at;
+        *scale = (uint8_t)(e + ((float)*scale < larger * SCALES));
     }
 }
 
@@ -110,6 +129,7 @@ void random_blocks_fill(uint32_t type, float deviation, float mean, uint64_t see
             fill_f16(levels, type, out, n);
         return;
     }
-    set_scales(format_of(type), deviation, gguf_type_info(type)->block_bytes, out, n);
+    (type == GGUF_MXFP4 ? set_powers : set_scales)(format_of(type), deviation,
+                                                   gguf_type_info(type)->block_bytes, out, n);
     if (type == GGUF_Q8_0) avoid_minimum(out, n);
 }

@@ -149,11 +149,8 @@ int main(int argc, char **argv)
     static const struct {
         uint32_t type;
         const char *name;
-    } types[] = {{GGUF_F32, "llama F32"},
-                 {GGUF_F16, "llama F16"},
-                 {GGUF_BF16, "llama BF16"},
-                 {GGUF_Q8_0, "llama Q8_0"},
-                 {GGUF_Q4_0, "llama Q4_0"}};
+    } types[] = {{GGUF_F32, "llama F32"},   {GGUF_F16, "llama F16"},   {GGUF_BF16, "llama BF16"},
+                 {GGUF_Q8_0, "llama Q8_0"}, {GGUF_Q4_0, "llama Q4_0"}, {GGUF_MXFP4, "llama MXFP4"}};
     int failed = 0, models = 0, print = argc > 1 && strcmp(argv[1], "print") == 0;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++, models++) {
         struct tiny_options o = TINY_DEFAULT;

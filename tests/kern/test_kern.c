@@ -59,8 +59,6 @@ static uint8_t *random_raw(enum kern_type type, uint32_t rows, uint32_t cols)
     uint8_t *raw = mem_alloc(row_bytes * rows);
     for (size_t i = 0; i < row_bytes * rows; i++)
         raw[i] = rng_below(&rng, 20) == 0 ? 0x80 : (uint8_t)rng_next(&rng);
-    int at[2] = {0, -1};
-    if (quantised(type)) defined_halves(type, at);
     for (size_t i = 0; i + block <= row_bytes * rows; i += block) {
         float d = rng_next_normal(&rng) * 0.01f, min = rng_next_normal(&rng) * 0.01f;
         uint16_t h = kern_f32_to_f16(d), m = kern_f32_to_f16(min);
@@ -70,9 +68,10 @@ static uint8_t *random_raw(enum kern_type type, uint32_t rows, uint32_t cols)
             memcpy(raw + i, &d, 4);
         else if (type == KERN_BF16)
             memcpy(raw + i, (uint8_t *)&bits + 2, 2);
+        else if (type == KERN_F16)
+            memcpy(raw + i, &h, 2);
         else
-            memcpy(raw + i + at[0], &h, 2);
-        if (at[1] >= 0) memcpy(raw + i + at[1], &m, 2);
+            defined_put_halves(type, raw + i, h, m);
     }
     return raw;
 }
@@ -235,13 +234,10 @@ static void test_extremes(enum kern_type type)
     float *want = mem_alloc(N * ROWS * 4), *got = mem_alloc(N * ROWS * 4);
     float *x = mem_alloc_aligned(64, N * COLS * 4);
     expect(kern_mat_init(&m, type, ROWS, COLS, NULL) == 0, "matrix sizes", "", ROWS, COLS);
-    int at[2];
-    defined_halves(type, at);
     for (unsigned f = 0; f < sizeof fills; f++) {
         for (size_t i = 0; i < bytes; i += block) {
             memset(raw + i, fills[f], block);
-            memcpy(raw + i + at[0], &scales[i / block % 5], 2);
-            if (at[1] >= 0) memcpy(raw + i + at[1], &scales[i / block % 3], 2);
+            defined_put_halves(type, raw + i, scales[i / block % 5], scales[i / block % 3]);
         }
         pack(&m, raw);
         for (size_t i = 0; i < N * COLS; i++)
@@ -262,6 +258,44 @@ static void test_extremes(enum kern_type type)
     mem_free(want);
     mem_free(got);
     mem_free(x);
+}
+
+/* Every scale of MXFP4 with every value, alone and in products that float32 holds. Catches: a
+ * scale whose bits are not those of its neighbours (subnormal), 255 taken for a number. */
+static void test_e8m0(void)
+{
+    enum { ROWS = 255, COLS = 32, N = 13, PRODUCTS = 240 };
+    uint8_t raw[ROWS * 17];
+    int wrong = 0;
+    for (uint32_t e = 0; e < ROWS; e++) {
+        uint8_t *block = raw + (size_t)e * 17;
+        float got[COLS];
+        block[0] = (uint8_t)e;
+        for (unsigned i = 0; i < 16; i++)
+            block[1 + i] = (uint8_t)(i * 17);
+        kern_dequant_row(KERN_MXFP4, block, COLS, got);
+        for (unsigned k = 0; k < COLS; k++)
+            wrong += got[k] != (float)defined_weight(KERN_MXFP4, block, k).product;
+    }
+    expect(wrong == 0, "all weights of MXFP4", "", (unsigned)wrong, 0);
+    struct kern_mat m;
+    expect(kern_mat_init(&m, KERN_MXFP4, PRODUCTS, COLS, NULL) == 0, "matrix sizes", "", 0, 0);
+    pack(&m, raw);
+    float x[N * COLS], want[N * PRODUCTS], got[N * PRODUCTS];
+    for (unsigned i = 0; i < N * COLS; i++)
+        x[i] = (float)(i % 7) - 2.5f;
+    struct rows in;
+    rows_init(&in, kern_at(0), N, COLS, x);
+    kern_at(0)->mul[KERN_MXFP4](&m, 0, m.strips, &in.act, 0, N, want, PRODUCTS);
+    for (uint32_t l = 1; kern_at(l); l++) {
+        for (uint32_t n = 1; n <= N; n += N - 1) {
+            kern_at(l)->mul[KERN_MXFP4](&m, 0, m.strips, &in.act, 0, n, got, PRODUCTS);
+            expect(memcmp(want, got, (size_t)n * PRODUCTS * 4) == 0, "products of all scales",
+                   kern_at(l)->name, n, 0);
+        }
+    }
+    rows_release(&in);
+    mem_free(m.data);
 }
 
 static void test_rows(uint32_t n)
@@ -777,6 +811,7 @@ int main(void)
     test_choice();
     test_math();
     test_quantize();
+    test_e8m0();
     static const uint32_t sizes[] = {1, 7, 8, 16, 17, 31, 33, 64, 256, 577};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         test_rows(sizes[i]);

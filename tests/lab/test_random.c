@@ -167,7 +167,9 @@ static void check_file(const char *name, const char *type)
         assert_non_null(gguf_tensor_at(g, i)->data);
     const struct gguf_tensor *q = gguf_tensor_find(g, "blk.0.attn_q.weight");
     assert_string_equal(gguf_type_info(q->type)->name, type);
-    if (q->type <= GGUF_Q4_0 || q->type == GGUF_Q8_0 || q->type == GGUF_BF16) check_spread(q);
+    if (q->type <= GGUF_Q4_0 || q->type == GGUF_Q8_0 || q->type == GGUF_BF16 ||
+        q->type == GGUF_MXFP4)
+        check_spread(q);
     if (vocab_open(g, &v, &e) || chat_template_open(g, &c, &e)) fail_msg("%s: %s", name, e.text);
     assert_int_equal(vocab_size(v), 512);
     assert_true(vocab_bos(v) >= 0 && vocab_eos(v) >= 0);

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "kern/kern.h"
 
@@ -44,6 +45,14 @@ static int defined_iq4(unsigned index)
     static const int values[] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                  1,    13,   25,  38,  53,  69,  89,  113};
     return values[index];
+}
+
+/* Sign, two bits of exponent, one of fraction. */
+static double defined_e2m1(unsigned code)
+{
+    unsigned exponent = code >> 1 & 3, fraction = code & 1;
+    double size = exponent ? ldexp(2.0 + fraction, (int)exponent - 2) : fraction / 2.0;
+    return code & 8 ? -size : size;
 }
 
 /* Weight i of a block of 256. */
@@ -97,6 +106,9 @@ static inline struct defined_weight defined_weight(enum kern_type type, const ui
     case KERN_IQ4_NL:
         return (struct defined_weight){
             defined_half(b) * defined_iq4(defined_bits(b + 2 + k, nibble, 4)), 0.0};
+    case KERN_MXFP4:
+        return (struct defined_weight){
+            ldexp(defined_e2m1(defined_bits(b + 1 + k, nibble, 4)), b[0] - 127), 0.0};
     case KERN_Q4_1:
         return (struct defined_weight){defined_half(b) * defined_bits(b + 4 + k, nibble, 4),
                                        -defined_half(b + 2)};
@@ -114,16 +126,21 @@ static inline struct defined_weight defined_weight(enum kern_type type, const ui
     }
 }
 
-/* Where a block's half floats are; -1 when there is no second one. */
-static inline void defined_halves(enum kern_type type, int ret_at[2])
+/* Give a block the half floats d and m, where it has them: its scale, and the scale of its mins or
+ * its min. MXFP4 takes the power of two at or below d. */
+static inline void defined_put_halves(enum kern_type type, uint8_t *block, uint16_t d, uint16_t m)
 {
     static const int at[KERN_TYPES][2] = {
         [KERN_Q8_0] = {0, -1},   [KERN_Q4_0] = {0, -1},   [KERN_Q4_1] = {0, 2},
         [KERN_Q5_0] = {0, -1},   [KERN_Q5_1] = {0, 2},    [KERN_Q2_K] = {80, 82},
         [KERN_Q3_K] = {108, -1}, [KERN_Q4_K] = {0, 2},    [KERN_Q5_K] = {0, 2},
         [KERN_Q6_K] = {208, -1}, [KERN_IQ4_NL] = {0, -1}, [KERN_IQ4_XS] = {0, -1}};
-    ret_at[0] = at[type][0];
-    ret_at[1] = at[type][1];
+    if (type == KERN_MXFP4) {
+        block[0] = (uint8_t)((d >> 10 & 31) + 127 - 15);
+        return;
+    }
+    memcpy(block + at[type][0], &d, 2);
+    if (at[type][1] >= 0) memcpy(block + at[type][1], &m, 2);
 }
 
 #endif

@@ -52,16 +52,38 @@ static void encode_q4_0(const float *x, uint8_t *out)
         out[2 + i] = (uint8_t)(q[i] | q[i + 16] << 4);
 }
 
+/* The largest value gets the exponent 2, as in files of others; each code is the nearest. */
+static void encode_mxfp4(const float *x, uint8_t *out)
+{
+    static const float sizes[] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+    float at = 0.0f;
+    int exponent = 0;
+    frexpf(largest(x, KERN_BLOCK, &at), &exponent);
+    memset(out, 0, 17);
+    out[0] = (uint8_t)(exponent - 3 + 127);
+    for (int i = 0; i < KERN_BLOCK; i++) {
+        float size = ldexpf(fabsf(x[i]), 3 - exponent);
+        uint8_t best = 0;
+        for (uint8_t c = 1; c < 8; c++)
+            if (fabsf(sizes[c] - size) < fabsf(sizes[best] - size)) best = c;
+        if (x[i] < 0.0f) best |= 8;
+        out[1 + i % 16] |= (uint8_t)(best << i / 16 * 4);
+    }
+}
+
 size_t tiny_encode(uint32_t type, const float *x, size_t n, uint8_t *out)
 {
     if (type == GGUF_F32) {
         memcpy(out, x, n * 4);
         return n * 4;
     }
-    if (type == GGUF_Q8_0 || type == GGUF_Q4_0) {
-        size_t bytes = type == GGUF_Q8_0 ? 34 : 18;
+    if (gguf_type_info(type)->quantised) {
+        size_t bytes = gguf_type_info(type)->block_bytes;
+        void (*encode)(const float *, uint8_t *) = type == GGUF_Q8_0   ? encode_q8_0
+                                                   : type == GGUF_Q4_0 ? encode_q4_0
+                                                                       : encode_mxfp4;
         for (size_t b = 0; b < n / KERN_BLOCK; b++)
-            (type == GGUF_Q8_0 ? encode_q8_0 : encode_q4_0)(x + b * KERN_BLOCK, out + b * bytes);
+            encode(x + b * KERN_BLOCK, out + b * bytes);
         return n / KERN_BLOCK * bytes;
     }
     for (size_t i = 0; i < n; i++) {

@@ -14,7 +14,7 @@
 enum { TINY_PATH_MAX = 128 };
 
 struct tiny_options {
-    uint32_t type; /* GGUF_F32, F16, BF16, Q8_0, Q4_0; for all matrices */
+    uint32_t type; /* GGUF_F32, F16, BF16, Q8_0, Q4_0, MXFP4; for all matrices */
     uint32_t vocab, dim, layers, ff, heads, kv_heads, head_dim; /* head_dim 0: dim / heads */
     uint32_t context;
     bool tied;         /* no output.weight */
