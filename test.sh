@@ -29,6 +29,7 @@ at_once=$((cores + 2))
 
 # The programs that take longest begin first, or the last of them would run alone at the end.
 longest='test_processes
+test_storm
 test_native_exact
 test_cloud_pressure
 test_conformance

@@ -5,7 +5,7 @@
  * wrecker in front of each. What a device with an engine shows is what it shows alone, byte for
  * byte; one without an engine shows that, or the beginning of it and a sentence that says why.
  *
- *   test_storm [ANSWERS [SEED]]      60 answers and seed 1 when not asked otherwise
+ *   test_storm [ANSWERS [SEED [AT_ONCE]]]      60, 1 and 12 when not asked otherwise
  *
  * A seed fixes questions and faults; the times of kills against them are the machine's.
  *
@@ -38,16 +38,17 @@
 
 enum {
     ANSWERS = 60, /* in all three storms, when not asked otherwise */
-    AT_ONCE = 8,
+    AT_ONCE = 12,
+    AT_ONCE_MAX = 64,
     QUESTIONS = 12,
     ARGS_MAX = 48,
-    LATE_MS = 60000, /* an answer takes about one second */
-    KILL_MIN_MS = 300,
-    KILL_MAX_MS = 2500,
+    LATE_MS = 60000, /* an answer takes two or three seconds */
+    KILL_MIN_MS = 400,
+    KILL_MAX_MS = 4000,
     TOKENS = 24
 };
 
-static uint32_t answers = ANSWERS;
+static uint32_t answers = ANSWERS, at_once = AT_ONCE, struck_in_all, borrowed_in_all, kills_in_all;
 static uint64_t seed = 1;
 
 enum mode { PLAIN, TLS, CHAIN, MODES };
@@ -147,7 +148,7 @@ static const char *const prompts[QUESTIONS / 2] = {
     "Write three lines about a harbour in winter: ice, lamps, and a ship that does not come.",
     "Which of the clocks was late, and what did it answer when it was asked?"};
 
-/* What all questions are about: a device of an emulated speed reads it for a third of a second. */
+/* What all questions are about: devices of emulated speeds read it for a second or two. */
 static const char passage[] =
     "Long ago, in a house beside the harbour, there lived a keeper of clocks who never slept "
     "before "
@@ -343,7 +344,7 @@ static void judge(struct storm *s, uint32_t i, uint32_t question, const struct c
 
 static void one_answer(struct storm *s, uint32_t i)
 {
-    static const char *const profiles[] = {"m3-max", "s24-ultra-gpu"};
+    static const char *const profiles[] = {"oneplus12-1b", "s24-ultra-gpu"};
     struct rng r;
     struct chat c;
     char url[64], n[16], report[64];
@@ -352,8 +353,8 @@ static void one_answer(struct storm *s, uint32_t i)
     bool engine = rng_below(&r, 6) > 0;
     struct storm_plan plan = {.seed = seed * 1000003 + i * MODES + (uint64_t)s->mode,
                               .to_port = s->clouds[0].port,
-                              .fault_of = engine ? 13 : 8,
-                              .bytes = s->mode == TLS ? 5000 : 1500,
+                              .fault_of = engine ? 12 : 8,
+                              .bytes = s->mode == TLS ? 6000 : 3000,
                               .stall_ms = engine && rng_below(&r, 2) ? 0 : 700};
     struct storm_proxy *p = storm_proxy_start(&plan);
     ask(&c, question);
@@ -403,11 +404,11 @@ static void report(const struct storm *s)
 
 static void blow(struct storm *s)
 {
-    pthread_t killer, workers[AT_ONCE];
+    pthread_t killer, workers[AT_ONCE_MAX];
     CHECK(pthread_create(&killer, NULL, kill_and_start, s) == 0);
-    for (int i = 0; i < AT_ONCE; i++)
+    for (uint32_t i = 0; i < at_once; i++)
         CHECK(pthread_create(&workers[i], NULL, answer, s) == 0);
-    for (int i = 0; i < AT_ONCE; i++)
+    for (uint32_t i = 0; i < at_once; i++)
         pthread_join(workers[i], NULL);
     atomic_store(&s->over, true);
     pthread_join(killer, NULL);
@@ -439,11 +440,11 @@ static void storm(enum mode mode)
     tls_files_remove(&s.files);
     for (uint32_t q = 0; q < QUESTIONS; q++)
         buf_release(&s.truths[q]);
-    uint32_t struck = 0;
     for (int f = 0; f < STORM_FAULTS; f++)
-        struck += s.struck[f];
+        struck_in_all += s.struck[f];
+    borrowed_in_all += s.borrowed;
+    kills_in_all += s.kills;
     assert_int_equal(s.failures, 0);
-    assert_true(struck > 0 && s.kills > 0 && s.borrowed > 0); /* else there was no storm */
 }
 
 static void test_plain(void **state)
@@ -464,15 +465,26 @@ static void test_chain(void **state)
     storm(CHAIN);
 }
 
+/* Else all was well because nothing happened. */
+static void test_there_was_a_storm(void **state)
+{
+    (void)state;
+    if (kills_in_all == 0) skip(); /* there is no program */
+    assert_true(struck_in_all > 0 && borrowed_in_all > 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_there_was_a_storm),
     };
     if (argc > 1) answers = (uint32_t)strtoul(argv[1], NULL, 10);
     if (argc > 2) seed = strtoull(argv[2], NULL, 10);
+    if (argc > 3) at_once = (uint32_t)strtoul(argv[3], NULL, 10);
+    if (at_once < 1 || at_once > AT_ONCE_MAX) at_once = AT_ONCE;
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
