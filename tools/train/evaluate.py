@@ -103,6 +103,7 @@ class Asker:
 
     def __init__(self, port):
         self.queue, self.answers, self.errors = queue.Queue(maxsize=2 * served.SLOTS), {}, []
+        self.asked = {}  # questions queued, by set
         self.threads = [threading.Thread(target=self.work, args=(port,), daemon=True) for _ in range(served.SLOTS)]
         for t in self.threads:
             t.start()
@@ -127,15 +128,16 @@ class Asker:
                     Asked(number, q, answer.strip(), finish, usage["prompt_tokens"], cached))
 
     def ask(self, chosen, texts):
-        """Queue the documents of a set; its questions are answered when close() returns, or earlier."""
-        self.answers[chosen.name] = []
+        """Queue the documents of a set; its questions are answered when done() says so, at the latest after close()."""
+        self.answers[chosen.name], self.asked[chosen.name] = [], 0
         for number, document in enumerate(chosen.documents(texts)):
+            self.asked[chosen.name] += len(document.questions)
             self.queue.put((chosen.name, number, document))
             if self.errors:
                 return
 
-    def answered(self):
-        return sum(len(found) for found in self.answers.values())
+    def done(self, name):
+        return len(self.answers[name]) == self.asked[name]
 
     def close(self):
         for _ in self.threads:
@@ -241,21 +243,26 @@ def chosen_sets(options, context, skipped):
 
 
 def run_sets(options, server, texts, skipped):
-    asker, asked_of = Asker(server.port), []
+    """The figures of the sets, each told as soon as it is complete."""
+    asker, waiting, out = Asker(server.port), [], []
+
+    def tell():
+        while waiting and asker.done(waiting[0].name):
+            s = waiting.pop(0)
+            out.append(figures(s, asker.answers[s.name]))
+            say(one_line(out[-1]))
+
     for s in chosen_sets(options, server.context, skipped):
         try:
-            say(f"asking {s.name}, {s.n} questions; {asker.answered()} answered so far")
             asker.ask(s, texts)
-            asked_of.append(s)
+            waiting.append(s)
         except heldout.Missing as e:
             skipped.append((s.title, str(e)))
         if asker.errors:
             break
+        tell()
     asker.close()
-    out = []
-    for s in asked_of:
-        out.append(figures(s, asker.answers[s.name]))
-        say(one_line(out[-1]))
+    tell()
     return out
 
 
