@@ -1,6 +1,6 @@
 /*
  * fuzz_upstream: several jobs at two servers behind a front, in all dialects, while the servers
- * send whatever they like and the jobs' owners wish, cancel and drain. Whatever comes, each job
+ * send whatever they like and the jobs' owners extend, cancel and drain. Whatever comes, each job
  * hears its events in order - admitted, then progress and tokens, each with the next index, then
  * its one end - no token is one that the vocabulary does not have, none is beyond what was asked
  * for, an end without an answer has a sentence and a status, and no slot is left taken.
@@ -170,7 +170,7 @@ static void submit(uint8_t how)
     }
 }
 
-static void wish(uint8_t how)
+static void change(uint8_t how)
 {
     struct owner *o = w.n_owners ? &w.owners[how / 8 % w.n_owners] : NULL;
     if (!o || !o->job) return;
@@ -188,7 +188,7 @@ static void wish(uint8_t how)
         o->most = TOKENS_MAX;
         atomic_store(&o->job->tokens_max, TOKENS_MAX);
     }
-    backend_wish(w.backend, o->job);
+    backend_changed(w.backend, o->job);
 }
 
 /* ---- servers ---- */
@@ -322,7 +322,7 @@ static void happen(uint8_t what)
         if (call) fake_end(call, take(&w.in));
         break;
     case 3:
-        wish(what);
+        change(what);
         break;
     case 4:
         answer_other(server, what);

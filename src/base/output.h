@@ -17,14 +17,14 @@ enum { OUTPUT_PATH_MAX = 4096 };
 
 struct output {
     int fd;
-    char path[OUTPUT_PATH_MAX];      /* behind all links */
+    char path[OUTPUT_PATH_MAX];      /* with links resolved */
     char temporary[OUTPUT_PATH_MAX]; /* empty: no file that could be replaced */
 };
 
 int output_begin(struct output *o, const char *path, struct err *e);
 /* All n bytes at offset `at`, or an error that names the file. Pipes have no offsets. */
 int output_write(const struct output *o, uint64_t at, const void *data, size_t n, struct err *e);
-/* All n bytes after those before, where only this writes; pipes take it too. */
+/* All n bytes after the previous ones, for a file written by this alone; works on pipes. */
 int output_append(const struct output *o, const void *data, size_t n, struct err *e);
 int output_commit(struct output *o, struct err *e); /* on failure the file is abandoned */
 void output_abandon(struct output *o);

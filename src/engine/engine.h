@@ -82,13 +82,13 @@ int session_share(struct session *s, const struct session *from, uint32_t n, str
 uint32_t session_page_hold(struct session *s, uint32_t i);
 void engine_page_drop(struct engine *e, uint32_t page);
 /* Append to `s`, whose length is a multiple of 64, the first n (1 to 64) tokens of a held page,
- * without computing. The caller vouches that they are those tokens, and that the history before
- * them was that of `s`. A whole page is shared, a part of one copied: ERR_NO_MEMORY when no page is
- * free for that. */
+ * without computing. The caller guarantees that they are those tokens, and that the history
+ * that preceded them is that of `s`. A whole page is shared, a part of one copied: ERR_NO_MEMORY
+ * when no page is free for that. */
 int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
                        struct err *err);
-/* Use a held page in the place of the full page i of `s`, whose history up to there the caller
- * vouches to be the same: two sessions that computed it need one of the two. */
+/* Use a held page in the place of the full page i of `s`, after an equal history, which the
+ * caller guarantees: of two sessions that computed a page only one page is needed. */
 void session_page_swap(struct session *s, uint32_t i, uint32_t page);
 
 /* One session's part of a step. */
@@ -103,7 +103,7 @@ struct engine_span {
 
 /* Run one step over n <= spans_max spans of n different sessions, tokens <= step_tokens_max.
  * On failure nothing is appended to any session: ERR_LIMIT (context, step size), ERR_NO_MEMORY (KV
- * pages), ERR_BAD_INPUT (token id), or what the engine behind it reports. */
+ * pages), ERR_BAD_INPUT (token id), or an error of the kind of engine. */
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 
 /* Logits of the last token of the last span that sampled in `s`: [vocab_size], or NULL when the

@@ -21,8 +21,8 @@ struct fake_options {
     uint32_t kv_pages;                    /* 0: 1024 */
     uint32_t spans_max;                   /* 0: ENGINE_SPANS_MAX */
     double prefill_us_per_token, step_us; /* slept in engine_step: step_us + tokens * the former */
-    uint32_t beat_us; /* 0: none; otherwise steps end on the beats of a clock instead: at multiples
-                         of so many microseconds of clock_us(), one step a beat */
+    uint32_t beat_us; /* 0: none; otherwise steps end on a beat instead: at multiples of this many
+                         microseconds of clock_us(), one step a beat */
     uint32_t fail_at_step;  /* 1-based step that fails with ERR_INTERNAL; 0: none */
     const char *model_name; /* NULL: "fake"; also decides the hashes */
 };

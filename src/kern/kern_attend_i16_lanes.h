@@ -3,8 +3,8 @@
  * of registers: twice as many products an instruction as floats have. Sums of integers are exact in
  * any order; what floats there are take the reference's steps (kern_attend_ref.c).
  *
- * A tile is passed by QUERIES at a time, from keys to values, so that their weights stay in the
- * first-level cache. What a query does not see has weight 0, whatever lies there.
+ * A tile is passed by QUERIES at a time, from keys to values, so that their weights stay in
+ * L1. What a query does not see has weight 0, whatever the memory holds.
  *
  * A file that includes it has included kern_attend_lanes.h and defined
  *
@@ -25,10 +25,10 @@ enum {
     NARROW = 16 / LANES < SUMS ? 16 / LANES : SUMS /* registers of 16 lanes, or all there are */
 };
 
-/* What the walk has besides: queries as integers, weights of the group in hand. */
+/* What the walk has besides: queries as integers, weights of the current group. */
 struct walk_i16 {
     struct walk w;
-    uint32_t from, to; /* what the group in hand sees of the tile, one query or another */
+    uint32_t from, to; /* what the current group sees of the tile, one query or another */
     float q_step[KERN_QUERIES_MAX];
     _Alignas(64) float largest[16], inverse[16]; /* of the group's weights */
     _Alignas(64) int16_t weights[QUERIES][KERN_TILE];
@@ -191,7 +191,7 @@ INLINE void scale_weights(struct walk_i16 *s, uint32_t i0, int i, const float *s
         vec_store(weight + j, scaled);
         best = vec_max(best, scaled);
     }
-    if (from > 0 || to < KERN_TILE) { /* steps of positions that nobody wrote may be anything */
+    if (from > 0 || to < KERN_TILE) { /* steps of positions never written may be anything */
         memset(weight, 0, from * sizeof *weight);
         memset(weight + to, 0, (KERN_TILE - to) * sizeof *weight);
         best = vec_set(0.0f);

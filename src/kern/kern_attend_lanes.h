@@ -31,12 +31,12 @@
 enum {
     KEYS = LANES * WIDTH, /* keys whose scores are summed at once */
     FOLDED = 16 / LANES,
-    WIDE_QUERIES = 12, /* from so many queries on a tile is converted once */
+    WIDE_QUERIES = 12, /* from this many queries on a tile is converted once */
     SMALL_HEAD = 64,   /* two float32 tiles take 32 KiB */
     LINE = 64
 };
 
-/* The state of all queries of a call; what they see of the tile at hand, and their weights in it.
+/* The state of all queries of a call; what they see of the current tile, and their weights in it.
  */
 struct walk {
     const struct kern_attend *a;
@@ -185,7 +185,7 @@ INLINE void query_weights(struct walk *w, uint32_t at, float *score)
 }
 
 /* A part of the values' work: queries from i0 on, positions [from, to) of the tile; `scale`:
- * multiply the earlier sums by keep before. */
+ * first multiply the earlier sums by keep. */
 struct part {
     uint32_t i0, from, to;
     int scale;
@@ -403,9 +403,9 @@ static void widen(const struct walk *w, const void *tile, int values, float *wid
             vec_store(wide + i, vec_half((const uint16_t *)tile + i));
 }
 
-/* All queries through a tile that many see. Where keys and values as float32 fit into the
- * first-level cache together, a group passes both before the next one does, so that its weights
- * stay there; else all pass the keys, then all the values. */
+/* All queries through a tile that many see. Where keys and values as float32 fit into L1
+ * together, a group passes both and then the next one does, so that its weights stay there; else
+ * all pass the keys, then all the values. */
 static void walk_wide(struct walk *w, struct tiles t)
 {
     const uint32_t all = w->a->queries;
@@ -449,7 +449,7 @@ INLINE struct tiles tiles_at(const struct kern_attend *a, uint32_t tile, uint32_
     return t;
 }
 
-/* Every tile that a query sees, in order; tiles nobody sees may not exist. */
+/* Every tile that a query sees, in order; tiles that no query sees may not exist. */
 static void walk_all(struct walk *w, uint32_t begin, uint32_t end)
 {
     for (uint32_t tile = begin; tile * KERN_TILE < end; tile++) {

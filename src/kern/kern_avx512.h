@@ -90,7 +90,7 @@ struct kern_wide {
     int as_signed;
 };
 
-/* Weights of later strips, to be fetched into the second-level cache while this chunk's rows are
+/* Weights of later strips, to be fetched into L2 while this chunk's rows are
  * multiplied: evenly over all its blocks and tiles of rows, because the memory's rate is what
  * bounds few rows, and lines asked for faster than they come hold up the loads of the loop. */
 struct kern_fetch {

@@ -1,8 +1,7 @@
 /*
- * kern_fetch: packed weights asked for ahead of need, for the levels whose few rows read them from
- * memory. Into the second-level cache: so many lines on their way to the first one would hold up
- * its loads (half the speed on Zen 4). Only inline functions whose type is a constant after
- * inlining.
+ * kern_fetch: prefetch of packed weights, for the levels whose few rows read them from memory. It
+ * goes into L2: as many outstanding lines of L1 would delay its loads (half the speed on Zen 4).
+ * Only inline functions whose type is a constant after inlining.
  */
 #ifndef PDD_KERN_KERN_FETCH_H
 #define PDD_KERN_KERN_FETCH_H

@@ -6,7 +6,7 @@
  * which lie behind the weights. More rows, and strips whose sums are too many, read scales beside
  * weights, and ask for both ahead of need; a block is unpacked once in registers and multiplied
  * with up to eight rows. Numbers of rows between take turns over a chunk of columns that stays in
- * the first-level cache, the sums resting in `out` meanwhile, as exact float32.
+ * L1, the sums resting in `out` meanwhile, as exact float32.
  */
 #include "kern/kern_fetch.h"
 #include "kern/kern_quant_avx512.h"

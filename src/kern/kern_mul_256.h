@@ -3,7 +3,7 @@
  * VNNI. A file that includes it has defined
  *
  *   WIDE_BYTES             a block of 32 columns in the wide form takes at most
- *   MANY_ROWS              from so many rows on the wide form pays
+ *   MANY_ROWS              number of rows from which the wide form pays
  *   wide_store(out, type, g, half, v)
  *                          a group, as unpack_group gives it, into the wide form
  *   rows_wide(job, type, rows)
@@ -12,8 +12,8 @@
  *                          exact sums of groups [from, from + groups) for n rows
  *   like(type)             a type whose wide form and sums are the same
  *
- * Many rows: a chunk of columns is brought into the wide form once and stays in the first-level
- * cache, with its scales as floats, while all rows pass, a few at a time. Few rows: blocks are
+ * Many rows: a chunk of columns is brought into the wide form once and stays in L1,
+ * with its scales as floats, while all rows pass, a few at a time. Few rows: blocks are
  * unpacked in registers from one stream of weights; a strip that is not too long is read in the
  * order in which it lies, first its weights, then its scales. Between chunks, sums rest in `out`
  * unchanged.
@@ -40,7 +40,7 @@ struct job {
     const float *dx, *sum;
     const int32_t *minus;
     size_t cols, blocks; /* of a whole row */
-    size_t chunk;        /* blocks in hand */
+    size_t chunk;        /* current blocks */
     float *out;
     size_t stride;
     uint32_t lanes;
@@ -327,7 +327,7 @@ INLINE void strip_few(const struct job *t, enum kern_type type, int n)
     scale_strip(t, type, n, sums);
 }
 
-/* All rows over the blocks in hand, four, two, one at a time; the first pass reads ahead. */
+/* All rows over the current blocks, four, two, one at a time; the first pass reads ahead. */
 INLINE void rows_few(struct job t, enum kern_type type, uint32_t rows, int in_order)
 {
     const size_t subs = KERN_BLOCK / kern_forms[type].sub;

@@ -23,7 +23,7 @@
 
 enum {
     TILE_ROWS = 16,
-    CHUNK_BLOCKS = 32, /* 16 x 32 x 32 weights = 16 KiB, a third of the first-level cache */
+    CHUNK_BLOCKS = 32, /* 16 x 32 x 32 weights = 16 KiB, a third of L1 */
     BLOCK_BYTES = 512,
 };
 
@@ -212,7 +212,7 @@ static void all_tiles_min(const struct job *t, uint32_t tiles)
     all_tiles(*t, tiles, 1);
 }
 
-/* Chunk after chunk, so that the activations of a chunk stay in the second-level cache while all
+/* Chunk after chunk, so that the activations of a chunk stay in L2 while all
  * strips pass. */
 static void mul_chunk(const struct kern_mat *m, uint32_t strip, uint32_t strips, uint32_t b,
                       const struct kern_act *x, uint32_t row, uint32_t tiles, float *out,

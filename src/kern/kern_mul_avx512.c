@@ -8,8 +8,8 @@
  * (measured slower: 12 rows by one strip, a load for every multiply; four rows by two strips with
  * the 16 registers of a block's weights held, which no compiler keeps there).
  *
- * Columns go in chunks that are widened to bytes once (kern_widen_avx512.c) and stay in the
- * first-level cache while all rows pass; between chunks the sums rest in `out`, as exact float32,
+ * Columns go in chunks that are widened to bytes once (kern_widen_avx512.c) and stay in L1
+ * while all rows pass; between chunks the sums rest in `out`, as exact float32,
  * so chunks change no bit. Few rows go to kern_few_avx512.c.
  */
 #include "kern/kern_avx512.h"

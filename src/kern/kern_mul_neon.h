@@ -5,8 +5,8 @@
  *   DOT(sum, w, x, lane)    sum + in each lane the products of 4 bytes of w with 4 bytes of x,
  * those that stand in x's 32-bit lane number `lane` (a constant)
  *
- * A chunk of a strip is brought to signed bytes with float scales once, whatever the type, in the
- * first-level cache; then all activation rows pass it, four at a time by half a strip: 8 float and
+ * A chunk of a strip is brought to signed bytes with float scales once, whatever the type, in L1;
+ * then all activation rows pass it, four at a time by half a strip: 8 float and
  * 8 integer sums, the rows' values and two registers of weights fit into 32 registers. Between
  * chunks the sums rest in `out`, as exact float32, so chunks change no bit.
  */

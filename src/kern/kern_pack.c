@@ -124,7 +124,7 @@ static bool pack_halves(const struct kern_form *f, const struct kern_opened *o, 
     return finite_half(o->d) && finite_half(o->m);
 }
 
-/* Unit after unit, so that the lines that the lanes share stay in the first-level cache. */
+/* Unit after unit, so that the lines that the lanes share stay in L1. */
 static bool pack_quantised(const struct kern_mat *m, const uint8_t *rows, uint32_t lanes,
                            uint8_t *out)
 {

@@ -39,7 +39,7 @@ struct relay_config {
     uint64_t cut_bytes;
     uint32_t cut_events; /* after the n-th server-sent event has been passed on */
     double cut_at_s;     /* all connections, once, that long after the start */
-    uint32_t cut_times;  /* only the first so many connections that reach the cut; 0: all */
+    uint32_t cut_times;  /* only this many connections, those that reach the cut first; 0: all */
     enum relay_cut how;
 };
 

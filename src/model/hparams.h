@@ -26,10 +26,10 @@ enum {
     MODEL_CONTEXT_MAX = 1 << 20 /* kern_sincos is exact enough for positions below this */
 };
 
-/* Which values of a head RoPE turns together. */
+/* Which values of a head RoPE rotates together. */
 enum rope_kind { ROPE_PAIRS /* (2i, 2i + 1) */, ROPE_HALVES /* (i, rope_dims / 2 + i) */ };
 
-/* Over what queries and keys are normalised before they turn. */
+/* What is normalised together in queries and keys, ahead of the rotation. */
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* each head by itself */, QK_NORM_ROW };
 
 /* Which layers see a sliding window of positions only, where the file does not list them. */
@@ -56,7 +56,7 @@ struct arch {
     uint32_t no_rope_every; /* every n-th layer does not rotate; 0: all do */
     uint32_t window;        /* WINDOW_..., or a period */
     uint32_t window_size;   /* without a key; 0: none */
-    uint32_t scale_by_dim;  /* models of so many layers scale queries by dim / heads */
+    uint32_t scale_by_dim;  /* models with this many layers scale queries by dim / heads */
 };
 
 /* How positions become angles. */

@@ -29,7 +29,7 @@ enum system_place {
 enum thoughts {
     THOUGHTS_KEPT,
     THOUGHTS_QWEN3,   /* dropped, but written again in answers after the last question */
-    THOUGHTS_QWQ,     /* dropped with the newlines behind them, but for the last message */
+    THOUGHTS_QWQ,     /* dropped with the newlines after them, except in the last message */
     THOUGHTS_DEEPSEEK /* dropped */
 };
 
@@ -42,9 +42,9 @@ struct family {
         const char *before, *after;
         bool trims; /* the message loses the white space around it */
     } turns[ROLES];
-    const char *generate;   /* opens the answer */
-    const char *finish;     /* without an answer to open; or NULL */
-    const char *last_after; /* behind an assistant's message that is the last; NULL: as others */
+    const char *generate;       /* opens the answer */
+    const char *finish;         /* without an answer to open; or NULL */
+    const char *last_after;     /* after an assistant's message that is the last; NULL: as others */
     const char *default_system; /* where there is no system message; NULL: none */
     enum system_place system;
     enum thoughts thoughts;

@@ -47,7 +47,7 @@ struct vocab {
     int32_t ends[8]; /* tokens that end an answer */
     uint32_t n_ends;
     bool add_bos, add_eos, space_prefix;
-    bool strips;             /* white space behind most control tokens is part of them */
+    bool strips;             /* white space after most control tokens is part of them */
     int32_t byte_token[256]; /* SentencePiece byte fallback and BPE bytes; -1: none */
     /* BPE */
     struct merge {

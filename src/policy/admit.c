@@ -14,7 +14,7 @@ uint32_t admit_share(uint32_t slots, uint32_t queue_max)
     return share > 0 ? share : 1;
 }
 
-enum admit_entry admit_enter(const struct admit_door *d)
+enum admit_entry admit_enter(const struct admit_state *d)
 {
     if (d->keyed && d->inside_own >= admit_share(d->slots, d->queue_max)) return ADMIT_SHARE_TAKEN;
     uint32_t slots = d->keyed ? d->slots_max : d->slots;
@@ -28,12 +28,12 @@ uint32_t admit_pages(uint32_t positions)
     return positions / ADMIT_PAGE + (positions % ADMIT_PAGE != 0);
 }
 
-uint32_t admit_end(const struct admit_wish *w, uint32_t more)
+uint32_t admit_end(const struct admit_request *w, uint32_t more)
 {
     return more < w->positions_max - w->tokens ? w->tokens + more : w->positions_max;
 }
 
-static uint32_t least_of(const struct admit_wish *w)
+static uint32_t least_of(const struct admit_request *w)
 {
     uint32_t least = w->least;
     if (least == 0) {
@@ -43,7 +43,7 @@ static uint32_t least_of(const struct admit_wish *w)
     return least < w->most ? least : w->most;
 }
 
-uint32_t admit_grant(const struct admit_memory *m, const struct admit_wish *w)
+uint32_t admit_grant(const struct admit_memory *m, const struct admit_request *w)
 {
     uint64_t there = (uint64_t)m->free + m->idle;
     uint64_t pages = there > m->promised ? there - m->promised : 0;

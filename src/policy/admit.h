@@ -38,7 +38,7 @@ uint32_t admit_share(uint32_t slots, uint32_t queue_max);
 /* While memory is short, slots are fewer than slots_max, and a tenant may still hold more than its
  * share. So that this does not lock others out, a keyed tenant below its share may enter up to
  * slots_max + queue_max in all. */
-struct admit_door {
+struct admit_state {
     uint32_t slots, queue_max;   /* that may run now, and that may wait */
     uint32_t slots_max;          /* that may run with enough memory; at least slots */
     uint32_t inside, inside_own; /* requests in all, and of this tenant */
@@ -47,7 +47,7 @@ struct admit_door {
 
 enum admit_entry { ADMIT_ENTERS, ADMIT_FULL, ADMIT_SHARE_TAKEN };
 
-enum admit_entry admit_enter(const struct admit_door *d);
+enum admit_entry admit_enter(const struct admit_state *d);
 
 /* ---- memory ---- */
 
@@ -57,7 +57,7 @@ struct admit_memory {
     uint32_t promised; /* pages reserved by running requests and not taken yet */
 };
 
-struct admit_wish {
+struct admit_request {
     uint32_t tokens;        /* of the prompt and of its answer so far */
     uint32_t shared;        /* of their pages, cached ones that are not idle */
     uint32_t most, least;   /* tokens wanted; least 0: as above */
@@ -67,9 +67,9 @@ struct admit_wish {
 /* Pages for that many positions. */
 uint32_t admit_pages(uint32_t positions);
 /* Positions of a request after `more` tokens. */
-uint32_t admit_end(const struct admit_wish *w, uint32_t more);
+uint32_t admit_end(const struct admit_request *w, uint32_t more);
 /* Tokens to grant: w->most, or fewer if memory is short; 0: not now. */
-uint32_t admit_grant(const struct admit_memory *m, const struct admit_wish *w);
+uint32_t admit_grant(const struct admit_memory *m, const struct admit_request *w);
 
 /* ---- the line ---- */
 

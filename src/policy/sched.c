@@ -140,8 +140,8 @@ static uint32_t give_next(struct sched *s, struct sched_item *items, uint32_t mo
 {
     struct account *a = &s->accounts[s->heap[0]];
     struct sched_item *it = &items[a->first];
-    uint32_t wish = it->waiting > 0 ? it->waiting : 1;
-    it->given = wish < most ? wish : most;
+    uint32_t wanted = it->waiting > 0 ? it->waiting : 1;
+    it->given = wanted < most ? wanted : most;
     charge(s, it, it->given);
     a->first = s->next[a->first];
     if (a->first == NO_ITEM) s->heap[0] = s->heap[--s->n_heap];

@@ -40,9 +40,9 @@ static void check_memory(const struct world *w)
     assert_true(w->promised <= w->pages - w->used); /* free and idle */
 }
 
-static struct admit_wish wish_of(const struct world *w, const struct fake_job *j)
+static struct admit_request request_of(const struct world *w, const struct fake_job *j)
 {
-    return (struct admit_wish){
+    return (struct admit_request){
         .tokens = j->tokens, .most = j->most, .least = j->least, .positions_max = positions_max(w)};
 }
 
@@ -50,16 +50,16 @@ static void begin_who_can(struct world *w)
 {
     struct fake_job *j;
     while (w->running < PLACES && (j = admit_next(w->line)) != NULL) {
-        struct admit_wish wish = wish_of(w, j);
+        struct admit_request wanted = request_of(w, j);
         struct admit_memory m = {w->pages - w->used - w->idle, w->idle, w->promised};
-        uint32_t granted = admit_grant(&m, &wish), free = m.free + m.idle - m.promised;
+        uint32_t granted = admit_grant(&m, &wanted), free = m.free + m.idle - m.promised;
         if (granted == 0) {
             assert_true(w->running > 0); /* alone, everybody fits */
             assert_ptr_equal(admit_next(w->line), j);
             return;
         }
         assert_true(granted <= j->most && (granted >= j->least || granted == j->most));
-        j->end = admit_end(&wish, granted);
+        j->end = admit_end(&wanted, granted);
         assert_true(admit_pages(j->end) <= free);
         if (granted < j->most) assert_true(admit_pages(j->end + 1) > free);
         w->promised += admit_pages(j->end);
@@ -138,7 +138,7 @@ static void test_grant(void **state)
 {
     (void)state;
     struct admit_memory m = {.free = 4, .idle = 3, .promised = 2};
-    struct admit_wish w = {.tokens = 100, .most = 200, .positions_max = 4096};
+    struct admit_request w = {.tokens = 100, .most = 200, .positions_max = 4096};
     assert_int_equal(admit_grant(&m, &w), 200);
     w.most = 300;
     assert_int_equal(admit_grant(&m, &w), 220); /* five pages */
@@ -152,11 +152,11 @@ static void test_grant(void **state)
     assert_int_equal(admit_grant(&m, &w), 0);
     w.shared = 5; /* its pages are there */
     assert_int_equal(admit_grant(&m, &w), 500);
-    w = (struct admit_wish){.tokens = 300, .most = 10, .positions_max = 302};
+    w = (struct admit_request){.tokens = 300, .most = 10, .positions_max = 302};
     assert_int_equal(admit_grant(&m, &w), 10); /* the context ends before */
     m.promised = 7;
     assert_int_equal(admit_grant(&m, &w), 0);
-    w = (struct admit_wish){.tokens = 100, .most = 20, .positions_max = 4096};
+    w = (struct admit_request){.tokens = 100, .most = 20, .positions_max = 4096};
     m = (struct admit_memory){.free = 2};
     assert_int_equal(admit_grant(&m, &w), 20);
     m.free = 1;
@@ -247,7 +247,7 @@ static void test_retry(void **state)
 static void test_door(void **state)
 {
     static const struct {
-        struct admit_door d;
+        struct admit_state d;
         enum admit_entry want;
     } cases[] = {
         {{4, 10, 4, 0, 0, true}, ADMIT_ENTERS},       {{4, 10, 4, 8, 8, true}, ADMIT_ENTERS},
@@ -274,12 +274,12 @@ static void test_flood_before_shortage(void **state)
     enum { SLOTS = 64, QUEUE = 32 };
     (void)state;
     for (uint32_t slots = 0; slots <= SLOTS; slots++) {
-        struct admit_door one = {SLOTS, QUEUE, SLOTS, 0, 0, true};
+        struct admit_state one = {SLOTS, QUEUE, SLOTS, 0, 0, true};
         while (admit_enter(&one) == ADMIT_ENTERS)
             one.inside = ++one.inside_own;
         one.slots = slots;
         if (slots < SLOTS) assert_int_equal(admit_enter(&one), ADMIT_SHARE_TAKEN);
-        struct admit_door other = {slots, QUEUE, SLOTS, one.inside, 0, true};
+        struct admit_state other = {slots, QUEUE, SLOTS, one.inside, 0, true};
         for (; admit_enter(&other) == ADMIT_ENTERS; other.inside++)
             other.inside_own++;
         assert_int_equal(other.inside_own, QUEUE / 2);

@@ -49,26 +49,26 @@ static int make_id(const char *prefix, char id[WIRE_ID_MAX])
     return 0;
 }
 
-/* The most tokens that this one may bring when `wish` are asked for. */
-static uint32_t clip_tokens(const struct exchange *x, uint32_t wish)
+/* The most tokens that this one may bring when `wanted` are requested. */
+static uint32_t clip_tokens(const struct exchange *x, uint32_t wanted)
 {
     uint32_t room = x->server->backend->positions_max - x->job->n_tokens;
-    if (wish > x->server->c.tokens_max) wish = x->server->c.tokens_max;
-    return wish < room ? wish : room;
+    if (wanted > x->server->c.tokens_max) wanted = x->server->c.tokens_max;
+    return wanted < room ? wanted : room;
 }
 
-uint32_t exchange_extend(struct exchange *x, uint32_t wish)
+uint32_t exchange_extend(struct exchange *x, uint32_t wanted)
 {
-    uint32_t tokens_max = clip_tokens(x, wish);
+    uint32_t tokens_max = clip_tokens(x, wanted);
     atomic_store(&x->job->tokens_max, tokens_max);
-    backend_wish(x->server->backend, x->job);
+    backend_changed(x->server->backend, x->job);
     return tokens_max;
 }
 
 void exchange_cancel(struct exchange *x)
 {
     atomic_store(&x->job->cancelled, true);
-    backend_wish(x->server->backend, x->job);
+    backend_changed(x->server->backend, x->job);
 }
 
 void exchange_complete(struct exchange *x)

@@ -220,7 +220,7 @@ static void drain_over(void *arg)
     struct server *s = arg;
     for (struct exchange *x = s->exchanges; x; x = x->next) {
         atomic_store(&x->job->drained, true);
-        backend_wish(s->backend, x->job);
+        backend_changed(s->backend, x->job);
     }
 }
 

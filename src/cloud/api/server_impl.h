@@ -106,8 +106,9 @@ struct exchange *exchange_find(struct server *s, const char *id);
 int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
                     struct wire_request *q, void (*on_event)(void *, const struct job_event *),
                     struct err *e);
-/* Changes of a running one. Extending returns how many tokens it may bring now, at most `wish`. */
-uint32_t exchange_extend(struct exchange *x, uint32_t wish);
+/* Changes of a running one. Extending returns how many tokens it may bring now, at most `wanted`.
+ */
+uint32_t exchange_extend(struct exchange *x, uint32_t wanted);
 void exchange_cancel(struct exchange *x);
 /* A stop string ended the answer: cancel what is still computed. */
 void exchange_complete(struct exchange *x);

@@ -117,10 +117,10 @@ static int submit(struct backend *b, struct job *job, struct err *e)
     return code;
 }
 
-static void wish(struct backend *b, struct job *job)
+static void changed(struct backend *b, struct job *job)
 {
     (void)b;
-    if (job->backend_data) upstream_request_wish(job->backend_data);
+    if (job->backend_data) upstream_request_changed(job->backend_data);
 }
 
 static const char *not_ready(struct backend *b)
@@ -301,7 +301,7 @@ static void release(struct backend *b)
 }
 
 static const struct backend_ops upstream_ops = {.submit = submit,
-                                                .wish = wish,
+                                                .changed = changed,
                                                 .take_event = take_event,
                                                 .not_ready = not_ready,
                                                 .stats = stats,

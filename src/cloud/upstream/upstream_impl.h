@@ -97,7 +97,7 @@ int upstream_adopt(struct upstream *u, const struct upstream_server *s,
 
 /* upstream_request.c */
 int upstream_request_new(struct upstream *u, struct job *job, struct err *e); /* and send it */
-void upstream_request_wish(struct upstream_request *o);
+void upstream_request_changed(struct upstream_request *o);
 void upstream_request_free(struct upstream_request *o); /* without an event */
 
 /* upstream_probe.c */

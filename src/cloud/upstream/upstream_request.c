@@ -486,7 +486,7 @@ static void next_server(struct upstream_request *o, const struct failure *last)
     nobody_left(o, last);
 }
 
-/* ---- wishes ---- */
+/* ---- changes of the job ---- */
 
 static void patch_done(void *arg, const struct http_result *result)
 {
@@ -520,7 +520,8 @@ static void extend(struct upstream_request *o, uint32_t tokens_max)
     o->stream.asked = tokens_max;
 }
 
-/* A wish that came before the server's grant, or while another was on its way, waits in the job. */
+/* A change that came ahead of the server's grant, or while another was on its way, waits in the
+ * job. */
 static void extend_if_wished(struct upstream_request *o)
 {
     if (o->over || !o->server || o->stream.dialect != DIALECT_PDD) return;
@@ -528,7 +529,7 @@ static void extend_if_wished(struct upstream_request *o)
     if (tokens_max > o->stream.asked) extend(o, tokens_max);
 }
 
-void upstream_request_wish(struct upstream_request *o)
+void upstream_request_changed(struct upstream_request *o)
 {
     uint32_t tokens_max = atomic_load(&o->job->tokens_max);
     if (atomic_load(&o->job->cancelled))

@@ -11,9 +11,9 @@ int backend_submit(struct backend *b, struct job *job, struct err *e)
     return b->ops->submit(b, job, e);
 }
 
-void backend_wish(struct backend *b, struct job *job)
+void backend_changed(struct backend *b, struct job *job)
 {
-    if (b->ops->wish) b->ops->wish(b, job);
+    if (b->ops->changed) b->ops->changed(b, job);
 }
 
 bool backend_take_event(struct backend *b, struct job_event *ret_event)

@@ -42,7 +42,7 @@ struct backend_stats {
 /* What a kind of backend implements; the functions below document each. */
 struct backend_ops {
     int (*submit)(struct backend *b, struct job *job, struct err *e);
-    void (*wish)(struct backend *b, struct job *job); /* NULL: it reads the job by itself */
+    void (*changed)(struct backend *b, struct job *job); /* NULL: it reads the job by itself */
     bool (*take_event)(struct backend *b, struct job_event *ret_event);
     const char *(*not_ready)(struct backend *b);
     void (*stats)(struct backend *b, struct backend_stats *ret_stats);
@@ -67,7 +67,7 @@ void backend_free(struct backend *b); /* the loop frees jobs that run; NULL is f
 /* ERR_BUSY: all slots are taken, or all of the key's. Events never come from inside the call. */
 int backend_submit(struct backend *b, struct job *job, struct err *e);
 /* Call it after a change of the job's atomics (job.h). */
-void backend_wish(struct backend *b, struct job *job);
+void backend_changed(struct backend *b, struct job *job);
 /* The next event; false: none. Call it after every wake-up (the `wake` of a backend's
  * configuration). What it points to stays until the next call. */
 bool backend_take_event(struct backend *b, struct job_event *ret_event);

@@ -4,7 +4,7 @@
  *
  * Life: the loop thread makes a job, submits it and from then on touches only its atomics. The
  * backend reports events, the last of which is JOB_DONE; they reach `on_event` on the loop thread.
- * After JOB_DONE the loop frees the job. After changing an atomic, call backend_wish.
+ * After JOB_DONE the loop frees the job. After changing an atomic, call backend_changed.
  */
 #ifndef PDD_CLOUD_WORK_JOB_H
 #define PDD_CLOUD_WORK_JOB_H

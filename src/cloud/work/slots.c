@@ -6,18 +6,18 @@ static atomic_uint *of(struct slots *p, uint32_t tenant)
     return &p->of_tenant[tenant % ADMIT_TENANTS_MAX];
 }
 
-static struct admit_door door_of(struct slots *p, struct slots_room room, uint32_t own)
+static struct admit_state door_of(struct slots *p, struct slots_room room, uint32_t own)
 {
-    return (struct admit_door){.slots = room.slots,
-                               .slots_max = room.slots_max,
-                               .queue_max = room.queue_max,
-                               .inside = atomic_load(&p->all),
-                               .inside_own = own};
+    return (struct admit_state){.slots = room.slots,
+                                .slots_max = room.slots_max,
+                                .queue_max = room.queue_max,
+                                .inside = atomic_load(&p->all),
+                                .inside_own = own};
 }
 
 enum admit_entry slots_enter(struct slots *p, struct slots_room room, uint32_t tenant)
 {
-    struct admit_door door = door_of(p, room, atomic_load(of(p, tenant)));
+    struct admit_state door = door_of(p, room, atomic_load(of(p, tenant)));
     door.keyed = tenant != 0;
     enum admit_entry entry = admit_enter(&door);
     if (entry != ADMIT_ENTERS) return entry;
@@ -34,7 +34,7 @@ void slots_leave(struct slots *p, uint32_t tenant)
 
 bool slots_full(struct slots *p, struct slots_room room)
 {
-    struct admit_door door = door_of(p, room, 0);
+    struct admit_state door = door_of(p, room, 0);
     door.keyed = atomic_load(of(p, 0)) == 0;
     return admit_enter(&door) == ADMIT_FULL;
 }

@@ -17,7 +17,7 @@ struct slots {
     atomic_uint of_tenant[ADMIT_TENANTS_MAX]; /* by job.tenant, modulo their number */
 };
 
-/* How many there may be: see admit_door. */
+/* How many there may be: see admit_state. */
 struct slots_room {
     uint32_t slots, slots_max, queue_max;
 };

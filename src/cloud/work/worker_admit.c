@@ -56,19 +56,19 @@ static struct admit_memory memory_of(const struct worker *w)
                                  w->promised};
 }
 
-static struct admit_wish wish_of(const struct worker *w, const struct job *job, uint32_t most)
+static struct admit_request request_of(const struct worker *w, const struct job *job, uint32_t most)
 {
-    return (struct admit_wish){.tokens = job->n_tokens,
-                               .most = most > 0 ? most : 1,
-                               .least = job->tokens_least,
-                               .positions_max = w->b.positions_max};
+    return (struct admit_request){.tokens = job->n_tokens,
+                                  .most = most > 0 ? most : 1,
+                                  .least = job->tokens_least,
+                                  .positions_max = w->b.positions_max};
 }
 
 static void set_promise(struct worker *w, struct running *r)
 {
-    struct admit_wish wish = wish_of(w, r->job, r->granted);
+    struct admit_request wanted = request_of(w, r->job, r->granted);
     uint32_t promise =
-        admit_pages(admit_end(&wish, wish.most)) - admit_pages(session_len(r->session));
+        admit_pages(admit_end(&wanted, wanted.most)) - admit_pages(session_len(r->session));
     w->promised += promise - r->promise;
     r->promise = promise;
 }
@@ -101,10 +101,10 @@ void worker_extend_grants(struct worker *w)
 {
     for (uint32_t i = 0; i < w->n_running; i++) {
         struct running *r = &w->running[i];
-        uint32_t wish = atomic_load(&r->job->tokens_max);
-        if (wish <= r->granted) continue;
+        uint32_t wanted = atomic_load(&r->job->tokens_max);
+        if (wanted <= r->granted) continue;
         struct admit_memory memory = memory_of(w);
-        struct admit_wish ask = wish_of(w, r->job, wish);
+        struct admit_request ask = request_of(w, r->job, wanted);
         ask.least = 1;
         ask.shared = admit_pages(session_len(r->session));
         memory.promised -= r->promise;
@@ -125,10 +125,10 @@ static int begin(struct worker *w, struct running *r, struct err *e)
     int code = engine_session_open(w->engine, &r->session, e);
     if (code) return code;
     follow(w, r);
-    struct admit_wish wish = wish_of(w, job, asked);
+    struct admit_request wanted = request_of(w, job, asked);
     struct admit_memory memory = memory_of(w);
-    wish.shared = r->n_path;
-    r->granted = admit_grant(&memory, &wish);
+    wanted.shared = r->n_path;
+    r->granted = admit_grant(&memory, &wanted);
     code = r->granted ? job_make_logprobs(job, r->granted, e) : ERR_BUSY;
     if (code) {
         engine_session_close(r->session);
@@ -140,7 +140,7 @@ static int begin(struct worker *w, struct running *r, struct err *e)
     session_set_sampling(r->session, &job->sampling);
     if (r->granted < asked) {
         w->own.grants_cut++;
-        /* Said in the wish itself, so that a later, larger one is seen as new. */
+        /* Said in the request itself, so that a later, larger one is seen as new. */
         atomic_compare_exchange_strong(&job->tokens_max, &asked, r->granted);
     }
     return 0;
