@@ -60,6 +60,20 @@ void body_release(struct http_request *c)
     buf_release(&c->body);
 }
 
+enum http_limit reply_hold(struct http_request *c, size_t n)
+{
+    if (n <= HTTP_BODY_SMALL) return HTTP_LIMITS;
+    enum http_limit broken = hold(c, 0, n);
+    if (broken == HTTP_LIMITS) c->reply_held = n;
+    return broken;
+}
+
+void reply_drop(struct http_request *c)
+{
+    drop(c->server, &c->address, c->reply_held);
+    c->reply_held = 0;
+}
+
 void http_request_take_body(struct http_request *r, struct http_body *ret_body)
 {
     *ret_body = (struct http_body){r->body, r->server, r->address};

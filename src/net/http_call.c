@@ -81,7 +81,7 @@ static bool add_headers(struct http_call *call, const struct http_call_spec *spe
 {
     const char *type = spec->content_type ? spec->content_type : "application/json";
     bool ok = add_header(call, "Expect:", "");
-    if (spec->body) ok = ok && add_header(call, "Content-Type: ", type);
+    if (call->has_body) ok = ok && add_header(call, "Content-Type: ", type);
     if (spec->accept) ok = ok && add_header(call, "Accept: ", spec->accept);
     if (call->client->bearer)
         ok = ok && add_header(call, "Authorization: Bearer ", call->client->bearer);
@@ -102,10 +102,10 @@ static bool set_options(struct http_call *call, const struct http_call_spec *spe
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_HTTPHEADER, call->headers);
     if (strcmp(call->method, "GET") != 0) SET(CURLOPT_CUSTOMREQUEST, call->method);
-    if (spec->body || strcmp(call->method, "POST") == 0) {
+    if (call->has_body || strcmp(call->method, "POST") == 0) {
         SET(CURLOPT_POST, 1L);
         SET(CURLOPT_POSTFIELDS, call->body);
-        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)spec->body_len);
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->spec.body_len);
     }
     SET(CURLOPT_USERAGENT, "pdd/" PDD_VERSION);
     SET(CURLOPT_PROXY, "");
@@ -142,23 +142,35 @@ static void timer_fired(void *arg)
     client_deliver(c);
 }
 
+static bool copy_body(struct http_call *call, const struct http_call_spec *spec)
+{
+    call->spec.body = NULL;
+    call->spec.body_taken = NULL;
+    call->has_body = spec->body || spec->body_taken;
+    if (spec->body_taken) {
+        call->spec.body_len = spec->body_taken->len;
+        call->body = buf_steal(spec->body_taken);
+        return call->body != NULL;
+    }
+    call->body = mem_alloc(spec->body_len + 1);
+    if (!call->body) return false;
+    if (spec->body_len) memcpy(call->body, spec->body, spec->body_len);
+    call->body[spec->body_len] = 0;
+    return true;
+}
+
 static bool copy_spec(struct http_call *call, const struct http_call_spec *spec)
 {
     struct buf url;
     call->spec = *spec;
     call->spec.method = call->method;
     call->spec.path = call->spec.content_type = call->spec.accept = NULL;
-    call->spec.body = NULL;
     snprintf(call->method, sizeof call->method, "%s", spec->method);
     buf_init(&url, HTTP_URL_MAX);
     if (!buf_puts(&url, call->client->base_url) && !buf_puts(&url, spec->path))
         call->url = buf_steal(&url);
     buf_release(&url);
-    call->body = mem_alloc(spec->body_len + 1);
-    if (!call->url || !call->body) return false;
-    if (spec->body_len) memcpy(call->body, spec->body, spec->body_len);
-    call->body[spec->body_len] = 0;
-    return true;
+    return copy_body(call, spec) && call->url;
 }
 
 int call_new(struct http_client *c, const struct http_call_spec *spec, struct http_call **ret_call,

@@ -77,7 +77,8 @@ struct http_call_spec {
     const char *content_type, *accept; /* NULL: "application/json" with a body; none */
     const void *body;                  /* copied; NULL: none */
     size_t body_len;
-    bool collect; /* the whole body goes to on_done, at most HTTP_COLLECT_MAX */
+    struct buf *body_taken; /* instead of `body`: emptied by the call, not copied */
+    bool collect;           /* the whole body goes to on_done, at most HTTP_COLLECT_MAX */
     /* 0: the client's */
     uint64_t connect_timeout_us, first_byte_timeout_us, idle_timeout_us;
     uint64_t deadline_us; /* absolute; 0: none */

@@ -30,7 +30,7 @@ struct http_call {
     char *url, *body;
     char method[16];
     struct buf head, inbox, collected; /* head: header lines as they came */
-    bool head_seen, head_told, collecting, overflow, ended, counted, told;
+    bool has_body, head_seen, head_told, collecting, overflow, ended, counted, told;
     uint64_t last_byte_us;
     CURLcode curl_code;
     struct http_result result;

@@ -53,6 +53,7 @@ static void conn_free(struct http_request *c)
     loop_timer_free(c->timer);
     if (c->bev) bufferevent_free(c->bev);
     conn_drop_request(c);
+    reply_drop(c);
     buf_release(&c->reply_headers);
     mem_free(c);
 }
@@ -165,6 +166,7 @@ static void begin_request(struct http_request *c, bool first)
     c->on_close = NULL;
     c->n_reply_headers = 0;
     buf_release(&c->reply_headers);
+    reply_drop(c);
     if (c->counted == CONN_REQUEST_COUNTED) conn_uncount(c);
     c->chunked = (struct http_chunked){.state = HTTP_CHUNK_SIZE};
     const struct http_server_config *config = &c->server->config;

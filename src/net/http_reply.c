@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "base/mem.h"
 #include "net/http_server_impl.h"
 
 enum { ERROR_BODY_MAX = 8192, CHUNK_LINE_MAX = 2 * sizeof(size_t) + 2 };
@@ -121,23 +122,69 @@ static void put_head(struct http_request *r, int status, const char *content_typ
         evbuffer_add_printf(out, "Connection: keep-alive\r\n");
 }
 
-void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
-                size_t n)
+/* The head of a whole answer of n bytes; whether these are to follow. */
+static bool put_whole_head(struct http_request *r, int status, const char *content_type, size_t n)
 {
-    if (!answerable(r, CONN_HANDLING)) return;
-    struct evbuffer *out = output_of(r);
     bool without = status == 204 || status == 304; /* such an answer has no body, nor its length */
     put_head(r, status, content_type);
     if (without)
-        evbuffer_add_printf(out, "\r\n");
+        evbuffer_add_printf(output_of(r), "\r\n");
     else
-        evbuffer_add_printf(out, "Content-Length: %zu\r\n\r\n", n);
-    if (!without && !r->head_only && n > 0 && evbuffer_add(out, data, n) != 0) {
+        evbuffer_add_printf(output_of(r), "Content-Length: %zu\r\n\r\n", n);
+    return !without && !r->head_only && n > 0;
+}
+
+static void end_whole(struct http_request *r, bool failed)
+{
+    if (failed) {
         conn_cut_later(r);
         return;
     }
     r->on_close = NULL;
     conn_flush(r);
+}
+
+void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
+                size_t n)
+{
+    if (!answerable(r, CONN_HANDLING)) return;
+    bool follows = put_whole_head(r, status, content_type, n);
+    end_whole(r, follows && evbuffer_add(output_of(r), data, n) != 0);
+}
+
+static void free_taken(const void *data, size_t n, void *arg)
+{
+    (void)data, (void)n;
+    mem_free(arg);
+}
+
+static void refuse_large_reply(struct http_request *r, enum http_limit broken)
+{
+    r->server->limit_met[broken]++;
+    http_request_reply_header(r, "Retry-After", "1");
+    if (broken == HTTP_LIMIT_BODIES_ADDRESS)
+        http_reply_error(r, 429, "too_many_bytes", NULL,
+                         "the requests and replies of your address are too large together");
+    else
+        http_reply_error(r, 503, "overloaded", NULL, "this server has no memory for the reply now");
+}
+
+void http_reply_take(struct http_request *r, int status, const char *content_type, struct buf *data)
+{
+    if (!answerable(r, CONN_HANDLING)) return;
+    size_t n = data->len;
+    enum http_limit broken = reply_hold(r, n);
+    if (broken != HTTP_LIMITS) {
+        refuse_large_reply(r, broken);
+        return;
+    }
+    bool follows = put_whole_head(r, status, content_type, n), failed = false;
+    if (follows) {
+        char *taken = buf_steal(data);
+        failed = !taken || evbuffer_add_reference(output_of(r), taken, n, free_taken, taken) != 0;
+        if (failed) mem_free(taken);
+    }
+    end_whole(r, failed);
 }
 
 void http_reply_json(struct http_request *r, int status, const char *json, size_t n)

@@ -171,6 +171,11 @@ void http_request_reply_header(struct http_request *r, const char *name, const c
 /* content_type NULL: none. */
 void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
                 size_t n);
+/* The same with what `data` holds, which is taken (it is empty then) and not copied. A large one
+ * counts in the budget of bodies until the client has read it: 503 or 429 takes its place when
+ * there is no room. */
+void http_reply_take(struct http_request *r, int status, const char *content_type,
+                     struct buf *data);
 void http_reply_json(struct http_request *r, int status, const char *json, size_t n);
 /* The configuration's error_body writes the body; code and param may be NULL. */
 void http_reply_error(struct http_request *r, int status, const char *code, const char *param,

@@ -68,6 +68,7 @@ struct http_request {
     struct buf head_text, body, reply_headers;
     uint32_t n_reply_headers;
     uint64_t body_left; /* of Content-Length */
+    size_t reply_held;  /* bytes of a large reply, counted as those of bodies are */
     struct http_chunked chunked;
     struct conn_asked *asked;
     const struct http_route *route;
@@ -115,6 +116,9 @@ int body_take(struct http_request *c, struct body_progress *ret);
 /* The limit that a body of n bytes would exceed now, or HTTP_LIMITS. */
 enum http_limit body_fits(struct http_request *c, uint64_t n);
 void body_release(struct http_request *c); /* again is fine */
+/* Count a reply of n bytes: the limit that it breaks, or HTTP_LIMITS. */
+enum http_limit reply_hold(struct http_request *c, size_t n);
+void reply_drop(struct http_request *c); /* again is fine */
 
 void conn_uncount(struct http_request *c); /* of its address; again is fine */
 

@@ -219,6 +219,16 @@ int json_put_u64(struct buf *out, uint64_t value)
     return buf_append(out, at, (size_t)(digits + sizeof digits - at));
 }
 
+int json_put_ids(struct buf *out, const int32_t *ids, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (ids[i] < 0) return buf_fail(out, ERR_BAD_INPUT);
+        if (i > 0) buf_putc(out, ',');
+        json_put_u64(out, (uint64_t)ids[i]);
+    }
+    return out->error;
+}
+
 int json_put_float(struct buf *out, float value)
 {
     if (!isfinite(value)) return buf_fail(out, ERR_BAD_INPUT);

@@ -37,6 +37,12 @@ struct wire_message {
     size_t content_len;
 };
 
+/* A part of a request as JSON, made before the request is encoded; text NULL: it was not. */
+struct wire_json {
+    char *text; /* [len] and a zero */
+    size_t len;
+};
+
 struct wire_request {
     char model[WIRE_NAME_MAX]; /* "": whatever the server has */
     char weights[WIRE_HASH_MAX], tokenizer[WIRE_HASH_MAX], chat_template[WIRE_HASH_MAX];
@@ -51,11 +57,20 @@ struct wire_request {
     uint32_t tokens_max;  /* N: the most tokens of this stream */
     float refine_ratio;   /* 0: none */
     uint32_t deadline_ms; /* 0: none */
+    /* Made by wire_request_prepare: messages (an array), prompt and have (ids between commas,
+     * without brackets), and by wire_request_prepare_tokens: a prompt's tokens and have, together.
+     */
+    struct wire_json messages_json, prompt_json, have_json, tokens_json;
 };
 
 void wire_request_init(struct wire_request *r); /* greedy, everything optional absent */
 void wire_request_release(struct wire_request *r);
 int wire_request_encode(const struct wire_request *r, struct buf *out, struct err *e);
+/* Make the JSON of what may be long, so that encoding only copies it: for a request that one thread
+ * prepares and another, which must not take long, encodes. */
+int wire_request_prepare(struct wire_request *r, struct err *e);
+int wire_request_prepare_tokens(struct wire_request *r, const int32_t *prompt, uint32_t n_prompt,
+                                struct err *e);
 /* Fills `r` (whose old content is not released) on success only; then wire_request_release frees
  * it. The sentence names the wrong field. Parsing takes up to JSON_TREE_MAX besides the texts for a
  * moment: a server sets its body_max from its context (wire_body_max). */

@@ -34,6 +34,10 @@ void wire_request_release(struct wire_request *r)
     mem_free(r->messages);
     mem_free(r->prompt);
     mem_free(r->have);
+    mem_free(r->messages_json.text);
+    mem_free(r->prompt_json.text);
+    mem_free(r->have_json.text);
+    mem_free(r->tokens_json.text);
     wire_request_init(r);
 }
 
@@ -42,21 +46,25 @@ static void put_text(struct buf *out, const char *text)
     json_put_string(out, text, strlen(text));
 }
 
-static void put_ids(struct buf *out, const int32_t *ids, uint32_t n)
+static void put_ids(struct buf *out, const struct wire_json *made, const int32_t *ids, uint32_t n)
 {
     buf_putc(out, '[');
-    for (uint32_t i = 0; i < n; i++) {
-        if (ids[i] < 0) buf_fail(out, ERR_BAD_INPUT);
-        if (i > 0) buf_putc(out, ',');
-        json_put_u64(out, (uint64_t)ids[i]);
-    }
+    if (made->text)
+        buf_append(out, made->text, made->len);
+    else
+        json_put_ids(out, ids, n);
     buf_putc(out, ']');
 }
 
-static void put_messages(struct buf *out, const struct wire_message *messages, uint32_t n)
+static void put_messages(struct buf *out, const struct wire_request *r)
 {
+    const struct wire_message *messages = r->messages;
+    if (r->messages_json.text) {
+        buf_append(out, r->messages_json.text, r->messages_json.len);
+        return;
+    }
     buf_putc(out, '[');
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < r->n_messages; i++) {
         buf_puts(out, i > 0 ? ",{\"role\":" : "{\"role\":");
         put_text(out, messages[i].role);
         buf_puts(out, ",\"content\":");
@@ -113,12 +121,12 @@ static void put_request(struct buf *out, const struct wire_request *r)
     put_identity(out, r);
     buf_puts(out, r->n_messages ? ",\"messages\":" : ",\"prompt\":");
     if (r->n_messages)
-        put_messages(out, r->messages, r->n_messages);
+        put_messages(out, r);
     else
-        put_ids(out, r->prompt, r->n_prompt);
+        put_ids(out, &r->prompt_json, r->prompt, r->n_prompt);
     if (r->n_have) {
         buf_puts(out, ",\"have\":");
-        put_ids(out, r->have, r->n_have);
+        put_ids(out, &r->have_json, r->have, r->n_have);
     }
     buf_puts(out, ",\"sampling\":");
     put_sampling(out, &r->sampling);
@@ -143,6 +151,49 @@ int wire_request_encode(const struct wire_request *r, struct buf *out, struct er
                        "the request cannot be written: a text is not UTF-8, a token id is "
                        "negative, a sampling value is not finite, or the seed is above 2^63 - 1");
     return err_set(e, code, "the request is larger than %zu bytes", out->max);
+}
+
+/* `b` becomes `made`; it is empty afterwards, whatever happens. */
+static int keep(struct buf *b, struct wire_json *made, struct err *e)
+{
+    int code = b->error;
+    made->len = b->len;
+    if (!code && !(made->text = buf_steal(b))) code = ERR_NO_MEMORY;
+    buf_release(b);
+    if (!code) return 0;
+    return err_set(e, code,
+                   "the request cannot be passed on: it is too large, or there is no memory");
+}
+
+int wire_request_prepare(struct wire_request *r, struct err *e)
+{
+    struct buf b;
+    int code = 0;
+    buf_init(&b, WIRE_BODY_MAX);
+    if (r->n_messages) {
+        put_messages(&b, r);
+        code = keep(&b, &r->messages_json, e);
+    }
+    if (!code && r->n_prompt) {
+        json_put_ids(&b, r->prompt, r->n_prompt);
+        code = keep(&b, &r->prompt_json, e);
+    }
+    if (!code && r->n_have) {
+        json_put_ids(&b, r->have, r->n_have);
+        code = keep(&b, &r->have_json, e);
+    }
+    return code;
+}
+
+int wire_request_prepare_tokens(struct wire_request *r, const int32_t *prompt, uint32_t n_prompt,
+                                struct err *e)
+{
+    struct buf b;
+    buf_init(&b, WIRE_BODY_MAX);
+    json_put_ids(&b, prompt, n_prompt);
+    if (n_prompt && r->n_have) buf_putc(&b, ',');
+    json_put_ids(&b, r->have, r->n_have);
+    return keep(&b, &r->tokens_json, e);
 }
 
 static const struct json_field hash_fields[] = {

@@ -5,22 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cloud/api/server_impl.h"
+#include "cloud/api/request_work.h"
 
 struct assist_exchange {
     struct exchange x; /* first */
     enum wire_match match;
     bool begun; /* the head of the stream is sent: with its first event */
 };
-
-/* How closely the device's model agrees with ours; what the hashes allow to promise. */
-static enum wire_match match_of(const struct engine_info *info, const struct wire_request *q)
-{
-    if (strcmp(q->tokenizer, info->tokenizer_hash) != 0) return WIRE_TEXT;
-    bool exact =
-        strcmp(q->weights, info->weights_hash) == 0 && strcmp(q->numerics, info->numerics) == 0;
-    return exact ? WIRE_EXACT : WIRE_TOKENS;
-}
 
 /* Out of memory ends the stream: one with a hole would be worse than none. */
 static void send_event(struct assist_exchange *a)
@@ -127,48 +118,78 @@ static void on_event(void *owner, const struct job_event *ev)
     }
 }
 
-static void begin(struct server *s, struct http_request *r, struct wire_request *q)
-{
-    struct err e = ERR_INIT;
-    const char *param = NULL;
+struct assist_work {
+    struct request_work w; /* first */
+    struct wire_request q;
     struct token_list prompt;
-    token_list_init(&prompt, WIRE_PROMPT_MAX);
-    enum wire_match match = match_of(s->backend->info, q);
-    struct assist_exchange *a = NULL;
-    int code = prompt_make(s, q, match != WIRE_TEXT, &prompt, &param, &e);
+    struct detok detok;
+    enum wire_match match;
+    bool decoded;
+};
+
+static void work(struct request_work *w)
+{
+    struct assist_work *a = (struct assist_work *)w;
+    const char *param = NULL;
+    token_list_init(&a->prompt, WIRE_PROMPT_MAX);
+    detok_init(&a->detok, true);
+    wire_request_init(&a->q);
+    if (wire_request_decode(w->body.bytes.data, w->body.bytes.len, &a->q, &w->e)) return;
+    a->decoded = true;
+    a->match = prompt_match(&w->rules, &a->q);
+    int code = prompt_make(&w->rules, &a->q, a->match != WIRE_TEXT, &a->prompt, &param, &w->e);
+    if (code) request_work_name(w, param);
+    if (!code) code = prompt_skip_have(&w->rules, &a->q, &a->detok, &w->e);
+    if (!code && w->large) (void)prompt_prepare(&w->rules, &a->q, &a->prompt, &w->e);
+}
+
+static void begin(struct assist_work *from, struct http_request *r)
+{
+    struct server *s = from->w.server;
+    struct err e = ERR_INIT;
+    struct assist_exchange *a = exchange_new(s, METRICS_ASSIST, sizeof *a);
+    int code = a ? 0 : err_set(&e, ERR_NO_MEMORY, "no memory for another stream");
     if (code == 0) {
-        param = NULL;
-        a = exchange_new(s, METRICS_ASSIST, sizeof *a);
-        code = a ? 0 : err_set(&e, ERR_NO_MEMORY, "no memory for another stream");
-    }
-    if (code == 0) {
-        a->match = match;
+        a->match = from->match;
+        a->x.detok = from->detok;
+        a->x.began = from->w.arrived;
         a->x.adjustable = true;
-        code = exchange_submit(&a->x, "as-", &prompt, q, on_event, &e);
+        code = exchange_submit(&a->x, "as-", &from->prompt, &from->q, on_event, &e);
     }
-    token_list_release(&prompt);
     if (code == 0) {
         exchange_attach(&a->x, r);
         return;
     }
     if (a) exchange_free(&a->x);
-    server_refuse(s, r, &e, param);
+    server_refuse(s, r, &e, NULL);
+}
+
+static void finish(struct request_work *w, struct http_request *r)
+{
+    struct assist_work *a = (struct assist_work *)w;
+    if (!a->decoded)
+        server_refuse(w->server, r, &w->e, NULL);
+    else if (!server_accepts(w->server, r, a->q.model))
+        return;
+    else if (w->e.code)
+        server_refuse(w->server, r, &w->e, w->param[0] ? w->param : NULL);
+    else
+        begin(a, r);
+}
+
+static void release_work(struct request_work *w)
+{
+    struct assist_work *a = (struct assist_work *)w;
+    wire_request_release(&a->q);
+    token_list_release(&a->prompt);
 }
 
 void assist_post(struct http_request *r, void *server)
 {
-    struct server *s = server;
-    struct wire_request q;
-    struct err e = ERR_INIT;
-    size_t n;
-    const char *body = http_request_body(r, &n);
-    if (!server_authorised(s, r)) return;
-    wire_request_init(&q);
-    if (wire_request_decode(body, n, &q, &e))
-        server_refuse(s, r, &e, NULL);
-    else if (server_accepts(s, r, q.model))
-        begin(s, r, &q);
-    wire_request_release(&q);
+    static const struct request_work_ops ops = {sizeof(struct assist_work), work, finish,
+                                                release_work};
+    struct request_work *w = request_work_new(server, r, &ops);
+    if (w) request_work_run(w);
 }
 
 static struct exchange *named_assist(struct server *s, struct http_request *r)

@@ -14,7 +14,7 @@
 #include <time.h>
 
 #include "base/hash.h"
-#include "cloud/api/server_impl.h"
+#include "cloud/api/request_work.h"
 #include "cloud/api/stop.h"
 #include "proto/openai.h"
 
@@ -279,14 +279,36 @@ static void on_event(void *owner, const struct job_event *ev)
     exchange_free(&a->x);
 }
 
+struct openai_work {
+    struct request_work w; /* first */
+    struct openai_request q;
+    struct token_list prompt;
+    bool chat, decoded;
+};
+
 /* The prompt's tokens, of whatever form it came in. */
-static int make_prompt(struct server *s, const struct openai_request *q, struct token_list *prompt,
-                       const char **param, struct err *e)
+static int make_prompt(struct openai_work *o, const char **ret_param)
 {
-    *param = "prompt";
-    if (!q->chat && !s->backend->takes_ids) return prompt_need_vocab(e);
-    if (!q->text) return prompt_make(s, &q->ask, true, prompt, param, e);
-    return prompt_make_text(s, q->text, q->text_len, prompt, e);
+    const struct prompt_rules *rules = &o->w.rules;
+    *ret_param = "prompt";
+    if (!o->q.chat && !rules->takes_ids) return prompt_need_vocab(&o->w.e);
+    if (!o->q.text) return prompt_make(rules, &o->q.ask, true, &o->prompt, ret_param, &o->w.e);
+    return prompt_make_text(rules, o->q.text, o->q.text_len, &o->prompt, &o->w.e);
+}
+
+static void work(struct request_work *w)
+{
+    struct openai_work *o = (struct openai_work *)w;
+    const char *param = "";
+    token_list_init(&o->prompt, WIRE_PROMPT_MAX);
+    if (openai_request_decode(w->body.bytes.data, w->body.bytes.len, o->chat, &o->q, w->param,
+                              &w->e))
+        return;
+    o->decoded = true;
+    if (make_prompt(o, &param))
+        request_work_name(w, param);
+    else if (w->large)
+        (void)prompt_prepare(&w->rules, &o->q.ask, &o->prompt, &w->e);
 }
 
 static int check_backend(const struct server *s, const struct openai_request *q, const char **param,
@@ -336,45 +358,57 @@ static struct openai_exchange *openai_new(struct server *s, struct openai_reques
     return a;
 }
 
-static void begin(struct server *s, struct http_request *r, struct openai_request *q)
+static void begin(struct openai_work *o, struct http_request *r)
 {
+    struct server *s = o->w.server;
     struct err e = ERR_INIT;
-    const char *param = NULL;
-    struct openai_exchange *a = NULL;
-    struct token_list prompt;
-    token_list_init(&prompt, WIRE_PROMPT_MAX);
-    int code = check_backend(s, q, &param, &e);
-    if (code == 0) code = make_prompt(s, q, &prompt, &param, &e);
-    if (code == 0) {
-        param = NULL;
-        a = openai_new(s, q, &e);
-        code = a ? exchange_submit(&a->x, a->q.chat ? "chatcmpl-" : "cmpl-", &prompt, &a->q.ask,
-                                   on_event, &e)
-                 : e.code;
+    struct openai_exchange *a = openai_new(s, &o->q, &e);
+    int code = e.code;
+    if (a) {
+        a->x.began = o->w.arrived;
+        code = exchange_submit(&a->x, a->q.chat ? "chatcmpl-" : "cmpl-", &o->prompt, &a->q.ask,
+                               on_event, &e);
     }
-    token_list_release(&prompt);
     if (code == 0) {
         exchange_attach(&a->x, r);
         return;
     }
     if (a) exchange_free(&a->x);
-    server_refuse(s, r, &e, param);
+    server_refuse(s, r, &e, NULL);
+}
+
+static void finish_work(struct request_work *w, struct http_request *r)
+{
+    struct openai_work *o = (struct openai_work *)w;
+    struct err e = ERR_INIT;
+    const char *param = w->param[0] ? w->param : NULL;
+    if (!o->decoded)
+        server_refuse(w->server, r, &w->e, param);
+    else if (!server_accepts(w->server, r, o->q.ask.model))
+        return;
+    else if (check_backend(w->server, &o->q, &param, &e))
+        server_refuse(w->server, r, &e, param);
+    else if (w->e.code)
+        server_refuse(w->server, r, &w->e, param);
+    else
+        begin(o, r);
+}
+
+static void release_work(struct request_work *w)
+{
+    struct openai_work *o = (struct openai_work *)w;
+    openai_request_release(&o->q);
+    token_list_release(&o->prompt);
 }
 
 static void post(struct http_request *r, struct server *s, bool chat)
 {
-    struct openai_request q;
-    struct err e = ERR_INIT;
-    char param[OPENAI_PARAM_MAX];
-    size_t n;
-    const char *body = http_request_body(r, &n);
-    if (!server_authorised(s, r)) return;
-    if (openai_request_decode(body, n, chat, &q, param, &e)) {
-        server_refuse(s, r, &e, param[0] ? param : NULL);
-        return;
-    }
-    if (server_accepts(s, r, q.ask.model)) begin(s, r, &q);
-    openai_request_release(&q);
+    static const struct request_work_ops ops = {sizeof(struct openai_work), work, finish_work,
+                                                release_work};
+    struct openai_work *o = request_work_new(s, r, &ops);
+    if (!o) return;
+    o->chat = chat;
+    request_work_run(&o->w);
 }
 
 void openai_post_chat(struct http_request *r, void *server)

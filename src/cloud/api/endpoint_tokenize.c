@@ -4,67 +4,88 @@
  * no UTF-8.
  */
 #include "base/mem.h"
-#include "cloud/api/server_impl.h"
+#include "cloud/api/request_work.h"
 #include "proto/json.h"
 #include "proto/openai.h"
 
 enum { REPLY_MAX = 64 << 20 };
 
-static int need_vocab(const struct server *s, const struct vocab **ret_vocab, struct err *e)
+struct text_work {
+    struct request_work w; /* first */
+    struct buf out;        /* the reply */
+};
+
+static int need_vocab(const struct request_work *w, struct err *e)
 {
-    *ret_vocab = s->backend->vocab;
-    if (*ret_vocab) return 0;
+    if (w->rules.vocab) return 0;
     return err_set(e, ERR_UNSUPPORTED,
                    "the upstream servers have the tokenizer: ask them, or let the operator "
                    "start this one with --upstream-vocab FILE");
 }
 
-static void reply(struct http_request *r, struct server *s, int code, struct buf *body,
-                  const struct err *e, const char *param)
+/* What went wrong without a sentence was for want of memory. */
+static void note_code(struct request_work *w, int code)
 {
-    struct err full;
-    if (code == 0 && !body->error) {
-        http_reply_json(r, 200, body->data, body->len);
-        return;
-    }
-    if (!e->code) err_set(&full, ERR_NO_MEMORY, "no memory for the answer");
-    server_refuse(s, r, e->code ? e : &full, param && param[0] ? param : NULL);
+    if (!code) code = ((struct text_work *)w)->out.error;
+    if (code && !w->e.code) err_set(&w->e, ERR_NO_MEMORY, "no memory for the answer");
+}
+
+static void finish(struct request_work *w, struct http_request *r)
+{
+    struct text_work *t = (struct text_work *)w;
+    if (w->e.code)
+        server_refuse(w->server, r, &w->e, w->param[0] ? w->param : NULL);
+    else
+        http_reply_take(r, 200, "application/json", &t->out);
+}
+
+static void release(struct request_work *w)
+{
+    struct text_work *t = (struct text_work *)w;
+    buf_release(&t->out);
+}
+
+static void start(struct http_request *r, struct server *s, const struct request_work_ops *ops)
+{
+    struct text_work *t = request_work_new(s, r, ops);
+    if (!t) return;
+    buf_init(&t->out, REPLY_MAX);
+    request_work_run(&t->w);
 }
 
 /* {"tokens": [...], "count": n, "max_model_len": n}: llama-server's first, all of vLLM's. */
-static void put_tokens(const struct server *s, const struct token_list *t, struct buf *out)
+static void put_tokens(const struct prompt_rules *rules, const struct token_list *t,
+                       struct buf *out)
 {
     buf_puts(out, "{\"tokens\":[");
     for (uint32_t i = 0; i < t->len; i++) {
         if (i) buf_putc(out, ',');
         json_put_u64(out, (uint64_t)t->ids[i]);
     }
-    buf_printf(out, "],\"count\":%u,\"max_model_len\":%u}", t->len, s->backend->positions_max);
+    buf_printf(out, "],\"count\":%u,\"max_model_len\":%u}", t->len, rules->positions_max);
+}
+
+static void tokenize(struct request_work *w)
+{
+    struct openai_tokenize q = {0};
+    struct token_list tokens;
+    token_list_init(&tokens, WIRE_PROMPT_MAX);
+    int code = need_vocab(w, &w->e);
+    if (!code)
+        code = openai_tokenize_decode(w->body.bytes.data, w->body.bytes.len, &q, w->param, &w->e);
+    unsigned flags = (q.add_special ? VOCAB_ADD_BOS : 0u) | (q.parse_special ? VOCAB_SPECIAL : 0u);
+    if (!code) code = vocab_encode(w->rules.vocab, q.text, q.text_len, flags, &tokens, &w->e);
+    if (!code) put_tokens(&w->rules, &tokens, &((struct text_work *)w)->out);
+    note_code(w, code);
+    openai_tokenize_release(&q);
+    token_list_release(&tokens);
 }
 
 void tokenize_post(struct http_request *r, void *server)
 {
-    struct server *s = server;
-    struct openai_tokenize q = {0};
-    struct err e = ERR_INIT;
-    char param[OPENAI_PARAM_MAX] = "";
-    const struct vocab *v;
-    struct token_list tokens;
-    struct buf out;
-    size_t n;
-    const char *body = http_request_body(r, &n);
-    if (!server_authorised(s, r)) return;
-    buf_init(&out, REPLY_MAX);
-    token_list_init(&tokens, WIRE_PROMPT_MAX);
-    int code = need_vocab(s, &v, &e);
-    if (!code) code = openai_tokenize_decode(body, n, &q, param, &e);
-    unsigned flags = (q.add_special ? VOCAB_ADD_BOS : 0u) | (q.parse_special ? VOCAB_SPECIAL : 0u);
-    if (!code) code = vocab_encode(v, q.text, q.text_len, flags, &tokens, &e);
-    if (!code) put_tokens(s, &tokens, &out);
-    reply(r, s, code, &out, &e, param);
-    openai_tokenize_release(&q);
-    token_list_release(&tokens);
-    buf_release(&out);
+    static const struct request_work_ops ops = {sizeof(struct text_work), tokenize, finish,
+                                                release};
+    start(r, server, &ops);
 }
 
 /* Control tokens are written out, so that the text can be read back. */
@@ -100,26 +121,27 @@ static void put_both(const struct buf *text, struct buf *out)
     buf_putc(out, '}');
 }
 
-void detokenize_post(struct http_request *r, void *server)
+static void detokenize(struct request_work *w)
 {
-    struct server *s = server;
-    struct err e = ERR_INIT;
-    char param[OPENAI_PARAM_MAX] = "";
-    const struct vocab *v;
     int32_t *ids = NULL;
     uint32_t n_ids = 0;
-    struct buf text, out;
-    size_t n;
-    const char *body = http_request_body(r, &n);
-    if (!server_authorised(s, r)) return;
+    struct buf text;
     buf_init(&text, REPLY_MAX);
-    buf_init(&out, REPLY_MAX);
-    int code = need_vocab(s, &v, &e);
-    if (!code) code = openai_detokenize_decode(body, n, &ids, &n_ids, param, &e);
-    if (!code) code = put_text(v, ids, n_ids, &text, &e);
-    if (!code) put_both(&text, &out);
-    reply(r, s, code, &out, &e, e.code == ERR_BAD_INPUT ? "tokens" : NULL);
+    int code = need_vocab(w, &w->e);
+    if (!code)
+        code = openai_detokenize_decode(w->body.bytes.data, w->body.bytes.len, &ids, &n_ids,
+                                        w->param, &w->e);
+    if (!code) code = put_text(w->rules.vocab, ids, n_ids, &text, &w->e);
+    if (!code) put_both(&text, &((struct text_work *)w)->out);
+    note_code(w, code);
+    request_work_name(w, w->e.code == ERR_BAD_INPUT ? "tokens" : "");
     mem_free(ids);
     buf_release(&text);
-    buf_release(&out);
+}
+
+void detokenize_post(struct http_request *r, void *server)
+{
+    static const struct request_work_ops ops = {sizeof(struct text_work), detokenize, finish,
+                                                release};
+    start(r, server, &ops);
 }

@@ -83,19 +83,6 @@ int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *ou
     return detok_push(&x->detok, x->server->backend->vocab, ev->token, out);
 }
 
-/* What the client has already must be in the detokenizer: half a character may be open. */
-static int skip_have(struct exchange *x, const struct wire_request *q, struct err *e)
-{
-    struct buf *text = &x->server->bytes;
-    const struct vocab *v = x->server->backend->vocab;
-    for (uint32_t i = 0; v && i < q->n_have; i++) {
-        buf_clear(text);
-        int code = detok_push(&x->detok, v, q->have[i], text);
-        if (code) return err_set(e, code, "have[%u]: token %d has no text", i, q->have[i]);
-    }
-    return 0;
-}
-
 int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
                     struct wire_request *q, void (*on_event)(void *, const struct job_event *),
                     struct err *e)
@@ -103,10 +90,8 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     struct backend *b = x->server->backend;
     uint32_t tokens_max = q->tokens_max, deadline_ms = q->deadline_ms;
     struct sampling sampling = q->sampling;
-    int code = skip_have(x, q, e);
-    if (code) return code;
-    code = b->takes_ids ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
-                        : job_new_asked(&x->job, e);
+    int code = b->takes_ids ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
+                            : job_new_asked(&x->job, e);
     if (code) return code;
     if (b->takes_request) job_take_asked(x->job, q);
     atomic_store(&x->job->tokens_max, clip_tokens(x, tokens_max));
@@ -115,7 +100,7 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     x->job->sampling = sampling;
     if (!x->adjustable) x->job->tokens_least = atomic_load(&x->job->tokens_max);
     x->n_prompt = prompt->len;
-    x->began = clock_us();
+    if (!x->began) x->began = clock_us();
     if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
     if (make_id(prefix, x->id))
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");

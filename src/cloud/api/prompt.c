@@ -1,7 +1,35 @@
-/* prompt: the tokens of a request's messages or ids, checked; see server_impl.h. */
+/* prompt: see prompt.h. */
+#include "cloud/api/prompt.h"
+
+#include <stdio.h>
+#include <string.h>
+
 #include "base/mem.h"
-#include "cloud/api/server_impl.h"
 #include "model/template.h"
+
+enum { PIECE_BYTES_MAX = 1 << 16 };
+
+void prompt_rules_of(const struct backend *b, struct prompt_rules *ret_rules)
+{
+    const struct engine_info *info = b->info;
+    *ret_rules = (struct prompt_rules){.vocab = b->vocab,
+                                       .chat_template = b->chat_template,
+                                       .vocab_size = info->vocab_size,
+                                       .positions_max = b->positions_max,
+                                       .takes_ids = b->takes_ids,
+                                       .passes_on = b->takes_request};
+    memcpy(ret_rules->weights_hash, info->weights_hash, sizeof ret_rules->weights_hash);
+    memcpy(ret_rules->tokenizer_hash, info->tokenizer_hash, sizeof ret_rules->tokenizer_hash);
+    snprintf(ret_rules->numerics, sizeof ret_rules->numerics, "%s", info->numerics);
+}
+
+enum wire_match prompt_match(const struct prompt_rules *rules, const struct wire_request *q)
+{
+    if (strcmp(q->tokenizer, rules->tokenizer_hash) != 0) return WIRE_TEXT;
+    bool exact =
+        strcmp(q->weights, rules->weights_hash) == 0 && strcmp(q->numerics, rules->numerics) == 0;
+    return exact ? WIRE_EXACT : WIRE_TOKENS;
+}
 
 static int check_ids(const int32_t *ids, uint32_t n, uint32_t vocab, const char *field,
                      struct err *e)
@@ -13,10 +41,10 @@ static int check_ids(const int32_t *ids, uint32_t n, uint32_t vocab, const char 
     return 0;
 }
 
-static int encode_messages(struct server *s, const struct wire_request *q,
+static int encode_messages(const struct prompt_rules *rules, const struct wire_request *q,
                            struct token_list *prompt, struct err *e)
 {
-    const struct chat_template *t = s->backend->chat_template;
+    const struct chat_template *t = rules->chat_template;
     if (!t)
         return err_set(
             e, ERR_UNSUPPORTED,
@@ -27,25 +55,25 @@ static int encode_messages(struct server *s, const struct wire_request *q,
     for (uint32_t i = 0; i < q->n_messages; i++)
         m[i] = (struct chat_message){q->messages[i].role, q->messages[i].content,
                                      q->messages[i].content_len};
-    int code = chat_template_encode(t, s->backend->vocab, m, q->n_messages, true, prompt, e);
+    int code = chat_template_encode(t, rules->vocab, m, q->n_messages, true, prompt, e);
     mem_free(m);
     return code;
 }
 
-static int take_ids(struct server *s, const struct wire_request *q, struct token_list *prompt,
-                    struct err *e)
+static int take_ids(const struct prompt_rules *rules, const struct wire_request *q,
+                    struct token_list *prompt, struct err *e)
 {
-    const struct engine_info *info = s->backend->info;
-    int code = check_ids(q->prompt, q->n_prompt, info->vocab_size, "prompt", e);
+    int code = check_ids(q->prompt, q->n_prompt, rules->vocab_size, "prompt", e);
     if (code == 0 && token_list_append(prompt, q->prompt, q->n_prompt))
         code = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
     return code;
 }
 
 /* Whether there is a prompt, and room for an answer. */
-static int check_room(const struct server *s, uint32_t n_prompt, uint32_t n_have, struct err *e)
+static int check_room(const struct prompt_rules *rules, uint32_t n_prompt, uint32_t n_have,
+                      struct err *e)
 {
-    uint32_t max = s->backend->positions_max;
+    uint32_t max = rules->positions_max;
     if (n_prompt == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
     if ((uint64_t)n_prompt + n_have < max) return 0;
     return err_set(
@@ -63,31 +91,54 @@ int prompt_need_vocab(struct err *e)
         "/v1/chat/completions, or let its operator start it with --upstream-vocab FILE");
 }
 
-int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
-                     struct err *e)
+int prompt_make_text(const struct prompt_rules *rules, const char *text, size_t n,
+                     struct token_list *prompt, struct err *e)
 {
-    const struct vocab *v = s->backend->vocab;
-    if (!v) return prompt_need_vocab(e);
-    int code = vocab_encode(v, text, n, VOCAB_ADD_BOS | VOCAB_SPECIAL, prompt, e);
-    return code ? code : check_room(s, prompt->len, 0, e);
+    if (!rules->vocab) return prompt_need_vocab(e);
+    int code = vocab_encode(rules->vocab, text, n, VOCAB_ADD_BOS | VOCAB_SPECIAL, prompt, e);
+    return code ? code : check_room(rules, prompt->len, 0, e);
 }
 
-int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
-                struct token_list *prompt, const char **param, struct err *e)
+int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, bool ids_allowed,
+                struct token_list *prompt, const char **ret_param, struct err *e)
 {
-    *param = q->prompt ? "prompt" : "messages";
+    *ret_param = q->prompt ? "prompt" : "messages";
     if (q->prompt && !ids_allowed)
         return err_set(
             e, ERR_BAD_INPUT,
             "prompt: token ids need the tokenizer of this server (hashes.tokenizer %s); send "
             "messages instead",
-            s->backend->info->tokenizer_hash);
-    if (!s->backend->takes_ids) return 0;
-    int code = q->prompt ? take_ids(s, q, prompt, e) : encode_messages(s, q, prompt, e);
+            rules->tokenizer_hash);
+    if (!rules->takes_ids) return 0;
+    int code = q->prompt ? take_ids(rules, q, prompt, e) : encode_messages(rules, q, prompt, e);
     if (code) return code;
-    *param = "have";
-    code = check_ids(q->have, q->n_have, s->backend->info->vocab_size, "have", e);
+    *ret_param = "have";
+    code = check_ids(q->have, q->n_have, rules->vocab_size, "have", e);
     if (code) return code;
-    *param = q->prompt ? "prompt" : "messages";
-    return check_room(s, prompt->len, q->n_have, e);
+    *ret_param = q->prompt ? "prompt" : "messages";
+    return check_room(rules, prompt->len, q->n_have, e);
+}
+
+int prompt_skip_have(const struct prompt_rules *rules, const struct wire_request *q,
+                     struct detok *detok, struct err *e)
+{
+    struct buf text;
+    int code = 0;
+    buf_init(&text, PIECE_BYTES_MAX);
+    for (uint32_t i = 0; rules->vocab && i < q->n_have && code == 0; i++) {
+        buf_clear(&text);
+        code = detok_push(detok, rules->vocab, q->have[i], &text);
+        if (code) err_set(e, code, "have[%u]: token %d has no text", i, q->have[i]);
+    }
+    buf_release(&text);
+    return code;
+}
+
+int prompt_prepare(const struct prompt_rules *rules, struct wire_request *q,
+                   const struct token_list *prompt, struct err *e)
+{
+    if (!rules->passes_on) return 0;
+    int code = wire_request_prepare(q, e);
+    if (code || !rules->takes_ids) return code;
+    return wire_request_prepare_tokens(q, prompt->ids, prompt->len, e);
 }

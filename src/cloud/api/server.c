@@ -250,6 +250,7 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
     int code = s->c.keys_path ? keys_open(s->c.keys_path, clock_us(), &s->keys, e) : 0;
     if (code == 0) code = loop_timer_new(s->loop, drain_over, s, &s->drain_timer, e);
     if (code == 0) code = loop_wake_new(s->loop, backend_has_events, s, &s->wake, e);
+    if (code == 0) code = offload_new(s->loop, &s->offload, e);
     if (code == 0 && s->c.n_tls) code = tls_new(s->c.tls, s->c.n_tls, &s->tls, e);
     if (code) return code;
     if (s->tls) {
@@ -309,6 +310,8 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
 void server_free(struct server *s)
 {
     if (!s) return;
+    offload_free(s->offload); /* bodies that it works on belong to the HTTP server */
+    s->offload = NULL;
     http_server_free(s->metrics_http);
     http_server_free(s->http);
     backend_free(s->backend);

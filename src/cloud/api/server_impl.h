@@ -19,20 +19,22 @@
 #include "cloud/work/backend.h"
 #include "cloud/work/job.h"
 #include "model/vocab.h"
+#include "net/offload.h"
 #include "proto/wire.h"
 
 struct exchange {
     struct server *server;
     struct http_request *request; /* NULL after a disconnect or the end of the response */
     struct job *job;
-    struct key *key;               /* NULL: the server needs no key */
-    struct exchange *next, **link; /* all exchanges of the server */
-    struct detok detok;
+    struct key *key;                /* NULL: the server needs no key */
+    struct exchange *next, **link;  /* all exchanges of the server */
+    struct detok detok;             /* with the tokens that the client has already */
     enum metrics_endpoint endpoint; /* for counters and logs */
     /* Set by the endpoint before it submits: its client takes a part of an answer and changes the
      * budget on the way (PATCH, DELETE). Else the grant is all or nothing. */
     bool adjustable;
-    /* clock_us(); 0: not yet. All set by exchange_deliver. */
+    /* clock_us(); 0: not yet. All set by exchange_deliver, but for `began`: by the endpoint, when
+     * the request arrived, or by exchange_submit. */
     uint64_t began, admitted, first_token, last_token;
     uint32_t n_prompt, cached, n_tokens; /* n_tokens: of the answer, so far */
     /* Set by the endpoint before it submits: whether it wants log-probabilities, and of how many of
@@ -50,6 +52,7 @@ struct server {
     struct loop *loop;
     struct http_server *http;
     struct backend *backend;
+    struct offload *offload; /* for large bodies (request_work.h) */
     struct loop_wake *wake;
     struct loop_timer *drain_timer;
     struct keys *keys;
@@ -131,17 +134,6 @@ bool quota_use_request(struct server *s, struct http_request *r);
 int quota_use_begin(struct exchange *x, struct err *e);
 void quota_use_undo(struct exchange *x);
 void quota_use_event(struct exchange *x, const struct job_event *ev);
-
-/* The prompt's tokens, checked; none for a backend without a vocabulary. `*param` names the field
- * that is wrong. */
-int prompt_make(struct server *s, const struct wire_request *q, bool ids_allowed,
-                struct token_list *prompt, const char **param, struct err *e);
-/* The same for a raw text, in which control tokens are recognised. */
-int prompt_make_text(struct server *s, const char *text, size_t n, struct token_list *prompt,
-                     struct err *e);
-
-/* The error of a prompt that needs a vocabulary, where the backend has none. */
-int prompt_need_vocab(struct err *e);
 
 /* The endpoints: handlers of server.c's routes. */
 void assist_post(struct http_request *r, void *server);

@@ -109,11 +109,15 @@ static void put_text(struct buf *out, const char *name, const char *text, size_t
     json_put_string(out, text, n);
 }
 
-static void put_ids(struct buf *out, const char *name, const int32_t *ids, uint32_t n)
+static void put_tokens(struct buf *out, const char *name, const struct dialect_request *q)
 {
+    const struct wire_json *made = q->asked ? &q->asked->tokens_json : NULL;
     buf_puts(out, name);
-    for (uint32_t i = 0; i < n; i++)
-        buf_printf(out, i ? ",%d" : "[%d", ids[i]);
+    buf_putc(out, '[');
+    if (made && made->text)
+        buf_append(out, made->text, made->len);
+    else
+        json_put_ids(out, q->tokens, q->n_tokens);
     buf_putc(out, ']');
 }
 
@@ -162,7 +166,14 @@ static void put_sampling(struct buf *out, enum dialect d, const struct sampling 
 
 static void put_messages(struct buf *out, const struct wire_request *q)
 {
-    buf_puts(out, "\"messages\":[");
+    const struct wire_json *made = &q->messages_json;
+    buf_puts(out, "\"messages\":");
+    if (made->text) {
+        buf_append(out, made->text, made->len);
+        buf_putc(out, ',');
+        return;
+    }
+    buf_putc(out, '[');
     for (uint32_t i = 0; i < q->n_messages; i++) {
         const struct wire_message *m = &q->messages[i];
         put_text(out, i ? ",{\"role\":" : "{\"role\":", m->role, strlen(m->role));
@@ -192,7 +203,7 @@ static void put_llama(struct buf *out, const struct dialect_request *q)
                "\"n_predict\":%u,",
                q->tokens_max);
     put_sampling(out, DIALECT_LLAMA, &q->sampling);
-    put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
+    put_tokens(out, ",\"prompt\":", q);
 }
 
 static void put_vllm(struct buf *out, const struct dialect_request *q)
@@ -203,14 +214,14 @@ static void put_vllm(struct buf *out, const struct dialect_request *q)
                "\"return_token_ids\":true,\"max_tokens\":%u,",
                q->tokens_max);
     put_sampling(out, DIALECT_VLLM, &q->sampling);
-    put_ids(out, ",\"prompt\":", q->tokens, q->n_tokens);
+    put_tokens(out, ",\"prompt\":", q);
 }
 
 static void put_sglang(struct buf *out, const struct dialect_request *q)
 {
     buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u,", q->tokens_max);
     put_sampling(out, DIALECT_SGLANG, &q->sampling);
-    put_ids(out, "},\"input_ids\":", q->tokens, q->n_tokens);
+    put_tokens(out, "},\"input_ids\":", q);
 }
 
 /* Another of our kind: the request goes on as it came, but for the model's name there. */
@@ -226,6 +237,7 @@ static int encode_pdd(const struct dialect_request *q, struct buf *body, struct 
     if (!r.prompt && !r.messages) { /* a text that we tokenised: our tokens are theirs */
         r.prompt = (int32_t *)(uintptr_t)q->tokens;
         r.n_prompt = q->n_tokens - q->n_have;
+        if (q->n_have == 0) r.prompt_json = q->asked->tokens_json;
     }
     if (r.prompt && !r.tokenizer[0]) /* of a device that names its own, or of OpenAI's client */
         snprintf(r.tokenizer, sizeof r.tokenizer, "%s", q->model->tokenizer);

@@ -408,13 +408,12 @@ static void describe(const struct upstream_request *o, const struct upstream_ser
 }
 
 static int start_call(struct upstream_request *o, struct upstream_server *s, const char *path,
-                      const struct buf *body, struct err *e)
+                      struct buf *body, struct err *e)
 {
     struct http_call_spec spec = {.method = "POST",
                                   .path = path,
                                   .accept = "text/event-stream",
-                                  .body = body->data,
-                                  .body_len = body->len,
+                                  .body_taken = body,
                                   .deadline_us =
                                       o->job->deadline == UINT64_MAX ? 0 : o->job->deadline,
                                   .on_head = on_head,

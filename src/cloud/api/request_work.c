@@ -1,0 +1,110 @@
+/* request_work: see request_work.h. */
+#include "cloud/api/request_work.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+/* Bodies up to this many bytes are worked on at once: the worst of them takes the loop a few
+ * milliseconds, and most requests save a thread's wake-up. */
+enum { AT_ONCE_BYTES = 16 * 1024 };
+
+static void release(struct request_work *w)
+{
+    w->ops->release(w);
+    http_body_release(&w->body);
+    mem_free(w);
+}
+
+/* The work is done; its key is asked for again, since the file may have been read meanwhile. */
+static void complete(struct request_work *w)
+{
+    struct http_request *r = w->request;
+    http_body_release(&w->body);
+    if (r && w->large) http_request_on_close(r, NULL, NULL);
+    if (r && (!w->large || server_authorised(w->server, r))) w->ops->finish(w, r);
+    release(w);
+}
+
+static void work(struct offload_task *t)
+{
+    struct request_work *w = (struct request_work *)t;
+    w->ops->work(w);
+}
+
+static void done(struct offload_task *t)
+{
+    complete((struct request_work *)t);
+}
+
+/* The server ends; its requests are cut later. */
+static void drop(struct offload_task *t)
+{
+    struct request_work *w = (struct request_work *)t;
+    if (w->request) http_request_on_close(w->request, NULL, NULL);
+    release(w);
+}
+
+static void client_gone(void *arg)
+{
+    struct request_work *w = arg;
+    w->request = NULL;
+    if (offload_cancel(w->server->offload, &w->task)) release(w);
+}
+
+void *request_work_new(struct server *s, struct http_request *r, const struct request_work_ops *ops)
+{
+    if (!server_authorised(s, r)) return NULL;
+    struct request_work *w = mem_calloc(1, ops->size);
+    if (!w) {
+        struct err e = ERR_INIT;
+        err_set(&e, ERR_NO_MEMORY, "no memory for the request");
+        server_refuse(s, r, &e, NULL);
+        return NULL;
+    }
+    w->task = (struct offload_task){.work = work, .done = done, .drop = drop};
+    w->server = s;
+    w->request = r;
+    w->ops = ops;
+    w->arrived = clock_us();
+    http_request_take_body(r, &w->body);
+    prompt_rules_of(s->backend, &w->rules);
+    return w;
+}
+
+void request_work_name(struct request_work *w, const char *param)
+{
+    snprintf(w->param, sizeof w->param, "%s", param);
+}
+
+/* On whose behalf: a key, or without one an address. */
+static uint64_t owner_of(const struct server *s, const struct http_request *r)
+{
+    char peer[HTTP_ADDRESS_TEXT];
+    if (s->asking) return s->asking->tenant;
+    http_request_peer(r, peer);
+    return fnv_bytes(FNV_BEGIN, peer, strlen(peer));
+}
+
+void request_work_run(struct request_work *w)
+{
+    struct server *s = w->server;
+    struct http_request *r = w->request;
+    w->large = w->body.bytes.len > AT_ONCE_BYTES;
+    if (!w->large) {
+        w->ops->work(w);
+        complete(w);
+        return;
+    }
+    w->task.size = w->body.bytes.len;
+    w->task.owner = owner_of(s, r);
+    if (offload_submit(s->offload, &w->task, &w->e) == 0) {
+        http_request_on_close(r, client_gone, w);
+        return;
+    }
+    server_refuse(s, r, &w->e, NULL);
+    release(w);
+}

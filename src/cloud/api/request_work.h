@@ -1,0 +1,48 @@
+/*
+ * request_work: a request from its whole body to its answer or its exchange. What grows with the
+ * body (JSON, templates, tokenisation) is `work`; a large body's is done by a helper thread
+ * (net/offload), so that the loop stays with its sockets. What needs the server follows in
+ * `finish`.
+ *
+ * Life: request_work_new takes the body; the endpoint fills in what it knows; request_work_run. A
+ * client that leaves meanwhile ends it: `finish` is called only while somebody waits.
+ */
+#ifndef PDD_CLOUD_API_REQUEST_WORK_H
+#define PDD_CLOUD_API_REQUEST_WORK_H
+
+#include "cloud/api/prompt.h"
+#include "cloud/api/server_impl.h"
+#include "net/offload.h"
+#include "proto/openai.h"
+
+struct request_work;
+
+struct request_work_ops {
+    size_t size; /* of the endpoint's struct, zeroed beyond the request_work */
+    /* Any thread: reads body and rules, sets `e` and `param` when something is wrong. */
+    void (*work)(struct request_work *w);
+    /* Loop thread: answers `r`, or gives it to an exchange. The body is gone. */
+    void (*finish)(struct request_work *w, struct http_request *r);
+    void (*release)(struct request_work *w); /* what else the endpoint holds */
+};
+
+struct request_work {
+    struct offload_task task; /* first */
+    struct server *server;
+    struct http_request *request; /* NULL once the client has gone */
+    struct http_body body;
+    struct prompt_rules rules;
+    const struct request_work_ops *ops;
+    uint64_t arrived; /* clock_us() */
+    bool large;       /* its work is done by a helper thread */
+    struct err e;
+    char param[OPENAI_PARAM_MAX]; /* the field that is wrong, or "" */
+};
+
+/* NULL: the request has been answered (its key is not valid any more, no memory). */
+void *request_work_new(struct server *s, struct http_request *r,
+                       const struct request_work_ops *ops);
+void request_work_run(struct request_work *w);
+void request_work_name(struct request_work *w, const char *param); /* the field that is wrong */
+
+#endif

@@ -1,0 +1,223 @@
+/*
+ * test_cloud_large: requests with large bodies, which helper threads parse and tokenise.
+ *
+ * Catches: a large body that keeps the loop from everybody else; one that is answered otherwise
+ * than a small one that says the same; a client that leaves, or a server that ends, in the middle
+ * of the work.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support/cloud_site.h"
+
+/* PADDING: more than any body that is worked on at once. HEAVY: values that take a while. */
+enum { PADDING = 80000, HEAVY = 200000, CONTEXT = 131072 };
+
+static struct site sites[2];
+
+static struct site *large_site(void)
+{
+    struct site *s = &sites[0];
+    site_init(s);
+    s->fake.context_max = CONTEXT;
+    s->fake.answer_tokens = 20;
+    s->config.metrics_address = "127.0.0.1";
+    return s;
+}
+
+/* A front of `inner`, with a tokenizer of its own or without. */
+static struct site *front_of(const struct site *inner, char url[64])
+{
+    struct site *s = &sites[1];
+    site_init(s);
+    snprintf(url, 64, "http://127.0.0.1:%u", inner->port);
+    s->config.upstream.servers[0].url = url;
+    s->config.upstream.n_servers = 1;
+    site_start(s);
+    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200)
+        clock_sleep_us(2000);
+    return s;
+}
+
+/* `json` with blanks at its end. */
+static void pad(const char *json, size_t n, struct buf *out)
+{
+    static char blanks[PADDING];
+    memset(blanks, ' ', sizeof blanks);
+    buf_init(out, RAW_MAX);
+    assert_int_equal(buf_append(out, json, strlen(json)), 0);
+    assert_int_equal(buf_append(out, blanks, n), 0);
+}
+
+/* The status and the body of the response, without what differs from one to the next. */
+static int ask_padded(const struct site *s, const char *path, const char *json, size_t n,
+                      struct buf *ret_text)
+{
+    static const char *const own[] = {"\"id\":\"", "\"created\":"};
+    struct buf body, raw;
+    pad(json, n, &body);
+    buf_init(&raw, RAW_MAX);
+    int status = site_ask(s, "POST", path, NULL, body.data, &raw);
+    const char *at = strstr(raw.data, "\r\n\r\n");
+    buf_init(ret_text, RAW_MAX);
+    if (at) buf_puts(ret_text, at + 4);
+    for (size_t i = 0; i < 2; i++) {
+        char *from = strstr(ret_text->data, own[i]);
+        if (from) memset(from + strlen(own[i]), '-', strcspn(from + strlen(own[i]), "\",}"));
+    }
+    buf_release(&body);
+    buf_release(&raw);
+    return status;
+}
+
+static const struct {
+    const char *path, *json;
+} asks[] = {
+    {"/v1/chat/completions",
+     "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"temperature\":0,\"max_tokens\":9}"},
+    {"/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":7}]}"},
+    {"/v1/chat/completions", "{\"model\":\"none\",\"messages\":[{\"role\":\"user\","
+                             "\"content\":\"Hi\"}]}"},
+    {"/v1/chat/completions", "{\"messages\":[{\"role\":\"robot\",\"content\":\"Hi\"}]}"},
+    {"/v1/completions", "{\"prompt\":\"Once\",\"max_tokens\":9,\"temperature\":0}"},
+    {"/v1/completions", "{\"prompt\":[65,66],\"max_tokens\":9,\"temperature\":0}"},
+    {"/v1/completions", "{\"prompt\":[65,99999],\"max_tokens\":9}"},
+    {"/v1/assist", "{\"prompt\":[65],\"tokens_max\":3}"},
+    {"/v1/assist", "{\"prompt\":\"no\"}"},
+    {"/tokenize", "{\"content\":\"Hello <|im_end|>\"}"},
+    {"/tokenize", "{}"},
+    {"/detokenize", "{\"tokens\":[72,101,256]}"},
+    {"/detokenize", "{\"tokens\":[72,99999]}"},
+    {"/detokenize", "{}"},
+};
+
+static void same_when_large(const struct site *s)
+{
+    for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+        struct buf small, large;
+        int status = ask_padded(s, asks[i].path, asks[i].json, 0, &small);
+        int again = ask_padded(s, asks[i].path, asks[i].json, PADDING, &large);
+        assert_true(status >= 200);
+        if (status != again || strcmp(small.data, large.data) != 0)
+            fail_msg("%s %s: %d %s\nlarge: %d %s", asks[i].path, asks[i].json, status, small.data,
+                     again, large.data);
+        buf_release(&small);
+        buf_release(&large);
+    }
+}
+
+static void test_same_answer(void **state)
+{
+    (void)state;
+    char url[64];
+    struct site *s = large_site();
+    site_start(s);
+    same_when_large(s);
+    struct site *front = front_of(s, url);
+    same_when_large(front);
+    site_stop(front);
+    site_stop(s);
+}
+
+/* A tokenisation whose body says many useless things, too. */
+static void put_heavy(struct buf *b)
+{
+    buf_init(b, RAW_MAX);
+    assert_int_equal(buf_puts(b, "{\"content\":\"x\",\"y\":["), 0);
+    for (int i = 0; i < HEAVY; i++)
+        buf_puts(b, "1,");
+    assert_int_equal(buf_puts(b, "1]}"), 0);
+}
+
+/* Send the body but for its last byte, and wait until the server has it. */
+static void send_heavy(struct client *c, const struct site *s, const struct buf *body,
+                       uint32_t others)
+{
+    char head[200];
+    struct site metrics = {.port = server_metrics_port(s->server)};
+    snprintf(head, sizeof head, "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+             body->len);
+    client_open(c, s->port);
+    raw_puts(c->fd, head);
+    raw_send(c->fd, body->data, body->len - 1);
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    char line[64];
+    snprintf(line, sizeof line, "\npdd_http_body_bytes %zu\n", (body->len - 1) * (1 + others));
+    for (bool there = false; !there;) {
+        struct buf page;
+        buf_init(&page, RAW_MAX);
+        assert_int_equal(site_ask(&metrics, "GET", "/metrics", NULL, "", &page), 200);
+        there = strstr(page.data, line) != NULL;
+        buf_release(&page);
+        assert_true(clock_us() < until);
+    }
+}
+
+/* Who asks after a heavy request is answered before it. */
+static void test_loop_goes_on(void **state)
+{
+    (void)state;
+    struct site *s = large_site();
+    struct client heavy, light;
+    struct buf body;
+    put_heavy(&body);
+    site_start(s);
+    send_heavy(&heavy, s, &body, 0);
+    client_open(&light, s->port);
+    raw_send(heavy.fd, body.data + body.len - 1, 1);
+    client_send(&light, "GET", "/health", NULL, "", 0);
+    while (!light.status)
+        assert_true(client_read(&light, 1000));
+    assert_false(raw_readable(heavy.fd, 0));
+    while (!strstr(heavy.body.data, "\"count\":1,"))
+        assert_true(client_read(&heavy, 1000));
+    assert_int_equal(heavy.status, 200);
+    client_close(&heavy);
+    client_close(&light);
+    buf_release(&body);
+    site_stop(s);
+}
+
+/* The client goes while its request is worked on or waits for that; then the server does. */
+static void test_leave_and_end(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 12 };
+    static struct client all[CLIENTS];
+    struct site *s = large_site();
+    struct buf body, text;
+    put_heavy(&body);
+    for (int ends = 0; ends < 2; ends++) {
+        site_start(s);
+        for (int i = 0; i < CLIENTS; i++)
+            send_heavy(&all[i], s, &body, (uint32_t)i);
+        for (int i = 0; i < CLIENTS; i++)
+            raw_send(all[i].fd, body.data + body.len - 1, 1);
+        if (ends) {
+            site_stop(s); /* before the clients have left */
+            for (int i = 0; i < CLIENTS; i++)
+                client_close(&all[i]);
+            continue;
+        }
+        for (int i = 0; i < CLIENTS; i++)
+            client_close(&all[i]);
+        assert_int_equal(ask_padded(s, asks[0].path, asks[0].json, PADDING, &text), 200);
+        buf_release(&text);
+        site_stop(s);
+    }
+    buf_release(&body);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_answer),
+        cmocka_unit_test(test_loop_goes_on),
+        cmocka_unit_test(test_leave_and_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
