@@ -1,4 +1,4 @@
-/* base64: RFC 4648, standard alphabet with padding; decoding is strict. */
+/* base64: RFC 4648, standard alphabet with padding; decoding is strict. Pure. */
 #ifndef PDD_BASE_BASE64_H
 #define PDD_BASE_BASE64_H
 

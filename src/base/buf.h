@@ -2,11 +2,11 @@
  * buf: a growable run of bytes with a maximum.
  *
  * Invariants: data[len] is always 0, so `data` is a C string when it holds text; len <= max.
- * Failure (past max, out of memory) leaves the content as it was and gives ERR_LIMIT or
- * ERR_NO_MEMORY. It sticks: from then on nothing is appended, and every call gives that first
- * error, until buf_clear, buf_cut or buf_release. So a writer appends piece by piece and looks at
- * the last result, or at `error`. `buf_init` allocates nothing: an empty buf points to a static
- * empty string.
+ * Failure (past max, out of memory) leaves the content as it was and returns ERR_LIMIT or
+ * ERR_NO_MEMORY. It sticks: from then on nothing is appended, and every call returns that first
+ * error, until buf_clear, buf_cut or buf_release. So a writer appends piece by piece and checks the
+ * last result, or `error`. `buf_init` allocates nothing: an empty buf points to a static empty
+ * string. Threads: one owner at a time.
  */
 #ifndef PDD_BASE_BUF_H
 #define PDD_BASE_BUF_H

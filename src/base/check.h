@@ -1,6 +1,7 @@
 /*
  * check: the programmer's mistakes. CHECK(condition) stays on in release builds and aborts with
- * place and condition. Never for files, network or users: those cause `struct err`.
+ * place and condition. Never for files, network or users: those cause `struct err`. Any
+ * thread.
  */
 #ifndef PDD_BASE_CHECK_H
 #define PDD_BASE_CHECK_H

@@ -1,6 +1,6 @@
 /*
  * clock: the monotonic time, in microseconds. Only engines, loops and programs read it; policy/
- * takes time as an argument.
+ * takes time as an argument. Any thread.
  */
 #ifndef PDD_BASE_CLOCK_H
 #define PDD_BASE_CLOCK_H

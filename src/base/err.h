@@ -1,5 +1,5 @@
 /*
- * err: one error, told once, in a sentence.
+ * err: one error, reported once, in a sentence. Pure.
  *
  * A function that can fail returns 0 or a negative `enum err_code`, and fills the caller's
  * `struct err` with a sentence that names the culprit (file, key, tensor, URL, option) and, where

@@ -1,7 +1,7 @@
 /*
  * log: one line an event on standard error: `time level component message key=value ...`, or a JSON
  * object a line for machines. The only global mutable state of the project. Never logs prompt or
- * answer text. Libraries below cloud/ and device/ do not log.
+ * answer text. Libraries below cloud/ and device/ do not log. Any thread.
  */
 #ifndef PDD_BASE_LOG_H
 #define PDD_BASE_LOG_H

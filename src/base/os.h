@@ -1,5 +1,5 @@
 /*
- * os: the boundary to the operating system that is neither time nor network.
+ * os: the boundary to the operating system, without time and network. Any thread.
  */
 #ifndef PDD_BASE_OS_H
 #define PDD_BASE_OS_H

@@ -1,5 +1,6 @@
 /*
  * utf8: validation and the cut between characters (RFC 3629: no surrogates, no overlong forms).
+ * Pure.
  */
 #ifndef PDD_BASE_UTF8_H
 #define PDD_BASE_UTF8_H

@@ -1,5 +1,5 @@
 /*
- * chat_stats: what `--stats` and `--stats-json` say about an answer.
+ * chat_stats: the reports of `--stats` and `--stats-json` on an answer.
  *
  * The JSON file has one object a line, one line an answer. Times are in milliseconds since the
  * question was asked, with three decimals.
@@ -12,7 +12,7 @@
  *    "prompt_tokens": n, "kept_tokens": of them already in the device's KV cache,
  *    "cloud_prompt_tokens", "cloud_cached_tokens",
  *    "reason": "stop" | "length" | "cancelled" | "failed",
- *    "error": sentence, or null,  "trouble": what went wrong though an answer came, or null,
+ *    "error": sentence, or null,  "trouble": a fault that the answer survived, or null,
  *    "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls", "handover": index of the first token of
  *    the device after cloud tokens, or null,  "handover_gap_ms": or null,
  *    "cloud_first_ms": first token of the cloud, or null,

@@ -1,6 +1,7 @@
 /*
  * commands: the subcommands of `pdd`, one file each. Each parses its options (cli/options.h),
- * prints its output, and returns the exit status: 0 done, 1 failed, 2 used wrongly.
+ * prints its output, and returns the exit status: 0 done, 1 failed, 2 used wrongly. All of
+ * src/cli runs on the main thread, where a header says nothing else.
  */
 #ifndef PDD_CLI_COMMANDS_H
 #define PDD_CLI_COMMANDS_H

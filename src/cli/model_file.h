@@ -1,6 +1,6 @@
 /*
  * model_file: the model of a command that names none: the largest *.gguf in `models/`
- * beside the program, or in the folders above it (the source tree of a build). Times of files say
+ * next to the program, or in the folders above it (the source tree of a build). Times of files say
  * nothing in a fresh checkout.
  */
 #ifndef PDD_CLI_MODEL_FILE_H

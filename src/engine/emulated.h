@@ -1,6 +1,6 @@
 /*
  * emulated: the speed of a named device as a property of any engine. Tokens, sessions and faults
- * stay the engine's own; each step takes at least the time that the profile says: tokens / prefill
+ * stay the engine's own; each step takes at least the time of the profile: tokens / prefill
  * rate, and never less than one decode time, as every step reads all weights once. If the engine is
  * slower than the profile, its own time counts. engine_info()->emulated says what is emulated.
  *

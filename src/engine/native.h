@@ -1,5 +1,6 @@
 /*
- * native: the built-in engine, a GGUF file run by model/ on this machine's CPU.
+ * native: the built-in engine, a GGUF file run by model/ on this machine's CPU. Threads: as
+ * engine.h says; each step uses a pool of its own.
  */
 #ifndef PDD_ENGINE_NATIVE_H
 #define PDD_ENGINE_NATIVE_H

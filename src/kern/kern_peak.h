@@ -1,6 +1,7 @@
 /*
  * kern_peak: the roofs of this machine, measured: integer products from registers and bytes read
- * from memory. Speeds are told as fractions of them. They judge no kernel; bench only.
+ * from memory. Reports give speeds as fractions of them; only benchmarks use them. Threads: those
+ * of the pool it is given.
  */
 #ifndef PDD_KERN_KERN_PEAK_H
 #define PDD_KERN_KERN_PEAK_H

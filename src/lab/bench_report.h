@@ -1,4 +1,5 @@
-/* bench_report: what bench_run measured, as a table for people or one JSON object. */
+/* bench_report: what bench_run measured, as a table for people or one JSON object.
+ * One thread. */
 #ifndef PDD_LAB_BENCH_REPORT_H
 #define PDD_LAB_BENCH_REPORT_H
 

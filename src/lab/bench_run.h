@@ -1,8 +1,8 @@
 /*
  * bench_run: what `pdd bench engine` measures, and how. Every case runs once a round, the roofs of
- * the machine in the same round, so that numbers which are compared were taken within seconds of
- * each other; the report takes medians over the rounds. Prompts are random tokens: a model's speed
- * does not depend on their sense.
+ * the machine in the same round, so that compared numbers are taken within seconds of each other;
+ * the report has medians over the rounds. Prompts are random tokens: a model's speed does not
+ * depend on their sense. One thread, besides those of the engine.
  */
 #ifndef PDD_LAB_BENCH_RUN_H
 #define PDD_LAB_BENCH_RUN_H

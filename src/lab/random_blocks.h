@@ -1,7 +1,7 @@
 /*
  * random_blocks: random bytes in a tensor type's block format, so that the weights they stand for
  * are about N(0, deviation): the quants are plain random bits and the block's scales are set to fit
- * them, each a little different. No quantiser is involved, so gigabytes take seconds.
+ * them, each a little different. No quantiser is involved, so gigabytes take seconds. Pure.
  */
 #ifndef PDD_LAB_RANDOM_BLOCKS_H
 #define PDD_LAB_RANDOM_BLOCKS_H

@@ -1,6 +1,7 @@
 /*
  * random_file: a GGUF file of random weights in the shape of a real model, for measuring speed and
- * loading. What such a model says is noise; how long it takes is real.
+ * loading. What such a model says is noise; how long it takes is real. One caller; a pool of
+ * threads fills the tensors.
  */
 #ifndef PDD_LAB_RANDOM_FILE_H
 #define PDD_LAB_RANDOM_FILE_H

@@ -1,7 +1,7 @@
 /*
  * random_shape: the hyper-parameters of real models, as their publishers' configurations have them,
- * for files of random weights. A row says all that keys and tensors are made of; random_vocab.h has
- * the vocabularies.
+ * for files of random weights. A row determines all keys and tensors; random_vocab.h has the
+ * vocabularies. Pure.
  */
 #ifndef PDD_LAB_RANDOM_SHAPE_H
 #define PDD_LAB_RANDOM_SHAPE_H

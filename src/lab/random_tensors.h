@@ -3,6 +3,7 @@
  * quantiser choose them. A file's type is one that most matrices have, or a mix (Q4_K_M, ...),
  * where tensors that suffer more from quantising get more bits. Matrices whose rows do not divide
  * into blocks of 256 get the nearest type with blocks of 32; norms, biases and routers stay F32.
+ * Pure.
  */
 #ifndef PDD_LAB_RANDOM_TENSORS_H
 #define PDD_LAB_RANDOM_TENSORS_H

@@ -2,6 +2,7 @@
  * random_vocab: made-up vocabularies with the layout of real ones: their size, their control tokens
  * at their ids, byte tokens, the pre-tokeniser's name, flags, and a chat template of the family.
  * All other tokens are made-up words of two to four small letters, each a join of shorter ones.
+ * Pure.
  */
 #ifndef PDD_LAB_RANDOM_VOCAB_H
 #define PDD_LAB_RANDOM_VOCAB_H

@@ -4,6 +4,7 @@
  * Bytes keep their order. Each direction delays by half the round trip and passes at most `rate`; a
  * new connection first waits one round trip, as its handshake would. Buffers are bounded: a side
  * that does not read makes the other wait. A half-close travels like data.
+ * Threads: the loop only.
  */
 #ifndef PDD_LAB_RELAY_H
 #define PDD_LAB_RELAY_H

@@ -1,10 +1,10 @@
 /*
  * gguf_write: builds the head of a GGUF v3 file (little endian): keys and the list of tensors. The
- * tensors' bytes are the caller's to write, at the offsets told here, so that a file of many
- * gigabytes needs no memory. It checks no meaning: wrong keys make a well-formed useless file.
+ * caller writes the tensors' bytes, at the offsets returned here, so that a file of many gigabytes
+ * needs no memory. It checks no meaning: wrong keys make a well-formed useless file. One owner.
  *
  * Life: init, keys and tensors in any order, finish, release. Errors stick: after the first one
- * nothing is added, and finish tells it.
+ * nothing is added, and finish returns it.
  */
 #ifndef PDD_MODEL_GGUF_WRITE_H
 #define PDD_MODEL_GGUF_WRITE_H

@@ -1,9 +1,9 @@
 /*
  * hparams: the hyper-parameters of a model, read from a GGUF file and checked.
  *
- * An *architecture* is a row of a table of features; the forward pass is one pass that asks the
- * features, never the architecture's name. Every value is checked against the limits below and
- * against the others before anything is sized by it; the error names the key.
+ * An *architecture* is a row of a table of features; the forward pass asks for features,
+ * never for the architecture's name. Every value is checked against the limits below and
+ * against the others before anything is sized by it; the error names the key. Pure.
  */
 #ifndef PDD_MODEL_HPARAMS_H
 #define PDD_MODEL_HPARAMS_H

@@ -2,7 +2,8 @@
  * model: a GGUF file ready to run: hyper-parameters, weights and the digests that tell whether two
  * machines hold the same model.
  *
- * Owns the GGUF object (the token embedding is read from its mapping). Read-only after opening.
+ * Owns the GGUF object (the token embedding is read from its mapping). Read-only after opening, by
+ * any thread.
  */
 #ifndef PDD_MODEL_MODEL_H
 #define PDD_MODEL_MODEL_H

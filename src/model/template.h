@@ -1,5 +1,5 @@
 /*
- * template: chat messages to prompt tokens.
+ * template: chat messages to prompt tokens. Pure.
  *
  * A model file's Jinja text is never interpreted: its family (ChatML, ...) is recognised from it,
  * and a table of families renders the messages. Control tokens are recognised only in what the
