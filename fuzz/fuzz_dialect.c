@@ -1,5 +1,5 @@
 /*
- * fuzz_dialect: streams of servers behind a cloud. The first byte chooses the kind of server and
+ * fuzz_dialect: streams of upstream servers. The first byte chooses the kind of server and
  * whether it is asked with ids, the rest is what it sends. Whatever comes, ids are those of the
  * vocabulary, text is bounded, and the counts agree.
  */

@@ -1,5 +1,5 @@
 /*
- * fuzz_upstream: several jobs at two servers behind a front, in all dialects, while the servers
+ * fuzz_upstream: several jobs at two upstream servers, in all dialects, while the servers
  * send whatever they like and the jobs' owners extend, cancel and drain. Whatever comes, each job
  * hears its events in order - admitted, then progress and tokens, each with the next index, then
  * its one end - no token is one that the vocabulary does not have, none is beyond what was asked

@@ -188,7 +188,7 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
         fwrite(text, 1, n, stdout);
     if (fflush(stdout) == 0 || c->output_error) return;
     c->output_error = errno;
-    device_cancel(c->device); /* nobody reads on: no end needs to compute on */
+    device_cancel(c->device); /* the output is gone: neither end needs to compute further */
 }
 
 static void on_progress(void *arg, uint32_t done, uint32_t total)

@@ -41,7 +41,7 @@ void chat_stats_print(const struct device_report *r, FILE *to)
     if (r->trouble[0]) fprintf(to, "  trouble: %s\n", r->trouble);
 }
 
-/* "key": "text" or "key": null, with a comma behind. */
+/* "key": "text" or "key": null, followed by a comma. */
 static void put_text(struct buf *out, const char *key, const char *text)
 {
     buf_printf(out, "\"%s\": ", key);

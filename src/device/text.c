@@ -41,7 +41,7 @@ static bool attempt(const struct vocab *v, const char *before, uint32_t skip, co
 }
 
 /* SentencePiece puts a space before any text: then the text is encoded without its own first
- * space, or behind a line end whose tokens are left out. */
+ * space, or after a line end whose tokens are left out. */
 int text_continue(const struct vocab *v, const char *text, size_t n, struct token_list *out,
                   struct err *e)
 {

@@ -299,7 +299,7 @@ static int open_model(struct native *n, const struct native_options *o, struct e
     return rc;
 }
 
-/* How long a context may be and how many KV pages there are. A context that nobody asked for gives
+/* How long a context may be and how many KV pages there are. A context that was not asked for gives
  * way to the memory; one that was asked for is refused where it cannot be held. */
 static int choose_memory(const struct native *n, const struct native_options *o,
                          uint64_t page_bytes, uint32_t *ret_context, uint32_t *ret_pages,

@@ -3,7 +3,7 @@
  *
  * What takes time is the weights' way from memory, strip after strip. Up to two rows read it in
  * order, as the CPU's own prefetchers want it: first all integer sums of a strip, then its scales,
- * which lie behind the weights. More rows, and strips whose sums are too many, read scales beside
+ * which follow the weights. More rows, and strips whose sums are too many, read scales beside
  * weights, and ask for both ahead of need; a block is unpacked once in registers and multiplied
  * with up to eight rows. Numbers of rows between take turns over a chunk of columns that stays in
  * L1, the sums resting in `out` meanwhile, as exact float32.

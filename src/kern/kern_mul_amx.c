@@ -52,7 +52,7 @@ struct job {
     const uint8_t *w;         /* signed weights of the chunk, 512 bytes a block */
     const float *scale, *min; /* [blocks][16] */
     __mmask16 lanes;
-    const int8_t *q; /* of the tile in hand, from the chunk's first block on, as those below */
+    const int8_t *q; /* of the current tile, from the chunk's first block on, as those below */
     const float *dx, *sum;
     uint32_t cols, blocks; /* of a whole row: strides */
     uint32_t chunk, steps; /* blocks in the chunk; the same made even */
@@ -72,7 +72,7 @@ struct cursor {
 typedef float block_sums[TILE_ROWS][16];
 
 /* Start the sums of the next block. Tile numbers are part of the instructions, hence two ways;
- * `odd` is a constant. The block behind a chunk of odd length is started too and never used: it is
+ * `odd` is a constant. The block after a chunk of odd length is started too and never used: it is
  * read from what follows in memory. */
 INLINE void start_sums(const struct job *t, struct cursor *c, int odd)
 {

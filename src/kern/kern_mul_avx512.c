@@ -21,8 +21,8 @@ enum {
     CHUNK_SUBS = CHUNK_BLOCKS * 2 * KERN_LANES,
     PLAIN_ROWS = 8,    /* activation rows in registers, float weights */
     PLAIN_CHUNK = 192, /* 192 x 32 x 4 bytes = 24 KiB */
-    MANY_ROWS = 12,    /* from so many rows on widening pays */
-    FEW_ROWS = 32      /* up to so many rows the weights' way from memory is what takes time */
+    MANY_ROWS = 12,    /* from this many rows on widening pays */
+    FEW_ROWS = 32      /* up to this many rows memory bounds the time */
 };
 
 /* Rows, strips and columns that the register tiles walk over. */

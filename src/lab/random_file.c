@@ -37,7 +37,7 @@ struct writing {
     uint8_t *memory; /* [threads][PIECE_BYTES] */
     struct output output;
     atomic_int code;
-    struct err err; /* of whoever set code first */
+    struct err err; /* of the first thread that set code */
 };
 
 static void fill_piece(const struct writing *j, const struct piece *p, uint8_t *out)

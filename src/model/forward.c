@@ -19,8 +19,8 @@ enum {
     ROWS_PER_TASK = 8,    /* so few rows are not worth waking a thread for */
     STRIPS_GRAIN = 2,     /* the kernels take strips in pairs */
     TASKS_PER_THREAD = 6, /* enough to even out, few enough to keep the counter cheap */
-    FEW_ROWS = 8,         /* up to so many rows a task is a stream from memory: one a thread */
-    MANY_ROWS = 64,       /* from so many on a pair of strips is work enough for a task */
+    FEW_ROWS = 8,         /* up to this many rows a task is a stream from memory: one a thread */
+    MANY_ROWS = 64,       /* from this many on a pair of strips is work enough for a task */
     INNER_GRAIN = 8,      /* strips of a task inside a feed-forward then: four blocks to quantise */
     SCRATCH_FLOATS = 1 << 16, /* of gate and of up: 512 rows by 8 strips, half a megabyte in all */
     PRODUCTS_MAX = 3
@@ -98,11 +98,11 @@ struct forward {
     const void **tiles;         /* [threads][2][pages of a sequence] */
     uint32_t pages, rope_tables;
     struct mixture mixture;
-    /* the pass in hand */
+    /* the current pass */
     uint32_t n_rows, n_wanted, n_blocks, block_tokens;
     uint32_t layer;
     const struct layer *w;
-    const float *norm; /* weights of the norm in hand, or NULL */
+    const float *norm; /* weights of the current norm, or NULL */
     struct made made;  /* added to x before it */
     bool quantise;     /* the products that follow read quantised rows */
 };
@@ -414,7 +414,7 @@ static void product_task(void *arg, uint32_t task, uint32_t worker)
                              p->list[i].out, m->rows);
 }
 
-/* Strips of a task when each of `sets` has so many, which threads share evenly. */
+/* Strips of a task, where each of `sets` has `strips` that threads share evenly. */
 static uint32_t strips_of_task(const struct forward *f, uint32_t strips, uint32_t sets,
                                uint32_t per_thread)
 {

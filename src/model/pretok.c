@@ -104,7 +104,7 @@ struct pretok {
     uint32_t n;
 };
 
-/* PCRE2 takes its memory where everybody does, so that its failures are tested too. */
+/* PCRE2 allocates by base/mem, so that its failures are tested too. */
 static void *take(size_t size, void *unused)
 {
     (void)unused;

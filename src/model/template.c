@@ -206,7 +206,7 @@ static struct text text_of(const struct chat_message *m)
     return (struct text){m->content, m->content + m->content_len};
 }
 
-/* Only what stands behind the last thought of an answer. */
+/* Only what follows the last thought of an answer. */
 static struct text without_thought(struct text t)
 {
     const char *end = find_mark(t, "</think>", true);
@@ -255,7 +255,7 @@ static int add_answer(struct render *r, uint32_t i)
     return add_text(r, t);
 }
 
-/* A user's text behind the system message; Llama 2 trims both together. */
+/* A user's text after the system message; Llama 2 trims both together. */
 static int add_question(struct render *r, uint32_t i)
 {
     const struct turn *system = &r->family->turns[SYSTEM];

@@ -5,7 +5,7 @@
  * sends slowly, or never ends its body, keeps others out only as far as that. Bytes beyond the
  * first HTTP_BODY_SMALL of a body must leave the reserve alone, so that small bodies still find
  * room when large ones have taken the rest. A body is counted from the first byte that is read
- * until its request's answer begins, or until whoever took it releases it.
+ * until its request's answer begins, or until its new owner releases it.
  */
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -20,7 +20,7 @@ static size_t share_of(const struct http_server_config *config)
     return share > whole ? share : whole;
 }
 
-/* What all bodies together may take when one of them has so many bytes. */
+/* Budget of all bodies together, for one of n bytes. */
 static size_t room_for(const struct http_server_config *config, uint64_t body)
 {
     size_t reserve = config->bodies_max / HTTP_BODIES_RESERVE_PART;

@@ -98,7 +98,7 @@ static int start(struct http_client *c, const struct http_call_spec *spec, bool 
     return 0;
 }
 
-/* A cheap request leaves an idle, established connection behind. */
+/* A cheap request leaves an idle, established connection. */
 static void warm(void *arg)
 {
     struct http_client *c = arg;

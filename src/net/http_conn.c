@@ -191,7 +191,7 @@ static int refused_by(const struct http_request *c, enum http_limit limit)
     return limit == HTTP_LIMIT_ADDRESS || limit == HTTP_LIMIT_FORWARDED ? 429 : 503;
 }
 
-/* A request through a trusted proxy counts for whom the proxy names; 0, or a status. */
+/* A request through a trusted proxy counts for the client that the proxy names; 0, or a status. */
 static int count_request(struct http_request *c)
 {
     const struct http_server_config *config = &c->server->config;
@@ -275,7 +275,7 @@ static bool take_head(struct http_request *c)
     struct evbuffer *input = bufferevent_get_input(c->bev);
     char crlf[2];
     while (evbuffer_copyout(input, crlf, 2) == 2 && crlf[0] == '\r' && crlf[1] == '\n')
-        evbuffer_drain(input, 2); /* some clients send an empty line behind a body */
+        evbuffer_drain(input, 2); /* some clients send an empty line after a body */
     size_t n = evbuffer_get_length(input), max = c->server->config.head_max;
     if (n == 0) return false;
     if (c->idle) set_deadline(c, c->server->config.head_timeout_us);
@@ -332,7 +332,8 @@ static void on_read(struct bufferevent *bev, void *arg)
         break;
     case CONN_HANDLING:
     case CONN_STREAMING:
-        /* Reading goes on only to see the client leave; who sends much meanwhile is cut off. */
+        /* Reading continues only to notice a disconnect; a client that sends much meanwhile is cut
+         * off. */
         if (evbuffer_get_length(input) > HTTP_PIPELINE_MAX) conn_close_and_tell(c);
         break;
     case CONN_FLUSH:

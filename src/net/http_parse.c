@@ -219,7 +219,7 @@ static int take_size_char(struct http_chunked *c, char ch)
     return 0;
 }
 
-/* The CRLF behind a chunk's data. */
+/* The CRLF after a chunk's data. */
 static int take_data_end(struct http_chunked *c, char ch)
 {
     if (!c->cr && ch == '\r') {

@@ -24,7 +24,7 @@ struct peer {
 };
 
 struct http_peers {
-    uint64_t seed; /* so that nobody can choose addresses that share a bucket */
+    uint64_t seed; /* so that clients cannot choose addresses that share a bucket */
     struct peer *buckets[BUCKETS];
 };
 
@@ -141,15 +141,15 @@ struct http_peers *http_peers_new(void)
 void http_peers_free(struct http_peers *p)
 {
     for (size_t i = 0; p && i < BUCKETS; i++)
-        CHECK(!p->buckets[i]); /* whoever entered must have left */
+        CHECK(!p->buckets[i]); /* every entry must have left */
     mem_free(p);
 }
 
 static struct http_address counted_as(const struct http_address *a)
 {
-    struct http_address whom = *a;
-    if (!is_v4(a)) memset(whom.bytes + 8, 0, 8);
-    return whom;
+    struct http_address counted = *a;
+    if (!is_v4(a)) memset(counted.bytes + 8, 0, 8);
+    return counted;
 }
 
 /* Where the address is, or would be, linked in. */
@@ -167,19 +167,19 @@ static struct peer **place_of(struct http_peers *p, const struct http_address *a
 /* The address's entry, made when there is none. NULL: no memory. */
 static struct peer *enter(struct http_peers *p, const struct http_address *a)
 {
-    struct http_address whom = counted_as(a);
-    struct peer **at = place_of(p, &whom);
+    struct http_address counted = counted_as(a);
+    struct peer **at = place_of(p, &counted);
     if (*at) return *at;
     *at = mem_calloc(1, sizeof **at);
-    if (*at) (*at)->address = whom;
+    if (*at) (*at)->address = counted;
     return *at;
 }
 
 /* The address's entry, which must be there, is removed once nothing is counted in it. */
 static void remove_unused(struct http_peers *p, const struct http_address *a)
 {
-    struct http_address whom = counted_as(a);
-    struct peer **at = place_of(p, &whom), *peer = *at;
+    struct http_address counted = counted_as(a);
+    struct peer **at = place_of(p, &counted), *peer = *at;
     if (peer->n > 0 || peer->bytes > 0) return;
     *at = peer->next;
     mem_free(peer);
@@ -197,8 +197,8 @@ int http_peers_enter(struct http_peers *p, const struct http_address *a, uint32_
 
 void http_peers_leave(struct http_peers *p, const struct http_address *a)
 {
-    struct http_address whom = counted_as(a);
-    struct peer *peer = *place_of(p, &whom);
+    struct http_address counted = counted_as(a);
+    struct peer *peer = *place_of(p, &counted);
     CHECK(peer && peer->n > 0);
     peer->n--;
     remove_unused(p, a);
@@ -218,8 +218,8 @@ int http_peers_hold(struct http_peers *p, const struct http_address *a, size_t b
 void http_peers_drop(struct http_peers *p, const struct http_address *a, size_t bytes)
 {
     if (bytes == 0) return;
-    struct http_address whom = counted_as(a);
-    struct peer *peer = *place_of(p, &whom);
+    struct http_address counted = counted_as(a);
+    struct peer *peer = *place_of(p, &counted);
     CHECK(peer && peer->bytes >= bytes);
     peer->bytes -= bytes;
     remove_unused(p, a);

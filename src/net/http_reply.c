@@ -82,7 +82,7 @@ void http_request_reply_header(struct http_request *r, const char *name, const c
     (void)buf_printf(&r->reply_headers, "%s: %s\r\n", name, value);
 }
 
-/* Is there still somebody to answer? A handler cannot know that its client is being cut off. */
+/* Whether the client is still there. A handler cannot know that it is being cut off. */
 static bool answerable(const struct http_request *r, enum conn_state expected)
 {
     if (r->state == CONN_CUT || r->state == CONN_DEAD) return false;

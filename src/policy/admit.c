@@ -64,7 +64,7 @@ struct waiting {
 };
 
 struct queue_of {
-    uint32_t first, last; /* of waiting; NONE: nobody of this tenant waits */
+    uint32_t first, last; /* of waiting; NONE: no job of this tenant waits */
     uint32_t running;
     uint32_t active; /* where in `active` */
 };
@@ -75,7 +75,7 @@ struct admit_line {
     uint32_t unused; /* first of waiting without a job, linked by next */
     uint32_t named;  /* tenant whose first one is next; NONE: to be found */
     struct queue_of tenants[ADMIT_TENANTS_MAX];
-    uint32_t active[ADMIT_TENANTS_MAX], n_active; /* tenants of whom somebody waits */
+    uint32_t active[ADMIT_TENANTS_MAX], n_active; /* tenants with waiting jobs */
     struct waiting waiting[];
 };
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-static const double DEFAULT_FIRST_TOKEN_US = 300000.0, SURE = 2.0; /* deviations kept in hand */
+static const double DEFAULT_FIRST_TOKEN_US = 300000.0, SURE = 2.0; /* deviations of margin */
 
 static void choose(struct plan *p, enum plan_choice choice, uint32_t n)
 {

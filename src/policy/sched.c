@@ -86,7 +86,7 @@ static void sort_by_key(struct sched *s, uint32_t n)
     if (from != s->order) memcpy(s->order, from, n * sizeof *from);
 }
 
-/* Whether tenant a is served before b: who has used less, then whose first item is earlier. */
+/* Whether tenant a is served before b: less use, then the earlier first item. */
 static bool before(const struct sched *s, uint32_t a, uint32_t b)
 {
     const struct account *x = &s->accounts[a], *y = &s->accounts[b];
@@ -151,7 +151,7 @@ static uint32_t give_next(struct sched *s, struct sched_item *items, uint32_t mo
 
 /* ---- a step ---- */
 
-/* Who has items; whoever had no claim starts level. Returns how many items decode. */
+/* List the tenants with items; one without a claim starts level. Returns how many items decode. */
 static uint32_t begin(struct sched *s, struct sched_item *items, uint32_t n)
 {
     uint32_t decodes = 0;
@@ -206,7 +206,7 @@ static uint32_t give_prefills(struct sched *s, struct sched_item *items, uint32_
     return used;
 }
 
-/* Who wanted more keeps a claim; the level is what the one of them has used who used least. */
+/* A tenant that wanted more keeps a claim; the level is the least that one of them has used. */
 static void settle(struct sched *s, const struct sched_item *items, uint32_t n)
 {
     uint64_t least = UINT64_MAX, most = 0;

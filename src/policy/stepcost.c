@@ -24,7 +24,7 @@ double stepcost_decode_us(const struct stepcost *c, uint32_t decodes)
         double each = covariance / variance, base = mean_us - each * mean_n;
         if (base >= 0.0) return base + each * decodes;
     }
-    /* No line to be had: no less than the mean, and in proportion for more. */
+    /* No line can be fitted: at least the mean, and in proportion for more. */
     return decodes > mean_n ? mean_us * decodes / mean_n : mean_us;
 }
 

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 
-/* Relative deviation kept in hand when the time to catch up is predicted, and the share by which an
+/* Relative margin when the time to catch up is predicted, and the share by which an
  * extension exceeds the need, so that it is not needed again at once. */
 static const double READY_SPREAD = 0.05, EXTEND_SHARE = 1.25;
 static const double MEASURE_WEIGHT = 0.2; /* of the newest decode time in its mean */
@@ -165,7 +165,7 @@ static double interval_us(const struct turn *t, uint64_t now)
     return pace_borrowed_us(&t->pace, with_margin(t, ready_us(t, now)), b);
 }
 
-/* How many tokens more than those at hand are needed until the device is ready; negative: spare. */
+/* How many more tokens than those held are needed until the device is ready; negative: spare. */
 static double shortage(const struct turn *t, uint64_t now)
 {
     double interval = pace_plan_us(&t->pace), per_token = t->tps > 0.0 ? 1e6 / t->tps : INFINITY;
@@ -176,7 +176,7 @@ static double shortage(const struct turn *t, uint64_t now)
     return (with_margin(t, ready_us(t, now)) - covered) / (interval - per_token);
 }
 
-/* Stop the cloud when the tokens at hand suffice; ask for more, in time, when they will not. */
+/* Stop the cloud when the tokens held suffice; ask for more, in time, when they will not. */
 static void steer_cloud(struct turn *t, uint64_t now)
 {
     if (t->c.fixed || t->state != TURN_BORROWED || !t->local_ok || t->ended ||

@@ -5,7 +5,7 @@
  * A stream's head waits until work on the answer starts, so that what fails before has its status.
  * Text is let go once no stop string can begin in it any more; log-probabilities go with the text
  * of their tokens, and those of a token that a stop string took are not told. When a stop string is
- * found the answer ends at once, and the job is stopped behind it.
+ * found the response ends at once, and then the job is stopped.
  * See server.h for what it promises, server_impl.h for the life of an exchange.
  */
 #include <stdio.h>
@@ -37,7 +37,7 @@ struct openai_exchange {
     struct buf pieces; /* scratch of fill_row */
     uint64_t created;
     char fingerprint[16];
-    bool ended; /* has answered; what still comes is for nobody */
+    bool ended; /* the response is complete; ignore further events */
 };
 
 _Static_assert((int)OPENAI_TOP_CHAT_MAX <= (int)JOB_LOGPROBS_TOP_MAX,

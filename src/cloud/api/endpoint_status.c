@@ -1,5 +1,5 @@
 /*
- * endpoint_status: what those who run the server ask it: /health (the process answers), /ready (new
+ * endpoint_status: for operators: /health (the process answers), /ready (new
  * requests are taken), /metrics (metrics.h).
  */
 #include <stdio.h>

@@ -73,7 +73,7 @@ void histogram_note_tokens(struct histogram *h, uint64_t tokens)
     X(GAUGE, "pdd_num_requests_max", "Requests that can be in work at once.", now->streams_max)    \
     X(GAUGE, "pdd_step_tokens_max", "Tokens that a step of the engine can hold.", w->step_tokens)  \
     X(GAUGE, "pdd_kv_pages", "Pages of the KV cache, of 64 positions.", now->kv_pages_total)       \
-    X(GAUGE, "pdd_kv_pages_free", "Pages that nobody holds.", w->kv_pages_free)                    \
+    X(GAUGE, "pdd_kv_pages_free", "Pages that are not held.", w->kv_pages_free)                    \
     X(GAUGE, "pdd_kv_pages_prefix_cache", "Pages that the prefix cache alone holds.",              \
       w->kv_pages_cached)                                                                          \
     X(GAUGE, "pdd_kv_cache_usage_ratio", "Part of the pages that running requests hold.",          \

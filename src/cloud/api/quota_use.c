@@ -82,7 +82,7 @@ void quota_use_event(struct exchange *x, const struct job_event *ev)
     if (!x->key) return;
     switch (ev->kind) {
     case JOB_ADMITTED:
-        if (!x->job->tokens) { /* only who computes it knows how long the prompt is */
+        if (!x->job->tokens) { /* only the backend knows the length of the prompt */
             x->quota_tokens = ev->prompt_tokens;
             quota_spend(&x->key->quota, clock_us(), x->quota_tokens);
         }

@@ -18,7 +18,7 @@ enum {
         128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
 };
 
-/* What is asked, and by whom; nothing of a body, a query, or a key that is none. */
+/* The request and its client; nothing of a body, a query, or an unknown key. */
 static void log_request(enum log_level level, const struct server *s, const struct http_request *r,
                         const char *message, int status, const char *reason)
 {
@@ -168,7 +168,7 @@ void server_refuse_job(struct server *s, struct http_request *r, const struct jo
     http_reply_error(r, f->status, code_name(f->status, f->e.code), NULL, "%s", f->e.text);
 }
 
-/* Of a port of their own: nobody asks for a key there. */
+/* Of a port of their own, which needs no key. */
 static const struct http_route metrics_routes[] = {
     {"GET", "/health", status_health, NULL, SHORT_BODY_MAX},
     {"GET", "/ready", status_ready, NULL, SHORT_BODY_MAX},

@@ -7,10 +7,10 @@
 #include "base/mem.h"
 #include "cloud/upstream/upstream_impl.h"
 
-/* Of a prefill, so many steps are told: a server that counts on and on must not fill our memory. */
+/* Most progress events of a prefill: a server that sends more must not fill the memory. */
 enum { PROGRESS_STEPS = 1024 };
 
-/* So long a connection may take to end behind its answer. */
+/* How long a connection may take to end after its answer. */
 enum { LINGER_US = 1000000 };
 
 enum { STATUS_NONE = 503, STATUS_BAD_GATEWAY = 502, STATUS_GATEWAY_TIMEOUT = 504 };
@@ -21,7 +21,7 @@ struct failure {
     struct err e;
     int status; /* for the client */
     uint32_t retry_after_s;
-    bool ours; /* the request is at fault, not the server: nobody else need be asked */
+    bool ours; /* the request is at fault, not the server: do not try another */
 };
 
 static void next_server(struct upstream_request *o, const struct failure *last);
@@ -171,7 +171,7 @@ static bool admit(struct upstream_request *o)
 
 /* ---- a server's failure ---- */
 
-/* Before the first token somebody else may answer; after it nobody can know how it went on. */
+/* Until the first token another server may answer; after it none can continue the same text. */
 static void server_failed(struct upstream_request *o, struct failure *f)
 {
     struct upstream_server *s = o->server;
@@ -330,7 +330,7 @@ static void on_body(void *arg, const char *data, size_t n)
 {
     struct upstream_request *o = arg;
     struct failure f = {.fault = UPSTREAM_GARBAGE, .status = STATUS_BAD_GATEWAY};
-    if (o->over) { /* it goes on behind its end */
+    if (o->over) { /* it continues after its end */
         upstream_request_free(o);
         return;
     }

@@ -29,7 +29,7 @@ struct prefix {
     uint32_t n_buckets;              /* a power of two */
     uint32_t *by_tokens, *by_parent; /* [n_buckets] */
     uint64_t ids, evictions;
-    uint64_t secret;    /* so that nobody can choose tokens that share a bucket */
+    uint64_t secret;    /* so that clients cannot choose tokens that share a bucket */
     struct node *nodes; /* [n_nodes] */
 };
 

@@ -96,7 +96,7 @@ void worker_catch_up(struct worker *w, struct running *r)
 }
 
 /* A budget that grew needs pages too. What cannot be had now is not granted: that stream ends with
- * its budget, instead of failing the step for everybody. */
+ * its budget, instead of failing the step for all. */
 void worker_extend_grants(struct worker *w)
 {
     for (uint32_t i = 0; i < w->n_running; i++) {
@@ -153,14 +153,14 @@ static void note_begun(struct worker *w, const struct running *r)
     worker_send(w, (struct job_event){.kind = JOB_ADMITTED, .job = r->job, .cached = r->cached});
 }
 
-/* Pages that nobody was promised. */
+/* Pages that are not reserved. */
 static uint32_t spare_pages(const struct worker *w)
 {
     struct admit_memory m = memory_of(w);
     return m.free + m.idle - m.promised;
 }
 
-/* Let the next one in line begin. ERR_BUSY: it must wait, and those behind it. */
+/* Start the next job of the line. ERR_BUSY: it must wait, and those after it. */
 static int admit_one(struct worker *w, struct job *job)
 {
     struct running r = {.job = job, .path = PREFIX_NONE, .next = -1, .arrived = w->arrivals};
