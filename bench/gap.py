@@ -165,8 +165,8 @@ def requests_of(limit):
     yield "tokenize, one word", "/tokenize", b'{"content":"%s"}' % json_text(room, "abcdefgh")
     yield "detokenize, ids", "/detokenize", b'{"tokens":[' + b"300," * min(room // 4 - 50, 1 << 20) + b"300]}"
     yield "patch, numbers", "PATCH /v1/assist/x", b"[" + b"1," * (room // 2 - 50) + b"1]"
-    yield "chat, logprobs", "/v1/chat/completions", (
-        b'{"messages":[{"role":"user","content":"Hi"}],"max_tokens":2000,"logprobs":true,"top_logprobs":20}')
+    yield "chat, log-probabilities", "/v1/chat/completions", (
+        b'{"messages":[{"role":"user","content":"Tell a story."}],"max_tokens":2000,"temperature":2,"seed":7,"logprobs":true,"top_logprobs":20}')
 
 
 def measure(name, server, limit, options):

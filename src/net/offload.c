@@ -183,10 +183,10 @@ static uint32_t waiting_of(const struct offload *o, uint64_t owner)
 int offload_submit(struct offload *o, struct offload_task *t, struct err *e)
 {
     CHECK(t->state == OFFLOAD_IDLE);
-    if (o->n_tasks >= OFFLOAD_TASKS_MAX)
+    if (!t->unlimited && o->n_tasks >= OFFLOAD_TASKS_MAX)
         return err_set(e, ERR_BUSY, "too many large requests wait to be read; try again later");
     pthread_mutex_lock(&o->mutex);
-    bool many = waiting_of(o, t->owner) >= OFFLOAD_PER_OWNER_MAX;
+    bool many = !t->unlimited && waiting_of(o, t->owner) >= OFFLOAD_PER_OWNER_MAX;
     if (!many) {
         t->state = OFFLOAD_WAITING;
         list_append(&o->waiting, t);

@@ -37,6 +37,7 @@ struct offload_task {
     void (*drop)(struct offload_task *t); /* offload_free, instead of `done`: free what it holds */
     size_t size;                          /* how much there is to do: bytes of body or text */
     uint64_t owner;                       /* on whose behalf, for turns and the limit */
+    bool unlimited; /* it is never refused: what makes such tasks has a limit of its own */
     /* of offload */
     struct offload_task *next;
     enum offload_state state;

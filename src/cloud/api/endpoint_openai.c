@@ -8,6 +8,7 @@
  * found the response ends at once, and then the job is stopped.
  * See server.h for what it promises, server_impl.h for the life of an exchange.
  */
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -18,7 +19,13 @@
 #include "cloud/api/stop.h"
 #include "proto/openai.h"
 
-enum { TEXT_MAX = 16 << 20, ANSWER_MAX = 64 << 20, PIECES_MAX = 1 << 20 };
+enum {
+    TEXT_MAX = 16 << 20,
+    ANSWER_MAX = 64 << 20,
+    PIECES_MAX = 1 << 20,
+    ENTRIES_AT_ONCE = 2048, /* log-probabilities that the loop writes itself, in a millisecond */
+    ENTRY_BYTES = 64        /* about, of one in a response */
+};
 
 /* Where a token's text begins in the answer. */
 struct mark {
@@ -38,6 +45,14 @@ struct openai_exchange {
     uint64_t created;
     char fingerprint[16];
     bool ended; /* the response is complete; ignore further events */
+    bool over;  /* the job is; the exchange goes when its response is written */
+    struct whole {
+        struct offload_task task; /* where it is written by a helper thread */
+        struct openai_rows rows;
+        struct openai_usage usage;
+        const char *reason;
+        struct buf out;
+    } whole;
 };
 
 _Static_assert((int)OPENAI_TOP_CHAT_MAX <= (int)JOB_LOGPROBS_TOP_MAX,
@@ -50,6 +65,7 @@ static void release(struct exchange *x)
     buf_release(&a->text);
     buf_release(&a->pieces);
     buf_release(&a->marks);
+    buf_release(&a->whole.out);
 }
 
 static const struct mark *mark_of(const struct openai_exchange *a, uint32_t i)
@@ -149,21 +165,68 @@ static void finish_stream(struct openai_exchange *a, const char *reason)
     end_stream(a);
 }
 
+/* Write the whole response. Any thread: what it reads changes no more, as the answer is over, and
+ * rows are written before their tokens are reported. */
+static void write_whole(struct openai_exchange *a)
+{
+    struct openai_head h = head_of(a);
+    struct openai_choice c = {a->text.data, a->clear, a->q.logprobs ? &a->whole.rows : NULL,
+                              a->whole.reason};
+    (void)openai_put_answer(&a->whole.out, &h, &c, &a->whole.usage);
+}
+
+static void reply_whole(struct openai_exchange *a)
+{
+    struct http_request *r = exchange_detach(&a->x);
+    if (r && a->whole.out.error)
+        http_reply_error(r, 503, "no_memory", NULL, "no memory for the answer");
+    else if (r)
+        http_reply_take(r, 200, "application/json", &a->whole.out);
+}
+
+static struct openai_exchange *of_task(struct offload_task *t)
+{
+    return (struct openai_exchange *)(void *)((char *)t -
+                                              offsetof(struct openai_exchange, whole.task));
+}
+
+static void write_in_helper(struct offload_task *t)
+{
+    write_whole(of_task(t));
+}
+
+static void written(struct offload_task *t)
+{
+    struct openai_exchange *a = of_task(t);
+    reply_whole(a);
+    if (a->over) exchange_free(&a->x);
+}
+
+static void write_dropped(struct offload_task *t)
+{
+    (void)t; /* the server ends, and the exchange with it */
+}
+
+/* Thousands of log-probabilities are written by a helper thread. */
 static void finish_whole(struct openai_exchange *a, const char *reason,
                          const struct openai_rows *rows)
 {
-    struct http_request *r = exchange_detach(&a->x);
-    struct openai_head h = head_of(a);
-    struct openai_choice c = {a->text.data, a->clear, rows, reason};
-    struct openai_usage usage = usage_of(a);
-    struct buf out;
-    if (!r) return;
-    buf_init(&out, ANSWER_MAX);
-    if (openai_put_answer(&out, &h, &c, &usage) == 0)
-        http_reply_json(r, 200, out.data, out.len);
-    else
-        http_reply_error(r, 503, "no_memory", NULL, "no memory for the answer");
-    buf_release(&out);
+    struct whole *w = &a->whole;
+    uint32_t entries = a->q.logprobs ? (rows->to - rows->from) * (1 + a->q.top_logprobs) : 0;
+    w->rows = *rows;
+    w->usage = usage_of(a);
+    w->reason = reason;
+    w->task = (struct offload_task){.work = write_in_helper,
+                                    .done = written,
+                                    .drop = write_dropped,
+                                    .size = (size_t)entries * ENTRY_BYTES,
+                                    .owner = a->x.key ? a->x.key->tenant : 0,
+                                    .unlimited = true};
+    if (!a->x.request) return;
+    if (entries > ENTRIES_AT_ONCE && offload_submit(a->x.server->offload, &w->task, NULL) == 0)
+        return;
+    write_whole(a);
+    reply_whole(a);
 }
 
 /* The answer is over. `stopped`: by a stop string, before a->clear. */
@@ -177,7 +240,7 @@ static void finish(struct openai_exchange *a, const char *reason, bool stopped)
         return;
     }
     struct openai_rows rows = rows_until(a, stopped ? (uint32_t)a->clear : UINT32_MAX);
-    finish_whole(a, reason, a->q.logprobs ? &rows : NULL);
+    finish_whole(a, reason, &rows);
 }
 
 /* There is no answer, or no more of it. */
@@ -276,7 +339,8 @@ static void on_event(void *owner, const struct job_event *ev)
     if (ev->kind == JOB_TOKEN && !a->ended) on_token(a, ev);
     if (ev->kind != JOB_DONE) return;
     if (!a->ended) on_done(a, ev);
-    exchange_free(&a->x);
+    a->over = true;
+    if (a->whole.task.state == OFFLOAD_IDLE) exchange_free(&a->x);
 }
 
 struct openai_work {
@@ -351,6 +415,7 @@ static struct openai_exchange *openai_new(struct server *s, struct openai_reques
     buf_init(&a->text, TEXT_MAX);
     buf_init(&a->marks, WIRE_TOKENS_MAX * sizeof(struct mark));
     buf_init(&a->pieces, PIECES_MAX);
+    buf_init(&a->whole.out, ANSWER_MAX);
     detok_init(&a->x.detok, a->q.chat); /* a completion goes on with the prompt's text */
     put_fingerprint(a, s->backend->info);
     if (!a->q.seeded && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)

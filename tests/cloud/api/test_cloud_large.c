@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "support/cloud_site.h"
 
@@ -53,11 +54,10 @@ static void pad(const char *json, size_t n, struct buf *out)
     assert_int_equal(buf_append(out, blanks, n), 0);
 }
 
-/* The status and the body of the response, without what differs from one to the next. */
+/* The status and the body of the response. */
 static int ask_padded(const struct site *s, const char *path, const char *json, size_t n,
                       struct buf *ret_text)
 {
-    static const char *const own[] = {"\"id\":\"", "\"created\":"};
     struct buf body, raw;
     pad(json, n, &body);
     buf_init(&raw, RAW_MAX);
@@ -65,13 +65,19 @@ static int ask_padded(const struct site *s, const char *path, const char *json, 
     const char *at = strstr(raw.data, "\r\n\r\n");
     buf_init(ret_text, RAW_MAX);
     if (at) buf_puts(ret_text, at + 4);
-    for (size_t i = 0; i < 2; i++) {
-        char *from = strstr(ret_text->data, own[i]);
-        if (from) memset(from + strlen(own[i]), '-', strcspn(from + strlen(own[i]), "\",}"));
-    }
     buf_release(&body);
     buf_release(&raw);
     return status;
+}
+
+/* Blank what differs from one response to the next. */
+static void blank_own(struct buf *text)
+{
+    static const char *const own[] = {"\"id\":\"", "\"created\":"};
+    for (size_t i = 0; i < 2; i++) {
+        char *from = strstr(text->data, own[i]);
+        if (from) memset(from + strlen(own[i]), '-', strcspn(from + strlen(own[i]), "\",}"));
+    }
 }
 
 static const struct {
@@ -101,6 +107,8 @@ static void same_when_large(const struct site *s)
         struct buf small, large;
         int status = ask_padded(s, asks[i].path, asks[i].json, 0, &small);
         int again = ask_padded(s, asks[i].path, asks[i].json, PADDING, &large);
+        blank_own(&small);
+        blank_own(&large);
         assert_true(status >= 200);
         if (status != again || strcmp(small.data, large.data) != 0)
             fail_msg("%s %s: %d %s\nlarge: %d %s", asks[i].path, asks[i].json, status, small.data,
@@ -212,12 +220,56 @@ static void test_leave_and_end(void **state)
     buf_release(&body);
 }
 
+/* The log-probabilities of a whole answer of so many tokens. */
+static json_t *ask_logprobs(const struct site *s, uint32_t tokens, const char *stop)
+{
+    char json[300];
+    struct buf text;
+    snprintf(json, sizeof json,
+             "{\"messages\":[{\"role\":\"user\",\"content\":\"Tell a story.\"}],\"seed\":7,"
+             "\"temperature\":2,\"logprobs\":true,\"top_logprobs\":20,\"max_tokens\":%u%s}",
+             tokens, stop);
+    assert_int_equal(ask_padded(s, asks[0].path, json, 0, &text), 200);
+    json_t *root = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
+    json_t *rows = json_object_get(json_object_get(choice, "logprobs"), "content");
+    assert_true(json_is_array(rows));
+    json_incref(rows);
+    json_decref(root);
+    buf_release(&text);
+    return rows;
+}
+
+/* A long response, which a helper thread writes, begins as a short one that the loop writes; and
+ * ends at a stop string as well, with the job still running. */
+static void test_large_response(void **state)
+{
+    (void)state;
+    enum { FEW = 20, MANY = 240 };
+    struct site *s = large_site();
+    s->native_path = PDD_SOURCE_DIR "/models/pdd-tale-q8_0.gguf";
+    site_start(s);
+    json_t *few = ask_logprobs(s, FEW, ""), *many = ask_logprobs(s, MANY, "");
+    json_t *stopped = ask_logprobs(s, 400, ",\"stop\":\"no such text\"");
+    assert_int_equal(json_array_size(few), FEW);
+    assert_true(json_array_size(many) > 150 && json_array_size(stopped) > 150);
+    for (size_t i = 0; i < FEW; i++) {
+        assert_true(json_equal(json_array_get(few, i), json_array_get(many, i)));
+        assert_true(json_equal(json_array_get(few, i), json_array_get(stopped, i)));
+    }
+    json_decref(few);
+    json_decref(many);
+    json_decref(stopped);
+    site_stop(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_answer),
         cmocka_unit_test(test_loop_goes_on),
         cmocka_unit_test(test_leave_and_end),
+        cmocka_unit_test(test_large_response),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
