@@ -32,6 +32,7 @@ TALE = os.path.join(HERE, "models/pdd-tale-q8_0.gguf")
 STREAMS, BEAT_US = 4, 2000
 BOUND_MS = 20
 MB = 1 << 20
+AT_ONCE = 16 * 1024 - 100  # AT_ONCE_BYTES of src/cloud/api/request_work.c
 FRONT_BODY = 16 * MB  # what a server takes that does not know its model's context
 
 
@@ -166,7 +167,8 @@ def requests_of(limit):
     yield "detokenize, ids", "/detokenize", b'{"tokens":[' + b"300," * min(room // 4 - 50, 1 << 20) + b"300]}"
     yield "patch, numbers", "PATCH /v1/assist/x", b"[" + b"1," * (room // 2 - 50) + b"1]"
     yield "chat, log-probabilities", "/v1/chat/completions", (
-        b'{"messages":[{"role":"user","content":"Tell a story."}],"max_tokens":2000,"temperature":2,"seed":7,"logprobs":true,"top_logprobs":20}')
+        b'{"messages":[{"role":"user","content":"Tell a story."}],"max_tokens":2000,"temperature":2,"seed":7,'
+        b'"logprobs":true,"top_logprobs":20}')
 
 
 def measure(name, server, limit, options):
@@ -217,6 +219,7 @@ def main():
     if options.only in (None, "engine"):
         server = Server(options.bin, *tale)
         worst["engine"] = measure("pdd cloud --model, context 131,072", server, 65536 + 131072 * 12, options)
+        worst["engine, small"] = measure("the same, bodies that the loop works on itself", server, AT_ONCE, options)
         server.stop()
     if options.only in (None, "front"):
         inner = Server(options.bin, "--fake", "4000", "--fake-beat-us", str(BEAT_US))
