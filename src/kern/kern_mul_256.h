@@ -6,7 +6,7 @@
  *   MANY_ROWS              number of rows from which the wide form pays
  *   wide_store(out, type, g, half, v)
  *                          a group, as unpack_group gives it, into the wide form
- *   rows_wide(job, type, rows)
+ *   rows_wide(args, type, rows)
  *                          all rows over a chunk in the wide form; rows_by_half does it
  *   sum_groups(w, type, wide, half, from, groups, x, n, sum)
  *                          exact sums of groups [from, from + groups) for n rows
@@ -33,7 +33,7 @@ enum {
 };
 
 /* Rows of activations against blocks of one strip. */
-struct job {
+struct mul_args {
     const uint8_t *w, *halves; /* wide: its weights; few rows: units and their half floats */
     const float *scale, *min;  /* wide: [sub-blocks][16] */
     const int8_t *q;           /* of the first row and the first block, as those below */
@@ -55,7 +55,8 @@ struct values {
     size_t cols, subs;    /* strides */
 };
 
-INLINE void job_rows(struct job *t, const struct kern_act *x, size_t row, size_t block, size_t subs)
+INLINE void args_rows(struct mul_args *t, const struct kern_act *x, size_t row, size_t block,
+                      size_t subs)
 {
     const size_t at = row * t->blocks + block;
     t->q = x->q + at * KERN_BLOCK;
@@ -64,7 +65,7 @@ INLINE void job_rows(struct job *t, const struct kern_act *x, size_t row, size_t
     t->minus = (subs == 2 ? x->half_minus : x->minus) + at * subs;
 }
 
-INLINE void job_next(struct job *t, size_t n, size_t subs)
+INLINE void args_next(struct mul_args *t, size_t n, size_t subs)
 {
     t->q += n * t->cols;
     t->dx += n * t->blocks;
@@ -73,7 +74,7 @@ INLINE void job_next(struct job *t, size_t n, size_t subs)
     t->out += n * t->stride;
 }
 
-INLINE void load_sums(const struct job *t, int n, int half, __m256 acc[TILE_ROWS])
+INLINE void load_sums(const struct mul_args *t, int n, int half, __m256 acc[TILE_ROWS])
 {
     __m256i mask = tail_mask(t->lanes > 8u * (uint32_t)half ? t->lanes - 8 * (uint32_t)half : 0);
     UNROLL
@@ -82,7 +83,7 @@ INLINE void load_sums(const struct job *t, int n, int half, __m256 acc[TILE_ROWS
                            : _mm256_setzero_ps();
 }
 
-INLINE void store_sums(const struct job *t, int n, int half, const __m256 acc[TILE_ROWS])
+INLINE void store_sums(const struct mul_args *t, int n, int half, const __m256 acc[TILE_ROWS])
 {
     __m256i mask = tail_mask(t->lanes > 8u * (uint32_t)half ? t->lanes - 8 * (uint32_t)half : 0);
     UNROLL
@@ -91,8 +92,8 @@ INLINE void store_sums(const struct job *t, int n, int half, const __m256 acc[TI
 }
 
 /* Integer sums of sub-block h of block b, n rows, one half. */
-INLINE void sub_sums(const struct job *t, const uint8_t *w, enum kern_type type, int wide, size_t b,
-                     int h, int n, int half, __m256i sum[TILE_ROWS])
+INLINE void sub_sums(const struct mul_args *t, const uint8_t *w, enum kern_type type, int wide,
+                     size_t b, int h, int n, int half, __m256i sum[TILE_ROWS])
 {
     const int subs = KERN_BLOCK / kern_forms[type].sub, groups = 8 / subs;
     const size_t at = b * (size_t)subs + (size_t)h;
@@ -102,8 +103,8 @@ INLINE void sub_sums(const struct job *t, const uint8_t *w, enum kern_type type,
 }
 
 /* Those sums, scaled, added to acc. */
-INLINE void add_sums(const struct job *t, enum kern_type type, size_t b, int h, int n, __m256 scale,
-                     __m256 min, const __m256i *sum, __m256 acc[TILE_ROWS])
+INLINE void add_sums(const struct mul_args *t, enum kern_type type, size_t b, int h, int n,
+                     __m256 scale, __m256 min, const __m256i *sum, __m256 acc[TILE_ROWS])
 {
     const struct kern_form f = kern_forms[type];
     const size_t subs = KERN_BLOCK / f.sub, at = b * subs + (size_t)h;
@@ -118,8 +119,9 @@ INLINE void add_sums(const struct job *t, enum kern_type type, size_t b, int h, 
 }
 
 /* Both. */
-INLINE void add_sub(const struct job *t, const uint8_t *w, enum kern_type type, int wide, size_t b,
-                    int h, int n, int half, __m256 scale, __m256 min, __m256 acc[TILE_ROWS])
+INLINE void add_sub(const struct mul_args *t, const uint8_t *w, enum kern_type type, int wide,
+                    size_t b, int h, int n, int half, __m256 scale, __m256 min,
+                    __m256 acc[TILE_ROWS])
 {
     __m256i sum[TILE_ROWS];
     sub_sums(t, w, type, wide, b, h, n, half, sum);
@@ -129,7 +131,7 @@ INLINE void add_sub(const struct job *t, const uint8_t *w, enum kern_type type, 
 /* ---- many rows ---- */
 
 /* n rows by one half over a chunk in the wide form. */
-INLINE void tile_half(const struct job *t, enum kern_type type, int n, int half)
+INLINE void tile_half(const struct mul_args *t, enum kern_type type, int n, int half)
 {
     const int subs = KERN_BLOCK / kern_forms[type].sub;
     __m256 acc[TILE_ROWS];
@@ -146,22 +148,22 @@ INLINE void tile_half(const struct job *t, enum kern_type type, int n, int half)
 }
 
 /* Four rows by one half at a time. */
-INLINE void rows_by_half(struct job t, enum kern_type type, uint32_t rows)
+INLINE void rows_by_half(struct mul_args t, enum kern_type type, uint32_t rows)
 {
     const size_t subs = KERN_BLOCK / kern_forms[type].sub;
     for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
         tile_half(&t, type, TILE_ROWS, 0);
         tile_half(&t, type, TILE_ROWS, 1);
-        job_next(&t, TILE_ROWS, subs);
+        args_next(&t, TILE_ROWS, subs);
     }
     for (; rows > 0; rows--) {
         tile_half(&t, type, 1, 0);
         tile_half(&t, type, 1, 1);
-        job_next(&t, 1, subs);
+        args_next(&t, 1, subs);
     }
 }
 
-static void rows_wide_of(const struct job *t, enum kern_type type, uint32_t rows)
+static void rows_wide_of(const struct mul_args *t, enum kern_type type, uint32_t rows)
 {
 #define CASE(type)                                                                                 \
     case type:                                                                                     \
@@ -221,7 +223,7 @@ INLINE void mul_wide(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     _Alignas(64) uint8_t w[CHUNK_BLOCKS * WIDE_BYTES];
     _Alignas(64) float scale[CHUNK_BLOCKS * 2 * KERN_LANES], min[CHUNK_BLOCKS * 2 * KERN_LANES];
     const struct kern_form f = kern_forms[type];
-    struct job t = {.w = w, .scale = scale, .min = min, .cols = m->cols, .stride = stride};
+    struct mul_args t = {.w = w, .scale = scale, .min = min, .cols = m->cols, .stride = stride};
     t.blocks = m->cols / KERN_BLOCK;
     for (uint32_t s = strip; s < strip + strips; s++) {
         const uint8_t *base = kern_strip(m, s);
@@ -234,7 +236,7 @@ INLINE void mul_wide(const struct kern_mat *m, uint32_t strip, uint32_t strips,
             widen(base + u * kern_unit_bytes(type),
                   base + kern_halves_at(m) + u * kern_half_bytes(type), t.chunk / f.blocks, type, w,
                   scale, min);
-            job_rows(&t, x, row, b, KERN_BLOCK / f.sub);
+            args_rows(&t, x, row, b, KERN_BLOCK / f.sub);
             rows_wide_of(&t, type, rows);
         }
     }
@@ -243,7 +245,7 @@ INLINE void mul_wide(const struct kern_mat *m, uint32_t strip, uint32_t strips,
 /* ---- few rows ---- */
 
 /* n rows by both halves over packed units, scales beside weights. */
-INLINE void tile_few(const struct job *t, enum kern_type type, int n)
+INLINE void tile_few(const struct mul_args *t, enum kern_type type, int n)
 {
     const struct kern_form f = kern_forms[type];
     const int subs = KERN_BLOCK / f.sub;
@@ -275,7 +277,7 @@ INLINE void tile_few(const struct job *t, enum kern_type type, int n)
 }
 
 /* Integer sums of a strip: [block][half][sub-block][row]. */
-INLINE void sum_strip(const struct job *t, enum kern_type type, int n, __m256i *sums)
+INLINE void sum_strip(const struct mul_args *t, enum kern_type type, int n, __m256i *sums)
 {
     const struct kern_form f = kern_forms[type];
     const int subs = KERN_BLOCK / f.sub;
@@ -292,7 +294,7 @@ INLINE void sum_strip(const struct job *t, enum kern_type type, int n, __m256i *
 }
 
 /* The same sums, scaled and added in order. */
-INLINE void scale_strip(const struct job *t, enum kern_type type, int n, const __m256i *sums)
+INLINE void scale_strip(const struct mul_args *t, enum kern_type type, int n, const __m256i *sums)
 {
     const struct kern_form f = kern_forms[type];
     const int subs = KERN_BLOCK / f.sub;
@@ -320,7 +322,7 @@ INLINE void scale_strip(const struct job *t, enum kern_type type, int n, const _
 }
 
 /* A whole strip in the order in which it lies: all its weights, then its scales. */
-INLINE void strip_few(const struct job *t, enum kern_type type, int n)
+INLINE void strip_few(const struct mul_args *t, enum kern_type type, int n)
 {
     __m256i sums[2 * SUMS_MAX];
     sum_strip(t, type, n, sums);
@@ -328,7 +330,7 @@ INLINE void strip_few(const struct job *t, enum kern_type type, int n)
 }
 
 /* All rows over the current blocks, four, two, one at a time; the first pass reads ahead. */
-INLINE void rows_few(struct job t, enum kern_type type, uint32_t rows, int in_order)
+INLINE void rows_few(struct mul_args t, enum kern_type type, uint32_t rows, int in_order)
 {
     const size_t subs = KERN_BLOCK / kern_forms[type].sub;
     for (uint32_t n; rows > 0; rows -= n, t.fetch = 0) {
@@ -345,7 +347,7 @@ INLINE void rows_few(struct job t, enum kern_type type, uint32_t rows, int in_or
             tile_few(&t, type, 2);
         else
             tile_few(&t, type, 1);
-        job_next(&t, n, subs);
+        args_next(&t, n, subs);
     }
 }
 
@@ -359,7 +361,7 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     const int in_order = blocks * subs * (rows < 4 ? rows : 4) <= SUMS_MAX;
     const size_t step =
         one_pass || in_order ? blocks : CHUNK_BYTES / kern_unit_bytes(type) * f.blocks;
-    struct job t = {.cols = m->cols, .blocks = blocks, .stride = stride};
+    struct mul_args t = {.cols = m->cols, .blocks = blocks, .stride = stride};
     for (uint32_t s = strip; s < strip + strips; s++) {
         const uint8_t *base = kern_strip(m, s);
         t.lanes = kern_lanes_of(m, s);
@@ -371,7 +373,7 @@ INLINE void mul_few(const struct kern_mat *m, uint32_t strip, uint32_t strips,
             t.chunk = blocks - b < step ? blocks - b : step;
             t.resume = b > 0;
             t.fetch = 1;
-            job_rows(&t, x, row, b, subs);
+            args_rows(&t, x, row, b, subs);
             rows_few(t, type, rows, in_order);
         }
     }

@@ -48,7 +48,7 @@ _Alignas(64) static const float magic_row[16] = {
 };
 
 /* Activation rows, a multiple of TILE_ROWS, by one strip over one chunk of blocks. */
-struct job {
+struct mul_args {
     const uint8_t *w;         /* signed weights of the chunk, 512 bytes a block */
     const float *scale, *min; /* [blocks][16] */
     __mmask16 lanes;
@@ -64,7 +64,7 @@ struct job {
 };
 
 /* The next block to be started. */
-struct cursor {
+struct tile_cursor {
     const int8_t *q;
     uint32_t b, tiles; /* place in the chunk; tiles that are not started to the end */
 };
@@ -74,7 +74,7 @@ typedef float block_sums[TILE_ROWS][16];
 /* Start the sums of the next block. Tile numbers are part of the instructions, hence two ways;
  * `odd` is a constant. The block after a chunk of odd length is started too and never used: it is
  * read from what follows in memory. */
-INLINE void start_sums(const struct job *t, struct cursor *c, int odd)
+INLINE void start_sums(const struct mul_args *t, struct tile_cursor *c, int odd)
 {
     if (c->tiles == 0) return;
     const int8_t *q = c->q + (size_t)c->b * KERN_BLOCK;
@@ -133,7 +133,7 @@ INLINE __m512 column_value(const struct column *c, int r)
     return _mm512_set1_ps(*(const float *)(const void *)at);
 }
 
-INLINE void add_block(const struct job *t, uint32_t b, block_sums sum, int with_min,
+INLINE void add_block(const struct mul_args *t, uint32_t b, block_sums sum, int with_min,
                       struct column *x, __m512 acc[TILE_ROWS])
 {
     const __m512 magic = _mm512_set1_ps(EXP_MAGIC);
@@ -153,8 +153,8 @@ INLINE void add_block(const struct job *t, uint32_t b, block_sums sum, int with_
 }
 
 /* Add block b, while the sums of the second next go to memory and those of the third begin. */
-INLINE void step(struct job *t, uint32_t b, block_sums ring[2], int odd, int with_min,
-                 struct cursor *next, struct column *x, __m512 acc[TILE_ROWS])
+INLINE void step(struct mul_args *t, uint32_t b, block_sums ring[2], int odd, int with_min,
+                 struct tile_cursor *next, struct column *x, __m512 acc[TILE_ROWS])
 {
     start_sums(t, next, !odd);
     if (b < TILE_ROWS)
@@ -164,7 +164,7 @@ INLINE void step(struct job *t, uint32_t b, block_sums ring[2], int odd, int wit
 }
 
 /* 16 rows. */
-INLINE void tile(struct job *t, block_sums ring[2], int with_min, struct cursor *next)
+INLINE void tile(struct mul_args *t, block_sums ring[2], int with_min, struct tile_cursor *next)
 {
     __m512 acc[TILE_ROWS];
     struct column x = column_start(t->blocks * sizeof(float));
@@ -182,11 +182,11 @@ INLINE void tile(struct job *t, block_sums ring[2], int with_min, struct cursor 
         _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride, t->lanes, acc[r]);
 }
 
-/* All tiles of a job, as one row of blocks, so that the tile unit never waits. */
-INLINE void all_tiles(struct job t, uint32_t tiles, int with_min)
+/* All tiles of a call, as one row of blocks, so that the tile unit never waits. */
+INLINE void all_tiles(struct mul_args t, uint32_t tiles, int with_min)
 {
     _Alignas(64) block_sums ring[2];
-    struct cursor next = {.q = t.q, .tiles = tiles};
+    struct tile_cursor next = {.q = t.q, .tiles = tiles};
     const float *next_strip = t.out + KERN_LANES;
     start_sums(&t, &next, 0);
     start_sums(&t, &next, 1);
@@ -202,12 +202,12 @@ INLINE void all_tiles(struct job t, uint32_t tiles, int with_min)
     }
 }
 
-static void all_tiles_plain(const struct job *t, uint32_t tiles)
+static void all_tiles_plain(const struct mul_args *t, uint32_t tiles)
 {
     all_tiles(*t, tiles, 0);
 }
 
-static void all_tiles_min(const struct job *t, uint32_t tiles)
+static void all_tiles_min(const struct mul_args *t, uint32_t tiles)
 {
     all_tiles(*t, tiles, 1);
 }
@@ -222,7 +222,7 @@ static void mul_chunk(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     _Alignas(64) float scale[CHUNK_BLOCKS * KERN_LANES], min[CHUNK_BLOCKS * KERN_LANES];
     const struct kern_form *f = &kern_forms[m->type];
     const struct kern_wide to = {wide, scale, min, 1};
-    struct job t = {.w = wide, .scale = scale, .min = min, .cols = m->cols, .stride = stride};
+    struct mul_args t = {.w = wide, .scale = scale, .min = min, .cols = m->cols, .stride = stride};
     t.blocks = m->cols / KERN_BLOCK;
     t.chunk = t.blocks - b < CHUNK_BLOCKS ? t.blocks - b : CHUNK_BLOCKS;
     t.steps = t.chunk + t.chunk % 2;

@@ -66,8 +66,8 @@ static __attribute__((noinline)) enum kern_type like(enum kern_type type)
 }
 
 struct values;
-struct job;
-INLINE void rows_wide(const struct job *first, enum kern_type type, uint32_t rows);
+struct mul_args;
+INLINE void rows_wide(const struct mul_args *first, enum kern_type type, uint32_t rows);
 INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
                        int groups, const struct values *x, int n, __m256i *sum);
 
@@ -130,7 +130,7 @@ enum { WIDE_ROWS = 3, ROW_WORDS = CHUNK_BLOCKS * KERN_BLOCK };
 #define KEEP(v) __asm__ volatile("" : "+x"(v))
 
 /* A chunk of n rows in 16 bits, a block as the even columns, then the odd ones. */
-INLINE void widen_rows(const struct job *t, int n, int16_t *wide_x)
+INLINE void widen_rows(const struct mul_args *t, int n, int16_t *wide_x)
 {
     for (int r = 0; r < n; r++) {
         const int8_t *q = t->q + (size_t)r * t->cols;
@@ -198,7 +198,7 @@ INLINE void sum_bytes(const uint8_t *w, enum kern_type type, int from, int group
 }
 
 /* Sub-block h of block b. */
-INLINE void add_wide(const struct job *t, enum kern_type type, size_t b, int h, int n,
+INLINE void add_wide(const struct mul_args *t, enum kern_type type, size_t b, int h, int n,
                      const int16_t *wide_x, __m256 acc[2][TILE_ROWS])
 {
     const struct kern_form f = kern_forms[type];
@@ -227,7 +227,7 @@ INLINE void add_wide(const struct job *t, enum kern_type type, size_t b, int h, 
 }
 
 /* n rows by both halves over a chunk in the wide form. */
-INLINE void tile_wide(const struct job *t, enum kern_type type, int n, int16_t *wide_x)
+INLINE void tile_wide(const struct mul_args *t, enum kern_type type, int n, int16_t *wide_x)
 {
     const int subs = KERN_BLOCK / kern_forms[type].sub;
     __m256 acc[2][TILE_ROWS];
@@ -243,18 +243,18 @@ INLINE void tile_wide(const struct job *t, enum kern_type type, int n, int16_t *
     store_sums(t, n, 1, acc[1]);
 }
 
-INLINE void rows_wide(const struct job *first, enum kern_type type, uint32_t rows)
+INLINE void rows_wide(const struct mul_args *first, enum kern_type type, uint32_t rows)
 {
     _Alignas(64) int16_t wide_x[WIDE_ROWS * ROW_WORDS];
     const size_t subs = KERN_BLOCK / kern_forms[type].sub;
-    struct job t = *first;
+    struct mul_args t = *first;
     if (depth(type) == 2) { /* two kinds of integer sums leave no room for both halves */
         rows_by_half(t, type, rows);
         return;
     }
     for (; rows >= WIDE_ROWS; rows -= WIDE_ROWS) {
         tile_wide(&t, type, WIDE_ROWS, wide_x);
-        job_next(&t, WIDE_ROWS, subs);
+        args_next(&t, WIDE_ROWS, subs);
     }
     if (rows == 2) tile_wide(&t, type, 2, wide_x);
     if (rows == 1) tile_wide(&t, type, 1, wide_x);
@@ -271,7 +271,7 @@ void kern_avx2_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t stri
 
 enum { PLAIN_ROWS = 6, PLAIN_CHUNK = 384 /* 16 x 384 x 4 bytes = 24 KiB */ };
 
-struct plain_job {
+struct plain_args {
     const uint8_t *w;
     const float *x;
     uint32_t cols, chunk, lanes;
@@ -289,7 +289,7 @@ INLINE __m256 load_plain(const uint8_t *w, size_t k, int half, enum kern_type ty
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }
 
-INLINE void tile_plain(const struct plain_job *t, int n, enum kern_type type)
+INLINE void tile_plain(const struct plain_args *t, int n, enum kern_type type)
 {
     __m256 acc[PLAIN_ROWS][2];
     __m256i mask[2] = {tail_mask(t->lanes), tail_mask(t->lanes > 8 ? t->lanes - 8 : 0)};
@@ -320,7 +320,7 @@ INLINE void tile_plain(const struct plain_job *t, int n, enum kern_type type)
     }
 }
 
-INLINE void rows_plain(struct plain_job t, uint32_t rows, enum kern_type type)
+INLINE void rows_plain(struct plain_args t, uint32_t rows, enum kern_type type)
 {
     for (; rows >= PLAIN_ROWS; rows -= PLAIN_ROWS) {
         tile_plain(&t, PLAIN_ROWS, type);
@@ -341,7 +341,7 @@ INLINE void mul_plain(const struct kern_mat *m, uint32_t strip, uint32_t strips,
 {
     const size_t size = type == KERN_F32 ? 64 : 32;
     const uint32_t step = rows > 1 ? PLAIN_CHUNK : m->cols;
-    struct plain_job t = {.cols = m->cols, .stride = stride};
+    struct plain_args t = {.cols = m->cols, .stride = stride};
     for (uint32_t s = strip; s < strip + strips; s++) {
         t.lanes = kern_lanes_of(m, s);
         t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;

@@ -26,7 +26,7 @@ enum {
 };
 
 /* Rows, strips and columns that the register tiles walk over. */
-struct job {
+struct mul_args {
     const uint8_t *w[TILE_STRIPS]; /* weights of the chunk, 512 bytes a block */
     const float *scale[TILE_STRIPS], *min[TILE_STRIPS]; /* [sub-blocks][16] */
     __mmask16 lanes[TILE_STRIPS];
@@ -49,8 +49,8 @@ INLINE __m512i broadcast4(const int8_t *x)
 }
 
 /* n rows by c strips over sub-block h of block b; `subs` scales a block, with mins or without. */
-INLINE void add_sub(const struct job *t, uint32_t b, int n, int c, int subs, int h, int with_min,
-                    __m512 acc[TILE_ROWS][TILE_STRIPS])
+INLINE void add_sub(const struct mul_args *t, uint32_t b, int n, int c, int subs, int h,
+                    int with_min, __m512 acc[TILE_ROWS][TILE_STRIPS])
 {
     const int groups = subs == 2 ? 4 : 8, first = h ? groups : 0;
     const size_t sub = (size_t)b * (size_t)subs + (size_t)h, at = sub * KERN_LANES;
@@ -96,8 +96,8 @@ INLINE void add_sub(const struct job *t, uint32_t b, int n, int c, int subs, int
     }
 }
 
-/* n rows by c strips over one chunk; all but the job are constants after inlining. */
-INLINE void tile(const struct job *t, int n, int c, int subs, int with_min, int fetch)
+/* n rows by c strips over one chunk; all but the arguments are constants after inlining. */
+INLINE void tile(const struct mul_args *t, int n, int c, int subs, int with_min, int fetch)
 {
     __m512 acc[TILE_ROWS][TILE_STRIPS];
     UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < c; s++) acc[r][s] =
@@ -113,7 +113,7 @@ INLINE void tile(const struct job *t, int n, int c, int subs, int with_min, int 
 }
 
 /* The next n rows. */
-INLINE void some_rows(struct job *t, int n, int c, int subs, int with_min)
+INLINE void some_rows(struct mul_args *t, int n, int c, int subs, int with_min)
 {
     if (t->fetch)
         tile(t, n, c, subs, with_min, 1);
@@ -127,8 +127,8 @@ INLINE void some_rows(struct job *t, int n, int c, int subs, int with_min)
     t->out += t->stride * rows;
 }
 
-/* All rows of a job, six at a time; what is left by fours. */
-INLINE void all_rows(struct job t, uint32_t rows, int c, int subs, int with_min)
+/* All rows of a call, six at a time; what is left by fours. */
+INLINE void all_rows(struct mul_args t, uint32_t rows, int c, int subs, int with_min)
 {
     for (; rows >= TILE_ROWS && rows != 8; rows -= TILE_ROWS)
         some_rows(&t, TILE_ROWS, c, subs, with_min);
@@ -139,7 +139,8 @@ INLINE void all_rows(struct job t, uint32_t rows, int c, int subs, int with_min)
     if (rows == 1) some_rows(&t, 1, c, subs, with_min);
 }
 
-static void all_rows_of(const struct job *t, uint32_t rows, uint32_t c, const struct kern_form *f)
+static void all_rows_of(const struct mul_args *t, uint32_t rows, uint32_t c,
+                        const struct kern_form *f)
 {
     if (f->sub == 32 && f->min)
         c == 2 ? all_rows(*t, rows, 2, 1, 1) : all_rows(*t, rows, 1, 1, 1);
@@ -160,7 +161,7 @@ static void mul_strips(const struct kern_mat *m, uint32_t strip, uint32_t c,
     _Alignas(64) float scale[TILE_STRIPS][CHUNK_SUBS], min[TILE_STRIPS][CHUNK_SUBS];
     const struct kern_form *f = &kern_forms[m->type];
     const size_t blocks = m->cols / KERN_BLOCK, subs = KERN_BLOCK / f->sub;
-    struct job t = {.cols = m->cols, .blocks = blocks, .stride = stride};
+    struct mul_args t = {.cols = m->cols, .blocks = blocks, .stride = stride};
     t.out = out + (size_t)row * stride + (size_t)strip * KERN_LANES;
     struct kern_fetch fetch[TILE_STRIPS];
     if (rows <= FEW_ROWS) t.fetch = fetch;
@@ -205,7 +206,7 @@ void kern_avx512_mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t st
 
 /* ---- float weights --------------------------------------------------------------------------- */
 
-struct plain_job {
+struct plain_args {
     const uint8_t *w[TILE_STRIPS];
     __mmask16 lanes[TILE_STRIPS];
     const float *x;
@@ -223,7 +224,7 @@ INLINE __m512 load_plain(const uint8_t *w, size_t k, enum kern_type type)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-INLINE void tile_plain(const struct plain_job *t, int n, int c, enum kern_type type)
+INLINE void tile_plain(const struct plain_args *t, int n, int c, enum kern_type type)
 {
     __m512 acc[PLAIN_ROWS][TILE_STRIPS];
     UNROLL for (int r = 0; r < n; r++) UNROLL for (int s = 0; s < c; s++) acc[r][s] =
@@ -244,7 +245,7 @@ INLINE void tile_plain(const struct plain_job *t, int n, int c, enum kern_type t
         _mm512_mask_storeu_ps(t->out + (size_t)r * t->stride + 16 * s, t->lanes[s], acc[r][s]);
 }
 
-INLINE void rows_plain(struct plain_job t, uint32_t rows, int c, enum kern_type type)
+INLINE void rows_plain(struct plain_args t, uint32_t rows, int c, enum kern_type type)
 {
     for (; rows >= PLAIN_ROWS; rows -= PLAIN_ROWS) {
         tile_plain(&t, PLAIN_ROWS, c, type);
@@ -268,7 +269,7 @@ INLINE void mul_plain(const struct kern_mat *m, uint32_t strip, uint32_t strips,
     const size_t size = type == KERN_F32 ? 64 : 32;
     for (uint32_t s = strip; s < strip + strips; s += 2) {
         uint32_t c = strip + strips - s < 2 ? 1 : 2;
-        struct plain_job t = {.cols = m->cols, .stride = stride};
+        struct plain_args t = {.cols = m->cols, .stride = stride};
         t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;
         for (uint32_t i = 0; i < c; i++)
             t.lanes[i] = tail_mask(kern_lanes_of(m, s + i));

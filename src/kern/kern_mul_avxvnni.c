@@ -29,8 +29,8 @@ INLINE enum kern_type like(enum kern_type type)
 }
 
 struct values;
-struct job;
-INLINE void rows_wide(const struct job *t, enum kern_type type, uint32_t rows);
+struct mul_args;
+INLINE void rows_wide(const struct mul_args *t, enum kern_type type, uint32_t rows);
 INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half, int from,
                        int groups, const struct values *x, int n, __m256i *sum);
 
@@ -54,7 +54,7 @@ INLINE void sum_groups(const uint8_t *w, enum kern_type type, int wide, int half
     }
 }
 
-INLINE void rows_wide(const struct job *t, enum kern_type type, uint32_t rows)
+INLINE void rows_wide(const struct mul_args *t, enum kern_type type, uint32_t rows)
 {
     rows_by_half(*t, type, rows);
 }

@@ -155,7 +155,7 @@ static open_fn *const open_fns[KERN_TYPES] = {KERN_QUANTS(OPEN)};
 #undef OPEN
 
 /* Rows and columns that the register tiles walk over. */
-struct job {
+struct mul_args {
     const struct chunk *c;
     const struct kern_act *x;
     uint32_t row, block, blocks; /* first activation row; first block and blocks of the chunk */
@@ -170,7 +170,7 @@ typedef float32x4_t tile_outputs[TILE_ROWS][2];
 
 /* n rows' values of columns [16 * half, 16 * half + 16) of a block (`at`: its place in the rows).
  */
-INLINE void load_values(const struct job *t, size_t at, uint32_t half, int n, int8x16_t x[])
+INLINE void load_values(const struct mul_args *t, size_t at, uint32_t half, int n, int8x16_t x[])
 {
     const size_t per_row = t->x->cols / KERN_BLOCK;
     UNROLL
@@ -202,7 +202,7 @@ INLINE void add_half(tile_sums sum, const int8_t *w, const int8x16_t x[], int n)
 
 /* The terms of one scale: acc = fma(isum, dw * dx, acc), and the min's with the sums of values
  * xsum[at], xsum[at + step], ... */
-INLINE void add_terms(const struct job *t, tile_outputs acc, tile_sums sum, size_t at,
+INLINE void add_terms(const struct mul_args *t, tile_outputs acc, tile_sums sum, size_t at,
                       const float *scale, const float *min, const float *xsum, size_t step, int n,
                       int mins)
 {
@@ -222,7 +222,7 @@ INLINE void add_terms(const struct job *t, tile_outputs acc, tile_sums sum, size
 }
 
 /* Block b of the chunk. */
-INLINE void add_block(const struct job *t, tile_outputs acc, uint32_t b, uint32_t lane, int n,
+INLINE void add_block(const struct mul_args *t, tile_outputs acc, uint32_t b, uint32_t lane, int n,
                       int sub, int mins)
 {
     const size_t per_row = t->x->cols / KERN_BLOCK, at = t->row * per_row + t->block + b;
@@ -250,7 +250,7 @@ INLINE void add_block(const struct job *t, tile_outputs acc, uint32_t b, uint32_
 
 /* n rows by 8 outputs from lane `lane` on over one chunk; n, sub and mins are constants after
  * inlining. */
-INLINE void tile(const struct job *t, uint32_t lane, int n, int sub, int mins)
+INLINE void tile(const struct mul_args *t, uint32_t lane, int n, int sub, int mins)
 {
     const uint32_t left[2] = {t->lanes > lane ? t->lanes - lane : 0,
                               t->lanes > lane + 4 ? t->lanes - lane - 4 : 0};
@@ -272,7 +272,7 @@ INLINE void tile(const struct job *t, uint32_t lane, int n, int sub, int mins)
     }
 }
 
-INLINE void all_rows(struct job t, uint32_t rows, int sub, int mins)
+INLINE void all_rows(struct mul_args t, uint32_t rows, int sub, int mins)
 {
     for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
         tile(&t, 0, TILE_ROWS, sub, mins);
@@ -288,22 +288,22 @@ INLINE void all_rows(struct job t, uint32_t rows, int sub, int mins)
     }
 }
 
-static void rows_32(const struct job *t, uint32_t rows)
+static void rows_32(const struct mul_args *t, uint32_t rows)
 {
     all_rows(*t, rows, 32, 0);
 }
 
-static void rows_32_min(const struct job *t, uint32_t rows)
+static void rows_32_min(const struct mul_args *t, uint32_t rows)
 {
     all_rows(*t, rows, 32, 1);
 }
 
-static void rows_16(const struct job *t, uint32_t rows)
+static void rows_16(const struct mul_args *t, uint32_t rows)
 {
     all_rows(*t, rows, 16, 0);
 }
 
-static void rows_16_min(const struct job *t, uint32_t rows)
+static void rows_16_min(const struct mul_args *t, uint32_t rows)
 {
     all_rows(*t, rows, 16, 1);
 }
@@ -314,11 +314,11 @@ static void mul_quant(const struct kern_mat *m, uint32_t strip, uint32_t strips,
 {
     const struct kern_form *f = &kern_forms[m->type];
     const uint32_t blocks = m->cols / KERN_BLOCK;
-    void (*all)(const struct job *, uint32_t) = f->sub == 16 ? f->min ? rows_16_min : rows_16
-                                                : f->min     ? rows_32_min
-                                                             : rows_32;
+    void (*all)(const struct mul_args *, uint32_t) = f->sub == 16 ? f->min ? rows_16_min : rows_16
+                                                     : f->min     ? rows_32_min
+                                                                  : rows_32;
     struct chunk chunk;
-    struct job t = {.c = &chunk, .x = x, .row = row, .stride = stride};
+    struct mul_args t = {.c = &chunk, .x = x, .row = row, .stride = stride};
     for (uint32_t s = strip; s < strip + strips; s++) {
         t.lanes = kern_lanes_of(m, s);
         t.out = out + (size_t)row * stride + (size_t)s * KERN_LANES;

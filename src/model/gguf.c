@@ -32,7 +32,7 @@ static const uint8_t value_bytes[VALUE_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8
 
 enum { ALIGNMENT_DEFAULT = 32, ALIGNMENT_MAX = 1 << 20 };
 
-struct key {
+struct gguf_key {
     struct gguf_str name;
     uint32_t type;       /* VALUE_... */
     uint32_t array_type; /* of VALUE_ARRAY */
@@ -45,7 +45,7 @@ struct gguf {
     struct os_map map;
     const uint8_t *base;
     size_t size;
-    struct key *keys;
+    struct gguf_key *keys;
     struct gguf_tensor *tensors;
     uint32_t n_keys, n_tensors;
     uint32_t *keys_by_name, *tensors_by_name; /* indices, sorted */
@@ -113,7 +113,7 @@ static int compare_text(struct gguf_str a, struct gguf_str b)
     return order ? order : (a.len > b.len) - (a.len < b.len);
 }
 
-static int read_array(struct cursor *c, struct key *k)
+static int read_array(struct cursor *c, struct gguf_key *k)
 {
     k->array_type = (uint32_t)cursor_int(c, 4);
     k->n = cursor_int(c, 8);
@@ -130,7 +130,7 @@ static int read_array(struct cursor *c, struct key *k)
     return c->bad ? -1 : 0;
 }
 
-static int read_key(struct cursor *c, struct key *k)
+static int read_key(struct cursor *c, struct gguf_key *k)
 {
     k->name = cursor_text(c);
     k->type = (uint32_t)cursor_int(c, 4);
@@ -421,7 +421,7 @@ const char *gguf_name(const struct gguf *g)
     return g->name;
 }
 
-static const struct key *key_find(const struct gguf *g, const char *name)
+static const struct gguf_key *key_find(const struct gguf *g, const char *name)
 {
     uint32_t i = find_name(g, key_name, g->keys_by_name, g->n_keys, name);
     return i == UINT32_MAX ? NULL : &g->keys[i];
@@ -432,7 +432,8 @@ bool gguf_has(const struct gguf *g, const char *key)
     return key_find(g, key) != NULL;
 }
 
-static int want(const struct gguf *g, const char *name, const struct key **ret_key, struct err *e)
+static int want(const struct gguf *g, const char *name, const struct gguf_key **ret_key,
+                struct err *e)
 {
     *ret_key = key_find(g, name);
     return *ret_key ? 0
@@ -462,7 +463,7 @@ static bool load_int(uint32_t type, const uint8_t *p, int64_t *ret_value)
 
 int gguf_u32(const struct gguf *g, const char *key, uint32_t *ret_value, struct err *e)
 {
-    const struct key *k;
+    const struct gguf_key *k;
     int64_t v;
     int code = want(g, key, &k, e);
     if (code) return code;
@@ -474,7 +475,7 @@ int gguf_u32(const struct gguf *g, const char *key, uint32_t *ret_value, struct 
 
 int gguf_f32(const struct gguf *g, const char *key, float *ret_value, struct err *e)
 {
-    const struct key *k;
+    const struct gguf_key *k;
     int code = want(g, key, &k, e);
     if (code) return code;
     if (k->type == VALUE_F32) {
@@ -492,7 +493,7 @@ int gguf_f32(const struct gguf *g, const char *key, float *ret_value, struct err
 
 int gguf_bool(const struct gguf *g, const char *key, bool *ret_value, struct err *e)
 {
-    const struct key *k;
+    const struct gguf_key *k;
     int code = want(g, key, &k, e);
     if (code) return code;
     if (k->type != VALUE_BOOL) return wrong_type(g, key, "a bool", e);
@@ -502,7 +503,7 @@ int gguf_bool(const struct gguf *g, const char *key, bool *ret_value, struct err
 
 int gguf_text(const struct gguf *g, const char *key, struct gguf_str *ret_value, struct err *e)
 {
-    const struct key *k;
+    const struct gguf_key *k;
     int code = want(g, key, &k, e);
     if (code) return code;
     if (k->type != VALUE_TEXT) return wrong_type(g, key, "a string", e);
@@ -512,7 +513,7 @@ int gguf_text(const struct gguf *g, const char *key, struct gguf_str *ret_value,
 
 int gguf_array(const struct gguf *g, const char *key, struct gguf_array *ret_array, struct err *e)
 {
-    const struct key *k;
+    const struct gguf_key *k;
     int code = want(g, key, &k, e);
     if (code) return code;
     if (k->type != VALUE_ARRAY) return wrong_type(g, key, "an array", e);

@@ -96,25 +96,25 @@ static const char *const known_keys[] = {"vocab_size",
 enum { KEY_MAX = 128 };
 
 /* Where keys are read from and whose they are. */
-struct reader {
+struct key_reader {
     const struct gguf *g;
     const char *prefix;
     struct err *e;
 };
 
-static void key_of(const struct reader *r, const char *name, char key[KEY_MAX])
+static void key_of(const struct key_reader *r, const char *name, char key[KEY_MAX])
 {
     snprintf(key, KEY_MAX, "%s.%s", r->prefix, name);
 }
 
-static bool has(const struct reader *r, const char *name)
+static bool has(const struct key_reader *r, const char *name)
 {
     char key[KEY_MAX];
     key_of(r, name, key);
     return gguf_has(r->g, key);
 }
 
-static int read_u32(const struct reader *r, const char *name, uint32_t min, uint32_t max,
+static int read_u32(const struct key_reader *r, const char *name, uint32_t min, uint32_t max,
                     uint32_t *ret_value)
 {
     char key[KEY_MAX];
@@ -129,7 +129,7 @@ static int read_u32(const struct reader *r, const char *name, uint32_t min, uint
     return 0;
 }
 
-static int read_u32_or(const struct reader *r, const char *name, uint32_t min, uint32_t max,
+static int read_u32_or(const struct key_reader *r, const char *name, uint32_t min, uint32_t max,
                        uint32_t otherwise, uint32_t *ret_value)
 {
     if (has(r, name)) return read_u32(r, name, min, max, ret_value);
@@ -138,7 +138,7 @@ static int read_u32_or(const struct reader *r, const char *name, uint32_t min, u
 }
 
 /* A float in (0, max]; NaN fails every comparison and so is refused. */
-static int read_f32(const struct reader *r, const char *name, float max, float *ret_value)
+static int read_f32(const struct key_reader *r, const char *name, float max, float *ret_value)
 {
     char key[KEY_MAX];
     key_of(r, name, key);
@@ -152,7 +152,7 @@ static int read_f32(const struct reader *r, const char *name, float max, float *
     return 0;
 }
 
-static int bad(const struct reader *r, const char *name, const char *why)
+static int bad(const struct key_reader *r, const char *name, const char *why)
 {
     return err_set(r->e, ERR_BAD_INPUT, "%s: %s.%s %s", gguf_name(r->g), r->prefix, name, why);
 }
@@ -176,7 +176,7 @@ static int read_arch(const struct gguf *g, const struct arch **ret_arch, struct 
 }
 
 /* Heads: their number, those of K and V, their size. */
-static int read_heads(const struct reader *r, struct hparams *h)
+static int read_heads(const struct key_reader *r, struct hparams *h)
 {
     int rc = read_u32(r, "attention.head_count", 1, MODEL_HEADS_MAX, &h->heads);
     if (rc < 0) return rc;
@@ -201,7 +201,7 @@ static int read_heads(const struct reader *r, struct hparams *h)
     return 0;
 }
 
-static int read_f32_or(const struct reader *r, const char *name, float max, float otherwise,
+static int read_f32_or(const struct key_reader *r, const char *name, float max, float otherwise,
                        float *ret_value)
 {
     if (has(r, name)) return read_f32(r, name, max, ret_value);
@@ -215,7 +215,7 @@ static bool is_text(struct gguf_str s, const char *text)
 }
 
 /* YaRN: angles of fast pairs stay, those of slow ones are divided, and attention is sharpened. */
-static int read_yarn(const struct reader *r, struct hparams *h)
+static int read_yarn(const struct key_reader *r, struct hparams *h)
 {
     struct rope *rope = &h->rope;
     float fast, slow, multiplier;
@@ -232,7 +232,7 @@ static int read_yarn(const struct reader *r, struct hparams *h)
     return 0;
 }
 
-static int read_rope_scaling(const struct reader *r, struct hparams *h)
+static int read_rope_scaling(const struct key_reader *r, struct hparams *h)
 {
     static const char *const kinds[] = {"none", "linear", "yarn", "longrope"};
     char key[KEY_MAX];
@@ -264,7 +264,7 @@ static int read_rope_scaling(const struct reader *r, struct hparams *h)
     return rope->scaling == ROPE_YARN ? read_yarn(r, h) : 0;
 }
 
-static int read_rope(const struct reader *r, struct hparams *h)
+static int read_rope(const struct key_reader *r, struct hparams *h)
 {
     const struct arch *arch = h->arch;
     int rc = read_u32_or(r, "rope.dimension_count", 2, h->head_dim, h->head_dim, &h->rope_dims);
@@ -286,7 +286,7 @@ static int read_rope(const struct reader *r, struct hparams *h)
 }
 
 /* Which layers see a window only: as the file lists them, or by a period. */
-static int read_window_pattern(const struct reader *r, struct hparams *h)
+static int read_window_pattern(const struct key_reader *r, struct hparams *h)
 {
     const char *name = "attention.sliding_window_pattern";
     char key[KEY_MAX];
@@ -306,7 +306,7 @@ static int read_window_pattern(const struct reader *r, struct hparams *h)
     return rc;
 }
 
-static int read_window(const struct reader *r, struct hparams *h)
+static int read_window(const struct key_reader *r, struct hparams *h)
 {
     int rc =
         read_u32_or(r, "attention.sliding_window", 0, UINT32_MAX, h->arch->window_size, &h->window);
@@ -322,7 +322,7 @@ static int read_window(const struct reader *r, struct hparams *h)
 }
 
 /* A factor or cap, which only some architectures have. */
-static int read_scale(const struct reader *r, const char *name, bool allowed, float otherwise,
+static int read_scale(const struct key_reader *r, const char *name, bool allowed, float otherwise,
                       float *ret_value)
 {
     if (!allowed && has(r, name))
@@ -336,7 +336,7 @@ static int read_scale(const struct reader *r, const char *name, bool allowed, fl
     return rc;
 }
 
-static int read_scales(const struct reader *r, struct hparams *h)
+static int read_scales(const struct key_reader *r, struct hparams *h)
 {
     const struct arch *arch = h->arch;
     bool by_dim = arch->scale_by_dim == h->layers;
@@ -354,7 +354,7 @@ static int read_scales(const struct reader *r, struct hparams *h)
     return 0;
 }
 
-static int read_experts(const struct reader *r, struct hparams *h)
+static int read_experts(const struct key_reader *r, struct hparams *h)
 {
     uint32_t shared, gating;
     int rc = read_u32_or(r, "expert_count", 0, MODEL_EXPERTS_MAX, 0, &h->experts);
@@ -383,7 +383,7 @@ static int read_experts(const struct reader *r, struct hparams *h)
 }
 
 /* The vocabulary is as large as the token embedding; weights.c checks the rest of the shapes. */
-static int read_vocab(const struct reader *r, struct hparams *h)
+static int read_vocab(const struct key_reader *r, struct hparams *h)
 {
     const struct gguf_tensor *t = gguf_tensor_find(r->g, "token_embd.weight");
     if (!t)
@@ -399,7 +399,7 @@ static int read_vocab(const struct reader *r, struct hparams *h)
 }
 
 /* Keys of the architecture that we do not know may change the result; so may some values. */
-static int refuse_unknown(const struct reader *r, bool rope_switch)
+static int refuse_unknown(const struct key_reader *r, bool rope_switch)
 {
     size_t prefix = strlen(r->prefix);
     for (size_t i = 0; i < gguf_key_count(r->g); i++) {
@@ -433,7 +433,7 @@ int hparams_read(const struct gguf *g, struct hparams *ret_hparams, struct err *
     struct hparams h = {0};
     int rc = read_arch(g, &h.arch, e);
     if (rc < 0) return rc;
-    struct reader r = {g, h.arch->name, e};
+    struct key_reader r = {g, h.arch->name, e};
     if ((rc = refuse_unknown(&r, h.arch->rope_switch)) < 0 ||
         (rc = read_u32(&r, "block_count", 1, MODEL_LAYERS_MAX, &h.layers)) < 0 ||
         (rc = read_u32(&r, "embedding_length", 1, MODEL_DIM_MAX, &h.dim)) < 0 ||
