@@ -115,8 +115,8 @@ static void mix_row(struct forward *f, const struct block *b, uint32_t row)
 
 /* ---- the inside of a feed-forward ----
  *
- * Gate and up products, and what the activation makes of them, by as many strips as a core's
- * second-level cache holds for all rows: floats [rows, ff], three times over, would leave it. */
+ * Gate and up products, and what the activation makes of them, by as many strips as a core's L2
+ * holds for all rows: floats [rows, ff], three times over, would leave it. */
 
 struct inner {
     const struct forward *f;

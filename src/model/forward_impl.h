@@ -126,7 +126,7 @@ enum { PRODUCTS_MAX = 3 };
 /* out = in * m for each product of rows of the same width. */
 void forward_multiply(struct forward *f, struct kern_act in, uint32_t rows, uint32_t n,
                       const struct product *list);
-/* Strips of a task when each of `sets` has so many, which threads share evenly. */
+/* Strips of a task, where each of `sets` has `strips` that threads share evenly. */
 uint32_t forward_strips_of_task(const struct forward *f, uint32_t strips, uint32_t sets,
                                 uint32_t per_thread);
 static inline bool forward_quantised(const struct kern_mat *m)
