@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "cli/bench_perplexity.h"
 #include "cli/commands.h"
 #include "cli/model_file.h"
 #include "cli/options.h"

@@ -1,6 +1,4 @@
-/* bench_perplexity: see bench_perplexity.h. */
-#include "cli/bench_perplexity.h"
-
+/* bench_perplexity: `pdd bench perplexity`; lab/perplexity.h measures. */
 #include <stdio.h>
 
 #include "base/mem.h"

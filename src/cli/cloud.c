@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/os.h"
-#include "cli/cloud_key.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
 #include "cli/options.h"

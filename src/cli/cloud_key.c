@@ -1,6 +1,4 @@
-/* cloud_key: see cloud_key.h. */
-#include "cli/cloud_key.h"
-
+/* cloud_key: `pdd cloud key`, which makes a key and its line of the key file (cloud/api/keys.h). */
 #include <stdio.h>
 #include <string.h>
 

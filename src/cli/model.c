@@ -14,7 +14,6 @@
 #include "base/utf8.h"
 #include "cli/commands.h"
 #include "cli/model_inspect.h"
-#include "cli/model_random.h"
 #include "cli/options.h"
 #include "model/gguf.h"
 #include "model/vocab.h"

@@ -1,6 +1,4 @@
-/* model_random: `pdd model random`, see lab/random_file.h. */
-#include "cli/model_random.h"
-
+/* model_random: `pdd model random`, which writes a file of random weights (lab/random_file.h). */
 #include <stdio.h>
 
 #include "base/clock.h"

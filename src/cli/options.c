@@ -291,7 +291,7 @@ static const struct option_row rows[] = {
     {"key-file", "FILE", CLOUD, AT(cloud.server.keys_path),
      .help = "hashed keys with their quotas, one line each from pdd cloud key. SIGHUP reads it "
              "again",
-     .otherwise = "every client is served"},
+     .otherwise = "none: every client is served"},
     {"tls-cert", "FILE", CLOUD, .read = read_tls_cert,
      .help = "certificate with its chain (PEM): serve https only. May be repeated, each with a "
              "--tls-key, for keys of another kind (ECDSA and RSA). SIGHUP reads both files again"},
