@@ -23,7 +23,7 @@
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
-#include "net/http_client.h"
+#include "net/key_file.h"
 
 enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
 
@@ -115,7 +115,7 @@ static int open_device(struct chat *c, struct err *e)
         d.prefill_tps = profile->prefill_tps;
         d.decode_us = 1e6 / profile->decode_tps;
     }
-    int code = o->key_file ? http_read_key_file(o->key_file, &key, e) : 0;
+    int code = o->key_file ? read_key_file(o->key_file, &key, e) : 0;
     if (o->key_file) d.key = key.data;
     if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
     if (code == 0) code = device_open(&d, &c->device, e);

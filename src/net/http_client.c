@@ -7,7 +7,6 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "base/os.h"
 #include "net/http_client_impl.h"
 
 void http_client_config_default(struct http_client_config *ret_config)
@@ -18,18 +17,6 @@ void http_client_config_default(struct http_client_config *ret_config)
                                               .first_byte_timeout_us = 60000000,
                                               .idle_timeout_us = 15000000,
                                               .calls_max = HTTP_CLIENT_CALLS_MAX};
-}
-
-int http_read_key_file(const char *path, struct buf *key, struct err *e)
-{
-    size_t begin = key->len;
-    int code = os_read_file(path, key, e);
-    if (code) return code;
-    size_t n = strcspn(key->data + begin, "\r\n");
-    if (n == 0) return err_set(e, ERR_BAD_INPUT, "%s: its first line holds no key", path);
-    key->len = begin + n;
-    key->data[key->len] = '\0';
-    return 0;
 }
 
 static void unlink_call(struct http_call *call)

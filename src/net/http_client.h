@@ -22,7 +22,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/buf.h"
 #include "base/err.h"
 #include "net/loop.h"
 
@@ -50,9 +49,6 @@ struct http_client_config {
 };
 
 void http_client_config_default(struct http_client_config *ret_config);
-
-/* Append the first line of a file, a bearer key, to `key`; ERR_BAD_INPUT when it is empty. */
-int http_read_key_file(const char *path, struct buf *key, struct err *e);
 
 /* `config` is copied. ERR_BAD_INPUT for a URL that is not http or https. */
 int http_client_new(struct loop *l, const struct http_client_config *config,

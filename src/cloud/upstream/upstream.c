@@ -10,6 +10,7 @@
 #include "model/gguf.h"
 #include "model/model.h"
 #include "model/template.h"
+#include "net/key_file.h"
 
 #define CONNECT_US 3000000ull
 
@@ -241,7 +242,7 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
     http.first_byte_timeout_us = http.idle_timeout_us = u->c.timeout_us;
     /* Each may have a PATCH beside it, and as many linger; and probes. */
     http.calls_max = 3 * u->c.streams_max + 2;
-    if (c->key_path) code = http_read_key_file(c->key_path, &key, e);
+    if (c->key_path) code = read_key_file(c->key_path, &key, e);
     http.bearer = c->key_path ? key.data : NULL;
     if (!code) code = http_client_new(u->loop, &http, &s->client, e);
     if (key.len) memset(key.data, 0, key.cap);
