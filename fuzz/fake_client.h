@@ -98,7 +98,7 @@ static void fake_read_request(struct http_call *call, const struct http_call_spe
 {
     struct wire_request q;
     if (strcmp(call->path, "/v1/assist") != 0) return;
-    CHECK(wire_request_decode(spec->body, spec->body_len, &q, NULL) == 0);
+    CHECK(wire_request_decode(spec->body_taken->data, spec->body_taken->len, &q, NULL) == 0);
     call->n_prompt = q.n_prompt;
     call->n_have = q.n_have;
     wire_request_release(&q);
@@ -115,6 +115,7 @@ int http_call_start(struct http_client *c, const struct http_call_spec *spec,
     memcpy(call->path, spec->path, strlen(spec->path) + 1);
     call->posts = strcmp(spec->method, "POST") == 0;
     fake_read_request(call, spec);
+    if (spec->body_taken) buf_release(spec->body_taken);
     while (*link)
         link = &(*link)->next;
     *link = call;
@@ -125,6 +126,11 @@ int http_call_start(struct http_client *c, const struct http_call_spec *spec,
 }
 
 void http_call_cancel(struct http_call *call)
+{
+    if (call) fake_free(call);
+}
+
+void http_call_linger(struct http_call *call)
 {
     if (call) fake_free(call);
 }

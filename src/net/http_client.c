@@ -16,7 +16,8 @@ void http_client_config_default(struct http_client_config *ret_config)
                                               .connect_timeout_us = 5000000,
                                               .first_byte_timeout_us = 60000000,
                                               .idle_timeout_us = 15000000,
-                                              .calls_max = HTTP_CLIENT_CALLS_MAX};
+                                              .calls_max = HTTP_CLIENT_CALLS_MAX,
+                                              .lingering_max = HTTP_CLIENT_LINGERING_MAX};
 }
 
 static void unlink_call(struct http_call *call)
@@ -29,6 +30,7 @@ static void unlink_call(struct http_call *call)
     if (call->next) call->next->prev = call->prev;
     if (c->cursor == call) c->cursor = call->next;
     if (c->current == call) c->current = NULL;
+    if (call->lingers) c->n_lingering--;
     if (c->warming == call)
         c->warming = NULL;
     else
@@ -104,26 +106,31 @@ static void keep_warm(struct http_client *c)
         loop_timer_set(c->warm_timer, clock_us());
 }
 
-/* Tell a call what has come for it. The callbacks may cancel it: then c->current is NULL. */
+/* Tell a call what has come for it. The callbacks may cancel it: then c->current is NULL. Or they
+ * let it linger: then its spec names no callback any more. */
 static void deliver_one(struct http_client *c, struct http_call *call)
 {
-    const struct http_call_spec spec = call->spec;
+    const struct http_call_spec *spec = &call->spec;
     c->current = call;
+    if (call->lingers && call->inbox.len > 0) {
+        http_call_cancel(call);
+        return;
+    }
     if (call->head_seen && !call->head_told) {
         call->head_told = true;
         if (call != c->warming) keep_warm(c); /* the call has taken the spare */
-        if (spec.on_head) spec.on_head(spec.arg, call->result.status);
+        if (spec->on_head) spec->on_head(spec->arg, call->result.status);
     }
     if (c->current && call->inbox.len > 0) {
         struct buf data = call->inbox;
         buf_init(&call->inbox, HTTP_INBOX_MAX);
-        if (spec.on_body) spec.on_body(spec.arg, data.data, data.len);
+        if (spec->on_body) spec->on_body(spec->arg, data.data, data.len);
         buf_release(&data);
     }
     if (c->current && call->ended) {
         unlink_call(call);
         call->told = true;
-        if (spec.on_done) spec.on_done(spec.arg, &call->result);
+        if (spec->on_done) spec->on_done(spec->arg, &call->result);
         call_free(call);
         keep_warm(c);
     }
@@ -312,6 +319,23 @@ int http_call_start(struct http_client *c, const struct http_call_spec *spec,
     int code = start(c, spec, false, &call, e);
     if (!code) *ret_call = call;
     return code;
+}
+
+void http_call_linger(struct http_call *call)
+{
+    if (!call || call->told) return;
+    struct http_client *c = call->client;
+    if (c->n_lingering >= c->config.lingering_max) {
+        http_call_cancel(call);
+        return;
+    }
+    c->n_lingering++;
+    call->lingers = true;
+    call->spec.on_head = NULL;
+    call->spec.on_body = NULL;
+    call->spec.on_done = NULL;
+    call->spec.deadline_us = clock_us() + HTTP_LINGER_MAX_US;
+    loop_timer_set(call->timer, call_due_us(call));
 }
 
 void http_call_cancel(struct http_call *call)

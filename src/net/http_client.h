@@ -30,7 +30,9 @@ enum {
     HTTP_COLLECT_MAX = 1024 * 1024,   /* largest collected response */
     HTTP_ERROR_BODY_MAX = 64 * 1024,  /* kept of a response with status >= 300 */
     HTTP_ANSWER_HEAD_MAX = 64 * 1024, /* all header lines of a response together */
-    HTTP_CLIENT_CALLS_MAX = 64        /* default of calls_max */
+    HTTP_CLIENT_CALLS_MAX = 64,       /* default of calls_max */
+    HTTP_CLIENT_LINGERING_MAX = 4,    /* default of lingering_max */
+    HTTP_LINGER_MAX_US = 1000000      /* a call that lingers and does not end is cut */
 };
 
 struct http_client;
@@ -45,7 +47,8 @@ struct http_client_config {
     uint64_t connect_timeout_us;    /* name lookup, TCP and TLS together */
     uint64_t first_byte_timeout_us; /* from the call's start to the first byte of the response */
     uint64_t idle_timeout_us;       /* between two pieces of a response: a stall */
-    uint32_t calls_max;             /* calls at once */
+    uint32_t calls_max;             /* calls at once, those that linger too */
+    uint32_t lingering_max;         /* of them, that linger */
 };
 
 void http_client_config_default(struct http_client_config *ret_config);
@@ -91,6 +94,10 @@ struct http_call_spec {
 int http_call_start(struct http_client *c, const struct http_call_spec *spec,
                     struct http_call **ret_call, struct err *e);
 void http_call_cancel(struct http_call *call); /* NULL is fine */
+/* The caller has all it wants, and the response is about to end: as http_call_cancel, but the
+ * connection may end the response by itself and then serve another call. It is cut after
+ * HTTP_LINGER_MAX_US, at its next bytes, or at once when lingering_max calls linger already. */
+void http_call_linger(struct http_call *call); /* NULL is fine */
 /* From on_head on: the last header of that name, or NULL. */
 const char *http_call_header(const struct http_call *call, const char *name);
 

@@ -31,6 +31,7 @@ struct http_call {
     char method[16];
     struct buf head, inbox, collected; /* head: header lines as they came */
     bool has_body, head_seen, head_told, collecting, overflow, ended, counted, told;
+    bool lingers; /* the caller has let go of it */
     uint64_t last_byte_us;
     CURLcode curl_code;
     struct http_result result;
@@ -45,7 +46,8 @@ struct http_client {
     char *base_url, *bearer, *ca_file, *warm_path;
     struct http_call *calls; /* newest first, the warming one too */
     uint32_t n_calls;        /* without the warming one */
-    uint32_t n_active;       /* handles inside the multi handle */
+    uint32_t n_lingering;
+    uint32_t n_active; /* handles inside the multi handle */
     uint32_t n_sockets;
     struct http_call *warming;
     uint64_t warm_retry_us;

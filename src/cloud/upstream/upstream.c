@@ -242,6 +242,7 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
     http.first_byte_timeout_us = http.idle_timeout_us = u->c.timeout_us;
     /* Each may have a PATCH beside it, and as many linger; and probes. */
     http.calls_max = 3 * u->c.streams_max + 2;
+    http.lingering_max = u->c.streams_max;
     if (c->key_path) code = read_key_file(c->key_path, &key, e);
     http.bearer = c->key_path ? key.data : NULL;
     if (!code) code = http_client_new(u->loop, &http, &s->client, e);

@@ -9,8 +9,8 @@
 #include "cloud/upstream/dialect.h"
 #include "cloud/upstream/upstream.h"
 #include "cloud/work/slots.h"
+#include "net/event_stream.h"
 #include "net/http_client.h"
-#include "net/sse.h"
 
 enum upstream_fault {
     UPSTREAM_CONNECT, /* no connection, or it broke without a head */
@@ -51,13 +51,10 @@ struct upstream_request {
     struct upstream_request *next, **link;
     uint64_t prompt, tried;         /* its hash; bit i: server i was tried */
     struct upstream_server *server; /* NULL: none now */
-    struct http_call *call, *patch;
-    struct sse_parser sse;
+    struct event_stream *events;    /* of that server; NULL: none, or it has ended */
     struct dialect_stream stream;
-    bool open;                  /* sse and stream are initialised */
-    bool admitted, over;        /* over: JOB_DONE was sent, */
-    bool lingers;               /* and the connection is still open */
-    struct err trouble;         /* the fault of an event */
+    bool open;                  /* `stream` is initialised */
+    bool admitted, over;        /* over: JOB_DONE was sent */
     unsigned inside;            /* callbacks that run: freeing waits */
     uint32_t sent, done;        /* tokens; of the prefill, as last reported */
     uint32_t prefilled;         /* highest report of this server */
@@ -82,7 +79,6 @@ struct upstream {
     char numerics[WIRE_NAME_MAX];
     struct upstream_request *requests;
     struct slots taken; /* of requests that are not over */
-    uint32_t lingering; /* requests that are over and still have a connection */
     uint64_t retries;
     struct upstream_event *first, **last; /* events, oldest first */
     struct upstream_event *taken_event;   /* its text is in use; NULL: none */
@@ -97,8 +93,8 @@ int upstream_adopt(struct upstream *u, const struct upstream_server *s,
 
 /* upstream_request.c */
 int upstream_request_new(struct upstream *u, struct job *job, struct err *e); /* and send it */
-void upstream_request_changed(struct upstream_request *o);
-void upstream_request_free(struct upstream_request *o); /* without an event */
+void upstream_request_changed(struct upstream_request *req);
+void upstream_request_free(struct upstream_request *req); /* without an event */
 
 /* upstream_probe.c */
 int probe_init(struct upstream_server *s, struct err *e);

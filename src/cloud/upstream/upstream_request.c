@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
@@ -10,8 +11,7 @@
 /* Most progress events of a prefill: a server that sends more must not fill the memory. */
 enum { PROGRESS_STEPS = 1024 };
 
-/* How long a connection may take to end after its answer. */
-enum { LINGER_US = 1000000 };
+enum { PATCH_MAX = 64 };
 
 enum { STATUS_NONE = 503, STATUS_BAD_GATEWAY = 502, STATUS_GATEWAY_TIMEOUT = 504 };
 
@@ -24,8 +24,8 @@ struct failure {
     bool ours; /* the request is at fault, not the server: do not try another */
 };
 
-static void next_server(struct upstream_request *o, const struct failure *last);
-static void extend_if_wished(struct upstream_request *o);
+static void next_server(struct upstream_request *req, const struct failure *last);
+static void extend_if_wished(struct upstream_request *req);
 
 /* ---- events ---- */
 
@@ -34,147 +34,146 @@ static struct upstream_event *new_event(size_t text)
     return mem_calloc(1, sizeof(struct upstream_event) + text);
 }
 
-static void leave_route(struct upstream_request *o)
+static void leave_route(struct upstream_request *req)
 {
-    if (!o->server) return;
-    o->u->routes[o->server->index].outstanding--;
-    o->server = NULL;
+    if (!req->server) return;
+    req->u->routes[req->server->index].outstanding--;
+    req->server = NULL;
 }
 
-static void leave_server(struct upstream_request *o)
+static void leave_server(struct upstream_request *req)
 {
-    http_call_cancel(o->call);
-    http_call_cancel(o->patch);
-    o->call = o->patch = NULL;
-    leave_route(o);
+    event_stream_close(req->events);
+    req->events = NULL;
+    leave_route(req);
 }
 
-static void leave_job(struct upstream_request *o)
+static void leave_job(struct upstream_request *req)
 {
-    struct job *job = o->job;
+    struct job *job = req->job;
     if (!job) return;
     job->backend_data = NULL;
-    o->job = NULL;
-    slots_leave(&o->u->taken, job->tenant);
+    req->job = NULL;
+    slots_leave(&req->u->taken, job->tenant);
 }
 
-static void close_stream(struct upstream_request *o)
+/* A callback that may end the request runs between these two. */
+static void enter(struct upstream_request *req)
 {
-    if (!o->open) return;
-    sse_parser_release(&o->sse);
-    dialect_stream_release(&o->stream);
-    o->open = false;
+    req->inside++;
 }
 
-void upstream_request_free(struct upstream_request *o)
+static void leave(struct upstream_request *req)
 {
-    leave_server(o);
-    close_stream(o);
-    leave_job(o);
-    if (o->lingers) o->u->lingering--;
-    *o->link = o->next;
-    if (o->next) o->next->link = o->link;
-    loop_timer_free(o->stall);
-    mem_free(o->end);
-    mem_free(o);
+    CHECK(req->inside > 0);
+    if (--req->inside == 0 && req->over) upstream_request_free(req);
+}
+
+static void close_stream(struct upstream_request *req)
+{
+    if (!req->open) return;
+    dialect_stream_release(&req->stream);
+    req->open = false;
+}
+
+void upstream_request_free(struct upstream_request *req)
+{
+    leave_server(req);
+    close_stream(req);
+    leave_job(req);
+    *req->link = req->next;
+    if (req->next) req->next->link = req->link;
+    loop_timer_free(req->stall);
+    mem_free(req->end);
+    mem_free(req);
 }
 
 /* The job's last event is on its way; the request goes when no callback of it runs any more. */
-static void tell_end(struct upstream_request *o)
+static void tell_end(struct upstream_request *req)
 {
-    o->over = true;
-    leave_job(o);
-    upstream_push(o->u, o->end);
-    o->end = NULL;
+    req->over = true;
+    leave_job(req);
+    upstream_push(req->u, req->end);
+    req->end = NULL;
 }
 
-static void end(struct upstream_request *o)
+static void end(struct upstream_request *req)
 {
-    if (o->server && o->call) o->server->closed++;
-    leave_server(o);
-    tell_end(o);
-    if (!o->inside) upstream_request_free(o);
+    if (req->server && req->events) req->server->closed++;
+    leave_server(req);
+    tell_end(req);
+    if (!req->inside) upstream_request_free(req);
 }
 
-static void fill_end(struct upstream_request *o, enum wire_reason reason)
+static void fill_end(struct upstream_request *req, enum wire_reason reason)
 {
-    o->end->ev.reason = reason;
-    o->end->ev.produced = o->sent;
-    if (o->open) o->end->ev.prompt_tokens = o->stream.prompt_tokens;
+    req->end->ev.reason = reason;
+    req->end->ev.produced = req->sent;
+    if (req->open) req->end->ev.prompt_tokens = req->stream.prompt_tokens;
 }
 
-static void finish(struct upstream_request *o, enum wire_reason reason)
+static void finish(struct upstream_request *req, enum wire_reason reason)
 {
-    fill_end(o, reason);
-    end(o);
+    fill_end(req, reason);
+    end(req);
 }
 
-/* The answer is whole. The connection is left to end by itself, so that it can be used again, but
- * not for long, and not more of them than there are slots. */
-static void finish_whole(struct upstream_request *o)
+/* The answer is whole: its connection may end by itself and be used again. Always inside. */
+static void finish_whole(struct upstream_request *req)
 {
-    struct upstream *u = o->u;
-    fill_end(o, o->stream.reason);
-    tell_end(o);
-    leave_route(o);
-    http_call_cancel(o->patch);
-    o->patch = NULL;
-    if (u->lingering >= u->c.streams_max) {
-        http_call_cancel(o->call);
-        o->call = NULL;
-        return; /* always inside a callback, which frees it */
-    }
-    o->lingers = true;
-    u->lingering++;
-    loop_timer_set(o->stall, clock_us() + LINGER_US);
+    CHECK(req->inside > 0);
+    fill_end(req, req->stream.reason);
+    if (req->events) event_stream_finish(req->events);
+    leave_server(req);
+    tell_end(req);
 }
 
-static void fail(struct upstream_request *o, const struct failure *f)
+static void fail(struct upstream_request *req, const struct failure *f)
 {
-    o->job->failure = (struct job_failure){f->e, f->status, f->retry_after_s};
-    o->end->ev.failure = &o->job->failure;
-    o->end->ev.produced = o->sent;
-    end(o);
+    req->job->failure = (struct job_failure){f->e, f->status, f->retry_after_s};
+    req->end->ev.failure = &req->job->failure;
+    req->end->ev.produced = req->sent;
+    end(req);
 }
 
-static bool push(struct upstream_request *o, struct job_event ev, const char *text, size_t n)
+static bool push(struct upstream_request *req, struct job_event ev, const char *text, size_t n)
 {
     struct upstream_event *x = new_event(n);
     if (!x) {
         struct failure f = {.status = STATUS_NONE};
         err_set(&f.e, ERR_NO_MEMORY, "no memory for an answer");
-        fail(o, &f);
+        fail(req, &f);
         return false;
     }
     x->ev = ev;
-    x->ev.job = o->job;
+    x->ev.job = req->job;
     if (text) {
         if (n) memcpy(x + 1, text, n);
         x->ev.text = (const char *)(x + 1);
         x->ev.text_len = n;
     }
-    upstream_push(o->u, x);
+    upstream_push(req->u, x);
     return true;
 }
 
-static bool admit(struct upstream_request *o)
+static bool admit(struct upstream_request *req)
 {
-    if (o->admitted) return true;
-    o->admitted = true;
-    return push(o,
+    if (req->admitted) return true;
+    req->admitted = true;
+    return push(req,
                 (struct job_event){.kind = JOB_ADMITTED,
-                                   .cached = o->stream.cached_tokens,
-                                   .prompt_tokens = o->stream.prompt_tokens,
-                                   .match = o->stream.match},
+                                   .cached = req->stream.cached_tokens,
+                                   .prompt_tokens = req->stream.prompt_tokens,
+                                   .match = req->stream.match},
                 NULL, 0);
 }
 
 /* ---- a server's failure ---- */
 
 /* Until the first token another server may answer; after it none can continue the same text. */
-static void server_failed(struct upstream_request *o, struct failure *f)
+static void server_failed(struct upstream_request *req, struct failure *f)
 {
-    struct upstream_server *s = o->server;
+    struct upstream_server *s = req->server;
     char why[ERR_TEXT_MAX];
     s->faults[f->fault]++;
     memcpy(why, f->e.text, sizeof why);
@@ -183,12 +182,12 @@ static void server_failed(struct upstream_request *o, struct failure *f)
     else if (f->fault != UPSTREAM_REFUSED && !f->ours)
         probe_soon(s);
     if (!f->ours) err_set(&f->e, f->e.code, "upstream server %.200s: %s", s->url, why);
-    leave_server(o);
-    close_stream(o);
-    if (o->sent == 0 && !f->ours)
-        next_server(o, f);
+    leave_server(req);
+    close_stream(req);
+    if (req->sent == 0 && !f->ours)
+        next_server(req, f);
     else
-        fail(o, f);
+        fail(req, f);
 }
 
 /* As a pdd and OpenAI call it, and llama-server. */
@@ -198,18 +197,18 @@ static bool is_too_long(const struct http_result *r)
                                 wire_error_is(r->body, r->body_len, "exceed_context_size_error"));
 }
 
-static void judge_status(const struct upstream_request *o, const struct http_result *r,
+static void judge_status(const struct upstream_request *req, const struct http_result *r,
                          struct failure *f)
 {
     int status = r->status;
-    http_result_error(r, o->server->url, wire_error_text, &f->e);
+    http_result_error(r, req->server->url, wire_error_text, &f->e);
     f->fault = UPSTREAM_STATUS;
     f->status = STATUS_BAD_GATEWAY;
     if (status == 429 || status == 503) {
         f->fault = UPSTREAM_REFUSED;
         f->status = status;
         f->retry_after_s = r->retry_after_s;
-        route_busy(&o->u->routes[o->server->index], clock_us(), r->retry_after_s);
+        route_busy(&req->u->routes[req->server->index], clock_us(), r->retry_after_s);
     } else if (status == 400 || status == 413 || status == 422) {
         f->ours = true;
         f->status = status;
@@ -220,132 +219,115 @@ static void judge_status(const struct upstream_request *o, const struct http_res
 /* ---- progress ---- */
 
 /* Comments, empty events, a head or an error that comes byte by byte: bytes alone keep no slot. */
-static void note_progress(struct upstream_request *o)
+static void note_progress(struct upstream_request *req)
 {
-    o->progressed = clock_us();
+    req->progressed = clock_us();
 }
 
-static uint64_t stall_due(const struct upstream_request *o)
+static uint64_t stall_due(const struct upstream_request *req)
 {
-    return o->progressed + (o->sent ? o->u->c.timeout_us : o->u->c.prefill_us);
+    return req->progressed + (req->sent ? req->u->c.timeout_us : req->u->c.prefill_us);
 }
 
 static void on_stall(void *arg)
 {
-    struct upstream_request *o = arg;
+    struct upstream_request *req = arg;
     struct failure f = {.fault = UPSTREAM_TIMEOUT, .status = STATUS_GATEWAY_TIMEOUT};
-    uint64_t due = stall_due(o), now = clock_us();
-    if (o->over) { /* its connection has not ended */
-        upstream_request_free(o);
-        return;
-    }
+    uint64_t due = stall_due(req), now = clock_us();
     if (now < due) {
-        loop_timer_set(o->stall, due);
+        loop_timer_set(req->stall, due);
         return;
     }
-    o->inside++;
-    if (o->stream.finished) {
-        finish(o, o->stream.reason);
+    enter(req);
+    if (req->stream.finished) {
+        finish(req, req->stream.reason);
     } else {
         err_set(&f.e, ERR_TIMEOUT, "nothing of the answer came for %.1f s",
-                (double)(now - o->progressed) / 1e6);
-        server_failed(o, &f);
+                (double)(now - req->progressed) / 1e6);
+        server_failed(req, &f);
     }
-    o->inside--;
-    if (o->over) upstream_request_free(o);
+    leave(req);
 }
 
 /* ---- the stream ---- */
 
-static bool tell_progress(struct upstream_request *o)
+static bool tell_progress(struct upstream_request *req)
 {
-    const struct dialect_stream *d = &o->stream;
-    if (!d->progress || o->sent) return true;
-    if (d->done > o->prefilled) {
-        o->prefilled = d->done;
-        if (clock_us() - o->asked < UPSTREAM_PREFILL_TIMES * o->u->c.prefill_us) note_progress(o);
+    const struct dialect_stream *d = &req->stream;
+    if (!d->progress || req->sent) return true;
+    if (d->done > req->prefilled) {
+        req->prefilled = d->done;
+        if (clock_us() - req->asked < UPSTREAM_PREFILL_TIMES * req->u->c.prefill_us)
+            note_progress(req);
     }
-    if (d->done <= o->done || d->done - o->done <= d->total / PROGRESS_STEPS) return true;
-    o->done = d->done;
-    return push(o, (struct job_event){.kind = JOB_PROGRESS, .done = d->done, .total = d->total},
+    if (d->done <= req->done || d->done - req->done <= d->total / PROGRESS_STEPS) return true;
+    req->done = d->done;
+    return push(req, (struct job_event){.kind = JOB_PROGRESS, .done = d->done, .total = d->total},
                 NULL, 0);
 }
 
-static bool tell_token(struct upstream_request *o, int32_t id, const char *text, size_t n)
+static bool tell_token(struct upstream_request *req, int32_t id, const char *text, size_t n)
 {
-    if (o->sent >= atomic_load(&o->job->tokens_max)) {
-        finish(o, WIRE_BUDGET);
+    if (req->sent >= atomic_load(&req->job->tokens_max)) {
+        finish(req, WIRE_BUDGET);
         return false;
     }
-    struct job_event ev = {.kind = JOB_TOKEN, .index = o->job->n_have + o->sent, .token = id};
-    o->server->tokens++;
-    o->sent++;
-    note_progress(o);
-    if (o->sent == 1) loop_timer_set(o->stall, stall_due(o)); /* sooner than a prefill's */
-    return push(o, ev, text, n);
+    struct job_event ev = {.kind = JOB_TOKEN, .index = req->job->n_have + req->sent, .token = id};
+    req->server->tokens++;
+    req->sent++;
+    note_progress(req);
+    if (req->sent == 1) loop_timer_set(req->stall, stall_due(req)); /* sooner than a prefill's */
+    return push(req, ev, text, n);
 }
 
 /* Of another pdd id and text come together; else the id is all, or the text. */
-static bool tell_tokens(struct upstream_request *o)
+static bool tell_tokens(struct upstream_request *req)
 {
-    const struct dialect_stream *d = &o->stream;
+    const struct dialect_stream *d = &req->stream;
     bool text = d->dialect == DIALECT_PDD || !d->by_ids;
-    if (!d->by_ids) return d->text.len == 0 || tell_token(o, -1, d->text.data, d->text.len);
+    if (!d->by_ids) return d->text.len == 0 || tell_token(req, -1, d->text.data, d->text.len);
     for (uint32_t i = 0; i < d->ids.len; i++)
-        if (!tell_token(o, d->ids.ids[i], text ? d->text.data : NULL, text ? d->text.len : 0))
+        if (!tell_token(req, d->ids.ids[i], text ? d->text.data : NULL, text ? d->text.len : 0))
             return false;
     return true;
 }
 
-static int on_event(void *arg, const char *name, const char *data, size_t n)
+static int take_event(struct upstream_request *req, const char *name, const char *data, size_t n,
+                      struct err *e)
 {
-    struct upstream_request *o = arg;
-    if (o->over) return ERR_CANCELLED;
-    int code = dialect_decode(&o->stream, name, data, n, &o->trouble);
+    int code = dialect_decode(&req->stream, name, data, n, e);
     if (code) {
-        if (code == ERR_UNSUPPORTED) o->server->no_ids = true;
+        if (code == ERR_UNSUPPORTED) req->server->no_ids = true;
         return code;
     }
-    bool first = o->stream.granted || o->stream.dialect != DIALECT_PDD;
-    if (first && !admit(o)) return ERR_CANCELLED;
-    extend_if_wished(o);
-    if (!tell_progress(o) || !tell_tokens(o)) return ERR_CANCELLED;
-    if (o->stream.over) finish_whole(o);
-    return o->over ? ERR_CANCELLED : 0;
+    bool first = req->stream.granted || req->stream.dialect != DIALECT_PDD;
+    if (first && !admit(req)) return 0;
+    extend_if_wished(req);
+    if (tell_progress(req) && tell_tokens(req) && req->stream.over) finish_whole(req);
+    return 0;
+}
+
+static int on_event(void *arg, const char *name, const char *data, size_t n, struct err *e)
+{
+    struct upstream_request *req = arg;
+    enter(req);
+    int code = take_event(req, name, data, n, e);
+    leave(req);
+    return code;
 }
 
 /* llama-server tells with its first event what was cached; of the others the head is enough. */
 static void on_head(void *arg, int status)
 {
-    struct upstream_request *o = arg;
-    enum dialect d = o->stream.dialect;
-    if (o->over || status >= 300 || d == DIALECT_PDD || d == DIALECT_LLAMA) return;
-    o->inside++;
-    admit(o);
-    o->inside--;
-    if (o->over) upstream_request_free(o);
+    struct upstream_request *req = arg;
+    enum dialect d = req->stream.dialect;
+    if (status >= 300 || d == DIALECT_PDD || d == DIALECT_LLAMA) return;
+    enter(req);
+    admit(req);
+    leave(req);
 }
 
-static void on_body(void *arg, const char *data, size_t n)
-{
-    struct upstream_request *o = arg;
-    struct failure f = {.fault = UPSTREAM_GARBAGE, .status = STATUS_BAD_GATEWAY};
-    if (o->over) { /* it continues after its end */
-        upstream_request_free(o);
-        return;
-    }
-    o->inside++;
-    o->trouble.code = 0;
-    int code = sse_parser_feed(&o->sse, data, n, &f.e);
-    if (code && !o->over) {
-        if (o->trouble.code) f.e = o->trouble;
-        server_failed(o, &f);
-    }
-    o->inside--;
-    if (o->over && !o->call) upstream_request_free(o);
-}
-
-static void judge_end(struct upstream_request *o, const struct http_result *r, struct failure *f)
+static void judge_end(struct upstream_request *req, const struct http_result *r, struct failure *f)
 {
     f->status = STATUS_BAD_GATEWAY;
     if (r->err.code == ERR_TIMEOUT) {
@@ -356,41 +338,45 @@ static void judge_end(struct upstream_request *o, const struct http_result *r, s
         f->fault = r->status ? UPSTREAM_CUT : UPSTREAM_CONNECT;
         f->e = r->err;
     } else if (r->status >= 300) {
-        judge_status(o, r, f);
+        judge_status(req, r, f);
     } else {
         f->fault = UPSTREAM_CUT;
         err_set(&f->e, ERR_NET, "its stream ended earlier than the answer");
     }
 }
 
-static void on_done(void *arg, const struct http_result *r)
+static void on_end(void *arg, const struct http_result *r, const struct err *malformed)
 {
-    struct upstream_request *o = arg;
-    struct failure f = {.fault = UPSTREAM_CUT};
-    o->call = NULL;
-    if (o->over) {
-        upstream_request_free(o);
-        return;
-    }
-    o->inside++;
-    if (o->stream.finished) { /* only counts were still to come */
-        finish_whole(o);
-    } else if (r->err.code == ERR_TIMEOUT && clock_us() >= o->job->deadline) {
-        finish(o, WIRE_DEADLINE);
+    struct upstream_request *req = arg;
+    struct failure f = {.fault = UPSTREAM_GARBAGE, .status = STATUS_BAD_GATEWAY};
+    enter(req);
+    event_stream_close(req->events);
+    req->events = NULL;
+    if (!r) {
+        f.e = *malformed;
+        server_failed(req, &f);
+    } else if (req->stream.finished) { /* only counts were still to come */
+        finish_whole(req);
+    } else if (r->err.code == ERR_TIMEOUT && clock_us() >= req->job->deadline) {
+        finish(req, WIRE_DEADLINE);
     } else {
-        judge_end(o, r, &f);
-        server_failed(o, &f);
+        judge_end(req, r, &f);
+        server_failed(req, &f);
     }
-    o->inside--;
-    if (o->over) upstream_request_free(o);
+    leave(req);
+}
+
+static void on_patched(void *arg)
+{
+    extend_if_wished(arg);
 }
 
 /* ---- asking ---- */
 
-static void describe(const struct upstream_request *o, const struct upstream_server *s,
+static void describe(const struct upstream_request *req, const struct upstream_server *s,
                      struct dialect_request *q)
 {
-    const struct job *j = o->job;
+    const struct job *j = req->job;
     uint64_t now = clock_us();
     *q = (struct dialect_request){.model = &s->model,
                                   .tokens = j->tokens,
@@ -407,53 +393,51 @@ static void describe(const struct upstream_request *o, const struct upstream_ser
         q->deadline_ms = j->deadline > now + 1000 ? (uint32_t)((j->deadline - now) / 1000) : 1;
 }
 
-static int start_call(struct upstream_request *o, struct upstream_server *s, const char *path,
+static int start_call(struct upstream_request *req, struct upstream_server *s, const char *path,
                       struct buf *body, struct err *e)
 {
-    struct http_call_spec spec = {.method = "POST",
-                                  .path = path,
-                                  .accept = "text/event-stream",
-                                  .body_taken = body,
-                                  .deadline_us =
-                                      o->job->deadline == UINT64_MAX ? 0 : o->job->deadline,
-                                  .on_head = on_head,
-                                  .on_body = on_body,
-                                  .on_done = on_done,
-                                  .arg = o};
-    return http_call_start(s->client, &spec, &o->call, e);
+    struct event_stream_spec spec = {.path = path,
+                                     .body = body,
+                                     .deadline_us =
+                                         req->job->deadline == UINT64_MAX ? 0 : req->job->deadline,
+                                     .on_head = on_head,
+                                     .on_event = on_event,
+                                     .on_end = on_end,
+                                     .on_patched = on_patched,
+                                     .arg = req};
+    return event_stream_open(s->client, &spec, &req->events, e);
 }
 
-static int ask(struct upstream_request *o, struct upstream_server *s, struct err *e)
+static int ask(struct upstream_request *req, struct upstream_server *s, struct err *e)
 {
     struct dialect_request q;
     struct buf body;
     const char *path = NULL;
     buf_init(&body, WIRE_BODY_MAX);
-    describe(o, s, &q);
+    describe(req, s, &q);
     int code = dialect_encode(&q, &path, &body, e);
-    if (!code) code = start_call(o, s, path, &body, e);
+    if (!code) code = start_call(req, s, path, &body, e);
     buf_release(&body);
     if (code) return code;
-    dialect_stream_init(&o->stream, &q, o->u->vocab);
-    sse_parser_init(&o->sse, on_event, o);
-    o->open = true;
-    o->server = s;
-    o->u->routes[s->index].outstanding++;
+    dialect_stream_init(&req->stream, &q, req->u->vocab);
+    req->open = true;
+    req->server = s;
+    req->u->routes[s->index].outstanding++;
     s->requests++;
-    o->prefilled = 0;
-    note_progress(o);
-    o->asked = o->progressed;
-    loop_timer_set(o->stall, stall_due(o));
+    req->prefilled = 0;
+    note_progress(req);
+    req->asked = req->progressed;
+    loop_timer_set(req->stall, stall_due(req));
     return 0;
 }
 
-static void nobody_left(struct upstream_request *o, const struct failure *last)
+static void nobody_left(struct upstream_request *req, const struct failure *last)
 {
     struct failure f = {.status = STATUS_NONE, .retry_after_s = UPSTREAM_RETRY_AFTER_S};
-    const struct upstream *u = o->u;
+    const struct upstream *u = req->u;
     bool any = false;
     if (last) {
-        fail(o, last);
+        fail(req, last);
         return;
     }
     for (uint32_t i = 0; i < u->c.n_servers; i++)
@@ -464,81 +448,61 @@ static void nobody_left(struct upstream_request *o, const struct failure *last)
     } else {
         err_set(&f.e, ERR_NET, "no upstream server is up");
     }
-    fail(o, &f);
+    fail(req, &f);
 }
 
 /* Ask the best server that was not asked yet; `last`: why the one before did not do, or NULL. */
-static void next_server(struct upstream_request *o, const struct failure *last)
+static void next_server(struct upstream_request *req, const struct failure *last)
 {
-    struct upstream *u = o->u;
+    struct upstream *u = req->u;
     struct failure f = {.status = 400};
     for (;;) {
-        int i = route_choose(u->routes, u->c.n_servers, o->prompt, o->tried, clock_us());
+        int i = route_choose(u->routes, u->c.n_servers, req->prompt, req->tried, clock_us());
         if (i < 0) break;
-        o->tried |= 1ull << i;
+        req->tried |= 1ull << i;
         if (last && last != &f) u->retries++;
-        int code = ask(o, &u->servers[i], &f.e);
+        int code = ask(req, &u->servers[i], &f.e);
         if (code == 0) return;
         f.status = code == ERR_BAD_INPUT ? 400 : STATUS_NONE;
         if (!last) last = &f; /* a server that cannot be asked this: another kind may */
     }
-    nobody_left(o, last);
+    nobody_left(req, last);
 }
 
 /* ---- changes of the job ---- */
 
-static void patch_done(void *arg, const struct http_result *result)
+static void extend(struct upstream_request *req, uint32_t tokens_max)
 {
-    struct upstream_request *o = arg;
-    (void)result; /* a refusal means: the stream ends with its old budget */
-    o->patch = NULL;
-    extend_if_wished(o);
-}
-
-static void extend(struct upstream_request *o, uint32_t tokens_max)
-{
-    char path[WIRE_ID_MAX + 16];
     struct buf body;
-    struct err e = ERR_INIT;
-    if (o->patch || !o->stream.id[0] ||
-        strspn(o->stream.id, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(o->stream.id))
-        return;
-    buf_init(&body, sizeof path * 2);
-    snprintf(path, sizeof path, "/v1/assist/%s", o->stream.id);
-    if (!wire_patch_encode(tokens_max, &body, &e)) {
-        struct http_call_spec spec = {.method = "PATCH",
-                                      .path = path,
-                                      .body = body.data,
-                                      .body_len = body.len,
-                                      .collect = true,
-                                      .on_done = patch_done,
-                                      .arg = o};
-        if (http_call_start(o->server->client, &spec, &o->patch, &e)) o->patch = NULL;
-    }
+    struct err ignored = ERR_INIT;
+    if (event_stream_patching(req->events) || !event_stream_id_good(req->stream.id)) return;
+    buf_init(&body, PATCH_MAX);
+    if (!wire_patch_encode(tokens_max, &body, &ignored))
+        (void)event_stream_patch(req->events, req->stream.id, body.data, body.len, &ignored);
     buf_release(&body);
-    o->stream.asked = tokens_max;
+    req->stream.asked = tokens_max;
 }
 
 /* A change that came ahead of the server's grant, or while another was on its way, waits in the
  * job. */
-static void extend_if_wished(struct upstream_request *o)
+static void extend_if_wished(struct upstream_request *req)
 {
-    if (o->over || !o->server || o->stream.dialect != DIALECT_PDD) return;
-    uint32_t tokens_max = atomic_load(&o->job->tokens_max);
-    if (tokens_max > o->stream.asked) extend(o, tokens_max);
+    if (req->over || !req->events || req->stream.dialect != DIALECT_PDD) return;
+    uint32_t tokens_max = atomic_load(&req->job->tokens_max);
+    if (tokens_max > req->stream.asked) extend(req, tokens_max);
 }
 
-void upstream_request_changed(struct upstream_request *o)
+void upstream_request_changed(struct upstream_request *req)
 {
-    uint32_t tokens_max = atomic_load(&o->job->tokens_max);
-    if (atomic_load(&o->job->cancelled))
-        finish(o, WIRE_CANCEL);
-    else if (atomic_load(&o->job->drained))
-        finish(o, WIRE_DRAIN);
-    else if (o->sent > 0 && o->sent >= tokens_max)
-        finish(o, WIRE_BUDGET);
+    uint32_t tokens_max = atomic_load(&req->job->tokens_max);
+    if (atomic_load(&req->job->cancelled))
+        finish(req, WIRE_CANCEL);
+    else if (atomic_load(&req->job->drained))
+        finish(req, WIRE_DRAIN);
+    else if (req->sent > 0 && req->sent >= tokens_max)
+        finish(req, WIRE_BUDGET);
     else
-        extend_if_wished(o);
+        extend_if_wished(req);
 }
 
 /* ---- the start ---- */
@@ -566,26 +530,26 @@ static uint64_t hash_messages(const struct wire_request *q)
 
 int upstream_request_new(struct upstream *u, struct job *job, struct err *e)
 {
-    struct upstream_request *o = mem_calloc(1, sizeof *o);
-    if (o) o->end = new_event(0);
-    if (!o || !o->end || loop_timer_new(u->loop, on_stall, o, &o->stall, NULL)) {
-        if (o) mem_free(o->end);
-        mem_free(o);
+    struct upstream_request *req = mem_calloc(1, sizeof *req);
+    if (req) req->end = new_event(0);
+    if (!req || !req->end || loop_timer_new(u->loop, on_stall, req, &req->stall, NULL)) {
+        if (req) mem_free(req->end);
+        mem_free(req);
         return err_set(e, ERR_NO_MEMORY, "no memory for another stream");
     }
-    o->u = u;
-    o->job = job;
-    o->end->ev = (struct job_event){.kind = JOB_DONE, .job = job};
-    job->backend_data = o;
+    req->u = u;
+    req->job = job;
+    req->end->ev = (struct job_event){.kind = JOB_DONE, .job = job};
+    job->backend_data = req;
     if (job->asked.n_messages)
-        o->prompt = hash_messages(&job->asked);
+        req->prompt = hash_messages(&job->asked);
     else
-        o->prompt = job->tokens ? hash_ids(job->tokens, job->n_tokens)
-                                : hash_ids(job->asked.prompt, job->asked.n_prompt);
-    o->next = u->requests;
-    o->link = &u->requests;
-    if (o->next) o->next->link = &o->next;
-    u->requests = o;
-    next_server(o, NULL);
+        req->prompt = job->tokens ? hash_ids(job->tokens, job->n_tokens)
+                                  : hash_ids(job->asked.prompt, job->asked.n_prompt);
+    req->next = u->requests;
+    req->link = &u->requests;
+    if (req->next) req->next->link = &req->next;
+    u->requests = req;
+    next_server(req, NULL);
     return 0;
 }

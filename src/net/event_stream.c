@@ -1,0 +1,181 @@
+/* event_stream: see event_stream.h. */
+#include "net/event_stream.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "net/sse.h"
+
+enum { PATCH_PATH_MAX = 2 * EVENT_STREAM_PATH_MAX };
+
+struct event_stream {
+    struct http_client *client;
+    struct http_call *call, *patch; /* NULL: ended, or none */
+    struct event_stream_spec on;    /* the callbacks */
+    char path[EVENT_STREAM_PATH_MAX];
+    struct sse_parser sse;
+    struct err why;  /* what on_event found wrong */
+    unsigned inside; /* callbacks that run: freeing waits */
+    bool over;       /* finished by the owner, or on_end was called */
+    bool closed;     /* by the owner */
+};
+
+static void release(struct event_stream *s)
+{
+    CHECK(!s->call && !s->patch);
+    struct event_stream_spec on = s->on;
+    sse_parser_release(&s->sse);
+    mem_free(s);
+    if (on.release) on.release(on.arg);
+}
+
+/* Every callback of a call runs between these two, as any may close the stream. */
+static void enter(struct event_stream *s)
+{
+    s->inside++;
+}
+
+static void leave(struct event_stream *s)
+{
+    CHECK(s->inside > 0);
+    if (--s->inside == 0 && s->closed) release(s);
+}
+
+/* Let go of both calls, of the stream by `drop`. */
+static void drop_calls(struct event_stream *s, void (*drop)(struct http_call *))
+{
+    drop(s->call);
+    http_call_cancel(s->patch);
+    s->call = s->patch = NULL;
+}
+
+static void end(struct event_stream *s, const struct http_result *result, const struct err *e)
+{
+    CHECK(!s->over && !s->closed);
+    drop_calls(s, http_call_cancel);
+    s->over = true;
+    s->on.on_end(s->on.arg, result, e);
+}
+
+static int take_event(void *arg, const char *name, const char *data, size_t n)
+{
+    struct event_stream *s = arg;
+    if (s->over || s->closed) return ERR_CANCELLED;
+    int code = s->on.on_event(s->on.arg, name, data, n, &s->why);
+    return s->over || s->closed ? ERR_CANCELLED : code;
+}
+
+static void take_head(void *arg, int status)
+{
+    struct event_stream *s = arg;
+    if (!s->on.on_head) return;
+    enter(s);
+    s->on.on_head(s->on.arg, status);
+    leave(s);
+}
+
+static void take_body(void *arg, const char *data, size_t n)
+{
+    struct event_stream *s = arg;
+    struct err malformed = ERR_INIT;
+    enter(s);
+    s->why.code = 0;
+    int code = sse_parser_feed(&s->sse, data, n, &malformed);
+    if (code && !s->over && !s->closed) end(s, NULL, s->why.code ? &s->why : &malformed);
+    leave(s);
+}
+
+static void call_done(void *arg, const struct http_result *result)
+{
+    struct event_stream *s = arg;
+    s->call = NULL;
+    enter(s);
+    end(s, result, NULL);
+    leave(s);
+}
+
+int event_stream_open(struct http_client *client, const struct event_stream_spec *spec,
+                      struct event_stream **ret_stream, struct err *e)
+{
+    struct event_stream *s = mem_calloc(1, sizeof *s);
+    if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for a stream");
+    s->client = client;
+    CHECK(strlen(spec->path) < sizeof s->path);
+    memcpy(s->path, spec->path, strlen(spec->path) + 1);
+    s->on = *spec;
+    s->on.path = NULL; /* the caller's, as the body is */
+    s->on.body = NULL;
+    sse_parser_init(&s->sse, take_event, s);
+    struct http_call_spec call = {.method = "POST",
+                                  .path = spec->path,
+                                  .accept = "text/event-stream",
+                                  .body_taken = spec->body,
+                                  .deadline_us = spec->deadline_us,
+                                  .on_head = take_head,
+                                  .on_body = take_body,
+                                  .on_done = call_done,
+                                  .arg = s};
+    int code = http_call_start(client, &call, &s->call, e);
+    if (code) {
+        s->on.release = NULL;
+        release(s);
+    } else {
+        *ret_stream = s;
+    }
+    return code;
+}
+
+void event_stream_finish(struct event_stream *s)
+{
+    drop_calls(s, http_call_linger);
+    s->over = true;
+}
+
+void event_stream_close(struct event_stream *s)
+{
+    if (!s || s->closed) return;
+    drop_calls(s, http_call_cancel);
+    s->closed = true;
+    if (!s->inside) release(s);
+}
+
+bool event_stream_id_good(const char *id)
+{
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    return id[0] && strspn(id, good) == strlen(id);
+}
+
+static void patch_done(void *arg, const struct http_result *result)
+{
+    struct event_stream *s = arg;
+    (void)result; /* a refusal means that nothing changes */
+    s->patch = NULL;
+    enter(s);
+    s->on.on_patched(s->on.arg);
+    leave(s);
+}
+
+int event_stream_patch(struct event_stream *s, const char *id, const void *body, size_t n,
+                       struct err *e)
+{
+    char path[PATCH_PATH_MAX];
+    if (s->patch) return err_set(e, ERR_BUSY, "a change of the stream is on its way");
+    int len = snprintf(path, sizeof path, "%s/%s", s->path, id);
+    if (!event_stream_id_good(id) || len >= (int)sizeof path || !s->on.on_patched)
+        return err_set(e, ERR_BAD_INPUT, "the stream has an id that is none");
+    struct http_call_spec call = {.method = "PATCH",
+                                  .path = path,
+                                  .body = body,
+                                  .body_len = n,
+                                  .collect = true,
+                                  .on_done = patch_done,
+                                  .arg = s};
+    return http_call_start(s->client, &call, &s->patch, e);
+}
+
+bool event_stream_patching(const struct event_stream *s)
+{
+    return s->patch != NULL;
+}
