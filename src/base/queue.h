@@ -2,7 +2,7 @@
  * queue: a bounded queue from any threads to one, with a wake-up. Items have one size and are
  * copied in and out: pushing takes no memory.
  *
- * A producer that finds it full chooses: queue_push answers ERR_BUSY, queue_push_wait waits for the
+ * A producer that finds it full chooses: queue_push returns ERR_BUSY, queue_push_wait waits for the
  * consumer. The consumer either blocks in queue_pop or is woken through `wake` (called by the
  * producer after each push that found the queue empty; it must be thread-safe and quick, such as
  * writing an eventfd or loop_wake). After queue_close, pushing gives ERR_CANCELLED, to a producer

@@ -5,7 +5,7 @@
  * sends slowly, or never ends its body, keeps others out only as far as that. Bytes beyond the
  * first HTTP_BODY_SMALL of a body must leave the reserve alone, so that small bodies still find
  * room when large ones have taken the rest. A body is counted from the first byte that is read
- * until its request's answer begins, or until its new owner releases it.
+ * until its response begins, or until its new owner releases it.
  */
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>

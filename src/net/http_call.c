@@ -16,7 +16,7 @@ static size_t take_header(char *data, size_t size, size_t n, void *arg)
     call->last_byte_us = clock_us();
     if (!call->result.first_byte_us) call->result.first_byte_us = call->last_byte_us;
     if (call->head_seen) return len;                                       /* trailers */
-    if (len >= 5 && memcmp(data, "HTTP/", 5) == 0) buf_clear(&call->head); /* an interim answer */
+    if (len >= 5 && memcmp(data, "HTTP/", 5) == 0) buf_clear(&call->head); /* an interim response */
     if (buf_append(&call->head, data, len)) {
         call->overflow = true;
         return 0;
@@ -259,12 +259,12 @@ static const struct {
     {CURLE_SSL_CACERT_BADFILE, ERR_NET,
      "the file of trusted certificates cannot be read; Debian's is in the package ca-certificates"},
     {CURLE_GOT_NOTHING, ERR_NET, "the connection was closed before an answer"},
-    {CURLE_PARTIAL_FILE, ERR_NET, "the connection was cut in the middle of the answer"},
+    {CURLE_PARTIAL_FILE, ERR_NET, "the connection was cut in the middle of the response"},
     {CURLE_RECV_ERROR, ERR_NET, "the connection was cut"},
     {CURLE_SEND_ERROR, ERR_NET, "the connection was cut while sending"},
-    {CURLE_WEIRD_SERVER_REPLY, ERR_PROTOCOL, "the answer is not HTTP"},
-    {CURLE_UNSUPPORTED_PROTOCOL, ERR_PROTOCOL, "the answer is not HTTP/1.1"},
-    {CURLE_BAD_CONTENT_ENCODING, ERR_PROTOCOL, "the answer's encoding is malformed"},
+    {CURLE_WEIRD_SERVER_REPLY, ERR_PROTOCOL, "the response is not HTTP"},
+    {CURLE_UNSUPPORTED_PROTOCOL, ERR_PROTOCOL, "the response is not HTTP/1.1"},
+    {CURLE_BAD_CONTENT_ENCODING, ERR_PROTOCOL, "the response's encoding is malformed"},
     {CURLE_OUT_OF_MEMORY, ERR_NO_MEMORY, "there is no memory for it"},
 };
 

@@ -3,8 +3,8 @@
  *
  * Why not evhttp (libevent's own, version 2.1.12): it stops reading while a handler thinks, so a
  * client that leaves during prefill is not seen (and reading on makes it call exit() when the
- * client pipelines); its timeouts restart with every byte; it answers malformed heads with HTML and
- * without asking; it takes "0x10" and "-0" as chunk sizes and Content-Length beside
+ * client pipelines); its timeouts restart with every byte; it replies to malformed heads with HTML
+ * and without asking; it takes "0x10" and "-0" as chunk sizes and Content-Length beside
  * Transfer-Encoding. The machine below uses libevent's bufferevents and costs about as much code as
  * those repairs.
  *
@@ -105,7 +105,7 @@ static void refuse_as(struct http_request *c, int status, const char *code, cons
     http_reply_error(c, status, code, NULL, "%s", why);
 }
 
-/* Refuse what the client sent; the connection ends with this answer. */
+/* Refuse what the client sent; the connection ends with this response. */
 static void refuse(struct http_request *c, int status, const char *why)
 {
     refuse_as(c, status,
@@ -214,7 +214,7 @@ static int count_request(struct http_request *c)
     return 0;
 }
 
-/* Whether the route's gate lets the request in; otherwise it has been answered. */
+/* Whether the route's gate lets the request in; otherwise the error was sent. */
 static bool pass_gate(struct http_request *c)
 {
     const struct http_head *h = &c->asked->head;
@@ -352,7 +352,7 @@ static void on_read(struct bufferevent *bev, void *arg)
 }
 
 /* Closing at once would reset the connection when the client is still sending, and the reset could
- * overtake the answer. */
+ * overtake the response. */
 static void linger(struct http_request *c)
 {
     c->state = CONN_LINGER;
@@ -389,19 +389,19 @@ void conn_flush(struct http_request *c)
 }
 
 /* Said in plain HTTP to a client that speaks it to the TLS port, past the failed handshake. */
-static void answer_plain(struct http_request *c)
+static void reply_plain(struct http_request *c)
 {
-    static const char answer[] =
+    static const char reply[] =
         "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
         "Content-Length: 126\r\n\r\n"
         "{\"error\":{\"message\":\"this port speaks HTTPS: use https://\",\"type\":"
         "\"invalid_request_error\",\"param\":null,\"code\":\"https_needed\"}}";
     char rest[1024];
     int fd = bufferevent_getfd(c->bev);
-    (void)!send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)!send(fd, reply, sizeof reply - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     shutdown(fd, SHUT_WR);
     for (int i = 0; i < 16 && recv(fd, rest, sizeof rest, MSG_DONTWAIT) > 0; i++)
-        ; /* bytes left unread would turn the close into a reset that overtakes the answer */
+        ; /* bytes left unread would turn the close into a reset that overtakes the response */
 }
 
 static void on_event(struct bufferevent *bev, short what, void *arg)
@@ -409,13 +409,13 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     struct http_request *c = arg;
     if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR))) return;
     if (c->state == CONN_FLUSH && (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING)) {
-        /* The answer is complete: a client that only closed its sending side may have it. */
+        /* The response is complete: a client that only closed its sending side may have it. */
         c->close_after = true;
         bufferevent_disable(bev, EV_READ);
         bufferevent_enable(bev, EV_WRITE); /* TLS has stopped both ways */
         return;
     }
-    if (c->state == CONN_HEAD && c->idle && tls_got_plain_http(bev)) answer_plain(c);
+    if (c->state == CONN_HEAD && c->idle && tls_got_plain_http(bev)) reply_plain(c);
     if (c->state == CONN_CUT) return; /* the timer is about to tell */
     conn_close_and_tell(c);
 }

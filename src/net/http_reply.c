@@ -1,5 +1,5 @@
 /*
- * http_reply: what a handler can read of its request and how it answers; see http_server.h.
+ * http_reply: what a handler can read of its request and how it responds; see http_server.h.
  * Chunks are framed straight into the connection's output buffer.
  *
  * Plain streams are written *directly*: libevent asks the kernel to watch the socket whenever
@@ -83,7 +83,7 @@ void http_request_reply_header(struct http_request *r, const char *name, const c
 }
 
 /* Whether the client is still there. A handler cannot know that it is being cut off. */
-static bool answerable(const struct http_request *r, enum conn_state expected)
+static bool may_reply(const struct http_request *r, enum conn_state expected)
 {
     if (r->state == CONN_CUT || r->state == CONN_DEAD) return false;
     CHECK(r->state == expected);
@@ -122,10 +122,10 @@ static void put_head(struct http_request *r, int status, const char *content_typ
         evbuffer_add_printf(out, "Connection: keep-alive\r\n");
 }
 
-/* The head of a whole answer of n bytes; whether these are to follow. */
+/* The head of a whole response of n bytes; whether these are to follow. */
 static bool put_whole_head(struct http_request *r, int status, const char *content_type, size_t n)
 {
-    bool without = status == 204 || status == 304; /* such an answer has no body, nor its length */
+    bool without = status == 204 || status == 304; /* such a response has no body, nor its length */
     put_head(r, status, content_type);
     if (without)
         evbuffer_add_printf(output_of(r), "\r\n");
@@ -147,7 +147,7 @@ static void end_whole(struct http_request *r, bool failed)
 void http_reply(struct http_request *r, int status, const char *content_type, const void *data,
                 size_t n)
 {
-    if (!answerable(r, CONN_HANDLING)) return;
+    if (!may_reply(r, CONN_HANDLING)) return;
     bool follows = put_whole_head(r, status, content_type, n);
     end_whole(r, follows && evbuffer_add(output_of(r), data, n) != 0);
 }
@@ -171,7 +171,7 @@ static void refuse_large_reply(struct http_request *r, enum http_limit broken)
 
 void http_reply_take(struct http_request *r, int status, const char *content_type, struct buf *data)
 {
-    if (!answerable(r, CONN_HANDLING)) return;
+    if (!may_reply(r, CONN_HANDLING)) return;
     size_t n = data->len;
     enum http_limit broken = reply_hold(r, n);
     if (broken != HTTP_LIMITS) {
@@ -289,7 +289,7 @@ void stream_end_direct(struct http_request *c)
 
 void http_stream_begin(struct http_request *r, const char *content_type)
 {
-    if (!answerable(r, CONN_HANDLING)) return;
+    if (!may_reply(r, CONN_HANDLING)) return;
     stream_begin_direct(r);
     r->chunked_out = !r->old;
     if (!r->chunked_out) r->close_after = true; /* HTTP/1.0: the close is the end */
@@ -317,7 +317,7 @@ static size_t chunk_line(size_t n, char line[CHUNK_LINE_MAX])
 
 int http_stream_send(struct http_request *r, const void *data, size_t n)
 {
-    if (!answerable(r, CONN_STREAMING)) return ERR_CANCELLED;
+    if (!may_reply(r, CONN_STREAMING)) return ERR_CANCELLED;
     if (n == 0 || r->head_only) return 0;
     struct evbuffer *out = output_of(r);
     size_t pending = evbuffer_get_length(out), max = r->server->config.output_max;
@@ -337,7 +337,7 @@ int http_stream_send(struct http_request *r, const void *data, size_t n)
 
 void http_stream_end(struct http_request *r)
 {
-    if (!answerable(r, CONN_STREAMING)) return;
+    if (!may_reply(r, CONN_STREAMING)) return;
     if (r->chunked_out && !r->head_only) evbuffer_add(output_of(r), "0\r\n\r\n", 5);
     r->on_close = NULL;
     conn_flush(r);

@@ -52,13 +52,13 @@ static bool path_matches(const char *pattern, const char *path, char id[HTTP_ID_
 }
 
 /* What may be asked of the path stands in the Allow header already. */
-static void answer_options(struct http_request *r, void *arg)
+static void reply_options(struct http_request *r, void *arg)
 {
     (void)arg;
     http_reply(r, 204, NULL, NULL, 0);
 }
 
-static const struct http_route options_route = {"OPTIONS", "", answer_options, NULL, 0};
+static const struct http_route options_route = {"OPTIONS", "", reply_options, NULL, 0};
 
 int server_route(struct http_request *c, struct buf *allow)
 {
@@ -144,7 +144,7 @@ static int parse_address(const struct http_server_config *config, union address 
     return 0;
 }
 
-/* The usual soft limit is 1024: beyond it accept fails, and clients would wait for an answer that
+/* The usual soft limit is 1024: beyond it accept fails, and clients would wait for a response that
  * says 503 until the limit is one that we chose. */
 static void allow_descriptors(uint32_t connections)
 {
