@@ -4,6 +4,7 @@ The pre-tokeniser is the one GGUF calls `smollm`: every digit stands alone, then
 Token ids: 0 <|endoftext|>, 1 <|im_start|>, 2 <|im_end|>, then the 256 bytes, then merges in order.
 """
 import collections
+import heapq
 import json
 import sys
 
@@ -45,27 +46,36 @@ def count_words(texts):
 
 
 def train_merges(counts, n_merges):
-    """Greedy BPE over distinct words, each merge updating only the words that hold the pair."""
+    """Greedy BPE over distinct words: the commonest pair first, of equals the lowest. Counts change with every merge, so
+    the heap holds old ones too; an entry is good where it still agrees with `pairs`."""
     words = [(list(bytes([b]) for b in w.encode()), c) for w, c in counts.items() if c > 1]
     pairs, where = collections.Counter(), collections.defaultdict(set)
     for i, (symbols, count) in enumerate(words):
         for pair in zip(symbols, symbols[1:]):
             pairs[pair] += count
             where[pair].add(i)
+    heap = [(-count, pair) for pair, count in pairs.items()]
+    heapq.heapify(heap)
     merges = []
     while len(merges) < n_merges:
-        best = max(pairs.items(), key=lambda kv: (kv[1], kv[0]))[0]
+        count, best = heapq.heappop(heap)
+        if -count != pairs[best] or count == 0:
+            continue
         merges.append(best)
+        changed = set()
         for i in where.pop(best):
-            replace_pair(words, i, best, pairs, where)
-        del pairs[best]
+            replace_pair(words, i, best, pairs, where, changed)
+        pairs[best] = 0
+        for pair in changed:
+            heapq.heappush(heap, (-pairs[pair], pair))
     return merges
 
 
-def replace_pair(words, i, best, pairs, where):
+def replace_pair(words, i, best, pairs, where, changed):
     symbols, count = words[i]
     for pair in zip(symbols, symbols[1:]):
         pairs[pair] -= count
+        changed.add(pair)
     merged, at = [], 0
     while at < len(symbols):
         if at + 1 < len(symbols) and (symbols[at], symbols[at + 1]) == best:
@@ -78,6 +88,7 @@ def replace_pair(words, i, best, pairs, where):
     for pair in zip(merged, merged[1:]):
         pairs[pair] += count
         where[pair].add(i)
+        changed.add(pair)
 
 
 class Tokenizer:
