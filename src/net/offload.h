@@ -38,7 +38,7 @@ struct offload_task {
     size_t size;                          /* how much there is to do: bytes of body or text */
     uint64_t owner;                       /* on whose behalf, for turns and the limit */
     bool unlimited; /* it is never refused: what makes such tasks has a limit of its own */
-    /* of offload */
+    /* offload's: the threads change them */
     struct offload_task *next;
     enum offload_state state;
 };

@@ -44,8 +44,9 @@ struct openai_exchange {
     struct buf pieces; /* scratch of fill_row */
     uint64_t created;
     char fingerprint[16];
-    bool ended; /* the response is complete; ignore further events */
-    bool over;  /* the job is; the exchange goes when its response is written */
+    bool ended;   /* the response is complete; ignore further events */
+    bool over;    /* the job is; the exchange goes when its response is written */
+    bool writing; /* `whole` is the helper thread's */
     struct whole {
         struct offload_task task; /* where it is written by a helper thread */
         struct openai_rows rows;
@@ -198,6 +199,7 @@ static void write_in_helper(struct offload_task *t)
 static void written(struct offload_task *t)
 {
     struct openai_exchange *a = of_task(t);
+    a->writing = false;
     reply_whole(a);
     if (a->over) exchange_free(&a->x);
 }
@@ -223,8 +225,9 @@ static void finish_whole(struct openai_exchange *a, const char *reason,
                                     .owner = a->x.key ? a->x.key->tenant : 0,
                                     .unlimited = true};
     if (!a->x.request) return;
-    if (entries > ENTRIES_AT_ONCE && offload_submit(a->x.server->offload, &w->task, NULL) == 0)
-        return;
+    a->writing =
+        entries > ENTRIES_AT_ONCE && offload_submit(a->x.server->offload, &w->task, NULL) == 0;
+    if (a->writing) return;
     write_whole(a);
     reply_whole(a);
 }
@@ -340,7 +343,7 @@ static void on_event(void *owner, const struct job_event *ev)
     if (ev->kind != JOB_DONE) return;
     if (!a->ended) on_done(a, ev);
     a->over = true;
-    if (a->whole.task.state == OFFLOAD_IDLE) exchange_free(&a->x);
+    if (!a->writing) exchange_free(&a->x);
 }
 
 struct openai_work {
