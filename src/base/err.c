@@ -6,10 +6,16 @@
 
 #include "base/utf8.h"
 
-/* Names in a sentence may be a file's or a stranger's: no terminal is to obey them. */
+/* Names in a sentence may be a file's or a stranger's: no terminal is to obey them, and JSON is to
+ * take them. A sentence that was cut ends with a whole character. */
 static void make_plain(struct err *e)
 {
-    utf8_blank_controls(e->text, strlen(e->text));
+    size_t n = strlen(e->text);
+    if (n + 1 == sizeof e->text) n -= utf8_pending(e->text, n);
+    e->text[n] = 0;
+    for (size_t at = 0; (at += utf8_valid_prefix(e->text + at, n - at)) < n; at++)
+        e->text[at] = '?';
+    utf8_blank_controls(e->text, n);
 }
 
 int err_set(struct err *e, int code, const char *format, ...)

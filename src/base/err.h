@@ -41,7 +41,8 @@ struct err {
         0, ""                                                                                      \
     }
 
-/* Set code and sentence (printf style, cut at ERR_TEXT_MAX); returns `code`. */
+/* Set code and sentence (printf style); returns `code`. The sentence is UTF-8 without control
+ * characters, whatever its arguments hold, and cut at a character before ERR_TEXT_MAX. */
 int err_set(struct err *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Put "context: " before the sentence that is already there; returns the code that is there. */

@@ -2,12 +2,17 @@
  * log: one line an event on standard error: `time level component message key=value ...`, or a JSON
  * object a line for machines. The only global mutable state of the project. Never logs prompt or
  * answer text. Libraries below cloud/ and device/ do not log. Any thread.
+ *
+ * A log that is not read must not stop the program: a line that standard error does not take at
+ * once (a full pipe or disk) is dropped and counted, and the next line that it takes is preceded by
+ * one that says how many are missing.
  */
 #ifndef PDD_BASE_LOG_H
 #define PDD_BASE_LOG_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
@@ -23,5 +28,6 @@ struct log_field {
 };
 void log_fields(enum log_level level, const char *component, const char *message,
                 const struct log_field *fields, size_t n);
+uint64_t log_dropped(void); /* lines, since the start */
 
 #endif

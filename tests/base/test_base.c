@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,8 +39,64 @@ static void test_errors(void **state)
     assert_int_equal(err_prefix(&e, "file %s", "x"), ERR_LIMIT);
     assert_string_equal(e.text, "file x: size is 7");
     assert_int_equal(err_set(NULL, ERR_IO, "nobody listens"), ERR_IO);
+    /* Cut at a character, wherever the limit falls in it; what is no UTF-8 becomes UTF-8. */
+    for (int shift = 0; shift < 4; shift++) {
+        char text[ERR_TEXT_MAX * 2] = "abc";
+        text[shift] = 0;
+        while (strlen(text) + 4 < sizeof text)
+            strcat(text, "\xf0\x9f\x8c\x8a"); /* a wave, four bytes */
+        err_set(&e, ERR_LIMIT, "%s", text);
+        size_t n = strlen(e.text);
+        assert_true(n < ERR_TEXT_MAX && n + 4 >= ERR_TEXT_MAX);
+        assert_int_equal(utf8_valid_prefix(e.text, n), n);
+        err_prefix(&e, "x%s", "y");
+        n = strlen(e.text);
+        assert_int_equal(utf8_valid_prefix(e.text, n), n);
+    }
+    err_set(&e, ERR_LIMIT, "file %s: bad", "caf\xe9\xff.gguf\xe2\x82");
+    assert_string_equal(e.text, "file caf??.gguf??: bad");
     assert_string_equal(err_code_name(ERR_PROTOCOL), "protocol");
     assert_string_equal(err_code_name(-99), "unknown");
+}
+
+/* A log that is not read: lines are dropped, counted and told of, and nothing waits. */
+static void test_log_unread(void **state)
+{
+    enum { LINES = 5 };
+    (void)state;
+    for (int how = 0; how < 2; how++) {
+        int ends[2], saved = dup(STDERR_FILENO);
+        static char text[1 << 20];
+        uint64_t before = log_dropped();
+        assert_int_equal(how ? socketpair(AF_UNIX, SOCK_STREAM, 0, ends) : pipe(ends), 0);
+        int in = ends[0], out = ends[1];
+        memset(text, 'x', sizeof text);
+        assert_int_equal(fcntl(out, F_SETFL, O_NONBLOCK), 0);
+        while (write(out, text, 1000) > 0)
+            ;
+        assert_int_equal(fcntl(out, F_SETFL, 0), 0); /* from here on a write would wait */
+        fflush(stderr);
+        dup2(out, STDERR_FILENO);
+        close(out);
+        alarm(20);
+        for (int i = 0; i < LINES; i++)
+            log_line(LOG_ERROR, "x", "line %d", i);
+        assert_int_equal(log_dropped() - before, LINES);
+        assert_int_equal(fcntl(in, F_SETFL, O_NONBLOCK), 0);
+        while (read(in, text, sizeof text) > 0)
+            ;
+        log_line(LOG_ERROR, "x", "line %d", LINES);
+        alarm(0);
+        dup2(saved, STDERR_FILENO);
+        close(saved);
+        ssize_t n = read(in, text, sizeof text - 1);
+        assert_true(n > 0);
+        text[n] = 0;
+        assert_non_null(strstr(text, "lines=5\n"));
+        assert_non_null(strstr(text, "error x line 5\n"));
+        assert_null(strstr(text, "line 4"));
+        close(in);
+    }
 }
 
 /* What a stranger named in a log line ends no line and steers no terminal. */
@@ -343,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_utf8_controls),
         cmocka_unit_test(test_base64),
         cmocka_unit_test(test_log_controls),
+        cmocka_unit_test(test_log_unread),
         cmocka_unit_test(test_random_numbers),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_files_in_place),

@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 
+#include "base/log.h"
+
 /* Upper bounds of the buckets, ascending; 1, 2.5 and 5 of each decade that matters. */
 static const double second_bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075,
                                        0.1,   0.15,   0.2,   0.3,  0.5,  0.75, 1,    2,
@@ -65,6 +67,8 @@ void histogram_note_tokens(struct histogram *h, uint64_t tokens)
       w->cache_misses)                                                                             \
     X(COUNTER, "pdd_prefix_cache_evictions_total", "Pages that the prefix cache gave up.",         \
       w->cache_evictions)                                                                          \
+    X(COUNTER, "pdd_log_lines_dropped_total",                                                      \
+      "Log lines that standard error did not take at once.", log_dropped())                        \
     X(COUNTER, "pdd_grants_cut_total",                                                             \
       "Requests that were granted fewer tokens than asked for, for want of KV memory.",            \
       w->grants_cut)                                                                               \
