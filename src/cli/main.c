@@ -1,4 +1,5 @@
 /* main: picks the subcommand. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,9 +28,8 @@ static void usage(FILE *to)
     fprintf(to, "\n`pdd COMMAND --help` lists the options of a command.\n");
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
-    signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         usage(stderr);
         return EXIT_USAGE;
@@ -47,4 +47,21 @@ int main(int argc, char **argv)
     }
     fprintf(stderr, "pdd: no command \"%s\"; see pdd --help\n", argv[1]);
     return EXIT_USAGE;
+}
+
+/* What a command prints is what it is for: a full disk must not look like success. A command that
+ * failed has said why. */
+static int check_output(int status)
+{
+    errno = 0;
+    if (status != EXIT_DONE || (fflush(stdout) == 0 && !ferror(stdout))) return status;
+    fprintf(stderr, "pdd: standard output cannot be written%s%s\n", errno ? ": " : "",
+            errno ? strerror(errno) : "");
+    return EXIT_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    return check_output(run(argc, argv));
 }

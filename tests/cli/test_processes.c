@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -215,13 +216,32 @@ static void test_early_hangup(void **state)
     unlink(path);
 }
 
+/* What cannot be written is no success: a key that nobody has seen, above all. */
+static void test_full_disk(void **state)
+{
+    static const char *const commands[] = {"cloud key ann", "cloud --help", "--version", "--help",
+                                           "model inspect " PDD_SOURCE_DIR
+                                           "/models/pdd-tale-q8_0.gguf"};
+    const char *bin = getenv("PDD_BIN");
+    (void)state;
+    if (!bin || !bin[0]) skip();
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        char line[1024];
+        snprintf(line, sizeof line, "\"%s\" %s >/dev/full 2>/dev/null", bin, commands[i]);
+        int status = system(line);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 1) fail_msg("%s: %d", line, status);
+        snprintf(line, sizeof line, "\"%s\" %s >/dev/null", bin, commands[i]);
+        assert_int_equal(system(line), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_happens), cmocka_unit_test(test_cloud_killed),
-        cmocka_unit_test(test_no_cloud_there),  cmocka_unit_test(test_link_cuts),
-        cmocka_unit_test(test_idle_option),     cmocka_unit_test(test_cloud_files),
-        cmocka_unit_test(test_early_hangup),
+        cmocka_unit_test(test_full_disk),    cmocka_unit_test(test_nothing_happens),
+        cmocka_unit_test(test_cloud_killed), cmocka_unit_test(test_no_cloud_there),
+        cmocka_unit_test(test_link_cuts),    cmocka_unit_test(test_idle_option),
+        cmocka_unit_test(test_cloud_files),  cmocka_unit_test(test_early_hangup),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
