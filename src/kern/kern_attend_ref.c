@@ -10,8 +10,7 @@
  * Weights times their value's step become integers the same way, the largest in the tile being
  * KERN_I16_MAX, so that a tile adds to the output
  *
- *     out = fma((float)isum, step of the tile, out * keep)      isum: the exact sum of weight times
- * v
+ *     out = fma((float)isum, step of the tile, out * keep)    isum: the exact sum of weight * v
  *
  * No sum passes an int32. The sum of weights is that of the weights as floats.
  */

@@ -1,5 +1,5 @@
 /*
- * kern_block: the blocks of GGUF's quantised types, laid open as unsigned values, scales and mins.
+ * kern_block: unpacks the blocks of GGUF's quantised types to unsigned values, scales and mins.
  * The bit layouts are facts of the format. Relies on the caller for a whole block of bytes.
  */
 #include <string.h>
@@ -12,7 +12,7 @@ static uint16_t half_at(const uint8_t *p)
     return (uint16_t)(p[0] | p[1] << 8);
 }
 
-/* Eight bytes at a time: models of gigabytes are laid open before their first token. */
+/* Eight bytes at a time: gigabytes are unpacked before the first token. */
 #define EACH_BYTE 0x0101010101010101u
 
 static uint64_t eight_at(const uint8_t *p)
@@ -90,7 +90,7 @@ static void open_six(const uint8_t *p, struct kern_opened *o)
 /* ---- one function a type ----
  *
  * Each fills in what its type has: values, scales and mins of sub-blocks, and the half floats where
- * they are not the first two bytes (d) or where there are two (m). */
+ * they are not the first two bytes (d) or where there are two (m). Pure. */
 
 static void open_Q8_0(const uint8_t *p, struct kern_opened *o)
 {

@@ -1,12 +1,12 @@
 /*
- * kern_few_avx512: quantised weights times few activation rows (decoding, alone or in batches).
+ * kern_few_avx512: GEMV and small GEMM of quantised weights (decoding, alone or in batches).
  *
- * What takes time is the weights' way from memory, strip after strip. Up to two rows read it in
- * order, as the CPU's own prefetchers want it: first all integer sums of a strip, then its scales,
- * which follow the weights. More rows, and strips whose sums are too many, read scales beside
- * weights, and ask for both ahead of need; a block is unpacked once in registers and multiplied
- * with up to eight rows. Numbers of rows between take turns over a chunk of columns that stays in
- * L1, the sums resting in `out` meanwhile, as exact float32.
+ * Memory bandwidth bounds it. One or two rows read a strip in the order of memory, which the
+ * hardware prefetchers follow: first all integer sums of the strip, then the scales at its end.
+ * More rows, and strips with too many sums to keep, read scales and weights together and prefetch
+ * both; a block is unpacked once in registers and multiplied with up to eight rows. Other numbers
+ * of rows pass in groups over a chunk of columns that stays in L1; between chunks the sums are in
+ * `out`, as exact float32.
  */
 #include "kern/kern_fetch.h"
 #include "kern/kern_quant_avx512.h"

@@ -1,5 +1,5 @@
 /*
- * kern_impl: constants and offsets that the levels share. Only files of kern/ include it.
+ * kern_impl: constants and offsets that the levels share. Only files of kern/ include it. Pure.
  *
  * exp in float32 (the same steps in every level): n = round(x * log2 e) by adding and subtracting
  * 1.5 * 2^23; r = x - n ln 2 in two fma; a polynomial of degree 6 in Horner form by fma; times 2^n
@@ -42,9 +42,9 @@ extern const struct kern kern_neondot;
 /* How a scale or a min of a sub-block is made. */
 enum kern_part {
     KERN_NONE,
-    KERN_HALF,  /* the unit's half float; a min is added */
+    KERN_HALF,  /* the unit's float16; a min is added */
     KERN_E8M0,  /* the unit's byte e: 2^(e - 128); not for mins */
-    KERN_BYTE,  /* half float times a signed byte; a min is subtracted */
+    KERN_BYTE,  /* float16 times a signed byte; a min is subtracted */
     KERN_NIBBLE /* likewise; the low nibble of a byte is the scale's, the high one the min's */
 };
 
@@ -105,7 +105,7 @@ static inline size_t kern_unit_bytes(enum kern_type type)
            (f->min == KERN_BYTE ? kern_sub_bytes(type) : 0);
 }
 
-/* Bytes of a unit's half floats, or of what it has in their place. */
+/* Bytes of a unit's scales: float16, or E8M0. */
 static inline size_t kern_half_bytes(enum kern_type type)
 {
     if (kern_forms[type].scale == KERN_E8M0) return KERN_LANES;
@@ -123,13 +123,13 @@ static inline float kern_e8m0(uint8_t e)
     return 0.5f * x;
 }
 
-/* Where the half floats of a quantised strip begin. */
+/* Offset of the units' scales in a quantised strip. */
 static inline size_t kern_halves_at(const struct kern_mat *m)
 {
     return m->cols / KERN_BLOCK / kern_forms[m->type].blocks * kern_unit_bytes(m->type);
 }
 
-/* One block of a file, laid open (kern_block.c). */
+/* One block of a file, unpacked (kern_block.c). */
 struct kern_opened {
     uint8_t q[KERN_UNIT_MAX]; /* unsigned values in order of columns */
     int8_t scale[16];         /* of the sub-blocks, where the type has them */
@@ -193,7 +193,7 @@ static inline const float *kern_i16_steps(const void *tile, uint32_t head_dim)
 float kern_ref_i16_row(const float *x, uint32_t n, int16_t *q);
 int16_t kern_ref_i16_of(float x);
 
-/* A level's products: three functions for float weights, one for all quantised types. */
+/* A level's multiplies: three functions for float weights, one for all quantised types. */
 #define KERN_MULS(f32, f16, bf16, quant)                                                           \
     {                                                                                              \
         [KERN_F32] = f32, [KERN_F16] = f16, [KERN_BF16] = bf16,                                    \
@@ -205,7 +205,7 @@ static inline const uint8_t *kern_strip(const struct kern_mat *m, uint32_t strip
     return m->data + m->strip_bytes * strip;
 }
 
-/* How many lanes of a strip are real outputs. */
+/* How many rows of a strip are not padding. */
 static inline uint32_t kern_lanes_of(const struct kern_mat *m, uint32_t strip)
 {
     uint32_t left = m->rows - strip * KERN_LANES;

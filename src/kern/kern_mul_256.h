@@ -12,11 +12,10 @@
  *                          exact sums of groups [from, from + groups) for n rows
  *   like(type)             a type whose wide form and sums are the same
  *
- * Many rows: a chunk of columns is brought into the wide form once and stays in L1,
- * with its scales as floats, while all rows pass, a few at a time. Few rows: blocks are
- * unpacked in registers from one stream of weights; a strip that is not too long is read in the
- * order in which it lies, first its weights, then its scales. Between chunks, sums rest in `out`
- * unchanged.
+ * GEMM: a chunk of columns is brought into the wide form once and stays in L1, with its scales as
+ * floats, while all rows pass, a few at a time. GEMV and a few rows: blocks are unpacked in
+ * registers from one stream of weights; a strip that is not too long is read in the order of
+ * memory, first its weights, then its scales. Between chunks the sums are in `out` unchanged.
  */
 #ifndef PDD_KERN_KERN_MUL_256_H
 #define PDD_KERN_KERN_MUL_256_H
@@ -128,7 +127,7 @@ INLINE void add_sub(const struct mul_args *t, const uint8_t *w, enum kern_type t
     add_sums(t, type, b, h, n, scale, min, sum, acc);
 }
 
-/* ---- many rows ---- */
+/* ---- many rows (GEMM) ---- */
 
 /* n rows by one half over a chunk in the wide form. */
 INLINE void tile_half(const struct mul_args *t, enum kern_type type, int n, int half)

@@ -1,23 +1,23 @@
 /*
- * kern_mul_amx: quantised multiplies of many rows with the tile unit.
+ * kern_mul_amx: quantised GEMM with AMX tiles.
  *
  * A tile product of 16 activation rows by 16 outputs over one block of 32 columns gives the block's
  * exact int32 sums; scaling and adding them stays in 16 AVX-512 registers, in the order of the
  * contract. So the bits are the same, and the integer work is off the vector ports.
  *
  * Measured, and what the code follows from: while tile instructions run, and for about 200 cycles
- * behind them, 512-bit products, fused products and conversions have one port instead of two;
+ * after them, 512-bit multiplies, FMAs and conversions have one port instead of two;
  * additions keep both. So sums begin with EXP_MAGIC's bits and are read as floats of
  * EXP_MAGIC + sum, which a subtraction makes exact floats. The sums travel through memory and come
  * from a long pipeline: a block starts three blocks before it is added, across rows of tiles, and
- * is stored two before. Stores that miss the cache hold up those of the sums, so the lines
- * of the next outputs are asked for during the tile before.
+ * is stored two before. Stores that miss the cache delay those of the sums, so the lines of the
+ * next outputs are prefetched during the tile before.
  *
  * The tile unit multiplies signed by signed here, so a chunk of weights of any type is widened to
  * signed bytes first; that pays from 16 rows on, and fewer go to the AVX-512 functions. So do types
- * with a scale for 16 columns: they would need two tile products and stores a block, and stores are
- * what this loop waits for. Tiles are configured and released within a call. Functions only:
- * nothing here runs unless kern_select.c got permission.
+ * with a scale for 16 columns: they would need two tile multiplies and stores a block, and this
+ * loop waits for stores. Tiles are configured and released within a call. Functions only: nothing
+ * here runs unless kern_select.c got permission.
  */
 #include "kern/kern_avx512.h"
 

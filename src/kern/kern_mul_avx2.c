@@ -1,5 +1,5 @@
 /*
- * kern_mul_avx2: matrix times activation rows without VNNI.
+ * kern_mul_avx2: GEMM and GEMV without VNNI.
  *
  * Values of up to 6 bits: maddubs adds two products of an unsigned value and an activation in 16
  * bits, at most 127 x 2 x (2^bits - 1), so that eight (4 bits: 30480), four (5 bits: 31496) or two

@@ -1,5 +1,5 @@
 /*
- * kern_mul_avx512: matrix times activation rows, 16 outputs a register.
+ * kern_mul_avx512: GEMM, 16 outputs a register.
  *
  * Quantised weights: they are unsigned in registers (w + 128, or w for types with mins),
  * activations signed, broadcast four at a time to VNNI; the offset is taken back by starting each
@@ -8,9 +8,9 @@
  * (measured slower: 12 rows by one strip, a load for every multiply; four rows by two strips with
  * the 16 registers of a block's weights held, which no compiler keeps there).
  *
- * Columns go in chunks that are widened to bytes once (kern_widen_avx512.c) and stay in L1
- * while all rows pass; between chunks the sums rest in `out`, as exact float32,
- * so chunks change no bit. Few rows go to kern_few_avx512.c.
+ * Columns are taken in chunks that are widened to bytes once (kern_widen_avx512.c) and stay in L1
+ * while all rows pass. Between chunks the sums are in `out`, as exact float32, so chunks change no
+ * bit. GEMV and small batches are in kern_few_avx512.c.
  */
 #include "kern/kern_avx512.h"
 

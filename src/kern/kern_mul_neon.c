@@ -1,6 +1,6 @@
 /*
- * kern_mul_neon: matrix times activation rows with what every aarch64 CPU has. Four bytes are
- * summed from products of 16 bits, which hold them exactly: 128 * 127 is the largest.
+ * kern_mul_neon: GEMM and GEMV with what every aarch64 CPU has. A dot product of four bytes goes
+ * through 16 bits, which hold each product exactly: 128 * 127 is the largest.
  */
 #include "kern/kern_neon.h"
 

@@ -2,13 +2,13 @@
  * kern_mul_neon: quantised multiplies for aarch64, for the levels with and without dot product
  * instructions. A file that includes it has defined
  *
- *   DOT(sum, w, x, lane)    sum + in each lane the products of 4 bytes of w with 4 bytes of x,
- * those that stand in x's 32-bit lane number `lane` (a constant)
+ *   DOT(sum, w, x, lane)    sum + in each lane the dot product of 4 bytes of w with the 4 bytes of
+ *                           x in its 32-bit lane `lane` (a constant)
  *
- * A chunk of a strip is brought to signed bytes with float scales once, whatever the type, in L1;
- * then all activation rows pass it, four at a time by half a strip: 8 float and
- * 8 integer sums, the rows' values and two registers of weights fit into 32 registers. Between
- * chunks the sums rest in `out`, as exact float32, so chunks change no bit.
+ * A chunk of a strip of any type is unpacked to signed bytes with float scales once, in L1. Then
+ * all activation rows pass it, four at a time by half a strip: 8 float and 8 integer sums, the
+ * rows' values and two registers of weights fit into 32 registers. Between chunks the sums are in
+ * `out`, as exact float32, so chunks change no bit.
  */
 #ifndef PDD_KERN_KERN_MUL_NEON_H
 #define PDD_KERN_KERN_MUL_NEON_H

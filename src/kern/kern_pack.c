@@ -65,7 +65,7 @@ put_planes(const uint8_t *q, uint32_t blocks, int low, int high, size_t block_by
     }
 }
 
-/* A block of the file, laid open, into its unit; `out` is the lane's first byte there. */
+/* Pack an unpacked block of the file into its unit; `out` is the lane's first byte there. */
 static void pack_unit(enum kern_type type, const struct kern_opened *o, uint8_t *out)
 {
     const struct kern_form *f = &kern_forms[type];
@@ -124,7 +124,7 @@ static bool pack_halves(const struct kern_form *f, const struct kern_opened *o, 
     return finite_half(o->d) && finite_half(o->m);
 }
 
-/* Unit after unit, so that the lines that the lanes share stay in L1. */
+/* Unit after unit, so that the cache lines that the lanes share stay in L1. */
 static bool pack_quantised(const struct kern_mat *m, const uint8_t *rows, uint32_t lanes,
                            uint8_t *out)
 {

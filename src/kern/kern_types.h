@@ -14,11 +14,12 @@
  *
  *   low, high  bits of a weight in the low and in the high plane of a packed block
  *   values     KERN_LINEAR: a weight is its bits minus the offset; else the table they index
- *   offset     what makes a weight unsigned when it is added: a power of two; 0 where there are
- * mins sub        columns that share a scale: 32 or 16 scale      how the scale of such a sub-block
- * is made (enum kern_part) min        the same for its min
+ *   offset     makes a weight unsigned when added: a power of two; 0 for types with mins
+ *   sub        columns that share a scale: 32 or 16
+ *   scale      how the scale of such a sub-block is made (enum kern_part)
+ *   min        the same for its min
  *
- * To add a type of a known form: a row here; open_NAME in kern_block.c, which lays a block open; a
+ * To add a type of a known form: a row here; open_NAME in kern_block.c, which unpacks a block; a
  * row in lab/random_blocks.c; and its definition in tests/support/block_definition.h. A new table
  * of values is a line in kern_impl.h. A new kind of scale is read in five places: kern_ref.c,
  * kern_pack.c, kern_quant_256.h, kern_quant_avx512.h and kern_mul_neon.h.
