@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* 0 to 15; -1: no digit. Both cases count. */
+/* 0 to 15, upper or lower case; -1: not a digit. */
 static inline int hex_digit(char c)
 {
     if (c >= '0' && c <= '9') return c - '0';
@@ -15,8 +15,8 @@ static inline int hex_digit(char c)
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* n bytes from 2 n digits; false: one of them is none. Stops there, so a text that ends early with
- * a zero is not read past its end. */
+/* n bytes from 2 n digits; false: a character is not a digit. Stops there, so a shorter
+ * zero-terminated text is not read past its end. */
 static inline bool hex_decode(const char *text, unsigned char *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -28,7 +28,7 @@ static inline bool hex_decode(const char *text, unsigned char *bytes, size_t n)
     return true;
 }
 
-/* 2 n small digits and a zero. */
+/* 2 n lower-case digits and a terminating zero. */
 static inline void hex_encode(const unsigned char *bytes, size_t n, char *text)
 {
     for (size_t i = 0; i < n; i++) {

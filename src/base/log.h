@@ -1,6 +1,6 @@
 /*
- * log: one line an event on standard error: `time level component message key=value ...`, or a JSON
- * object a line for machines. The only global mutable state of the project. Never logs prompt or
+ * log: one line for each event on standard error: `time level component message key=value ...`, or
+ * a JSON object for machines. The only global mutable state of the project. Never logs prompt or
  * answer text. Libraries below cloud/ and device/ do not log. Any thread.
  *
  * A log that is not read must not stop the program: a line that standard error does not take at
@@ -21,7 +21,7 @@ void log_set_json(bool json);             /* default: text */
 void log_line(enum log_level level, const char *component, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* A named value; `text` NULL: the number. Text that may hold blanks or quotes is escaped. */
+/* A named value; `text` NULL: the number. Blanks and quotes in a text are escaped. */
 struct log_field {
     const char *key, *text;
     double number;

@@ -17,33 +17,32 @@ struct os_map {
 
 int os_map_open(const char *path, struct os_map *ret_map, struct err *e);
 void os_map_close(struct os_map *map);
-/* Give the memory of whole pages in [at, at + n) of the mapping back; they come again from the file
- * when they are read. */
+/* Release the memory of whole pages in [at, at + n) of the mapping; the next read loads them from
+ * the file again. */
 void os_map_forget(const struct os_map *map, const uint8_t *at, size_t n);
 
 /* Append the whole file to b; a file larger than b's room is ERR_LIMIT. */
 int os_read_file(const char *path, struct buf *b, struct err *e);
-/* A file that appears whole or not at all, or what a pipe or a device gets; see output.h. */
+/* Write a file atomically, or to a pipe or a device; see output.h. */
 int os_write_file(const char *path, const void *data, size_t n, struct err *e);
 
-/* Bytes this process may still take: what the system calls available, or what is left to its
- * control group where that is less; UINT64_MAX when neither can be read. */
+/* Bytes this process may still allocate: the system's available memory, or the rest of its cgroup
+ * where that is less; UINT64_MAX when neither can be read. */
 uint64_t os_memory_available(void);
 
-/* What this process uses; negative where the system does not tell. */
+/* Resources of this process; negative where unknown. */
 struct os_usage {
-    double resident_bytes; /* memory that it has in RAM, mapped files too */
-    double cpu_seconds;    /* of all its threads, in the kernel too */
+    double resident_bytes; /* resident set, with mapped files */
+    double cpu_seconds;    /* user and system, all threads */
     double descriptors, descriptors_max;
 };
 void os_usage(struct os_usage *ret_usage);
-/* When the process started, seconds since 1970, as the system's clock says now; negative: not told.
- */
+/* When the process started, in seconds since 1970; negative: unknown. */
 double os_started(void);
 
 unsigned os_cpu_count(void); /* CPUs this process may use, at least 1 */
 
-/* Ask for at least `wanted` file descriptors; returns how many the process may have open now. */
+/* Raise the limit of file descriptors to at least `wanted`; returns the limit from now on. */
 uint32_t os_raise_descriptors(uint32_t wanted);
 
 #endif

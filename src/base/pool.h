@@ -1,9 +1,9 @@
 /*
- * pool: threads that live only inside a parallel-for.
+ * pool: a thread pool for parallel loops.
  *
  * pool_run splits [0, n) into tasks that the caller and the pool's threads take from a shared
  * counter; it returns when all are done. Results must not depend on which thread runs a task.
- * One pool_run at a time (one owner). A pool of 1 thread starts none and runs in the caller.
+ * Threads: one owner, one pool_run at a time. A pool of 1 thread runs tasks in the caller.
  */
 #ifndef PDD_BASE_POOL_H
 #define PDD_BASE_POOL_H

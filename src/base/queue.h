@@ -1,12 +1,12 @@
 /*
- * queue: a bounded queue from any threads to one, with a wake-up. Items have one size and are
- * copied in and out: pushing takes no memory.
+ * queue: a bounded queue with many producers and one consumer. Items have one size and are copied
+ * in and out; pushing allocates nothing. Threads: any may push and close, one pops.
  *
- * A producer that finds it full chooses: queue_push returns ERR_BUSY, queue_push_wait waits for the
- * consumer. The consumer either blocks in queue_pop or is woken through `wake` (called by the
- * producer after each push that found the queue empty; it must be thread-safe and quick, such as
- * writing an eventfd or loop_wake). After queue_close, pushing gives ERR_CANCELLED, to a producer
- * that waits too, and popping drains what is left.
+ * When it is full, queue_push returns ERR_BUSY and queue_push_wait waits for the consumer. The
+ * consumer either blocks in queue_pop or is woken through the callback `wake`: a producer calls it
+ * after each push to an empty queue, so it must be thread-safe and quick, such as writing an
+ * eventfd or loop_wake. After queue_close, pushing returns ERR_CANCELLED, also to waiting
+ * producers, and popping drains the rest.
  */
 #ifndef PDD_BASE_QUEUE_H
 #define PDD_BASE_QUEUE_H

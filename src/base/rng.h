@@ -1,6 +1,6 @@
 /*
- * rng: counter-based random numbers. A value is a pure function of (seed, stream, counter), so that
- * device and cloud draw the same number for the same position of the same answer.
+ * rng: counter-based random numbers. Pure: a value is a function of (seed, stream, counter), so
+ * that device and cloud draw the same number for the same position of the same answer.
  * Philox4x32-10 (Salmon et al., SC'11): key = seed, counter = (counter, stream).
  */
 #ifndef PDD_BASE_RNG_H
@@ -13,8 +13,8 @@ uint32_t rng_u32(uint64_t seed, uint64_t stream, uint64_t counter);
 /* Uniform in [0, 1), 24 bits, exact in float32. */
 float rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter);
 
-/* n bytes of stream `stream` from byte 8 * counter on; gigabytes a second (SplitMix64), for bulk
- * data that need not be Philox's. */
+/* n bytes of stream `stream` from byte 8 * counter on, by SplitMix64: gigabytes a second, for bulk
+ * data. */
 void rng_fill(uint64_t seed, uint64_t stream, uint64_t counter, void *out, size_t n);
 
 /* A sequential generator on top of it, for tests and simulations. */

@@ -1,6 +1,6 @@
 /*
- * sampling: how the next token is chosen from logits. Plain data, shared by wire, engines and CLI;
- * model/sampler.h does the choosing.
+ * sampling: parameters by which the next token is sampled from logits. Plain data, shared by wire,
+ * engines and CLI; model/sampler.h samples.
  *
  * Order of steps: repetition penalty, then (temperature > 0) top-k, top-p, min-p on the
  * distribution at temperature, then one uniform number from (seed, absolute position). temperature

@@ -19,9 +19,9 @@ size_t utf8_pending(const void *data, size_t n);
 size_t utf8_decode(const void *data, size_t n, uint32_t *ret_code);
 size_t utf8_encode(uint32_t code, char out[4]); /* length; code must be a valid scalar value */
 
-/* Length (1 or 2) of the control character at text (n >= 1), 0 when there is none: C0, DEL and C1,
- * with which a stranger's text could steer the terminal that shows it. */
+/* Length (1 or 2) of the control character at text (n >= 1), or 0: C0, DEL and C1, by which foreign
+ * text could control a terminal. */
 size_t utf8_control(const char *text, size_t n);
-void utf8_blank_controls(char *text, size_t n); /* a space for every byte of them */
+void utf8_blank_controls(char *text, size_t n); /* each of their bytes becomes a space */
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * emulated: the speed of a named device as a property of any engine. Tokens, sessions and faults
  * stay the engine's own; each step takes at least the time of the profile: tokens / prefill
- * rate, and never less than one decode time, as every step reads all weights once. If the engine is
- * slower than the profile, its own time counts. engine_info()->emulated says what is emulated.
+ * rate, and at least one decode time, as every step reads all weights once. If the engine is slower
+ * than the profile, its own time counts. engine_info()->emulated names the profile. Threads: as
+ * engine.h says.
  *
  * A provider prefills faster than the machine that emulates it. Such a profile `rereads`: tokens
  * that come from the prefix cache take their prefill time as if they were new. A prompt that the

@@ -1,5 +1,5 @@
 /*
- * engine: the whole boundary of a language model, on one page.
+ * engine: the interface to a language model.
  *
  * An *engine* holds a model and its KV memory. A *session* is one token history with its KV cache.
  * One call, engine_step, does prefill and decode alike: it appends a span of tokens to each of
@@ -36,20 +36,20 @@ enum {
 struct engine_info {
     const char *kind;       /* "native", "fake" */
     const char *model_name; /* general.name, or the file's name */
-    const char *numerics;   /* "exact-1" and the like; "none": no promise across engines */
-    const char *kv_type;    /* "i16", "f16" or "q8_0"; NULL: the engine has no such memory */
+    const char *numerics;   /* class of numerics, as "exact-1"; "none": no promise across engines */
+    const char *kv_type;    /* "i16", "f16" or "q8_0"; NULL: the engine has no KV cache */
     char weights_hash[ENGINE_HASH_TEXT];   /* SHA-256 in hex: of tensors and hyper-parameters, */
     char tokenizer_hash[ENGINE_HASH_TEXT]; /* of vocabulary, merges and flags, */
     char template_hash[ENGINE_HASH_TEXT];  /* of the chat template text */
     uint32_t vocab_size;
     uint32_t context_max;     /* positions a session can hold */
-    uint32_t context_trained; /* positions the model's file speaks of; 0: not known */
+    uint32_t context_trained; /* context_length of the model's file; 0: unknown */
     uint32_t step_tokens_max; /* tokens one step may append in all spans together */
     uint32_t spans_max;       /* sessions in one step */
     uint64_t kv_bytes_per_token;
     uint32_t kv_pages_total; /* pages of 64 positions that all sessions share */
     const char
-        *emulated; /* NULL, or what is emulated, for reports ("s24-ultra-gpu: 816 tok/s ...") */
+        *emulated; /* NULL, or the emulated profile, for reports ("s24-ultra-gpu: 816 tok/s ...") */
 };
 
 struct engine;
@@ -57,28 +57,28 @@ struct session;
 
 const struct engine_info *engine_info(const struct engine *e);
 const struct vocab *engine_vocab(const struct engine *e);
-/* NULL when the model has none that we know. */
+/* NULL when the model has none of a known family. */
 const struct chat_template *engine_template(const struct engine *e);
 uint32_t engine_kv_pages_free(const struct engine *e);
 void engine_free(struct engine *e); /* all sessions must be closed; NULL is fine */
 
-/* A session starts empty, greedy. Opening takes no KV page yet. */
+/* A session starts empty, with greedy sampling. Opening allocates no KV page. */
 int engine_session_open(struct engine *e, struct session **ret_session, struct err *err);
 void engine_session_close(struct session *s); /* NULL is fine; pages go back */
 void session_set_sampling(struct session *s, const struct sampling *sampling);
 uint32_t session_len(const struct session *s); /* tokens in the history = in the KV cache */
 const int32_t *
 session_tokens(const struct session *s); /* [session_len], valid until the next change */
-/* Forget all but the first n tokens (n <= len); their KV stays exactly as it was. */
+/* Truncate the history to its first n tokens (n <= len); their KV stays unchanged. */
 void session_cut(struct session *s, uint32_t n);
-/* Make `s` (empty) hold the first n tokens of `from`, sharing whole KV pages, copying none or the
- * last partial one. ERR_NO_MEMORY when a page is needed and none is free; then `s` stays empty. */
+/* Give `s` (empty) the first n tokens of `from`. Whole KV pages are shared, a partial last one is
+ * copied. ERR_NO_MEMORY when the copy finds no free page; then `s` stays empty. */
 int session_share(struct session *s, const struct session *from, uint32_t n, struct err *err);
 
-/* A KV page may be held beyond its session, as a prefix cache does. Hold the page of the tokens
- * [64 i, 64 i + 64) of the history, which holds some; returns its number. Its values stay as they
- * are, whatever becomes of the session, until engine_page_drop. Holding takes no other page, until
- * the session appends to a page that is held and not yet full: that takes a copy. */
+/* Take a reference to a KV page, as a prefix cache does: the page of tokens [64 i, 64 i + 64) of
+ * the history, of which at least one exists. Returns its number. Its values stay unchanged, also
+ * after the session is closed, until engine_page_drop. Copy-on-write: when the session appends to a
+ * held page that is not full, it needs another page. */
 uint32_t session_page_hold(struct session *s, uint32_t i);
 void engine_page_drop(struct engine *e, uint32_t page);
 /* Append to `s`, whose length is a multiple of 64, the first n (1 to 64) tokens of a held page,
@@ -87,8 +87,8 @@ void engine_page_drop(struct engine *e, uint32_t page);
  * when no page is free for that. */
 int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
                        struct err *err);
-/* Use a held page in the place of the full page i of `s`, after an equal history, which the
- * caller guarantees: of two sessions that computed a page only one page is needed. */
+/* Replace the full page i of `s` by a held page. The caller guarantees an equal history. So two
+ * sessions that computed the same page keep one. */
 void session_page_swap(struct session *s, uint32_t i, uint32_t page);
 
 /* One session's part of a step. */

@@ -1,7 +1,7 @@
 /*
  * fake: an engine without a model, for tests and load. Its tokens are a pure function of the
- * history (so cuts, chunking and batches behave as with a real model), its times and faults are
- * scripted.
+ * history, so cuts, chunking and batches behave as with a real model; its times and faults are
+ * scripted. Threads: as engine.h says.
  *
  * Vocabulary: bytes (vocab_open_bytes), template ChatML.
  */

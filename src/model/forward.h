@@ -1,14 +1,14 @@
 /*
  * forward: one pass of the model over a batch of spans of several sequences.
  *
- * Prefill in chunks and decoding are the same call: every span appends its tokens to its sequence's
- * KV cache, and a span that wants them gets the logits after its last token. The result of a span
- * depends on its sequence alone: not on the chunking, the other spans, the threads or the level of
- * the kernels (docs/design/exact.md). That holds because each row of activations is computed from
- * itself and its sequence's KV cache, and the kernels keep one order of operations per output.
+ * Chunked prefill and decoding are the same call: every span appends its tokens to its sequence's
+ * KV cache, and may ask for the logits after its last token. The result of a span depends on its
+ * sequence alone: not on the chunking, the other spans, the threads or the level of the kernels
+ * (docs/design/exact.md). That holds because each row of activations is computed from itself and
+ * its sequence's KV cache, and the kernels keep one order of operations per output.
  *
- * All memory is taken at opening; a pass allocates nothing. One owner thread, which also owns the
- * pool while a pass runs.
+ * All memory is allocated at opening; a pass allocates nothing. Threads: one owner, which also owns
+ * the pool while a pass runs.
  */
 #ifndef PDD_MODEL_FORWARD_H
 #define PDD_MODEL_FORWARD_H
@@ -43,7 +43,7 @@ struct forward_limits {
 int forward_open(const struct model *m, const struct kern *kern, struct pool *pool,
                  const struct forward_limits *limits, struct forward **ret_forward, struct err *e);
 void forward_close(struct forward *f); /* NULL is fine */
-/* With the usual kind of keys and values: int16 where it suits the head size, else float16. */
+/* With the default kind of KV cache: int16 where the head size allows it, else float16. */
 struct kv_shape forward_kv_shape(const struct model *m);
 
 /* Run a pass; afterwards each sequence is n positions longer. Cannot fail. */

@@ -4,7 +4,7 @@
  * A bounded cursor walks the header once; every length, count, offset, type and shape is checked
  * before it is used, so that any bytes give either a usable object or an error that names the key
  * or tensor. Nothing is copied: strings, arrays and tensors point into the mapping and live as long
- * as the object. Read-only after opening, so any thread may read it. Format:
+ * as the object. Read-only after opening, by any thread. Format:
  * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  */
 #ifndef PDD_MODEL_GGUF_H
@@ -29,7 +29,7 @@ struct gguf_str { /* not terminated */
     size_t len;
 };
 
-/* A text of the file for a sentence or a terminal: cut, and all but printable ASCII as '?'. */
+/* A text of the file for an error or a terminal: truncated, all but printable ASCII as '?'. */
 enum { GGUF_SHOWN_MAX = 80 };
 struct gguf_shown {
     char text[GGUF_SHOWN_MAX + 1];
@@ -48,8 +48,7 @@ struct gguf_tensor {
 struct gguf;
 
 int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e);
-/* The same over bytes of the caller, which must stay; for tests and fuzzing. `name` is for errors.
- */
+/* The same over bytes that the caller keeps; for tests and fuzzing. `name` is for errors. */
 int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf,
                     struct err *e);
 void gguf_close(struct gguf *g);
@@ -83,12 +82,12 @@ size_t gguf_tensor_count(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); /* or NULL */
 
-/* The tensor was read and will not be read soon: its mapped memory goes back to the system. */
+/* Release the mapped memory of a tensor that will not be read soon. */
 void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t);
 /* The same for the whole file, with its keys. */
 void gguf_forget(const struct gguf *g);
 
-/* Facts of a tensor type; NULL for one we do not know. */
+/* Facts of a tensor type; NULL for an unknown one. */
 const struct kern_type_info *gguf_type_info(uint32_t type);
 
 #endif

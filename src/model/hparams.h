@@ -1,9 +1,9 @@
 /*
  * hparams: the hyper-parameters of a model, read from a GGUF file and checked.
  *
- * An *architecture* is a row of a table of features; the forward pass asks for features,
- * never for the architecture's name. Every value is checked against the limits below and
- * against the others before anything is sized by it; the error names the key. Pure.
+ * An *architecture* is a row of a table of features; the forward pass asks for features, never for
+ * the architecture's name. Every value is checked against the limits below and against the others
+ * before a size depends on it; the error names the key. Pure.
  */
 #ifndef PDD_MODEL_HPARAMS_H
 #define PDD_MODEL_HPARAMS_H
@@ -35,8 +35,8 @@ enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* each head by itself */, QK_NORM_ROW
 /* Which layers see a sliding window of positions only, where the file does not list them. */
 enum { WINDOW_NONE = 0, WINDOW_ALL = 1 /* n > 1: all but every n-th */ };
 
-/* What the architectures differ in. Biases, a head of its own, fused tensors, window sizes, scales
- * and experts are not here: the file itself tells. */
+/* What the architectures differ in. Biases, an untied head, fused tensors, window sizes, scales and
+ * experts are not here: the file itself says. */
 struct arch {
     const char *name; /* general.architecture, and the prefix of its keys */
     enum rope_kind rope;
@@ -88,11 +88,12 @@ struct hparams {
     uint8_t windowed[MODEL_LAYERS_MAX];
 };
 
-/* For the context that the file says. */
+/* For the context of the file. */
 int hparams_read(const struct gguf *g, struct hparams *ret_hparams, struct err *e);
-/* For another one. A model with factors for short and long contexts computes other values beyond
- * the length it was first trained for, from the first position on; so two machines agree only where
- * both run on the same side of it, and the digest of the weights tells. */
+/* For another context. A model with RoPE factors for short and long contexts computes other values,
+ * from the first position on, when the context exceeds its original length. So two machines agree
+ * only when both contexts are on the same side of it; the digest of the weights differs otherwise.
+ */
 void hparams_set_context(struct hparams *h, uint32_t context);
 
 static inline uint32_t hparams_q_dim(const struct hparams *h)

@@ -1,6 +1,6 @@
 /*
  * merge_heap: the priority queue of both BPE encoders. Candidates come out by `rank` (lowest
- * first), then by place in the text (lowest first). Only vocab_*.c include it.
+ * first), then by position in the text (lowest first). Only vocab_*.c include it. Pure.
  */
 #ifndef PDD_MODEL_MERGE_HEAP_H
 #define PDD_MODEL_MERGE_HEAP_H

@@ -23,8 +23,8 @@ struct model {
     char tokenizer_hash[MODEL_HASH_TEXT]; /* of vocabulary, merges and flags */
 };
 
-/* To run with `context` positions; 0: as many as the file says. Takes the GGUF object over, also
- * when it fails. The pool is used while opening only. */
+/* To run with `context` positions; 0: the file's context_length. Takes ownership of the GGUF
+ * object, also on failure. The pool is used while opening only. */
 int model_open(struct model *m, struct gguf *g, uint32_t context, struct pool *pool, struct err *e);
 void model_close(struct model *m); /* also for a zeroed struct */
 

@@ -1,5 +1,5 @@
 /*
- * sampler: chooses the next token from logits, as base/sampling.h says.
+ * sampler: samples the next token from logits, as base/sampling.h says. Threads: a sampler each.
  *
  * A draw is a pure function of the logits, the history and the sampling parameters: the random
  * number comes from (seed, position of the token that is drawn), sums are taken in a fixed order
@@ -37,15 +37,15 @@ struct sampler_draw {
 int sampler_init(struct sampler *s, const struct kern *kern, uint32_t vocab, struct err *e);
 void sampler_release(struct sampler *s); /* also for a zeroed struct */
 
-/* Parameters as the ranges of base/sampling.h ask; the sentence names the field. */
+/* Check the ranges of base/sampling.h; the error names the field. */
 int sampling_check(const struct sampling *p, struct err *e);
 
 /* Draw the token that follows history[n] (ids < vocab). */
 struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, const float *logits,
                                  const int32_t *history, uint32_t n);
 
-/* The ids of the `max` highest logits, the highest first and the lowest id first on a tie; how many
- * there are. For few: time is vocab, and max for each that enters. */
+/* The ids of the `max` highest logits, highest first, lowest id first on a tie; returns their
+ * number. For small `max`: O(vocab), and O(max) for each id that enters. */
 uint32_t sampler_best(const float *logits, uint32_t vocab, uint32_t max, int32_t *ret_ids);
 
 #endif

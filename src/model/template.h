@@ -2,8 +2,8 @@
  * template: chat messages to prompt tokens. Pure.
  *
  * A model file's Jinja text is never interpreted: its family (ChatML, ...) is recognised from it,
- * and a table of families renders the messages. Control tokens are recognised only in what the
- * template adds, never in what a user wrote, so a message cannot forge a turn.
+ * and the messages are rendered by a table of families. Control tokens are recognised only in what
+ * the template adds, never in what a user wrote, so a message cannot forge a turn.
  *
  * The prompt is what the family's published template writes, with two exceptions: where that would
  * name today's date, Llama 3.1's own fallback date stands, and the default system messages of

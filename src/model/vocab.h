@@ -3,8 +3,7 @@
  *
  * Kinds: SentencePiece (`tokenizer.ggml.model` = llama, with byte fallback), byte-level BPE (gpt2;
  * pre-tokenisers by `tokenizer.ggml.pre`), and a built-in one of bytes for the fake engine.
- * Immutable after opening, so any thread may use it; encoding allocates from the caller's list
- * only.
+ * Immutable after opening, so any thread may use it; encoding allocates only the caller's list.
  */
 #ifndef PDD_MODEL_VOCAB_H
 #define PDD_MODEL_VOCAB_H
@@ -43,7 +42,7 @@ bool vocab_is_end(const struct vocab *v, int32_t id); /* ends an answer: eos, eo
 bool vocab_is_control(const struct vocab *v, int32_t id); /* not part of the shown text */
 int32_t vocab_find(const struct vocab *v, const char *piece, size_t n); /* exact piece, or -1 */
 
-/* The token that stands for exactly these bytes, which may be a part of a character; -1: none. */
+/* The token of exactly these bytes, which may be a part of a character; -1: none. */
 int32_t vocab_of_bytes(const struct vocab *v, const char *bytes, size_t n);
 
 /* The first control (if `control`) or user-defined token written in text[n]: its id, place and
@@ -51,8 +50,8 @@ int32_t vocab_of_bytes(const struct vocab *v, const char *bytes, size_t n);
 int32_t vocab_next_special(const struct vocab *v, const char *text, size_t n, bool control,
                            size_t *ret_at, size_t *ret_len);
 
-/* How many bytes at the start of text[n] the token before it swallows: white space, for some
- * control tokens of some models (Phi-3 was trained so); else 0. */
+/* Bytes at the start of text[n] that belong to the preceding token `before`: white space after some
+ * control tokens of some models (Phi-3); else 0. */
 size_t vocab_swallows(const struct vocab *v, int32_t before, const char *text, size_t n);
 
 enum {
@@ -68,8 +67,8 @@ int vocab_encode(const struct vocab *v, const char *text, size_t n, unsigned fla
  * nothing unless `show_control`. ERR_BAD_INPUT for an id outside the vocabulary. */
 int vocab_piece(const struct vocab *v, int32_t id, bool show_control, struct buf *out);
 
-/* Streaming detokenisation: hands out whole UTF-8 characters only. Bytes that can no longer become
- * a character come out as U+FFFD. `first` strips the space SentencePiece puts before a text. */
+/* Streaming detokenisation: emits whole UTF-8 characters only. Bytes that can no longer become a
+ * character are emitted as U+FFFD. `first` strips the leading space of SentencePiece. */
 struct detok {
     uint8_t pending[4];
     uint8_t pending_len;

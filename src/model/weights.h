@@ -3,10 +3,9 @@
  * for the kernels.
  *
  * Packed matrices and norms live in one arena; the token embedding stays in the file's mapping and
- * is turned into floats row by row. So the GGUF object must stay open as long as the weights.
- * Types: those of the kernels, any mixture. A tensor that the forward pass would not use is an
- * error, because a model that needs it would run wrong. Read-only after opening, so any thread may
- * read it.
+ * is dequantised row by row, so the GGUF object must stay open as long as the weights. Tensors may
+ * mix all types of kern_types.h. A tensor that the forward pass does not use is an error, because a
+ * model that needs it would compute wrong values. Read-only after opening, by any thread.
  */
 #ifndef PDD_MODEL_WEIGHTS_H
 #define PDD_MODEL_WEIGHTS_H
@@ -56,8 +55,8 @@ struct weights {
 
 int weights_open(struct weights *w, const struct gguf *g, const struct hparams *h,
                  struct pool *pool, struct err *e);
-/* Whether the tensors are those of the model, in types that run, without reading their values; and
- * the bytes that the matrices will take. */
+/* Check names, shapes and types of the tensors without reading their values; and the bytes that the
+ * packed matrices will take. */
 int weights_check(const struct gguf *g, const struct hparams *h, uint64_t *ret_bytes,
                   struct err *e);
 void weights_close(struct weights *w); /* also for a zeroed struct */
