@@ -4,6 +4,7 @@
 #   format     clang-format agrees with every file
 #   layers     a file includes only its own layer, base, and the layers named for it below
 #   map        docs/ARCHITECTURE.md has every file of src/ in its folder's list, and no other
+#   files      a cited source file exists, and has the function that is cited with it
 #   pages      a cited page (*.md) exists; README.md names no class of numerics and no hash that is gone
 #   subjects   subjects of commits have at most 60 characters
 #   length     functions of at most 70 lines, files of at most 900
@@ -12,6 +13,8 @@
 set -u
 cd "$(dirname "$0")/.."
 bad=0
+found=$(mktemp)
+trap 'rm -f "$found"' EXIT
 
 complain() {
     echo "$1"
@@ -134,6 +137,24 @@ check_pages() {
     done | { ! grep .; } || bad=1
 }
 
+# Paths as "net/loop.h" in comments and pages, below src/, tests/ or the root; and in pages `name` (`path`).
+check_files() {
+    local file path name
+    find src tests fuzz bench \( -name '*.[ch]' -o -name '*.py' \) -print0 | xargs -0 awk '
+        /^#include/ { next }
+        { while (match($0, /[a-z0-9_]+(\/[a-z0-9_]+)+\.[ch]/)) {
+              before = substr($0, RSTART - 1, 1)
+              if (before !~ /[\/.<*]/) print FILENAME ":" substr($0, RSTART, RLENGTH)
+              $0 = substr($0, RSTART + RLENGTH) } }' | sort -u >"$found"
+    grep -ohE '`[a-z0-9_]+(/[a-z0-9_]+)+\.[ch]`' --with-filename ./*.md docs/*.md docs/*/*.md | tr -d '`' | sort -u >>"$found"
+    while IFS=: read -r file path; do
+        [ -e "src/$path" ] || [ -e "tests/$path" ] || [ -e "$path" ] || echo "$file: cites $path, which does not exist"
+    done <"$found" | { ! grep .; } || bad=1
+    grep -oE '`[a-z0-9_]+` \(`[a-z0-9_/]+\.[ch]`' docs/*.md | tr -d '`(' | while IFS=' :' read -r file name path; do
+        grep -qw "$name" "src/$path" || echo "$file: $path has no $name"
+    done | { ! grep .; } || bad=1
+}
+
 # Since the commit from which on the rule holds; in a clone without it, since origin/main; else the last commit alone.
 RULE_SINCE=b27c595
 check_subjects() {
@@ -149,6 +170,7 @@ check_subjects() {
 check_format
 check_layers
 check_map
+check_files
 check_pages
 check_subjects
 check_length
