@@ -143,38 +143,38 @@ static void work(struct request_work *w)
     if (!code && w->large) (void)prompt_prepare(&w->rules, &a->q, &a->prompt, &w->e);
 }
 
-static void begin(struct assist_work *from, struct http_request *r)
+static void begin(struct assist_work *from)
 {
-    struct server *s = from->w.server;
+    struct request_ctx *c = &from->w.ctx;
     struct err e = ERR_INIT;
-    struct assist_exchange *a = exchange_new(s, METRICS_ASSIST, sizeof *a);
+    struct assist_exchange *a = exchange_new(c, METRICS_ASSIST, sizeof *a);
     int code = a ? 0 : err_set(&e, ERR_NO_MEMORY, "no memory for another stream");
     if (code == 0) {
         a->match = from->match;
         a->x.detok = from->detok;
         a->x.began = from->w.arrived;
         a->x.adjustable = true;
-        code = exchange_submit(&a->x, "as-", &from->prompt, &from->q, on_event, &e);
+        code = exchange_submit(&a->x, c, "as-", &from->prompt, &from->q, on_event, &e);
     }
     if (code == 0) {
-        exchange_attach(&a->x, r);
+        exchange_attach(&a->x, c->http);
         return;
     }
     if (a) exchange_free(&a->x);
-    server_refuse(s, r, &e, NULL);
+    request_refuse(c, &e, NULL);
 }
 
-static void finish(struct request_work *w, struct http_request *r)
+static void finish(struct request_work *w)
 {
     struct assist_work *a = (struct assist_work *)w;
     if (!a->decoded)
-        server_refuse(w->server, r, &w->e, NULL);
-    else if (!server_accepts(w->server, r, a->q.model))
+        request_refuse(&w->ctx, &w->e, NULL);
+    else if (!request_accepts(&w->ctx, a->q.model))
         return;
     else if (w->e.code)
-        server_refuse(w->server, r, &w->e, w->param[0] ? w->param : NULL);
+        request_refuse(&w->ctx, &w->e, w->param[0] ? w->param : NULL);
     else
-        begin(a, r);
+        begin(a);
 }
 
 static void release_work(struct request_work *w)
@@ -192,31 +192,32 @@ void assist_post(struct http_request *r, void *server)
     if (w) request_work_run(w);
 }
 
-static struct exchange *named_assist(struct server *s, struct http_request *r)
+static struct exchange *named_assist(struct request_ctx *c)
 {
-    struct exchange *x = exchange_find(s, http_request_id(r));
+    const char *id = http_request_id(c->http);
+    struct exchange *x = exchange_find(c->server, id);
     if (x && !x->adjustable) x = NULL;
-    if (x && x->key != s->asking) x = NULL; /* another key's: it does not exist for this one */
+    if (x && x->key != c->key) x = NULL; /* another key's: it does not exist for this one */
     if (x) return x;
-    if (!quota_use_request(s, r)) return NULL;
-    server_log_refusal(s, r, 404, "assist_not_found");
-    http_reply_error(r, 404, "assist_not_found", NULL, "no running assist %s: it may have ended",
-                     http_request_id(r));
+    if (!quota_use_request(c)) return NULL;
+    request_log_refusal(c, 404, "assist_not_found");
+    http_reply_error(c->http, 404, "assist_not_found", NULL,
+                     "no running assist %s: it may have ended", id);
     return NULL;
 }
 
 void assist_patch(struct http_request *r, void *server)
 {
-    struct server *s = server;
+    struct request_ctx c;
     struct err e = ERR_INIT;
     uint32_t tokens_max = 0;
     size_t n;
-    if (!server_authorised(s, r)) return;
+    if (!request_authorised(&c, server, r)) return;
     const char *body = http_request_body(r, &n);
-    struct exchange *x = named_assist(s, r);
+    struct exchange *x = named_assist(&c);
     if (!x) return;
     if (wire_patch_decode(body, n, &tokens_max, &e)) {
-        if (quota_use_request(s, r)) server_refuse(s, r, &e, "tokens_max");
+        if (quota_use_request(&c)) request_refuse(&c, &e, "tokens_max");
         return;
     }
     tokens_max = exchange_extend(x, tokens_max);
@@ -227,9 +228,9 @@ void assist_patch(struct http_request *r, void *server)
 
 void assist_delete(struct http_request *r, void *server)
 {
-    struct server *s = server;
-    if (!server_authorised(s, r)) return;
-    struct exchange *x = named_assist(s, r);
+    struct request_ctx c;
+    if (!request_authorised(&c, server, r)) return;
+    struct exchange *x = named_assist(&c);
     if (!x) return;
     exchange_cancel(x);
     static const char reply[] = "{\"cancelled\":true}";

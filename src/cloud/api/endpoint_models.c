@@ -36,8 +36,9 @@ static void reply(struct http_request *r, struct buf *b)
 void models_list(struct http_request *r, void *server)
 {
     struct server *s = server;
+    struct request_ctx c;
     struct buf b;
-    if (!server_authorised(s, r)) return;
+    if (!request_authorised(&c, s, r)) return;
     buf_init(&b, REPLY_BYTES_MAX);
     buf_puts(&b, "{\"object\":\"list\",\"data\":[");
     /* No name: no upstream server has been up yet. */
@@ -65,18 +66,19 @@ static bool names(const char *segment, const char *name)
 void models_one(struct http_request *r, void *server)
 {
     struct server *s = server;
+    struct request_ctx c;
     struct buf b;
-    if (!server_authorised(s, r)) return;
+    if (!request_authorised(&c, s, r)) return;
     if (!s->model_name[0]) {
         s->metrics.refused[METRICS_UNAVAILABLE]++;
-        server_log_refusal(s, r, 503, "network");
+        request_log_refusal(&c, 503, "network");
         http_reply_error(r, 503, "network", NULL, "no upstream server has been up yet");
         return;
     }
     if (!names(http_request_id(r), s->model_name)) {
-        if (!quota_use_request(s, r)) return;
+        if (!quota_use_request(&c)) return;
         s->metrics.refused[METRICS_INVALID]++;
-        server_log_refusal(s, r, 404, "model_not_found");
+        request_log_refusal(&c, 404, "model_not_found");
         http_reply_error(r, 404, "model_not_found", "model",
                          "model \"%s\" is not served here; \"%s\" is", http_request_id(r),
                          s->model_name);

@@ -400,10 +400,11 @@ static void put_fingerprint(struct openai_exchange *a, const struct engine_info 
 }
 
 /* An exchange that has taken `q`. NULL: no memory. */
-static struct openai_exchange *openai_new(struct server *s, struct openai_request *q, struct err *e)
+static struct openai_exchange *openai_new(const struct request_ctx *c, struct openai_request *q,
+                                          struct err *e)
 {
     struct openai_exchange *a =
-        exchange_new(s, q->chat ? METRICS_CHAT : METRICS_COMPLETION, sizeof *a);
+        exchange_new(c, q->chat ? METRICS_CHAT : METRICS_COMPLETION, sizeof *a);
     uint64_t seed;
     if (!a) {
         err_set(e, ERR_NO_MEMORY, "no memory for another answer");
@@ -420,46 +421,46 @@ static struct openai_exchange *openai_new(struct server *s, struct openai_reques
     buf_init(&a->pieces, PIECES_MAX);
     buf_init(&a->whole.out, ANSWER_MAX);
     detok_init(&a->x.detok, a->q.chat); /* a completion goes on with the prompt's text */
-    put_fingerprint(a, s->backend->info);
+    put_fingerprint(a, c->server->backend->info);
     if (!a->q.seeded && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
         a->q.ask.sampling.seed = seed & INT64_MAX;
     return a;
 }
 
-static void begin(struct openai_work *o, struct http_request *r)
+static void begin(struct openai_work *o)
 {
-    struct server *s = o->w.server;
+    struct request_ctx *c = &o->w.ctx;
     struct err e = ERR_INIT;
-    struct openai_exchange *a = openai_new(s, &o->q, &e);
+    struct openai_exchange *a = openai_new(c, &o->q, &e);
     int code = e.code;
     if (a) {
         a->x.began = o->w.arrived;
-        code = exchange_submit(&a->x, a->q.chat ? "chatcmpl-" : "cmpl-", &o->prompt, &a->q.ask,
+        code = exchange_submit(&a->x, c, a->q.chat ? "chatcmpl-" : "cmpl-", &o->prompt, &a->q.ask,
                                on_event, &e);
     }
     if (code == 0) {
-        exchange_attach(&a->x, r);
+        exchange_attach(&a->x, c->http);
         return;
     }
     if (a) exchange_free(&a->x);
-    server_refuse(s, r, &e, NULL);
+    request_refuse(c, &e, NULL);
 }
 
-static void finish_work(struct request_work *w, struct http_request *r)
+static void finish_work(struct request_work *w)
 {
     struct openai_work *o = (struct openai_work *)w;
     struct err e = ERR_INIT;
     const char *param = w->param[0] ? w->param : NULL;
     if (!o->decoded)
-        server_refuse(w->server, r, &w->e, param);
-    else if (!server_accepts(w->server, r, o->q.ask.model))
+        request_refuse(&w->ctx, &w->e, param);
+    else if (!request_accepts(&w->ctx, o->q.ask.model))
         return;
-    else if (check_backend(w->server, &o->q, &param, &e))
-        server_refuse(w->server, r, &e, param);
+    else if (check_backend(w->ctx.server, &o->q, &param, &e))
+        request_refuse(&w->ctx, &e, param);
     else if (w->e.code)
-        server_refuse(w->server, r, &w->e, param);
+        request_refuse(&w->ctx, &w->e, param);
     else
-        begin(o, r);
+        begin(o);
 }
 
 static void release_work(struct request_work *w)

@@ -56,5 +56,6 @@ void status_metrics_open(struct http_request *r, void *server)
 
 void status_metrics(struct http_request *r, void *server)
 {
-    if (server_authorised(server, r)) status_metrics_open(r, server);
+    struct request_ctx c;
+    if (request_authorised(&c, server, r)) status_metrics_open(r, server);
 }

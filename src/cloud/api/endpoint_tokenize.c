@@ -30,13 +30,13 @@ static void note_code(struct request_work *w, int code)
     if (code && !w->e.code) err_set(&w->e, ERR_NO_MEMORY, "no memory for the answer");
 }
 
-static void finish(struct request_work *w, struct http_request *r)
+static void finish(struct request_work *w)
 {
     struct text_work *t = (struct text_work *)w;
     if (w->e.code)
-        server_refuse(w->server, r, &w->e, w->param[0] ? w->param : NULL);
+        request_refuse(&w->ctx, &w->e, w->param[0] ? w->param : NULL);
     else
-        http_reply_take(r, 200, "application/json", &t->out);
+        http_reply_take(w->ctx.http, 200, "application/json", &t->out);
 }
 
 static void release(struct request_work *w)

@@ -8,17 +8,17 @@
 #include "base/mem.h"
 #include "cloud/api/server_impl.h"
 
-void *exchange_new(struct server *s, enum metrics_endpoint endpoint, size_t size)
+void *exchange_new(const struct request_ctx *c, enum metrics_endpoint endpoint, size_t size)
 {
     struct exchange *x = mem_calloc(1, size);
     if (!x) return NULL;
-    x->server = s;
+    x->server = c->server;
     x->endpoint = endpoint;
-    x->key = s->asking;
-    x->next = s->exchanges;
-    x->link = &s->exchanges;
+    x->key = c->key;
+    x->next = c->server->exchanges;
+    x->link = &c->server->exchanges;
     if (x->next) x->next->link = &x->next;
-    s->exchanges = x;
+    c->server->exchanges = x;
     detok_init(&x->detok, true);
     return x;
 }
@@ -83,9 +83,9 @@ int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *ou
     return detok_push(&x->detok, x->server->backend->vocab, ev->token, out);
 }
 
-int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
-                    struct wire_request *q, void (*on_event)(void *, const struct job_event *),
-                    struct err *e)
+int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefix,
+                    const struct token_list *prompt, struct wire_request *q,
+                    void (*on_event)(void *, const struct job_event *), struct err *e)
 {
     struct backend *b = x->server->backend;
     uint32_t tokens_max = q->tokens_max, deadline_ms = q->deadline_ms;
@@ -105,7 +105,7 @@ int exchange_submit(struct exchange *x, const char *prefix, const struct token_l
     if (make_id(prefix, x->id))
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
     if (x->logprobs) job_want_logprobs(x->job, x->logprobs_top);
-    code = quota_use_begin(x, e);
+    code = quota_use_begin(x, &c->quota, e);
     if (code) return code;
     code = backend_submit(b, x->job, e);
     if (code) quota_use_undo(x);

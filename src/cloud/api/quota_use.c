@@ -9,14 +9,13 @@
 
 enum { US_PER_S = 1000000 };
 
-static int refuse(struct server *s, enum quota_verdict verdict, uint64_t wait_us,
+static int refuse(struct quota_refusal *refusal, enum quota_verdict verdict, uint64_t wait_us,
                   const struct key *key, struct err *e)
 {
     const struct quota_limits *l = &key->line.limits;
-    s->refusal.quota = true;
-    s->refusal.never = verdict == QUOTA_NEVER;
-    s->refusal.code = verdict == QUOTA_NEVER ? "insufficient_quota" : "rate_limit_exceeded";
-    s->refusal.retry_s = (uint32_t)((wait_us + US_PER_S - 1) / US_PER_S);
+    refusal->never = verdict == QUOTA_NEVER;
+    refusal->code = verdict == QUOTA_NEVER ? "insufficient_quota" : "rate_limit_exceeded";
+    refusal->retry_s = (uint32_t)((wait_us + US_PER_S - 1) / US_PER_S);
     switch (verdict) {
     case QUOTA_NEVER:
         return err_set(e, ERR_BUSY,
@@ -30,27 +29,27 @@ static int refuse(struct server *s, enum quota_verdict verdict, uint64_t wait_us
     case QUOTA_REQUESTS:
         return err_set(e, ERR_BUSY,
                        "this key's %u requests a minute are used up; try again in %u s",
-                       l->requests_per_minute, s->refusal.retry_s);
+                       l->requests_per_minute, refusal->retry_s);
     default:
         return err_set(e, ERR_BUSY, "this key's %u tokens a minute are used up; try again in %u s",
-                       l->tokens_per_minute, s->refusal.retry_s);
+                       l->tokens_per_minute, refusal->retry_s);
     }
 }
 
-bool quota_use_request(struct server *s, struct http_request *r)
+bool quota_use_request(struct request_ctx *c)
 {
     struct err e = ERR_INIT;
-    struct key *key = s->asking;
+    struct key *key = c->key;
     uint64_t wait_us;
     if (!key) return true;
     enum quota_verdict verdict = quota_take_request(&key->quota, clock_us(), &wait_us);
     if (verdict == QUOTA_OK) return true;
-    refuse(s, verdict, wait_us, key, &e);
-    server_refuse(s, r, &e, NULL);
+    refuse(&c->quota, verdict, wait_us, key, &e);
+    request_refuse(c, &e, NULL);
     return false;
 }
 
-int quota_use_begin(struct exchange *x, struct err *e)
+int quota_use_begin(struct exchange *x, struct quota_refusal *refusal, struct err *e)
 {
     struct key *key = x->key;
     uint64_t wait_us;
@@ -61,7 +60,7 @@ int quota_use_begin(struct exchange *x, struct err *e)
     enum quota_verdict verdict = quota_enter(&key->quota, clock_us(), x->quota_tokens, &wait_us);
     if (verdict == QUOTA_OK) return 0;
     x->key = NULL; /* nothing was taken that quota_use_undo could return */
-    return refuse(x->server, verdict, wait_us, key, e);
+    return refuse(refusal, verdict, wait_us, key, e);
 }
 
 void quota_use_undo(struct exchange *x)

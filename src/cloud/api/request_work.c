@@ -22,10 +22,10 @@ static void release(struct request_work *w)
 /* The work is done; its key is asked for again, since the file may have been read meanwhile. */
 static void complete(struct request_work *w)
 {
-    struct http_request *r = w->request;
+    struct http_request *r = w->ctx.http;
     http_body_release(&w->body);
     if (r && w->large) http_request_on_close(r, NULL, NULL);
-    if (r && (!w->large || server_authorised(w->server, r))) w->ops->finish(w, r);
+    if (r && (!w->large || request_authorised(&w->ctx, w->ctx.server, r))) w->ops->finish(w);
     release(w);
 }
 
@@ -44,30 +44,30 @@ static void done(struct offload_task *t)
 static void drop(struct offload_task *t)
 {
     struct request_work *w = (struct request_work *)t;
-    if (w->request) http_request_on_close(w->request, NULL, NULL);
+    if (w->ctx.http) http_request_on_close(w->ctx.http, NULL, NULL);
     release(w);
 }
 
 static void client_gone(void *arg)
 {
     struct request_work *w = arg;
-    w->request = NULL;
-    if (offload_cancel(w->server->offload, &w->task)) release(w);
+    w->ctx.http = NULL;
+    if (offload_cancel(w->ctx.server->offload, &w->task)) release(w);
 }
 
 void *request_work_new(struct server *s, struct http_request *r, const struct request_work_ops *ops)
 {
-    if (!server_authorised(s, r)) return NULL;
+    struct request_ctx c;
+    if (!request_authorised(&c, s, r)) return NULL;
     struct request_work *w = mem_calloc(1, ops->size);
     if (!w) {
         struct err e = ERR_INIT;
         err_set(&e, ERR_NO_MEMORY, "no memory for the request");
-        server_refuse(s, r, &e, NULL);
+        request_refuse(&c, &e, NULL);
         return NULL;
     }
     w->task = (struct offload_task){.work = work, .done = done, .drop = drop};
-    w->server = s;
-    w->request = r;
+    w->ctx = c;
     w->ops = ops;
     w->arrived = clock_us();
     http_request_take_body(r, &w->body);
@@ -81,18 +81,16 @@ void request_work_name(struct request_work *w, const char *param)
 }
 
 /* On whose behalf: a key, or without one an address. */
-static uint64_t owner_of(const struct server *s, const struct http_request *r)
+static uint64_t owner_of(const struct request_ctx *c)
 {
     char peer[HTTP_ADDRESS_TEXT];
-    if (s->asking) return s->asking->tenant;
-    http_request_peer(r, peer);
+    if (c->key) return c->key->tenant;
+    http_request_peer(c->http, peer);
     return fnv_bytes(FNV_BEGIN, peer, strlen(peer));
 }
 
 void request_work_run(struct request_work *w)
 {
-    struct server *s = w->server;
-    struct http_request *r = w->request;
     w->large = w->body.bytes.len > AT_ONCE_BYTES;
     if (!w->large) {
         w->ops->work(w);
@@ -100,11 +98,11 @@ void request_work_run(struct request_work *w)
         return;
     }
     w->task.size = w->body.bytes.len;
-    w->task.owner = owner_of(s, r);
-    if (offload_submit(s->offload, &w->task, &w->e) == 0) {
-        http_request_on_close(r, client_gone, w);
+    w->task.owner = owner_of(&w->ctx);
+    if (offload_submit(w->ctx.server->offload, &w->task, &w->e) == 0) {
+        http_request_on_close(w->ctx.http, client_gone, w);
         return;
     }
-    server_refuse(s, r, &w->e, NULL);
+    request_refuse(&w->ctx, &w->e, NULL);
     release(w);
 }

@@ -21,15 +21,14 @@ struct request_work_ops {
     size_t size; /* of the endpoint's struct, zeroed beyond the request_work */
     /* Any thread: reads body and rules, sets `e` and `param` when something is wrong. */
     void (*work)(struct request_work *w);
-    /* Loop thread: answers `r`, or gives it to an exchange. The body is gone. */
-    void (*finish)(struct request_work *w, struct http_request *r);
+    /* Loop thread: answers w->ctx, or gives it to an exchange. The body is gone. */
+    void (*finish)(struct request_work *w);
     void (*release)(struct request_work *w); /* what else the endpoint holds */
 };
 
 struct request_work {
     struct offload_task task; /* first */
-    struct server *server;
-    struct http_request *request; /* NULL once the client has gone */
+    struct request_ctx ctx;   /* its http is NULL once the client has gone */
     struct http_body body;
     struct prompt_rules rules;
     const struct request_work_ops *ops;

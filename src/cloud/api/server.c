@@ -12,161 +12,10 @@
 enum {
     EVENT_BYTES_MAX = 1 << 20,
     DRAIN_FLUSH_US = 2000000,
-    LOG_PATH_MAX = 160,
     SHORT_BODY_MAX = 4096, /* where a body has little to say, or nothing */
     EVENTS_PER_TURN =
         128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
 };
-
-/* The request and its client; nothing of a body, a query, or an unknown key. */
-static void log_request(enum log_level level, const struct server *s, const struct http_request *r,
-                        const char *message, int status, const char *reason)
-{
-    char path[LOG_PATH_MAX], peer[HTTP_ADDRESS_TEXT];
-    snprintf(path, sizeof path, "%s", http_request_path(r)); /* it is ASCII: can be cut anywhere */
-    http_request_peer(r, peer);
-    const struct log_field fields[] = {
-        {"method", .text = http_request_method(r)},
-        {"path", .text = path},
-        {"from", .text = peer},
-        {"key", .text = s->asking ? s->asking->line.name : "-"},
-        {"status", .number = status},
-        {"reason", .text = reason},
-    };
-    log_fields(level, "cloud", message, fields, reason ? 6 : 4);
-}
-
-void server_log_refusal(const struct server *s, const struct http_request *r, int status,
-                        const char *reason)
-{
-    log_request(LOG_INFO, s, r, "refused", status, reason);
-}
-
-/* Whose request it is; false: it needs a key and has none that is valid. */
-static bool find_key(struct server *s, const struct http_request *r)
-{
-    s->asking = s->keys ? keys_find(s->keys, http_request_bearer(r)) : NULL;
-    s->refusal = (struct refusal){.code = NULL};
-    return !s->keys || s->asking;
-}
-
-bool server_authorised(struct server *s, struct http_request *r)
-{
-    if (find_key(s, r)) return true;
-    s->metrics.refused[METRICS_UNAUTHORISED]++;
-    server_log_refusal(s, r, 401, "invalid_api_key");
-    http_request_reply_header(r, "WWW-Authenticate", "Bearer");
-    http_reply_error(r, 401, "invalid_api_key", NULL,
-                     "a valid key is needed: Authorization: Bearer KEY");
-    return false;
-}
-
-bool server_gate(struct http_request *r, void *server)
-{
-    struct server *s = server;
-    if (!server_authorised(s, r)) return false;
-    log_request(LOG_DEBUG, s, r, "request", 0, NULL);
-    return true;
-}
-
-bool server_gate_work(struct http_request *r, void *server)
-{
-    return server_gate(r, server) && quota_use_request(server, r);
-}
-
-static void body_refused(struct http_request *r, int status, const char *reason, void *server)
-{
-    struct server *s = server;
-    (void)find_key(s, r); /* for its name in the line */
-    server_log_refusal(s, r, status, reason);
-}
-
-bool server_accepts(struct server *s, struct http_request *r, const char *model)
-{
-    if (s->draining) {
-        s->metrics.refused[METRICS_UNAVAILABLE]++;
-        server_log_refusal(s, r, 503, "draining");
-        http_request_reply_header(r, "Retry-After", "5");
-        http_reply_error(r, 503, "draining", NULL, "the server is shutting down");
-        return false;
-    }
-    bool unknown =
-        !s->model_name[0]; /* no upstream server was up yet: the backend says so, with 503 */
-    if (!model[0] || unknown || strcmp(model, s->model_name) == 0) return true;
-    s->metrics.refused[METRICS_INVALID]++;
-    server_log_refusal(s, r, 404, "model_not_found");
-    http_reply_error(r, 404, "model_not_found", "model",
-                     "model \"%s\" is not served here; \"%s\" is", model, s->model_name);
-    return false;
-}
-
-static enum metrics_refusal refusal_of(int code)
-{
-    switch (code) {
-    case ERR_BUSY:
-        return METRICS_BUSY;
-    case ERR_NO_MEMORY:
-    case ERR_NET:
-    case ERR_TIMEOUT:
-    case ERR_PROTOCOL:
-    case ERR_INTERNAL:
-        return METRICS_UNAVAILABLE;
-    default:
-        return METRICS_INVALID;
-    }
-}
-
-/* `seconds` of the key's bucket; 0: what the backend expects. */
-static void set_retry_after(struct server *s, struct http_request *r, uint32_t seconds)
-{
-    struct backend_stats stats;
-    char text[16];
-    backend_stats_of(s->backend, &stats);
-    if (seconds == 0) seconds = stats.retry_after_s;
-    snprintf(text, sizeof text, "%u", seconds ? seconds : SERVER_RETRY_AFTER_S);
-    http_request_reply_header(r, "Retry-After", text);
-}
-
-/* What the answer calls the error. */
-static const char *code_name(int status, int code)
-{
-    return status == 400 && code == ERR_LIMIT ? WIRE_CODE_TOO_LONG : err_code_name(code);
-}
-
-/* `logged`: there is a line of it already. */
-static void refuse(struct server *s, struct http_request *r, const struct err *e, const char *param,
-                   bool logged)
-{
-    const struct refusal why = s->refusal;
-    int status = why.code ? 429 : e->code == ERR_LIMIT ? 400 : http_err_status(e->code);
-    const char *code = why.code ? why.code : code_name(status, e->code);
-    s->refusal = (struct refusal){.code = NULL};
-    s->metrics.refused[why.quota ? METRICS_QUOTA : refusal_of(e->code)]++;
-    if (e->code == ERR_BUSY && !why.never) set_retry_after(s, r, why.retry_s);
-    if (!logged) server_log_refusal(s, r, status, code);
-    http_reply_error(r, status, code, param, "%s", e->text);
-}
-
-void server_refuse(struct server *s, struct http_request *r, const struct err *e, const char *param)
-{
-    refuse(s, r, e, param, false);
-}
-
-void server_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f)
-{
-    char seconds[16];
-    if (!f->status) {
-        refuse(s, r, &f->e, NULL, true);
-        return;
-    }
-    s->metrics.refused[refusal_of(f->e.code)]++;
-    if (f->status == 429 || f->status == 503) {
-        snprintf(seconds, sizeof seconds, "%u",
-                 f->retry_after_s ? f->retry_after_s : SERVER_RETRY_AFTER_S);
-        http_request_reply_header(r, "Retry-After", seconds);
-    }
-    http_reply_error(r, f->status, code_name(f->status, f->e.code), NULL, "%s", f->e.text);
-}
 
 /* Of a port of their own, which needs no key. */
 static const struct http_route metrics_routes[] = {
@@ -176,18 +25,18 @@ static const struct http_route metrics_routes[] = {
 };
 
 static const struct http_route routes[] = {
-    {"POST", "/v1/assist", assist_post, server_gate_work, 0},
-    {"PATCH", "/v1/assist/{id}", assist_patch, server_gate, SHORT_BODY_MAX},
-    {"DELETE", "/v1/assist/{id}", assist_delete, server_gate, SHORT_BODY_MAX},
-    {"POST", "/v1/chat/completions", openai_post_chat, server_gate_work, 0},
-    {"POST", "/v1/completions", openai_post_completion, server_gate_work, 0},
-    {"POST", "/tokenize", tokenize_post, server_gate_work, 0},
-    {"POST", "/detokenize", detokenize_post, server_gate_work, 0},
+    {"POST", "/v1/assist", assist_post, request_gate_work, 0},
+    {"PATCH", "/v1/assist/{id}", assist_patch, request_gate, SHORT_BODY_MAX},
+    {"DELETE", "/v1/assist/{id}", assist_delete, request_gate, SHORT_BODY_MAX},
+    {"POST", "/v1/chat/completions", openai_post_chat, request_gate_work, 0},
+    {"POST", "/v1/completions", openai_post_completion, request_gate_work, 0},
+    {"POST", "/tokenize", tokenize_post, request_gate_work, 0},
+    {"POST", "/detokenize", detokenize_post, request_gate_work, 0},
     {"GET", "/health", status_health, NULL, SHORT_BODY_MAX},
     {"GET", "/ready", status_ready, NULL, SHORT_BODY_MAX},
-    {"GET", "/metrics", status_metrics, server_gate, SHORT_BODY_MAX},
-    {"GET", "/v1/models", models_list, server_gate, SHORT_BODY_MAX},
-    {"GET", "/v1/models/{id}", models_one, server_gate, SHORT_BODY_MAX},
+    {"GET", "/metrics", status_metrics, request_gate, SHORT_BODY_MAX},
+    {"GET", "/v1/models", models_list, request_gate, SHORT_BODY_MAX},
+    {"GET", "/v1/models/{id}", models_one, request_gate, SHORT_BODY_MAX},
 };
 
 /* A name that can stand in JSON, logs and URLs as it is. */
@@ -257,7 +106,7 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
         s->c.http.make_bufferevent = tls_bufferevent;
         s->c.http.make_bufferevent_arg = s->tls;
     }
-    s->c.http.on_refused = body_refused;
+    s->c.http.on_refused = request_body_refused;
     s->c.worker.wake = loop_wake_signal;
     s->c.worker.wake_arg = s->wake;
     s->c.http.error_body = wire_error_body;

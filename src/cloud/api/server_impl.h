@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "cloud/api/keys.h"
 #include "cloud/api/metrics.h"
+#include "cloud/api/request_ctx.h"
 #include "cloud/api/server.h"
 #include "cloud/work/backend.h"
 #include "cloud/work/job.h"
@@ -56,12 +57,6 @@ struct server {
     struct loop_wake *wake;
     struct loop_timer *drain_timer;
     struct keys *keys;
-    struct key *asking; /* of the request whose handler runs; set by server_authorised */
-    struct refusal {    /* why exchange_submit refused, for server_refuse; else all zero */
-        const char *code;
-        uint32_t retry_s;
-        bool quota, never; /* the key's; waiting cannot help */
-    } refusal;
     struct tls *tls;                  /* NULL: plain HTTP */
     struct http_server *metrics_http; /* NULL: /metrics is on the main port */
     struct metrics metrics;
@@ -75,40 +70,17 @@ struct server {
     struct buf bytes;        /* scratch of the encoders */
 };
 
-/* The http_gate of paths that need a key: it checks the key ahead of reading the body. */
-bool server_gate(struct http_request *r, void *server);
-/* The same for POST: it also takes one request from the key's bucket, whatever becomes of it.
- * PATCH, DELETE and GET take one with quota_use_request, and only when they are refused. */
-bool server_gate_work(struct http_request *r, void *server);
-
-/* Whether the request may be handled: the key is still valid now that the body has come, the server
- * is not draining, the model is served ("" is). False: the error response was sent. */
-bool server_authorised(struct server *s, struct http_request *r);
-bool server_accepts(struct server *s, struct http_request *r, const char *model);
-/* (server_authorised also records the key of the request, for exchange_new.)
- * Refuse a request ahead of any work: count and log it, and send the error with its status. */
-void server_refuse(struct server *s, struct http_request *r, const struct err *e,
-                   const char *param);
-
-/* The log line of a request that its handler refuses without server_refuse. Call it ahead of the
- * response. */
-void server_log_refusal(const struct server *s, const struct http_request *r, int status,
-                        const char *reason);
-
-/* server_refuse for a job that failed while nothing of its answer was sent: `f` is of its JOB_DONE,
- * which has its own log line. */
-void server_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f);
-
-/* `size`: of the endpoint's struct, zeroed beyond the exchange. NULL: no memory. */
-void *exchange_new(struct server *s, enum metrics_endpoint endpoint, size_t size);
+/* `size`: of the endpoint's struct, zeroed beyond the exchange, which takes the request's key.
+ * NULL: no memory. */
+void *exchange_new(const struct request_ctx *c, enum metrics_endpoint endpoint, size_t size);
 void exchange_free(struct exchange *x); /* with its job; NULL is fine */
 struct exchange *exchange_find(struct server *s, const char *id);
 /* Make the job of prompt and `have`, give it an id that begins with `prefix`, clip tokens_max to
  * what the server allows, and submit it. A backend without a vocabulary gets the request itself:
- * the job takes what `q` holds. ERR_BUSY: the queue is full. */
-int exchange_submit(struct exchange *x, const char *prefix, const struct token_list *prompt,
-                    struct wire_request *q, void (*on_event)(void *, const struct job_event *),
-                    struct err *e);
+ * the job takes what `q` holds. ERR_BUSY: the queue is full, or c->quota says why not. */
+int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefix,
+                    const struct token_list *prompt, struct wire_request *q,
+                    void (*on_event)(void *, const struct job_event *), struct err *e);
 /* Changes of a running one. Extending returns how many tokens it may bring now, at most `wanted`.
  */
 uint32_t exchange_extend(struct exchange *x, uint32_t wanted);
@@ -128,10 +100,10 @@ void exchange_log_stopped(const struct exchange *x);
 void exchange_deliver(const struct job_event *ev);
 
 /* quota_use.c. Take one request of the request's key; false: none is left, and the 429 was sent. */
-bool quota_use_request(struct server *s, struct http_request *r);
-/* Take an exchange's tokens and stream from its key's quotas (ERR_BUSY: see s->refusal), undo that,
+bool quota_use_request(struct request_ctx *c);
+/* Take an exchange's tokens and stream from its key's quotas (ERR_BUSY: see `refusal`), undo that,
  * and follow its events. */
-int quota_use_begin(struct exchange *x, struct err *e);
+int quota_use_begin(struct exchange *x, struct quota_refusal *refusal, struct err *e);
 void quota_use_undo(struct exchange *x);
 void quota_use_event(struct exchange *x, const struct job_event *ev);
 
