@@ -251,13 +251,19 @@ static const struct option_row rows[] = {
 
     {"rtt", "MS", DEMO, AT(rtt_ms), RANGE(0, 60000), .help = "round-trip time of the emulated link",
      .initial = "50"},
-    {"prompt-file", "FILE", DEMO, AT(prompt_file), .help = "the text to continue",
-     .otherwise = "demo/story.txt"},
+    {"cloud-profile", "NAME", DEMO, AT(cloud_profile), .help = "the cloud to emulate",
+     .initial = "provider-20ms", .choice = profile_at},
+    {"task", "FILE", DEMO, AT(task),
+     .help =
+         "JSON file with \"document\" (a file beside it), \"question\" and \"facts\" of the answer",
+     .otherwise = "demo/logbook.json"},
     {"max-tokens", "N", DEMO, AT(tokens_max), RANGE(1, 100000),
-     .help = "maximum length of the answer", .initial = "256"},
+     .help = "maximum length of the answer", .initial = "400"},
+    {"temperature", "T", DEMO, AT(chat.sampling.temperature), RANGE(0, 100),
+     .help = "sampling temperature; 0 is greedy", .initial = "0"},
     {"seed", "N", DEMO, AT(seed), RANGE(0, UINT32_MAX), .help = "seed of the sampling",
      .initial = "1"},
-    {"out", "DIR", DEMO, AT(out), .help = "folder for prompt, reports, logs and picture",
+    {"out", "DIR", DEMO, AT(out), .help = "folder for reports, logs and picture",
      .initial = "pdd-demo"},
 
     HEADING(CLOUD, "Scheduling:"),

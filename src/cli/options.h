@@ -63,12 +63,14 @@ struct options {
     bool help;
     struct native_options native; /* chat, cloud */
     const char *profile;          /* chat, cloud, demo: of a device, or NULL */
-    const char *prompt_file;      /* chat, demo */
+    const char *prompt_file;      /* chat */
     struct option_address listen; /* cloud, link */
     uint32_t tokens_max;          /* chat, demo: of an answer */
     uint32_t fake_tokens;         /* chat, cloud */
     uint32_t seed;                /* demo */
     uint32_t rtt_ms;              /* demo */
+    const char *task;             /* demo */
+    const char *cloud_profile;    /* demo */
     const char *out;              /* demo */
     struct option_address to;     /* link */
     const char *trace;            /* link */

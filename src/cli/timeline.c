@@ -48,8 +48,12 @@ static int read_run(const json_t *root, struct timeline_run *r)
     r->stalls = (uint32_t)fmax(0.0, number_of(root, "stalls"));
     double prompt = number_of(root, "prompt_tokens");
     r->prompt_tokens = (uint32_t)fmax(prompt, number_of(root, "cloud_prompt_tokens"));
+    r->slot_ms = fmax(0.0, number_of(root, "cloud_slot_ms"));
+    r->prefill_tps = number_of(root, "device_prefill_tps");
     r->text = text_of(root, "text");
-    r->match = text_of(root, "match");
+    r->commit = text_of(root, "commit");
+    r->weights = text_of(root, "weights");
+    r->numerics = text_of(root, "numerics");
     r->trouble = text_of(root, "trouble");
     r->plan = text_of(json_object_get(root, "plan"), "why");
     return read_tokens(json_object_get(root, "tokens"), r);
@@ -81,10 +85,12 @@ void timeline_release(struct timeline_run *r)
     mem_free(r->tokens);
     mem_free(r->text);
     mem_free(r->plan);
-    mem_free(r->match);
+    mem_free(r->commit);
+    mem_free(r->weights);
+    mem_free(r->numerics);
     mem_free(r->trouble);
     r->tokens = NULL;
-    r->text = r->plan = r->match = r->trouble = NULL;
+    r->text = r->plan = r->commit = r->weights = r->numerics = r->trouble = NULL;
 }
 
 static void print_ms(FILE *to, double ms)
@@ -97,8 +103,8 @@ static void print_ms(FILE *to, double ms)
 
 void timeline_print_table(const struct timeline_run *runs, uint32_t n, FILE *to)
 {
-    fprintf(to, "%-12s %10s %10s %10s %10s %8s %14s\n", "", "TTFT", "TPOT mean", "TPOT max",
-            "handover", "tokens", "of the cloud");
+    fprintf(to, "%-12s %10s %10s %10s %10s %8s %14s %12s\n", "", "TTFT", "TPOT mean", "TPOT max",
+            "handover", "tokens", "of the cloud", "cloud's slot");
     for (uint32_t i = 0; i < n; i++) {
         const struct timeline_run *r = &runs[i];
         fprintf(to, "%-12s", r->label);
@@ -106,8 +112,8 @@ void timeline_print_table(const struct timeline_run *runs, uint32_t n, FILE *to)
         print_ms(to, r->tpot_mean_ms);
         print_ms(to, r->tpot_max_ms);
         print_ms(to, r->handover_gap_ms);
-        fprintf(to, " %8u %7u (%2.0f %%)\n", r->n, r->cloud_tokens,
-                r->n ? 100.0 * r->cloud_tokens / r->n : 0.0);
+        fprintf(to, " %8u %6u (%3.0f %%) %10.2f s\n", r->n, r->cloud_tokens,
+                r->n ? 100.0 * r->cloud_tokens / r->n : 0.0, r->slot_ms / 1e3);
     }
 }
 
@@ -159,7 +165,8 @@ void timeline_print(const struct timeline_run *runs, uint32_t n, bool colour, FI
 }
 
 /* Geometry of the picture, in SVG units. */
-enum { WIDTH = 1000, LEFT = 130, RIGHT = 30, TOP = 64, ROW = 74, BAR = 30, FOOT = 80 };
+enum { WIDTH = 1000, LEFT = 130, RIGHT = 30, TOP = 90, ROW = 80, BAR = 30, SLOT = 5 };
+enum { GAIN_AT = 46, LEGEND_AT = 62, NOTES_AT = 44, NOTE = 17 };
 
 static double x_of(double ms, double end)
 {
@@ -191,7 +198,7 @@ static void svg_axis(struct buf *out, double end, double bottom)
 
 static void svg_run(struct buf *out, const struct timeline_run *r, double end, double y)
 {
-    char line[160];
+    char line[240], slot[80] = "";
     svg_text(out, 16, y + BAR * 0.66, "label", r->label);
     if (r->ttft_ms > 0.0)
         buf_printf(out, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" class=\"wait\"/>\n",
@@ -200,30 +207,40 @@ static void svg_run(struct buf *out, const struct timeline_run *r, double end, d
         buf_printf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"1.7\" height=\"%d\" class=\"%s\"/>\n",
                    x_of(r->tokens[i].shown_ms, end), y, BAR,
                    r->tokens[i].cloud ? "cloud" : "device");
+    if (r->slot_ms > 0.0) {
+        buf_printf(out, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" class=\"slot\"/>\n",
+                   LEFT, y + BAR + 3, x_of(r->slot_ms, end) - LEFT, SLOT);
+        snprintf(slot, sizeof slot, ", which gave it a slot for %.1f s", r->slot_ms / 1e3);
+    }
     snprintf(line, sizeof line,
              "first token after %.2f s, then %.0f ms a token (at most %.0f); %u of %u from "
-             "the cloud",
+             "the cloud%s",
              r->ttft_ms / 1e3, fmax(0.0, r->tpot_mean_ms), fmax(0.0, r->tpot_max_ms),
-             r->cloud_tokens, r->n);
-    svg_text(out, LEFT, y + BAR + 17, "note", line);
+             r->cloud_tokens, r->n, slot);
+    svg_text(out, LEFT, y + BAR + SLOT + 18, "note", line);
+}
+
+/* A sign of the legend and what it means; *x moves on past it. */
+static void svg_sign(struct buf *out, double *x, const char *style, int width, int height,
+                     const char *meaning)
+{
+    buf_printf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" class=\"%s\"/>\n", *x,
+               LEGEND_AT + (12 - height) / 2.0, width, height, style);
+    svg_text(out, *x + width + 6, LEGEND_AT + 10, "note", meaning);
+    *x += width + 30 + 6.0 * (double)strlen(meaning);
 }
 
 static void svg_legend(struct buf *out)
 {
-    buf_printf(out,
-               "<rect x=\"%d\" y=\"38\" width=\"12\" height=\"12\" class=\"cloud\"/>"
-               "<text x=\"%d\" y=\"48\" class=\"note\">token from the cloud</text>"
-               "<rect x=\"%d\" y=\"38\" width=\"12\" height=\"12\" class=\"device\"/>"
-               "<text x=\"%d\" y=\"48\" class=\"note\">token from the device</text>"
-               "<rect x=\"%d\" y=\"41\" width=\"24\" height=\"6\" class=\"wait\"/>"
-               "<text x=\"%d\" y=\"48\" class=\"note\">waiting for the first token</text>\n",
-               LEFT, LEFT + 18, LEFT + 180, LEFT + 198, LEFT + 370, LEFT + 400);
+    double x = LEFT;
+    svg_sign(out, &x, "wait", 24, 6, "waiting for the first token");
+    svg_sign(out, &x, "cloud", 12, 12, "token from the cloud");
+    svg_sign(out, &x, "device", 12, 12, "token from the device");
+    svg_sign(out, &x, "slot", 24, SLOT, "the cloud's slot is taken");
 }
 
-int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *const notes[2],
-                 struct buf *out)
+static void svg_head(struct buf *out, double height)
 {
-    double end = last_shown(runs, n) * 1.01, bottom = TOP + ROW * (double)n;
     buf_printf(
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %.0f\" width=\"%d\" "
@@ -232,15 +249,27 @@ int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *const 
         "weight:600}"
         ".label{font-size:14px;font-weight:600}.note{font-size:12px;fill:#57606a}"
         ".axis{font-size:11px;fill:#57606a;text-anchor:middle}.grid{stroke:#d8dee4;stroke-width:1}"
-        ".cloud{fill:#2f6fdb}.device{fill:#2da05a}.wait{fill:#e3b341;opacity:.75}</style>\n"
+        ".cloud{fill:#2f6fdb}.device{fill:#2da05a}.wait{fill:#e3b341;opacity:.75}"
+        ".slot{fill:#b42f6d}</style>\n"
         "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n",
-        WIDTH, bottom + FOOT, WIDTH, bottom + FOOT);
+        WIDTH, height, WIDTH, height);
+}
+
+int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *gain,
+                 const char *const notes[], struct buf *out)
+{
+    double end = last_shown(runs, n) * 1.01, bottom = TOP + ROW * (double)n;
+    int n_notes = 0;
+    while (notes[n_notes])
+        n_notes++;
+    svg_head(out, bottom + NOTES_AT + NOTE * n_notes);
     svg_text(out, 16, 26, "title", "One answer, every token by the time it was shown");
+    svg_text(out, 16, GAIN_AT, "label", gain);
     svg_legend(out);
     svg_axis(out, end, bottom);
     for (uint32_t i = 0; i < n; i++)
         svg_run(out, &runs[i], end, TOP + ROW * (double)i);
-    for (int i = 0; i < 2; i++)
-        svg_text(out, 16, bottom + 44 + 17 * i, "note", notes[i]);
+    for (int i = 0; i < n_notes; i++)
+        svg_text(out, 16, bottom + NOTES_AT + NOTE * i, "note", notes[i]);
     return buf_puts(out, "</svg>\n");
 }

@@ -25,7 +25,9 @@ struct timeline_run {
     struct timeline_token *tokens; /* [n] */
     uint32_t n, cloud_tokens, stalls, prompt_tokens;
     double ttft_ms, tpot_mean_ms, tpot_max_ms, handover_gap_ms; /* gap < 0: no handover */
-    char *text, *plan, *match, *trouble;                        /* match and trouble may be NULL */
+    double slot_ms;     /* how long the cloud held a slot; 0: it was not asked */
+    double prefill_tps; /* of the device, measured */
+    char *text, *plan, *commit, *weights, *numerics, *trouble; /* all but text may be NULL */
 };
 
 int timeline_load(const char *path, const char *label, struct timeline_run *ret_run, struct err *e);
@@ -33,8 +35,9 @@ void timeline_release(struct timeline_run *run);
 
 void timeline_print_table(const struct timeline_run *runs, uint32_t n, FILE *to);
 void timeline_print(const struct timeline_run *runs, uint32_t n, bool colour, FILE *to);
-/* `notes`: two lines under the picture, which say what was emulated. */
-int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *const notes[2],
-                 struct buf *out);
+/* `gain`: a line under the title, what the runs show; `notes`: lines under the picture, which say
+ * what was emulated; ends with NULL. */
+int timeline_svg(const struct timeline_run *runs, uint32_t n, const char *gain,
+                 const char *const notes[], struct buf *out);
 
 #endif

@@ -1,0 +1,31 @@
+/*
+ * demo_task: what the demonstration asks, from a JSON file: a document, a question, and the facts
+ * that a right answer holds.
+ *
+ *   {"document": file, relative to this one,  "question": text,  "facts": [text, ...]}
+ *
+ * Other members are for tests and readers. No threads.
+ */
+#ifndef PDD_CLI_DEMO_TASK_H
+#define PDD_CLI_DEMO_TASK_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum { DEMO_TASK_PATH_MAX = 4096, DEMO_TASK_BYTES_MAX = 1 << 20 };
+
+struct json_t;
+
+struct demo_task {
+    char document[DEMO_TASK_PATH_MAX];
+    const char *question;
+    uint32_t n_facts;
+    struct json_t *root; /* owns the texts */
+};
+
+int demo_task_load(const char *path, struct demo_task *ret_task, struct err *e);
+void demo_task_release(struct demo_task *t);
+uint32_t demo_task_found(const struct demo_task *t, const char *answer); /* facts in it */
+
+#endif
