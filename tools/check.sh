@@ -5,7 +5,7 @@
 #   layers     a file includes only its own layer, base, and the layers named for it below
 #   map        docs/ARCHITECTURE.md has every file of src/ in its folder's list, and no other
 #   files      a cited source file exists, and has the function that is cited with it
-#   pages      a cited page (*.md) exists; README.md names no class of numerics and no hash that is gone
+#   pages      a cited page (*.md) exists; README.md and docs/demo.svg name no class of numerics and no model that is gone
 #   subjects   subjects of commits have at most 60 characters
 #   length     functions of at most 70 lines, files of at most 900
 #   calls      no banned call; the heap only through base/mem
@@ -129,11 +129,15 @@ check_pages() {
         }' | sort -u | while IFS=: read -r file page; do
         [ -e "$page" ] || [ -e "${file%/*}/$page" ] || echo "$file: cites $page, which does not exist"
     done | { ! grep .; } || bad=1
-    grep -oE 'exact-[0-9][a-z0-9-]*' README.md | sort -u | while read -r page; do
-        grep -q "\"$page\"" src/engine/native.c || echo "README.md: no engine has numerics $page"
+    grep -oHE 'exact-[0-9][a-z0-9-]*' README.md docs/demo.svg | sort -u | while IFS=: read -r file page; do
+        grep -q "\"$page\"" src/engine/native.c || echo "$file: no engine has numerics $page"
     done | { ! grep .; } || bad=1
+    # A hash is the beginning of the SHA-256 of a file in models/.
     grep -oE '\b[0-9a-f]{12,64}\b' README.md | grep '[0-9]' | sort -u | while read -r page; do
-        grep -q "$page" models/README.md || echo "README.md: models/README.md has no model with hash $page"
+        sha256sum models/*.gguf | grep -q "^$page" || echo "README.md: no file of models/ has SHA-256 $page: run ./demo.sh, then tools/readme_demo.py"
+    done | { ! grep .; } || bad=1
+    grep -oHE 'models/[A-Za-z0-9._-]*[.]gguf' README.md docs/demo.svg | sort -u | while IFS=: read -r file page; do
+        [ -e "$page" ] || echo "$file: there is no $page"
     done | { ! grep .; } || bad=1
 }
 

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""readme_demo.py [FOLDER]: writes the README's section about the demonstration, and docs/demo.svg, from the reports that
+`./demo.sh` left in FOLDER (build/demo). What was measured is written, met or missed; answers that differ are refused."""
+import datetime
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+import sys
+import textwrap
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- written by tools/readme_demo.py -->", "<!-- end of what it writes -->"
+
+HEAD = """| | first token after | mean gap | largest gap | at the handover | tokens from the cloud | a slot of the cloud for |
+|---|---|---|---|---|---|---|"""
+
+
+def ms(value):
+    return "" if value is None else f"{value:,.0f} ms"
+
+
+def row(run):
+    share = f" ({100 * run['cloud_tokens'] / run['tokens']:.0f} %)" if 0 < run["cloud_tokens"] < run["tokens"] else ""
+    slot = f"{run['cloud_slot_ms'] / 1000:.1f} s" if run["cloud_slot_ms"] else "0 s"
+    return (f"| {run['label']} | {ms(run['ttft_ms'])} | {ms(run['tpot_mean_ms'])} | {ms(run['tpot_max_ms'])} "
+            f"| {ms(run['handover_gap_ms'])} | {run['cloud_tokens']} of {run['tokens']}{share} | {slot} |")
+
+
+def aim(met):
+    return "" if met else ", **missed**"
+
+
+def speed(p):
+    return f"`{p['profile']}`: {p['prefill_tps']:,.0f} tok/s prefill, {p['decode_tps']:g} tok/s decode; {p['source']}"
+
+
+def section(r, sha, day, cpu):
+    device, cloud, both = r["runs"]
+    own = 1000 / r["device"]["decode_tps"]
+    gap, least, plan = both["tpot_max_ms"] / own, r["wait_less_percent"], r["plan_tokens"] or 0
+    more = both["cloud_tokens"] / plan if plan else 0
+    parts = [
+        f"""`./demo.sh` on {day} at commit {r['commit']}, numerics {r['numerics']}, `models/{r['model']}` (SHA-256 {sha[:16]})
+        on both ends: "{r['question']}", asked about [{r['document']}](demo/{r['document']}), a prompt of {r['prompt_tokens']:,}
+        tokens. The answer has {r['answer_tokens']} tokens and {r['facts_found']} of the {r['facts']} facts.""",
+        "\n".join([HEAD] + [row(run) for run in r["runs"]]),
+        f"""The three answers are identical. With P/D-Device the first token comes {least:.0f} % sooner than on the device alone
+        (aim: 80 %{aim(least >= 80)}). The largest gap is {gap:.2f} of the device's own {own:.1f} ms (aim: 1.1{aim(gap <= 1.1)}).
+        The cloud gives {both['cloud_tokens']} tokens where the plan's formula asks for {plan:.0f} (aim: at most a fifth
+        more{aim(0 < more <= 1.2)}), and its slot is free after {both['cloud_slot_ms'] / 1000:.1f} s,
+        {100 * both['cloud_slot_ms'] / cloud['cloud_slot_ms']:.0f} % of what the whole answer takes there. Machine:
+        {r['cpus']} CPUs, {cpu}, load {r['load']:.1f}.""",
+        f"""**Emulated:** the device ({speed(r['device'])}), the cloud ({speed(r['cloud'])}) and the link ({r['rtt_ms']} ms round
+        trip). This machine does not prefill like a provider: it prefills the prompt for the cloud once, before the clock
+        runs ({r['machine_prefill_ms'] / 1000:.1f} s), and each run then waits as long as the provider would. **Real:** the
+        model, its tokens, the device's prefill, processes, HTTP, cancellation."""]
+    return "\n\n".join(p if p.startswith("|") else textwrap.fill(" ".join(p.split()), 118, break_long_words=False,
+                                                                   break_on_hyphens=False) for p in parts)
+
+
+def cpu_name():
+    found = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return found[1].strip() if found else "of an unknown kind"
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/demo")
+    report = folder / "demo.json"
+    r = json.loads(report.read_text())
+    if not r["identical"]:
+        sys.exit(f"{report}: the answers differ; nothing is written")
+    sha = hashlib.sha256((ROOT / "models" / r["model"]).read_bytes()).hexdigest()
+    day = datetime.date.fromtimestamp(report.stat().st_mtime)
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{section(r, sha, day, cpu_name())}\n{END}{after}")
+    shutil.copyfile(folder / "timeline.svg", ROOT / "docs/demo.svg")
+    print(f"README.md and docs/demo.svg: from {report}")
+
+
+main()
