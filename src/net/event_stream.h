@@ -1,11 +1,10 @@
 /*
  * event_stream: a POST whose response is a stream of server-sent events, and PATCHes of what it
- * made, as /v1/assist has them. On the loop thread.
+ * created, as for /v1/assist. Threads: the loop only.
  *
  * Life: event_stream_open; then on_head, on_event for each event, on_end last; then
- * event_stream_close. The owner may close the stream earlier. All functions may be called from
- * inside the callbacks; no callback but `release` follows a close, not even for events that have
- * come already.
+ * event_stream_close. The owner may close the stream earlier. Callbacks may call all functions;
+ * after a close only `release` follows, not even events that have come already.
  */
 #ifndef PDD_NET_EVENT_STREAM_H
 #define PDD_NET_EVENT_STREAM_H
@@ -26,14 +25,15 @@ struct event_stream_spec {
     const char *path;                       /* of the POST; below EVENT_STREAM_PATH_MAX bytes */
     struct buf *body;                       /* JSON; emptied, not copied */
     uint64_t deadline_us;                   /* absolute; 0: none */
-    void (*on_head)(void *arg, int status); /* NULL: not of interest */
-    /* Non-zero, with a sentence in `e`: the stream makes no sense, and on_end follows. */
+    void (*on_head)(void *arg, int status); /* may be NULL */
+    /* Non-zero, with a sentence in `e`: the event is malformed, and on_end follows. */
     int (*on_event)(void *arg, const char *name, const char *data, size_t n, struct err *e);
-    /* Either the call ended (`result`: its error, a status of 300 or above, or an end that came too
-     * soon), or its bytes were no good (result NULL: `e`, and the socket is closed already). */
+    /* Either the call ended (`result`: its error, a status of 300 or above, or an early
+     * end), or its bytes were malformed (result NULL: see `e`; the socket is closed already). */
     void (*on_end)(void *arg, const struct http_result *result, const struct err *e);
-    void (*on_patched)(void *arg); /* a PATCH has ended, whatever came of it; NULL: none is sent */
-    void (*release)(void *arg);    /* it is closed, and no callback runs any more; NULL: nothing */
+    void (*on_patched)(
+        void *arg);             /* a PATCH has ended, with or without success; NULL: none is sent */
+    void (*release)(void *arg); /* it is closed, and no callback runs; may be NULL */
     void *arg;
 };
 
@@ -49,10 +49,10 @@ void event_stream_close(struct event_stream *s);
 
 /* An id goes into a path: letters, digits, '-' and '_' only, and one at least. */
 bool event_stream_id_good(const char *id);
-/* PATCH path/id with a JSON body. ERR_BUSY: another one is on its way, on_patched will say when it
- * has ended. ERR_BAD_INPUT: the id is not good. */
+/* PATCH path/id with a JSON body. ERR_BUSY: another one is in flight, until on_patched.
+ * ERR_BAD_INPUT: the id is not good. */
 int event_stream_patch(struct event_stream *s, const char *id, const void *body, size_t n,
                        struct err *e);
-bool event_stream_patching(const struct event_stream *s); /* one is on its way */
+bool event_stream_patching(const struct event_stream *s); /* one is in flight */
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * prompt: the tokens of a request's messages, text or ids, checked against what is served.
  *
- * What the checks need is copied into `struct prompt_rules` on the loop thread, since the servers
- * behind an upstream come and go; the rest is pure, and any thread may do it. Vocabulary and chat
+ * The loop thread copies what the checks need into `struct prompt_rules`, since upstream servers
+ * come and go. The rest is pure, for any thread. Vocabulary and chat
  * template do not change while the backend lives.
  */
 #ifndef PDD_CLOUD_API_PROMPT_H
@@ -29,26 +29,25 @@ struct prompt_rules {
 
 void prompt_rules_of(const struct backend *b, struct prompt_rules *ret_rules);
 
-/* How closely the device's model agrees with what is served: what the hashes allow to promise. */
+/* How closely the device's model agrees with the model served, by their hashes. */
 enum wire_match prompt_match(const struct prompt_rules *rules, const struct wire_request *q);
 
-/* The prompt's tokens; none for a backend that takes no ids. *ret_param names the field that is
- * wrong. */
+/* The prompt's tokens; none for a backend that takes no ids. *ret_param names the wrong field. */
 int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, bool ids_allowed,
                 struct token_list *prompt, const char **ret_param, struct err *e);
-/* The same for a text that stands as it is, control tokens in it recognised. */
+/* The same for a raw text, in which control tokens are recognised. */
 int prompt_make_text(const struct prompt_rules *rules, const char *text, size_t n,
                      struct token_list *prompt, struct err *e);
-/* Put what the client has already through the detokenizer: half a character may be open. */
+/* Pass the tokens of `have` through the detokenizer: half a character may be open. */
 int prompt_skip_have(const struct prompt_rules *rules, const struct wire_request *q,
                      struct detok *detok, struct err *e);
 
-/* For a backend that passes requests on: make the JSON of the long parts ahead, `prompt` being the
- * tokens that prompt_make made. */
+/* For a backend that forwards requests: write the JSON of the long parts ahead; `prompt` is the
+ * result of prompt_make. */
 int prompt_prepare(const struct prompt_rules *rules, struct wire_request *q,
                    const struct token_list *prompt, struct err *e);
 
-/* The error of a prompt that only a vocabulary makes use of, where the backend has none. */
+/* The error of a prompt that needs a vocabulary, where the backend has none. */
 int prompt_need_vocab(struct err *e);
 
 #endif

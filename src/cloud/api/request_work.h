@@ -1,11 +1,10 @@
 /*
- * request_work: a request from its whole body to its answer or its exchange. What grows with the
- * body (JSON, templates, tokenisation) is `work`; a large body's is done by a helper thread
- * (net/offload), so that the loop stays with its sockets. What needs the server follows in
- * `finish`.
+ * request_work: a request from its whole body to its response or its exchange. What grows with the
+ * body (JSON, templates, tokenisation) is `work`; for a large body a helper thread does it
+ * (net/offload), so that the loop serves its sockets. What needs the server follows in `finish`.
  *
  * Life: request_work_new takes the body; the endpoint fills in what it knows; request_work_run. A
- * client that leaves meanwhile ends it: `finish` is called only while somebody waits.
+ * disconnect meanwhile ends it: `finish` is called only while the client is there.
  */
 #ifndef PDD_CLOUD_API_REQUEST_WORK_H
 #define PDD_CLOUD_API_REQUEST_WORK_H
@@ -19,9 +18,9 @@ struct request_work;
 
 struct request_work_ops {
     size_t size; /* of the endpoint's struct, zeroed beyond the request_work */
-    /* Any thread: reads body and rules, sets `e` and `param` when something is wrong. */
+    /* Any thread: reads body and rules, sets `e` and `param` on an error. */
     void (*work)(struct request_work *w);
-    /* Loop thread: answers w->ctx, or gives it to an exchange. The body is gone. */
+    /* Loop thread: responds to w->ctx, or gives it to an exchange. The body is gone. */
     void (*finish)(struct request_work *w);
     void (*release)(struct request_work *w); /* what else the endpoint holds */
 };
@@ -38,7 +37,7 @@ struct request_work {
     char param[OPENAI_PARAM_MAX]; /* the field that is wrong, or "" */
 };
 
-/* NULL: the request has been answered (its key is not valid any more, no memory). */
+/* NULL: the error was sent (its key is not valid any more, no memory). */
 void *request_work_new(struct server *s, struct http_request *r,
                        const struct request_work_ops *ops);
 void request_work_run(struct request_work *w);
