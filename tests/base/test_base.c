@@ -49,6 +49,7 @@ static void test_errors(void **state)
         size_t n = strlen(e.text);
         assert_true(n < ERR_TEXT_MAX && n + 4 >= ERR_TEXT_MAX);
         assert_int_equal(utf8_valid_prefix(e.text, n), n);
+        assert_null(strchr(e.text, '?'));
         err_prefix(&e, "x%s", "y");
         n = strlen(e.text);
         assert_int_equal(utf8_valid_prefix(e.text, n), n);
