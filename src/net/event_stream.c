@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/check.h"
 #include "base/mem.h"
@@ -67,12 +68,29 @@ static int take_event(void *arg, const char *name, const char *data, size_t n)
     return s->over || s->closed ? ERR_CANCELLED : code;
 }
 
+/* A captive portal, a proxy or a server without streams answers 200, too. */
+static bool is_event_stream(const struct event_stream *s, struct err *e)
+{
+    static const char type[] = "text/event-stream";
+    const char *told = http_call_header(s->call, "Content-Type");
+    if (told && strncasecmp(told, type, sizeof type - 1) == 0 &&
+        strchr("; \t", told[sizeof type - 1]))
+        return true;
+    err_set(e, ERR_PROTOCOL, "the response is no event stream; its content type is %.80s",
+            told ? told : "not told");
+    return false;
+}
+
 static void take_head(void *arg, int status)
 {
     struct event_stream *s = arg;
-    if (!s->on.on_head) return;
+    struct err e = ERR_INIT;
+    if (s->over || s->closed) return;
     enter(s);
-    s->on.on_head(s->on.arg, status);
+    if (status < 300 && !is_event_stream(s, &e))
+        end(s, NULL, &e);
+    else if (s->on.on_head)
+        s->on.on_head(s->on.arg, status);
     leave(s);
 }
 

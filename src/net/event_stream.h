@@ -28,8 +28,9 @@ struct event_stream_spec {
     void (*on_head)(void *arg, int status); /* may be NULL */
     /* Non-zero, with a sentence in `e`: the event is malformed, and on_end follows. */
     int (*on_event)(void *arg, const char *name, const char *data, size_t n, struct err *e);
-    /* Either the call ended (`result`: its error, a status of 300 or above, or an early
-     * end), or its bytes were malformed (result NULL: see `e`; the socket is closed already). */
+    /* Either the call ended (`result`: its error, a status of 300 or above, or an early end), or
+     * the response is no event stream, by its content type or its bytes (result NULL: see `e`; the
+     * socket is closed already). */
     void (*on_end)(void *arg, const struct http_result *result, const struct err *e);
     void (*on_patched)(
         void *arg);             /* a PATCH has ended, with or without success; NULL: none is sent */

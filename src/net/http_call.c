@@ -3,11 +3,14 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_client_impl.h"
+
+enum { RETRY_AFTER_MAX_S = 100000 };
 
 static size_t take_header(char *data, size_t size, size_t n, void *arg)
 {
@@ -221,13 +224,26 @@ uint64_t call_due_us(const struct http_call *call)
     return spec->deadline_us && spec->deadline_us < due ? spec->deadline_us : due;
 }
 
+/* Seconds until a date, by the clock of the server where it tells its own; one that is past is now.
+ */
+static unsigned until(const char *date, const char *server_now)
+{
+    time_t when = curl_getdate(date, NULL), now = server_now ? curl_getdate(server_now, NULL) : -1;
+    if (when == -1) return 0;
+    if (now == -1) now = time(NULL);
+    if (when <= now) return 1;
+    return when - now < RETRY_AFTER_MAX_S ? (unsigned)(when - now) : RETRY_AFTER_MAX_S;
+}
+
 static unsigned retry_after(const struct http_call *call)
 {
     const char *value = http_call_header(call, "Retry-After");
     unsigned seconds = 0;
-    for (; value && *value >= '0' && *value <= '9' && seconds < 100000; value++)
+    if (!value) return 0;
+    if (*value < '0' || *value > '9') return until(value, http_call_header(call, "Date"));
+    for (; *value >= '0' && *value <= '9' && seconds < RETRY_AFTER_MAX_S; value++)
         seconds = seconds * 10 + (unsigned)(*value - '0');
-    return seconds;
+    return seconds < RETRY_AFTER_MAX_S ? seconds : RETRY_AFTER_MAX_S;
 }
 
 static void fill_result(struct http_call *call)

@@ -65,7 +65,7 @@ struct http_result {
     int status;       /* 0 when no head came */
     const char *body; /* collected, or of an error (status >= 300); 0-terminated */
     size_t body_len;
-    uint32_t retry_after_s; /* of the Retry-After header; 0: none */
+    uint32_t retry_after_s; /* of the Retry-After header, seconds or a date; 0: none */
     uint64_t started_us, connected_us, first_byte_us, ended_us; /* clock_us(); 0: not reached */
     bool reused; /* the connection was the warm spare, or an older one */
 };

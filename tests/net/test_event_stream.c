@@ -3,7 +3,8 @@
  *
  * Catches: a callback after the owner closed the stream, from inside a callback too; memory that is
  * freed while a callback runs, or never (under ASan); an end that is told twice or not at all; a
- * connection that is lost after a whole answer; a PATCH to an id that is none, or two at a time.
+ * connection that is lost after a whole answer; a PATCH to an id that is none, or two at a time; a
+ * page of a captive portal that is read as a stream.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@ struct site {
     struct http_client *client;
     struct http_request *open;
     unsigned left, patches;
+    const char *type; /* of the response; NULL: an event stream's */
     char patched[TEXT_MAX];
 };
 
@@ -42,7 +44,10 @@ static void post(struct http_request *r, void *arg)
     struct site *site = arg;
     site->open = r;
     http_request_on_close(r, client_left, site);
-    http_stream_begin(r, "text/event-stream");
+    if (site->type)
+        http_stream_begin(r, site->type[0] ? site->type : NULL);
+    else
+        http_stream_begin(r, "text/event-stream");
     CHECK(http_stream_send(r, events, sizeof events - 1) == 0);
 }
 
@@ -279,13 +284,44 @@ static void patches(void **state)
     site_stop(&site);
 }
 
+static void content_types(void **state)
+{
+    static const struct {
+        const char *type;
+        bool good;
+    } cases[] = {{"text/event-stream; charset=utf-8", true},
+                 {"Text/Event-Stream;charset=utf-8", true},
+                 {"text/html; charset=utf-8", false},
+                 {"text/event-streams", false},
+                 {"application/json", false},
+                 {"", false}};
+    struct site site;
+    (void)state;
+    site_start(&site);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct owner o = {.at_b = FINISH};
+        site.type = cases[i].type;
+        open_stream(&site, &o);
+        if (cases[i].good) {
+            run_until_seen(site.loop, &o, "200 message:a last:b");
+        } else {
+            run_until(site.loop, &o.ends, 1);
+            assert_memory_equal(o.seen, "the response is no event stream", 31);
+            assert_non_null(strstr(o.seen, cases[i].type));
+        }
+        event_stream_close(o.stream);
+        assert_int_equal(o.releases, 1);
+        if (cases[i].good) http_stream_end(site.open);
+    }
+    site_stop(&site);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_streams),
-        cmocka_unit_test(closed_inside),
-        cmocka_unit_test(finished),
-        cmocka_unit_test(patches),
+        cmocka_unit_test(whole_streams), cmocka_unit_test(closed_inside),
+        cmocka_unit_test(finished),      cmocka_unit_test(patches),
+        cmocka_unit_test(content_types),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include <time.h>
+
 #include <cmocka.h>
 
 #include "base/clock.h"
@@ -182,7 +184,13 @@ static void open_stream(struct http_request *r, void *arg)
 static void busy(struct http_request *r, void *arg)
 {
     (void)arg;
-    http_request_reply_header(r, "Retry-After", "7");
+    const char *after = http_request_query(r);
+    char value[80] = "7";
+    size_t n = 0;
+    for (; after[n] && n + 1 < sizeof value; n++) /* '+' is a blank */
+        value[n] = after[n] == '+' ? ' ' : after[n];
+    if (n) value[n] = 0;
+    http_request_reply_header(r, "Retry-After", value);
     http_reply_error(r, 429, "queue_full", NULL, "come back later");
 }
 
@@ -321,6 +329,48 @@ static void error_answers(void **state)
     run_until(site.loop, &s.dones, 1);
     assert_int_equal(s.err.code, ERR_LIMIT);
     buf_release(&s.body);
+    http_client_free(c);
+    site_stop(&site);
+}
+
+/* Catches: a date told as a second; a wait that is endless or negative. Our server tells its own
+ * date, and the wait is from there. */
+static void retry_after_dates(void **state)
+{
+    static const struct {
+        int ahead; /* seconds; 0: the text */
+        const char *text;
+        uint32_t least, most;
+    } cases[] = {{120, NULL, 110, 121},
+                 {-500, NULL, 1, 1},
+                 {10000000, NULL, 100000, 100000},
+                 {0, "120", 120, 120},
+                 {0, "99999999999", 100000, 100000},
+                 {0, "tomorrow", 0, 0},
+                 {0, "-5", 0, 0},
+                 {0, "Sat,+99+Xyz+2026", 0, 0}};
+    struct site site;
+    (void)state;
+    site_start(&site);
+    struct http_client *c = client_for(site.loop, http_server_port(site.server), NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct seen s;
+        char path[100];
+        time_t when = time(NULL) + cases[i].ahead;
+        struct tm t;
+        gmtime_r(&when, &t);
+        if (cases[i].text)
+            snprintf(path, sizeof path, "/busy?%s", cases[i].text);
+        else
+            strftime(path, sizeof path, "/busy?%a,+%d+%b+%Y+%H:%M:%S+GMT", &t);
+        seen_init(&s, site.loop);
+        struct http_call_spec spec = spec_of(&s, "GET", path);
+        start(c, &s, &spec);
+        run_until(site.loop, &s.dones, 1);
+        if (s.result.retry_after_s < cases[i].least || s.result.retry_after_s > cases[i].most)
+            fail_msg("%s: %u s", path, s.result.retry_after_s);
+        buf_release(&s.body);
+    }
     http_client_free(c);
     site_stop(&site);
 }
@@ -722,13 +772,14 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(key_files),      cmocka_unit_test(plain_calls),
-        cmocka_unit_test(large_body),     cmocka_unit_test(error_answers),
-        cmocka_unit_test(streaming),      cmocka_unit_test(cancelling),
-        cmocka_unit_test(warm_spare),     cmocka_unit_test(dead_spare),
-        cmocka_unit_test(too_many_calls), cmocka_unit_test(bad_servers),
-        cmocka_unit_test(endless_head),   cmocka_unit_test(unreachable),
-        cmocka_unit_test(bad_urls),       cmocka_unit_test(without_memory),
+        cmocka_unit_test(retry_after_dates), cmocka_unit_test(key_files),
+        cmocka_unit_test(plain_calls),       cmocka_unit_test(large_body),
+        cmocka_unit_test(error_answers),     cmocka_unit_test(streaming),
+        cmocka_unit_test(cancelling),        cmocka_unit_test(warm_spare),
+        cmocka_unit_test(dead_spare),        cmocka_unit_test(too_many_calls),
+        cmocka_unit_test(bad_servers),       cmocka_unit_test(endless_head),
+        cmocka_unit_test(unreachable),       cmocka_unit_test(bad_urls),
+        cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
