@@ -16,6 +16,8 @@
 /* Shorter prefills than these say more about the cost of a step than about the rate. */
 enum { MEASURE_PREFILL_MIN = 128, MEASURE_TOKENS_MIN = 32, MEASURE_DECODES_MIN = 4 };
 
+enum { RETRY_AFTER_S = 1 /* when a refusal that passes does not say */ };
+
 static void carry_out(struct device *d);
 
 static const struct vocab *vocab_of(const struct device *d)
@@ -263,11 +265,20 @@ static bool try_messages(struct device *d, int status)
     return open_cloud(d, a->turn.cloud_granted - a->turn.cloud_base) == 0;
 }
 
-static void on_assist_lost(void *arg, int status, const struct err *why)
+/* How long to wait after a refusal; UINT64_MAX: asking again would not help. A status of the
+ * server's own trouble is no refusal, like a cut. */
+static uint64_t wait_after(int status, uint32_t retry_after_s)
+{
+    if (status == 429 || status == 503)
+        return (retry_after_s ? retry_after_s : RETRY_AFTER_S) * 1000000ull;
+    return status >= 300 && status < 500 && status != 408 ? UINT64_MAX : 0;
+}
+
+static void on_assist_lost(void *arg, int status, uint32_t retry_after_s, const struct err *why)
 {
     struct device *d = arg;
     if (try_messages(d, status)) return;
-    lose_cloud(d, why->text);
+    turn_cloud_refused(&d->answer.turn, clock_us(), wait_after(status, retry_after_s), why->text);
     carry_out(d);
 }
 

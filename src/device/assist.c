@@ -115,7 +115,8 @@ static void on_end(void *arg, const struct http_result *result, const struct err
         http_result_error(result, a->url, wire_error_text, &why);
     else
         err_set(&why, ERR_PROTOCOL, "the cloud's stream ended earlier than its answer");
-    a->on.lost(a->on.arg, a->status >= 300 ? a->status : 0, &why);
+    a->on.lost(a->on.arg, a->status >= 300 ? a->status : 0, result ? result->retry_after_s : 0,
+               &why);
 }
 
 int assist_open(struct http_client *client, const char *url, const struct wire_request *request,

@@ -20,8 +20,9 @@ struct assist;
 struct assist_callbacks {
     void (*event)(void *arg, const struct wire_event *ev); /* grant, progress, token */
     void (*done)(void *arg, const struct wire_event *ev);
-    /* Refused (status >= 300), cut (0), malformed or an error event; `why` is a sentence. */
-    void (*lost)(void *arg, int status, const struct err *why);
+    /* Refused (status >= 300; retry_after_s: 0 is not said), cut (0), malformed or an error event;
+     * `why` is a sentence. */
+    void (*lost)(void *arg, int status, uint32_t retry_after_s, const struct err *why);
     void *arg;
 };
 

@@ -87,6 +87,7 @@ static void end_answer(struct turn *t, enum turn_reason reason)
     stop_cloud(t);
     stop_local(t);
     t->ended = true;
+    t->cloud_waits = false;
     t->reason = reason;
     t->state = TURN_DRAINING;
 }
@@ -96,6 +97,7 @@ static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
     uint32_t left = t->c.answer_max - t->n;
     n = n < 1 ? 1 : n > left ? left : n;
     t->cloud = CLOUD_ASKED;
+    t->cloud_waits = false;
     t->cloud_base = t->n;
     t->cloud_by_text = false;
     t->cloud_granted = t->n + n;
@@ -108,8 +110,8 @@ static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
 
 static bool may_reopen(const struct turn *t)
 {
-    return t->c.use_cloud && t->cloud_vain <= t->c.reopen_max && t->n < t->c.answer_max &&
-           !t->ended;
+    return t->c.use_cloud && !t->cloud_final && t->cloud_vain <= t->c.reopen_max &&
+           t->n < t->c.answer_max && !t->ended;
 }
 
 /* Nobody works on the answer any more: ask the cloud again, or fail. */
@@ -121,6 +123,8 @@ static void go_on_without_device(struct turn *t, uint64_t now, const char *why)
             act(t, (struct turn_action){.kind = TURN_DO_CLOUD_EXTEND,
                                         .n = t->c.answer_max - t->cloud_base});
         }
+    } else if (may_reopen(t) && now < t->cloud_again) {
+        t->cloud_waits = true;
     } else if (may_reopen(t)) {
         open_cloud(t, now, t->c.answer_max);
     } else if (!t->ended) {
@@ -194,7 +198,7 @@ static void steer_cloud(struct turn *t, uint64_t now)
         t->cloud_granted = t->n + n;
         act(t, (struct turn_action){.kind = TURN_DO_CLOUD_EXTEND,
                                     .n = t->cloud_granted - t->cloud_base});
-    } else if (t->cloud == CLOUD_FINISHED && more > 1.0 && may_reopen(t)) {
+    } else if (t->cloud == CLOUD_FINISHED && more > 1.0 && may_reopen(t) && now >= t->cloud_again) {
         double at_hand = pace_plan_us(&t->pace) * (double)(t->n - t->shown);
         double lead = 2.0 * (double)(t->tokens[0].arrived - t->began) + REOPEN_SPARE_US;
         if (at_hand < lead) open_cloud(t, now, n);
@@ -241,6 +245,7 @@ void turn_tick(struct turn *t, uint64_t now)
     if (t->state == TURN_OVER) return;
     if (cloud_active(t) && now - t->cloud_heard >= t->c.stall_us)
         turn_cloud_lost(t, now, "the cloud fell silent");
+    if (t->cloud_waits && now >= t->cloud_again) open_cloud(t, now, t->c.answer_max);
     show_due(t, now);
     steer_cloud(t, now);
 }
@@ -251,6 +256,7 @@ uint64_t turn_wake(const struct turn *t, uint64_t now)
     uint64_t wake = t->shown < t->n ? next_due(t, now) : UINT64_MAX;
     if (cloud_active(t) && t->cloud_heard + t->c.stall_us < wake)
         wake = t->cloud_heard + t->c.stall_us;
+    if (t->cloud_waits && t->cloud_again < wake) wake = t->cloud_again;
     return wake;
 }
 
@@ -333,6 +339,16 @@ void turn_cloud_lost(struct turn *t, uint64_t now, const char *why)
     err_set(&t->error, ERR_NET, "%s", why);
     if (!t->local_ok) go_on_without_device(t, now, why);
     show_due(t, now);
+}
+
+void turn_cloud_refused(struct turn *t, uint64_t now, uint64_t wait_us, const char *why)
+{
+    if (!cloud_active(t)) return;
+    if (wait_us > TURN_WAIT_MAX_US)
+        t->cloud_final = true;
+    else
+        t->cloud_again = now + wait_us;
+    turn_cloud_lost(t, now, why);
 }
 
 static void measure_prefill(struct turn *t, uint64_t now)

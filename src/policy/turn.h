@@ -70,7 +70,8 @@ struct turn_action {
 enum {
     TURN_ACTIONS_MAX = 32,
     TURN_ANSWER_MAX = 1 << 20,
-    TURN_PROGRESS_STALLS = 40 /* stall times that a cloud may go on without a token */
+    TURN_PROGRESS_STALLS = 40,  /* stall times that a cloud may go on without a token */
+    TURN_WAIT_MAX_US = 60000000 /* a longer Retry-After is as good as a final refusal */
 };
 
 struct turn {
@@ -90,6 +91,9 @@ struct turn {
     bool cloud_by_text;   /* its tokens are counted in another vocabulary than ours */
     uint64_t cloud_heard; /* last sign of life: a grant, progress or a token that is new */
     uint64_t cloud_gave;  /* its last new token, or when it was asked */
+    bool cloud_final;     /* it refused for a reason that asking again does not change */
+    bool cloud_waits;     /* it is asked again at `cloud_again`, and only it can go on */
+    uint64_t cloud_again; /* not before; a refusal's Retry-After */
     /* device */
     bool feeding, local_ok;
     uint32_t kv, feed_to; /* positions in the KV cache; where the feed ends */
@@ -127,7 +131,10 @@ void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id);
 enum turn_cloud_end { TURN_CLOUD_BUDGET, TURN_CLOUD_STOP, TURN_CLOUD_LENGTH, TURN_CLOUD_GONE };
 /* The stream ended by `done`; GONE: cancel, deadline or drain. */
 void turn_cloud_done(struct turn *t, uint64_t now, enum turn_cloud_end end);
-/* Refused, cut, malformed or an error event; `why` is a sentence. */
+/* Refused with a status: asked again after wait_us at the earliest, and never when that is more
+ * than TURN_WAIT_MAX_US (UINT64_MAX: the refusal is final). */
+void turn_cloud_refused(struct turn *t, uint64_t now, uint64_t wait_us, const char *why);
+/* Cut, malformed or an error event; `why` is a sentence. */
 void turn_cloud_lost(struct turn *t, uint64_t now, const char *why);
 void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv);
 /* The feed is complete; the token that follows, and whether it ends the answer. */

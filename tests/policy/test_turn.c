@@ -429,9 +429,79 @@ static void test_no_life(void **state)
     }
 }
 
+/* A refusal: asked again after its wait, when only the cloud can go on; never when it is final, or
+ * the wait too long. */
+static void test_refusals(void **state)
+{
+    static const struct {
+        uint64_t wait_us;
+        uint32_t opens;
+    } cases[] = {
+        {0, 3}, {2000000, 3}, {TURN_WAIT_MAX_US, 3}, {TURN_WAIT_MAX_US + 1, 1}, {UINT64_MAX, 1}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct world w = {.now = 1000000};
+        struct turn_config c = {.prompt_tokens = 100,
+                                .answer_max = 50,
+                                .use_cloud = true,
+                                .cloud_tokens = 50,
+                                .reopen_max = 2,
+                                .stall_us = 1000000};
+        assert_int_equal(turn_init(&w.t, &c, NULL), 0);
+        turn_start(&w.t, w.now);
+        carry_out(&w);
+        while (!w.over) {
+            uint32_t opens = w.t.cloud_opens;
+            turn_cloud_refused(&w.t, w.now, cases[i].wait_us, "full");
+            carry_out(&w);
+            if (!w.over) assert_true((w.t.cloud_opens > opens) == (cases[i].wait_us == 0));
+            if (w.over || cases[i].wait_us == 0) continue;
+            assert_int_equal(turn_wake(&w.t, w.now), w.now + cases[i].wait_us);
+            turn_tick(&w.t, w.now + cases[i].wait_us - 1); /* too early */
+            carry_out(&w);
+            assert_int_equal(w.t.cloud_opens, opens);
+            w.now += cases[i].wait_us;
+            turn_tick(&w.t, w.now);
+            carry_out(&w);
+            assert_int_equal(w.t.cloud_opens, opens + 1);
+        }
+        assert_int_equal(w.t.cloud_opens, cases[i].opens);
+        assert_int_equal(w.reason, TURN_FAILED);
+        assert_string_equal(w.t.error.text, "full");
+        turn_release(&w.t);
+    }
+}
+
+/* Who waits may leave. */
+static void test_user_stops_waiting(void **state)
+{
+    (void)state;
+    struct world w = {.now = 1000000};
+    struct turn_config c = {.prompt_tokens = 100,
+                            .answer_max = 50,
+                            .use_cloud = true,
+                            .cloud_tokens = 50,
+                            .reopen_max = 2,
+                            .stall_us = 1000000};
+    struct turn_action action;
+    assert_int_equal(turn_init(&w.t, &c, NULL), 0);
+    turn_start(&w.t, w.now);
+    carry_out(&w);
+    turn_cloud_refused(&w.t, w.now, 5000000, "full");
+    turn_user_stop(&w.t, w.now + 1);
+    carry_out(&w);
+    assert_true(w.over);
+    assert_int_equal(w.reason, TURN_CANCELLED);
+    turn_tick(&w.t, w.now + 6000000);
+    assert_false(turn_take(&w.t, &action));
+    turn_release(&w.t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_user_stops_waiting),
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_every_fault),
         cmocka_unit_test(test_cloud_only),
         cmocka_unit_test(test_local_only),

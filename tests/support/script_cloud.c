@@ -269,7 +269,7 @@ static void answer(struct script_cloud *cloud, struct connection *c, const char 
     }
     bool faulty = ++cloud->asked == 1 || s->always;
     if (faulty && s->fault == SCRIPT_REFUSE)
-        reply(c, 503, "{\"error\":{\"message\":\"no room\"}}");
+        reply(c, s->status ? s->status : 503, "{\"error\":{\"message\":\"no room\"}}");
     else if (faulty && s->fault == SCRIPT_NO_HTTP)
         send_text(c, "I am no server\r\n\r\n");
     else if (s->other_words && q.prompt)

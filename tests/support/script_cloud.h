@@ -12,7 +12,7 @@
 
 enum script_fault {
     SCRIPT_FINE,
-    SCRIPT_REFUSE,    /* 503 instead of a stream */
+    SCRIPT_REFUSE,    /* `status` instead of a stream */
     SCRIPT_CUT,       /* the connection is closed before event `at` */
     SCRIPT_CUT_HALF,  /* and within it */
     SCRIPT_STALL,     /* nothing more comes, from event `at` on */
@@ -40,6 +40,7 @@ struct script {
     int32_t end_token;
     uint32_t prompt_tokens; /* told in the grant */
     enum script_fault fault;
+    int status; /* of a refusal; 0: 503 */
     uint32_t at;
     bool always;              /* the fault strikes every request, not only the first */
     bool other_words;         /* refuses token ids, takes messages, and matches by text */
