@@ -49,7 +49,8 @@ cloud/upstream: cloud/work net proto engine policy model
 cloud/api: cloud/upstream cloud/work net proto engine policy model
 device: net proto engine policy model
 lab: net engine model kern
-cli: lab cloud/api cloud/upstream cloud/work device net proto engine policy model kern
+demo: engine policy
+cli: demo lab cloud/api cloud/upstream cloud/work device net proto engine policy model kern
 END
 }
 

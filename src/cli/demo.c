@@ -17,13 +17,13 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "cli/commands.h"
-#include "cli/demo_report.h"
-#include "cli/demo_task.h"
 #include "cli/engine_open.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
-#include "cli/process.h"
-#include "cli/timeline.h"
+#include "demo/demo_report.h"
+#include "demo/demo_task.h"
+#include "demo/process.h"
+#include "demo/timeline.h"
 #include "engine/emulated.h"
 
 enum { PATH_BYTES = 4096, URL_BYTES = 128, NUMBER_BYTES = 24, WHAT_BYTES = 80, ARGS_MAX = 40 };

@@ -2,8 +2,8 @@
  * timeline: the demonstration's table, and its picture of every token by the time it was shown and
  * by its source, on the terminal and as SVG.
  */
-#ifndef PDD_CLI_TIMELINE_H
-#define PDD_CLI_TIMELINE_H
+#ifndef PDD_DEMO_TIMELINE_H
+#define PDD_DEMO_TIMELINE_H
 
 #include <stdbool.h>
 #include <stdint.h>

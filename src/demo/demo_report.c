@@ -1,5 +1,5 @@
 /* demo_report: see demo_report.h. */
-#include "cli/demo_report.h"
+#include "demo/demo_report.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /*
- * demo_report: what the three runs of the demonstration show: the targets on the terminal, and
- * `demo.json`, from which tools/readme_demo.py writes the README's table.
+ * demo_report: the outcome of the demonstration's three runs: targets on the terminal, and
+ * `demo.json`, from which tools/readme_demo.py writes the README's table. No threads.
  *
  *   {"version": 1, "commit", "model": file name, "weights", "numerics",
  *    "device", "cloud": {"profile", "prefill_tps", "decode_tps", "source"}, both emulated,
@@ -15,15 +15,15 @@
  *    "runs": [{"label", "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "handover_gap_ms": or null,
  *              "tokens", "cloud_tokens", "cloud_slot_ms"}, ...]}
  */
-#ifndef PDD_CLI_DEMO_REPORT_H
-#define PDD_CLI_DEMO_REPORT_H
+#ifndef PDD_DEMO_REPORT_H
+#define PDD_DEMO_REPORT_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
-#include "cli/demo_task.h"
-#include "cli/timeline.h"
+#include "demo/demo_task.h"
+#include "demo/timeline.h"
 #include "engine/emulated.h"
 
 enum { DEMO_DEVICE_ONLY, DEMO_CLOUD_ONLY, DEMO_BOTH, DEMO_RUNS };
@@ -33,7 +33,7 @@ struct demo_report {
     const struct demo_task *task;
     const struct device_profile *device, *cloud;
     uint32_t rtt_ms;
-    double prefill_ms;               /* of the prompt, not emulated, before the runs */
+    double prefill_ms;               /* of the prompt, not emulated, ahead of the runs */
     const struct timeline_run *runs; /* [DEMO_RUNS] */
 };
 

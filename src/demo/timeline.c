@@ -1,5 +1,5 @@
 /* timeline: see timeline.h. */
-#include "cli/timeline.h"
+#include "demo/timeline.h"
 
 #include <jansson.h>
 #include <math.h>

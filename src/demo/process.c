@@ -1,5 +1,5 @@
 /* process: see process.h. */
-#include "cli/process.h"
+#include "demo/process.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 /*
  * process: children of the demonstration: start one, read the address it prints, wait, stop.
  */
-#ifndef PDD_CLI_PROCESS_H
-#define PDD_CLI_PROCESS_H
+#ifndef PDD_DEMO_PROCESS_H
+#define PDD_DEMO_PROCESS_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* demo_task: see demo_task.h. */
-#include "cli/demo_task.h"
+#include "demo/demo_task.h"
 
 #include <jansson.h>
 #include <stdio.h>

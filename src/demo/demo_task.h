@@ -1,13 +1,13 @@
 /*
- * demo_task: what the demonstration asks, from a JSON file: a document, a question, and the facts
- * that a right answer holds.
+ * demo_task: the task of the demonstration, a JSON file: a document, a question, and the facts of a
+ * right answer.
  *
  *   {"document": file, relative to this one,  "question": text,  "facts": [text, ...]}
  *
  * Other members are for tests and readers. No threads.
  */
-#ifndef PDD_CLI_DEMO_TASK_H
-#define PDD_CLI_DEMO_TASK_H
+#ifndef PDD_DEMO_TASK_H
+#define PDD_DEMO_TASK_H
 
 #include <stdint.h>
 
