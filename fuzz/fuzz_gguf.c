@@ -3,8 +3,8 @@
 #include <stdint.h>
 
 #include "model/gguf.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

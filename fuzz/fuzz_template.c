@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "model/gguf.h"
-#include "model/template_impl.h"
+#include "model/text/template_impl.h"
 #include "support/tiny_vocab.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

@@ -19,7 +19,7 @@
 #include "cloud/upstream/dialect.h"
 #include "cloud/upstream/upstream.h"
 #include "fake_client.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "support/tiny_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

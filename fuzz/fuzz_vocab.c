@@ -6,7 +6,7 @@
 #include "base/check.h"
 #include "base/utf8.h"
 #include "model/gguf.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "support/tiny_vocab.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

@@ -40,17 +40,19 @@ layers() {
 base:
 kern:
 model: kern
+model/text: model
 policy:
 net:
 proto:
-engine: model kern
-cloud/work: proto engine policy model
-cloud/upstream: cloud/work net proto engine policy model
-cloud/api: cloud/upstream cloud/work net proto engine policy model
-device: net proto engine policy model
-lab: net engine model kern
+engine: model model/text kern
+cloud/work: proto engine policy model model/text
+cloud/upstream: cloud/work net proto engine policy model model/text
+cloud/api: cloud/upstream cloud/work net proto engine policy model model/text
+device: net proto engine policy model model/text
+lab: net engine model model/text kern
 demo: engine policy
-cli: demo lab cloud/api cloud/upstream cloud/work device net proto engine policy model kern
+cli: demo lab cloud/api cloud/upstream cloud/work device net proto engine policy model model/text kern
+cli/chat: cli demo lab cloud/api cloud/upstream cloud/work device net proto engine policy model model/text kern
 END
 }
 

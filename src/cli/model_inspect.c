@@ -12,8 +12,8 @@
 #include "model/gguf.h"
 #include "model/hparams.h"
 #include "model/model.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 
 enum { TYPES_MAX = 32 };
 

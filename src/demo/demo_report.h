@@ -15,8 +15,8 @@
  *    "runs": [{"label", "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "handover_gap_ms": or null,
  *              "tokens", "cloud_tokens", "cloud_slot_ms"}, ...]}
  */
-#ifndef PDD_DEMO_REPORT_H
-#define PDD_DEMO_REPORT_H
+#ifndef PDD_DEMO_DEMO_REPORT_H
+#define PDD_DEMO_DEMO_REPORT_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -6,8 +6,8 @@
  *
  * Other members are for tests and readers. No threads.
  */
-#ifndef PDD_DEMO_TASK_H
-#define PDD_DEMO_TASK_H
+#ifndef PDD_DEMO_DEMO_TASK_H
+#define PDD_DEMO_DEMO_TASK_H
 
 #include <stdint.h>
 

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "device/device_impl.h"
 #include "device/text.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "net/sse.h"
 
 /* Shorter prefills than these say more about the cost of a step than about the rate. */

@@ -19,7 +19,7 @@
 #include "base/err.h"
 #include "base/sampling.h"
 #include "engine/engine.h"
-#include "model/template.h"
+#include "model/text/template.h"
 #include "policy/pace.h"
 #include "policy/plan.h"
 #include "policy/turn.h"

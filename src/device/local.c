@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 enum { MEASURE_STEPS = 4 };
 

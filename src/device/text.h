@@ -6,7 +6,7 @@
 #ifndef PDD_DEVICE_TEXT_H
 #define PDD_DEVICE_TEXT_H
 
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 /* Append to `out`. ERR_UNSUPPORTED: the vocabulary cannot express this text. */
 int text_continue(const struct vocab *v, const char *text, size_t n, struct token_list *out,

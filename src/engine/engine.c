@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "engine/engine_impl.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 const struct engine_info *engine_info(const struct engine *e)
 {

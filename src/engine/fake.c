@@ -17,8 +17,8 @@
 #include "base/rng.h"
 #include "engine/engine_impl.h"
 #include "model/kv.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 
 enum {
     END_TOKEN = 257,

@@ -20,8 +20,8 @@
 #include "model/kv.h"
 #include "model/model.h"
 #include "model/sampler.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 
 enum { STEP_TOKENS_DEFAULT = 512, CONTEXTS_DEFAULT = 2 };
 

@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 #include "base/os.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 /* More windows side by side make a step hardly faster. */
 enum { WINDOWS_MAX = 64, TOKENS_MAX = 1 << 26 };

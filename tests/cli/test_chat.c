@@ -23,7 +23,7 @@
 
 #include "base/buf.h"
 #include "base/os.h"
-#include "cli/chat_input.h"
+#include "cli/chat/chat_input.h"
 #include "support/program.h"
 #include "support/script_cloud.h"
 #include "support/tiny_model.h"

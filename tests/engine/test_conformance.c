@@ -25,7 +25,7 @@
 #include "engine/emulated.h"
 #include "engine/fake.h"
 #include "engine/native.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "support/tiny_model.h"
 
 enum { CONTEXT = 256, STEP = 48, PAGES = 20, PAGE = 64, KINDS_MAX = 12, SESSIONS = 9 };

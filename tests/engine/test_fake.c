@@ -16,8 +16,8 @@
 #include "base/mem.h"
 #include "engine/emulated.h"
 #include "engine/fake.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 
 static struct engine *open_fake(const struct fake_options *o)
 {

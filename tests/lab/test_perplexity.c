@@ -22,7 +22,7 @@
 
 #include "base/os.h"
 #include "lab/perplexity.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "support/program.h"
 #include "support/tiny_model.h"
 

@@ -21,8 +21,8 @@
 #include "base/os.h"
 #include "kern/kern.h"
 #include "model/gguf.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 
 enum { OUTPUT_MAX = 1 << 16, COMMAND_MAX = 1024, FILE_MAX = 64 << 20 };
 

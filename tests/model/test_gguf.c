@@ -15,8 +15,8 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/gguf.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 #include "support/gguf_writer.h"
 
 static void make_file(struct buf *out)

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cloud/api/server.h"
-#include "model/template.h"
+#include "model/text/template.h"
 #include "net/loop.h"
 
 struct cloud_fixture {

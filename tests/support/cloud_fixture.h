@@ -11,7 +11,7 @@
 #include "base/buf.h"
 #include "base/sampling.h"
 #include "engine/engine.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 struct cloud_fixture;
 

@@ -15,7 +15,7 @@
 #include "cloud/api/server.h"
 #include "engine/fake.h"
 #include "engine/native.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "net/sse.h"
 #include "proto/wire.h"
 #include "support/net_raw.h"

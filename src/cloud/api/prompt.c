@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/template.h"
+#include "model/text/template.h"
 
 enum { PIECE_BYTES_MAX = 1 << 16 };
 

@@ -14,7 +14,7 @@
 #include "base/err.h"
 #include "cloud/work/backend.h"
 #include "engine/engine.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "proto/wire.h"
 
 struct prompt_rules {

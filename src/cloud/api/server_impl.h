@@ -19,7 +19,7 @@
 #include "cloud/api/server.h"
 #include "cloud/work/backend.h"
 #include "cloud/work/job.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "net/offload.h"
 #include "proto/wire.h"
 

@@ -19,7 +19,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 #include "proto/wire.h"
 
 enum dialect { DIALECT_PDD, DIALECT_LLAMA, DIALECT_VLLM, DIALECT_SGLANG, DIALECT_OPENAI, DIALECTS };

@@ -9,7 +9,7 @@
 #include "cloud/upstream/upstream_impl.h"
 #include "model/gguf.h"
 #include "model/model.h"
-#include "model/template.h"
+#include "model/text/template.h"
 #include "net/key_file.h"
 
 #define CONNECT_US 3000000ull

@@ -2,7 +2,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "cloud/work/worker_impl.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 static bool prefills(const struct running *r)
 {

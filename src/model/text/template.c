@@ -1,12 +1,12 @@
 /* template: see template.h. Families are rows of a table (template_family.c); one loop renders
  * them. */
-#include "model/template.h"
+#include "model/text/template.h"
 
 #include <string.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
-#include "model/template_impl.h"
+#include "model/text/template_impl.h"
 
 enum { PROMPT_BYTES_MAX = 64 << 20 };
 static const char *const role_names[ROLES] = {"system", "user", "assistant"};

@@ -1,5 +1,5 @@
 /* chat_stats: see chat_stats.h. */
-#include "cli/chat_stats.h"
+#include "cli/chat/chat_stats.h"
 
 #include <string.h>
 

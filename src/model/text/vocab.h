@@ -5,8 +5,8 @@
  * pre-tokenisers by `tokenizer.ggml.pre`), and a built-in one of bytes for the fake engine.
  * Immutable after opening, so any thread may use it; encoding allocates only the caller's list.
  */
-#ifndef PDD_MODEL_VOCAB_H
-#define PDD_MODEL_VOCAB_H
+#ifndef PDD_MODEL_TEXT_VOCAB_H
+#define PDD_MODEL_TEXT_VOCAB_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /*
- * model: `pdd model inspect|tokenize|detokenize FILE`: what a model file holds, and its tokenizer
- * at work. Never runs a model. The inspection itself is model_inspect.c; `pdd model random`, which
- * alone writes, is model_random.c.
+ * model_command: `pdd model inspect|tokenize|detokenize FILE`: what a model file holds, and its
+ * tokenizer at work. Never runs a model. The inspection itself is model_inspect.c; `pdd model
+ * random`, which alone writes, is model_random.c.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -16,7 +16,7 @@
 #include "cli/model_inspect.h"
 #include "cli/options.h"
 #include "model/gguf.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 enum { TEXT_MAX = 64 << 20, TOKENS_MAX = 1 << 26, IO_BYTES = 1 << 16 };
 

@@ -7,8 +7,8 @@
 
 #include "base/mem.h"
 #include "base/utf8.h"
-#include "model/merge_heap.h"
-#include "model/vocab_impl.h"
+#include "model/text/merge_heap.h"
+#include "model/text/vocab_impl.h"
 
 struct spm {
     const struct vocab *v;

@@ -2,8 +2,8 @@
  * chat_input: lines that a person types, with editing and history by libedit on a terminal, else
  * plain. An interrupt (a byte in the pipe `interrupt_fd`) ends the wait.
  */
-#ifndef PDD_CLI_CHAT_INPUT_H
-#define PDD_CLI_CHAT_INPUT_H
+#ifndef PDD_CLI_CHAT_CHAT_INPUT_H
+#define PDD_CLI_CHAT_CHAT_INPUT_H
 
 #include <stdbool.h>
 

@@ -2,7 +2,7 @@
  * vocab: opening, look-ups, control tokens and detokenisation; see vocab.h. The encoders are
  * vocab_spm.c and vocab_bpe.c.
  */
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 #include "base/mem.h"
 #include "base/utf8.h"
-#include "model/vocab_impl.h"
+#include "model/text/vocab_impl.h"
 
 void token_list_init(struct token_list *t, uint32_t max)
 {

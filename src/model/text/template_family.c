@@ -9,7 +9,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
-#include "model/template_impl.h"
+#include "model/text/template_impl.h"
 
 enum { JINJA_MAX = 1 << 20 };
 

@@ -15,7 +15,7 @@
 
 #include "base/os.h"
 #include "model/gguf.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 #define FOLDER PDD_SOURCE_DIR "/../shared/vocab/"
 

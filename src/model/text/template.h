@@ -10,15 +10,15 @@
  * Granite 3 and Mistral 7, which tell the date, are left out. A prompt must not depend on the clock
  * of the machine that renders it.
  */
-#ifndef PDD_MODEL_TEMPLATE_H
-#define PDD_MODEL_TEMPLATE_H
+#ifndef PDD_MODEL_TEXT_TEMPLATE_H
+#define PDD_MODEL_TEXT_TEMPLATE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 struct gguf;
 

@@ -2,8 +2,8 @@
  * merge_heap: the priority queue of both BPE encoders. Candidates come out by `rank` (lowest
  * first), then by position in the text (lowest first). Only vocab_*.c include it. Pure.
  */
-#ifndef PDD_MODEL_MERGE_HEAP_H
-#define PDD_MODEL_MERGE_HEAP_H
+#ifndef PDD_MODEL_TEXT_MERGE_HEAP_H
+#define PDD_MODEL_TEXT_MERGE_HEAP_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/vocab_impl.h"
+#include "model/text/vocab_impl.h"
 
 /* What the models' patterns are made of: runs of letters, contractions, numbers, the rest. */
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"

@@ -22,8 +22,8 @@
  *    "text": the answer,
  *    "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms", "shown_ms", "text"}, ...]}
  */
-#ifndef PDD_CLI_CHAT_STATS_H
-#define PDD_CLI_CHAT_STATS_H
+#ifndef PDD_CLI_CHAT_CHAT_STATS_H
+#define PDD_CLI_CHAT_CHAT_STATS_H
 
 #include <stdio.h>
 

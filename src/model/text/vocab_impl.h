@@ -3,11 +3,11 @@
  *
  * A *piece* is the bytes of a token as the file stores them; `text` is what it stands for.
  */
-#ifndef PDD_MODEL_VOCAB_IMPL_H
-#define PDD_MODEL_VOCAB_IMPL_H
+#ifndef PDD_MODEL_TEXT_VOCAB_IMPL_H
+#define PDD_MODEL_TEXT_VOCAB_IMPL_H
 
 #include "model/gguf.h"
-#include "model/vocab.h"
+#include "model/text/vocab.h"
 
 enum token_kind { /* tokenizer.ggml.token_type */
                   TOKEN_NORMAL = 1,

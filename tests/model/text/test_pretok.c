@@ -14,7 +14,7 @@
 
 #include "base/rng.h"
 #include "base/utf8.h"
-#include "model/vocab_impl.h"
+#include "model/text/vocab_impl.h"
 
 /* The words stand between bars; the rules they follow are those of the models' own tokenizers. */
 static const struct {

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/vocab_impl.h"
+#include "model/text/vocab_impl.h"
 
 static bool is_special(const struct token *t)
 {

@@ -14,8 +14,8 @@
 
 #include "base/mem.h"
 #include "model/gguf.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 #include "support/gguf_writer.h"
 #include "support/tiny_vocab.h"
 

@@ -2,11 +2,11 @@
  * template_impl: what a family of chat templates is. template_family.c holds the table and tells
  * families by their Jinja text; template.c renders. Only those two include it.
  */
-#ifndef PDD_MODEL_TEMPLATE_IMPL_H
-#define PDD_MODEL_TEMPLATE_IMPL_H
+#ifndef PDD_MODEL_TEXT_TEMPLATE_IMPL_H
+#define PDD_MODEL_TEXT_TEMPLATE_IMPL_H
 
 #include "model/gguf.h"
-#include "model/template.h"
+#include "model/text/template.h"
 
 /* In the texts of a family: the model's own tokens that begin and end a text. */
 #define BOS "\1"

@@ -1,5 +1,5 @@
 /* merge_heap: see merge_heap.h. */
-#include "model/merge_heap.h"
+#include "model/text/merge_heap.h"
 
 static bool earlier(const struct candidate *a, const struct candidate *b)
 {

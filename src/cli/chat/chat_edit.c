@@ -2,7 +2,7 @@
  * chat_edit: lines edited with libedit, or nothing at all where it was not found at build time.
  * libedit's own signal handling stays off: chat's signal thread tells of Ctrl-C through the pipe.
  */
-#include "cli/chat_input.h"
+#include "cli/chat/chat_input.h"
 
 #ifdef PDD_HAVE_EDIT
 

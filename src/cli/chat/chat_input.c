@@ -1,5 +1,5 @@
 /* chat_input: see chat_input.h. */
-#include "cli/chat_input.h"
+#include "cli/chat/chat_input.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -18,8 +18,8 @@
 #include "base/rng.h"
 #include "base/utf8.h"
 #include "model/gguf.h"
-#include "model/template.h"
-#include "model/vocab.h"
+#include "model/text/template.h"
+#include "model/text/vocab.h"
 #include "support/gguf_writer.h"
 #include "support/tiny_vocab.h"
 
