@@ -12,6 +12,7 @@
 #include "cli/service.h"
 #include "cloud/api/keys.h"
 #include "cloud/api/server.h"
+#include "net/http_client.h"
 
 enum {
     STREAMS_DEFAULT = 64,
@@ -191,6 +192,12 @@ static void finish_options(struct options *o)
 static void warn_exposed(const struct options *o)
 {
     const char *host = o->listen.host;
+    const struct upstream_config *u = &o->cloud.server.upstream;
+    for (uint32_t i = 0; i < u->n_servers; i++)
+        if (u->servers[i].key_path && http_url_exposes(u->servers[i].url))
+            log_line(LOG_WARN, "cloud",
+                     "the key for %s and the prompts travel there unencrypted: give an https URL",
+                     u->servers[i].url);
     if (is_loopback(host)) return;
     if (!o->cloud.server.keys_path)
         log_line(LOG_WARN, "cloud", "any client that reaches %s is served: --key-file is not given",

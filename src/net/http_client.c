@@ -1,8 +1,10 @@
 /* http_client: libcurl's multi interface on the loop, and the warm spare; see http_client.h. */
 #include "net/http_client.h"
 
+#include <arpa/inet.h>
 #include <event2/event.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -224,6 +226,32 @@ static int check_url(const char *url, struct err *e)
                    "'%.200s' is not a URL such as http://host:port or https://host/path (without "
                    "user, query and fragment)",
                    url ? url : "");
+}
+
+static bool is_this_machine(const char *host)
+{
+    static const char local[] = "localhost";
+    struct in_addr four;
+    size_t n = strlen(host), tail = sizeof local - 1;
+    if (n >= tail && strcasecmp(host + n - tail, local) == 0 &&
+        (n == tail || host[n - tail - 1] == '.'))
+        return true;
+    if (inet_pton(AF_INET, host, &four) == 1) return ntohl(four.s_addr) >> 24 == 127;
+    return strcmp(host, "[::1]") == 0;
+}
+
+bool http_url_exposes(const char *url)
+{
+    CURLU *parsed = curl_url();
+    char *scheme = NULL, *host = NULL;
+    bool exposes = parsed && curl_url_set(parsed, CURLUPART_URL, url, 0) == CURLUE_OK &&
+                   curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+                   curl_url_get(parsed, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+                   strcmp(scheme, "http") == 0 && !is_this_machine(host);
+    curl_free(scheme);
+    curl_free(host);
+    curl_url_cleanup(parsed);
+    return exposes;
 }
 
 static bool copy_text(const char *text, char **ret_copy)

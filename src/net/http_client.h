@@ -51,6 +51,10 @@ struct http_client_config {
     uint32_t lingering_max;         /* of them, that linger */
 };
 
+/* Whether a key that is sent to this URL can be read on the way: by http, and not to this machine
+ * (localhost, 127.0.0.0/8, ::1). False for what is no URL. */
+bool http_url_exposes(const char *url);
+
 void http_client_config_default(struct http_client_config *ret_config);
 
 /* `config` is copied. ERR_BAD_INPUT for a URL that is not http or https. */

@@ -105,6 +105,35 @@ static void write_file(const char *path, const char *text)
     assert_int_equal(fclose(f), 0);
 }
 
+/* A key that others can read on its way is not sent without a word. 0.0.0.0 is no name of this
+ * machine, but leads to it. */
+static void test_key_in_the_clear(void **state)
+{
+    static const struct {
+        const char *url, *key;
+        bool said;
+    } cases[] = {{"http://0.0.0.0:1", "--key-file", true},
+                 {"http://127.0.0.1:1", "--key-file", false},
+                 {"https://0.0.0.0:1", "--key-file", false},
+                 {"http://0.0.0.0:1", NULL, false}};
+    const char *bin = getenv("PDD_BIN");
+    (void)state;
+    if (!bin || !bin[0]) skip();
+    char path[] = "/tmp/pdd-key-XXXXXX", command[512];
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    write_file(path, "pdd-0123\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(command, sizeof command,
+                 "%s chat --no-model --cloud %s --prompt x %s %s 2>&1 </dev/null | "
+                 "grep -q 'unencrypted: give an https URL'",
+                 bin, cases[i].url, cases[i].key ? cases[i].key : "", cases[i].key ? path : "");
+        if ((system(command) == 0) != cases[i].said) fail_msg("%s", command);
+    }
+    unlink(path);
+}
+
 /* Of two files in models/ next to the program the larger one is taken, whichever came last. */
 static void test_default_model(void **state)
 {
@@ -344,17 +373,12 @@ static void test_nobody_reads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),
-        cmocka_unit_test(test_long_context),
-        cmocka_unit_test(test_default_model),
-        cmocka_unit_test(test_one_question),
-        cmocka_unit_test(test_conversation_in_a_pipe),
-        cmocka_unit_test(test_stats_json),
-        cmocka_unit_test(test_local_only_never_connects),
-        cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_endless_line),
-        cmocka_unit_test(test_nobody_reads),
-        cmocka_unit_test(test_document),
+        cmocka_unit_test(test_key_in_the_clear), cmocka_unit_test(test_statuses),
+        cmocka_unit_test(test_long_context),     cmocka_unit_test(test_default_model),
+        cmocka_unit_test(test_one_question),     cmocka_unit_test(test_conversation_in_a_pipe),
+        cmocka_unit_test(test_stats_json),       cmocka_unit_test(test_local_only_never_connects),
+        cmocka_unit_test(test_interrupt),        cmocka_unit_test(test_endless_line),
+        cmocka_unit_test(test_nobody_reads),     cmocka_unit_test(test_document),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -375,6 +375,24 @@ static void retry_after_dates(void **state)
     site_stop(&site);
 }
 
+/* Catches: a key that travels readable without a word, and a warning where it does not. */
+static void exposing_urls(void **state)
+{
+    static const struct {
+        const char *url;
+        bool exposes;
+    } cases[] = {{"http://example.org", true},     {"http://10.0.0.1:8080/prefix", true},
+                 {"http://[fd00::1]:80", true},    {"http://localhost.example.org", true},
+                 {"http://notlocalhost", true},    {"HTTP://Example.org", true},
+                 {"http://128.0.0.1", true},       {"https://example.org", false},
+                 {"http://localhost:8080", false}, {"http://a.LocalHost", false},
+                 {"http://127.0.0.1:1", false},    {"http://127.9.9.9", false},
+                 {"http://[::1]:8080", false},     {"no url at all", false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (http_url_exposes(cases[i].url) != cases[i].exposes) fail_msg("%s", cases[i].url);
+}
+
 /* Catches: pieces held back until the end, and an end that is not told. */
 static void streaming(void **state)
 {
@@ -772,14 +790,14 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(retry_after_dates), cmocka_unit_test(key_files),
-        cmocka_unit_test(plain_calls),       cmocka_unit_test(large_body),
-        cmocka_unit_test(error_answers),     cmocka_unit_test(streaming),
-        cmocka_unit_test(cancelling),        cmocka_unit_test(warm_spare),
-        cmocka_unit_test(dead_spare),        cmocka_unit_test(too_many_calls),
-        cmocka_unit_test(bad_servers),       cmocka_unit_test(endless_head),
-        cmocka_unit_test(unreachable),       cmocka_unit_test(bad_urls),
-        cmocka_unit_test(without_memory),
+        cmocka_unit_test(exposing_urls),  cmocka_unit_test(retry_after_dates),
+        cmocka_unit_test(key_files),      cmocka_unit_test(plain_calls),
+        cmocka_unit_test(large_body),     cmocka_unit_test(error_answers),
+        cmocka_unit_test(streaming),      cmocka_unit_test(cancelling),
+        cmocka_unit_test(warm_spare),     cmocka_unit_test(dead_spare),
+        cmocka_unit_test(too_many_calls), cmocka_unit_test(bad_servers),
+        cmocka_unit_test(endless_head),   cmocka_unit_test(unreachable),
+        cmocka_unit_test(bad_urls),       cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

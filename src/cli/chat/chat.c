@@ -23,6 +23,7 @@
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
+#include "net/http_client.h"
 #include "net/key_file.h"
 
 enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
@@ -119,6 +120,11 @@ static int open_device(struct chat *c, struct err *e)
     if (o->key_file) d.key = key.data;
     if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
     if (code == 0) code = device_open(&d, &c->device, e);
+    if (code == 0 && d.key && d.cloud_url && http_url_exposes(d.cloud_url))
+        fprintf(stderr,
+                "pdd chat: warning: the key and the prompts travel to %s unencrypted: give an "
+                "https URL\n",
+                d.cloud_url);
     if (code && d.engine) engine_free(d.engine);
     buf_release(&key);
     return code;
