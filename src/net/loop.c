@@ -3,11 +3,16 @@
 
 #include <event2/event.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+
+enum { BASE_DESCRIPTORS = 4 }; /* libevent's own: epoll, its timer, and two for signals */
 
 struct loop {
     struct event_base *base;
@@ -47,8 +52,36 @@ static struct event_base *precise_base(void)
     return base;
 }
 
+static int no_descriptors(struct err *e, const char *what)
+{
+    struct rlimit limit = {0};
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    return err_set(e, ERR_IO, "no descriptors for %s: the process may open %llu files (ulimit -n)",
+                   what, (unsigned long long)limit.rlim_cur);
+}
+
+/* libevent ends the process when it gets no descriptors for its signals: look before it does. */
+static bool descriptors_left(void)
+{
+    int fds[BASE_DESCRIPTORS], n = 0;
+    while (n < BASE_DESCRIPTORS && (fds[n] = eventfd(0, EFD_CLOEXEC)) >= 0)
+        n++;
+    bool enough = n == BASE_DESCRIPTORS;
+    while (n > 0)
+        close(fds[--n]);
+    return enough;
+}
+
+/* What it warns of it also returns; what it ends the process for must not go without a word. */
+static void take_log(int severity, const char *message)
+{
+    if (severity == EVENT_LOG_ERR) fprintf(stderr, "pdd: the event loop: %s\n", message);
+}
+
 int loop_new(struct loop **ret_loop, struct err *e)
 {
+    event_set_log_callback(take_log);
+    if (!descriptors_left()) return no_descriptors(e, "an event loop");
     struct loop *l = mem_calloc(1, sizeof *l);
     if (l) l->base = precise_base();
     if (!l || !l->base) {
@@ -152,7 +185,7 @@ int loop_wake_new(struct loop *l, loop_fn *fn, void *arg, struct loop_wake **ret
     w->event = w->fd < 0 ? NULL : event_new(l->base, w->fd, EV_READ | EV_PERSIST, wake_fired, w);
     if (!w->event || event_add(w->event, NULL) != 0) {
         loop_wake_free(w);
-        return err_set(e, ERR_IO, "no descriptor for a wake-up");
+        return no_descriptors(e, "a wake-up");
     }
     *ret_wake = w;
     return 0;

@@ -20,6 +20,7 @@ struct loop_signal;
 
 typedef void loop_fn(void *arg);
 
+/* ERR_IO: no descriptors are left. libevent's warnings are silenced: what matters is returned. */
 int loop_new(struct loop **ret_loop, struct err *e);
 void loop_free(struct loop *l);
 int loop_run(struct loop *l, struct err *e); /* until loop_stop */

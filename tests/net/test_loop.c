@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 #include <pthread.h>
@@ -160,13 +162,41 @@ static void signals(void **state)
     loop_free(l);
 }
 
+/* Catches: a process that libevent ends, with a sentence of its own, when descriptors are short. */
+static void few_descriptors(void **state)
+{
+    struct rlimit before, low;
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int next = dup(0);
+    assert_true(next >= 0);
+    close(next);
+    bool opened = false;
+    for (int left = 0; left < 8 && !opened; left++) {
+        struct loop *l = NULL;
+        struct loop_wake *w = NULL;
+        struct err e = ERR_INIT;
+        low = before;
+        low.rlim_cur = (rlim_t)(next + left);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+        int code = loop_new(&l, &e);
+        if (code == 0) code = loop_wake_new(l, NULL, NULL, &w, &e);
+        opened = code == 0;
+        loop_wake_free(w);
+        loop_free(l);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        if (opened) break;
+        assert_int_equal(code, ERR_IO);
+        assert_non_null(strstr(e.text, "(ulimit -n)"));
+    }
+    assert_true(opened);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(timers),
-        cmocka_unit_test(cleared),
-        cmocka_unit_test(wakes),
-        cmocka_unit_test(signals),
+        cmocka_unit_test(few_descriptors), cmocka_unit_test(timers),  cmocka_unit_test(cleared),
+        cmocka_unit_test(wakes),           cmocka_unit_test(signals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
