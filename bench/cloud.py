@@ -37,12 +37,12 @@ SANITIZER = re.compile(rb"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime e
 # What is served in `throughput`. Rates: loads tried, as parts of an estimate of what whole answers reach.
 # Limits: of 95 in 100 requests, the first token and the mean gap. Prompts are cut to prompt_max tokens.
 SITES = {
-    "pdd-tale": {"shape": None, "limit": (2000, 150), "prompt_max": 3000, "answer_max": 1000, "vocab": 4000,
-                 "context": 4096, "seconds": 20, "kv_mb": 1024, "streams": 256, "estimate": 6.0},
+    "pdd-read-small": {"shape": None, "limit": (2000, 150), "prompt_max": 3000, "answer_max": 1000, "vocab": 8000,
+                 "context": 8192, "seconds": 20, "kv_mb": 1024, "streams": 256, "estimate": 6.0},
     "135m": {"shape": "smollm2-135m", "limit": (10000, 150), "prompt_max": 4096, "answer_max": 1000,
              "vocab": 40000, "context": 8192, "seconds": 60, "kv_mb": 4096, "streams": 64, "estimate": 0.8},
 }
-SITES["fake"] = dict(SITES["pdd-tale"], vocab=250)  # in `overload`
+SITES["fake"] = dict(SITES["pdd-read-small"], vocab=250)  # in `overload`
 FAKE_STEP, FAKE_REQUEST = 64, 1120  # tokens a beat; of a mean request, prompt and assist
 LOADS = (0.8, 1.0, 1.25)
 COMMON = {"cold": 0.0, "shared": 0.9}  # part of each prompt that is the same for all, so that it is cached
@@ -117,7 +117,7 @@ class Site:
     def model(self, name):
         shape = SITES[name]["shape"]
         if not shape:
-            return os.path.join(HERE, "models/pdd-tale-q8_0.gguf")
+            return os.path.join(HERE, "models/pdd-read-small-q6_k.gguf")
         path = os.path.join(self.work, f"{shape}-Q8_0.gguf")
         if not os.path.exists(path):
             say(f"making {path}")
@@ -384,9 +384,9 @@ def throughput(site):
 # ---- overload ----
 
 def overload(site):
-    """Assists at three times what the server does: of pdd-tale, or of the fake engine, whose speed is exact. The
+    """Assists at three times what the server does: of pdd-read-small, or of the fake engine, whose speed is exact. The
     queue is as short as the limit asks for: whoever is accepted waits for what is done within half of it."""
-    name, minutes, fake = "pdd-tale", site.o.minutes, site.o.fake
+    name, minutes, fake = "pdd-read-small", site.o.minutes, site.o.fake
     known = site.results.get(f"throughput/{name}/cold/assist", {}).get("capacity") or SITES[name]["estimate"]
     rate = FAKE_STEP * 1e6 / BEAT_US / FAKE_REQUEST if fake else known
     room = max(int(rate * SITES[name]["limit"][0] / 1000 * 0.5), 2)
@@ -425,7 +425,7 @@ def soak(site):
     for door in ("tls", "plain"):
         say(f"{kind}, {door}: {minutes / 2:g} min")
         tls = site.certificate("ec") + site.certificate("rsa") if door == "tls" else []
-        engine = ["--fake", "100000", "--fake-beat-us", "2000"] if tls else ["--model", site.model("pdd-tale"), "--threads",
+        engine = ["--fake", "100000", "--fake-beat-us", "2000"] if tls else ["--model", site.model("pdd-read-small"), "--threads",
                                                                          "2", "--kv-mb", "16"]
         server = Server(site, [*engine, "--context", "1024", "--streams-max", "16", "--queue-max", "16",
                                "--connections-max", "250", "--key-file", keys, *tls], pinned=False, name=f"soak-{kind}-{door}")

@@ -151,7 +151,7 @@ def soak_text(results):
                    f"{sum(d['tokens'] for d in doors)} | {sum(d['reloads'] for d in doors)} | "
                    f"{', '.join(f'{s}: {n}' for s, n in sorted(statuses.items()))} | "
                    f"{'no leak, no error' if not r['failures'] else '; '.join(r['failures'])} |")
-    return out + ["", "Half of the time over TLS on the fake engine, half without on pdd-tale; keys, `SIGHUP` every five seconds. Clients leave, "
+    return out + ["", "Half of the time over TLS on the fake engine, half without on pdd-read-small; keys, `SIGHUP` every five seconds. Clients leave, "
                       "reset, half-close, stop reading, send drop by drop, send malformed heads and bodies and flipped bytes "
                       "to every face.\n"]
 

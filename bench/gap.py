@@ -28,7 +28,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TALE = os.path.join(HERE, "models/pdd-tale-q8_0.gguf")
+READER = os.path.join(HERE, "models/pdd-read-small-q6_k.gguf")
 STREAMS, BEAT_US = 4, 2000
 BOUND_MS = 20
 MB = 1 << 20
@@ -214,10 +214,10 @@ def main():
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--only", choices=("engine", "front", "vocab"))
     options = parser.parse_args()
-    tale = ("--model", TALE, "--threads", "1", "--context", "131072", "--prefix-cache", "0", "--step-ms", "10")
+    reader = ("--model", READER, "--threads", "1", "--context", "131072", "--prefix-cache", "0", "--step-ms", "10")
     worst = {}
     if options.only in (None, "engine"):
-        server = Server(options.bin, *tale)
+        server = Server(options.bin, *reader)
         worst["engine"] = measure("pdd cloud --model, context 131,072", server, 65536 + 131072 * 12, options)
         worst["engine, small"] = measure("the same, bodies that the loop works on itself", server, AT_ONCE, options)
         server.stop()
@@ -229,8 +229,8 @@ def main():
         front.stop()
         inner.stop()
     if options.only in (None, "vocab"):
-        inner = Server(options.bin, *tale)
-        front = Server(options.bin, "--upstream", inner.url, "--upstream-vocab", TALE)
+        inner = Server(options.bin, *reader)
+        front = Server(options.bin, "--upstream", inner.url, "--upstream-vocab", READER)
         front.wait_ready()
         worst["vocab"] = measure("pdd cloud --upstream --upstream-vocab", front, FRONT_BODY, options)
         front.stop()

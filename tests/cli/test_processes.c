@@ -221,7 +221,7 @@ static void test_full_disk(void **state)
 {
     static const char *const commands[] = {"cloud key ann", "cloud --help", "--version", "--help",
                                            "model inspect " PDD_SOURCE_DIR
-                                           "/models/pdd-tale-q8_0.gguf"};
+                                           "/models/pdd-read-small-q6_k.gguf"};
     const char *bin = getenv("PDD_BIN");
     (void)state;
     if (!bin || !bin[0]) skip();

@@ -13,4 +13,4 @@ if ! (cd build/e2e && npm ci --no-audit --no-fund >npm.log 2>&1); then
     echo "[  SKIPPED ] openai_client"
     exit 0
 fi
-exec timeout 300 node build/e2e/openai.mjs "$pdd" "$PWD/models/pdd-tale-q8_0.gguf"
+exec timeout 300 node build/e2e/openai.mjs "$pdd" "$PWD/models/pdd-read-small-q6_k.gguf"

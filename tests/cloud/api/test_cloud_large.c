@@ -247,7 +247,7 @@ static void test_large_response(void **state)
     (void)state;
     enum { FEW = 20, MANY = 240 };
     struct site *s = large_site();
-    s->native_path = PDD_SOURCE_DIR "/models/pdd-tale-q8_0.gguf";
+    s->native_path = PDD_SOURCE_DIR "/models/pdd-read-small-q6_k.gguf";
     site_start(s);
     json_t *few = ask_logprobs(s, FEW, ""), *many = ask_logprobs(s, MANY, "");
     json_t *stopped = ask_logprobs(s, 400, ",\"stop\":\"no such text\"");

@@ -21,8 +21,8 @@
 
 #define CHAT "/v1/chat/completions"
 #define TEXT "/v1/completions"
-#define TALE PDD_SOURCE_DIR "/models/pdd-tale-q8_0.gguf"
-#define FOX "\"messages\":[{\"role\":\"user\",\"content\":\"Tell me of a fox.\"}]"
+#define READER PDD_SOURCE_DIR "/models/pdd-read-small-q6_k.gguf"
+#define FOX "\"messages\":[{\"role\":\"user\",\"content\":\"Tell me a story about a fox.\"}]"
 
 static struct site sites[1];
 static struct client c;
@@ -35,11 +35,11 @@ static struct site *fake_site(const char *script)
     return s;
 }
 
-static struct site *tale_site(void)
+static struct site *reader_site(void)
 {
     struct site *s = &sites[0];
     site_init(s);
-    s->native_path = TALE;
+    s->native_path = READER;
     return s;
 }
 
@@ -211,7 +211,7 @@ static void test_same_answers(void **state)
         "\"temperature\":0",
         "\"temperature\":1.1,\"top_k\":40,\"top_p\":0.9,\"min_p\":0.02,\"seed\":77"};
     for (int native = 0; native < 2; native++) {
-        struct site *s = native ? tale_site() : fake_site(NULL);
+        struct site *s = native ? reader_site() : fake_site(NULL);
         site_start(s);
         for (size_t i = 0; i < 2; i++) {
             struct story whole, stream;
@@ -242,7 +242,7 @@ static void test_same_answers(void **state)
 static void test_seed(void **state)
 {
     (void)state;
-    struct site *s = tale_site();
+    struct site *s = reader_site();
     struct story t[4];
     site_start(s);
     for (int i = 0; i < 4; i++)
@@ -260,7 +260,7 @@ static void test_prompts(void **state)
 {
     (void)state;
     static const char *const prompts[] = {"\"Once upon\"", "[\"Once upon\"]", NULL, NULL};
-    struct site *s = tale_site();
+    struct site *s = reader_site();
     struct story t[4];
     struct token_list ids;
     struct engine *e = site_engine(s);
@@ -472,7 +472,7 @@ static void check_rows(const struct story *t, uint32_t top, bool greedy)
 static void test_chat_logprobs(void **state)
 {
     (void)state;
-    struct site *s = tale_site();
+    struct site *s = reader_site();
     struct story whole, stream;
     site_start(s);
     for (int sampled = 0; sampled < 2; sampled++)
@@ -495,7 +495,7 @@ static void test_chat_logprobs(void **state)
 static void test_completion_logprobs(void **state)
 {
     (void)state;
-    struct site *s = tale_site();
+    struct site *s = reader_site();
     struct story t;
     double want[5];
     site_start(s);
@@ -756,7 +756,7 @@ static void test_tokenize(void **state)
     static const char text[] = "A t\xc3\xb6"
                                "lt, <|im_start|> \xf0\x9d\x84\x9e and  more.";
     for (int native = 0; native < 2; native++) {
-        struct site *s = native ? tale_site() : fake_site(NULL);
+        struct site *s = native ? reader_site() : fake_site(NULL);
         json_int_t counts[3];
         site_start(s);
         for (size_t i = 0; i < 3; i++) {

@@ -22,7 +22,7 @@
 #include "net/sse.h"
 
 #define FIXTURES PDD_SOURCE_DIR "/tests/cloud/upstream/fixtures/"
-#define MODEL PDD_SOURCE_DIR "/models/pdd-tale-q8_0.gguf"
+#define MODEL FIXTURES "pdd-tale-vocab.gguf" /* of the model that was recorded */
 
 #define GRANT                                                                                      \
     "event: grant\ndata: {\"id\":\"as-1\",\"match\":\"exact\",\"tokens_max\":9,"                   \
