@@ -26,8 +26,9 @@
 
 #include "base/buf.h"
 #include "base/os.h"
+#include "support/program.h"
 
-enum { COMMAND_MAX = 8192, OUTPUT_MAX = 1 << 20, PATH_BYTES = 128 };
+enum { COMMAND_MAX = 8192, PATH_BYTES = 128 };
 
 #define TRAIN PDD_SOURCE_DIR "/tools/train"
 
@@ -47,25 +48,10 @@ static int remove_folder(void **state)
     return system(command);
 }
 
-/* Exit status of a shell command; its output to `out`. */
-static int shell(const char *command, struct buf *out)
-{
-    char bytes[4096];
-    size_t n;
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    buf_init(out, OUTPUT_MAX);
-    while ((n = fread(bytes, 1, sizeof bytes, pipe)) > 0)
-        assert_int_equal(buf_append(out, bytes, n), 0);
-    int status = pclose(pipe);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
 static void need_python(void)
 {
     struct buf out;
-    int status = shell("python3 -c 'import argparse, http.client, json' 2>&1", &out);
+    int status = program_shell("python3 -c 'import argparse, http.client, json' 2>&1", &out);
     buf_release(&out);
     if (status != 0 || access(TRAIN "/facts.py", R_OK) != 0) skip();
 }
@@ -111,7 +97,7 @@ static void test_scores(void **state)
     need_python();
     snprintf(command, sizeof command, "cd '%s' && python3 -B - 2>&1 <<'END'\n%s\nEND", TRAIN,
              script);
-    if (shell(command, &out) != 0) fail_msg("%s", out.data);
+    if (program_shell(command, &out) != 0) fail_msg("%s", out.data);
     buf_release(&out);
 }
 
@@ -139,7 +125,7 @@ static void check_card(const char *path, const char *stem)
     struct buf text;
     struct err e = ERR_INIT;
     char begin[PATH_BYTES];
-    buf_init(&text, OUTPUT_MAX);
+    buf_init(&text, PROGRAM_OUTPUT_MAX);
     assert_int_equal(os_read_file(path, &text, &e), 0);
     snprintf(begin, sizeof begin, "<!-- evaluate.py: %s -->", stem);
     char *at = strstr(text.data, begin);
@@ -166,7 +152,7 @@ static void test_harness(void **state)
         "--pdd '%s' --n 2 --sets facts-1k,needles-1k,collect-1k,squad --texts none --json o.json "
         "--card card.text 2>&1 || exit 1; done",
         folder, TRAIN, model, bin);
-    if (shell(command, &out) != 0) fail_msg("%s", out.data);
+    if (program_shell(command, &out) != 0) fail_msg("%s", out.data);
     buf_release(&out);
     snprintf(path, sizeof path, "%s/o.json", folder);
     json_t *report = json_load_file(path, 0, NULL);

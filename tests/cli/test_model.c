@@ -20,6 +20,7 @@
 
 #include "base/os.h"
 #include "support/gguf_writer.h"
+#include "support/program.h"
 #include "support/tiny_model.h"
 #include "support/tiny_vocab.h"
 
@@ -62,7 +63,7 @@ static int make_files(void **state)
     gguf_writer_text(&w, "general.name", "\033[31mred");
     gguf_writer_text(&w, "general.architecture", "abacus");
     gguf_writer_tensor(&w, "beads", GGUF_F32, 32, 2, weights, 256);
-    buf_init(&file, OUTPUT_MAX);
+    buf_init(&file, PROGRAM_OUTPUT_MAX);
     gguf_writer_finish(&w, &file);
     save("odd.gguf", &file);
     gguf_writer_release(&w);
@@ -88,19 +89,11 @@ static int remove_files(void **state)
 static int run(const char *arguments, bool both, struct buf *out)
 {
     const char *bin = getenv("PDD_BIN");
-    char command[COMMAND_MAX], bytes[4096];
-    size_t n;
+    char command[COMMAND_MAX];
     if (!bin || !bin[0]) skip();
     snprintf(command, sizeof command, "cd %s && '%s' model %s %s", folder, bin, arguments,
              both ? "2>&1" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    buf_init(out, OUTPUT_MAX);
-    while ((n = fread(bytes, 1, sizeof bytes, pipe)) > 0)
-        assert_int_equal(buf_append(out, bytes, n), 0);
-    int status = pclose(pipe);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return program_shell(command, out);
 }
 
 static void expect(const char *arguments, int status, const char *text)

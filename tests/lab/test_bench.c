@@ -19,26 +19,19 @@
 #include <jansson.h>
 
 #include "base/buf.h"
+#include "support/program.h"
 
-enum { OUTPUT_MAX = 1 << 20, COMMAND_MAX = 1024 };
+enum { COMMAND_MAX = 1024 };
 
 static char model[] = "/tmp/pdd-test-bench-XXXXXX";
 
 static int run(const char *arguments, struct buf *out)
 {
     const char *bin = getenv("PDD_BIN");
-    char command[COMMAND_MAX], bytes[4096];
-    size_t n;
+    char command[COMMAND_MAX];
     if (!bin || !bin[0]) skip();
     snprintf(command, sizeof command, "'%s' %s %s 2>&1", bin, arguments, model);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    buf_init(out, OUTPUT_MAX);
-    while ((n = fread(bytes, 1, sizeof bytes, pipe)) > 0)
-        assert_int_equal(buf_append(out, bytes, n), 0);
-    int status = pclose(pipe);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return program_shell(command, out);
 }
 
 static int make_model(void **state)

@@ -23,6 +23,7 @@
 #include "model/gguf.h"
 #include "model/text/template.h"
 #include "model/text/vocab.h"
+#include "support/program.h"
 
 enum { OUTPUT_MAX = 1 << 16, COMMAND_MAX = 1024, FILE_MAX = 64 << 20 };
 
@@ -46,19 +47,11 @@ static int remove_folder(void **state)
 static int run(const char *before, const char *arguments, struct buf *out)
 {
     const char *bin = getenv("PDD_BIN");
-    char command[COMMAND_MAX], bytes[4096];
-    size_t n;
+    char command[COMMAND_MAX];
     if (!bin || !bin[0]) skip();
     snprintf(command, sizeof command, "cd %s && %s '%s' model random %s 2>&1", folder, before, bin,
              arguments);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    buf_init(out, OUTPUT_MAX);
-    while ((n = fread(bytes, 1, sizeof bytes, pipe)) > 0)
-        assert_int_equal(buf_append(out, bytes, n), 0);
-    int status = pclose(pipe);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return program_shell(command, out);
 }
 
 static void expect(const char *before, const char *arguments, int status, const char *text)

@@ -84,3 +84,17 @@ void program_kill(struct program *p, int number)
     close(p->err);
     waitpid(p->pid, NULL, 0);
 }
+
+int program_shell(const char *command, struct buf *out)
+{
+    char bytes[4096];
+    size_t n;
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    buf_init(out, PROGRAM_OUTPUT_MAX);
+    while ((n = fread(bytes, 1, sizeof bytes, pipe)) > 0)
+        assert_int_equal(buf_append(out, bytes, n), 0);
+    int status = pclose(pipe);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}

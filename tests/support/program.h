@@ -24,6 +24,8 @@ void program_start(struct program *p, const char *command, const char *const *ar
 void program_line_after(struct program *p, const char *before, char *ret_text, size_t size);
 /* Close its input, gather its output (initialised here), and return its exit status. */
 int program_finish(struct program *p, struct buf *out, struct buf *err);
+/* Run a shell's command line; its output (initialised here), and the exit status. */
+int program_shell(const char *command, struct buf *out);
 void program_kill(struct program *p, int number); /* and wait for its end */
 
 #endif

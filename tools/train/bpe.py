@@ -57,7 +57,7 @@ def train_merges(counts, n_merges):
     heap = [(-count, pair) for pair, count in pairs.items()]
     heapq.heapify(heap)
     merges = []
-    while len(merges) < n_merges:
+    while heap and len(merges) < n_merges:
         count, best = heapq.heappop(heap)
         if -count != pairs[best] or count == 0:
             continue

@@ -4,6 +4,7 @@ A user's message is the document, an empty line, the question; further questions
 Each piece of a sequence has a class that train.py gives a weight: NONE is not learnt, DOCUMENT a little (its words are
 chosen by others, generated values are noise by intention), PLAIN is running text, ANSWER counts full.
 """
+import itertools
 import re
 
 import numpy as np
@@ -20,8 +21,11 @@ SYSTEM = [
 ]
 IN_A_SENTENCE = ["Answer in a sentence.", "Answer in a full sentence.", "Please answer in one sentence.",
                  "Use a full sentence."]
+FULL = ["Answer in full sentences.", "Use full sentences.", "Each answer is a sentence."]
 QUOTE = ["Which sentence of the text says so?", "Quote the sentence of the text.", "Where does the text say that?",
          "Show me the sentence."]
+LIST = ["Answer these questions.", "Answer the questions.", "Answer each question.", "Please answer:", "Questions:",
+        "Answer all of these questions from the text."]
 CONTINUE = ["Continue the story.", "What happens next?", "Go on with the story.", "Tell me what happens next.",
             "Continue the text."]
 SUMMARISE = ["Summarise the text in three sentences.", "Sum up the text in three sentences.", "Give a short summary.",
@@ -34,6 +38,10 @@ COLLECT = [
     "Everything about {x}, please.",
 ]
 TERM = re.compile(r"(?<![.!?\"] )(?<!^)\b((?:[A-Z][a-z]{2,}[\w'-]*)(?: [A-Z][a-z]+){0,2})\b")
+NAME = re.compile(r"\b[A-Z][a-z]{3,}\b")
+NAMED = re.compile(r"\b(?:[A-Z][a-z]{3,}|\d{2,})\b")
+KEPT = set(facts.MONTHS + facts.DAYS + "What When Where Which Whose Whom That This There Their These Those They".split()
+           + "After Before During Since While With From However Although Because Under Other Some Many Most".split())
 HELLO = [("Hello", "Hello. Give me a text and ask me about it."), ("Hi!", "Hello. Which text shall I read?"),
          ("Who are you?", "I am pdd-read, a small model that reads texts and answers questions about them."),
          ("What can you do?", "I read a text and answer questions about it. I can also continue a story."),
@@ -63,15 +71,39 @@ class Chat:
         self.turn("user", np.concatenate([document, ids]) if document is not None else ids, DOCUMENT)
         self.turn("assistant", answer if isinstance(answer, np.ndarray) else self.m.t.encode(answer), ANSWER)
 
+    def some(self, document, asked):
+        """One question after the other, or now and then all of them at once."""
+        if len(asked) > 1 and self.m.rng.random() < 0.25:
+            return self.listed(document, asked)
+        return self.all(document, asked)
+
     def all(self, document, asked):
         for question, answer in asked:
             self.ask(document, question, answer)
             document = None
         return self
 
+    def listed(self, document, asked):
+        """All questions in one message, as a list, and the answers likewise."""
+        numbers = range(1, len(asked) + 1)
+        ask = self.m.rng.choice(LIST) + "\n" + "\n".join(f"{i}. {q}" for i, (q, _) in zip(numbers, asked))
+        self.ask(document, ask, "\n".join(f"{i}. {a}" for i, (_, a) in zip(numbers, asked)))
+        return self
+
     def end(self):
         self.add([self.m.t.eot], NONE)
         return np.concatenate(self.ids), np.concatenate(self.classes)
+
+
+class Pool:
+    """Texts, drawn as often as they are long: or a small file of short ones would soon be known by heart."""
+
+    def __init__(self, texts):
+        self.texts = texts
+        self.weights = list(itertools.accumulate(len(x.ids) for x in texts))
+
+    def draw(self, rng):
+        return rng.choices(self.texts, cum_weights=self.weights)[0]
 
 
 class Maker:
@@ -87,15 +119,21 @@ class Maker:
         self.patterns = texts.get("qa_train_wiki_patterns", [])
         self.dialogues = texts.get("qa_train_dialogues", [])
         self.plots = texts.get("long_train_squality", [])
+        self.names = self.known_names()
 
     def long_enough(self, names, tokens):
-        return [x for name in names for x in self.texts.get(name, []) if len(x.ids) > tokens]
+        return Pool([x for name in names for x in self.texts.get(name, []) if len(x.ids) > tokens])
 
     def grouped(self, name):
         articles = {}
         for text in self.texts.get(name, []):
             articles.setdefault(text.title, []).append(text)
         return [a for a in articles.values() if sum(len(x.qas) for x in a) > 0]
+
+    def known_names(self):
+        """Names of people and places out of the questions, to rename with, and some invented ones."""
+        found = {n for a in self.squad for p in a for q in p.qas for n in NAME.findall(q[1])} - KEPT
+        return sorted(found) + sorted({facts.invented(self.rng).capitalize() for _ in range(len(found) // 3 + 50)})
 
     def chat(self):
         out = Chat(self)
@@ -118,7 +156,7 @@ class Maker:
         """Consecutive sentences of one text, about `tokens` long; more texts follow where one is too short."""
         out, total = [], 0
         while total < tokens:
-            text = self.rng.choice(pool)
+            text = pool.draw(self.rng)
             first = self.rng.randrange(text.sentences()) if len(text.ids) > tokens else 0
             if total and self.rng.random() < 0.7:
                 out.append(np.array(self.t.encode("\n\n" if self.rng.random() < 0.5 else "\n"), np.uint16))
@@ -171,7 +209,7 @@ class Maker:
 
     def with_facts(self, tokens):
         rng = self.rng
-        n = rng.randrange(1, 5) if rng.random() < 0.4 else rng.randrange(4, 14)
+        n = rng.randrange(1, 5) if rng.random() < 0.4 else rng.randrange(4, 18)
         n = max(1, min(n, tokens // 24))
         if rng.random() < 0.25:
             groups = facts.alike_facts(rng, max(2, min(tokens // 24, rng.randrange(2, 16))))
@@ -186,12 +224,17 @@ class Maker:
         document = np.concatenate(self.dated(self.hide(pieces, [f.said for f in flat])))
         able = [f for f in flat if f.asked]
         asked = []
+        if len(able) > 3 and rng.random() < 0.15:
+            chosen = [rng.choice(f.asked) for f in rng.sample(able, rng.randrange(3, min(len(able), 14) + 1))]
+            questions_at_once = [(q, sentence) for q, _, sentence in chosen]
+            questions_at_once[-1] = (f"{questions_at_once[-1][0]}\n{rng.choice(FULL)}", questions_at_once[-1][1])
+            return self.chat().listed(document, questions_at_once)
         for fact in rng.sample(able, min(len(able), self.how_many(tokens))):
             question, short, sentence = rng.choice(fact.asked)
             asked += self.styled(question, short, sentence, fact.said)
         for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
             asked.insert(rng.randrange(len(asked) + 1), (facts.unknown_question(rng, groups), UNKNOWN))
-        return self.chat().all(document, asked)
+        return self.chat().some(document, asked)
 
     def how_many(self, tokens):
         """Questions in one conversation: long documents are dear, so they are asked more."""
@@ -211,7 +254,7 @@ class Maker:
         rng = self.rng
         pieces = self.passage(self.real if rng.random() < 0.85 else self.tales, tokens)
         if rng.random() < 0.3:
-            text = rng.choice(self.real)
+            text = self.real.draw(rng)
             guests = [self.words(text.sentence_ids(rng.randrange(text.sentences()))) for _ in range(3)]
             pieces = self.hide(pieces, [g for g in guests if 40 < len(g) < 300])
         asked = []
@@ -224,13 +267,13 @@ class Maker:
             if len(asked) >= most:
                 break
         if rng.random() < 0.25:
-            text = rng.choice(self.real)
+            text = self.real.draw(rng)
             made = questions.about_sentence(rng, self.words(text.sentence_ids(rng.randrange(text.sentences()))))
             if made:
                 asked.insert(rng.randrange(len(asked) + 1), (made[0], UNKNOWN))
         if not asked:
             return self.plain(tokens)
-        return self.chat().all(np.concatenate(pieces), asked)
+        return self.chat().some(np.concatenate(pieces), asked)
 
     def articles(self, tokens, pool):
         """Questions of people about paragraphs, inside as much of their article as fits."""
@@ -251,26 +294,66 @@ class Maker:
             else:
                 high += 1
                 total += len(article[high].ids)
+        here = [(p, qa) for p in article[low : high + 1] for qa in p.qas]
+        chosen = rng.sample(here, min(len(here), self.how_many(tokens)))
+        gone = self.gone(article[low : high + 1], chosen)
         line = np.array(self.t.encode("\n"), np.uint16)
-        parts = [x for p in article[low : high + 1] for x in (line, p.ids)][1:]
+        parts = [x for p in article[low : high + 1] for x in (line, self.without(p, gone))][1:]
         if total < 0.7 * tokens and rng.random() < 0.6:
             other = np.concatenate(self.passage(self.real, min(tokens - total, 3000)))
             two = np.array(self.t.encode("\n\n"), np.uint16)
             parts = parts + [two, other] if rng.random() < 0.5 else [other, two] + parts
-        asked = []
-        here = [(p, qa) for p in article[low : high + 1] for qa in p.qas]
-        for p, (question, answer) in rng.sample(here, min(len(here), self.how_many(tokens))):
+        asked, rename = [], rng.random() < 0.6
+        for p, (question, answer) in chosen:
+            if gone and p is gone[0] and question == gone[1]:
+                asked.append((question, UNKNOWN))
+                continue
             if rng.random() < 0.2:
                 question = questions.worn(rng, question.rstrip("?")) + "?"
-            asked += self.styled_by_text(p, question, answer)
-        if rng.random() < 0.2:
+            asked += self.styled_by_text(p, question, answer, not rename)
+        if rng.random() < 0.15:
             other = rng.choice(pool)
             if other is not article:
                 question = rng.choice(rng.choice([p for p in other if p.qas]).qas)[0]
                 asked.insert(rng.randrange(len(asked) + 1), (question, UNKNOWN))
-        return self.chat().all(np.concatenate(parts), asked)
+        document = np.concatenate(parts)
+        if rename:
+            document, asked = self.renamed(document, asked)
+        return self.chat().some(document, asked)
 
-    def styled_by_text(self, paragraph, question, answer):
+    def gone(self, paragraphs, chosen):
+        """Now and then a question whose sentence is left out: (paragraph, question, number of the sentence)."""
+        if self.rng.random() > 0.25:
+            return None
+        p, (question, answer) = chosen[0]
+        text = "\n".join(self.t.decode(x.ids.tolist()) for x in paragraphs)
+        if text.count(answer) != 1:
+            return None
+        found = [i for i in range(p.sentences()) if answer in self.words(p.sentence_ids(i))]
+        return (p, question, found[0]) if found and p.sentences() > 1 else None
+
+    @staticmethod
+    def without(p, gone):
+        if not gone or gone[0] is not p:
+            return p.ids
+        return np.concatenate([p.sentence_ids(i) for i in range(p.sentences()) if i != gone[2]])
+
+    def renamed(self, document, asked):
+        """The same with other names and numbers: what a text says is to be read, not remembered."""
+        rng, text = self.rng, self.t.decode(document.tolist())
+        low = set(re.findall(r"\b[a-z]{3,}\b", text))
+        names = sorted(n for n in set(NAME.findall(text)) if n.lower() not in low and n not in KEPT)
+        other = {n: rng.choice(self.names) for n in names if rng.random() < 0.8}
+        for number in sorted(set(re.findall(r"\b\d{2,}\b", text))):
+            if rng.random() < 0.7:
+                other[number] = number[0] + "".join(rng.choice("0123456789") for _ in number[1:])
+
+        def change(words):
+            return NAMED.sub(lambda m: other.get(m.group(), m.group()), words)
+
+        return np.array(self.t.encode(change(text)), np.uint16), [(change(q), change(a)) for q, a in asked]
+
+    def styled_by_text(self, paragraph, question, answer, typed):
         roll = self.rng.random()
         if roll < 0.12:
             for i in range(paragraph.sentences()):
@@ -279,7 +362,7 @@ class Maker:
                     if roll < 0.06:
                         return [(f"{question} {self.rng.choice(IN_A_SENTENCE)}", sentence)]
                     return [(question, answer), (self.rng.choice(QUOTE), sentence)]
-        return [(questions.as_typed(self.rng, question), answer)]
+        return [(questions.as_typed(self.rng, question) if typed else question, answer)]
 
     def records(self, tokens, pool, least):
         """Several short records one after the other, and questions about some."""
@@ -346,12 +429,13 @@ class Maker:
     def collect_generated(self, tokens):
         rng = self.rng
         keys, said, owner = [], [], []
+        first = rng.random() < 0.5  # the sentence of a fact then begins with its name, which is easier
         for _ in range(rng.choice([1, 2, 2, 3])):
             key = rng.choice([facts.person(rng), "the " + facts.thing(rng), "the " + facts.invented(rng).capitalize(),
                               facts.town(rng), "the " + facts.title(rng), "the " + facts.title(rng)])
             if any(key in k or k in key for k in keys):
                 continue
-            sentences = facts.about(rng, key, rng.randrange(2, 13))
+            sentences = facts.about(rng, key, rng.randrange(2, 13), first)
             keys.append(key)
             said += sentences
             owner += [len(keys) - 1] * len(sentences)
@@ -386,7 +470,7 @@ class Maker:
 
     def summary(self, tokens):
         """An encyclopedia's article opens with its summary: its first three sentences."""
-        text = self.rng.choice(self.real)
+        text = self.real.draw(self.rng)
         if text.sentences() < 8:
             return self.plain(tokens)
         n = 3
@@ -410,7 +494,7 @@ class Maker:
     def talk(self, tokens):
         asked = self.rng.choice(HELLO)
         if self.rng.random() < 0.6:
-            text = self.rng.choice(self.texts.get("text_stories") or self.tales)
+            text = self.rng.choice(self.texts.get("text_stories") or self.tales.texts)
             words = self.rng.choice(["Tell me a story.", "Tell me a tale.", f"Tell me the story \"{text.title}\"."])
             return self.chat().all(None, [(words, text.ids[:400])])
         return self.chat().all(None, [asked])

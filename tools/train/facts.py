@@ -357,10 +357,23 @@ ABOUT = [  # sentences about one person or thing, for long answers that bring se
 ]
 
 
-def about(rng, key, n):
-    """n sentences that name `key`."""
+ABOUT_FIRST = [form for form in ABOUT if form.startswith("{k}")] + [
+    "{k} belonged to {other}, who kept it {spot} until the end of {month}.",
+    "{k} was worth {n} {animals} when it first came to {town}.",
+    "{k} was seen in the {room} on {day}, together with a {thing}.",
+    "{k} won the prize of {town} and got {n} bags of {food}.",
+    "{k} stayed with the {job} for {n} days and learnt to love {food}.",
+    "{k} had been lost {n} years before {other} found it {spot}.",
+    "{k} was the first to cross the river at {town} in {month}.",
+    "{k} came back from {town} with {n} {animals} and no {thing}.",
+]
+
+
+def about(rng, key, n, first=False):
+    """n sentences that name `key`; with `first` they begin with it."""
+    forms = ABOUT_FIRST if first else ABOUT + ABOUT_FIRST[-8:]
     out = []
-    for form in rng.sample(ABOUT, min(n, len(ABOUT))):
+    for form in rng.sample(forms, min(n, len(forms))):
         out.append(capital(form.format(
             k=key, town=town(rng), month=rng.choice(MONTHS), thing=thing(rng), other=person(rng), n=rng.choice(NUMBERS),
             spot=rng.choice(SPOTS), job=rng.choice(JOBS), animals=rng.choice(ANIMALS), food=rng.choice(FOODS),

@@ -31,6 +31,7 @@ class Config:
     window_rope_base: float = 1e4
     eps: float = 1e-6
     context: int = 8192
+    dropout: float = 0.1  # of what a block adds, while training
 
     def windowed(self, layer):
         return layer % self.period != self.period - 1
@@ -38,8 +39,8 @@ class Config:
 
 SIZES = {
     "read": Config(),
-    "small": Config(dim=256, layers=8, heads=4, ff=768, period=2),
-    "tiny": Config(dim=64, layers=2, heads=2, kv_heads=1, head_dim=32, ff=128, period=2, window=64, context=256),
+    "small": Config(dim=256, layers=8, heads=4, ff=768, period=2, dropout=0.0),
+    "tiny": Config(dim=64, layers=2, heads=2, kv_heads=1, head_dim=32, ff=128, period=2, window=64, context=256, dropout=0.0),
 }
 
 
@@ -114,10 +115,11 @@ class Layer(nn.Module):
         self.gate, self.up, self.down = matrix(c.ff, c.dim), matrix(c.ff, c.dim), matrix(c.dim, c.ff)
 
     def forward(self, x, c, table, mask):
-        x = x + rms_norm(self.attend(rms_norm(x, self.attn_norm, c.eps), c, table, mask), self.attn_post, c.eps)
+        h = rms_norm(self.attend(rms_norm(x, self.attn_norm, c.eps), c, table, mask), self.attn_post, c.eps)
+        x = x + F.dropout(h, c.dropout, self.training)
         h = rms_norm(x, self.ffn_norm, c.eps)
         h = linear(F.gelu(linear(h, self.gate), approximate="tanh") * linear(h, self.up), self.down)
-        return x + rms_norm(h, self.ffn_post, c.eps)
+        return x + F.dropout(rms_norm(h, self.ffn_post, c.eps), c.dropout, self.training)
 
     def attend(self, h, c, table, mask):
         batch, n, _ = h.shape

@@ -26,7 +26,7 @@ from model import SIZES, Model, masks
 from rows import Rows
 
 CLASS_WEIGHT = [0.0, 0.06, 0.25, 1.0]  # of the loss: none, document, plain, answer
-MUON_RATE, EMBEDDING_RATE, GAIN_RATE, FALL = 0.02, 0.004, 0.004, 0.6
+MUON_RATE, EMBEDDING_RATE, GAIN_RATE, FALL, DECAY = 0.02, 0.004, 0.004, 0.6, 0.1
 DISTIL = 0.5  # share of the small model's loss that compares it with the large one
 SAVE_SECONDS = 120
 
@@ -92,7 +92,7 @@ class Optimizer:
             momentum.mul_(beta).add_(g)
             rate = MUON_RATE * scale * max(1, g.shape[1] / g.shape[2]) ** 0.5
             update = orthogonal(g + beta * momentum)
-            torch._foreach_mul_(stack, 1 - 0.05 * MUON_RATE * scale)
+            torch._foreach_mul_(stack, 1 - DECAY * MUON_RATE * scale)
             torch._foreach_add_(stack, list(update.unbind()), alpha=-rate)
         for group in self.adam.param_groups:
             group["lr"] = group["rate"] * scale
@@ -167,6 +167,7 @@ def arguments():
     a.add_argument("--rows", type=int, default=8)
     a.add_argument("--workers", type=int, default=0)
     a.add_argument("--seed", type=int, default=1)
+    a.add_argument("--start", help="a folder with NAME.pt of an earlier run, to go on from")
     a.add_argument("--tiny", action="store_true")
     return a.parse_args()
 
@@ -203,6 +204,8 @@ def main():
     progress = multiprocessing.Value(ctypes.c_double, 0.0)
     stream = stream_of(args, tokenizer, texts, progress, SIZES[sizes[0]].context, rank)
     trainer = Trainer(sizes, device, world)
+    for name, model in zip(sizes, trainer.models if args.start else []):
+        model.load_state_dict(torch.load(f"{args.start}/{name}.pt", map_location=device)["model"])
     if rank == 0:
         print("parameters", [sum(p.numel() for p in m.parameters()) for m in trainer.models], flush=True)
     trainer.step(next(stream), 0.0, 0.0)  # compiles, changes nothing but the momentum
