@@ -51,18 +51,50 @@ static void act(struct turn *t, struct turn_action a)
     t->actions[(t->first_action + t->n_actions++) % TURN_ACTIONS_MAX] = a;
 }
 
+static bool cloud_active(const struct turn *t)
+{
+    return t->cloud == CLOUD_ASKED || t->cloud == CLOUD_RUNNING;
+}
+
+/* Where each state may lead; a failing engine gives an own answer back to the cloud. */
+static void enter(struct turn *t, enum turn_state to)
+{
+    static const unsigned may[] = {
+        [TURN_RACING] =
+            1u << TURN_BORROWED | 1u << TURN_OWN | 1u << TURN_DRAINING | 1u << TURN_OVER,
+        [TURN_BORROWED] = 1u << TURN_OWN | 1u << TURN_DRAINING | 1u << TURN_OVER,
+        [TURN_OWN] = 1u << TURN_BORROWED | 1u << TURN_DRAINING | 1u << TURN_OVER,
+        [TURN_DRAINING] = 1u << TURN_OVER,
+        [TURN_OVER] = 0,
+    };
+    CHECK(may[t->state] >> to & 1);
+    t->state = to;
+}
+
+/* What holds between any two events. */
+static void check(const struct turn *t)
+{
+    CHECK(t->shown <= t->n && t->n <= t->c.answer_max);
+    CHECK(t->kv <= t->c.prompt_tokens + t->n);
+    CHECK(!t->feeding || (t->local_ok && t->kv < t->feed_to));
+    CHECK(!t->feeding || t->feed_to <= t->c.prompt_tokens + t->n);
+    CHECK(!cloud_active(t) || (t->c.use_cloud && t->cloud_base <= t->n));
+    CHECK(!cloud_active(t) || t->n <= t->cloud_granted);
+    CHECK(!t->cloud_waits || (!t->local_ok && !cloud_active(t)));
+    CHECK(!t->ended || (!cloud_active(t) && !t->feeding && !t->cloud_waits));
+    CHECK(t->ended == (t->state == TURN_DRAINING || t->state == TURN_OVER));
+    CHECK(t->state != TURN_RACING || t->n == 0);
+    CHECK(t->handover <= t->n);
+}
+
 bool turn_take(struct turn *t, struct turn_action *ret_action)
 {
+    check(t);
     if (t->n_actions == 0) return false;
     *ret_action = t->actions[t->first_action];
     t->first_action = (t->first_action + 1) % TURN_ACTIONS_MAX;
     t->n_actions--;
     return true;
-}
-
-static bool cloud_active(const struct turn *t)
-{
-    return t->cloud == CLOUD_ASKED || t->cloud == CLOUD_RUNNING;
 }
 
 /* The answer is complete or given up: both ends may rest. */
@@ -89,7 +121,7 @@ static void end_answer(struct turn *t, enum turn_reason reason)
     t->ended = true;
     t->cloud_waits = false;
     t->reason = reason;
-    t->state = TURN_DRAINING;
+    enter(t, TURN_DRAINING);
 }
 
 static void open_cloud(struct turn *t, uint64_t now, uint32_t n)
@@ -220,7 +252,7 @@ static void show_due(struct turn *t, uint64_t now)
         act(t, (struct turn_action){.kind = TURN_DO_SHOW, .n = t->shown++});
     }
     if (t->state != TURN_OVER && t->ended && t->shown == t->n) {
-        t->state = TURN_OVER;
+        enter(t, TURN_OVER);
         act(t, (struct turn_action){.kind = TURN_DO_END, .reason = t->reason});
     }
 }
@@ -306,7 +338,7 @@ void turn_cloud_token(struct turn *t, uint64_t now, uint32_t index, int32_t id)
     if (in_order(t, now, index, id)) {
         t->cloud_heard = t->cloud_gave = now;
         t->cloud = CLOUD_RUNNING;
-        if (t->state == TURN_RACING) t->state = TURN_BORROWED;
+        if (t->state == TURN_RACING) enter(t, TURN_BORROWED);
         t->cloud_used++;
         t->cloud_vain = 0;
         take_token(t, now, id, TURN_CLOUD);
@@ -388,7 +420,7 @@ void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end)
     if (t->kv == t->c.prompt_tokens + t->n) { /* nothing newer came: the device has caught up */
         stop_cloud(t);
         if (t->state != TURN_OWN && t->n > 0) t->handover = t->n;
-        t->state = TURN_OWN;
+        if (t->state != TURN_OWN) enter(t, TURN_OWN);
         if (is_end)
             end_answer(t, TURN_STOP);
         else
@@ -413,7 +445,7 @@ void turn_local_failed(struct turn *t, uint64_t now, const char *why)
     if (t->state == TURN_OVER || t->ended) return;
     t->feeding = false;
     t->local_ok = false;
-    if (t->state == TURN_OWN) t->state = TURN_BORROWED;
+    if (t->state == TURN_OWN) enter(t, TURN_BORROWED);
     err_set(&t->error, ERR_INTERNAL, "%s", why);
     go_on_without_device(t, now, why);
     show_due(t, now);
@@ -426,8 +458,9 @@ void turn_user_stop(struct turn *t, uint64_t now)
     stop_cloud(t);
     stop_local(t);
     t->ended = true;
+    t->cloud_waits = false;
     t->reason = TURN_CANCELLED;
-    t->state = TURN_OVER;
+    enter(t, TURN_OVER);
     act(t, (struct turn_action){.kind = TURN_DO_END, .reason = TURN_CANCELLED});
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -26,6 +27,7 @@ void *exchange_new(const struct request_ctx *c, enum metrics_endpoint endpoint, 
 void exchange_free(struct exchange *x)
 {
     if (!x) return;
+    CHECK(!x->running && !x->request);
     *x->link = x->next;
     if (x->next) x->next->link = x->link;
     job_free(x->job);
@@ -109,6 +111,7 @@ int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefi
     if (code) return code;
     code = backend_submit(b, x->job, e);
     if (code) quota_use_undo(x);
+    x->running = code == 0;
     return code;
 }
 
@@ -132,6 +135,7 @@ static void client_gone(void *arg)
 
 void exchange_attach(struct exchange *x, struct http_request *r)
 {
+    CHECK(x->running && !x->request);
     x->request = r;
     http_request_on_close(r, client_gone, x);
 }
@@ -237,6 +241,11 @@ void exchange_deliver(const struct job_event *ev)
 {
     struct exchange *x = ev->job->owner;
     struct metrics *m = &x->server->metrics;
+    CHECK(x->running && ev->job == x->job);
+    CHECK(ev->kind != JOB_ADMITTED || !x->admitted);
+    CHECK(ev->kind != JOB_TOKEN || (x->admitted && ev->index == x->job->n_have + x->n_tokens));
+    CHECK(ev->kind == JOB_DONE || !ev->failure);
+    x->running = ev->kind != JOB_DONE;
     if (ev->kind == JOB_ADMITTED)
         note_admitted(x, ev, m);
     else if (ev->kind == JOB_TOKEN)

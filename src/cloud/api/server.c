@@ -166,6 +166,7 @@ void server_free(struct server *s)
     backend_free(s->backend);
     while (s->exchanges) {
         exchange_log_stopped(s->exchanges);
+        s->exchanges->running = false; /* the backend has gone with its events */
         exchange_free(s->exchanges);
     }
     loop_wake_free(s->wake);

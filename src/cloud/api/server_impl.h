@@ -43,6 +43,7 @@ struct exchange {
     bool logprobs;
     uint32_t logprobs_top;
     bool complete;                       /* see exchange_complete */
+    bool running;                        /* its job is submitted, and JOB_DONE has not come */
     void (*release)(struct exchange *x); /* what else the endpoint holds; NULL: nothing */
     uint32_t quota_tokens,
         unfed; /* quota_use.c: prompt tokens taken from the key, and not computed yet */

@@ -37,6 +37,7 @@ static struct upstream_event *new_event(size_t text)
 static void leave_route(struct upstream_request *req)
 {
     if (!req->server) return;
+    CHECK(req->u->routes[req->server->index].outstanding > 0);
     req->u->routes[req->server->index].outstanding--;
     req->server = NULL;
 }
@@ -78,6 +79,7 @@ static void close_stream(struct upstream_request *req)
 
 void upstream_request_free(struct upstream_request *req)
 {
+    CHECK(req->inside == 0);
     leave_server(req);
     close_stream(req);
     leave_job(req);
@@ -91,6 +93,7 @@ void upstream_request_free(struct upstream_request *req)
 /* The job's last event is on its way; the request goes when no callback of it runs any more. */
 static void tell_end(struct upstream_request *req)
 {
+    CHECK(!req->over && req->job && req->end);
     req->over = true;
     leave_job(req);
     upstream_push(req->u, req->end);

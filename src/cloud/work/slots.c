@@ -1,6 +1,8 @@
 /* slots: see slots.h. */
 #include "cloud/work/slots.h"
 
+#include "base/check.h"
+
 static atomic_uint *of(struct slots *p, uint32_t tenant)
 {
     return &p->of_tenant[tenant % ADMIT_TENANTS_MAX];
@@ -28,8 +30,8 @@ enum admit_entry slots_enter(struct slots *p, struct slots_room room, uint32_t t
 
 void slots_leave(struct slots *p, uint32_t tenant)
 {
-    atomic_fetch_sub(of(p, tenant), 1);
-    atomic_fetch_sub(&p->all, 1);
+    unsigned own = atomic_fetch_sub(of(p, tenant), 1), all = atomic_fetch_sub(&p->all, 1);
+    CHECK(own > 0 && all > 0);
 }
 
 bool slots_full(struct slots *p, struct slots_room room)

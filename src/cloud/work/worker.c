@@ -86,6 +86,7 @@ static void *worker_main(void *arg)
     }
     while (w->n_running > 0)
         worker_end(w, w->n_running - 1, WIRE_DRAIN, NULL);
+    CHECK(w->promised == 0);
     return NULL;
 }
 

@@ -69,6 +69,8 @@ static void set_promise(struct worker *w, struct running *r)
     struct admit_request wanted = request_of(w, r->job, r->granted);
     uint32_t promise =
         admit_pages(admit_end(&wanted, wanted.most)) - admit_pages(session_len(r->session));
+    CHECK(session_len(r->session) <= admit_end(&wanted, wanted.most));
+    CHECK(w->promised >= r->promise);
     w->promised += promise - r->promise;
     r->promise = promise;
 }
@@ -76,6 +78,7 @@ static void set_promise(struct worker *w, struct running *r)
 void worker_note_growth(struct worker *w, struct running *r)
 {
     uint32_t len = session_len(r->session);
+    CHECK(r->n_path * ENGINE_PAGE <= len && r->fed <= r->job->n_tokens);
     set_promise(w, r);
     while ((r->n_path + 1) * ENGINE_PAGE <= len) {
         uint32_t at =
@@ -173,6 +176,7 @@ static int admit_one(struct worker *w, struct job *job)
         w->blocked_at = spare_pages(w);
         return code;
     }
+    CHECK(w->line_tokens >= job->n_tokens);
     w->line_tokens -= job->n_tokens;
     if (code) {
         if (code == ERR_BUSY)
@@ -182,6 +186,7 @@ static int admit_one(struct worker *w, struct job *job)
         return 0;
     }
     admit_begin(w->line);
+    CHECK(w->n_running < w->c.streams_max && r.granted > 0);
     w->arrivals++;
     w->running[w->n_running++] = r;
     note_begun(w, &r);
@@ -219,6 +224,7 @@ static void note_end(struct worker *w)
 void worker_end(struct worker *w, uint32_t i, enum wire_reason reason, const struct err *error)
 {
     struct running *r = &w->running[i];
+    CHECK(i < w->n_running && w->promised >= r->promise);
     uint32_t rest = session_len(r->session) - r->n_path * ENGINE_PAGE;
     if (!error && rest > 0 && rest < ENGINE_PAGE)
         prefix_add_part(w->prefix, worker_scope(w, r->job), r->path, r->session, r->n_path, rest);
@@ -251,6 +257,7 @@ static bool leaves_line(void *arg, void *waiting)
     struct job *job = waiting;
     enum wire_reason reason;
     if (!must_leave(job, w->swept, &reason)) return false;
+    CHECK(w->line_tokens >= job->n_tokens);
     w->line_tokens -= job->n_tokens;
     w->blocked = NULL; /* another may come to lie where it lay */
     worker_finish(w, job, NULL, reason, NULL);

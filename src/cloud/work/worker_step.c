@@ -65,11 +65,13 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
 {
     if (prefills(r)) {
         r->fed += span->n;
+        CHECK(r->fed <= r->job->n_tokens && r->fed == session_len(r->session));
         w->own.prefill_tokens += span->n;
         worker_send(
             w, (struct job_event){
                    .kind = JOB_PROGRESS, .job = r->job, .done = r->fed, .total = r->job->n_tokens});
     } else {
+        CHECK(session_len(r->session) == r->job->n_tokens + r->produced);
         w->own.decode_tokens++;
     }
     worker_note_growth(w, r);
