@@ -2,8 +2,8 @@
  * fake: see fake.h. The next token is a pure function of the history: position in the answer comes
  * from the last control token that opens the assistant's turn, the rest from a hash.
  *
- * Its KV memory is real, with the tokens themselves for keys and values, and the hash is of what
- * lies there: whoever takes a page that is not his gets another answer.
+ * Its KV memory is real: keys and values are the tokens themselves, and the hash reads them there.
+ * So a session that uses a wrong page gets another answer.
  */
 #include "engine/fake.h"
 
@@ -49,8 +49,8 @@ struct fake_session {
     struct kv_seq kv; /* its len is the history's */
     uint32_t hashed;  /* tokens whose hash is kept; 0: none */
     uint64_t hash;
-    uint32_t searched; /* of so many tokens */
-    uint32_t mark;     /* the last 256 ends here; 0: there is none */
+    uint32_t searched; /* tokens searched for it so far */
+    uint32_t mark;     /* the last token 256 ends here; 0: none */
 };
 
 static uint32_t fake_pages_free(const struct engine *e)

@@ -7,7 +7,8 @@
  * are quantised where they are made, so that each is read once from the cache.
  *
  * Fields of struct forward are memory, or facts of the whole pass; what a phase needs to know of
- * its block is an argument.
+ * its block is an argument. Threads: as forward.h says;
+ * a task writes only its own rows and strips.
  */
 #ifndef PDD_MODEL_FORWARD_IMPL_H
 #define PDD_MODEL_FORWARD_IMPL_H
