@@ -121,10 +121,11 @@ def watch(port, stop, out):
 
 
 def longest(times, begin, end):
-    """The longest gap of any stream that has a part in [begin, end]; a token must follow."""
+    """The longest gap between two tokens of a stream that has a part in [begin, end]. What comes first of a
+    stream says that it was admitted: its first token waits for its own prefill, and is not counted."""
     most = 0.0
     for stream in times:
-        for a, b in zip(stream, stream[1:]):
+        for a, b in zip(stream[1:], stream[2:]):
             if b > begin and a < end:
                 most = max(most, b - a)
     return most
