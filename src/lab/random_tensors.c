@@ -59,7 +59,7 @@ const struct random_type *random_type_at(uint32_t i)
 }
 
 /* The list in the making. */
-struct list {
+struct tensor_list {
     const struct random_shape *s;
     const struct random_type *t;
     struct random_tensor *tensors;
@@ -85,7 +85,7 @@ static bool is_float(uint32_t type)
     return !gguf_type_info(type)->quantised;
 }
 
-static uint32_t wanted_type(const struct list *l, enum role role)
+static uint32_t wanted_type(const struct tensor_list *l, enum role role)
 {
     const struct random_type *t = l->t;
     if (is_float(t->most)) return t->most;
@@ -109,7 +109,7 @@ static uint32_t fitting_type(uint32_t type, uint64_t cols)
     return GGUF_F16;
 }
 
-static struct random_tensor *add(struct list *l, enum random_fill fill, const char *format,
+static struct random_tensor *add(struct tensor_list *l, enum random_fill fill, const char *format,
                                  va_list args)
 {
     CHECK(l->n < l->max);
@@ -125,8 +125,8 @@ static void set_size(struct random_tensor *t)
     t->bytes = t->shape[0] / info->block * info->block_bytes * t->shape[1] * t->shape[2];
 }
 
-__attribute__((format(printf, 4, 5))) static void vector(struct list *l, enum random_fill fill,
-                                                         uint64_t n, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static void
+vector(struct tensor_list *l, enum random_fill fill, uint64_t n, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -139,7 +139,7 @@ __attribute__((format(printf, 4, 5))) static void vector(struct list *l, enum ra
 }
 
 /* [experts][rows][cols]; experts 0: a plain matrix. */
-__attribute__((format(printf, 6, 7))) static void matrix(struct list *l, enum role role,
+__attribute__((format(printf, 6, 7))) static void matrix(struct tensor_list *l, enum role role,
                                                          uint64_t cols, uint64_t rows,
                                                          uint64_t experts, const char *format, ...)
 {
@@ -159,7 +159,7 @@ __attribute__((format(printf, 6, 7))) static void matrix(struct list *l, enum ro
     set_size(t);
 }
 
-static void add_qkv(struct list *l, uint32_t i)
+static void add_qkv(struct tensor_list *l, uint32_t i)
 {
     const struct random_shape *s = l->s;
     uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
@@ -182,7 +182,7 @@ static void add_qkv(struct list *l, uint32_t i)
     matrix(l, ROLE_OUTPUT, q, s->dim, 0, "blk.%u.attn_output.weight", i);
 }
 
-static void add_feed_forward(struct list *l, uint32_t i)
+static void add_feed_forward(struct tensor_list *l, uint32_t i)
 {
     const struct random_shape *s = l->s;
     if (s->experts) {
@@ -200,7 +200,7 @@ static void add_feed_forward(struct list *l, uint32_t i)
     matrix(l, ROLE_DOWN, s->ff, s->dim, 0, "blk.%u.ffn_down.weight", i);
 }
 
-static void add_layer(struct list *l, uint32_t i)
+static void add_layer(struct tensor_list *l, uint32_t i)
 {
     const struct random_shape *s = l->s;
     l->layer = i;
@@ -215,7 +215,7 @@ static void add_layer(struct list *l, uint32_t i)
 int random_tensors_list(const struct random_shape *s, const struct random_type *t,
                         struct random_tensor **ret_tensors, uint32_t *ret_n, struct err *e)
 {
-    struct list l = {.s = s, .t = t, .max = GLOBAL_TENSORS + LAYER_TENSORS * s->layers};
+    struct tensor_list l = {.s = s, .t = t, .max = GLOBAL_TENSORS + LAYER_TENSORS * s->layers};
     l.tensors = mem_alloc(l.max * sizeof *l.tensors);
     if (!l.tensors) return err_set(e, ERR_NO_MEMORY, "no memory for a list of tensors");
     matrix(&l, s->untied ? ROLE_EMBEDDING : ROLE_HEAD, s->dim, s->vocab, 0, "token_embd.weight");

@@ -93,7 +93,7 @@ struct http_call_spec {
     void *arg;
 };
 
-/* Starts within the next turn of the loop; no callback is called from inside. ERR_BUSY with
+/* Starts within the next iteration of the loop; no callback is called from inside. ERR_BUSY with
  * calls_max calls running. */
 int http_call_start(struct http_client *c, const struct http_call_spec *spec,
                     struct http_call **ret_call, struct err *e);

@@ -11,7 +11,7 @@
 #include "net/http_client.h"
 
 enum {
-    HTTP_INBOX_MAX = 64 * 1024 * 1024, /* bytes from curl in one turn of the loop */
+    HTTP_INBOX_MAX = 64 * 1024 * 1024, /* bytes from curl in one iteration of the loop */
     HTTP_IDLE_CONNECTIONS = 4,
     HTTP_WARM_RETRY_US = 1000000 /* after a failed attempt; doubles up to warm_interval_us */
 };

@@ -5,9 +5,9 @@
  * Plain streams are written *directly*: libevent asks the kernel to watch the socket whenever
  * output is waiting and to stop afterwards, two more system calls for each token than the write
  * itself. So while a stream runs its EV_WRITE is disabled, streams with something to send stand in
- * a list, and one write each sends it at the next turn of the loop. When the kernel does not take
- * it all, libevent has the stream until that is gone. TLS has records and a handshake in between;
- * libevent keeps it.
+ * a list, and one write each sends it at the next iteration of the loop. When the kernel does not
+ * take it all, libevent has the stream until that is gone. TLS has records and a handshake in
+ * between; libevent keeps it.
  */
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>

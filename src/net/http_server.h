@@ -185,9 +185,9 @@ void http_reply_error(struct http_request *r, int status, const char *code, cons
 int http_err_status(int code);
 
 /* A stream: status 200, chunked (or until close, for HTTP/1.0). Each send is one chunk, written in
- * the next turn of the loop. ERR_LIMIT: output_max would be exceeded, and the client is cut off;
- * ERR_CANCELLED: it is cut off already. In both cases the close function is called later; do not
- * end the stream. n = 0 sends nothing. */
+ * the next iteration of the loop. ERR_LIMIT: output_max would be exceeded, and the client is cut
+ * off; ERR_CANCELLED: it is cut off already. In both cases the close function is called later; do
+ * not end the stream. n = 0 sends nothing. */
 void http_stream_begin(struct http_request *r, const char *content_type);
 int http_stream_send(struct http_request *r, const void *data, size_t n);
 void http_stream_end(struct http_request *r);

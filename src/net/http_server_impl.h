@@ -22,7 +22,7 @@ enum {
 
 /*
  * HEAD -> BODY -> HANDLING -> [STREAMING ->] FLUSH -> HEAD (kept alive) or LINGER -> freed.
- * CUT: drop the client and call its owner at the next turn of the loop.
+ * CUT: drop the client and call its owner at the next iteration of the loop.
  * DEAD: dropped; freed when the handler that is running has returned.
  */
 enum conn_state {
@@ -85,7 +85,7 @@ struct http_server {
     struct evconnlistener *listener; /* NULL once draining */
     uint16_t port;
     struct http_request *connections; /* any order */
-    struct http_request *unsent;      /* streams to be written at the next turn of the loop */
+    struct http_request *unsent;      /* streams to be written at the next iteration of the loop */
     struct loop_timer *unsent_timer;
     struct http_peers *peers;
     uint32_t n_connections, n_refused;

@@ -96,7 +96,7 @@ int loop_new(struct loop **ret_loop, struct err *e)
 void loop_free(struct loop *l)
 {
     if (!l) return;
-    /* libevent frees some objects (TLS connections) only in a later turn of the loop. */
+    /* libevent frees some objects (TLS connections) only in a later iteration of the loop. */
     event_base_loop(l->base, EVLOOP_NONBLOCK);
     event_base_free(l->base);
     mem_free(l);

@@ -12,7 +12,7 @@ enum {
     NICENESS = 5 /* a third of the loop's and the engine's weight, where CPUs are short */
 };
 
-struct list {
+struct task_list {
     struct offload_task *first, **end;
 };
 
@@ -26,7 +26,7 @@ struct helper {
 struct offload {
     pthread_mutex_t mutex; /* of the lists, the tasks' states and `quit` */
     pthread_cond_t came;
-    struct list waiting, done;
+    struct task_list waiting, done;
     bool quit;
     struct loop_wake *wake;
     struct helper helpers[THREADS];
@@ -34,13 +34,13 @@ struct offload {
     uint32_t n_tasks; /* loop thread's: submitted, neither handed back nor dropped */
 };
 
-static void list_init(struct list *l)
+static void list_init(struct task_list *l)
 {
     l->first = NULL;
     l->end = &l->first;
 }
 
-static void list_append(struct list *l, struct offload_task *t)
+static void list_append(struct task_list *l, struct offload_task *t)
 {
     t->next = NULL;
     *l->end = t;
@@ -48,7 +48,7 @@ static void list_append(struct list *l, struct offload_task *t)
 }
 
 /* Take out the task that *at points to. */
-static struct offload_task *list_take(struct list *l, struct offload_task **at)
+static struct offload_task *list_take(struct task_list *l, struct offload_task **at)
 {
     struct offload_task *t = *at;
     *at = t->next;
@@ -144,7 +144,7 @@ int offload_new(struct loop *l, struct offload **ret_offload, struct err *e)
     return 0;
 }
 
-static void drop_all(struct offload *o, struct list *l)
+static void drop_all(struct offload *o, struct task_list *l)
 {
     while (l->first) {
         struct offload_task *t = list_take(l, &l->first);

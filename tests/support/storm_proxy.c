@@ -30,7 +30,7 @@ enum {
 const char *const storm_fault_names[STORM_FAULTS] = {"cuts",    "resets",  "stalls",
                                                      "garbage", "repeats", "delays"};
 
-struct way {
+struct storm_way {
     int client, server; /* -1: free */
     struct rng rng;
     bool faulty, stalled;
@@ -47,11 +47,11 @@ struct storm_proxy {
     uint16_t port;
     pthread_t thread;
     uint64_t accepted;
-    struct way ways[CONNECTIONS];
+    struct storm_way ways[CONNECTIONS];
     uint32_t struck[STORM_FAULTS];
 };
 
-static void close_way(struct way *w, bool reset)
+static void close_way(struct storm_way *w, bool reset)
 {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
     if (w->client < 0) return;
@@ -73,7 +73,7 @@ static bool send_all(int fd, const char *data, size_t n)
 }
 
 /* To the client, remembered for a repetition. */
-static void pass(struct way *w, const char *data, size_t n)
+static void pass(struct storm_way *w, const char *data, size_t n)
 {
     if (n == 0 || w->client < 0) return;
     if (!send_all(w->client, data, n)) {
@@ -93,7 +93,7 @@ static void pass(struct way *w, const char *data, size_t n)
 
 /* A plain text must not be changed into another that means something: its checks are for the
  * protocol's users, TLS is for its text. A byte that UTF-8 does not have is in no JSON. */
-static void send_garbage(struct way *w)
+static void send_garbage(struct storm_way *w)
 {
     char bytes[GARBAGE_MAX];
     static const char never[] = {'\xff', '\xfe', '\xc0', '\0', '\x01', '\x08'};
@@ -104,7 +104,7 @@ static void send_garbage(struct way *w)
     if (!send_all(w->client, bytes, n)) close_way(w, false);
 }
 
-static void strike(struct storm_proxy *p, struct way *w)
+static void strike(struct storm_proxy *p, struct storm_way *w)
 {
     w->faulty = false;
     p->struck[w->fault]++;
@@ -134,7 +134,7 @@ static void strike(struct storm_proxy *p, struct way *w)
 
 /* A piece of the server's stream, with the fault where it falls. A delay lets the rest of its piece
  * through: it is felt all the same. */
-static void from_server(struct storm_proxy *p, struct way *w)
+static void from_server(struct storm_proxy *p, struct storm_way *w)
 {
     char bytes[PIECE_MAX];
     size_t want = 1 + rng_below(&w->rng, PIECE_MAX), before = 0;
@@ -152,7 +152,7 @@ static void from_server(struct storm_proxy *p, struct way *w)
     pass(w, bytes + before, (size_t)n - before);
 }
 
-static void from_client(struct way *w)
+static void from_client(struct storm_way *w)
 {
     char bytes[65536];
     ssize_t n = recv(w->client, bytes, sizeof bytes, 0);
@@ -176,7 +176,7 @@ static int connect_to(uint16_t port)
 static void accept_one(struct storm_proxy *p)
 {
     int client = accept4(p->listener, NULL, NULL, SOCK_CLOEXEC), on = 1;
-    struct way *w = p->ways;
+    struct storm_way *w = p->ways;
     if (client < 0) return;
     while (w < p->ways + CONNECTIONS && w->client >= 0)
         w++;
@@ -186,7 +186,7 @@ static void accept_one(struct storm_proxy *p)
         return;
     }
     setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    *w = (struct way){.client = client, .server = server};
+    *w = (struct storm_way){.client = client, .server = server};
     rng_init(&w->rng, p->plan.seed, p->accepted++);
     w->faulty = rng_below(&w->rng, 16) < p->plan.fault_of;
     w->fault = (enum storm_fault)rng_below(&w->rng, STORM_FAULTS);
@@ -200,7 +200,7 @@ static int describe(const struct storm_proxy *p, struct pollfd *fds)
     fds[0] = (struct pollfd){p->stop[0], POLLIN, 0};
     fds[1] = (struct pollfd){p->listener, POLLIN, 0};
     for (int i = 0; i < CONNECTIONS; i++) {
-        const struct way *w = &p->ways[i];
+        const struct storm_way *w = &p->ways[i];
         bool open = w->client >= 0 && !w->stalled && w->due <= now;
         fds[2 + 2 * i] = (struct pollfd){w->client, POLLIN, 0};
         fds[3 + 2 * i] = (struct pollfd){open ? w->server : -1, POLLIN, 0};
@@ -218,7 +218,7 @@ static void *run(void *arg)
         if (poll(fds, 2 + 2 * CONNECTIONS, wait) < 0) continue;
         if (fds[0].revents) return NULL;
         for (int i = 0; i < CONNECTIONS; i++) {
-            struct way *w = &p->ways[i];
+            struct storm_way *w = &p->ways[i];
             if (w->client >= 0 && fds[2 + 2 * i].revents) from_client(w);
             if (w->client >= 0 && fds[3 + 2 * i].revents) from_server(p, w);
         }

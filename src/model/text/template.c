@@ -88,7 +88,7 @@ struct render {
     const struct vocab *v;
     const struct chat_message *messages;
     uint32_t n;
-    const struct chat_message *inside; /* stands in the next user's turn, before its own text */
+    const struct chat_message *inside; /* stands in the next user message, before its own text */
     uint32_t last_question;            /* the last user's message that is no result of a tool */
     int32_t swallower;                 /* the token before `run`, or -1 */
     struct buf run;
@@ -247,7 +247,7 @@ static int add_qwen3_answer(struct render *r, uint32_t i)
 static int add_answer(struct render *r, uint32_t i)
 {
     struct text t = text_of(&r->messages[i]);
-    if (r->family->turns[ASSISTANT].trims) t = trim(t);
+    if (r->family->frames[ASSISTANT].trims) t = trim(t);
     if (r->family->thoughts == THOUGHTS_QWEN3) return add_qwen3_answer(r, i);
     if (r->family->thoughts == THOUGHTS_DEEPSEEK) t = without_thought(t);
     if (r->family->thoughts == THOUGHTS_QWQ && i + 1 < r->n)
@@ -258,12 +258,12 @@ static int add_answer(struct render *r, uint32_t i)
 /* A user's text after the system message; Llama 2 trims both together. */
 static int add_question(struct render *r, uint32_t i)
 {
-    const struct turn *system = &r->family->turns[SYSTEM];
+    const struct message_frame *system = &r->family->frames[SYSTEM];
     const char *after = system->after;
     size_t n = strlen(after);
     struct text t = text_of(&r->messages[i]);
     bool whole = r->inside && r->family->trims_whole;
-    if (r->family->turns[USER].trims) t = whole ? trim_end(t) : trim(t);
+    if (r->family->frames[USER].trims) t = whole ? trim_end(t) : trim(t);
     int code = 0;
     if (r->inside) {
         while (whole && t.from == t.to && n > 0 && is_white(after[n - 1]))
@@ -278,23 +278,23 @@ static int add_question(struct render *r, uint32_t i)
 
 static int add_system(struct render *r, struct text t)
 {
-    const struct turn *turn = &r->family->turns[SYSTEM];
-    int code = add_template(r, turn->before);
-    if (code == 0) code = add_text(r, turn->trims ? trim(t) : t);
-    return code ? code : add_template(r, turn->after);
+    const struct message_frame *frame = &r->family->frames[SYSTEM];
+    int code = add_template(r, frame->before);
+    if (code == 0) code = add_text(r, frame->trims ? trim(t) : t);
+    return code ? code : add_template(r, frame->after);
 }
 
 static int add_turn(struct render *r, int role, uint32_t i)
 {
-    const struct turn *turn = &r->family->turns[role];
+    const struct message_frame *frame = &r->family->frames[role];
     bool last = role == ASSISTANT && i + 1 == r->n && r->family->last_after;
     if (role == SYSTEM) return add_system(r, text_of(&r->messages[i]));
     if (r->family->system == SYSTEM_LAST_USER && role == USER && i + 1 == r->n &&
         strcmp(r->messages[0].role, "system") == 0)
         r->inside = &r->messages[0];
-    int code = add_template(r, turn->before);
+    int code = add_template(r, frame->before);
     if (code == 0) code = role == USER ? add_question(r, i) : add_answer(r, i);
-    return code ? code : add_template(r, last ? r->family->last_after : turn->after);
+    return code ? code : add_template(r, last ? r->family->last_after : frame->after);
 }
 
 /* Known roles, in an order that the family's own template would take. */
@@ -403,7 +403,7 @@ int chat_template_encode(const struct chat_template *t, const struct vocab *v,
                        .out = out,
                        .e = e};
     buf_init(&r.run, PROMPT_BYTES_MAX);
-    bool bos = !t->family->turns_bos && (t->begins_bos || vocab_adds_bos(v));
+    bool bos = !t->family->message_bos && (t->begins_bos || vocab_adds_bos(v));
     int code = bos ? add_token(&r, vocab_bos(v)) : 0;
     if (code == 0) code = render_all(&r, generate);
     buf_release(&r.run);

@@ -3,7 +3,7 @@
  *
  * A model file's Jinja text is never interpreted: its family (ChatML, ...) is recognised from it,
  * and the messages are rendered by a table of families. Control tokens are recognised only in what
- * the template adds, never in what a user wrote, so a message cannot forge a turn.
+ * the template adds, never in what a user wrote, so a message cannot forge a message.
  *
  * The prompt is what the family's published template writes, with two exceptions: where that would
  * name today's date, Llama 3.1's own fallback date stands, and the default system messages of
@@ -46,7 +46,8 @@ const char *chat_template_family(const struct chat_template *t);
 int chat_template_set_thinking(struct chat_template *t, bool on, struct err *e);
 
 /* Append the prompt of the messages (with BOS as the model's flags ask) and, with `generate`, the
- * opening of the assistant's turn. Roles out of order or unknown: ERR_BAD_INPUT naming the message.
+ * opening of the assistant message. Roles out of order or unknown: ERR_BAD_INPUT naming the
+ * message.
  */
 int chat_template_encode(const struct chat_template *t, const struct vocab *v,
                          const struct chat_message *messages, uint32_t n, bool generate,

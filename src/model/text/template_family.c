@@ -14,22 +14,22 @@
 enum { JINJA_MAX = 1 << 20 };
 
 #define CHATML                                                                                     \
-    .turns = {{"<|im_start|>system\n", "<|im_end|>\n", false},                                     \
-              {"<|im_start|>user\n", "<|im_end|>\n", false},                                       \
-              {"<|im_start|>assistant\n", "<|im_end|>\n", false}},                                 \
+    .frames = {{"<|im_start|>system\n", "<|im_end|>\n", false},                                    \
+               {"<|im_start|>user\n", "<|im_end|>\n", false},                                      \
+               {"<|im_start|>assistant\n", "<|im_end|>\n", false}},                                \
     .generate = "<|im_start|>assistant\n"
 
 #define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
 #define LLAMA3_TURNS(head)                                                                         \
-    .turns = {{HEADER("system") head, "<|eot_id|>", true},                                         \
-              {HEADER("user"), "<|eot_id|>", true},                                                \
-              {HEADER("assistant"), "<|eot_id|>", true}},                                          \
+    .frames = {{HEADER("system") head, "<|eot_id|>", true},                                        \
+               {HEADER("user"), "<|eot_id|>", true},                                               \
+               {HEADER("assistant"), "<|eot_id|>", true}},                                         \
     .generate = HEADER("assistant")
 
 #define GEMMA(head)                                                                                \
-    .turns = {{"", head, false},                                                                   \
-              {"<start_of_turn>user\n", "<end_of_turn>\n", true},                                  \
-              {"<start_of_turn>model\n", "<end_of_turn>\n", true}},                                \
+    .frames = {{"", head, false},                                                                  \
+               {"<start_of_turn>user\n", "<end_of_turn>\n", true},                                 \
+               {"<start_of_turn>model\n", "<end_of_turn>\n", true}},                               \
     .generate = "<start_of_turn>model\n", .alternates = true
 
 #define ROLE(name) "<|start_of_role|>" name "<|end_of_role|>"
@@ -68,15 +68,15 @@ static const struct family families[] = {
     {.name = "phi4",
      .marks = {"<|im_start|>", "<|im_sep|>"},
      .unless = {"<think>", "im_system"},
-     .turns = {{"<|im_start|>system<|im_sep|>", "<|im_end|>", false},
-               {"<|im_start|>user<|im_sep|>", "<|im_end|>", false},
-               {"<|im_start|>assistant<|im_sep|>", "<|im_end|>", false}},
+     .frames = {{"<|im_start|>system<|im_sep|>", "<|im_end|>", false},
+                {"<|im_start|>user<|im_sep|>", "<|im_end|>", false},
+                {"<|im_start|>assistant<|im_sep|>", "<|im_end|>", false}},
      .generate = "<|im_start|>assistant<|im_sep|>"},
     {.name = "phi4-mini",
      .marks = {"<|assistant|>", "'|>' + message['content'] + '<|end|>'"},
-     .turns = {{"<|system|>", "<|end|>", false},
-               {"<|user|>", "<|end|>", false},
-               {"<|assistant|>", "<|end|>", false}},
+     .frames = {{"<|system|>", "<|end|>", false},
+                {"<|user|>", "<|end|>", false},
+                {"<|assistant|>", "<|end|>", false}},
      .generate = "<|assistant|>",
      .finish = EOS},
     {.name = "llama3.1",
@@ -93,24 +93,24 @@ static const struct family families[] = {
     {.name = "phi3",
      .marks = {"<|assistant|>", "<|end|>"},
      .unless = {"[BEGIN FINAL RESPONSE]", "strftime_now"},
-     .turns = {{"<|system|>\n", "<|end|>\n", false},
-               {"<|user|>\n", "<|end|>\n", false},
-               {"<|assistant|>\n", "<|end|>\n", false}},
+     .frames = {{"<|system|>\n", "<|end|>\n", false},
+                {"<|user|>\n", "<|end|>\n", false},
+                {"<|assistant|>\n", "<|end|>\n", false}},
      .generate = "<|assistant|>\n",
      .finish = EOS},
     {.name = "olmo2",
      .marks = {"'<|user|>\n' + message['content'] + '\n'", "<|assistant|>", "eos_token"},
-     .turns = {{"<|system|>\n", "\n", false},
-               {"<|user|>\n", "\n", false},
-               {"<|assistant|>\n", EOS "\n", false}},
+     .frames = {{"<|system|>\n", "\n", false},
+                {"<|user|>\n", "\n", false},
+                {"<|assistant|>\n", EOS "\n", false}},
      .generate = "<|assistant|>\n",
      .last_after = EOS},
     {.name = "zephyr",
      .marks = {"<|user|>", "<|assistant|>", "eos_token"},
      .unless = {"[gMASK]", "<|end|>", "strftime_now"},
-     .turns = {{"<|system|>\n", EOS "\n", false},
-               {"<|user|>\n", EOS "\n", false},
-               {"<|assistant|>\n", EOS "\n", false}},
+     .frames = {{"<|system|>\n", EOS "\n", false},
+                {"<|user|>\n", EOS "\n", false},
+                {"<|assistant|>\n", EOS "\n", false}},
      .generate = "<|assistant|>\n"},
     {.name = "gemma3",
      .marks = {"<start_of_turn>", "first_user_prefix"},
@@ -119,14 +119,14 @@ static const struct family families[] = {
     {.name = "gemma", .marks = {"<start_of_turn>"}, GEMMA(""), .system = SYSTEM_NEVER},
     {.name = "granite",
      .marks = {"<|start_of_role|>", "<|end_of_role|>"},
-     .turns = {{ROLE("system"), "<|end_of_text|>\n", false},
-               {ROLE("user"), "<|end_of_text|>\n", false},
-               {ROLE("assistant"), "<|end_of_text|>\n", false}},
+     .frames = {{ROLE("system"), "<|end_of_text|>\n", false},
+                {ROLE("user"), "<|end_of_text|>\n", false},
+                {ROLE("assistant"), "<|end_of_text|>\n", false}},
      .generate = ROLE("assistant")},
     {.name = "deepseek",
      .marks = {USER_MARK "' + message['content']}}", "ns.system_prompt", "split('</think>')[-1]"},
      .unless = {"thinking is defined", "is_first_sp"},
-     .turns = {{"", "", false}, {USER_MARK, "", false}, {ASSISTANT_MARK, SENTENCE_END, false}},
+     .frames = {{"", "", false}, {USER_MARK, "", false}, {ASSISTANT_MARK, SENTENCE_END, false}},
      .generate = ASSISTANT_MARK,
      .system = SYSTEM_FIRST,
      .thoughts = THOUGHTS_DEEPSEEK,
@@ -134,9 +134,9 @@ static const struct family families[] = {
     {.name = "mistral-v7-tekken",
      .marks = {"[INST]", "'[SYSTEM_PROMPT]'"},
      .unless = {"[THINK]"},
-     .turns = {{"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", false},
-               {"[INST]", "[/INST]", false},
-               {"", EOS, false}},
+     .frames = {{"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", false},
+                {"[INST]", "[/INST]", false},
+                {"", EOS, false}},
      .generate = "",
      .system = SYSTEM_FIRST,
      .alternates = true,
@@ -144,9 +144,9 @@ static const struct family families[] = {
     {.name = "mistral-v7",
      .marks = {"[INST]", "[SYSTEM_PROMPT] "},
      .unless = {"[THINK]"},
-     .turns = {{"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]", false},
-               {"[INST] ", "[/INST]", false},
-               {" ", EOS, false}},
+     .frames = {{"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]", false},
+                {"[INST] ", "[/INST]", false},
+                {" ", EOS, false}},
      .generate = "",
      .system = SYSTEM_FIRST,
      .alternates = true,
@@ -154,24 +154,24 @@ static const struct family families[] = {
     {.name = "llama2",
      .marks = {"[INST]", "<<SYS>>"},
      .unless = {"elif true == true", "range("},
-     .turns = {{"<<SYS>>\n", "\n<</SYS>>\n\n", false},
-               {BOS "[INST] ", " [/INST]", true},
-               {" ", " " EOS, true}},
+     .frames = {{"<<SYS>>\n", "\n<</SYS>>\n\n", false},
+                {BOS "[INST] ", " [/INST]", true},
+                {" ", " " EOS, true}},
      .generate = "",
      .system = SYSTEM_FIRST_USER,
      .alternates = true,
-     .turns_bos = true,
+     .message_bos = true,
      .trims_whole = true},
     {.name = "mistral-v1",
      .marks = {"' [INST] ' + system_message"},
-     .turns = {{"", "\n\n", false}, {" [INST] ", " [/INST]", false}, {" ", EOS, false}},
+     .frames = {{"", "\n\n", false}, {" [INST] ", " [/INST]", false}, {" ", EOS, false}},
      .generate = "",
      .system = SYSTEM_FIRST_USER,
      .alternates = true,
      .begins_bos = true},
     {.name = "mistral-v3-tekken",
      .marks = {"'[INST]' + system_message", "[AVAILABLE_TOOLS]"},
-     .turns = {{"", "\n\n", false}, {"[INST]", "[/INST]", false}, {"", EOS, false}},
+     .frames = {{"", "\n\n", false}, {"[INST]", "[/INST]", false}, {"", EOS, false}},
      .generate = "",
      .system = SYSTEM_LAST_USER,
      .alternates = true,
@@ -179,21 +179,21 @@ static const struct family families[] = {
     {.name = "mistral-v3",
      .marks = {"[INST] ", "+ '[/INST]'"},
      .unless = {" [/INST]"},
-     .turns = {{"", "\n\n", false}, {"[INST] ", "[/INST]", false}, {" ", EOS, true}},
+     .frames = {{"", "\n\n", false}, {"[INST] ", "[/INST]", false}, {" ", EOS, true}},
      .generate = "",
      .system = SYSTEM_LAST_USER,
      .alternates = true,
      .begins_bos = true},
     {.name = "mistral-v0.1",
      .marks = {"'[INST] ' + message['content'] + ' [/INST]'", "eos_token + ' '"},
-     .turns = {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", EOS " ", false}},
+     .frames = {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", EOS " ", false}},
      .generate = "",
      .system = SYSTEM_NEVER,
      .alternates = true,
      .begins_bos = true},
     {.name = "mistral",
      .marks = {"'[INST] ' + message['content'] + ' [/INST]'"},
-     .turns = {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", EOS, false}},
+     .frames = {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", EOS, false}},
      .generate = "",
      .system = SYSTEM_NEVER,
      .alternates = true,
@@ -276,7 +276,7 @@ static void take_default(struct chat_template *t, const struct buf *text, const 
 static void look_up_details(struct chat_template *t, const struct buf *text)
 {
     const struct family *f = t->family;
-    t->begins_bos = !f->turns_bos && (f->begins_bos || find(text, "bos_token"));
+    t->begins_bos = !f->message_bos && (f->begins_bos || find(text, "bos_token"));
     t->skips_empty_system = find(text, "'system' and message['content']") != NULL;
     t->opens_thought =
         find(text, "<|im_start|>assistant\n<think>\n'") || find(text, ASSISTANT_MARK "<think>\n'");
@@ -284,7 +284,7 @@ static void look_up_details(struct chat_template *t, const struct buf *text)
     t->skips_empty_first = find(text, "if ns.system_message %}") ||
                            find(text, "if system_prompt %}") ||
                            find(text, "if ns.system_prompt -%}");
-    if (strncmp(f->turns[SYSTEM].before, "<|im_start|>system\n", 19) == 0)
+    if (strncmp(f->frames[SYSTEM].before, "<|im_start|>system\n", 19) == 0)
         take_default(t, text, "<|im_start|>system\n", "<|im_end|>\n'");
     if (find(text, "g4_default_system_message")) {
         take_default(t, text, "default_system_message = '", "'");

@@ -18,10 +18,10 @@ enum { MARKS_MAX = 3, UNLESS_MAX = 5, DEFAULT_SYSTEM_MAX = 1024, FAMILIES_TEXT_M
 
 /* Where a system message goes. */
 enum system_place {
-    SYSTEM_ANYWHERE,   /* a turn of its own, wherever it stands */
-    SYSTEM_FIRST,      /* a turn of its own, before all others */
-    SYSTEM_FIRST_USER, /* inside the first user's turn, before the text */
-    SYSTEM_LAST_USER,  /* inside the last turn, when it is a user's */
+    SYSTEM_ANYWHERE,   /* a message of its own, wherever it stands */
+    SYSTEM_FIRST,      /* a message of its own, before all others */
+    SYSTEM_FIRST_USER, /* inside the first user message, before the text */
+    SYSTEM_LAST_USER,  /* inside the last message, when it is a user's */
     SYSTEM_NEVER       /* the family has no place for one */
 };
 
@@ -38,10 +38,10 @@ struct family {
     bool by_name;                   /* never recognised, only asked for */
     const char *marks[MARKS_MAX];   /* all of them stand in the Jinja text ... */
     const char *unless[UNLESS_MAX]; /* ... and none of these */
-    struct turn {
+    struct message_frame {
         const char *before, *after;
         bool trims; /* the message loses the white space around it */
-    } turns[ROLES];
+    } frames[ROLES];
     const char *generate;       /* opens the answer */
     const char *finish;         /* without an answer to open; or NULL */
     const char *last_after;     /* after an assistant's message that is the last; NULL: as others */
@@ -50,8 +50,8 @@ struct family {
     enum thoughts thoughts;
     bool alternates;  /* user, assistant, user, ... or an error */
     bool begins_bos;  /* begins with BOS whatever the vocabulary's flag says */
-    bool turns_bos;   /* every user's turn begins with BOS, so the prompt does not */
-    bool trims_whole; /* the user's turn is trimmed with the system message inside it */
+    bool message_bos; /* every user message begins with BOS, so the prompt does not */
+    bool trims_whole; /* the user message is trimmed with the system message inside it */
 };
 
 struct chat_template {
