@@ -61,6 +61,7 @@ struct wire_request {
      * without brackets), and by wire_request_prepare_tokens: a prompt's tokens and have, together.
      */
     struct wire_json messages_json, prompt_json, have_json, tokens_json;
+    struct buf room; /* of wire_request_prepare: memory for the encoded request, mapped already */
 };
 
 void wire_request_init(struct wire_request *r); /* greedy, everything optional absent */

@@ -16,6 +16,7 @@ enum {
     ROLE_MAX = 32,       /* bytes */
     TOP_K_MAX = 1 << 24, /* more than any vocabulary */
     REPEAT_LAST_MAX = 1 << 24,
+    FIELDS_BYTES = 4096, /* about, of a request beside its long parts */
     DEADLINE_MS_MAX = 24 * 60 * 60 * 1000,
     ERROR_BODY_SHOWN = 200 /* of an error body that is not OpenAI's object */
 };
@@ -38,6 +39,7 @@ void wire_request_release(struct wire_request *r)
     mem_free(r->prompt_json.text);
     mem_free(r->have_json.text);
     mem_free(r->tokens_json.text);
+    buf_release(&r->room);
     wire_request_init(r);
 }
 
@@ -165,6 +167,18 @@ static int keep(struct buf *b, struct wire_json *made, struct err *e)
                    "the request cannot be passed on: it is too large, or there is no memory");
 }
 
+/* New pages cost more than what is copied into them: they are touched here. */
+static int make_room(struct wire_request *r, struct err *e)
+{
+    size_t n = r->messages_json.len + r->prompt_json.len + r->have_json.len + FIELDS_BYTES;
+    buf_init(&r->room, WIRE_BODY_MAX);
+    if (n > WIRE_BODY_MAX) n = WIRE_BODY_MAX;
+    if (buf_reserve(&r->room, n))
+        return err_set(e, ERR_NO_MEMORY, "no memory to pass the request on");
+    memset(r->room.data, 0, n);
+    return 0;
+}
+
 int wire_request_prepare(struct wire_request *r, struct err *e)
 {
     struct buf b;
@@ -182,7 +196,7 @@ int wire_request_prepare(struct wire_request *r, struct err *e)
         json_put_ids(&b, r->have, r->n_have);
         code = keep(&b, &r->have_json, e);
     }
-    return code;
+    return code ? code : make_room(r, e);
 }
 
 int wire_request_prepare_tokens(struct wire_request *r, const int32_t *prompt, uint32_t n_prompt,

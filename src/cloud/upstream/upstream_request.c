@@ -416,7 +416,9 @@ static int ask(struct upstream_request *req, struct upstream_server *s, struct e
     struct dialect_request q;
     struct buf body;
     const char *path = NULL;
-    buf_init(&body, WIRE_BODY_MAX);
+    body = req->job->asked.room; /* none: an empty one */
+    buf_init(&req->job->asked.room, WIRE_BODY_MAX);
+    if (!body.cap) buf_init(&body, WIRE_BODY_MAX);
     describe(req, s, &q);
     int code = dialect_encode(&q, &path, &body, e);
     if (!code) code = start_call(req, s, path, &body, e);
