@@ -195,7 +195,7 @@ static void ask(const char *url, const char *question, const char *seed, struct 
     struct buf err;
     program_start(&p, "chat",
                   ARGS("--cloud", url, "--no-model", "--document", DOCUMENT, "--prompt", question,
-                       "--seed", seed, "--temperature", "0.3"));
+                       "--seed", seed));
     int status = program_finish(&p, out, &err);
     if (status) fail_msg("status %d: %s", status, err.data);
     buf_release(&err);
