@@ -31,8 +31,8 @@ struct chat_options {
     const char *document, *system, *prompt, *stats_json;
     enum pace_mode pace;
     enum chat_color color;
-    struct sampling sampling;
-    int64_t cloud_tokens; /* -1: as planned */
+    struct sampling sampling; /* its temperature: demo, too */
+    int64_t cloud_tokens;     /* -1: as planned */
     bool local_only, cloud_only, no_model, raw, stats;
 };
 
@@ -61,7 +61,7 @@ struct model_options {
 
 struct options {
     bool help;
-    struct native_options native; /* chat, cloud */
+    struct native_options native; /* chat, cloud, demo, bench, perplexity */
     const char *profile;          /* chat, cloud, demo: of a device, or NULL */
     const char *prompt_file;      /* chat */
     struct option_address listen; /* cloud, link */

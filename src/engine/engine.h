@@ -36,7 +36,7 @@ enum {
 struct engine_info {
     const char *kind;       /* "native", "fake" */
     const char *model_name; /* general.name, or the file's name */
-    const char *numerics;   /* class of numerics, as "exact-1"; "none": no promise across engines */
+    const char *numerics;   /* class of numerics (docs/design/exact.md), as "exact-1" */
     const char *kv_type;    /* "i16", "f16" or "q8_0"; NULL: the engine has no KV cache */
     char weights_hash[ENGINE_HASH_TEXT];   /* SHA-256 in hex: of tensors and hyper-parameters, */
     char tokenizer_hash[ENGINE_HASH_TEXT]; /* of vocabulary, merges and flags, */

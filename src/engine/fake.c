@@ -296,7 +296,7 @@ static void fill_info(struct fake *f)
     struct engine_info *info = &f->engine.info;
     info->kind = "fake";
     info->model_name = f->name;
-    info->numerics = "exact-1";
+    info->numerics = "exact-1"; /* computes no logits, but keeps the promise: equal fakes agree */
     snprintf(info->weights_hash, sizeof info->weights_hash, "fake-%016llx",
              (unsigned long long)options_hash(f));
     snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "bytes");

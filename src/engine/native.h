@@ -23,7 +23,7 @@ struct native_options {
                               half of the memory that is available after loading */
     enum native_kv kv_type;
     uint32_t step_tokens_max;  /* 0: 512 */
-    const char *isa;           /* NULL: the best here; or "scalar", "avx2", "avx512" */
+    const char *isa;           /* NULL: the best here; or a name that kern_select knows */
     const char *chat_template; /* NULL: the file's; or a family's name */
     bool no_think;             /* answers begin without a thought, where the template can say so */
 };

@@ -50,7 +50,7 @@
 
 enum {
     KERN_LANES = 16,     /* weight rows interleaved in a strip */
-    KERN_BLOCK = 32,     /* weights that share a scale */
+    KERN_BLOCK = 32,     /* columns of one integer sum */
     KERN_TILE = 64,      /* positions in a KV page */
     KERN_HEAD_MAX = 256, /* largest head size */
     KERN_COLS_MAX = 1 << 20,

@@ -67,7 +67,7 @@ struct gguf_array {
     uint32_t type; /* GGUF value type: 4 u32, 5 i32, 6 f32, 7 bool, 8 string, ... */
     uint64_t n;
     const uint8_t
-        *data; /* scalars: packed little endian, unaligned; strings: use gguf_array_walk */
+        *data; /* scalars: packed little endian, unaligned; strings: use gguf_array_next_text */
 };
 int gguf_array(const struct gguf *g, const char *key, struct gguf_array *ret_array, struct err *e);
 int32_t gguf_array_i32(const struct gguf_array *a, uint64_t i); /* type 4, 5 or narrower integers */

@@ -3,9 +3,9 @@
  *
  * It reads a whole request within absolute deadlines and size limits, finds the route, and calls
  * its handler. The handler responds at once or later, on the loop thread, with exactly one of
- * http_reply, http_reply_json, http_reply_error, or http_stream_begin ... http_stream_end. That
- * call ends the life of `struct http_request`. Requests of one connection are served in order
- * (pipelined ones wait); connections are kept alive.
+ * http_reply, http_reply_take, http_reply_json, http_reply_error, or http_stream_begin ...
+ * http_stream_end. That call ends the life of `struct http_request`. Requests of one connection are
+ * served in order (pipelined ones wait); connections are kept alive.
  *
  * HEAD uses the handler of GET: the same head, no body. OPTIONS gets 204 with Allow.
  *
@@ -19,7 +19,8 @@
  * heads (400; for example Content-Length with Transfer-Encoding), unknown paths (404), methods (405
  * with Allow), slow heads and bodies (408), bodies too large (413), Expect (417), heads too large
  * (431), transfer codings other than chunked (501), too many connections in all (503) or of one
- * address (429), versions (505).
+ * address (429), bodies and large responses beyond their budget (503, of one address 429), versions
+ * (505).
  *
  * Connections are also limited by address, an IPv6 client's /64 as one: further ones get 429. The
  * connections of a trusted proxy are not limited; there each request counts for the address that

@@ -42,6 +42,7 @@ static void on_admitted(struct assist_exchange *a, const struct job_event *ev)
     struct wire_event *out = &a->x.server->event;
     out->kind = WIRE_GRANT;
     snprintf(out->id, sizeof out->id, "%s", a->x.id);
+    /* The less close of what the request allows and what the backend gives. */
     out->match = a->match > ev->match ? a->match : ev->match;
     out->tokens_max = atomic_load(&a->x.job->tokens_max);
     out->prompt_tokens = a->x.n_prompt;

@@ -2,8 +2,8 @@
  * prompt: the tokens of a request's messages, text or ids, checked against what is served.
  *
  * The loop thread copies what the checks need into `struct prompt_rules`, since upstream servers
- * come and go. The rest is pure, for any thread. Vocabulary and chat
- * template do not change while the backend lives.
+ * come and go. The rest is pure, for any thread. Vocabulary and chat template do not change while
+ * the backend lives.
  */
 #ifndef PDD_CLOUD_API_PROMPT_H
 #define PDD_CLOUD_API_PROMPT_H
@@ -29,7 +29,8 @@ struct prompt_rules {
 
 void prompt_rules_of(const struct backend *b, struct prompt_rules *ret_rules);
 
-/* How closely the device's model agrees with the model served, by their hashes. */
+/* How closely the device's model agrees with the model served: text unless the hashes of the
+ * tokenizers are equal, exact if those of the weights and the classes of numerics are, too. */
 enum wire_match prompt_match(const struct prompt_rules *rules, const struct wire_request *q);
 
 /* The prompt's tokens; none for a backend that takes no ids. *ret_param names the wrong field. */

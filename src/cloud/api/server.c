@@ -55,7 +55,7 @@ static void backend_has_events(void *arg)
     struct server *s = arg;
     struct job_event ev;
     if (!s->model_name[0]) set_name(s, s->backend->info->model_name);
-    for (uint32_t n = 0; backend_take_event(s->backend, &ev); n++) {
+    for (uint32_t n = 1; backend_take_event(s->backend, &ev); n++) {
         exchange_deliver(&ev);
         if (n == EVENTS_PER_TURN) {
             loop_wake_signal(s->wake);

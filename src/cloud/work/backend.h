@@ -25,7 +25,7 @@ struct backend;
 
 /* What a backend did since its start and does now; unknown values are 0. */
 struct backend_stats {
-    uint64_t steps, step_us; /* and the time they took in all */
+    uint64_t steps, step_us; /* steps of the engine, and the time they took in all */
     uint64_t prefill_tokens, decode_tokens;
     uint64_t spans;                    /* sessions in steps, summed up */
     uint64_t cached_tokens;            /* taken from the prefix cache instead of computed */

@@ -175,7 +175,7 @@ static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
                    w->c.queue_max);
 }
 
-/* Of those in work there may be fewer than streams_max while memory is short. */
+/* While memory is short, fewer than streams_max run. */
 static int submit(struct backend *b, struct job *job, struct err *e)
 {
     struct worker *w = worker_of(b);

@@ -98,8 +98,8 @@ void worker_catch_up(struct worker *w, struct running *r)
     set_promise(w, r);
 }
 
-/* A budget that grew needs pages too. What cannot be had now is not granted: that stream ends with
- * its budget, instead of failing the step for all. */
+/* A budget that grew needs pages too. Pages that are not free are not granted: that stream ends
+ * with its budget, instead of failing the step for all. */
 void worker_extend_grants(struct worker *w)
 {
     for (uint32_t i = 0; i < w->n_running; i++) {
@@ -259,7 +259,7 @@ static bool leaves_line(void *arg, void *waiting)
     if (!must_leave(job, w->swept, &reason)) return false;
     CHECK(w->line_tokens >= job->n_tokens);
     w->line_tokens -= job->n_tokens;
-    w->blocked = NULL; /* another may come to lie where it lay */
+    w->blocked = NULL; /* a new job may get the same address */
     worker_finish(w, job, NULL, reason, NULL);
     return true;
 }

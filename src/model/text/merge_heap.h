@@ -1,6 +1,6 @@
 /*
- * merge_heap: the priority queue of both BPE encoders. Candidates come out by `rank` (lowest
- * first), then by position in the text (lowest first). Only vocab_*.c include it. Pure.
+ * merge_heap: the priority queue of both encoders, BPE and SPM. Candidates come out by `rank`
+ * (lowest first), then by position in the text (lowest first). Only vocab_*.c include it. Pure.
  */
 #ifndef PDD_MODEL_TEXT_MERGE_HEAP_H
 #define PDD_MODEL_TEXT_MERGE_HEAP_H
@@ -31,7 +31,7 @@ struct symbol {
     uint32_t before, after; /* UINT32_MAX at the ends */
 };
 
-/* Append `right` to `left` in the list. */
+/* Join `left` with the symbol after it, which is then merged away; `token`: of both together. */
 void symbol_join(struct symbol *symbols, uint32_t left, int32_t token);
 
 #endif

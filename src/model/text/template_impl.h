@@ -1,6 +1,7 @@
 /*
  * template_impl: what a family of chat templates is. template_family.c holds the table and tells
- * families by their Jinja text; template.c renders. Only those two include it.
+ * families by their Jinja text; template.c renders. Only those two and a
+ * fuzz target include it.
  */
 #ifndef PDD_MODEL_TEXT_TEMPLATE_IMPL_H
 #define PDD_MODEL_TEXT_TEMPLATE_IMPL_H

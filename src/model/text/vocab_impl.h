@@ -1,5 +1,6 @@
 /*
- * vocab_impl: what the kinds of vocabulary share. Only vocab*.c include it.
+ * vocab_impl: what the kinds of vocabulary share. Only vocab*.c, pretok.c and its test include
+ * it.
  *
  * A *piece* is the bytes of a token as the file stores them; `text` is what it stands for.
  */
