@@ -2,9 +2,10 @@
 # check.sh: the rules of the code that a machine can check, in seconds.
 #
 #   format     clang-format agrees with every file
-#   layers     a file includes only its own layer, base, and the layers named for it below
+#   layers     a file includes only its own layer, base, and those of its row in the table of docs/ARCHITECTURE.md
 #   map        docs/ARCHITECTURE.md has every file of src/ in its folder's list, and no other
 #   files      a cited source file exists, and has the function that is cited with it
+#   names      a name in a comment (two words or more, with _) exists in the code
 #   pages      a cited page (*.md) exists; README.md and docs/demo.svg name no class of numerics and no model that is gone
 #   subjects   subjects of commits have at most 60 characters
 #   length     functions of at most 70 lines, files of at most 900
@@ -34,32 +35,22 @@ check_format() {
         { ! grep .; } || bad=1
 }
 
-# Folders of src/, and what each may include besides itself and base. The rooms of cloud count as layers.
+# "LAYER:LAYERS" for each folder in the table of docs/ARCHITECTURE.md: what it may include besides itself and base.
 layers() {
-    cat <<END
-base:
-kern:
-model: kern
-model/text: model
-policy:
-net:
-proto:
-engine: model model/text kern
-cloud/work: proto engine policy model model/text
-cloud/upstream: cloud/work net proto engine policy model model/text
-cloud/api: cloud/upstream cloud/work net proto engine policy model model/text
-device: net proto engine policy model model/text
-lab: net engine model model/text kern
-demo: engine policy
-cli: demo lab cloud/api cloud/upstream cloud/work device net proto engine policy model model/text kern
-cli/chat: cli demo lab cloud/api cloud/upstream cloud/work device net proto engine policy model model/text kern
-END
+    awk -F ' *[|] *' '
+        /^[|] layer / { table = 1 }
+        table && !/^[|]/ { exit }
+        table && $2 ~ /^`/ {
+            n = split($2, names, /[`, ]+/)
+            for (i = 2; i < n; i++) { layer[++layers] = names[i]; allowed[layers] = $3; all = all " " names[i] }
+        }
+        END { for (i = 1; i <= layers; i++) print layer[i] ":" (allowed[i] == "all" ? all : allowed[i]) }' docs/ARCHITECTURE.md
 }
 
 check_layers() {
     local layer allowed file line included
     find src -name '*.[ch]' -printf '%h\n' | sort -u | grep -vxFf <(layers | sed 's/:.*//; s/^/src\//') |
-        sed 's/$/: no layer of tools\/check.sh/' | { ! grep .; } || bad=1
+        sed 's/$/: no layer of docs\/ARCHITECTURE.md/' | { ! grep .; } || bad=1
     layers | while IFS=: read -r layer allowed; do
         allowed=" base $layer $allowed "
         grep -Hno '^#include "[a-z0-9_/]*/' "src/$layer"/*.[ch] | while IFS=: read -r file line included; do
@@ -162,6 +153,47 @@ check_files() {
     done | { ! grep .; } || bad=1
 }
 
+# Names that comments take from others: TLS, ggml, llama.cpp, systemd, Random123.
+FOREIGN_NAMES='close_notify ggml_type llama_ftype sd_notify kat_vectors'
+
+# Each name is printed as "c NAME" where it stands in code, as "FILE NAME" where it stands in a comment. One-letter
+# parts are formulas, and a name beside . / * - { is part of a path, a pattern or a placeholder.
+check_names() {
+    {
+        echo "$FOREIGN_NAMES" | tr ' ' '\n' | sed 's/^/c /'
+        sources | sed 's/.*\/\(.*\)[.][ch]$/c \1/'
+        sources | xargs awk '
+            function names(text, whose) {
+                while (match(text, /[A-Za-z0-9_]+/)) {
+                    word = substr(text, RSTART, RLENGTH)
+                    before = substr(text, RSTART - 1, 1)
+                    text = substr(text, RSTART + RLENGTH)
+                    if (whose == "c") print "c " word
+                    else if (before !~ /[.\/*{-]/ && text !~ /^([\/*{-]|[.][a-z])/ && word ~ /^[a-z][a-z0-9]+(_[a-z0-9]+)+$/ && word !~ /_[a-z0-9](_|$)/) print whose " " word
+                }
+            }
+            {
+                rest = $0
+                while (rest != "")
+                    if (inside) {
+                        end = index(rest, "*/")
+                        names(end ? substr(rest, 1, end - 1) : rest, FILENAME)
+                        inside = !end
+                        rest = end ? substr(rest, end + 2) : ""
+                    } else {
+                        start = index(rest, "/*")
+                        names(start ? substr(rest, 1, start - 1) : rest, "c")
+                        inside = start > 0
+                        rest = start ? substr(rest, start + 2) : ""
+                    }
+            }'
+    } | sort -u | awk '
+        $1 == "c" { code[$2] = 1 }
+        $1 != "c" { file[++n] = $1; name[n] = $2 }
+        END { for (i = 1; i <= n; i++) if (!(name[i] in code)) print file[i] ": names " name[i] ", which does not exist" }' |
+        { ! grep .; } || bad=1
+}
+
 # Since the commit from which on the rule holds; in a clone without it, since origin/main; else the last commit alone.
 RULE_SINCE=b27c595
 check_subjects() {
@@ -178,6 +210,7 @@ check_format
 check_layers
 check_map
 check_files
+check_names
 check_pages
 check_subjects
 check_length
