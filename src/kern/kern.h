@@ -2,11 +2,11 @@
  * kern: the numeric kernels, a table of function pointers for each instruction-set level. Pure: no
  * allocation, no state, any thread.
  *
- * Contract (exact-1): every level computes the same bits from the same input, for any number of
- * rows in a call (GEMV or GEMM) and any split of a matrix into strips. The reference in plain C
- * (kern_ref.c, kern_attend_ref.c) defines the values. The other levels repeat its steps; their SIMD
- * lanes hold different outputs. Inputs are finite. NaN or infinities (scales of a hostile file)
- * crash nothing, but levels may differ in bits.
+ * Contract (the exact rules, docs/design/exact.md): every level computes the same bits from the
+ * same input, for any number of rows in a call (GEMV or GEMM) and any split of a matrix into
+ * strips. The reference in plain C (kern_ref.c, kern_attend_ref.c) defines the values. The other
+ * levels repeat its steps; their SIMD lanes hold different outputs. Inputs are finite. NaN or
+ * infinities (scales of a hostile file) crash nothing, but levels may differ in bits.
  *
  * A weight matrix is row-major in the file and *packed* here: a strip interleaves 16 rows
  * (outputs), so that one vector holds one step of 16 outputs. Rows of zeros pad the last strip. A

@@ -7,12 +7,18 @@
  * q = x * (KERN_I16_MAX / largest magnitude) to the nearest even; a position's step of a key or a
  * value stands in its tile. A score is the sum of q k, exact for each 64 dimensions
  * (KERN_I16_TERMS) and then as float in their order, times the key's step, times the query's.
- * Weights times their value's step become integers the same way, the largest in the tile being
+ * Weights times their value's step become integers too, the largest in the tile being
  * KERN_I16_MAX, so that a tile adds to the output
  *
  *     out = fma((float)isum, step of the tile, out * keep)    isum: the exact sum of weight * v
  *
- * No sum passes an int32. The sum of weights is that of the weights as floats.
+ * Rows and tiles differ in two points, and both are part of the contract:
+ *
+ *     step     row: largest / KERN_I16_MAX     tile: largest * KERN_I16_STEP, another rounding
+ *     q = 0    row: KERN_I16_MAX / largest is above 3e38    tile: largest is below KERN_I16_LOW
+ *
+ * A row keeps its step then. NaN becomes -KERN_I16_MAX (kern_ref_i16_of). No sum passes an int32.
+ * The sum of weights is that of the weights as floats.
  */
 #include "kern/kern_ref.h"
 
@@ -31,7 +37,7 @@ float kern_ref_i16_row(const float *x, uint32_t n, int16_t *q)
     for (uint32_t k = 0; k < n; k++)
         max = fabsf(x[k]) > max ? fabsf(x[k]) : max;
     float inverse = max > 0.0f ? KERN_I16_MAX / max : 0.0f;
-    if (!(inverse <= 3.0e38f)) /* denormals: taken as zero, as kern_act does */
+    if (!(inverse <= 3.0e38f)) /* near the denormals: q is 0, as in quantize */
         inverse = 0.0f;
     for (uint32_t k = 0; k < n; k++)
         q[k] = kern_ref_i16_of(x[k] * inverse);

@@ -1,6 +1,6 @@
 /*
- * kern_ref: the reference. Plain C that defines every value of exact-1, step by step; slow and
- * obvious on purpose. fmaf is an IEEE operation, not an approximation. Attention is in
+ * kern_ref: the reference. Plain C that defines every value by the exact rules, step by step; slow
+ * and obvious on purpose. fmaf is an IEEE operation, not an approximation. Attention is in
  * kern_attend_ref.c.
  */
 #include <math.h>
@@ -79,8 +79,8 @@ static void ref_quantize(const struct kern_act *a, const float *x, uint32_t row,
 
 /* ---- products of quantised weights ----
  *
- * What exact-1 says of them. An output starts at 0 and takes the blocks of 32 columns in order. A
- * block with one scale dw (exact: half float times sub-scale) adds
+ * What the exact rules say of them. An output starts at 0 and takes the blocks of 32 columns in
+ * order. A block with one scale dw (exact: half float times sub-scale) adds
  *
  *     acc = fma((float)isum, dw * dx, acc)        isum: the exact sum of weight times value
  *     acc = fma(min, (float)xsum * dx, acc)       types with mins; xsum: the exact sum of values

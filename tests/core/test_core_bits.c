@@ -5,8 +5,8 @@
  * every level of the kernels.
  *
  * Catches: a level, a compiler, a C library or a kind of CPU that computes other bits than the rest
- * (this program also runs for aarch64 under qemu-user), and a change of exact-1 that nobody meant.
- * After a change that is meant: `test_core_bits print` writes the table anew.
+ * (this program also runs for aarch64 under qemu-user), and a change of the exact rules that nobody
+ * meant. After a change that is meant: `test_core_bits print` writes the table anew.
  *
  * A main of its own, because the cross build has no cmocka; nothing but base, kern and model.
  */

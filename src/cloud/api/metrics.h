@@ -33,8 +33,8 @@ enum metrics_end {
 
 /* Why requests were refused ahead of any work. */
 enum metrics_refusal {
-    METRICS_BUSY,         /* 429: queue or memory */
-    METRICS_QUOTA,        /* 429: the key's */
+    METRICS_BUSY,  /* ERR_BUSY: queue, KV memory, upstream servers, or a helper for a large body */
+    METRICS_QUOTA, /* 429: the key's quota */
     METRICS_UNAUTHORISED, /* 401 */
     METRICS_INVALID,      /* other 4xx */
     METRICS_UNAVAILABLE,  /* 5xx */
