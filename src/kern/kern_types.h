@@ -20,9 +20,16 @@
  *   min        the same for its min
  *
  * To add a type of a known form: a row here; open_NAME in kern_block.c, which unpacks a block; a
- * row in lab/random_blocks.c; and its definition in tests/support/block_definition.h. A new table
- * of values is a line in kern_impl.h. A new kind of scale is read in five places: kern_ref.c,
- * kern_pack.c, kern_quant_256.h, kern_quant_avx512.h and kern_mul_neon.h.
+ * row in lab/random_blocks.c; and its definition in tests/support/block_definition.h. A new form
+ * needs more:
+ *
+ *   a table of values   a line in kern_impl.h
+ *   a pair of planes    a case of pack_unit in kern_pack.c
+ *   a kind of scale     kern_impl.h (enum kern_part, kern_unit_bytes, kern_half_bytes); where it is
+ *                       read: kern_ref.c, kern_pack.c, kern_quant_256.h, kern_quant_avx512.h,
+ *                       kern_mul_neon.h; where random files get it: random_blocks_fill
+ *   a float type        a row of KERN_FLOATS, a multiply of each level (KERN_MULS names three), and
+ *                       what kern_ref.c, kern_pack.c and lab/random_blocks.c know of the three
  */
 #ifndef PDD_KERN_KERN_TYPES_H
 #define PDD_KERN_KERN_TYPES_H

@@ -184,7 +184,6 @@ static void note_token(struct exchange *x, const struct job_event *ev, struct me
 
 static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
 {
-    static const char *const names[METRICS_ENDPOINTS] = {"assist", "chat", "completion"};
     double first = x->first_token ? (double)(x->first_token - x->began) / 1e3 : 0;
     const struct log_field fields[] = {
         {"id", .text = x->id},
@@ -197,7 +196,8 @@ static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
         {"first_ms", .number = first},
         {"ms", .number = (double)(clock_us() - x->began) / 1e3},
     };
-    log_fields(LOG_INFO, "cloud", names[x->endpoint], fields, sizeof fields / sizeof *fields);
+    log_fields(LOG_INFO, "cloud", metrics_endpoint_name(x->endpoint), fields,
+               sizeof fields / sizeof *fields);
 }
 
 void exchange_log_stopped(const struct exchange *x)

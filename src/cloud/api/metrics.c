@@ -20,7 +20,6 @@ _Static_assert((int)SECOND_BOUNDS <= METRICS_BUCKETS_MAX &&
                    (int)TOKEN_BOUNDS <= METRICS_BUCKETS_MAX,
                "a bucket for each bound");
 
-static const char *const endpoint_names[METRICS_ENDPOINTS] = {"assist", "chat", "completion"};
 static const char *const end_names[METRICS_ENDS] = {"budget",   "stop",  "length", "cancel",
                                                     "deadline", "drain", "error"};
 static const char *const refusal_names[METRICS_REFUSALS] = {"busy", "quota", "unauthorised",
@@ -29,6 +28,14 @@ static const char *const limit_names[HTTP_LIMITS] = {"all",       "address",  "f
                                                      "memory",    "bodies",   "bodies_of_address",
                                                      "body_size", "body_time"};
 static const char *const phase_names[METRICS_PHASES] = {"waiting", "prefill", "decode"};
+
+#define NAME(constant, name) [METRICS_##constant] = name,
+const char *metrics_endpoint_name(enum metrics_endpoint endpoint)
+{
+    static const char *const names[METRICS_ENDPOINTS] = {METRICS_OF_ENDPOINTS(NAME)};
+    return names[endpoint];
+}
+#undef NAME
 
 static void note(struct histogram *h, const double *bounds, uint32_t n, double value)
 {
@@ -141,7 +148,7 @@ static void put_by_end(struct buf *out, struct metric m,
     put_head(out, m, "counter");
     for (int f = 0; f < METRICS_ENDPOINTS; f++)
         for (int e = 0; e < METRICS_ENDS; e++)
-            buf_printf(out, "%s{api=\"%s\",end=\"%s\"} %llu\n", m.name, endpoint_names[f],
+            buf_printf(out, "%s{api=\"%s\",end=\"%s\"} %llu\n", m.name, metrics_endpoint_name(f),
                        end_names[e], (unsigned long long)values[f][e]);
 }
 

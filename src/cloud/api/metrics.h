@@ -17,7 +17,15 @@
 
 enum { METRICS_BUCKETS_MAX = 24, METRICS_BYTES_MAX = 1 << 18 };
 
-enum metrics_endpoint { METRICS_ASSIST, METRICS_CHAT, METRICS_COMPLETION, METRICS_ENDPOINTS };
+/* The endpoints that make jobs, and their names in labels and log lines. */
+#define METRICS_OF_ENDPOINTS(X)                                                                    \
+    X(ASSIST, "assist")                                                                            \
+    X(CHAT, "chat")                                                                                \
+    X(COMPLETION, "completion")
+#define METRICS_ENDPOINT(constant, name) METRICS_##constant,
+enum metrics_endpoint { METRICS_OF_ENDPOINTS(METRICS_ENDPOINT) METRICS_ENDPOINTS };
+#undef METRICS_ENDPOINT
+const char *metrics_endpoint_name(enum metrics_endpoint endpoint);
 
 /* How requests end: as wire_reason, in its order, then failures. */
 enum metrics_end {
@@ -53,7 +61,10 @@ struct histogram {
  * What the server counts itself, a line for each metric: its kind, its field in struct metrics, its
  * name and help. COUNTER is a number, SECONDS and TOKENS are histograms, the others counters by
  * label. A new metric is a line here and the code that counts; one whose value is read from another
- * part is a line of METRICS_READ in metrics.c.
+ * part is a line of METRICS_READ in metrics.c. What no
+ * struct backend_stats holds is a field of struct metrics_now, filled by status_metrics_open
+ * (endpoint_status.c). Metrics of one upstream server are rows of UPSTREAM_METRICS in
+ * cloud/upstream/upstream.c.
  */
 #define METRICS_COUNTED(X)                                                                         \
     X(BY_END, requests, "pdd_requests_total", "Requests that were admitted, by end.")              \
