@@ -71,6 +71,8 @@ def main():
     r = json.loads(report.read_text())
     if not r["identical"]:
         sys.exit(f"{report}: the answers differ; nothing is written")
+    if not 0 < r["runs"][2]["cloud_tokens"] < r["answer_tokens"]:
+        sys.exit(f"{report}: no handover, as on a busy machine; nothing is written: run ./demo.sh again")
     sha = hashlib.sha256((ROOT / "models" / r["model"]).read_bytes()).hexdigest()
     day = datetime.date.fromtimestamp(report.stat().st_mtime)
     readme = ROOT / "README.md"

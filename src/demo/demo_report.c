@@ -42,6 +42,11 @@ static const char *verdict(bool met)
     return met ? "met" : "MISSED";
 }
 
+static bool handed_over(const struct timeline_run *run)
+{
+    return run->cloud_tokens > 0 && run->cloud_tokens < run->n;
+}
+
 static double load_now(void)
 {
     double load;
@@ -75,7 +80,9 @@ void demo_report_targets(const struct demo_report *r)
            both->tpot_max_ms, both->tpot_max_ms / own, own,
            verdict(both->tpot_max_ms <= 1.1 * own));
     printf("cloud tokens %u of %u; the plan's formula gives %.0f (target a fifth more): %s\n",
-           both->cloud_tokens, both->n, plan, verdict(both->cloud_tokens <= 1.2 * plan));
+           both->cloud_tokens, both->n, plan,
+           handed_over(both) ? verdict(both->cloud_tokens <= 1.2 * plan)
+                             : "MISSED, no handover: the cloud gave the whole answer");
     printf("a slot of the cloud for %.1f s, %.0f %% of the %.1f s of cloud only\n",
            both->slot_ms / 1e3, 100.0 * both->slot_ms / fmax(cloud->slot_ms, 1.0),
            cloud->slot_ms / 1e3);
