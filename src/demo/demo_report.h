@@ -33,7 +33,7 @@ struct demo_report {
     const struct demo_task *task;
     const struct device_profile *device, *cloud;
     uint32_t rtt_ms;
-    double prefill_ms;               /* of the prompt, not emulated, ahead of the runs */
+    double prefill_ms;               /* of the prompt, not emulated, before the runs */
     const struct timeline_run *runs; /* [DEMO_RUNS] */
 };
 

@@ -6,10 +6,9 @@
  * All queries pass a tile before the next one is touched, QUERIES at a time; with WIDTH registers
  * for each of them the sums fill the register file. Where many pass, the tile is converted from
  * float16 once for all, because each conversion takes the place of a multiply (a tile of 8 bits
- * always is); where few do, the
- * next tile is fetched meanwhile, as the memory is what they wait for. Where queries see different
- * parts of a tile, the part that a group sees is done together and the rest one by one, in the
- * order of positions.
+ * always is). Where few do, they wait for memory, so the next tile is fetched meanwhile. Where
+ * queries see different parts of a tile, the part that a group sees is done together and the rest
+ * one by one, in the order of positions.
  *
  * A file that includes it has defined
  *

@@ -29,7 +29,7 @@ enum {
 /* Which values of a head RoPE rotates together. */
 enum rope_kind { ROPE_PAIRS /* (2i, 2i + 1) */, ROPE_HALVES /* (i, rope_dims / 2 + i) */ };
 
-/* What is normalised together in queries and keys, ahead of the rotation. */
+/* What is normalised together in queries and keys, before the rotation. */
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD /* each head by itself */, QK_NORM_ROW };
 
 /* Which layers see a sliding window of positions only, where the file does not list them. */

@@ -256,7 +256,7 @@ static void send_soon(struct http_request *c)
     s->unsent = c;
 }
 
-/* What the kernel does not take, and any error, libevent comes upon again. */
+/* libevent sends what the kernel does not take, and meets any error again. */
 static void send_now(struct http_request *c)
 {
     struct evbuffer *out = output_of(c);

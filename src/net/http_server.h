@@ -10,7 +10,7 @@
  * HEAD uses the handler of GET: the same head, no body. OPTIONS gets 204 with Allow.
  *
  * A disconnect (close, reset, or half-close: a client that closes its sending side counts as gone)
- * is noticed at once, ahead of the response and during it: the function given to
+ * is noticed at once, before the response and during it: the function given to
  * http_request_on_close is called once, and the request must not be used after it returns. The same
  * happens to a client that does not read its response, when output_max bytes wait for it. No
  * function of this header other than http_server_free calls it from inside.
@@ -62,7 +62,7 @@ enum {
     HTTP_OUTPUT_MAX = 4 * 1024 * 1024, /* default of output_max, besides the kernel's buffer */
     HTTP_CONNECTIONS_MAX = 4096,       /* default of connections_max */
     HTTP_REFUSED_MAX = 64,             /* connections above a limit that still get an error */
-    HTTP_PIPELINE_MAX = 64 * 1024,     /* bytes a client may send ahead of a response */
+    HTTP_PIPELINE_MAX = 64 * 1024,     /* bytes a client may send before a response */
     HTTP_REPLY_HEADERS_MAX = 8,        /* http_request_reply_header calls */
     HTTP_ID_MAX = 128                  /* length of what {id} matches */
 };
@@ -86,7 +86,7 @@ struct http_server_config {
     uint64_t body_timeout_us;  /* from the head's end to the body's end */
     uint64_t idle_timeout_us;  /* between two requests */
     uint64_t flush_timeout_us; /* from the end of a response until the client has read it */
-    /* Called when a request's body is refused, ahead of the response, with the `arg` of the
+    /* Called when a request's body is refused, before the response, with the `arg` of the
      * handlers; `reason` is a constant word. May be NULL. */
     void (*on_refused)(struct http_request *r, int status, const char *reason, void *arg);
     /* NULL: plain TCP. Otherwise makes the connection's bufferevent around fd (it closes fd when
@@ -106,7 +106,7 @@ struct http_route {
     const char *method; /* "GET" (which takes HEAD too), "POST", ...; not "HEAD" or "OPTIONS" */
     const char *path; /* "/v1/assist", or with one "{id}" for a whole segment: "/v1/assist/{id}" */
     http_handler *handler;
-    /* Called when the head has come, ahead of "100 Continue" and the body. NULL: every client may
+    /* Called when the head has come, before "100 Continue" and the body. NULL: every client may
      * send a body. A request with a body that is refused here is the last of its connection. */
     http_gate *gate;
     size_t body_max; /* less than the server's; 0: the server's */
@@ -193,7 +193,7 @@ void http_stream_begin(struct http_request *r, const char *content_type);
 int http_stream_send(struct http_request *r, const void *data, size_t n);
 void http_stream_end(struct http_request *r);
 /* Cut the connection now, so that the client sees an incomplete response. No close callback; the
- * request is gone. Works ahead of the response and during it. */
+ * request is gone. Works before the response and during it. */
 void http_request_abort(struct http_request *r);
 
 #endif

@@ -1,6 +1,9 @@
 /*
  * http_server_impl: shared by http_server.c (listening, routes, drain), http_conn.c (one
  * connection's life), http_body.c (bodies) and http_reply.c (responses). Only these include it.
+ *
+ * `struct http_request` is the connection: it lives from accept to close and serves one request
+ * after the other; `asked` is the request of the moment.
  */
 #ifndef PDD_NET_HTTP_SERVER_IMPL_H
 #define PDD_NET_HTTP_SERVER_IMPL_H

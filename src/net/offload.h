@@ -46,7 +46,8 @@ struct offload_task {
 int offload_new(struct loop *l, struct offload **ret_offload, struct err *e);
 /* Waits for the work in progress, drops all tasks that are left. NULL is fine. */
 void offload_free(struct offload *o);
-/* The task is offload's until `done` or `drop`. ERR_BUSY: there are too many, or of this owner. */
+/* The task is offload's until `done` or `drop`. ERR_BUSY: too many tasks wait, in all or of
+ * this owner. */
 int offload_submit(struct offload *o, struct offload_task *t, struct err *e);
 /* Take back a task that has not begun. False: it has, and `done` follows. */
 bool offload_cancel(struct offload *o, struct offload_task *t);

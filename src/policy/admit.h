@@ -2,7 +2,7 @@
  * admit: admission control: whether a request may enter, which waiting request starts next, how
  * many tokens it is granted, and the Retry-After of a refusal. Pure.
  *
- * Memory is counted in pages of KV memory ahead of work: a request starts only when every page that
+ * Memory is counted in pages of KV memory before work: a request starts only when every page that
  * it may need is free, or idle in the cache, and not reserved for another. So no step fails for
  * memory. If N tokens do not fit, fewer are granted, down to the least that is useful. If not even
  * those fit, the request waits, and the requests after it wait too, so that small ones cannot

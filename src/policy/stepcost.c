@@ -1,14 +1,13 @@
 /* stepcost: see stepcost.h. */
 #include "policy/stepcost.h"
 
-#define KEEP 0.98 /* of what was known, for each step that comes */
+#define KEEP 0.98 /* weight of what is known against a new step */
 #define PREFILL_KEEP 0.75
-#define OUTLIER                                                                                    \
-    4.0 /* a step that took longer than so many times what was expected was                        \
-           disturbed, and counts as that */
-#define SPREAD_LEAST                                                                               \
-    0.01                /* of the decodes' number, relative, squared, for a slope to mean much     \
-                         */
+/* A step that takes longer than this many times the expected time is disturbed: it counts as this
+ * many. */
+#define OUTLIER 4.0
+/* Relative spread of the numbers of decodes, squared, from which on a slope means something. */
+#define SPREAD_LEAST 0.01
 #define REST_LEAST 0.02 /* of a step, for its prompts */
 #define KNOWN_LEAST 3.0 /* steps */
 

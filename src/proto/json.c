@@ -17,7 +17,7 @@ enum {
     NUMBER_BYTES = 48
 };
 
-/* What the parsed tree will take beside its texts; stops counting above JSON_TREE_MAX. Where it is
+/* What the parsed tree will take besides its texts; stops counting above JSON_TREE_MAX. Where it is
  * wrong because the text is no JSON, the parser stops. */
 static size_t tree_bytes(const char *json, size_t n)
 {

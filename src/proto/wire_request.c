@@ -16,7 +16,7 @@ enum {
     ROLE_MAX = 32,       /* bytes */
     TOP_K_MAX = 1 << 24, /* more than any vocabulary */
     REPEAT_LAST_MAX = 1 << 24,
-    FIELDS_BYTES = 4096, /* about, of a request beside its long parts */
+    FIELDS_BYTES = 4096, /* about, of a request besides its long parts */
     DEADLINE_MS_MAX = 24 * 60 * 60 * 1000,
     ERROR_BODY_SHOWN = 200 /* of an error body that is not OpenAI's object */
 };

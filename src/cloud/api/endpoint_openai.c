@@ -36,7 +36,7 @@ struct openai_exchange {
     struct exchange x; /* first */
     struct openai_request q;
     struct buf text;    /* of the answer, but for what a stream has sent */
-    size_t clear;       /* so much of it can be shown */
+    size_t showable;    /* bytes at its beginning in which no stop string can begin */
     struct mark so_far; /* all text that has come */
     uint32_t sent;      /* bytes of the answer before `text` */
     uint32_t n_tokens, rows_sent;
@@ -131,15 +131,15 @@ static void send_chunk(struct openai_exchange *a, const struct openai_choice *c)
 /* What can be shown goes to the stream. */
 static void let_go(struct openai_exchange *a, bool all_rows)
 {
-    uint32_t end = a->sent + (uint32_t)a->clear;
+    uint32_t end = a->sent + (uint32_t)a->showable;
     struct openai_rows rows = rows_until(a, all_rows ? UINT32_MAX : end);
-    if (a->clear == 0 && rows.from == rows.to) return;
-    send_chunk(a,
-               &(struct openai_choice){a->text.data, a->clear, a->q.logprobs ? &rows : NULL, NULL});
+    if (a->showable == 0 && rows.from == rows.to) return;
+    send_chunk(
+        a, &(struct openai_choice){a->text.data, a->showable, a->q.logprobs ? &rows : NULL, NULL});
     a->rows_sent = rows.to;
     a->sent = end;
-    buf_consume(&a->text, a->clear);
-    a->clear = 0;
+    buf_consume(&a->text, a->showable);
+    a->showable = 0;
 }
 
 static struct openai_usage usage_of(const struct openai_exchange *a)
@@ -171,7 +171,7 @@ static void finish_stream(struct openai_exchange *a, const char *reason)
 static void write_whole(struct openai_exchange *a)
 {
     struct openai_head h = head_of(a);
-    struct openai_choice c = {a->text.data, a->clear, a->q.logprobs ? &a->whole.rows : NULL,
+    struct openai_choice c = {a->text.data, a->showable, a->q.logprobs ? &a->whole.rows : NULL,
                               a->whole.reason};
     (void)openai_put_answer(&a->whole.out, &h, &c, &a->whole.usage);
 }
@@ -232,17 +232,17 @@ static void finish_whole(struct openai_exchange *a, const char *reason,
     reply_whole(a);
 }
 
-/* The answer is over. `stopped`: by a stop string, before a->clear. */
+/* The answer is over. `stopped`: by a stop string, before a->showable. */
 static void finish(struct openai_exchange *a, const char *reason, bool stopped)
 {
     a->ended = true;
-    if (!stopped) a->clear = a->text.len;
+    if (!stopped) a->showable = a->text.len;
     if (a->q.stream) {
         let_go(a, !stopped);
         finish_stream(a, reason);
         return;
     }
-    struct openai_rows rows = rows_until(a, stopped ? (uint32_t)a->clear : UINT32_MAX);
+    struct openai_rows rows = rows_until(a, stopped ? (uint32_t)a->showable : UINT32_MAX);
     finish_whole(a, reason, &rows);
 }
 
@@ -296,9 +296,9 @@ static void on_token(struct openai_exchange *a, const struct job_event *ev)
     }
     a->so_far.bytes += (uint32_t)(a->text.len - before);
     a->so_far.chars += count_chars(a->text.data + before, a->text.len - before);
-    bool stopped = stop_scan(a->q.stops, a->q.n_stops, a->text.data + a->clear,
-                             a->text.len - a->clear, &clear);
-    a->clear += clear;
+    bool stopped = stop_scan(a->q.stops, a->q.n_stops, a->text.data + a->showable,
+                             a->text.len - a->showable, &clear);
+    a->showable += clear;
     if (stopped) {
         finish(a, "stop", true);
         exchange_complete(&a->x);

@@ -23,7 +23,7 @@ static int need_vocab(const struct request_work *w, struct err *e)
                    "start this one with --upstream-vocab FILE");
 }
 
-/* What went wrong without a sentence was for want of memory. */
+/* An error without a sentence is one of memory. */
 static void note_code(struct request_work *w, int code)
 {
     if (!code) code = ((struct text_work *)w)->out.error;

@@ -39,7 +39,7 @@ enum metrics_end {
     METRICS_ENDS
 };
 
-/* Why requests were refused ahead of any work. */
+/* Why requests were refused before any work. */
 enum metrics_refusal {
     METRICS_BUSY,  /* ERR_BUSY: queue, KV memory, upstream servers, or a helper for a large body */
     METRICS_QUOTA, /* 429: the key's quota */

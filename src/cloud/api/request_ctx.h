@@ -16,7 +16,7 @@
 
 struct server;
 
-/* Why a quota refused, beside the sentence. */
+/* Why a quota refused, besides the sentence. */
 struct quota_refusal {
     const char *code; /* OpenAI's name of the error; NULL: no quota refused */
     uint32_t retry_s; /* 0: not known */
@@ -30,7 +30,7 @@ struct request_ctx {
     struct quota_refusal quota;
 };
 
-/* The http_gate of paths that need a key: it checks the key ahead of reading the body. */
+/* The http_gate of paths that need a key: it checks the key before reading the body. */
 bool request_gate(struct http_request *r, void *server);
 /* The same for POST: it also takes one request from the key's bucket, whatever becomes of it.
  * PATCH, DELETE and GET take one with quota_use_request, and only when they are refused. */
@@ -44,9 +44,9 @@ bool request_authorised(struct request_ctx *c, struct server *s, struct http_req
 /* False: the server drains, or does not serve this model ("" it does); the error response was sent.
  */
 bool request_accepts(struct request_ctx *c, const char *model);
-/* Refuse it ahead of any work: count and log it, and send the error with its status. */
+/* Refuse it before any work: count and log it, and send the error with its status. */
 void request_refuse(struct request_ctx *c, const struct err *e, const char *param);
-/* The log line of a request that its handler refuses by itself. Call it ahead of the response. */
+/* The log line of a request that its handler refuses by itself. Call it before the response. */
 void request_log_refusal(const struct request_ctx *c, int status, const char *reason);
 
 /* For a job that failed while nothing of its answer was sent: `f` is of its JOB_DONE, which has its

@@ -1,5 +1,5 @@
 /*
- * dialect_decode: the streams of upstream servers; see dialect.h. What they send beside what
+ * dialect_decode: the streams of upstream servers; see dialect.h. What they send besides what
  * is needed is ignored, as they grow fields with every version.
  */
 #include <jansson.h>

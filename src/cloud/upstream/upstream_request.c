@@ -488,7 +488,7 @@ static void extend(struct upstream_request *req, uint32_t tokens_max)
     req->stream.asked = tokens_max;
 }
 
-/* A change that came ahead of the server's grant, or while another was on its way, waits in the
+/* A change that came before the server's grant, or while another was on its way, waits in the
  * job. */
 static void extend_if_wished(struct upstream_request *req)
 {

@@ -56,7 +56,7 @@ struct job {
     struct job_failure failure; /* the backend's, until it is reported */
     /* atomics, set by the loop */
     atomic_uint tokens_max; /* may grow while there is KV memory; less than sent: the end. The
-                               backend lowers it once, ahead of ADMITTED, to what it grants */
+                               backend lowers it once, before ADMITTED, to what it grants */
     atomic_bool cancelled, drained;
 };
 
@@ -71,7 +71,7 @@ void job_free(struct job *j);
 /* Ask for the probabilities of the answer's tokens, each with the `top` likeliest ones (at most
  * JOB_LOGPROBS_TOP_MAX). Call it before submitting the job. */
 void job_want_logprobs(struct job *j, uint32_t top);
-/* For the backend, ahead of ADMITTED: memory for those of the first n tokens, if they were
+/* For the backend, before ADMITTED: memory for those of the first n tokens, if they were
  * requested. ERR_NO_MEMORY. */
 int job_make_logprobs(struct job *j, uint32_t n, struct err *e);
 /* For the backend: fill row i, if requested. The token was drawn from `logits` [vocab_size]; NULL:
