@@ -29,7 +29,7 @@ enum {
 struct walk_i16 {
     struct walk w;
     uint32_t from, to; /* what the current group sees of the tile, one query or another */
-    float q_step[KERN_QUERIES_MAX];
+    float q_scale[KERN_QUERIES_MAX];
     _Alignas(64) float largest[16], inverse[16]; /* of the group's weights */
     _Alignas(64) int16_t weights[QUERIES][KERN_TILE];
     _Alignas(64) int16_t q[KERN_QUERIES_MAX * KERN_HEAD_MAX]; /* [queries][head_dim] */
@@ -166,32 +166,33 @@ static void scores_i16(struct walk_i16 *s, uint32_t i0, int n, const struct tile
     }
 }
 
-/* Sums times the steps that their integers count. */
-INLINE void scale_scores(struct walk_i16 *s, uint32_t i0, int n, const float *step)
+/* Sums times the scales of their integers. */
+INLINE void scale_scores(struct walk_i16 *s, uint32_t i0, int n, const float *scale)
 {
     UNROLL
     for (int i = 0; i < n; i++) {
         float *score = weights_of(&s->w, i0) + i * KERN_TILE;
-        vec q_step = vec_set(s->q_step[i0 + (uint32_t)i]);
+        vec q_scale = vec_set(s->q_scale[i0 + (uint32_t)i]);
         UNROLL
         for (int j = 0; j < KERN_TILE; j += LANES)
-            vec_store(score + j, vec_mul(vec_mul(vec_load(score + j), vec_load(step + j)), q_step));
+            vec_store(score + j,
+                      vec_mul(vec_mul(vec_load(score + j), vec_load(scale + j)), q_scale));
     }
 }
 
-/* Weights of a query, the i-th of a group, times the steps of their values; and the largest. */
-INLINE void scale_weights(struct walk_i16 *s, uint32_t i0, int i, const float *step)
+/* Weights of a query, the i-th of a group, times the scales of their values; and the largest. */
+INLINE void scale_weights(struct walk_i16 *s, uint32_t i0, int i, const float *scale)
 {
     float *weight = weights_of(&s->w, i0) + i * KERN_TILE;
     uint32_t from = s->w.from[i0 + (uint32_t)i], to = s->w.to[i0 + (uint32_t)i];
     vec best = vec_set(0.0f);
     UNROLL
     for (int j = 0; j < KERN_TILE; j += LANES) {
-        vec scaled = vec_mul(vec_load(weight + j), vec_load(step + j));
+        vec scaled = vec_mul(vec_load(weight + j), vec_load(scale + j));
         vec_store(weight + j, scaled);
         best = vec_max(best, scaled);
     }
-    if (from > 0 || to < KERN_TILE) { /* steps of positions never written may be anything */
+    if (from > 0 || to < KERN_TILE) { /* scales of positions never written may be anything */
         memset(weight, 0, from * sizeof *weight);
         memset(weight + to, 0, (KERN_TILE - to) * sizeof *weight);
         best = vec_set(0.0f);
@@ -202,14 +203,14 @@ INLINE void scale_weights(struct walk_i16 *s, uint32_t i0, int i, const float *s
 }
 
 /* Weights of n queries as integers. */
-INLINE void weights_i16(struct walk_i16 *s, uint32_t i0, int n, const float *step)
+INLINE void weights_i16(struct walk_i16 *s, uint32_t i0, int n, const float *scale)
 {
     UNROLL
     for (int i = 0; i < n; i++) {
         s->largest[i] = 0.0f;
         if (s->w.from[i0 + (uint32_t)i] == s->w.to[i0 + (uint32_t)i]) continue;
         query_weights(&s->w, i0 + (uint32_t)i, weights_of(&s->w, i0) + i * KERN_TILE);
-        scale_weights(s, i0, i, step);
+        scale_weights(s, i0, i, scale);
     }
     UNROLL
     for (int i = 0; i < n; i += LANES)
@@ -246,10 +247,10 @@ static void part_values_i16(struct walk_i16 *s, uint32_t i0, const struct tiles 
         if (s->w.from[query] == s->w.to[query]) continue;
         float *out = s->w.a->out[query] + base;
         vec keep = vec_set(s->w.keep[query]);
-        vec step = vec_set(s->largest[i] * KERN_I16_STEP);
+        vec scale = vec_set(s->largest[i] * KERN_I16_INVERSE);
         for (int j = 0; j < (narrow ? NARROW : SUMS) * LANES; j += LANES)
             vec_store(out + j,
-                      vec_fma(vec_load(sum[i] + j), step, vec_mul(vec_load(out + j), keep)));
+                      vec_fma(vec_load(sum[i] + j), scale, vec_mul(vec_load(out + j), keep)));
     }
 }
 
@@ -258,16 +259,16 @@ INLINE void group_i16(struct walk_i16 *s, uint32_t i0, int n, const struct tiles
 {
     uint32_t base = 0, head_dim = s->w.a->head_dim;
     s->w.batch = i0;
-    if (t->next_k) { /* the steps; the rest comes with the products */
-        fetch(kern_i16_steps(t->next_k, head_dim), 0, KERN_TILE * sizeof(float));
-        fetch(kern_i16_steps(t->next_v, head_dim), 0, KERN_TILE * sizeof(float));
+    if (t->next_k) { /* the scales; the rest comes with the products */
+        fetch(kern_i16_scales(t->next_k, head_dim), 0, KERN_TILE * sizeof(float));
+        fetch(kern_i16_scales(t->next_v, head_dim), 0, KERN_TILE * sizeof(float));
     }
     scores_i16(s, i0, n, t);
-    scale_scores(s, i0, n, kern_i16_steps(t->k, head_dim));
+    scale_scores(s, i0, n, kern_i16_scales(t->k, head_dim));
     for (int i = 0; s->w.a->softcap > 0.0f && i < n; i++)
         cap_scores(weights_of(&s->w, i0 + (uint32_t)i), s->w.a->softcap);
     group_maxima(&s->w, i0, n);
-    weights_i16(s, i0, n, kern_i16_steps(t->v, head_dim));
+    weights_i16(s, i0, n, kern_i16_scales(t->v, head_dim));
     for (; base + SUMS * LANES <= head_dim; base += SUMS * LANES)
         part_values_i16(s, i0, t, n, base, 0);
     for (; base < head_dim; base += NARROW * LANES)
@@ -337,7 +338,7 @@ INLINE void attend_i16(const struct kern_attend *a)
     uint32_t end = 0;
     uint32_t begin = walk_begin(&s.w, a, &end);
     for (uint32_t i = 0; i < a->queries; i++)
-        s.q_step[i] = row_i16(a->q[i], a->head_dim, s.q + (size_t)i * a->head_dim);
+        s.q_scale[i] = row_i16(a->q[i], a->head_dim, s.q + (size_t)i * a->head_dim);
     for (uint32_t tile = begin; tile * KERN_TILE < end; tile++)
         if (walk_visible(&s.w, tile) > 0) walk_tile_i16(&s, tiles_at(a, tile, end));
     walk_end(&s.w);

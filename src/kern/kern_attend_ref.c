@@ -3,21 +3,21 @@
  *
  * Keys and values in float16 or 8 bits are opened to float32; scores and sums are chains of fma.
  *
- * In int16 a query, a key and a value are x = q * step, step = largest magnitude / KERN_I16_MAX and
- * q = x * (KERN_I16_MAX / largest magnitude) to the nearest even; a position's step of a key or a
- * value stands in its tile. A score is the sum of q k, exact for each 64 dimensions
- * (KERN_I16_TERMS) and then as float in their order, times the key's step, times the query's.
- * Weights times their value's step become integers too, the largest in the tile being
+ * In int16 a query, a key and a value are x = q * scale, scale = largest magnitude / KERN_I16_MAX
+ * and q = x * (KERN_I16_MAX / largest magnitude) to the nearest even; a position's scale of a key
+ * or a value stands in its tile. A score is the sum of q k, exact for each 64 dimensions
+ * (KERN_I16_TERMS) and then as float in their order, times the key's scale, times the query's.
+ * Weights times their value's scale become integers too, the largest in the tile being
  * KERN_I16_MAX, so that a tile adds to the output
  *
- *     out = fma((float)isum, step of the tile, out * keep)    isum: the exact sum of weight * v
+ *     out = fma((float)isum, scale of the tile, out * keep)    isum: the exact sum of weight * v
  *
  * Rows and tiles differ in two points, and both are part of the contract:
  *
- *     step     row: largest / KERN_I16_MAX     tile: largest * KERN_I16_STEP, another rounding
- *     q = 0    row: KERN_I16_MAX / largest is above 3e38    tile: largest is below KERN_I16_LOW
+ *     scale     row: largest / KERN_I16_MAX     tile: largest * KERN_I16_INVERSE, another rounding
+ *     q = 0     row: KERN_I16_MAX / largest is above 3e38    tile: largest is below KERN_I16_LOW
  *
- * A row keeps its step then. NaN becomes -KERN_I16_MAX (kern_ref_i16_of). No sum passes an int32.
+ * A row keeps its scale then. NaN becomes -KERN_I16_MAX (kern_ref_i16_of). No sum passes an int32.
  * The sum of weights is that of the weights as floats.
  */
 #include "kern/kern_ref.h"
@@ -95,10 +95,10 @@ static void open_tile(const struct kern_attend *a, const void *tile, int values,
             out[k] = kern_f16_to_f32(((const uint16_t *)tile)[k]);
 }
 
-static void scores_i16(const struct kern_attend *a, const int16_t *q, float q_step,
+static void scores_i16(const struct kern_attend *a, const int16_t *q, float q_scale,
                        const int16_t *k, struct seen see, float *score)
 {
-    const float *step = kern_i16_steps(k, a->head_dim);
+    const float *scale = kern_i16_scales(k, a->head_dim);
     for (uint32_t t = see.from; t < see.to; t++) {
         float score_sum = 0.0f;
         for (uint32_t d = 0; d < a->head_dim;) {
@@ -108,7 +108,7 @@ static void scores_i16(const struct kern_attend *a, const int16_t *q, float q_st
                 sum += q[d] * k[(d / 2 * KERN_TILE + t) * 2 + d % 2];
             score_sum += (float)sum;
         }
-        score[t] = score_sum * step[t] * q_step;
+        score[t] = score_sum * scale[t] * q_scale;
     }
 }
 
@@ -128,11 +128,11 @@ static void add_values(const struct kern_attend *a, const float *weight, const v
 static void add_values_i16(const struct kern_attend *a, const float *weight, const int16_t *v,
                            struct seen see, float keep, float *out)
 {
-    const float *step = kern_i16_steps(v, a->head_dim);
+    const float *scale = kern_i16_scales(v, a->head_dim);
     float scaled[KERN_TILE] = {0}, max = 0.0f;
     int16_t q[KERN_TILE];
     for (uint32_t t = see.from; t < see.to; t++) {
-        scaled[t] = weight[t] * step[t];
+        scaled[t] = weight[t] * scale[t];
         max = scaled[t] > max ? scaled[t] : max;
     }
     float inverse = max >= KERN_I16_LOW ? KERN_I16_MAX / max : 0.0f;
@@ -142,25 +142,25 @@ static void add_values_i16(const struct kern_attend *a, const float *weight, con
         int32_t sum = 0;
         for (uint32_t t = 0; t < KERN_TILE; t++)
             sum += q[t] * v[(t / 2 * a->head_dim + d) * 2 + t % 2];
-        out[d] = fmaf((float)sum, max * KERN_I16_STEP, out[d] * keep);
+        out[d] = fmaf((float)sum, max * KERN_I16_INVERSE, out[d] * keep);
     }
 }
 
 /* One query; `q` are its integers where keys are. */
 static void attend_one(const struct kern_attend *a, uint32_t i)
 {
-    float open[KERN_HEAD_MAX * KERN_TILE], q_step = 0.0f;
+    float open[KERN_HEAD_MAX * KERN_TILE], q_scale = 0.0f;
     float *out = a->out[i], score[KERN_TILE] = {0}, max = -INFINITY, total = 0.0f;
     int16_t q[KERN_HEAD_MAX];
     int integers = a->kv == KERN_KV_I16;
     memset(out, 0, a->head_dim * sizeof *out);
-    if (integers) q_step = kern_ref_i16_row(a->q[i], a->head_dim, q);
+    if (integers) q_scale = kern_ref_i16_row(a->q[i], a->head_dim, q);
     for (uint32_t tile = a->first[i] / KERN_TILE; tile * KERN_TILE < a->n[i]; tile++) {
         uint32_t start = tile * KERN_TILE, left = a->n[i] - start;
         struct seen see = {a->first[i] > start ? a->first[i] - start : 0,
                            left < KERN_TILE ? left : KERN_TILE};
         if (integers) {
-            scores_i16(a, q, q_step, a->k_tiles[tile], see, score);
+            scores_i16(a, q, q_scale, a->k_tiles[tile], see, score);
         } else {
             open_tile(a, a->k_tiles[tile], 0, open);
             tile_scores(a->q[i], a->head_dim, open, see, score);

@@ -175,17 +175,17 @@ void kern_ref_attend(const struct kern_attend *a);
  * within an int32. Where all weights of a tile are below KERN_I16_LOW, it adds nothing. */
 enum { KERN_I16_TERMS = 64 };
 #define KERN_I16_MAX 5792.0f /* the square root of 2^31 / 64 */
-#define KERN_I16_STEP (1.0f / KERN_I16_MAX)
+#define KERN_I16_INVERSE (1.0f / KERN_I16_MAX)
 #define KERN_I16_LOW 1e-30f
 
-/* The steps of a tile of int16, [KERN_TILE], and where they begin. */
-static inline size_t kern_i16_steps_at(uint32_t head_dim)
+/* The scales of a tile of int16, [KERN_TILE], and where they begin. */
+static inline size_t kern_i16_scales_at(uint32_t head_dim)
 {
     return (size_t)head_dim * KERN_TILE * sizeof(int16_t);
 }
-static inline const float *kern_i16_steps(const void *tile, uint32_t head_dim)
+static inline const float *kern_i16_scales(const void *tile, uint32_t head_dim)
 {
-    return (const float *)(const void *)((const uint8_t *)tile + kern_i16_steps_at(head_dim));
+    return (const float *)(const void *)((const uint8_t *)tile + kern_i16_scales_at(head_dim));
 }
 
 /* The reference's i16_row; and one value: x to the nearest even, within the limit; NaN: minus it.

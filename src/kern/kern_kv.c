@@ -32,21 +32,22 @@ size_t kern_tile_bytes(enum kern_kv kv, uint32_t head_dim)
     case KERN_KV_Q8:
         return values + values / KERN_BLOCK * 2;
     case KERN_KV_I16:
-        return kern_i16_steps_at(head_dim) + KERN_TILE * sizeof(float);
+        return kern_i16_scales_at(head_dim) + KERN_TILE * sizeof(float);
     }
     return values * 2;
 }
 
-static void put_step(void *tile, uint32_t head_dim, uint32_t slot, float step)
+static void put_scale_i16(void *tile, uint32_t head_dim, uint32_t slot, float scale)
 {
-    memcpy((uint8_t *)tile + kern_i16_steps_at(head_dim) + slot * sizeof step, &step, sizeof step);
+    memcpy((uint8_t *)tile + kern_i16_scales_at(head_dim) + slot * sizeof scale, &scale,
+           sizeof scale);
 }
 
 static void put_k_i16(const struct kern *by, const float *k, uint32_t head_dim, uint32_t slot,
                       void *tile)
 {
     int16_t q[KERN_HEAD_MAX], *out = (int16_t *)tile + (size_t)slot * 2;
-    put_step(tile, head_dim, slot, by->i16_row(k, head_dim, q));
+    put_scale_i16(tile, head_dim, slot, by->i16_row(k, head_dim, q));
     for (uint32_t d = 0; d < head_dim; d += 2)
         memcpy(out + (size_t)d * KERN_TILE, q + d, 2 * sizeof *q);
 }
@@ -55,7 +56,7 @@ static void put_v_i16(const struct kern *by, const float *v, uint32_t head_dim, 
                       void *tile)
 {
     int16_t q[KERN_HEAD_MAX], *out = (int16_t *)tile + (size_t)(slot / 2) * head_dim * 2 + slot % 2;
-    put_step(tile, head_dim, slot, by->i16_row(v, head_dim, q));
+    put_scale_i16(tile, head_dim, slot, by->i16_row(v, head_dim, q));
     for (size_t d = 0; d < head_dim; d++)
         out[d * 2] = q[d];
 }
