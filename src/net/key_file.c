@@ -5,7 +5,7 @@
 
 #include "base/os.h"
 
-int read_key_file(const char *path, struct buf *key, struct err *e)
+int key_file_read(const char *path, struct buf *key, struct err *e)
 {
     size_t begin = key->len;
     int code = os_read_file(path, key, e);

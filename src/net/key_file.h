@@ -9,6 +9,6 @@
 #include "base/err.h"
 
 /* Append the file's first line to `key`; ERR_BAD_INPUT when it is empty. */
-int read_key_file(const char *path, struct buf *key, struct err *e);
+int key_file_read(const char *path, struct buf *key, struct err *e);
 
 #endif

@@ -6,7 +6,7 @@
 
 #define NONE UINT32_MAX
 
-/* ---- at the door ---- */
+/* ---- entering ---- */
 
 uint32_t admit_share(uint32_t slots, uint32_t queue_max)
 {
@@ -28,7 +28,7 @@ uint32_t admit_pages(uint32_t positions)
     return positions / ADMIT_PAGE + (positions % ADMIT_PAGE != 0);
 }
 
-uint32_t admit_end(const struct admit_request *w, uint32_t more)
+uint32_t admit_positions(const struct admit_request *w, uint32_t more)
 {
     return more < w->positions_max - w->tokens ? w->tokens + more : w->positions_max;
 }
@@ -48,7 +48,7 @@ uint32_t admit_grant(const struct admit_memory *m, const struct admit_request *w
     uint64_t there = (uint64_t)m->free + m->idle;
     uint64_t pages = there > m->promised ? there - m->promised : 0;
     uint64_t positions = (pages + w->shared) * ADMIT_PAGE;
-    if (positions >= admit_end(w, w->most)) return w->most;
+    if (positions >= admit_positions(w, w->most)) return w->most;
     if (positions <= w->tokens) return 0;
     uint32_t fits = (uint32_t)(positions - w->tokens); /* below w->most */
     return fits >= least_of(w) ? fits : 0;
@@ -182,7 +182,7 @@ void admit_begin(struct admit_line *l)
     admit_refuse(l);
 }
 
-void admit_end_run(struct admit_line *l, uint32_t tenant)
+void admit_ended(struct admit_line *l, uint32_t tenant)
 {
     CHECK(l->tenants[tenant].running > 0);
     l->tenants[tenant].running--;
@@ -202,7 +202,7 @@ void admit_sweep(struct admit_line *l, bool (*leaves)(void *arg, void *job), voi
     }
 }
 
-/* ---- when to come back ---- */
+/* ---- Retry-After ---- */
 
 uint32_t admit_retry_s(const struct admit_load *l)
 {

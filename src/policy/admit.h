@@ -67,7 +67,7 @@ struct admit_request {
 /* Pages for that many positions. */
 uint32_t admit_pages(uint32_t positions);
 /* Positions of a request after `more` tokens. */
-uint32_t admit_end(const struct admit_request *w, uint32_t more);
+uint32_t admit_positions(const struct admit_request *w, uint32_t more);
 /* Tokens to grant: w->most, or fewer if memory is short; 0: not now. */
 uint32_t admit_grant(const struct admit_memory *m, const struct admit_request *w);
 
@@ -82,7 +82,7 @@ void admit_join(struct admit_line *l, void *job, uint32_t tenant, int32_t priori
 void *admit_next(struct admit_line *l);  /* NULL: the line is empty */
 void admit_begin(struct admit_line *l);  /* the next one leaves the line and runs */
 void admit_refuse(struct admit_line *l); /* the next one leaves the line and does not */
-void admit_end_run(struct admit_line *l, uint32_t tenant); /* a running one has ended */
+void admit_ended(struct admit_line *l, uint32_t tenant); /* a running one has ended */
 /* Removes the jobs for which `leaves` returns true; calls it once for each. */
 void admit_sweep(struct admit_line *l, bool (*leaves)(void *arg, void *job), void *arg);
 uint32_t admit_waiting(const struct admit_line *l);

@@ -735,7 +735,7 @@ static void key_files(void **state)
         struct buf key;
         buf_init(&key, 100);
         assert_int_equal(os_write_file(path, files[i].text, strlen(files[i].text), &e), 0);
-        int code = read_key_file(path, &key, &e);
+        int code = key_file_read(path, &key, &e);
         assert_int_equal(code, files[i].key ? 0 : ERR_BAD_INPUT);
         if (files[i].key) assert_string_equal(key.data, files[i].key);
         if (!files[i].key) assert_non_null(strstr(e.text, path));

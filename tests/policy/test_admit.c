@@ -59,7 +59,7 @@ static void begin_who_can(struct world *w)
             return;
         }
         assert_true(granted <= j->most && (granted >= j->least || granted == j->most));
-        j->end = admit_end(&wanted, granted);
+        j->end = admit_positions(&wanted, granted);
         assert_true(admit_pages(j->end) <= free);
         if (granted < j->most) assert_true(admit_pages(j->end + 1) > free);
         w->promised += admit_pages(j->end);
@@ -89,7 +89,7 @@ static void grow(struct world *w)
         j->running = false;
         j->done = true;
         w->running--;
-        admit_end_run(w->line, j->tenant);
+        admit_ended(w->line, j->tenant);
     }
 }
 
@@ -190,7 +190,7 @@ static void test_places_are_shared(void **state)
         for (uint32_t k = rng_below(&r, 44); k > 0; k--) {
             uint32_t t = rng_below(&r, 3);
             if (running[t] == 0) continue;
-            admit_end_run(l, t);
+            admit_ended(l, t);
             running[t]--;
             total--;
         }

@@ -116,7 +116,7 @@ static int open_device(struct chat *c, struct err *e)
         d.prefill_tps = profile->prefill_tps;
         d.decode_us = 1e6 / profile->decode_tps;
     }
-    int code = o->key_file ? read_key_file(o->key_file, &key, e) : 0;
+    int code = o->key_file ? key_file_read(o->key_file, &key, e) : 0;
     if (o->key_file) d.key = key.data;
     if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
     if (code == 0) code = device_open(&d, &c->device, e);

@@ -78,7 +78,7 @@ static void on_done(struct assist_exchange *a, const struct job_event *ev)
     struct wire_event *out = &a->x.server->event;
     if (ev->failure && !a->begun) {
         struct http_request *refused = exchange_detach(&a->x);
-        if (refused) server_refuse_job(a->x.server, refused, ev->failure);
+        if (refused) request_refuse_job(a->x.server, refused, ev->failure);
         exchange_free(&a->x);
         return;
     }
@@ -165,7 +165,7 @@ static void begin(struct assist_work *from)
     request_refuse(c, &e, NULL);
 }
 
-static void finish(struct request_work *w)
+static void finish_work(struct request_work *w)
 {
     struct assist_work *a = (struct assist_work *)w;
     if (!a->decoded)
@@ -187,7 +187,7 @@ static void release_work(struct request_work *w)
 
 void assist_post(struct http_request *r, void *server)
 {
-    static const struct request_work_ops ops = {sizeof(struct assist_work), work, finish,
+    static const struct request_work_ops ops = {sizeof(struct assist_work), work, finish_work,
                                                 release_work};
     struct request_work *w = request_work_new(server, r, &ops);
     if (w) request_work_run(w);

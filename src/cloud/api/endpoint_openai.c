@@ -252,7 +252,7 @@ static void fail(struct openai_exchange *a, const struct job_failure *f)
     a->ended = true;
     if (!a->q.stream || !a->x.admitted) {
         struct http_request *r = exchange_detach(&a->x);
-        if (r) server_refuse_job(a->x.server, r, f);
+        if (r) request_refuse_job(a->x.server, r, f);
         return;
     }
     struct buf *out = &a->x.server->bytes;

@@ -30,7 +30,7 @@ static void note_code(struct request_work *w, int code)
     if (code && !w->e.code) err_set(&w->e, ERR_NO_MEMORY, "no memory for the answer");
 }
 
-static void finish(struct request_work *w)
+static void finish_work(struct request_work *w)
 {
     struct text_work *t = (struct text_work *)w;
     if (w->e.code)
@@ -83,7 +83,7 @@ static void tokenize(struct request_work *w)
 
 void tokenize_post(struct http_request *r, void *server)
 {
-    static const struct request_work_ops ops = {sizeof(struct text_work), tokenize, finish,
+    static const struct request_work_ops ops = {sizeof(struct text_work), tokenize, finish_work,
                                                 release};
     start(r, server, &ops);
 }
@@ -141,7 +141,7 @@ static void detokenize(struct request_work *w)
 
 void detokenize_post(struct http_request *r, void *server)
 {
-    static const struct request_work_ops ops = {sizeof(struct text_work), detokenize, finish,
+    static const struct request_work_ops ops = {sizeof(struct text_work), detokenize, finish_work,
                                                 release};
     start(r, server, &ops);
 }

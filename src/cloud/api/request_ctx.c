@@ -149,7 +149,7 @@ void request_refuse(struct request_ctx *c, const struct err *e, const char *para
     http_reply_error(c->http, status, code, param, "%s", e->text);
 }
 
-void server_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f)
+void request_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f)
 {
     char seconds[16];
     int status = f->status ? f->status : status_of(&f->e);

@@ -51,6 +51,6 @@ void request_log_refusal(const struct request_ctx *c, int status, const char *re
 
 /* For a job that failed while nothing of its answer was sent: `f` is of its JOB_DONE, which has its
  * own log line. */
-void server_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f);
+void request_refuse_job(struct server *s, struct http_request *r, const struct job_failure *f);
 
 #endif

@@ -104,7 +104,7 @@ static struct slots_room room_of(const struct upstream *u)
 static int submit(struct backend *b, struct job *job, struct err *e)
 {
     struct upstream *u = upstream_of(b);
-    switch (slots_enter(&u->taken, room_of(u), job->tenant)) {
+    switch (slots_enter(&u->inside, room_of(u), job->tenant)) {
     case ADMIT_FULL:
         return err_set(e, ERR_BUSY, "all streams are taken; try again later");
     case ADMIT_SHARE_TAKEN:
@@ -114,7 +114,7 @@ static int submit(struct backend *b, struct job *job, struct err *e)
         break;
     }
     int code = upstream_request_new(u, job, e);
-    if (code) slots_leave(&u->taken, job->tenant);
+    if (code) slots_leave(&u->inside, job->tenant);
     return code;
 }
 
@@ -127,7 +127,7 @@ static void changed(struct backend *b, struct job *job)
 static const char *not_ready(struct backend *b)
 {
     struct upstream *u = upstream_of(b);
-    if (slots_full(&u->taken, room_of(u))) return "busy";
+    if (slots_full(&u->inside, room_of(u))) return "busy";
     for (uint32_t i = 0; i < u->c.n_servers; i++)
         if (u->routes[i].up) return NULL;
     return "no upstream";
@@ -136,7 +136,7 @@ static const char *not_ready(struct backend *b)
 /* Work is what was sent on; what waits there is not known here. */
 static void stats(struct backend *b, struct backend_stats *ret_stats)
 {
-    *ret_stats = (struct backend_stats){.running = atomic_load(&upstream_of(b)->taken.all)};
+    *ret_stats = (struct backend_stats){.running = atomic_load(&upstream_of(b)->inside.all)};
 }
 
 /* ---- metrics ---- */
@@ -243,12 +243,12 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
     /* Each may have a PATCH beside it, and as many linger; and probes. */
     http.calls_max = 3 * u->c.streams_max + 2;
     http.lingering_max = u->c.streams_max;
-    if (c->key_path) code = read_key_file(c->key_path, &key, e);
+    if (c->key_path) code = key_file_read(c->key_path, &key, e);
     http.bearer = c->key_path ? key.data : NULL;
     if (!code) code = http_client_new(u->loop, &http, &s->client, e);
     if (key.len) memset(key.data, 0, key.cap);
     buf_release(&key);
-    return code ? code : probe_init(s, e);
+    return code ? code : upstream_probe_init(s, e);
 }
 
 static int open_template(struct upstream *u, struct err *e)
@@ -291,7 +291,7 @@ static void release(struct backend *b)
     while (u->requests)
         upstream_request_free(u->requests);
     for (uint32_t i = 0; i < u->c.n_servers; i++) {
-        probe_release(&u->servers[i]);
+        upstream_probe_release(&u->servers[i]);
         http_client_free(u->servers[i].client);
     }
     while (take_event(b, &ev)) {

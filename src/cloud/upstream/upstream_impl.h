@@ -78,7 +78,7 @@ struct upstream {
     struct engine_info info;
     char numerics[WIRE_NAME_MAX];
     struct upstream_request *requests;
-    struct slots taken; /* of requests that are not over */
+    struct slots inside; /* of requests that are not over */
     uint64_t retries;
     struct upstream_event *first, **last; /* events, oldest first */
     struct upstream_event *taken_event;   /* its text is in use; NULL: none */
@@ -97,9 +97,10 @@ void upstream_request_changed(struct upstream_request *req);
 void upstream_request_free(struct upstream_request *req); /* without an event */
 
 /* upstream_probe.c */
-int probe_init(struct upstream_server *s, struct err *e);
-void probe_release(struct upstream_server *s);
-void probe_soon(struct upstream_server *s);                        /* a request went wrong */
-void probe_failed(struct upstream_server *s, const struct err *e); /* it is down; the reason */
+int upstream_probe_init(struct upstream_server *s, struct err *e);
+void upstream_probe_release(struct upstream_server *s);
+void upstream_probe_soon(struct upstream_server *s); /* a request went wrong */
+void upstream_probe_failed(struct upstream_server *s,
+                           const struct err *e); /* it is down; the reason */
 
 #endif

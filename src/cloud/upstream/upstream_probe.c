@@ -19,10 +19,10 @@ static void ask(struct upstream_server *s, const char *path,
                                   .idle_timeout_us = PROBE_TIMEOUT_US,
                                   .on_done = on_done,
                                   .arg = s};
-    if (http_call_start(s->client, &spec, &s->probe, &e)) probe_failed(s, &e);
+    if (http_call_start(s->client, &spec, &s->probe, &e)) upstream_probe_failed(s, &e);
 }
 
-void probe_failed(struct upstream_server *s, const struct err *e)
+void upstream_probe_failed(struct upstream_server *s, const struct err *e)
 {
     struct route_server *r = &s->u->routes[s->index];
     if (!s->why[0] || strcmp(s->why, e->text) != 0)
@@ -71,7 +71,7 @@ static void models_done(void *arg, const struct http_result *result)
     if (!code) code = dialect_decode_models(result->body, result->body_len, s->u->model, &m, &e);
     if (!code) code = upstream_adopt(s->u, s, &m, &e);
     if (code) {
-        probe_failed(s, &e);
+        upstream_probe_failed(s, &e);
         return;
     }
     bool same = s->known && s->model.dialect == m.dialect;
@@ -89,14 +89,14 @@ static void timer_fired(void *arg)
     if (!s->probe) ask(s, "/v1/models", models_done);
 }
 
-int probe_init(struct upstream_server *s, struct err *e)
+int upstream_probe_init(struct upstream_server *s, struct err *e)
 {
     int code = loop_timer_new(s->u->loop, timer_fired, s, &s->timer, e);
     if (!code) loop_timer_set(s->timer, 0);
     return code;
 }
 
-void probe_release(struct upstream_server *s)
+void upstream_probe_release(struct upstream_server *s)
 {
     http_call_cancel(s->probe);
     s->probe = NULL;
@@ -104,7 +104,7 @@ void probe_release(struct upstream_server *s)
     s->timer = NULL;
 }
 
-void probe_soon(struct upstream_server *s)
+void upstream_probe_soon(struct upstream_server *s)
 {
     if (!s->probe) loop_timer_set(s->timer, 0);
 }

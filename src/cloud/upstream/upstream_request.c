@@ -55,7 +55,7 @@ static void leave_job(struct upstream_request *req)
     if (!job) return;
     job->backend_data = NULL;
     req->job = NULL;
-    slots_leave(&req->u->taken, job->tenant);
+    slots_leave(&req->u->inside, job->tenant);
 }
 
 /* A callback that may end the request runs between these two. */
@@ -181,9 +181,9 @@ static void server_failed(struct upstream_request *req, struct failure *f)
     s->faults[f->fault]++;
     memcpy(why, f->e.text, sizeof why);
     if (f->fault == UPSTREAM_CONNECT)
-        probe_failed(s, &f->e);
+        upstream_probe_failed(s, &f->e);
     else if (f->fault != UPSTREAM_REFUSED && !f->ours)
-        probe_soon(s);
+        upstream_probe_soon(s);
     if (!f->ours) err_set(&f->e, f->e.code, "upstream server %.200s: %s", s->url, why);
     leave_server(req);
     close_stream(req);

@@ -8,7 +8,7 @@ static atomic_uint *of(struct slots *p, uint32_t tenant)
     return &p->of_tenant[tenant % ADMIT_TENANTS_MAX];
 }
 
-static struct admit_state door_of(struct slots *p, struct slots_room room, uint32_t own)
+static struct admit_state state_of(struct slots *p, struct slots_room room, uint32_t own)
 {
     return (struct admit_state){.slots = room.slots,
                                 .slots_max = room.slots_max,
@@ -19,9 +19,9 @@ static struct admit_state door_of(struct slots *p, struct slots_room room, uint3
 
 enum admit_entry slots_enter(struct slots *p, struct slots_room room, uint32_t tenant)
 {
-    struct admit_state door = door_of(p, room, atomic_load(of(p, tenant)));
-    door.keyed = tenant != 0;
-    enum admit_entry entry = admit_enter(&door);
+    struct admit_state state = state_of(p, room, atomic_load(of(p, tenant)));
+    state.keyed = tenant != 0;
+    enum admit_entry entry = admit_enter(&state);
     if (entry != ADMIT_ENTERS) return entry;
     atomic_fetch_add(&p->all, 1);
     atomic_fetch_add(of(p, tenant), 1);
@@ -36,7 +36,7 @@ void slots_leave(struct slots *p, uint32_t tenant)
 
 bool slots_full(struct slots *p, struct slots_room room)
 {
-    struct admit_state door = door_of(p, room, 0);
-    door.keyed = atomic_load(of(p, 0)) == 0;
-    return admit_enter(&door) == ADMIT_FULL;
+    struct admit_state state = state_of(p, room, 0);
+    state.keyed = atomic_load(of(p, 0)) == 0;
+    return admit_enter(&state) == ADMIT_FULL;
 }

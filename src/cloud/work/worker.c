@@ -31,7 +31,7 @@ void worker_finish(struct worker *w, struct job *job, const struct running *r,
         job->failure = (struct job_failure){.e = *error};
         ev.failure = &job->failure;
     }
-    slots_leave(&w->taken, job->tenant);
+    slots_leave(&w->inside, job->tenant);
     worker_send(w, ev);
 }
 
@@ -101,7 +101,7 @@ static void fill_config(struct worker *w, const struct worker_config *config)
     if (w->c.streams_max == 0 || w->c.streams_max > WORKER_STREAMS_MAX)
         w->c.streams_max = WORKER_STREAMS_MAX;
     if (w->c.cache_pages > info->kv_pages_total) w->c.cache_pages = info->kv_pages_total;
-    atomic_store(&w->slots, w->c.streams_max);
+    atomic_store(&w->slots_now, w->c.streams_max);
 }
 
 static void release(struct worker *w)
@@ -149,7 +149,7 @@ static void free_worker(struct backend *b)
 
 static struct slots_room room_of(struct worker *w)
 {
-    return (struct slots_room){.slots = atomic_load(&w->slots),
+    return (struct slots_room){.slots = atomic_load(&w->slots_now),
                                .slots_max = w->c.streams_max,
                                .queue_max = w->c.queue_max};
 }
@@ -157,13 +157,13 @@ static struct slots_room room_of(struct worker *w)
 static const char *not_ready(struct backend *b)
 {
     struct worker *w = worker_of(b);
-    return slots_full(&w->taken, room_of(w)) ? "busy" : NULL;
+    return slots_full(&w->inside, room_of(w)) ? "busy" : NULL;
 }
 
 /* What is short: streams, or the KV memory for more of them. */
 static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
 {
-    uint32_t all = atomic_load(&w->taken.all);
+    uint32_t all = atomic_load(&w->inside.all);
     if (slots < w->c.streams_max)
         return err_set(
             e, ERR_BUSY,
@@ -180,7 +180,7 @@ static int submit(struct backend *b, struct job *job, struct err *e)
 {
     struct worker *w = worker_of(b);
     struct slots_room room = room_of(w);
-    switch (slots_enter(&w->taken, room, job->tenant)) {
+    switch (slots_enter(&w->inside, room, job->tenant)) {
     case ADMIT_FULL:
         return refuse_full(w, room.slots, e);
     case ADMIT_SHARE_TAKEN:
@@ -192,7 +192,7 @@ static int submit(struct backend *b, struct job *job, struct err *e)
     }
     int code = queue_push(w->jobs, &job);
     if (!code) return 0;
-    slots_leave(&w->taken, job->tenant);
+    slots_leave(&w->inside, job->tenant);
     return err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
 }
 

@@ -68,8 +68,8 @@ static void set_promise(struct worker *w, struct running *r)
 {
     struct admit_request wanted = request_of(w, r->job, r->granted);
     uint32_t promise =
-        admit_pages(admit_end(&wanted, wanted.most)) - admit_pages(session_len(r->session));
-    CHECK(session_len(r->session) <= admit_end(&wanted, wanted.most));
+        admit_pages(admit_positions(&wanted, wanted.most)) - admit_pages(session_len(r->session));
+    CHECK(session_len(r->session) <= admit_positions(&wanted, wanted.most));
     CHECK(w->promised >= r->promise);
     w->promised += promise - r->promise;
     r->promise = promise;
@@ -199,12 +199,12 @@ void worker_admit(struct worker *w)
     while (w->n_running < w->c.streams_max && (job = admit_next(w->line)) != NULL) {
         bool hopeless = job == w->blocked && w->n_running > 0 && spare_pages(w) <= w->blocked_at;
         if (hopeless || admit_one(w, job)) {
-            atomic_store(&w->slots, w->n_running);
+            atomic_store(&w->slots_now, w->n_running);
             return;
         }
     }
     w->blocked = NULL;
-    atomic_store(&w->slots, w->c.streams_max);
+    atomic_store(&w->slots_now, w->c.streams_max);
 }
 
 /* ---- out of it ---- */
@@ -231,7 +231,7 @@ void worker_end(struct worker *w, uint32_t i, enum wire_reason reason, const str
     engine_session_close(r->session);
     prefix_release(w->prefix, r->path);
     w->promised -= r->promise;
-    admit_end_run(w->line, worker_tenant(r->job));
+    admit_ended(w->line, worker_tenant(r->job));
     note_end(w);
     worker_finish(w, r->job, r, reason, error);
     w->running[i] = w->running[--w->n_running];

@@ -38,8 +38,8 @@ struct worker {
     struct queue *jobs, *events;
     pthread_t thread;
     atomic_bool quit;
-    struct slots taken; /* of jobs accepted and not yet done */
-    atomic_uint slots;  /* streams_max, or fewer while memory keeps jobs waiting */
+    struct slots inside;   /* of jobs accepted and not yet done */
+    atomic_uint slots_now; /* streams_max, or fewer while memory keeps jobs waiting */
     struct running running[WORKER_STREAMS_MAX];
     uint32_t n_running;
     uint32_t promised; /* reserved KV pages of all running jobs */
