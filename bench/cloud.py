@@ -10,7 +10,7 @@
     bench/cloud.py report     --work DIR [--save DATE-CPU]
 
 Build first (cmake --build --preset release). Each command starts its servers, puts them on one CPU and
-the client (build/release/bench_load) on another, prints what it measured and keeps it in
+the client (build/release/bench_cloud) on another, prints what it measured and keeps it in
 DIR/results.json; nothing else is written. `throughput` notes each point as it is done and, called again, goes
 on where it stopped (--at-most N: stop after so many seconds; --fresh: from the start); it needs a
 trace (--trace, CSV: time, prompt tokens, answer tokens) and says so where there is none. `report` prints
@@ -91,7 +91,7 @@ class Site:
         self.build = os.path.abspath(options.build)
         self.server_cpu, self.client_cpu = options.cpus.split(",")
         self.nice = ["nice", "-n", str(options.nice)] if options.nice >= 0 or os.geteuid() == 0 else []
-        self.load_program = os.path.join(HERE, "build/release/bench_load")
+        self.load_program = os.path.join(HERE, "build/release/bench_cloud")
         for program in (os.path.join(self.build, "pdd"), self.load_program):
             if not os.access(program, os.X_OK):
                 fail(f"{program} is missing: cmake --preset release && cmake --build --preset release")
@@ -174,7 +174,7 @@ def tokenizer_of(server, key=None, tls=False):
 
 
 def load(site, server, what, arguments, tokenizer="bytes", must=True, pinned=True):
-    """One run of bench_load against the server."""
+    """One run of bench_cloud against the server."""
     command = (site.nice + ["taskset", "-c", site.client_cpu] if pinned else []) + [
         site.load_program, what, "--to", f"127.0.0.1:{server.port}", "--pid", str(server.pid), "--tokenizer",
         tokenizer] + [str(x) for x in arguments]

@@ -58,7 +58,7 @@ int load_target_init(struct load_target *t, struct loop *l, const char *address,
     t->address.sin_family = AF_INET;
     t->address.sin_port = htons((uint16_t)port);
     if (port < 1 || port > 65535 || inet_pton(AF_INET, host, &t->address.sin_addr) != 1) {
-        fprintf(stderr, "bench_load: \"%s\" is no numeric HOST:PORT\n", address);
+        fprintf(stderr, "bench_cloud: \"%s\" is no numeric HOST:PORT\n", address);
         return -1;
     }
     if (!tls) return 0;

@@ -225,7 +225,7 @@ static void on_head(struct load_call *c)
     a->of->statuses[status]++;
     bool ours = status >= 500 && status != 501 && status != 503 && status != 504 && status != 505;
     if (!ours) return;
-    fprintf(stderr, "bench_load: status %d for %s\n", status, what_names[a->what]);
+    fprintf(stderr, "bench_cloud: status %d for %s\n", status, what_names[a->what]);
     a->of->failed++;
 }
 
@@ -247,7 +247,7 @@ static void on_end(struct load_call *c, enum load_end how)
     a->of->cut += how == LOAD_CUT;
     a->of->unshaken += how == LOAD_UNSHAKEN;
     if (how == LOAD_FAILED) {
-        fprintf(stderr, "bench_load: no connection\n");
+        fprintf(stderr, "bench_cloud: no connection\n");
         a->of->failed++;
     }
     over(a);
@@ -324,7 +324,7 @@ static void tick(void *arg)
         busy += a->call != NULL;
     }
     if (now >= k->said_at) {
-        fprintf(stderr, "bench_load: %.0f s to go, %llu tokens, %llu reloads, %llu failures\n",
+        fprintf(stderr, "bench_cloud: %.0f s to go, %llu tokens, %llu reloads, %llu failures\n",
                 leaving ? 0.0 : (double)(k->until - now) / 1e6, (unsigned long long)k->tokens,
                 (unsigned long long)k->hups, (unsigned long long)k->failed);
         k->said_at = now + 60000000;

@@ -74,7 +74,7 @@ static void leaver_event(struct load_call *c, const char *name, const char *data
 static void on_end(struct load_call *c, enum load_end how)
 {
     struct leave *l = c->owner;
-    fprintf(stderr, "bench_load: an assist that should go on ended (%d, status %d)\n", (int)how,
+    fprintf(stderr, "bench_cloud: an assist that should go on ended (%d, status %d)\n", (int)how,
             c->status);
     l->failed = true;
     loop_stop(l->target->loop);
@@ -116,7 +116,7 @@ static uint64_t gone_at(struct leave *l)
 static void next_phase(struct leave *l)
 {
     if (l->done < l->o->times) return;
-    fprintf(stderr, "bench_load: %u left while %s\n", l->done, phase_names[l->phase]);
+    fprintf(stderr, "bench_cloud: %u left while %s\n", l->done, phase_names[l->phase]);
     l->done = 0;
     /* From decode to prefill to queue: for the last, the place that they used is taken. */
     if (l->phase == QUEUE)
@@ -143,7 +143,7 @@ static void look_for_gone(struct leave *l, uint64_t now)
     uint64_t us = at > l->left_at ? at - l->left_at : 0;
     samples_add(&l->seen[l->phase], (double)us);
     if (us > LATE_US)
-        fprintf(stderr, "bench_load: who left while %s at clock_us=%llu was seen %.2f ms later\n",
+        fprintf(stderr, "bench_cloud: who left while %s at clock_us=%llu was seen %.2f ms later\n",
                 phase_names[l->phase], (unsigned long long)l->left_at, (double)us / 1e3);
     l->left_at = 0;
     l->done++;
@@ -166,7 +166,7 @@ static void tick(void *arg)
         l->stuck_at = now + PATIENCE_US;
     }
     if (now < l->stuck_at) return;
-    fprintf(stderr, "bench_load: nothing happens any more (%s, %u others of %u flow)\n",
+    fprintf(stderr, "bench_cloud: nothing happens any more (%s, %u others of %u flow)\n",
             phase_names[l->phase], l->flowing, l->n_others);
     l->failed = true;
     loop_stop(l->target->loop);
@@ -178,7 +178,7 @@ int load_leave(struct load_target *t, const struct load_options *o)
     l = (struct leave){.target = t, .o = o, .phase = DECODE, .stuck_at = clock_us() + PATIENCE_US};
     l.log = open(o->log ? o->log : "", O_RDONLY | O_CLOEXEC);
     if (l.log < 0) {
-        fprintf(stderr, "bench_load: --log %s: %s\n", o->log ? o->log : "is needed",
+        fprintf(stderr, "bench_cloud: --log %s: %s\n", o->log ? o->log : "is needed",
                 strerror(errno));
         return -1;
     }

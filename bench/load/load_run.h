@@ -1,5 +1,5 @@
 /*
- * load_run: the measurements of bench_load, one file each. Each runs the target's loop until it is
+ * load_run: the measurements of bench_cloud, one file each. Each runs the target's loop until it is
  * done and prints one JSON object on standard output; 0, or -1 after a sentence on standard error.
  */
 #ifndef PDD_BENCH_LOAD_RUN_H

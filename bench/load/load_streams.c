@@ -92,7 +92,7 @@ static void begin_window(struct streams *s, uint64_t now)
 {
     s->window = now + SETTLE_US;
     s->until = s->window + s->o->seconds * 1000000ull;
-    fprintf(stderr, "bench_load: %u streams are open after %.1f s; measuring %u s\n", s->opened,
+    fprintf(stderr, "bench_cloud: %u streams are open after %.1f s; measuring %u s\n", s->opened,
             (double)(now - s->began) / 1e6, s->o->seconds);
 }
 
@@ -152,7 +152,7 @@ static int report(struct streams *s)
     samples_release(&delays);
     samples_release(&gaps);
     if (good) return 0;
-    fprintf(stderr, "bench_load: of %u streams %u flowed, %u ended early, status %d\n",
+    fprintf(stderr, "bench_cloud: of %u streams %u flowed, %u ended early, status %d\n",
             s->o->streams, s->flowing, s->ended, s->status);
     return -1;
 }

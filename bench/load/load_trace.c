@@ -38,7 +38,7 @@ int load_trace_read(const char *path, struct load_trace *ret_trace)
     if (f) fclose(f);
     *ret_trace = t;
     if (t.n > 0) return 0;
-    fprintf(stderr, "bench_load: %s: no trace of prompt and answer lengths\n", path);
+    fprintf(stderr, "bench_cloud: %s: no trace of prompt and answer lengths\n", path);
     return -1;
 }
 

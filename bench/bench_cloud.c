@@ -1,6 +1,6 @@
 /*
- * bench_load: loads a running `pdd cloud` and prints what it measured, one JSON object.
- * bench/cloud.py starts servers, runs this beside them and writes the report; by hand it is for a
+ * bench_cloud: loads a running `pdd cloud` and prints what it measured, one JSON object.
+ * bench/cloud.py starts servers, runs this next to them and writes the report; by hand it is for a
  * closer look.
  */
 #include <getopt.h>
@@ -12,7 +12,7 @@
 #include "load/load_run.h"
 
 static const char help[] =
-    "usage: bench_load WHAT --to HOST:PORT [OPTION]...\n"
+    "usage: bench_cloud WHAT --to HOST:PORT [OPTION]...\n"
     "  streams      many open assists: how late tokens come, what a stream and a token cost\n"
     "  leave        how soon the server sees a client leave: in the queue, prefill, decode\n"
     "  connections  memory and time of connections that ask nothing, of TLS handshakes\n"
@@ -133,7 +133,7 @@ static int read_arguments(int argc, char **argv, struct arguments *a)
         if (c == 'n') {
             unsigned long value = strtoul(optarg, &end, 10);
             if (*end || !*optarg || value > UINT32_MAX) {
-                fprintf(stderr, "bench_load: --%s is \"%s\": a whole number is needed\n",
+                fprintf(stderr, "bench_cloud: --%s is \"%s\": a whole number is needed\n",
                         options[at].name, optarg);
                 return -1;
             }
