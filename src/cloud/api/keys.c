@@ -224,8 +224,8 @@ static int read_lines(const char *path, struct lines *all, struct err *e)
     return code;
 }
 
-/* That of its name, or of the same key when it was removed: whoever comes back has what still runs
- * and what is owed. NULL: none. */
+/* That of its name, or of the same key when it was removed: a key that comes back has what still
+ * runs and what is owed. NULL: none. */
 static struct key_slot *slot_of(struct keys *k, const struct key_line *line)
 {
     struct key_slot *left = NULL;

@@ -77,7 +77,7 @@ void histogram_note_tokens(struct histogram *h, uint64_t tokens)
     X(COUNTER, "pdd_log_lines_dropped_total",                                                      \
       "Log lines that standard error did not take at once.", log_dropped())                        \
     X(COUNTER, "pdd_grants_cut_total",                                                             \
-      "Requests that were granted fewer tokens than asked for, for want of KV memory.",            \
+      "Requests that were granted fewer tokens than asked for: KV memory was short.",              \
       w->grants_cut)                                                                               \
     X(GAUGE, "pdd_num_requests_running", "Requests in work.", w->running)                          \
     X(GAUGE, "pdd_num_requests_waiting", "Requests in the queue.", w->waiting)                     \

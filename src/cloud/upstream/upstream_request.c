@@ -436,7 +436,7 @@ static int ask(struct upstream_request *req, struct upstream_server *s, struct e
     return 0;
 }
 
-static void nobody_left(struct upstream_request *req, const struct failure *last)
+static void no_server_left(struct upstream_request *req, const struct failure *last)
 {
     struct failure f = {.status = STATUS_NONE, .retry_after_s = UPSTREAM_RETRY_AFTER_S};
     const struct upstream *u = req->u;
@@ -471,7 +471,7 @@ static void next_server(struct upstream_request *req, const struct failure *last
         f.status = code == ERR_BAD_INPUT ? 400 : STATUS_NONE;
         if (!last) last = &f; /* a server that cannot be asked this: another kind may */
     }
-    nobody_left(req, last);
+    no_server_left(req, last);
 }
 
 /* ---- changes of the job ---- */

@@ -2,10 +2,10 @@
  * test_cloud_pressure: `pdd cloud` with far more to do than KV memory allows, and what the prefix
  * cache saves, over real sockets.
  *
- * Catches: a stream that fails for want of memory, an answer that pressure changes, a grant that is
- * not kept, a refusal without Retry-After or for another reason than it says, pages that are lost,
- * a second turn or a resumed answer that pays for what was computed, two that begin alike and
- * compute it twice.
+ * Catches: a stream that fails because memory is short, an answer that pressure changes, a grant
+ * that is not kept, a refusal without Retry-After or for another reason than it says, pages that
+ * are lost, a second turn or a resumed answer that pays for what was computed, two that begin alike
+ * and compute it twice.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -140,7 +140,7 @@ static void test_flood(void **state)
     check_flood(true, 10);
 }
 
-/* What was cut for want of memory may come later, when there is some. */
+/* What was cut while memory was short may come later, when there is more. */
 static void test_extend_after_cut(void **state)
 {
     (void)state;
