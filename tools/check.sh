@@ -6,6 +6,7 @@
 #   map        docs/ARCHITECTURE.md has every file of src/ in its folder's list, and no other
 #   files      a cited source file exists, and has the function that is cited with it
 #   names      a name in a comment (two words or more, with _) exists in the code
+#   prefixes   a function that a public header declares begins as the file does, or as a type does
 #   pages      a cited page (*.md) exists; README.md and docs/demo.svg name no class of numerics and no model that is gone
 #   subjects   subjects of commits have at most 60 characters
 #   length     functions of at most 70 lines, files of at most 900
@@ -194,6 +195,28 @@ check_names() {
         { ! grep .; } || bad=1
 }
 
+# Headers that the files of one part share (*_impl.h) may use shorter prefixes; commands of pdd are cmd_NAME.
+check_prefixes() {
+    find src -name '*.h' | sort | xargs awk '
+        /^(struct|enum) [a-z0-9_]+/ { type[$2] = 1 }
+        FILENAME !~ /_impl[.]h$/ && /^[a-z][a-z0-9_ *]*[ *][a-z0-9_]+[(]/ && !/^(static|typedef|return|else)/ {
+            name = substr($0, 1, index($0, "(") - 1)
+            sub(/.*[ *]/, "", name)
+            file[++n] = FILENAME
+            declared[n] = name
+        }
+        END {
+            for (i = 1; i <= n; i++) {
+                family = file[i]
+                sub(/.*\//, "", family)
+                sub(/[_.].*/, "", family)
+                good = index(declared[i], family "_") == 1 || declared[i] ~ /^cmd_/
+                for (t in type) good = good || index(declared[i], t "_") == 1
+                if (!good) print file[i] ": " declared[i] " has the prefix of neither the file nor a type"
+            }
+        }' | { ! grep .; } || bad=1
+}
+
 # Since the commit from which on the rule holds; in a clone without it, since origin/main; else the last commit alone.
 RULE_SINCE=b27c595
 check_subjects() {
@@ -211,6 +234,7 @@ check_layers
 check_map
 check_files
 check_names
+check_prefixes
 check_pages
 check_subjects
 check_length

@@ -79,7 +79,7 @@ int cmd_bench(int argc, char **argv)
     char path[MODEL_FILE_PATH_MAX];
     int status;
     if (argc >= 2 && strcmp(argv[1], "perplexity") == 0)
-        return bench_perplexity(argc - 1, argv + 1);
+        return cmd_bench_perplexity(argc - 1, argv + 1);
     bool wants_help = argc >= 2 && strcmp(argv[1], "--help") == 0;
     if (argc < 2 || strcmp(argv[1], "engine") != 0) {
         if (argc >= 2 && !wants_help)

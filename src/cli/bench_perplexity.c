@@ -24,7 +24,7 @@ static int measure(const struct perplexity_plan *p, struct err *e)
     return code;
 }
 
-int bench_perplexity(int argc, char **argv)
+int cmd_bench_perplexity(int argc, char **argv)
 {
     struct options o;
     struct option_line line;

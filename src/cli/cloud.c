@@ -263,7 +263,7 @@ static int run(const struct options *o, struct err *e)
 
 int cmd_cloud(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "key") == 0) return cloud_key(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "key") == 0) return cmd_cloud_key(argc - 1, argv + 1);
     struct options o;
     struct option_line line;
     struct err e = ERR_INIT;

@@ -70,7 +70,7 @@ static int make(const char *name, const struct key_options *o, struct err *e)
     return code;
 }
 
-int cloud_key(int argc, char **argv)
+int cmd_cloud_key(int argc, char **argv)
 {
     struct options o;
     struct option_line line;

@@ -14,11 +14,11 @@ uint32_t admit_share(uint32_t slots, uint32_t queue_max)
     return share > 0 ? share : 1;
 }
 
-enum admit_entry admit_enter(const struct admit_state *d)
+enum admit_entry admit_enter(const struct admit_state *s)
 {
-    if (d->keyed && d->inside_own >= admit_share(d->slots, d->queue_max)) return ADMIT_SHARE_TAKEN;
-    uint32_t slots = d->keyed ? d->slots_max : d->slots;
-    return d->inside < slots + d->queue_max ? ADMIT_ENTERS : ADMIT_FULL;
+    if (s->keyed && s->inside_own >= admit_share(s->slots, s->queue_max)) return ADMIT_SHARE_TAKEN;
+    uint32_t slots = s->keyed ? s->slots_max : s->slots;
+    return s->inside < slots + s->queue_max ? ADMIT_ENTERS : ADMIT_FULL;
 }
 
 /* ---- memory ---- */

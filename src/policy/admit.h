@@ -47,7 +47,7 @@ struct admit_state {
 
 enum admit_entry { ADMIT_ENTERS, ADMIT_FULL, ADMIT_SHARE_TAKEN };
 
-enum admit_entry admit_enter(const struct admit_state *d);
+enum admit_entry admit_enter(const struct admit_state *s);
 
 /* ---- memory ---- */
 
