@@ -145,7 +145,7 @@ void http_peers_free(struct http_peers *p)
     mem_free(p);
 }
 
-static struct http_address counted_as(const struct http_address *a)
+struct http_address http_address_counted(const struct http_address *a)
 {
     struct http_address counted = *a;
     if (!is_v4(a)) memset(counted.bytes + 8, 0, 8);
@@ -167,7 +167,7 @@ static struct peer **place_of(struct http_peers *p, const struct http_address *a
 /* The address's entry, made when there is none. NULL: no memory. */
 static struct peer *enter(struct http_peers *p, const struct http_address *a)
 {
-    struct http_address counted = counted_as(a);
+    struct http_address counted = http_address_counted(a);
     struct peer **at = place_of(p, &counted);
     if (*at) return *at;
     *at = mem_calloc(1, sizeof **at);
@@ -178,7 +178,7 @@ static struct peer *enter(struct http_peers *p, const struct http_address *a)
 /* The address's entry, which must be there, is removed once nothing is counted in it. */
 static void remove_unused(struct http_peers *p, const struct http_address *a)
 {
-    struct http_address counted = counted_as(a);
+    struct http_address counted = http_address_counted(a);
     struct peer **at = place_of(p, &counted), *peer = *at;
     if (peer->n > 0 || peer->bytes > 0) return;
     *at = peer->next;
@@ -197,7 +197,7 @@ int http_peers_enter(struct http_peers *p, const struct http_address *a, uint32_
 
 void http_peers_leave(struct http_peers *p, const struct http_address *a)
 {
-    struct http_address counted = counted_as(a);
+    struct http_address counted = http_address_counted(a);
     struct peer *peer = *place_of(p, &counted);
     CHECK(peer && peer->n > 0);
     peer->n--;
@@ -218,7 +218,7 @@ int http_peers_hold(struct http_peers *p, const struct http_address *a, size_t b
 void http_peers_drop(struct http_peers *p, const struct http_address *a, size_t bytes)
 {
     if (bytes == 0) return;
-    struct http_address counted = counted_as(a);
+    struct http_address counted = http_address_counted(a);
     struct peer *peer = *place_of(p, &counted);
     CHECK(peer && peer->bytes >= bytes);
     peer->bytes -= bytes;

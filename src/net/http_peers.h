@@ -35,6 +35,8 @@ struct http_network {
 int http_address_parse(const char *text, size_t n, struct http_address *ret_address);
 /* Of an accepted socket. */
 void http_address_from(const struct sockaddr *from, struct http_address *ret_address);
+/* What an address counts as: an IPv6 one as its /64, an IPv4 one as itself. */
+struct http_address http_address_counted(const struct http_address *a);
 void http_address_print(const struct http_address *a, char text[HTTP_ADDRESS_TEXT]);
 
 /* "10.0.0.0/8", "fd00::/8", or a single address. */

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "net/http_server_impl.h"
 
@@ -66,6 +67,12 @@ const char *http_request_bearer(const struct http_request *r)
 void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT])
 {
     http_address_print(&r->address, text);
+}
+
+uint64_t http_request_peer_id(const struct http_request *r)
+{
+    struct http_address counted = http_address_counted(&r->address);
+    return fnv_bytes(FNV_BEGIN, counted.bytes, sizeof counted.bytes);
 }
 
 void http_request_on_close(struct http_request *r, loop_fn *fn, void *arg)

@@ -162,6 +162,8 @@ void http_body_release(struct http_body *b); /* again is fine */
 const char *http_request_bearer(const struct http_request *r);
 /* Numeric address of the client, also through a trusted proxy, while the request lives. */
 void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT]);
+/* A number that is the same for all addresses that count as one client. */
+uint64_t http_request_peer_id(const struct http_request *r);
 
 /* Call fn if the client disconnects while the response has not ended. NULL: nothing is called. */
 void http_request_on_close(struct http_request *r, loop_fn *fn, void *arg);

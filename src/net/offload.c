@@ -20,7 +20,7 @@ struct helper {
     struct offload *of;
     pthread_t thread;
     bool short_only;
-    uint64_t last_owner; /* of the task it took last */
+    uint64_t owner, start, finish; /* of the task it took last */
 };
 
 struct offload {
@@ -56,20 +56,42 @@ static struct offload_task *list_take(struct task_list *l, struct offload_task *
     return t;
 }
 
-/* The oldest task that this helper may do, of another owner than the last one if there is one. */
+static bool may_do(const struct helper *h, const struct offload_task *t)
+{
+    return !h->short_only || t->size <= OFFLOAD_SHORT_BYTES;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Start-time fair queueing (Goyal, Vin and Cheng, 1996): a task starts where its owner's last one
+ * finishes, counted in bytes, or where the helper that will do it stands. */
+static uint64_t start_of(const struct offload *o, const struct offload_task *t)
+{
+    uint64_t now = UINT64_MAX, start = 0;
+    for (uint32_t i = 0; i < THREADS; i++) {
+        const struct helper *h = &o->helpers[i];
+        if (may_do(h, t) && h->start < now) now = h->start;
+        if (h->owner == t->owner) start = later(start, h->finish);
+    }
+    for (const struct offload_task *w = o->waiting.first; w; w = w->next)
+        if (w->owner == t->owner) start = later(start, w->start + w->size);
+    return later(start, now);
+}
+
+/* The task that starts first, of those that this helper may do; of equals the oldest. */
 static struct offload_task *choose(struct offload *o, struct helper *h)
 {
     struct offload_task **found = NULL;
-    for (struct offload_task **at = &o->waiting.first; *at; at = &(*at)->next) {
-        if (h->short_only && (*at)->size > OFFLOAD_SHORT_BYTES) continue;
-        if (!found) found = at;
-        if ((*at)->owner == h->last_owner) continue;
-        found = at;
-        break;
-    }
+    for (struct offload_task **at = &o->waiting.first; *at; at = &(*at)->next)
+        if (may_do(h, *at) && (!found || (*at)->start < (*found)->start)) found = at;
     if (!found) return NULL;
     struct offload_task *t = list_take(&o->waiting, found);
-    h->last_owner = t->owner;
+    h->owner = t->owner;
+    h->start = later(h->start, t->start);
+    h->finish = t->start + t->size;
     t->state = OFFLOAD_WORKING;
     return t;
 }
@@ -189,6 +211,7 @@ int offload_submit(struct offload *o, struct offload_task *t, struct err *e)
     bool many = !t->unlimited && waiting_of(o, t->owner) >= OFFLOAD_PER_OWNER_MAX;
     if (!many) {
         t->state = OFFLOAD_WAITING;
+        t->start = start_of(o, t);
         list_append(&o->waiting, t);
         o->n_tasks++;
         pthread_cond_broadcast(&o->came);

@@ -6,8 +6,9 @@
  * that the loop thread may use meanwhile; `done` runs on the loop thread after it. A turn of the
  * loop takes back one task, since what follows is work too.
  *
- * There are two threads. One takes short tasks only, so that these never wait for long ones. Within
- * a thread owners take turns: many tasks of one do not delay another's by all of them.
+ * There are two threads. One takes short tasks only, so that these never wait for long ones. Owners
+ * share a thread by bytes of work: a task waits for the tasks of each other owner that are as large
+ * as it, not for all that others have submitted.
  *
  * Threads: all functions belong to the loop thread.
  */
@@ -41,6 +42,7 @@ struct offload_task {
     /* offload's: the threads change them */
     struct offload_task *next;
     enum offload_state state;
+    uint64_t start; /* its place in the line, in bytes of work */
 };
 
 int offload_new(struct loop *l, struct offload **ret_offload, struct err *e);

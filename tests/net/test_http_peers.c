@@ -113,6 +113,11 @@ static void test_counting(void **state)
     assert_int_equal(http_peers_enter(p, &other, 2), 0);
     assert_int_equal(http_peers_enter(p, &four, 1), 0);
     assert_int_equal(http_peers_enter(p, &four, 1), ERR_BUSY);
+    struct http_address one = http_address_counted(&a), two = http_address_counted(&same),
+                        three = http_address_counted(&other), v4 = http_address_counted(&four);
+    assert_memory_equal(&one, &two, sizeof one);
+    assert_memory_not_equal(&one, &three, sizeof one);
+    assert_memory_equal(&v4, &four, sizeof v4);
     http_peers_leave(p, &a);
     assert_int_equal(http_peers_enter(p, &a, 2), 0);
     for (int round = 0; round < 2; round++)

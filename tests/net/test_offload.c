@@ -131,6 +131,25 @@ static void test_owners_take_turns(void **state)
     tear_down();
 }
 
+/* Two owners that flood share what they get; a third waits for one task of each, not for all. */
+static void test_owners_share(void **state)
+{
+    (void)state;
+    set_up();
+    assert_int_equal(submit(0, 1, LONG, true), 0);
+    wait_began(0);
+    for (int i = 1; i <= 40; i++)
+        assert_int_equal(submit(i, 1 + (uint64_t)i % 2, LONG, false), 0);
+    assert_int_equal(submit(41, 3, LONG, false), 0);
+    assert_int_equal(submit(42, 4, LONG + LONG / 2, false), 0);
+    assert_int_equal(submit(43, 4, LONG, false), 0);
+    atomic_store(&gate, true);
+    run_until_done(44);
+    assert_true(items[41].order <= 3 && items[42].order <= 4);
+    assert_true(items[43].order <= 9); /* what came first counts by its size */
+    tear_down();
+}
+
 static void test_limits(void **state)
 {
     (void)state;
@@ -178,9 +197,8 @@ static void test_cancel_and_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_short_passes_long),
-        cmocka_unit_test(test_owners_take_turns),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_short_passes_long), cmocka_unit_test(test_owners_take_turns),
+        cmocka_unit_test(test_owners_share),      cmocka_unit_test(test_limits),
         cmocka_unit_test(test_cancel_and_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "base/mem.h"
 
 /* Bodies up to this many bytes are worked on at once: the worst of them takes the loop a few
@@ -80,13 +79,10 @@ void request_work_name(struct request_work *w, const char *param)
     snprintf(w->param, sizeof w->param, "%s", param);
 }
 
-/* On whose behalf: a key, or without one an address. */
+/* On whose behalf: a key, or without one a client's address. */
 static uint64_t owner_of(const struct request_ctx *c)
 {
-    char peer[HTTP_ADDRESS_TEXT];
-    if (c->key) return c->key->tenant;
-    http_request_peer(c->http, peer);
-    return fnv_bytes(FNV_BEGIN, peer, strlen(peer));
+    return c->key ? c->key->tenant : http_request_peer_id(c->http);
 }
 
 void request_work_run(struct request_work *w)
