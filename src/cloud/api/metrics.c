@@ -148,8 +148,9 @@ static void put_by_end(struct buf *out, struct metric m,
     put_head(out, m, "counter");
     for (int f = 0; f < METRICS_ENDPOINTS; f++)
         for (int e = 0; e < METRICS_ENDS; e++)
-            buf_printf(out, "%s{api=\"%s\",end=\"%s\"} %llu\n", m.name, metrics_endpoint_name(f),
-                       end_names[e], (unsigned long long)values[f][e]);
+            buf_printf(out, "%s{api=\"%s\",end=\"%s\"} %llu\n", m.name,
+                       metrics_endpoint_name((enum metrics_endpoint)f), end_names[e],
+                       (unsigned long long)values[f][e]);
 }
 
 static void put_histogram(struct buf *out, struct metric m, const struct histogram *h,
