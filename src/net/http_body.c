@@ -4,8 +4,9 @@
  * All bodies of a server share one budget, of which one address may hold a share: a client that
  * sends slowly, or never ends its body, keeps others out only as far as that. Bytes beyond the
  * first HTTP_BODY_SMALL of a body must leave the reserve alone, so that small bodies still find
- * room when large ones have taken the rest. A body is counted from the first byte that is read
- * until its response begins, or until its new owner releases it.
+ * room when large ones have taken the rest; an address whose share large ones have taken has as
+ * much beside it for small ones. A body is counted from the first byte that is read until its
+ * response begins, or until its new owner releases it.
  */
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -13,11 +14,15 @@
 #include "base/check.h"
 #include "net/http_server_impl.h"
 
-/* What one address may hold: at least one whole body, with the framing that is read with it. */
-static size_t share_of(const struct http_server_config *config)
+/* What one address may hold with a body of n bytes: at least one whole body, with the framing that
+ * is read with it. */
+static size_t share_of(const struct http_server_config *config, uint64_t body)
 {
     size_t share = config->bodies_per_address, whole = config->body_max + HTTP_BODY_SMALL;
-    return share > whole ? share : whole;
+    if (share < whole) share = whole;
+    size_t reserve = share / HTTP_BODIES_RESERVE_PART;
+    if (reserve < HTTP_BODY_SMALL) reserve = HTTP_BODY_SMALL;
+    return body > HTTP_BODY_SMALL ? share : share + reserve;
 }
 
 /* Budget of all bodies together, for one of n bytes. */
@@ -33,7 +38,7 @@ static enum http_limit hold(struct http_request *c, uint64_t had, size_t n)
     struct http_server *s = c->server;
     size_t room = room_for(&s->config, had + n);
     if (n > room || s->body_bytes > room - n) return HTTP_LIMIT_BODIES;
-    int code = http_peers_hold(s->peers, &c->address, n, share_of(&s->config));
+    int code = http_peers_hold(s->peers, &c->address, n, share_of(&s->config, had + n));
     if (code) return code == ERR_BUSY ? HTTP_LIMIT_BODIES_ADDRESS : HTTP_LIMIT_MEMORY;
     s->body_bytes += n;
     return HTTP_LIMITS;
@@ -76,14 +81,27 @@ void reply_drop(struct http_request *c)
 
 void http_request_take_body(struct http_request *r, struct http_body *ret_body)
 {
-    *ret_body = (struct http_body){r->body, r->server, r->address};
+    *ret_body = (struct http_body){r->body, r->server, r->address, r->body.len};
     buf_init(&r->body, r->body.max);
+}
+
+void http_body_free_bytes(struct http_body *b)
+{
+    buf_release(&b->bytes);
+}
+
+void http_body_shrink(struct http_body *b, size_t n)
+{
+    if (n <= HTTP_BODY_SMALL) n = 0;
+    if (!b->server || n >= b->held) return;
+    drop(b->server, &b->whose, b->held - n);
+    b->held = n;
 }
 
 void http_body_release(struct http_body *b)
 {
-    if (b->server) drop(b->server, &b->whose, b->bytes.len);
-    buf_release(&b->bytes);
+    http_body_free_bytes(b);
+    http_body_shrink(b, 0);
     b->server = NULL;
 }
 

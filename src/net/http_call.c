@@ -212,6 +212,17 @@ void call_free(struct http_call *call)
     mem_free(call);
 }
 
+void call_free_sent_body(struct http_call *call)
+{
+    curl_off_t sent = 0;
+    if (!call->body || curl_easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &sent)) return;
+    if ((uint64_t)sent < call->spec.body_len) return;
+    if (curl_easy_setopt(call->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)0)) return;
+    if (curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, "")) return;
+    mem_free(call->body);
+    call->body = NULL;
+}
+
 uint64_t call_due_us(const struct http_call *call)
 {
     const struct http_client_config *config = &call->client->config;

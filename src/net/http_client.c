@@ -120,6 +120,7 @@ static void deliver_one(struct http_client *c, struct http_call *call)
     }
     if (call->head_seen && !call->head_told) {
         call->head_told = true;
+        call_free_sent_body(call);
         if (call != c->warming) keep_warm(c); /* the call has taken the spare */
         if (spec->on_head) spec->on_head(spec->arg, call->result.status);
     }

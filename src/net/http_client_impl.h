@@ -58,6 +58,7 @@ struct http_client {
 int call_new(struct http_client *c, const struct http_call_spec *spec, struct http_call **ret_call,
              struct err *e);
 void call_free(struct http_call *call);
+void call_free_sent_body(struct http_call *call);     /* a head came: nothing is sent again */
 void call_end(struct http_call *call, CURLcode code); /* curl is done with it: fill the result */
 void call_fail_timeout(struct http_call *call);       /* its timer: fill the result */
 uint64_t call_due_us(const struct http_call *call);   /* its next deadline */

@@ -81,7 +81,8 @@ struct http_server_config {
     size_t n_proxies;
     size_t head_max, body_max, output_max;
     size_t bodies_max;         /* bytes of all bodies together */
-    size_t bodies_per_address; /* of one address's; a single body always fits */
+    size_t bodies_per_address; /* of one address's; a single body always fits, and small ones
+                                  beside large ones */
     uint64_t head_timeout_us;  /* from connect or the request's first byte to the head's end */
     uint64_t body_timeout_us;  /* from the head's end to the body's end */
     uint64_t idle_timeout_us;  /* between two requests */
@@ -155,8 +156,14 @@ struct http_body {
     struct buf bytes;
     struct http_server *server; /* NULL: released */
     struct http_address whose;
+    size_t held; /* bytes that count */
 };
 void http_request_take_body(struct http_request *r, struct http_body *ret_body);
+/* Free the bytes only: what was made of them takes their place in the budget. */
+void http_body_free_bytes(struct http_body *b);
+/* Of the place in the budget at most n bytes are kept; none when that is HTTP_BODY_SMALL or less:
+ * the number of requests bounds what small ones keep. */
+void http_body_shrink(struct http_body *b, size_t n);
 void http_body_release(struct http_body *b); /* again is fine */
 /* The key of "Authorization: Bearer key", or NULL. */
 const char *http_request_bearer(const struct http_request *r);

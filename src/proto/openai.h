@@ -61,6 +61,8 @@ struct openai_request {
  * that is wrong, or "". ERR_UNSUPPORTED: a field that we know and do not support. */
 int openai_request_decode(const char *json, size_t n, bool chat, struct openai_request *r,
                           char ret_param[OPENAI_PARAM_MAX], struct err *e);
+/* Free the prompt, which may be long; the rest stays. */
+void openai_request_free_prompt(struct openai_request *r);
 void openai_request_release(struct openai_request *r);
 
 /* Shared by all parts of one response. */

@@ -453,6 +453,14 @@ int openai_request_decode(const char *json, size_t n, bool chat, struct openai_r
     return 0;
 }
 
+void openai_request_free_prompt(struct openai_request *r)
+{
+    wire_request_release(&r->ask);
+    mem_free(r->text);
+    r->text = NULL;
+    r->text_len = 0;
+}
+
 void openai_request_release(struct openai_request *r)
 {
     wire_request_release(&r->ask);

@@ -72,6 +72,8 @@ int wire_request_encode(const struct wire_request *r, struct buf *out, struct er
 int wire_request_prepare(struct wire_request *r, struct err *e);
 int wire_request_prepare_tokens(struct wire_request *r, const int32_t *prompt, uint32_t n_prompt,
                                 struct err *e);
+/* Free the texts of messages whose JSON was made: encoding does not need them. */
+void wire_request_free_texts(struct wire_request *r);
 /* Fills `r` (whose old content is not released) on success only; then wire_request_release frees
  * it. The sentence names the wrong field. Parsing takes up to JSON_TREE_MAX besides the texts for a
  * moment: a server sets its body_max from its context (wire_body_max). */

@@ -199,6 +199,15 @@ int wire_request_prepare(struct wire_request *r, struct err *e)
     return code ? code : make_room(r, e);
 }
 
+void wire_request_free_texts(struct wire_request *r)
+{
+    for (uint32_t i = 0; r->messages_json.text && i < r->n_messages; i++) {
+        mem_free(r->messages[i].role);
+        mem_free(r->messages[i].content);
+        r->messages[i] = (struct wire_message){NULL, NULL, 0};
+    }
+}
+
 int wire_request_prepare_tokens(struct wire_request *r, const int32_t *prompt, uint32_t n_prompt,
                                 struct err *e)
 {

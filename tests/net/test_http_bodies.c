@@ -35,6 +35,7 @@ struct site {
     struct loop_wake *let_go;
     struct http_body taken; /* of /take */
     uint16_t port;
+    atomic_size_t shrink_to; /* of /take; 0: not */
     atomic_uint handled, refused, let_in;
     char reason[32];
 };
@@ -54,6 +55,11 @@ static void take(struct http_request *r, void *arg)
     http_request_take_body(r, &s->taken);
     (void)http_request_body(r, &n);
     CHECK(n == 0);
+    size_t to = atomic_load(&s->shrink_to);
+    if (to) {
+        http_body_free_bytes(&s->taken);
+        http_body_shrink(&s->taken, to);
+    }
     count(r, s);
 }
 
@@ -209,6 +215,7 @@ static void share_of_an_address(void **state)
         expect_bytes(s, 2 * (LARGE - 1));
         assert_int_equal(ask(s, "/", 1, LARGE), 429);
         assert_string_equal(s->reason, "bodies_of_address");
+        assert_int_equal(ask(s, "/", 1, HTTP_BODY_SMALL), 200);
         assert_true(atomic_load(&s->refused) > 0);
         for (int other = 2; other < 6; other++)
             assert_int_equal(ask(s, "/", other, LARGE), 200);
@@ -274,6 +281,20 @@ static void taken_bodies_count(void **state)
     expect_bytes(s, LARGE - 1);
     assert_int_equal(ask(s, "/", 1, LARGE), 200);
     close(held);
+    site_stop(s);
+}
+
+/* What was made of a body counts in its place, if it is not small. */
+static void place_of_a_body(void **state)
+{
+    (void)state;
+    struct site *s = site_new();
+    s->shrink_to = LARGE - 1000;
+    assert_int_equal(ask(s, "/take", 1, LARGE), 200);
+    expect_bytes(s, LARGE - 1000);
+    s->shrink_to = HTTP_BODY_SMALL;
+    assert_int_equal(ask(s, "/take", 1, LARGE), 200);
+    expect_bytes(s, 0);
     site_stop(s);
 }
 
@@ -357,8 +378,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(share_of_an_address),      cmocka_unit_test(share_met_while_sending),
         cmocka_unit_test(reserve_for_small_bodies), cmocka_unit_test(taken_bodies_count),
-        cmocka_unit_test(limit_of_a_route),         cmocka_unit_test(gate_before_body),
-        cmocka_unit_test(who_hears_continue),
+        cmocka_unit_test(place_of_a_body),          cmocka_unit_test(limit_of_a_route),
+        cmocka_unit_test(gate_before_body),         cmocka_unit_test(who_hears_continue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,6 +155,7 @@ static void begin(struct assist_work *from)
         a->x.detok = from->detok;
         a->x.began = from->w.arrived;
         a->x.adjustable = true;
+        exchange_take_body(&a->x, &from->w.body);
         code = exchange_submit(&a->x, c, "as-", &from->prompt, &from->q, on_event, &e);
     }
     if (code == 0) {

@@ -435,10 +435,12 @@ static void begin(struct openai_work *o)
     int code = e.code;
     if (a) {
         a->x.began = o->w.arrived;
+        exchange_take_body(&a->x, &o->w.body);
         code = exchange_submit(&a->x, c, a->q.chat ? "chatcmpl-" : "cmpl-", &o->prompt, &a->q.ask,
                                on_event, &e);
     }
     if (code == 0) {
+        openai_request_free_prompt(&a->q); /* the job has it */
         exchange_attach(&a->x, c->http);
         return;
     }

@@ -32,7 +32,23 @@ void exchange_free(struct exchange *x)
     if (x->next) x->next->link = x->link;
     job_free(x->job);
     if (x->release) x->release(x);
+    http_body_release(&x->body);
     mem_free(x);
+}
+
+void exchange_take_body(struct exchange *x, struct http_body *b)
+{
+    CHECK(!x->body.server);
+    x->body = *b;
+    *b = (struct http_body){.server = NULL};
+    buf_init(&b->bytes, 0);
+    http_body_shrink(&x->body, x->body.held); /* a small one does not count any more */
+}
+
+/* No more than the job's tokens is kept of the request. */
+static void keep_tokens_only(struct exchange *x)
+{
+    http_body_shrink(&x->body, x->job->tokens ? x->job->n_tokens * sizeof *x->job->tokens : 0);
 }
 
 struct exchange *exchange_find(struct server *s, const char *id)
@@ -111,6 +127,7 @@ int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefi
     if (code) return code;
     code = backend_submit(b, x->job, e);
     if (code) quota_use_undo(x);
+    if (!b->takes_request) keep_tokens_only(x);
     x->running = code == 0;
     return code;
 }
@@ -179,6 +196,7 @@ static void note_token(struct exchange *x, const struct job_event *ev, struct me
     if (ev->at) histogram_note_seconds(&m->delivery, x->last_token - ev->at);
     if (x->first_token) return;
     x->first_token = x->last_token;
+    keep_tokens_only(x); /* no other server can be asked: see job.h */
     histogram_note_seconds(&m->first_token, x->first_token - x->began);
 }
 

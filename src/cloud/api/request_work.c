@@ -22,7 +22,7 @@ static void release(struct request_work *w)
 static void complete(struct request_work *w)
 {
     struct http_request *r = w->ctx.http;
-    http_body_release(&w->body);
+    http_body_free_bytes(&w->body);
     if (r && w->large) http_request_on_close(r, NULL, NULL);
     if (r && (!w->large || request_authorised(&w->ctx, w->ctx.server, r))) w->ops->finish(w);
     release(w);

@@ -20,7 +20,8 @@ struct request_work_ops {
     size_t size; /* of the endpoint's struct, zeroed beyond the request_work */
     /* Any thread: reads body and rules, sets `e` and `param` on an error. */
     void (*work)(struct request_work *w);
-    /* Loop thread: responds to w->ctx, or gives it to an exchange. The body is gone. */
+    /* Loop thread: responds to w->ctx, or gives it to an exchange, which takes the body's place in
+     * the budget (exchange_take_body). The bytes are gone. */
     void (*finish)(struct request_work *w);
     void (*release)(struct request_work *w); /* what else the endpoint holds */
 };

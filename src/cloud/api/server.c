@@ -161,6 +161,8 @@ void server_free(struct server *s)
     if (!s) return;
     offload_free(s->offload); /* bodies that it works on belong to the HTTP server */
     s->offload = NULL;
+    for (struct exchange *x = s->exchanges; x; x = x->next)
+        http_body_release(&x->body);
     http_server_free(s->metrics_http);
     http_server_free(s->http);
     backend_free(s->backend);

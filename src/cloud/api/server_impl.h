@@ -44,6 +44,7 @@ struct exchange {
     uint32_t logprobs_top;
     bool complete;                       /* see exchange_complete */
     bool running;                        /* its job is submitted, and JOB_DONE has not come */
+    struct http_body body;               /* the place in the budget of what the job keeps of it */
     void (*release)(struct exchange *x); /* what else the endpoint holds; NULL: nothing */
     uint32_t quota_tokens,
         unfed; /* quota_use.c: prompt tokens taken from the key, and not computed yet */
@@ -75,6 +76,8 @@ struct server {
  * NULL: no memory. */
 void *exchange_new(const struct request_ctx *c, enum metrics_endpoint endpoint, size_t size);
 void exchange_free(struct exchange *x); /* with its job; NULL is fine */
+/* Before exchange_submit: what the job keeps of the request counts in the budget of bodies. */
+void exchange_take_body(struct exchange *x, struct http_body *b);
 struct exchange *exchange_find(struct server *s, const char *id);
 /* Make the job of prompt and `have`, give it an id that begins with `prefix`, clip tokens_max to
  * what the server allows, and submit it. A backend without a vocabulary gets the request itself:

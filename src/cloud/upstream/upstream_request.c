@@ -279,7 +279,10 @@ static bool tell_token(struct upstream_request *req, int32_t id, const char *tex
     req->server->tokens++;
     req->sent++;
     note_progress(req);
-    if (req->sent == 1) loop_timer_set(req->stall, stall_due(req)); /* sooner than a prefill's */
+    if (req->sent == 1) {
+        wire_request_release(&req->job->asked);     /* no other server can be asked */
+        loop_timer_set(req->stall, stall_due(req)); /* sooner than a prefill's */
+    }
     return push(req, ev, text, n);
 }
 
@@ -411,6 +414,15 @@ static int start_call(struct upstream_request *req, struct upstream_server *s, c
     return event_stream_open(s->client, &spec, &req->events, e);
 }
 
+/* No further server can be asked: the request itself is needed no more. Until then a job holds it
+ * twice, in the form that is sent too. */
+static bool all_tried(const struct upstream_request *req)
+{
+    uint32_t n = req->u->c.n_servers;
+    uint64_t all = n < 64 ? (1ull << n) - 1 : UINT64_MAX;
+    return (req->tried & all) == all;
+}
+
 static int ask(struct upstream_request *req, struct upstream_server *s, struct err *e)
 {
     struct dialect_request q;
@@ -426,6 +438,7 @@ static int ask(struct upstream_request *req, struct upstream_server *s, struct e
     if (code) return code;
     dialect_stream_init(&req->stream, &q, req->u->vocab);
     req->open = true;
+    if (all_tried(req)) wire_request_release(&req->job->asked);
     req->server = s;
     req->u->routes[s->index].outstanding++;
     s->requests++;
@@ -551,6 +564,7 @@ int upstream_request_new(struct upstream *u, struct job *job, struct err *e)
     else
         req->prompt = job->tokens ? hash_ids(job->tokens, job->n_tokens)
                                   : hash_ids(job->asked.prompt, job->asked.n_prompt);
+    wire_request_free_texts(&job->asked);
     req->next = u->requests;
     req->link = &u->requests;
     if (req->next) req->next->link = &req->next;

@@ -39,7 +39,9 @@ struct job {
     void *owner;     /* of on_event */
     int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has; NULL: see asked */
     uint32_t n_tokens, n_have;
-    struct wire_request asked; /* for a backend that takes the request; else empty */
+    struct wire_request asked; /* for a backend that takes the request; else empty. The backend
+                                  frees it as soon as it can, at the latest with the first token:
+                                  until then it counts in the budget of bodies */
     struct sampling sampling;
     uint64_t deadline;     /* clock_us(); UINT64_MAX: none */
     void *backend_data;    /* private to the backend */

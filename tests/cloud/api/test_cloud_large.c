@@ -3,7 +3,7 @@
  *
  * Catches: a large body that keeps the loop from everybody else; one that is answered otherwise
  * than a small one that says the same; a client that leaves, or a server that ends, in the middle
- * of the work.
+ * of the work; jobs that keep large requests beyond the budget of bodies.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "support/cloud_site.h"
+#include "support/script_server.h"
 
 /* PADDING: more than any body that is worked on at once. HEAVY: values that take a while. */
 enum { PADDING = 80000, HEAVY = 200000, CONTEXT = 131072 };
@@ -279,13 +280,157 @@ static void test_large_response(void **state)
     site_stop(s);
 }
 
+/* ---- the memory of jobs ---- */
+
+enum { JOB_BODY = 700000, JOB_BODY_MAX = 1000000 };
+
+/* A front of scripted servers that has room for one job of JOB_BODY bytes from an address. */
+static struct site *narrow_front(const struct script_server *a, const struct script_server *b)
+{
+    struct site *s = &sites[0];
+    site_init(s);
+    s->config.upstream.servers[s->config.upstream.n_servers++].url = a->url;
+    if (b) s->config.upstream.servers[s->config.upstream.n_servers++].url = b->url;
+    s->config.metrics_address = "127.0.0.1";
+    s->config.http.body_max = JOB_BODY_MAX;
+    s->config.http.bodies_per_address = JOB_BODY_MAX;
+    site_start(s);
+    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200)
+        clock_sleep_us(2000);
+    return s;
+}
+
+static void put_chat(struct buf *b)
+{
+    static char text[JOB_BODY];
+    memset(text, 'x', sizeof text);
+    buf_init(b, RAW_MAX);
+    buf_puts(b, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    buf_append(b, text, sizeof text - 200);
+    assert_int_equal(buf_puts(b, "\"}],\"max_tokens\":3}"), 0);
+}
+
+static void begin_chat(struct client *c, const struct site *s, const struct buf *body)
+{
+    client_open(c, s->port);
+    client_send(c, "POST", "/v1/chat/completions", NULL, body->data, body->len);
+}
+
+static void wait_begun(const struct script_server *a, unsigned n)
+{
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    while (atomic_load(&a->requests) < n) {
+        assert_true(clock_us() < until);
+        clock_sleep_us(1000);
+    }
+}
+
+static void wait_body_bytes(const struct site *s, size_t n)
+{
+    struct site metrics = {.port = server_metrics_port(s->server)};
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    char line[64];
+    snprintf(line, sizeof line, "\npdd_http_body_bytes %zu\n", n);
+    for (bool there = false; !there;) {
+        struct buf page;
+        buf_init(&page, RAW_MAX);
+        assert_int_equal(site_ask(&metrics, "GET", "/metrics", NULL, "", &page), 200);
+        there = strstr(page.data, line) != NULL;
+        buf_release(&page);
+        assert_true(clock_us() < until);
+    }
+}
+
+/* A large request counts while its job may send it; small ones go on, and it ends with the job. */
+static void test_job_counts(void **state)
+{
+    (void)state;
+    struct script_server a;
+    struct client first, second;
+    struct buf body;
+    script_start(&a, "somebody");
+    struct site *s = narrow_front(&a, NULL);
+    put_chat(&body);
+    atomic_store(&a.how, SCRIPT_STALL);
+    begin_chat(&first, s, &body);
+    wait_begun(&a, 1);
+    wait_body_bytes(s, body.len);
+    begin_chat(&second, s, &body);
+    while (!second.status && client_read(&second, SITE_WAIT_US / 1000)) {
+    }
+    assert_int_equal(second.status, 429);
+    client_close(&second);
+    assert_int_equal(site_ask(s, "POST", "/v1/chat/completions", NULL, "{}", NULL), 400);
+    client_close(&first);
+    wait_body_bytes(s, 0);
+    atomic_store(&a.how, SCRIPT_FINE);
+    begin_chat(&second, s, &body);
+    while (!second.status)
+        assert_true(client_read(&second, SITE_WAIT_US / 1000));
+    assert_int_equal(second.status, 200);
+    client_close(&second);
+    buf_release(&body);
+    site_stop(s);
+    script_stop(&a);
+}
+
+/* With its first token nothing is kept of it; a server that ends has nothing to give back twice. */
+static void test_job_lets_go(void **state)
+{
+    (void)state;
+    struct script_server a;
+    struct client c;
+    struct buf body;
+    put_chat(&body);
+    for (int after = 0; after < 2; after++) {
+        script_start(&a, "somebody");
+        struct site *s = narrow_front(&a, NULL);
+        atomic_store(&a.how, SCRIPT_STALL);
+        atomic_store(&a.after, after);
+        begin_chat(&c, s, &body);
+        wait_begun(&a, 1);
+        wait_body_bytes(s, after ? 0 : body.len);
+        site_stop(s);
+        client_close(&c);
+        script_stop(&a);
+    }
+    buf_release(&body);
+}
+
+/* While another server can be asked, the request is still there. */
+static void test_job_asks_again(void **state)
+{
+    (void)state;
+    struct script_server a, b;
+    struct client c;
+    struct buf body;
+    put_chat(&body);
+    for (int bad = 0; bad < 2; bad++) {
+        script_start(&a, "somebody");
+        script_start(&b, "somebody");
+        struct site *s = narrow_front(&a, &b);
+        struct script_server *which = bad ? &a : &b;
+        atomic_store(&which->status, 500);
+        atomic_store(&which->how, SCRIPT_STATUS);
+        begin_chat(&c, s, &body);
+        while (!c.status)
+            assert_true(client_read(&c, SITE_WAIT_US / 1000));
+        assert_int_equal(c.status, 200);
+        client_close(&c);
+        site_stop(s);
+        script_stop(&a);
+        script_stop(&b);
+    }
+    buf_release(&body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_answer),
-        cmocka_unit_test(test_loop_goes_on),
-        cmocka_unit_test(test_leave_and_end),
-        cmocka_unit_test(test_large_response),
+        cmocka_unit_test(test_same_answer),    cmocka_unit_test(test_loop_goes_on),
+        cmocka_unit_test(test_leave_and_end),  cmocka_unit_test(test_large_response),
+        cmocka_unit_test(test_job_counts),     cmocka_unit_test(test_job_lets_go),
+        cmocka_unit_test(test_job_asks_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
