@@ -190,7 +190,7 @@ static void expect_bytes(const struct site *s, size_t bytes)
 /* The status that a whole body of n bytes gets. */
 static int ask(const struct site *s, const char *path, int address, size_t n)
 {
-    static const char zeros[BODY_MAX];
+    static const char zeros[BODY_MAX + 1];
     struct buf b, reply;
     put_head(&b, path, address, n, false);
     buf_init(&reply, RAW_MAX);
