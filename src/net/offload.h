@@ -7,8 +7,8 @@
  * loop takes back one task, since what follows is work too.
  *
  * There are two threads. One takes short tasks only, so that these never wait for long ones. Owners
- * share a thread by bytes of work: a task waits for the tasks of each other owner that are as large
- * as it, not for all that others have submitted.
+ * share a thread by bytes of work, however many tasks each has submitted: an owner's first task
+ * waits for about one task of each other owner.
  *
  * Threads: all functions belong to the loop thread.
  */
