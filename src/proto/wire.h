@@ -7,8 +7,8 @@
  * means that the next token would end the answer; that token itself is not sent. Unknown fields of
  * a request are refused by name, so that no option is silently without effect; unknown fields of
  * events are ignored, so that an older device understands a newer cloud. `refine` is optional: a
- * server that does not refine sends no `refined` event, and the device prefills the whole prompt.
- * Seeds are below 2^63, as JSON integers here are signed. Pure.
+ * grant without "refine": true is followed by no `refined` event, and the device prefills the whole
+ * prompt. Seeds are below 2^63, as JSON integers here are signed. Pure.
  */
 #ifndef PDD_PROTO_WIRE_H
 #define PDD_PROTO_WIRE_H
@@ -24,9 +24,10 @@
 enum {
     WIRE_PROMPT_MAX = 1 << 20, /* token ids */
     WIRE_MESSAGES_MAX = 1024,
-    WIRE_TOKENS_MAX = 1 << 20, /* N */
-    WIRE_BODY_MAX = 16 << 20,  /* bytes of a request */
-    WIRE_EVENT_MAX = 1 << 20,  /* bytes of an event's text; SSE_LINE_MAX (net/sse.h) is equal */
+    WIRE_WHOLE_MAX = 4 * WIRE_MESSAGES_MAX, /* numbers: two for each range of `whole` */
+    WIRE_TOKENS_MAX = 1 << 20,              /* N */
+    WIRE_BODY_MAX = 16 << 20,               /* bytes of a request */
+    WIRE_EVENT_MAX = 1 << 20, /* bytes of an event's text; SSE_LINE_MAX (net/sse.h) is equal */
     WIRE_NAME_MAX = 128,
     WIRE_HASH_MAX = 65,
     WIRE_ID_MAX = 40
@@ -43,6 +44,18 @@ struct wire_json {
     size_t len;
 };
 
+/* What a device asks of refinement (policy/keep.h): which tokens of its prompt it needs. Ranges
+ * count tokens of `prompt`; a request with messages has none. */
+struct wire_refine {
+    float ratio;       /* the largest part of the new tokens that it can afford; 0: no refinement */
+    float coverage;    /* how much of the score is enough, in (0, 1]; 0: as the server chooses */
+    uint32_t held;     /* the first tokens of the prompt, in the device's KV cache already */
+    int32_t *messages; /* [n_messages] where each message ends, ascending; the last: n_prompt */
+    uint32_t n_messages; /* 0: the server finds them by the control tokens */
+    int32_t *whole; /* [n_whole] from, to, from, to, ...: ranges of which every token is kept */
+    uint32_t n_whole;
+};
+
 struct wire_request {
     char model[WIRE_NAME_MAX]; /* "": whatever the server has */
     char weights[WIRE_HASH_MAX], tokenizer[WIRE_HASH_MAX], chat_template[WIRE_HASH_MAX];
@@ -54,8 +67,8 @@ struct wire_request {
     int32_t *have; /* [n_have] tokens of the answer already received */
     uint32_t n_have;
     struct sampling sampling;
-    uint32_t tokens_max;  /* N: the most tokens of this stream */
-    float refine_ratio;   /* 0: none */
+    uint32_t tokens_max; /* N: the most tokens of this stream */
+    struct wire_refine refine;
     uint32_t deadline_ms; /* 0: none */
     /* Made by wire_request_prepare: messages (an array), prompt and have (ids between commas,
      * without brackets), and by wire_request_prepare_tokens: a prompt's tokens and have, together.
@@ -115,13 +128,17 @@ struct wire_event {
     char id[WIRE_ID_MAX];
     enum wire_match match;
     uint32_t tokens_max, prompt_tokens, cached_tokens, first_token_ms;
+    bool refine; /* `refined` events follow */
     /* progress */
     uint32_t done, total;
-    /* refined */
-    float ratio;
-    uint32_t chunk;
-    bool final;
-    struct buf kept; /* bitmap */
+    /* refined: the first at the end of prefill, before the first token */
+    uint32_t version;          /* from 1 on; a later one replaces the earlier ones */
+    bool final;                /* no other follows */
+    float ratio;               /* what is kept of the new tokens; 1 when refused */
+    float coverage;            /* what the kept tokens have of the score; 1 when refused */
+    uint32_t chunk;            /* tokens of a bit; `pdd cloud` sends 1 */
+    struct buf kept;           /* bitmap of the prompt, see wire_event_keeps; empty when refused */
+    char refused[WIRE_ID_MAX]; /* "", or why the whole prompt is needed (policy/keep.h) */
     /* token */
     uint32_t index; /* absolute, from the first token of the answer */
     int32_t token;  /* -1: only its text is known */
@@ -143,14 +160,22 @@ int wire_event_encode(const struct wire_event *ev, struct buf *out, struct err *
 int wire_event_decode(const char *name, const char *data, size_t n, struct wire_event *ev,
                       struct err *e);
 
+/* Whether a `refined` event keeps that token of the prompt: bit `position / chunk`, the lowest of a
+ * byte first. A refused event keeps all. */
+bool wire_event_keeps(const struct wire_event *ev, uint32_t position);
+/* Bytes of such a bitmap. */
+size_t wire_kept_bytes(uint32_t n_prompt, uint32_t chunk);
+
 /* Checks the order of one stream's events: one grant, then the rest, tokens by index, `done` or
- * `error` last; `done` has the number of tokens. Only `done` with cancel, deadline or drain, and
+ * `error` last; `done` has the number of tokens; versions of `refined` grow, end with the final one
+ * and have a bit for each token of the prompt. Only `done` with cancel, deadline or drain, and
  * `error`, may come without a grant. Every reader of a stream passes each event through this, so
  * that the code after it sees no other order. */
 struct wire_stream {
-    uint32_t n_prompt;    /* token ids of the request; 0: it has messages */
-    uint32_t first, next; /* index of the first token, and of the next one */
-    bool granted, over;
+    uint32_t n_prompt;           /* token ids of the request; 0: it has messages */
+    uint32_t first, next;        /* index of the first token, and of the next one */
+    uint32_t version;            /* of the last `refined` event */
+    bool granted, over, refined; /* refined: the final version has come */
 };
 
 void wire_stream_init(struct wire_stream *s, uint32_t n_prompt, uint32_t n_have);

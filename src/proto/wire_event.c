@@ -10,7 +10,7 @@
 #include "proto/wire.h"
 
 enum {
-    KEPT_MAX = 1 << 16, /* bytes of the bitmap of kept chunks */
+    KEPT_MAX = WIRE_PROMPT_MAX / 8, /* bytes of the bitmap of kept tokens */
     CHUNK_MAX = 1 << 16,
     COUNT_MAX = 1 << 30 /* tokens, indices, milliseconds: anything that is counted */
 };
@@ -70,6 +70,7 @@ static void put_grant(struct buf *out, const struct wire_event *ev)
     put_number(out, ",\"prompt_tokens\":", ev->prompt_tokens);
     put_number(out, ",\"cached_tokens\":", ev->cached_tokens);
     put_number(out, ",\"first_token_ms\":", ev->first_token_ms);
+    if (ev->refine) buf_puts(out, ",\"refine\":true");
 }
 
 static void put_progress(struct buf *out, const struct wire_event *ev)
@@ -80,12 +81,16 @@ static void put_progress(struct buf *out, const struct wire_event *ev)
 
 static void put_refined(struct buf *out, const struct wire_event *ev)
 {
-    buf_puts(out, "{\"ratio\":");
+    put_number(out, "{\"version\":", ev->version);
+    buf_puts(out, ",\"ratio\":");
     json_put_float(out, ev->ratio);
+    buf_puts(out, ",\"coverage\":");
+    json_put_float(out, ev->coverage);
     put_number(out, ",\"chunk\":", ev->chunk);
     buf_puts(out, ",\"kept\":\"");
     base64_encode(ev->kept.data, ev->kept.len, out);
     buf_puts(out, ev->final ? "\",\"final\":true" : "\",\"final\":false");
+    if (ev->refused[0]) put_text(out, ",\"refused\":", ev->refused, strlen(ev->refused));
 }
 
 static void put_token(struct buf *out, const struct wire_event *ev)
@@ -152,6 +157,7 @@ static const struct json_field grant_fields[] = {
     COUNT("prompt_tokens", prompt_tokens),
     COUNT("cached_tokens", cached_tokens),
     COUNT("first_token_ms", first_token_ms),
+    {"refine", JSON_FIELD_BOOL, false, 0, 0, 0, 0, EVENT(refine)},
 };
 static const struct json_field progress_fields[] = {COUNT("done", done), COUNT("total", total)};
 static const struct json_field refined_fields[] = {
@@ -159,6 +165,9 @@ static const struct json_field refined_fields[] = {
     {"chunk", JSON_FIELD_U32, true, 1, CHUNK_MAX, 0, 0, EVENT(chunk)},
     {"kept", JSON_FIELD_STRING, true, 0, KEPT_MAX / 3 * 4 + 4, 0, 0, PART(kept)},
     {"final", JSON_FIELD_BOOL, true, 0, 0, 0, 0, EVENT(final)},
+    {"version", JSON_FIELD_U32, true, 1, COUNT_MAX, 0, 0, EVENT(version)},
+    {"coverage", JSON_FIELD_FLOAT, true, 0, 0, 0.0f, 1.0f, EVENT(coverage)},
+    {"refused", JSON_FIELD_TEXT, false, 1, WIRE_ID_MAX, 0, 0, EVENT(refused)},
 };
 static const struct json_field token_fields[] = {
     COUNT("i", index),
@@ -211,6 +220,7 @@ static int take_parts(struct event_parts *p, struct buf *text, struct buf *kept,
     struct wire_event *ev = &p->event;
     int code = 0;
     if (ev->kind == WIRE_GRANT || ev->kind == WIRE_DONE) code = take_name(p, e);
+    utf8_blank_controls(ev->refused, strlen(ev->refused));
     if (!code && p->usage)
         code = json_object_read(p->usage, "usage.", usage_fields, 3, false, p, e);
     if (!code && p->kept)
@@ -230,11 +240,28 @@ static int take_parts(struct event_parts *p, struct buf *text, struct buf *kept,
     return code;
 }
 
-static int check_sense(const struct wire_event *ev, struct err *e)
+static int check_sense(const struct wire_event *ev, const struct buf *kept, struct err *e)
 {
     if (ev->kind == WIRE_PROGRESS && ev->done > ev->total)
         return err_set(e, ERR_PROTOCOL, "done is above total");
+    if (ev->kind == WIRE_REFINED && !ev->refused[0] == !kept->len)
+        return err_set(e, ERR_PROTOCOL,
+                       ev->refused[0] ? "it is refused and has bits in kept"
+                                      : "kept is empty, and nothing is refused");
     return 0;
+}
+
+size_t wire_kept_bytes(uint32_t n_prompt, uint32_t chunk)
+{
+    size_t bits = n_prompt / chunk + (n_prompt % chunk != 0);
+    return (bits + 7) / 8;
+}
+
+bool wire_event_keeps(const struct wire_event *ev, uint32_t position)
+{
+    size_t bit = position / ev->chunk;
+    if (ev->refused[0]) return true;
+    return bit / 8 < ev->kept.len && ((uint8_t)ev->kept.data[bit / 8] >> (bit % 8) & 1);
 }
 
 int wire_event_decode(const char *name, const char *data, size_t n, struct wire_event *ev,
@@ -254,7 +281,7 @@ int wire_event_decode(const char *name, const char *data, size_t n, struct wire_
     if (!code) {
         code = json_object_read(root, "", tables[kind].fields, tables[kind].n, false, &p, e);
         if (!code) code = take_parts(&p, &text, &kept, e);
-        if (!code) code = check_sense(&p.event, e);
+        if (!code) code = check_sense(&p.event, &kept, e);
         json_decref(root);
     }
     if (!code) *ev = p.event;

@@ -35,6 +35,8 @@ void wire_request_release(struct wire_request *r)
     mem_free(r->messages);
     mem_free(r->prompt);
     mem_free(r->have);
+    mem_free(r->refine.messages);
+    mem_free(r->refine.whole);
     mem_free(r->messages_json.text);
     mem_free(r->prompt_json.text);
     mem_free(r->have_json.text);
@@ -118,6 +120,28 @@ static void put_identity(struct buf *out, const struct wire_request *r)
     buf_putc(out, '}');
 }
 
+static void put_refine(struct buf *out, const struct wire_refine *r)
+{
+    buf_puts(out, ",\"refine\":{\"ratio\":");
+    json_put_float(out, r->ratio);
+    if (r->coverage > 0) {
+        buf_puts(out, ",\"coverage\":");
+        json_put_float(out, r->coverage);
+    }
+    if (r->held) buf_printf(out, ",\"held\":%u", r->held);
+    if (r->n_messages) {
+        buf_puts(out, ",\"messages\":[");
+        json_put_ids(out, r->messages, r->n_messages);
+        buf_putc(out, ']');
+    }
+    if (r->n_whole) {
+        buf_puts(out, ",\"whole\":[");
+        json_put_ids(out, r->whole, r->n_whole);
+        buf_putc(out, ']');
+    }
+    buf_putc(out, '}');
+}
+
 static void put_request(struct buf *out, const struct wire_request *r)
 {
     put_identity(out, r);
@@ -132,11 +156,7 @@ static void put_request(struct buf *out, const struct wire_request *r)
     }
     buf_puts(out, ",\"sampling\":");
     put_sampling(out, &r->sampling);
-    if (r->refine_ratio > 0) {
-        buf_puts(out, ",\"refine\":{\"ratio\":");
-        json_put_float(out, r->refine_ratio);
-        buf_putc(out, '}');
-    }
+    if (r->refine.ratio > 0) put_refine(out, &r->refine);
     if (r->deadline_ms) buf_printf(out, ",\"deadline_ms\":%u", r->deadline_ms);
     buf_printf(out, ",\"tokens_max\":%u}", r->tokens_max);
 }
@@ -241,15 +261,10 @@ static const struct json_field sampling_fields[] = {
     {"seed", JSON_FIELD_U64, false, 0, INT64_MAX, 0, 0, offsetof(struct sampling, seed)},
 };
 
-static const struct json_field refine_fields[] = {
-    {"ratio", JSON_FIELD_FLOAT, true, 0, 0, 0.001f, 1.0f,
-     offsetof(struct wire_request, refine_ratio)},
-};
-
 /* The parts of a request that are objects and arrays, borrowed from the parsed JSON. */
 struct request_parts {
     struct wire_request request;
-    json_t *hashes, *prompt, *messages, *have, *sampling, *refine;
+    json_t *hashes, *prompt, *messages, *have, *sampling, *refine, *refine_messages, *refine_whole;
 };
 
 #define REQUEST(member) offsetof(struct request_parts, request.member)
@@ -267,8 +282,16 @@ static const struct json_field request_fields[] = {
     {"deadline_ms", JSON_FIELD_U32, false, 0, DEADLINE_MS_MAX, 0, 0, REQUEST(deadline_ms)},
 };
 
-static int take_ids(const json_t *array, const char *name, int32_t **ret_ids, uint32_t *ret_n,
-                    struct err *e)
+static const struct json_field refine_fields[] = {
+    {"ratio", JSON_FIELD_FLOAT, true, 0, 0, 0.001f, 1.0f, REQUEST(refine.ratio)},
+    {"coverage", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1.0f, REQUEST(refine.coverage)},
+    {"held", JSON_FIELD_U32, false, 0, WIRE_PROMPT_MAX, 0, 0, REQUEST(refine.held)},
+    {"messages", JSON_FIELD_ARRAY, false, 1, WIRE_MESSAGES_MAX, 0, 0, PART(refine_messages)},
+    {"whole", JSON_FIELD_ARRAY, false, 0, WIRE_WHOLE_MAX, 0, 0, PART(refine_whole)},
+};
+
+static int take_ids(const json_t *array, const char *name, const char *what, int32_t **ret_ids,
+                    uint32_t *ret_n, struct err *e)
 {
     size_t n = json_array_size(array);
     if (n == 0) return 0;
@@ -279,7 +302,7 @@ static int take_ids(const json_t *array, const char *name, int32_t **ret_ids, ui
         json_int_t v = json_integer_value(value);
         if (!json_is_integer(value) || v < 0 || v > INT32_MAX) {
             mem_free(ids);
-            return err_set(e, ERR_BAD_INPUT, "%s[%zu] must be a token id (0 to %d)", name, i,
+            return err_set(e, ERR_BAD_INPUT, "%s[%zu] must be %s (0 to %d)", name, i, what,
                            INT32_MAX);
         }
         ids[i] = (int32_t)v;
@@ -327,6 +350,47 @@ static int take_messages(const json_t *array, struct wire_request *r, struct err
     return 0;
 }
 
+static int check_refine(const struct wire_request *r, struct err *e)
+{
+    const struct wire_refine *f = &r->refine;
+    if (r->n_messages && (f->held || f->n_messages || f->n_whole))
+        return err_set(e, ERR_BAD_INPUT,
+                       "refine.%s counts tokens of prompt, and the request has messages",
+                       f->held         ? "held"
+                       : f->n_messages ? "messages"
+                                       : "whole");
+    if (f->held > r->n_prompt)
+        return err_set(e, ERR_BAD_INPUT, "refine.held is above the %u tokens of prompt",
+                       r->n_prompt);
+    for (uint32_t i = 1; i < f->n_messages; i++)
+        if (f->messages[i] <= f->messages[i - 1])
+            return err_set(e, ERR_BAD_INPUT, "refine.messages[%u] must be above the one before", i);
+    if (f->n_messages && (uint32_t)f->messages[f->n_messages - 1] != r->n_prompt)
+        return err_set(e, ERR_BAD_INPUT,
+                       "the last of refine.messages must be %u, where prompt ends", r->n_prompt);
+    if (f->n_whole % 2)
+        return err_set(e, ERR_BAD_INPUT, "refine.whole must have two numbers for each range");
+    for (uint32_t i = 0; i < f->n_whole; i++)
+        if ((i > 0 && f->whole[i] < f->whole[i - 1]) || (uint32_t)f->whole[i] > r->n_prompt)
+            return err_set(e, ERR_BAD_INPUT,
+                           "refine.whole[%u] must not be below the one before, nor above %u", i,
+                           r->n_prompt);
+    return 0;
+}
+
+static int take_refine(struct request_parts *p, struct err *e)
+{
+    struct wire_refine *f = &p->request.refine;
+    int code = json_object_read(p->refine, "refine.", refine_fields,
+                                sizeof refine_fields / sizeof *refine_fields, true, p, e);
+    if (!code)
+        code = take_ids(p->refine_messages, "refine.messages", "a position", &f->messages,
+                        &f->n_messages, e);
+    if (!code)
+        code = take_ids(p->refine_whole, "refine.whole", "a position", &f->whole, &f->n_whole, e);
+    return code ? code : check_refine(&p->request, e);
+}
+
 static int take_parts(struct request_parts *p, struct err *e)
 {
     struct wire_request *r = &p->request;
@@ -340,11 +404,10 @@ static int take_parts(struct request_parts *p, struct err *e)
         code = json_object_read(p->sampling, "sampling.", sampling_fields,
                                 sizeof sampling_fields / sizeof *sampling_fields, true,
                                 &r->sampling, e);
-    if (!code && p->refine)
-        code = json_object_read(p->refine, "refine.", refine_fields, 1, true, r, e);
-    if (!code) code = take_ids(p->prompt, "prompt", &r->prompt, &r->n_prompt, e);
-    if (!code) code = take_ids(p->have, "have", &r->have, &r->n_have, e);
+    if (!code) code = take_ids(p->prompt, "prompt", "a token id", &r->prompt, &r->n_prompt, e);
+    if (!code) code = take_ids(p->have, "have", "a token id", &r->have, &r->n_have, e);
     if (!code && p->messages) code = take_messages(p->messages, r, e);
+    if (!code && p->refine) code = take_refine(p, e);
     return code;
 }
 

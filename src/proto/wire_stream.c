@@ -18,6 +18,21 @@ static int take_grant(struct wire_stream *s, const struct wire_event *ev, struct
     return 0;
 }
 
+/* Without the prompt's length (it went as messages) the bitmap cannot be held against it. */
+static int take_refined(struct wire_stream *s, const struct wire_event *ev, struct err *e)
+{
+    if (s->refined || ev->version <= s->version)
+        return err_set(e, ERR_PROTOCOL, "version %u of the refined prompt came after version %u%s",
+                       ev->version, s->version, s->refined ? ", the final one" : "");
+    if (!ev->refused[0] && s->n_prompt && ev->kept.len != wire_kept_bytes(s->n_prompt, ev->chunk))
+        return err_set(e, ERR_PROTOCOL,
+                       "the refined prompt has %zu bytes of bits, and %u tokens take %zu",
+                       ev->kept.len, s->n_prompt, wire_kept_bytes(s->n_prompt, ev->chunk));
+    s->version = ev->version;
+    s->refined = ev->final;
+    return 0;
+}
+
 static int take_token(struct wire_stream *s, const struct wire_event *ev, struct err *e)
 {
     if (ev->index > s->next)
@@ -57,5 +72,6 @@ int wire_stream_take(struct wire_stream *s, const struct wire_event *ev, struct 
     if (!s->granted && needs_grant(ev))
         return err_set(e, ERR_PROTOCOL, "the stream does not begin with a grant");
     if (ev->kind == WIRE_TOKEN) return take_token(s, ev, e);
+    if (ev->kind == WIRE_REFINED) return take_refined(s, ev, e);
     return ev->kind == WIRE_DONE ? take_done(s, ev, e) : 0;
 }

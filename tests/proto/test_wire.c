@@ -89,6 +89,26 @@ static const struct {
     {"{\"tokens_max\":1,\"prompt\":[1],\"refine\":{}}", "refine.ratio is missing"},
     {"{\"tokens_max\":1,\"prompt\":[1],\"refine\":{\"ratio\":0}}", "refine.ratio"},
     {"{\"tokens_max\":1,\"prompt\":[1],\"refine\":{\"ratio\":1.5}}", "refine.ratio"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"refine\":{\"ratio\":0.5,\"coverage\":1.1}}",
+     "refine.coverage"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"refine\":{\"ratio\":0.5,\"held\":2}}",
+     "refine.held is above the 1 tokens"},
+    {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"messages\":[2,2]}}",
+     "refine.messages[1] must be above"},
+    {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"messages\":[1]}}",
+     "the last of refine.messages must be 2"},
+    {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"messages\":[-1,2]}}",
+     "refine.messages[0] must be a position"},
+    {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"whole\":[0]}}",
+     "refine.whole must have two numbers"},
+    {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"whole\":[1,0]}}",
+     "refine.whole[1] must not be below"},
+    {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"whole\":[0,3]}}",
+     "refine.whole[1] must not be below the one before, nor above 2"},
+    {"{\"tokens_max\":1,\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"refine\":{\"ratio\":"
+     "0.5,"
+     "\"held\":1}}",
+     "refine.held counts tokens of prompt"},
     {"{\"tokens_max\":1,\"prompt\":[1],\"deadline_ms\":-5}", "deadline_ms"},
     {"{\"tokens_max\":1,\"messages\":[]}", "messages must be an array of 1"},
     {"{\"tokens_max\":1,\"messages\":[7]}", "messages[0] must be an object"},
@@ -148,7 +168,15 @@ static void check_same(const struct wire_request *a, const struct wire_request *
     assert_int_equal(a->sampling.repeat_last, b->sampling.repeat_last);
     assert_true(a->sampling.seed == b->sampling.seed);
     assert_int_equal(a->tokens_max, b->tokens_max);
-    assert_memory_equal(&a->refine_ratio, &b->refine_ratio, sizeof(float));
+    assert_memory_equal(&a->refine.ratio, &b->refine.ratio, sizeof(float));
+    assert_memory_equal(&a->refine.coverage, &b->refine.coverage, sizeof(float));
+    assert_int_equal(a->refine.held, b->refine.held);
+    assert_int_equal(a->refine.n_messages, b->refine.n_messages);
+    assert_int_equal(a->refine.n_whole, b->refine.n_whole);
+    for (uint32_t i = 0; i < a->refine.n_messages; i++)
+        assert_int_equal(a->refine.messages[i], b->refine.messages[i]);
+    for (uint32_t i = 0; i < a->refine.n_whole; i++)
+        assert_int_equal(a->refine.whole[i], b->refine.whole[i]);
     assert_int_equal(a->deadline_ms, b->deadline_ms);
 }
 
@@ -194,7 +222,16 @@ static void requests_round_trip(void **state)
         if (round == 0) r.sampling.seed = INT64_MAX;
         if (round == 1) r.sampling.seed = 9007199254740993; /* 2^53 + 1: no double */
         r.tokens_max = 1 + rng_below(&rng, WIRE_TOKENS_MAX);
-        r.refine_ratio = round % 3 ? 0 : 0.01f + rng_next_uniform(&rng) * 0.9f;
+        r.refine.ratio = round % 3 ? 0 : 0.01f + rng_next_uniform(&rng) * 0.9f;
+        int32_t end = (int32_t)r.n_prompt, messages[2] = {end / 2, end}, whole[] = {0, 0, end, end};
+        if (r.refine.ratio > 0 && round % 2) {
+            r.refine.coverage = 0.5f + rng_next_uniform(&rng) * 0.5f;
+            r.refine.held = rng_below(&rng, r.n_prompt + 1);
+            r.refine.messages = messages + (end < 2);
+            r.refine.n_messages = end < 2 ? 1 : 2;
+            r.refine.whole = whole;
+            r.refine.n_whole = 4;
+        }
         r.deadline_ms = rng_below(&rng, 100000);
         memcpy(r.model, "m \"\\\n\t\x7f \xE2\x82\xAC", 12);
         memcpy(r.weights, "0123abcd", 9);
@@ -342,13 +379,17 @@ static void events_round_trip(void **state)
     assert_int_equal(back.prompt_tokens, 3000);
     assert_int_equal(back.cached_tokens, 64);
     assert_int_equal(back.first_token_ms, 120);
+    assert_false(back.refine);
+    ev.refine = true;
+    event_trip(&ev, &back);
+    assert_true(back.refine);
     ev.kind = WIRE_PROGRESS;
     ev.done = 7, ev.total = 9;
     event_trip(&ev, &back);
     assert_int_equal(back.done, 7);
     assert_int_equal(back.total, 9);
     ev.kind = WIRE_REFINED;
-    ev.ratio = 0.3f, ev.chunk = 32, ev.final = true;
+    ev.ratio = 0.3f, ev.chunk = 32, ev.final = true, ev.version = 2, ev.coverage = 0.9f;
     assert_int_equal(buf_append(&ev.kept, "\x00\xff\x80\x01", 4), 0);
     event_trip(&ev, &back);
     assert_memory_equal(&back.ratio, &ev.ratio, sizeof(float));
@@ -356,6 +397,14 @@ static void events_round_trip(void **state)
     assert_true(back.final);
     assert_int_equal(back.kept.len, 4);
     assert_memory_equal(back.kept.data, "\x00\xff\x80\x01", 4);
+    assert_memory_equal(&back.coverage, &ev.coverage, sizeof(float));
+    assert_int_equal(back.version, 2);
+    assert_string_equal(back.refused, "");
+    buf_clear(&ev.kept);
+    memcpy(ev.refused, "flat", 5);
+    event_trip(&ev, &back);
+    assert_int_equal(back.kept.len, 0);
+    assert_string_equal(back.refused, "flat");
     ev.kind = WIRE_TOKEN;
     ev.index = 41, ev.token = INT32_MAX;
     assert_int_equal(buf_append(&ev.text, text, sizeof text - 1), 0);
@@ -423,6 +472,19 @@ static void bad_events(void **state)
         {"refined", "{\"ratio\":0.5,\"chunk\":0,\"kept\":\"\",\"final\":true}", ERR_PROTOCOL,
          "chunk"},
         {"refined", "{\"ratio\":0.5,\"chunk\":1,\"kept\":\"\",\"final\":1}", ERR_PROTOCOL, "final"},
+        {"refined",
+         "{\"version\":0,\"ratio\":0.5,\"coverage\":1,\"chunk\":1,\"kept\":\"\",\"final\":true}",
+         ERR_PROTOCOL, "version must be"},
+        {"refined",
+         "{\"version\":1,\"ratio\":0.5,\"coverage\":1.5,\"chunk\":1,\"kept\":\"\",\"final\":true}",
+         ERR_PROTOCOL, "coverage must be"},
+        {"refined",
+         "{\"version\":1,\"ratio\":0.5,\"coverage\":1,\"chunk\":1,\"kept\":\"\",\"final\":true}",
+         ERR_PROTOCOL, "kept is empty"},
+        {"refined",
+         "{\"version\":1,\"ratio\":1,\"coverage\":1,\"chunk\":1,\"kept\":\"AA==\",\"final\":true,"
+         "\"refused\":\"flat\"}",
+         ERR_PROTOCOL, "refused and has bits"},
         {"error", "{\"code\":\"\",\"message\":\"x\"}", ERR_PROTOCOL, "code"},
         {"error", "{\"code\":\"x\"}", ERR_PROTOCOL, "message is missing"},
     };
@@ -488,6 +550,30 @@ static void error_objects(void **state)
     buf_release(&b);
 }
 
+/* Catches: a bit read from the wrong end of its byte or beyond the map, a refusal that drops
+ * tokens.
+ */
+static void bits_of_tokens(void **state)
+{
+    struct wire_event ev;
+    (void)state;
+    wire_event_init(&ev);
+    ev.kind = WIRE_REFINED;
+    ev.chunk = 1;
+    assert_int_equal(buf_append(&ev.kept, "\x05\x80", 2), 0);
+    for (uint32_t i = 0; i < 20; i++)
+        assert_int_equal(wire_event_keeps(&ev, i), i == 0 || i == 2 || i == 15);
+    ev.chunk = 4;
+    for (uint32_t i = 0; i < 80; i++)
+        assert_int_equal(wire_event_keeps(&ev, i), i < 4 || i / 4 == 2 || i / 4 == 15);
+    memcpy(ev.refused, "flat", 5);
+    assert_true(wire_event_keeps(&ev, 5));
+    assert_int_equal(wire_kept_bytes(16, 1), 2);
+    assert_int_equal(wire_kept_bytes(17, 1), 3);
+    assert_int_equal(wire_kept_bytes(17, 16), 1);
+    wire_event_release(&ev);
+}
+
 /* Catches: an error that is not told because its sentence was cut inside a character. */
 static void long_sentences(void **state)
 {
@@ -519,17 +605,12 @@ static void long_sentences(void **state)
     wire_event_release(&back);
 }
 
-/* Catches: memory leaked or used after a failed allocation, at every allocation of our own. */
-static void out_of_memory(void **state)
+static void all_allocations(const char *json, size_t len)
 {
-    static const char json[] =
-        "{\"tokens_max\":1,\"messages\":[{\"role\":\"user\",\"content\":\"a\"},"
-        "{\"role\":\"user\",\"content\":\"b\"}],\"have\":[1,2]}";
-    (void)state;
     for (long n = 1;; n++) {
         struct wire_request r;
         mem_fail_at(n);
-        int code = wire_request_decode(json, sizeof json - 1, &r, NULL);
+        int code = wire_request_decode(json, len, &r, NULL);
         int hit = mem_fail_hit();
         mem_fail_at(0);
         if (!hit) {
@@ -541,15 +622,28 @@ static void out_of_memory(void **state)
     }
 }
 
+/* Catches: memory leaked or used after a failed allocation, at every allocation of our own. */
+static void out_of_memory(void **state)
+{
+    static const char json[] =
+        "{\"tokens_max\":1,\"messages\":[{\"role\":\"user\",\"content\":\"a\"},"
+        "{\"role\":\"user\",\"content\":\"b\"}],\"have\":[1,2]}";
+    static const char ids[] = "{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,"
+                              "\"messages\":[1,2],\"whole\":[0,1]}}";
+    (void)state;
+    all_allocations(json, sizeof json - 1);
+    all_allocations(ids, sizeof ids - 1);
+}
+
 /* Catches: an order of events that a reader does not expect. Events by their first letters: g rant,
- * p rogress, r efined, 0 to 9 token, e rror, u nknown; done with s top, b udget, l ength, c ancel,
- * d eadline, D rain. The request has 2 tokens; a done counts those that came, an upper-case X after
- * it that it counts one more. */
+ * p rogress, r efined, R efined for good, x refined with bits for 9 tokens, 0 to 9 token, e rror, u
+ * nknown; done with s top, b udget, l ength, c ancel, d eadline, D rain. The request has 2 tokens;
+ * a done counts those that came, an upper-case X after it that it counts one more. */
 static int take_letters(const char *letters, struct err *e)
 {
     static const char dones[] = "bslcdD";
     struct wire_stream s;
-    uint32_t came = 0, due = 2;
+    uint32_t came = 0, due = 2, version = 0;
     int code = 0;
     wire_stream_init(&s, 7, 2);
     for (const char *at = letters; *at && !code; at++) {
@@ -567,9 +661,15 @@ static int take_letters(const char *letters, struct err *e)
         } else if (*at != 'u' && *at != 'X') {
             ev.kind = *at == 'g' || *at == 'G' ? WIRE_GRANT
                       : *at == 'p'             ? WIRE_PROGRESS
-                      : *at == 'r'             ? WIRE_REFINED
                                                : WIRE_ERROR;
             if (*at == 'G') ev.prompt_tokens = 8;
+            if (strchr("rRx", *at)) {
+                ev.kind = WIRE_REFINED;
+                ev.version = ++version;
+                ev.final = *at == 'R';
+                ev.chunk = 1;
+                ev.kept.len = *at == 'x' ? 2 : 1;
+            }
         }
         code = wire_stream_take(&s, &ev, e);
     }
@@ -582,6 +682,9 @@ static void orders_of_events(void **state)
         const char *letters, *part; /* NULL: it is in order */
     } cases[] = {
         {"ugpur23s", NULL},
+        {"gprR2b", NULL},
+        {"gR2rb", "version 2 of the refined prompt came after version 1, the final one"},
+        {"gx2b", "2 bytes of bits, and 7 tokens take 1"},
         {"gb", NULL},
         {"g2323b", NULL}, /* what came before is for the caller to compare */
         {"D", NULL},
@@ -632,6 +735,7 @@ int main(void)
         cmocka_unit_test(orders_of_events),
         cmocka_unit_test(error_objects),
         cmocka_unit_test(long_sentences),
+        cmocka_unit_test(bits_of_tokens),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
