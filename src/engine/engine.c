@@ -156,18 +156,23 @@ static void sleep_as_emulated(const struct engine *e, const struct engine_span *
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err)
 {
     CHECK(n > 0 && n <= e->info.spans_max);
-    uint64_t total = 0, number = ++e->steps, begin = clock_us();
+    uint64_t total = 0, draws = 0, number = ++e->steps, begin = clock_us();
     for (uint32_t i = 0; i < n; i++) {
         CHECK(spans[i].session->engine == e && spans[i].n > 0);
+        CHECK(spans[i].n_draws <= spans[i].n && (spans[i].draws || spans[i].n_draws == 0));
         CHECK(spans[i].session->in_step != number);
         spans[i].session->in_step = number;
         int code = check_span(e, &spans[i], err);
         if (code) return code;
         total += spans[i].n;
+        draws += engine_span_draws(&spans[i]);
     }
     if (total > e->info.step_tokens_max)
         return err_set(err, ERR_LIMIT, "a step of %llu tokens, %u is the limit",
                        (unsigned long long)total, e->info.step_tokens_max);
+    if (draws > e->info.spans_max)
+        return err_set(err, ERR_LIMIT, "a step that draws after %llu tokens, %u is the limit",
+                       (unsigned long long)draws, e->info.spans_max);
     int code = e->ops->step(e, spans, n, err);
     if (code == 0) sleep_as_emulated(e, spans, n, begin);
     return code;

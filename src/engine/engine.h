@@ -99,9 +99,13 @@ struct engine_span {
     bool sample;        /* sample the token that follows the last one */
     int32_t next;       /* out, when `sample`; not yet part of the history */
     float next_logprob; /* out, when `sample`: natural log of its probability at temperature 1 */
+    int32_t *draws;     /* out: [n_draws] what would be sampled after each of the last n_draws
+                         * tokens, so that tokens of another engine are verified; NULL: none */
+    uint32_t n_draws;   /* <= n; each costs the last layer and the logits of its token */
 };
 
-/* Run one step over n <= spans_max spans of n different sessions, tokens <= step_tokens_max.
+/* Run one step over n <= spans_max spans of n different sessions, tokens <= step_tokens_max, tokens
+ * that something is drawn after <= spans_max.
  * On failure nothing is appended to any session: ERR_LIMIT (context, step size), ERR_NO_MEMORY (KV
  * pages), ERR_BAD_INPUT (token id), or an error of the kind of engine. */
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);

@@ -49,4 +49,10 @@ struct session {
     uint64_t adopted; /* tokens of pages adopted since its last step, if they take time */
 };
 
+/* How many tokens of a span, its last ones, something is drawn after. */
+static inline uint32_t engine_span_draws(const struct engine_span *span)
+{
+    return span->n_draws > 0 ? span->n_draws : span->sample;
+}
+
 #endif

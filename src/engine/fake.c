@@ -240,6 +240,16 @@ static void append(struct fake_session *s, const int32_t *tokens, uint32_t n)
     kv_seq_advance(&s->kv, n);
 }
 
+static void append_and_draw(const struct fake *f, struct fake_session *s, struct engine_span *span)
+{
+    uint32_t plain = span->n - span->n_draws;
+    append(s, span->tokens, plain);
+    for (uint32_t i = 0; i < span->n_draws; i++) {
+        append(s, span->tokens + plain + i, 1);
+        span->draws[i] = next_token(f, s);
+    }
+}
+
 static int fake_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err)
 {
     struct fake *f = (struct fake *)e;
@@ -251,7 +261,7 @@ static int fake_step(struct engine *e, struct engine_span *spans, uint32_t n, st
     if (code) return code;
     for (uint32_t i = 0; i < n; i++) {
         struct fake_session *s = (struct fake_session *)spans[i].session;
-        append(s, spans[i].tokens, spans[i].n);
+        append_and_draw(f, s, &spans[i]);
         cost += f->options.prefill_us_per_token * spans[i].n;
         if (spans[i].sample) {
             spans[i].next = next_token(f, s);

@@ -197,14 +197,20 @@ struct draws {
     struct engine_span *spans;
 };
 
+/* Task t is the t-th row of logits: rows of a span stand together, in the order of its tokens. */
 static void draw_task(void *arg, uint32_t task, uint32_t worker)
 {
     const struct draws *d = arg;
-    struct engine_span *span = &d->spans[task];
-    if (!span->sample) return;
+    struct engine_span *span = d->spans;
+    for (uint32_t n; task >= (n = engine_span_draws(span)); span++)
+        task -= n;
+    uint32_t later = engine_span_draws(span) - 1 - task; /* tokens of the span after this one */
     struct native_session *s = (struct native_session *)span->session;
+    const float *logits = s->logits - (size_t)later * d->n->model.hparams.vocab;
     struct sampler_draw drawn =
-        sampler_draw(&d->n->samplers[worker], &s->sampling, s->logits, s->tokens, s->len);
+        sampler_draw(&d->n->samplers[worker], &s->sampling, logits, s->tokens, s->len - later);
+    if (span->n_draws > 0) span->draws[task] = drawn.id;
+    if (later > 0 || !span->sample) return;
     span->next = drawn.id;
     span->next_logprob = drawn.logprob;
 }
@@ -215,10 +221,13 @@ static int native_step(struct engine *e, struct engine_span *spans, uint32_t cou
     mem_forbid_begin();
     int rc = reserve(n, spans, count, err);
     if (rc == 0) {
+        uint32_t rows = 0;
         for (uint32_t i = 0; i < count; i++) {
             struct native_session *s = (struct native_session *)spans[i].session;
+            uint32_t want = engine_span_draws(&spans[i]);
             n->spans[i] = (struct forward_span){
-                .kv = &s->kv, .tokens = spans[i].tokens, .n = spans[i].n, .want = spans[i].sample};
+                .kv = &s->kv, .tokens = spans[i].tokens, .n = spans[i].n, .want = want};
+            rows += want;
         }
         forward_run(n->forward, n->spans, count);
         n->steps++;
@@ -230,7 +239,7 @@ static int native_step(struct engine *e, struct engine_span *spans, uint32_t cou
             s->logits_step = n->steps;
         }
         struct draws draws = {n, spans};
-        pool_run(n->pool, count, draw_task, &draws);
+        pool_run(n->pool, rows, draw_task, &draws);
     }
     mem_forbid_end();
     return rc;

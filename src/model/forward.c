@@ -301,7 +301,9 @@ static void list_rows(struct forward *f, const struct forward_span *spans, uint3
         }
         for (uint32_t i = 0; i < span->n; i++)
             f->rows[f->n_rows++] = (struct token_row){span->kv, span->tokens[i], span->kv->len + i};
-        if (span->want) f->wanted[f->n_wanted++] = f->n_rows - 1;
+        CHECK(span->want <= span->n && span->want <= f->limits.spans - f->n_wanted);
+        for (uint32_t i = span->want; i > 0; i--)
+            f->wanted[f->n_wanted++] = f->n_rows - i;
     }
 }
 
@@ -349,6 +351,7 @@ void forward_run(struct forward *f, struct forward_span *spans, uint32_t n)
     uint32_t logits = 0;
     for (uint32_t s = 0; s < n; s++) {
         kv_seq_advance(spans[s].kv, spans[s].n);
-        spans[s].logits = spans[s].want ? f->logits + (size_t)logits++ * f->h->vocab : NULL;
+        logits += spans[s].want;
+        spans[s].logits = spans[s].want ? f->logits + (size_t)(logits - 1) * f->h->vocab : NULL;
     }
 }

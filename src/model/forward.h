@@ -2,7 +2,7 @@
  * forward: one pass of the model over a batch of spans of several sequences.
  *
  * Chunked prefill and decoding are the same call: every span appends its tokens to its sequence's
- * KV cache, and may ask for the logits after its last token. The result of a span depends on its
+ * KV cache, and may ask for the logits after its last tokens. The result of a span depends on its
  * sequence alone: not on the chunking, the other spans, the threads or the level of the kernels
  * (docs/design/exact.md). That holds because each row of activations is computed from itself and
  * its sequence's KV cache, and the kernels keep one order of operations per output.
@@ -30,11 +30,13 @@ struct forward_span {
     struct kv_seq *kv;     /* n more positions are reserved; no two spans of a pass share one */
     const int32_t *tokens; /* [n], ids < vocab */
     uint32_t n;            /* >= 1 */
-    bool want;             /* logits after the last token */
-    const float *logits;   /* out, when `want`: [vocab], valid until the next pass */
+    uint32_t want;         /* logits after each of the last `want` tokens, <= n */
+    const float *logits;   /* out, when `want`: [vocab] after the last token, in front of it those
+                            * of the token before; valid until the next pass */
 };
 
-/* What a pass may hold: tokens in all, spans, and positions of a sequence. */
+/* What a pass may hold: tokens in all, spans (and as many rows of logits), and positions of a
+ * sequence. */
 struct forward_limits {
     uint32_t tokens, spans, positions;
 };

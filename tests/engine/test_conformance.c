@@ -517,6 +517,49 @@ static void test_logits(void **state)
     engine_session_close(s);
 }
 
+/* What is drawn after each of a span's last tokens is what a step of that token alone samples, in a
+ * batch with spans that draw otherwise. */
+static void test_draws(void **state)
+{
+    struct kind *k = *state;
+    enum { LEN = 100, SPAN = 20, OTHER = 8 };
+    int32_t a[CONTEXT], b[CONTEXT], alone[LEN], draws[SPAN], more[OTHER];
+    fill(k->e, a, CONTEXT, 21);
+    fill(k->e, b, CONTEXT, 22);
+    struct session *s = open_session(k->e, &seeded), *t = open_session(k->e, NULL),
+                   *u = open_session(k->e, &seeded);
+    for (uint32_t n = 1; n <= LEN; n++)
+        alone[n - 1] = feed(s, k->e, a + n - 1, 1, 1).next;
+    for (uint32_t n = 0; n <= SPAN; n++) {
+        for (int sample = 0; sample < 2; sample++) {
+            session_cut(s, LEN - SPAN);
+            session_cut(t, 0);
+            session_cut(u, 0);
+            struct engine_span spans[] = {
+                {.session = t, .tokens = b, .n = 5, .sample = sample == 0},
+                {.session = s,
+                 .tokens = a + LEN - SPAN,
+                 .n = SPAN,
+                 .sample = sample == 1,
+                 .draws = draws,
+                 .n_draws = n},
+                {.session = u, .tokens = b, .n = OTHER, .draws = more, .n_draws = OTHER}};
+            struct err err;
+            if (engine_step(k->e, spans, 3, &err)) fail_msg("%s", err.text);
+            assert_memory_equal(draws, alone + LEN - n, n * sizeof *draws);
+            if (sample) assert_int_equal(spans[1].next, alone[LEN - 1]);
+            for (uint32_t i = 0; i < OTHER; i += 3)
+                assert_int_equal(more[i], truth(k, b, i + 1, &seeded).next);
+            if (!sample)
+                assert_same((struct result){spans[0].next, spans[0].next_logprob},
+                            truth(k, b, 5, NULL));
+        }
+    }
+    engine_session_close(s);
+    engine_session_close(t);
+    engine_session_close(u);
+}
+
 /* ---- a long random life against the oracle ---- */
 
 struct life {
@@ -654,6 +697,7 @@ static const struct {
     {"pages run out", test_pages_run_out},
     {"open without memory", test_open_without_memory},
     {"logits", test_logits},
+    {"draws", test_draws},
     {"life", test_life},
 };
 
