@@ -4,7 +4,7 @@
  *
  * It works on jobs (cloud/work/job.h). Decisions are elsewhere: policy/admit chooses the next job
  * and its grant, policy/sched the content of a step, policy/stepcost the time of a step from
- * measured speeds; cloud/work/prefix knows what need not be computed again.
+ * measured speeds; engine/prefix knows what need not be computed again.
  *
  * Promises. A job starts when all KV pages that it may need are reserved, so no step fails for
  * memory. If there are too few, it is granted fewer tokens (job.tokens_least), else it waits. A

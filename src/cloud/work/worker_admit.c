@@ -7,45 +7,20 @@ enum { SWEEP_AT_ONCE = 256, SWEEP_EVERY_US = 2000, ENDS_WEIGHT = 16 };
 
 /* ---- the prefix cache ---- */
 
-/* Go along the cached pages that hold the job's next tokens. One token must be left to compute
- * logits from. */
-static void follow(struct worker *w, struct running *r)
+static uint32_t follow(struct running *r)
 {
-    uint32_t scope = worker_scope(w, r->job);
-    struct err ignored;
-    while (r->fed / ENGINE_PAGE == r->n_path && (r->n_path + 1) * ENGINE_PAGE < r->job->n_tokens) {
-        const int32_t *tokens = r->job->tokens + (size_t)r->n_path * ENGINE_PAGE;
-        uint32_t at = prefix_find(w->prefix, scope, r->path, tokens);
-        if (at == PREFIX_NONE) return;
-        uint32_t begin = r->n_path * ENGINE_PAGE;
-        r->cached += begin + ENGINE_PAGE - r->fed;
-        session_cut(r->session, begin); /* a part that was computed already */
-        CHECK(session_page_adopt(r->session, prefix_page(w->prefix, at), tokens, ENGINE_PAGE,
-                                 &ignored) == 0);
-        r->path = at;
-        r->n_path++;
-        r->fed = begin + ENGINE_PAGE;
-    }
+    uint32_t gained = history_follow(&r->history, r->job->tokens, r->job->n_tokens);
+    r->fed += gained;
+    r->cached += gained;
+    return gained;
 }
 
-/* Copy the beginning of a page that goes on as the job does, for a while. It takes a page of those
- * set aside for the job. */
-static void follow_part(struct worker *w, struct running *r)
+/* It takes a page of those set aside for the job. */
+static void follow_part(struct running *r)
 {
-    const int32_t *tokens = r->job->tokens + r->fed;
-    uint32_t n, left = r->job->n_tokens - 1 - r->fed;
-    if (left >= ENGINE_PAGE) left = ENGINE_PAGE - 1;
-    uint32_t at = prefix_find_part(w->prefix, worker_scope(w, r->job), r->path, tokens, left, &n);
-    if (at == PREFIX_NONE) return;
-    prefix_hold(w->prefix, at);
-    struct err ignored;
-    bool room = engine_kv_pages_free(w->engine) > 0 || prefix_evict(w->prefix);
-    if (room &&
-        session_page_adopt(r->session, prefix_page(w->prefix, at), tokens, n, &ignored) == 0) {
-        r->fed += n;
-        r->cached += n;
-    }
-    prefix_release(w->prefix, at);
+    uint32_t gained = history_follow_part(&r->history, r->job->tokens, r->job->n_tokens);
+    r->fed += gained;
+    r->cached += gained;
 }
 
 /* ---- KV memory ---- */
@@ -67,9 +42,9 @@ static struct admit_request request_of(const struct worker *w, const struct job 
 static void set_promise(struct worker *w, struct running *r)
 {
     struct admit_request wanted = request_of(w, r->job, r->granted);
-    uint32_t promise =
-        admit_pages(admit_positions(&wanted, wanted.most)) - admit_pages(session_len(r->session));
-    CHECK(session_len(r->session) <= admit_positions(&wanted, wanted.most));
+    uint32_t promise = admit_pages(admit_positions(&wanted, wanted.most)) -
+                       admit_pages(session_len(r->history.session));
+    CHECK(session_len(r->history.session) <= admit_positions(&wanted, wanted.most));
     CHECK(w->promised >= r->promise);
     w->promised += promise - r->promise;
     r->promise = promise;
@@ -77,24 +52,16 @@ static void set_promise(struct worker *w, struct running *r)
 
 void worker_note_growth(struct worker *w, struct running *r)
 {
-    uint32_t len = session_len(r->session);
-    CHECK(r->n_path * ENGINE_PAGE <= len && r->fed <= r->job->n_tokens);
+    CHECK(r->fed <= r->job->n_tokens);
     set_promise(w, r);
-    while ((r->n_path + 1) * ENGINE_PAGE <= len) {
-        uint32_t at =
-            prefix_add(w->prefix, worker_scope(w, r->job), r->path, r->session, r->n_path);
-        if (at == PREFIX_NONE) return;
-        r->path = at;
-        r->n_path++;
-    }
+    history_grow(&r->history);
 }
 
 void worker_catch_up(struct worker *w, struct running *r)
 {
-    uint32_t before = r->cached;
-    follow(w, r);
-    if (r->cached == before) return;
-    w->own.cached_tokens += r->cached - before;
+    uint32_t gained = follow(r);
+    if (gained == 0) return;
+    w->own.cached_tokens += gained;
     set_promise(w, r);
 }
 
@@ -109,7 +76,7 @@ void worker_extend_grants(struct worker *w)
         struct admit_memory memory = memory_of(w);
         struct admit_request ask = request_of(w, r->job, wanted);
         ask.least = 1;
-        ask.shared = admit_pages(session_len(r->session));
+        ask.shared = admit_pages(session_len(r->history.session));
         memory.promised -= r->promise;
         uint32_t granted = admit_grant(&memory, &ask);
         if (granted <= r->granted) continue;
@@ -125,22 +92,21 @@ static int begin(struct worker *w, struct running *r, struct err *e)
 {
     struct job *job = r->job;
     uint32_t asked = atomic_load(&job->tokens_max);
-    int code = engine_session_open(w->engine, &r->session, e);
+    int code = history_open(w->engine, w->prefix, worker_scope(w, job), &r->history, e);
     if (code) return code;
-    follow(w, r);
+    follow(r);
     struct admit_request wanted = request_of(w, job, asked);
     struct admit_memory memory = memory_of(w);
-    wanted.shared = r->n_path;
+    wanted.shared = r->history.n_path;
     r->granted = admit_grant(&memory, &wanted);
     code = r->granted ? job_make_logprobs(job, r->granted, e) : ERR_BUSY;
     if (code) {
-        engine_session_close(r->session);
-        prefix_release(w->prefix, r->path);
+        history_close(&r->history, false);
         return code;
     }
-    follow_part(w, r);
+    follow_part(r);
     set_promise(w, r);
-    session_set_sampling(r->session, &job->sampling);
+    session_set_sampling(r->history.session, &job->sampling);
     if (r->granted < asked) {
         w->own.grants_cut++;
         /* Said in the request itself, so that a later, larger one is seen as new. */
@@ -166,7 +132,7 @@ static uint32_t spare_pages(const struct worker *w)
 /* Start the next job of the line. ERR_BUSY: it must wait, and those after it. */
 static int admit_one(struct worker *w, struct job *job)
 {
-    struct running r = {.job = job, .path = PREFIX_NONE, .next = -1, .arrived = w->arrivals};
+    struct running r = {.job = job, .next = -1, .arrived = w->arrivals};
     struct err e = ERR_INIT;
     int code = job->n_tokens < w->b.positions_max
                    ? begin(w, &r, &e)
@@ -225,11 +191,7 @@ void worker_end(struct worker *w, uint32_t i, enum wire_reason reason, const str
 {
     struct running *r = &w->running[i];
     CHECK(i < w->n_running && w->promised >= r->promise);
-    uint32_t rest = session_len(r->session) - r->n_path * ENGINE_PAGE;
-    if (!error && rest > 0 && rest < ENGINE_PAGE)
-        prefix_add_part(w->prefix, worker_scope(w, r->job), r->path, r->session, r->n_path, rest);
-    engine_session_close(r->session);
-    prefix_release(w->prefix, r->path);
+    history_close(&r->history, !error);
     w->promised -= r->promise;
     admit_ended(w->line, worker_tenant(r->job));
     note_end(w);

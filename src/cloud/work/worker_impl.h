@@ -10,9 +10,9 @@
 #include <stdatomic.h>
 
 #include "base/queue.h"
-#include "cloud/work/prefix.h"
 #include "cloud/work/slots.h"
 #include "cloud/work/worker.h"
+#include "engine/history.h"
 #include "policy/admit.h"
 #include "policy/sched.h"
 #include "policy/stepcost.h"
@@ -20,14 +20,13 @@
 /* A job that runs. */
 struct running {
     struct job *job;
-    struct session *session;
-    uint32_t path, n_path; /* of the prefix cache: its last page of this history, and how many */
-    uint32_t fed;          /* of job->tokens, in the session */
-    uint32_t cached;       /* of those, not computed */
-    uint32_t produced;     /* tokens sent */
-    uint32_t granted;      /* of job->tokens_max, as far as KV pages are reserved */
-    uint32_t promise;      /* reserved pages that it has not taken yet */
-    int32_t next;          /* sampled, not yet in the session */
+    struct history history;
+    uint32_t fed;      /* of job->tokens, in the session */
+    uint32_t cached;   /* of those, not computed */
+    uint32_t produced; /* tokens sent */
+    uint32_t granted;  /* of job->tokens_max, as far as KV pages are reserved */
+    uint32_t promise;  /* reserved pages that it has not taken yet */
+    int32_t next;      /* sampled, not yet in the session */
     uint64_t arrived, served;
 };
 

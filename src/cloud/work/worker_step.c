@@ -39,7 +39,7 @@ static uint32_t plan(struct worker *w)
         }
         w->span_of[n] = i;
         w->spans[n++] =
-            (struct engine_span){.session = r->session,
+            (struct engine_span){.session = r->history.session,
                                  .tokens = prefill ? r->job->tokens + r->fed : &r->next,
                                  .n = given,
                                  .sample = !prefill || r->fed + given == r->job->n_tokens};
@@ -65,13 +65,13 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
 {
     if (prefills(r)) {
         r->fed += span->n;
-        CHECK(r->fed <= r->job->n_tokens && r->fed == session_len(r->session));
+        CHECK(r->fed <= r->job->n_tokens && r->fed == session_len(r->history.session));
         w->own.prefill_tokens += span->n;
         worker_send(
             w, (struct job_event){
                    .kind = JOB_PROGRESS, .job = r->job, .done = r->fed, .total = r->job->n_tokens});
     } else {
-        CHECK(session_len(r->session) == r->job->n_tokens + r->produced);
+        CHECK(session_len(r->history.session) == r->job->n_tokens + r->produced);
         w->own.decode_tokens++;
     }
     worker_note_growth(w, r);
@@ -81,7 +81,7 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
     r->next = span->next;
     if (r->job->logprobs)
         job_note_logprobs(r->job, r->produced, (struct job_logprob){span->next, span->next_logprob},
-                          session_logits(r->session), engine_info(w->engine)->vocab_size);
+                          session_logits(r->history.session), engine_info(w->engine)->vocab_size);
     worker_send(w, (struct job_event){.kind = JOB_TOKEN,
                                       .job = r->job,
                                       .index = r->job->n_have + r->produced,

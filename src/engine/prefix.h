@@ -17,8 +17,8 @@
  *
  * Memory: fixed at opening. Threads: those of the engine.
  */
-#ifndef PDD_CLOUD_WORK_PREFIX_H
-#define PDD_CLOUD_WORK_PREFIX_H
+#ifndef PDD_ENGINE_PREFIX_H
+#define PDD_ENGINE_PREFIX_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -54,9 +54,15 @@ void prefix_add_part(struct prefix *p, uint32_t scope, uint32_t after, struct se
 /* Hold the path to `at` once more, or release it. PREFIX_NONE is fine. */
 void prefix_hold(struct prefix *p, uint32_t at);
 void prefix_release(struct prefix *p, uint32_t at);
+/* Release this page only, the last of a path; returns the one before it, which stays held. */
+uint32_t prefix_release_last(struct prefix *p, uint32_t at);
+/* How many of tokens[n] whole pages and the beginning of one hold. Nothing is held, nor used. */
+uint32_t prefix_count(const struct prefix *p, uint32_t scope, const int32_t *tokens, uint32_t n);
 
 /* Evict the least recently used idle page; false: none is idle. */
 bool prefix_evict(struct prefix *p);
+/* Whether the engine has a free page, after evicting one if need be. */
+bool prefix_room(struct prefix *p);
 uint32_t prefix_idle(const struct prefix *p);
 uint64_t prefix_evictions(const struct prefix *p);
 

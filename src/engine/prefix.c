@@ -1,5 +1,5 @@
 /* prefix: see prefix.h. */
-#include "cloud/work/prefix.h"
+#include "engine/prefix.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -124,6 +124,15 @@ void prefix_release(struct prefix *p, uint32_t at)
     trim(p);
 }
 
+uint32_t prefix_release_last(struct prefix *p, uint32_t at)
+{
+    uint32_t parent = p->nodes[at].parent;
+    CHECK(p->nodes[at].holders > 0);
+    if (--p->nodes[at].holders == 0) idle_push(p, at);
+    trim(p);
+    return parent;
+}
+
 /* ---- the two tables ---- */
 
 static uint64_t mix(uint64_t h)
@@ -229,6 +238,11 @@ bool prefix_evict(struct prefix *p)
     return true;
 }
 
+bool prefix_room(struct prefix *p)
+{
+    return engine_kv_pages_free(p->engine) > 0 || prefix_evict(p);
+}
+
 /* ---- finding and adding ---- */
 
 uint32_t prefix_find(struct prefix *p, uint32_t scope, uint32_t after, const int32_t *tokens)
@@ -247,12 +261,11 @@ static uint32_t common(const struct node *n, const int32_t *tokens, uint32_t n_t
     return i;
 }
 
-uint32_t prefix_find_part(struct prefix *p, uint32_t scope, uint32_t after, const int32_t *tokens,
-                          uint32_t n, uint32_t *ret_n)
+static uint32_t find_part(const struct prefix *p, uint32_t scope, uint32_t after,
+                          const int32_t *tokens, uint32_t n, uint32_t *ret_n)
 {
     uint32_t best = NONE;
     *ret_n = 0;
-    if (p->idle_max == 0) return NONE;
     uint64_t id = id_after(p, scope, after);
     uint32_t at = *parent_bucket(p, id);
     for (uint32_t looks = 0; at != NONE && looks < PREFIX_LOOKS_MAX; looks++) {
@@ -264,6 +277,26 @@ uint32_t prefix_find_part(struct prefix *p, uint32_t scope, uint32_t after, cons
         at = p->nodes[at].sibling;
     }
     return best;
+}
+
+uint32_t prefix_find_part(struct prefix *p, uint32_t scope, uint32_t after, const int32_t *tokens,
+                          uint32_t n, uint32_t *ret_n)
+{
+    *ret_n = 0;
+    return p->idle_max == 0 ? NONE : find_part(p, scope, after, tokens, n, ret_n);
+}
+
+uint32_t prefix_count(const struct prefix *p, uint32_t scope, const int32_t *tokens, uint32_t n)
+{
+    uint32_t after = NONE, done = 0, rest = 0;
+    if (p->idle_max == 0) return 0;
+    for (; n - done >= ENGINE_PAGE; done += ENGINE_PAGE) {
+        uint32_t at = look_up(p, id_after(p, scope, after), tokens + done);
+        if (at == NONE) break;
+        after = at;
+    }
+    if (done < n) find_part(p, scope, after, tokens + done, n - done, &rest);
+    return done + rest;
 }
 
 uint32_t prefix_page(const struct prefix *p, uint32_t at)

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "cloud/work/prefix.h"
+#include "engine/prefix.h"
 #include "engine/fake.h"
 
 enum { PAGES = 64, CONTEXT = 640, SESSIONS = 5, STEP = 1024 };
