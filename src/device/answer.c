@@ -85,7 +85,7 @@ static void close_assist(struct answer *a)
 static void learn(struct device *d)
 {
     const struct turn *t = &d->answer.turn;
-    struct profile *p = &d->profile;
+    struct profile *p = &d->core->profile;
     if (t->c.use_local && t->kv >= t->c.prompt_tokens &&
         t->c.prompt_tokens - t->c.kv_tokens >= MEASURE_PREFILL_MIN)
         estimate_add(&p->prefill_tps, t->tps);
@@ -145,7 +145,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
 {
     struct answer *a = &d->answer;
     uint64_t now = clock_us();
-    estimate_add(&d->profile.rtt_us, (double)(now - a->opened));
+    estimate_add(&d->core->profile.rtt_us, (double)(now - a->opened));
     a->granted = now;
     a->in_slot = true;
     a->report.any_match = true;
@@ -155,7 +155,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
     /* Equal tokenizers and templates make equal prompts; anything else goes by text. */
     a->as_text = a->by_messages && vocab_of(d) &&
                  (ev->match == WIRE_TEXT || ev->prompt_tokens != a->prompt.len);
-    d->other_words = a->as_text;
+    d->core->other_words = a->as_text;
     a->next_wire = a->have.len;
     if (!a->by_messages && ev->match == WIRE_TEXT)
         lose_cloud(d, "the cloud took token ids though its tokenizer differs");
@@ -170,11 +170,11 @@ static void first_token(struct device *d, uint64_t now)
     struct answer *a = &d->answer;
     if (a->report.cloud_first_us > 0.0) return;
     a->report.cloud_first_us = (double)(now - a->opened);
-    estimate_add(&d->profile.first_token_us, a->report.cloud_first_us);
+    estimate_add(&d->core->profile.first_token_us, a->report.cloud_first_us);
     uint32_t all = a->report.cloud_prompt_tokens, cached = a->report.cloud_cached_tokens;
     uint32_t tokens = all > cached ? all - cached : 0;
     if (tokens >= MEASURE_TOKENS_MIN)
-        estimate_add(&d->profile.cloud_us_per_token, (double)(now - a->granted) / tokens);
+        estimate_add(&d->core->profile.cloud_us_per_token, (double)(now - a->granted) / tokens);
 }
 
 /* The cloud's tokens are not ours: its text becomes tokens of ours, each with the next index. */
@@ -311,7 +311,7 @@ static int open_request(struct device *d, struct wire_request *r, struct err *e)
     }
     close_assist(a); /* a stream that came to its end */
     struct assist_callbacks on = {on_assist_event, on_assist_done, on_assist_lost, d};
-    return assist_open(d->client, d->url, r, &on, &a->assist, e);
+    return assist_open(d->client, d->core->url, r, &on, &a->assist, e);
 }
 
 static int collect_have(struct answer *a)
@@ -342,7 +342,7 @@ static int open_cloud(struct device *d, uint32_t n)
     struct err e = ERR_INIT;
     struct wire_request r;
     wire_request_init(&r);
-    snprintf(r.model, sizeof r.model, "%s", d->model);
+    snprintf(r.model, sizeof r.model, "%s", d->core->model);
     describe_ourselves(d, &r);
     r.sampling = a->q->sampling;
     r.tokens_max = n;
@@ -535,7 +535,7 @@ static int encode_prompt(struct device *d, struct err *e)
 static void make_plan(struct device *d, const struct turn_config *c)
 {
     struct answer *a = &d->answer;
-    const struct profile *p = &d->profile;
+    const struct profile *p = &d->core->profile;
     struct pace pace;
     pace_init(&pace, c->pace, p->decode_us.mean);
     double mean = p->prefill_tps.mean;
@@ -560,7 +560,7 @@ static void make_plan(struct device *d, const struct turn_config *c)
 static void make_config(struct device *d, struct turn_config *ret_config)
 {
     struct answer *a = &d->answer;
-    const struct profile *p = &d->profile;
+    const struct profile *p = &d->core->profile;
     uint32_t most = a->q->tokens_max ? a->q->tokens_max : DEVICE_ANSWER_DEFAULT;
     if (most > TURN_ANSWER_MAX) most = TURN_ANSWER_MAX;
     struct turn_config c = {.prompt_tokens = 1,
@@ -569,7 +569,7 @@ static void make_config(struct device *d, struct turn_config *ret_config)
                             .prefill_tps = p->prefill_tps.mean,
                             .decode_us = p->decode_us.mean,
                             .rtt_us = p->rtt_us.mean,
-                            .stall_us = d->stall_us,
+                            .stall_us = d->core->stall_us,
                             .reopen_max = DEVICE_REOPEN_MAX};
     if (d->engine) {
         /* as the cloud counts; a prompt that fills the context still has one token after it */
@@ -579,7 +579,7 @@ static void make_config(struct device *d, struct turn_config *ret_config)
         c.prompt_tokens = a->prompt.len;
     }
     if (d->local && a->q->mode != DEVICE_CLOUD_ONLY) {
-        c.kv_tokens = local_prefix(d->local, a->prompt.ids, a->prompt.len);
+        c.kv_tokens = local_begin(d->local, a->prompt.ids, a->prompt.len);
         if (c.kv_tokens == c.prompt_tokens) c.kv_tokens--; /* one must run to give the next */
     }
     make_plan(d, &c);
@@ -613,7 +613,7 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     int code = check_question(d, q, e);
     if (code == 0 && d->engine) code = encode_prompt(d, e);
     if (code) return code;
-    a->by_messages = !d->engine || (d->other_words && !q->raw);
+    a->by_messages = !d->engine || (d->core->other_words && !q->raw);
     make_config(d, &c);
     a->tokens = mem_calloc(c.answer_max, sizeof *a->tokens);
     a->pieces = d->engine ? NULL : mem_calloc(c.answer_max, sizeof *a->pieces);

@@ -1,179 +1,185 @@
-/* device: threads, opening and closing, and the hand-over of questions to the loop thread; see
+/* device: the loop thread of a device of its own, and the hand-over of questions to it; see
  * device.h. */
+#include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/mem.h"
 #include "device/device_impl.h"
 
-static void take_question(struct device *d)
+/* The device's thread and what lies between it and the caller's. */
+struct device_thread {
+    struct device *device;
+    struct loop *loop;
+    struct loop_wake *wake;
+    pthread_t thread;
+    bool started, ready; /* ready: the loop may run */
+    atomic_bool cancel, closing;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    const struct device_question *asked; /* waits for the loop thread */
+    bool busy, answered;
+    int code;
+    struct err err;
+};
+
+static void answered(void *arg, int code, const struct device_report *r, const struct err *e)
+{
+    struct device_thread *t = arg;
+    (void)r;
+    pthread_mutex_lock(&t->lock);
+    t->code = code;
+    if (code) t->err = *e;
+    t->answered = true;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void take_question(struct device_thread *t)
 {
     struct err e = ERR_INIT;
-    pthread_mutex_lock(&d->lock);
-    const struct device_question *q = d->asked;
-    d->asked = NULL;
-    pthread_mutex_unlock(&d->lock);
+    pthread_mutex_lock(&t->lock);
+    const struct device_question *q = t->asked;
+    t->asked = NULL;
+    pthread_mutex_unlock(&t->lock);
     if (!q) return;
-    int code = answer_start(d, q, &e);
-    if (code) device_answered(d, code, &e);
+    int code = device_start(t->device, q, answered, t, &e);
+    if (code) answered(t, code, NULL, &e);
 }
 
 static void on_wake(void *arg)
 {
-    struct device *d = arg;
-    if (atomic_load(&d->closing)) {
-        loop_stop(d->loop);
+    struct device_thread *t = arg;
+    if (atomic_load(&t->closing)) {
+        loop_stop(t->loop);
         return;
     }
-    take_question(d);
-    if (atomic_exchange(&d->cancel, false)) answer_cancel(d);
-    answer_local(d);
-}
-
-static void on_timer(void *arg)
-{
-    answer_tick(arg);
-}
-
-void device_answered(struct device *d, int code, const struct err *e)
-{
-    pthread_mutex_lock(&d->lock);
-    d->code = code;
-    if (code) d->err = *e;
-    d->answered = true;
-    pthread_cond_broadcast(&d->changed);
-    pthread_mutex_unlock(&d->lock);
+    take_question(t);
+    if (atomic_exchange(&t->cancel, false)) device_stop(t->device);
 }
 
 static void *loop_main(void *arg)
 {
-    struct device *d = arg;
+    struct device_thread *t = arg;
     struct err e = ERR_INIT;
-    CHECK(loop_run(d->loop, &e) == 0);
+    pthread_mutex_lock(&t->lock);
+    while (!t->ready)
+        pthread_cond_wait(&t->changed, &t->lock);
+    pthread_mutex_unlock(&t->lock);
+    CHECK(loop_run(t->loop, &e) == 0);
     return NULL;
 }
 
-static int open_client(struct device *d, const struct device_options *o, struct err *e)
+static void set_ready(struct device_thread *t)
 {
-    struct http_client_config config;
-    http_client_config_default(&config);
-    if (snprintf(d->url, sizeof d->url, "%s", o->cloud_url) >= (int)sizeof d->url)
-        return err_set(e, ERR_BAD_INPUT, "the cloud's URL is longer than %d bytes", DEVICE_URL_MAX);
-    for (size_t n = strlen(d->url); n > 0 && d->url[n - 1] == '/'; n--)
-        d->url[n - 1] = '\0';
-    config.base_url = d->url;
-    config.bearer = o->key;
-    config.ca_file = o->ca_file;
-    config.warm_path = "/health";
-    return http_client_new(d->loop, &config, &d->client, e);
+    pthread_mutex_lock(&t->lock);
+    t->ready = true;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
 }
 
-static int open_speeds(struct device *d, const struct device_options *o, struct err *e)
+/* It waits until all else is there: what comes after it may fail, and then the engine must be the
+ * caller's still. */
+static int start_thread(struct device_thread *t, struct err *e)
 {
-    double tps = o->prefill_tps, us = o->decode_us;
-    int code = 0;
-    if (o->engine && o->cloud_url && (tps <= 0.0 || us <= 0.0))
-        code = local_measure(o->engine, &tps, &us, e);
-    if (code == 0) profile_init(&d->profile, tps, us);
-    return code;
-}
-
-static int open_parts(struct device *d, const struct device_options *o, struct err *e)
-{
-    int code = open_speeds(d, o, e);
-    if (code == 0) code = loop_new(&d->loop, e);
-    if (code == 0) code = loop_wake_new(d->loop, on_wake, d, &d->wake, e);
-    if (code == 0) code = loop_timer_new(d->loop, on_timer, d, &d->timer, e);
-    if (code == 0 && o->cloud_url) code = open_client(d, o, e);
-    if (code) return code;
-    /* Signals are the program's: its own threads get them, never these two. */
+    /* Signals are the program's: its own threads get them, never this one. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    if (pthread_create(&d->thread, NULL, loop_main, d) == 0)
-        d->threaded = true;
-    else
-        code = err_set(e, ERR_NO_MEMORY, "the loop thread cannot be started");
-    /* The engine thread comes last: it takes the engine, which a failure must leave with the
-     * caller. */
-    if (code == 0 && o->engine)
-        code = local_new(o->engine, loop_wake_signal, d->wake, &d->local, e);
+    t->started = pthread_create(&t->thread, NULL, loop_main, t) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return code;
+    return t->started ? 0 : err_set(e, ERR_NO_MEMORY, "the loop thread cannot be started");
+}
+
+static void close_thread(struct device_thread *t)
+{
+    if (t->started) {
+        atomic_store(&t->closing, true);
+        loop_wake_signal(t->wake);
+        set_ready(t);
+        pthread_join(t->thread, NULL);
+    }
+    struct device_core *core = t->device ? t->device->core : NULL;
+    if (t->device) device_close_on(t->device);
+    device_core_close(core);
+    loop_wake_free(t->wake);
+    loop_free(t->loop);
+    pthread_cond_destroy(&t->changed);
+    pthread_mutex_destroy(&t->lock);
+    mem_free(t);
+}
+
+static int open_device(struct device_thread *t, const struct device_options *o, struct err *e)
+{
+    struct device_core *core;
+    int code = device_core_open(t->loop, o, &core, e);
+    if (code) return code;
+    code = device_open_on(core, &t->device, e);
+    if (code) {
+        device_core_release(core);
+        return code;
+    }
+    t->device->thread = t;
+    return 0;
 }
 
 int device_open(const struct device_options *o, struct device **ret_device, struct err *e)
 {
-    if (!o->engine && !o->cloud_url)
-        return err_set(e, ERR_BAD_INPUT, "neither a model nor a cloud is given");
-    struct device *d = mem_calloc(1, sizeof *d);
-    if (!d) return err_set(e, ERR_NO_MEMORY, "no memory for a device");
-    pthread_mutex_init(&d->lock, NULL);
-    pthread_cond_init(&d->changed, NULL);
-    snprintf(d->model, sizeof d->model, "%s", o->model ? o->model : "");
-    d->engine = o->engine;
-    d->stall_us = o->stall_us ? o->stall_us : o->engine ? DEVICE_STALL_US : DEVICE_STALL_ALONE_US;
-    int code = open_parts(d, o, e);
+    struct device_thread *t = mem_calloc(1, sizeof *t);
+    if (!t) return err_set(e, ERR_NO_MEMORY, "no memory for a device");
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->changed, NULL);
+    int code = loop_new(&t->loop, e);
+    if (code == 0) code = loop_wake_new(t->loop, on_wake, t, &t->wake, e);
+    if (code == 0) code = start_thread(t, e);
+    if (code == 0) code = open_device(t, o, e);
     if (code) {
-        device_close(d);
+        close_thread(t);
         return code;
     }
-    *ret_device = d;
+    set_ready(t);
+    *ret_device = t->device;
     return 0;
 }
 
 void device_close(struct device *d)
 {
-    if (!d) return;
-    if (d->threaded) {
-        atomic_store(&d->closing, true);
-        loop_wake_signal(d->wake);
-        pthread_join(d->thread, NULL);
-    }
-    if (d->local) local_cancel(d->local);
-    local_free(d->local);
-    answer_release(&d->answer);
-    http_client_free(d->client);
-    loop_timer_free(d->timer);
-    loop_wake_free(d->wake);
-    loop_free(d->loop);
-    pthread_cond_destroy(&d->changed);
-    pthread_mutex_destroy(&d->lock);
-    mem_free(d);
+    if (d) close_thread(d->thread);
 }
 
 int device_ask(struct device *d, const struct device_question *q, struct device_report *ret_report,
                struct err *e)
 {
-    pthread_mutex_lock(&d->lock);
-    if (d->busy) {
-        pthread_mutex_unlock(&d->lock);
+    struct device_thread *t = d->thread;
+    pthread_mutex_lock(&t->lock);
+    if (t->busy) {
+        pthread_mutex_unlock(&t->lock);
         return err_set(e, ERR_BUSY, "the device is answering another question");
     }
-    d->busy = true;
-    d->answered = false;
-    d->asked = q;
-    loop_wake_signal(d->wake);
-    while (!d->answered)
-        pthread_cond_wait(&d->changed, &d->lock);
-    d->busy = false;
-    atomic_store(&d->cancel, false); /* it came too late */
-    int code = d->code;
-    if (code && e) *e = d->err;
+    t->busy = true;
+    t->answered = false;
+    t->asked = q;
+    loop_wake_signal(t->wake);
+    while (!t->answered)
+        pthread_cond_wait(&t->changed, &t->lock);
+    t->busy = false;
+    atomic_store(&t->cancel, false); /* it came too late */
+    int code = t->code;
+    if (code && e) *e = t->err;
     *ret_report = d->answer.report;
-    pthread_mutex_unlock(&d->lock);
+    pthread_mutex_unlock(&t->lock);
     return code;
 }
 
 void device_cancel(struct device *d)
 {
-    pthread_mutex_lock(&d->lock);
-    if (d->busy) {
-        atomic_store(&d->cancel, true);
-        loop_wake_signal(d->wake);
+    struct device_thread *t = d->thread;
+    pthread_mutex_lock(&t->lock);
+    if (t->busy) {
+        atomic_store(&t->cancel, true);
+        loop_wake_signal(t->wake);
     }
-    pthread_mutex_unlock(&d->lock);
+    pthread_mutex_unlock(&t->lock);
 }

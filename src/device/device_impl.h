@@ -1,5 +1,5 @@
 /*
- * device_impl: shared by answer.c and device.c. Only files of device/ include it.
+ * device_impl: shared by answer.c, core.c and device.c. Only files of device/ include it.
  *
  * An answer drives a turn on the loop thread: it passes on events of the local engine and
  * of the assist, and carries out the actions. A device has one at a time.
@@ -7,10 +7,8 @@
 #ifndef PDD_DEVICE_DEVICE_IMPL_H
 #define PDD_DEVICE_DEVICE_IMPL_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-
 #include "device/assist.h"
+#include "device/core.h"
 #include "device/device.h"
 #include "device/local.h"
 #include "net/loop.h"
@@ -45,30 +43,33 @@ struct answer {
     struct err trouble; /* of the device: stops the answer */
 };
 
-struct device {
-    /* fixed */
+/* What the answers of a device share, on the loop thread. */
+struct device_core {
     struct loop *loop;
     struct loop_wake *wake;
-    struct loop_timer *timer;
     struct http_client *client; /* NULL without a cloud */
     struct local *local;        /* NULL without an engine */
     struct engine *engine;
     char url[DEVICE_URL_MAX], model[WIRE_NAME_MAX];
     uint64_t stall_us;
-    pthread_t thread;
-    bool threaded;
-    /* the loop thread's */
     struct profile profile;
-    bool other_words; /* the cloud has another tokenizer, by its last grant */
+    bool other_words;       /* the cloud has another tokenizer, by its last grant */
+    struct device *devices; /* all that are open */
+};
+
+struct device {
+    /* fixed; client and engine are the core's */
+    struct device_core *core;
+    struct device *next;
+    struct loop_timer *timer;
+    struct http_client *client;
+    struct engine *engine;
+    struct local_seat *local; /* NULL without an engine */
+    /* the loop thread's */
     struct answer answer;
-    /* between threads */
-    atomic_bool cancel, closing;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    const struct device_question *asked; /* waits for the loop thread */
-    bool busy, answered;
-    int code;
-    struct err err;
+    void (*done)(void *arg, int code, const struct device_report *r, const struct err *why);
+    void *done_arg;
+    struct device_thread *thread; /* of device_open: its caller and its loop; else NULL */
 };
 
 /* Start, on the loop thread. On failure nothing was started. */

@@ -1,4 +1,10 @@
-/* local: see local.h. */
+/*
+ * local: see local.h.
+ *
+ * The lock guards all but the step itself: the engine thread lets go of it only while it computes
+ * (`stepping`) or has nothing to do, and computes from tokens that it has copied. So the loop
+ * thread, under the lock, may read the cache, and while no step runs close a history.
+ */
 #include "device/local.h"
 
 #include <pthread.h>
@@ -7,116 +13,309 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "engine/history.h"
 #include "model/text/vocab.h"
+#include "policy/admit.h"
+#include "policy/sched.h"
+#include "policy/stepcost.h"
 
 enum { MEASURE_STEPS = 4 };
 
-struct feed {
-    uint32_t from, n;
-    uint64_t generation;
+struct local_seat {
+    struct local *local;
+    uint32_t place; /* in local->seats */
+    bool behind;
+    struct history history; /* session NULL: not begun, dropped or preempted */
+    int32_t *tokens;        /* [context_max + 1] what the history is to become */
+    uint32_t n, keep;       /* of them; of the session, unless it is longer */
     struct sampling sampling;
-    int32_t *tokens; /* [context_max], owned by `struct local`, reused from job to job */
+    bool feeding;    /* the session is to hold all of them; then sample */
+    bool drop;       /* the session ends after the current step */
+    bool in_step;    /* it has a span in the step that runs */
+    bool parked;     /* it waits for KV memory */
+    uint64_t feed;   /* number of the feed, so that a step knows whether it was cancelled */
+    uint64_t begun;  /* order of beginning: the last one waits for memory first */
+    uint64_t served; /* number of the step that served it last */
+    bool have_progress, have_end;
+    uint32_t progress;
+    struct local_event end;
+};
+
+/* A seat's part of the step that runs. */
+struct part {
+    struct local_seat *seat;
+    uint64_t feed;
+    uint32_t at; /* of its tokens, in local->copied */
+    bool prefill;
 };
 
 struct local {
     struct engine *engine;
-    struct session *session;
-    uint32_t chunk; /* the engine thread's */
+    struct prefix *prefix;
+    struct sched *sched;
+    struct stepcost cost;
     void (*wake)(void *arg);
     void *arg;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    /* under the lock */
-    struct feed next; /* waits to be taken, when `pending` */
-    struct feed now;  /* the engine thread's while `running` */
-    bool pending, running, closing, have_progress, have_end;
-    uint64_t generation; /* of the newest job; cancelling makes a newer one */
-    uint32_t progress;
-    struct local_event end;
+    bool stepping, closing;
+    uint32_t positions_max; /* the context, or what all KV memory holds */
+    struct local_seat *seats[LOCAL_SEATS_MAX];
+    uint32_t n_seats;
+    uint64_t begun;
+    struct local_stats stats;
+    /* of the step */
+    struct sched_item items[LOCAL_SEATS_MAX];
+    struct engine_span spans[LOCAL_SEATS_MAX];
+    struct part parts[LOCAL_SEATS_MAX];
+    int32_t *copied; /* [step_tokens_max] */
 };
 
-static bool is_current(struct local *w, const struct feed *j)
+/* ---- events ---- */
+
+static void end_feed(struct local_seat *s, const struct local_event *ev)
 {
-    pthread_mutex_lock(&w->lock);
-    bool current = j->generation == w->generation && !w->closing;
-    pthread_mutex_unlock(&w->lock);
-    return current;
+    s->feeding = s->parked = false;
+    s->end = *ev;
+    s->have_end = true;
+    s->local->wake(s->local->arg);
 }
 
-static void tell(struct local *w, const struct feed *j, const struct local_event *ev)
+static void tell_progress(struct local_seat *s, uint32_t kv)
 {
-    pthread_mutex_lock(&w->lock);
-    bool current = j->generation == w->generation;
-    if (current && ev->kind == LOCAL_PROGRESS) {
-        w->progress = ev->kv;
-        w->have_progress = true;
-    } else if (current) {
-        w->end = *ev;
-        w->have_end = true;
+    s->progress = kv;
+    s->have_progress = true;
+    s->local->wake(s->local->arg);
+}
+
+/* ---- histories and memory ---- */
+
+static void drop(struct local_seat *s)
+{
+    history_close(&s->history, true);
+    s->drop = false;
+}
+
+static uint32_t pages_spare(const struct local *w)
+{
+    return engine_kv_pages_free(w->engine) + prefix_idle(w->prefix);
+}
+
+/* Whether a seat without a session may begin: there is memory for what it has to hold, or no other
+ * seat that would give some back. */
+static bool may_begin(const struct local *w, const struct local_seat *s)
+{
+    uint32_t needed = admit_pages(s->n) + (s->parked ? LOCAL_SPARE_PAGES : 0);
+    if (pages_spare(w) >= needed) return true;
+    for (uint32_t i = 0; i < w->n_seats; i++)
+        if (w->seats[i] != s && w->seats[i]->history.session) return false;
+    return true;
+}
+
+/* Bring the session as far along the tokens as the cache goes. False: it cannot be stepped now. */
+static bool prepare(struct local *w, struct local_seat *s)
+{
+    struct local_event failed = {.kind = LOCAL_FAILED};
+    uint32_t gained = 0;
+    if (s->n > w->positions_max) {
+        failed.kind = LOCAL_FULL;
+        end_feed(s, &failed);
+        return false;
     }
-    pthread_mutex_unlock(&w->lock);
-    if (current) w->wake(w->arg);
+    bool fresh = !s->history.session;
+    if (fresh && !may_begin(w, s)) {
+        s->parked = true;
+        return false;
+    }
+    if (fresh && history_open(w->engine, w->prefix, 0, &s->history, &failed.why)) {
+        end_feed(s, &failed);
+        return false;
+    }
+    s->parked = false;
+    if (session_len(s->history.session) > s->keep) history_cut(&s->history, s->keep);
+    gained = history_follow(&s->history, s->tokens, s->n);
+    if (fresh) gained += history_follow_part(&s->history, s->tokens, s->n);
+    w->stats.cached_tokens += gained;
+    s->keep = s->n;
+    session_set_sampling(s->history.session, &s->sampling);
+    return true;
 }
 
-/* Tokens of the next step. A rest of one would be a whole decode step on a device: leave two. */
-static uint32_t chunk_of(const struct local *w, uint32_t left)
+/* The seat that gives its memory back: the last to begin, but one that works behind all others. */
+static struct local_seat *victim(const struct local *w)
 {
-    if (left <= w->chunk) return left;
-    return left - w->chunk == 1 ? w->chunk - 1 : w->chunk;
+    struct local_seat *last = NULL;
+    for (uint32_t i = 0; i < w->n_seats; i++) {
+        struct local_seat *s = w->seats[i];
+        if (!s->history.session) continue;
+        bool later = last && (s->behind != last->behind ? s->behind : s->begun > last->begun);
+        if (!last || later) last = s;
+    }
+    return last;
 }
 
-static void adapt_chunk(struct local *w, uint32_t n, uint64_t us)
+static void preempt(struct local *w, struct local_seat *s)
 {
-    if (n < LOCAL_CHUNK_MIN) return;
-    uint64_t ideal = us > 0 ? (uint64_t)n * LOCAL_CHUNK_US / us : UINT32_MAX;
-    uint64_t most = engine_info(w->engine)->step_tokens_max;
-    ideal = ideal > 2 * (uint64_t)w->chunk ? 2 * (uint64_t)w->chunk : ideal;
-    ideal -= ideal % LOCAL_CHUNK_MIN;
-    ideal = ideal < LOCAL_CHUNK_MIN ? LOCAL_CHUNK_MIN : ideal;
-    w->chunk = (uint32_t)(ideal > most ? most : ideal);
+    drop(s);
+    s->parked = true;
+    w->stats.preempted++;
 }
 
-static int step(struct local *w, const int32_t *tokens, uint32_t n, bool sample,
-                struct local_event *ev)
+static uint32_t sessions_open(const struct local *w)
 {
-    struct engine_span span = {.session = w->session, .tokens = tokens, .n = n, .sample = sample};
-    uint64_t begin = clock_us();
-    int code = engine_step(w->engine, &span, 1, &ev->why);
-    if (code) return code;
-    adapt_chunk(w, n, clock_us() - begin);
-    ev->kv = session_len(w->session);
-    ev->id = span.next;
-    return 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < w->n_seats; i++)
+        n += w->seats[i]->history.session != NULL;
+    return n;
 }
 
-static void run_feed(struct local *w, const struct feed *j)
+/* Pages for what each seat is given. The seat that began first always goes on. False: a seat lost
+ * its session for it, and the step is to be planned again. */
+static bool make_room(struct local *w)
 {
-    struct local_event ev = {.kind = LOCAL_PROGRESS};
-    uint32_t done = 0;
-    if (session_len(w->session) < j->from) {
-        ev.kind = LOCAL_FAILED;
-        err_set(&ev.why, ERR_INTERNAL, "the KV cache holds %u positions, a job starts at %u",
-                session_len(w->session), j->from);
-        tell(w, j, &ev);
+    for (bool again = false;; again = true) {
+        uint32_t needed = 0;
+        for (uint32_t i = 0; i < w->n_seats; i++) {
+            const struct local_seat *s = w->seats[i];
+            if (w->items[i].given == 0 || !s->history.session) continue;
+            uint32_t len = session_len(s->history.session);
+            needed += admit_pages(len + w->items[i].given) - admit_pages(len);
+        }
+        while (engine_kv_pages_free(w->engine) < needed && prefix_evict(w->prefix)) {
+        }
+        if (engine_kv_pages_free(w->engine) >= needed || sessions_open(w) < 2) return !again;
+        preempt(w, victim(w));
+    }
+}
+
+/* ---- a step ---- */
+
+/* Whether a seat has work now. `front`: some seat that is not behind is in the middle of its own,
+ * maybe between two feeds. */
+static bool has_work(const struct local_seat *s, bool front)
+{
+    return s->feeding && !(front && s->behind);
+}
+
+static bool in_front(const struct local_seat *s)
+{
+    return !s->behind && (s->feeding || s->history.session);
+}
+
+static void plan_items(struct local *w)
+{
+    struct sched_limits limits = {.step_tokens = engine_info(w->engine)->step_tokens_max,
+                                  .spans = engine_info(w->engine)->spans_max};
+    bool front = false;
+    uint32_t decodes = 0, n = 0, of[LOCAL_SEATS_MAX];
+    struct sched_item items[LOCAL_SEATS_MAX];
+    for (uint32_t i = 0; i < w->n_seats; i++)
+        front = front || in_front(w->seats[i]);
+    for (uint32_t i = 0; i < w->n_seats; i++) {
+        struct local_seat *s = w->seats[i];
+        w->items[i].given = 0;
+        if (!has_work(s, front) || !prepare(w, s)) continue;
+        uint32_t left = s->n - session_len(s->history.session);
+        items[n] = (struct sched_item){.waiting = left > 1 ? left : 0,
+                                       .tenant = s->place,
+                                       .arrived = s->begun,
+                                       .served = s->served};
+        decodes += left == 1;
+        of[n++] = i;
+    }
+    stepcost_limit(&w->cost, decodes, LOCAL_STEP_US, limits.step_tokens, &limits);
+    sched_step(w->sched, items, n, &limits);
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t given = items[k].given, waiting = items[k].waiting;
+        /* A rest of one would be a whole decode step on a device: leave two. */
+        if (given > 1 && waiting - given == 1) given--;
+        w->items[of[k]].given = given;
+    }
+}
+
+/* Spans of the next step; 0: there is nothing to do. */
+static uint32_t plan(struct local *w)
+{
+    uint32_t n = 0, at = 0;
+    do
+        plan_items(w);
+    while (!make_room(w));
+    for (uint32_t i = 0; i < w->n_seats; i++) {
+        struct local_seat *s = w->seats[i];
+        uint32_t given = w->items[i].given;
+        if (given == 0 || !s->history.session || !s->feeding) continue;
+        uint32_t len = session_len(s->history.session);
+        memcpy(w->copied + at, s->tokens + len, given * sizeof *s->tokens);
+        w->parts[n] = (struct part){s, s->feed, at, s->n - len > 1};
+        w->spans[n++] = (struct engine_span){.session = s->history.session,
+                                             .tokens = w->copied + at,
+                                             .n = given,
+                                             .sample = len + given == s->n};
+        at += given;
+        s->in_step = true;
+    }
+    return n;
+}
+
+static void take_result(struct local *w, const struct part *p, const struct engine_span *span)
+{
+    struct local_seat *s = p->seat;
+    history_grow(&s->history);
+    *(p->prefill ? &w->stats.prefill_tokens : &w->stats.decode_tokens) += span->n;
+    s->served = w->stats.steps;
+    if (!s->feeding || s->feed != p->feed) return; /* it was cancelled meanwhile */
+    struct local_event ev = {.kind = LOCAL_TOKEN, .kv = session_len(s->history.session)};
+    if (!span->sample) {
+        tell_progress(s, ev.kv);
         return;
     }
-    session_cut(w->session, j->from);
-    session_set_sampling(w->session, &j->sampling);
-    while (done < j->n && is_current(w, j)) {
-        uint32_t n = chunk_of(w, j->n - done);
-        int code = step(w, j->tokens + done, n, done + n == j->n, &ev);
-        done += n;
-        if (code) {
-            bool full = j->from + j->n > engine_info(w->engine)->context_max;
-            ev.kind = code == ERR_LIMIT && full ? LOCAL_FULL : LOCAL_FAILED;
-        } else if (done == j->n) {
-            ev.kind = LOCAL_TOKEN;
-            ev.is_end = vocab_is_end(engine_vocab(w->engine), ev.id);
-        }
-        tell(w, j, &ev);
-        if (code) return;
+    ev.id = span->next;
+    ev.is_end = vocab_is_end(engine_vocab(w->engine), ev.id);
+    end_feed(s, &ev);
+}
+
+/* The engine refuses a step as a whole. */
+static void take_failure(struct local *w, uint32_t n, const struct err *why)
+{
+    struct local_event ev = {.kind = LOCAL_FAILED, .why = *why};
+    for (uint32_t k = 0; k < n; k++)
+        if (w->parts[k].seat->feeding && w->parts[k].seat->feed == w->parts[k].feed)
+            end_feed(w->parts[k].seat, &ev);
+}
+
+static void note_step(struct local *w, uint32_t n, uint64_t us)
+{
+    uint32_t decodes = 0, prompts = 0;
+    for (uint32_t k = 0; k < n; k++)
+        *(w->parts[k].prefill ? &prompts : &decodes) += w->spans[k].n;
+    stepcost_note(&w->cost, decodes, prompts, (double)us);
+    w->stats.steps++;
+    w->stats.step_us += us;
+    w->stats.spans += n;
+}
+
+/* Under the lock, which is not held while the engine computes. */
+static void step(struct local *w, uint32_t n)
+{
+    struct err why = ERR_INIT;
+    w->stepping = true;
+    pthread_mutex_unlock(&w->lock);
+    uint64_t begin = clock_us();
+    int code = engine_step(w->engine, w->spans, n, &why);
+    uint64_t us = clock_us() - begin;
+    pthread_mutex_lock(&w->lock);
+    w->stepping = false;
+    note_step(w, n, us);
+    if (code) take_failure(w, n, &why);
+    for (uint32_t k = 0; k < n; k++) {
+        struct local_seat *s = w->parts[k].seat;
+        if (!code) take_result(w, &w->parts[k], &w->spans[k]);
+        s->in_step = false;
     }
+    for (uint32_t i = 0; i < w->n_seats; i++)
+        if (w->seats[i]->drop) drop(w->seats[i]);
+    pthread_cond_broadcast(&w->changed);
 }
 
 static void *local_main(void *arg)
@@ -124,30 +323,23 @@ static void *local_main(void *arg)
     struct local *w = arg;
     pthread_mutex_lock(&w->lock);
     while (!w->closing) {
-        if (!w->pending) {
+        uint32_t n = plan(w);
+        if (n > 0)
+            step(w, n);
+        else if (!w->closing)
             pthread_cond_wait(&w->changed, &w->lock);
-            continue;
-        }
-        struct feed taken = w->next;
-        w->next.tokens = w->now.tokens;
-        w->now = taken;
-        w->pending = false;
-        w->running = true;
-        pthread_mutex_unlock(&w->lock);
-        run_feed(w, &w->now);
-        pthread_mutex_lock(&w->lock);
-        w->running = false;
-        pthread_cond_broadcast(&w->changed);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
 }
 
+/* ---- opening and closing ---- */
+
 static void release(struct local *w)
 {
-    engine_session_close(w->session);
-    mem_free(w->next.tokens);
-    mem_free(w->now.tokens);
+    prefix_close(w->prefix);
+    sched_free(w->sched);
+    mem_free(w->copied);
     pthread_cond_destroy(&w->changed);
     pthread_mutex_destroy(&w->lock);
     mem_free(w);
@@ -159,19 +351,17 @@ int local_new(struct engine *engine, void (*wake)(void *arg), void *arg, struct 
     struct local *w = mem_calloc(1, sizeof *w);
     if (!w) return err_set(e, ERR_NO_MEMORY, "no memory for the engine's thread");
     const struct engine_info *info = engine_info(engine);
+    uint64_t memory = (uint64_t)info->kv_pages_total * ENGINE_PAGE;
     w->engine = engine;
     w->wake = wake;
     w->arg = arg;
-    w->chunk =
-        LOCAL_CHUNK_FIRST < info->step_tokens_max ? LOCAL_CHUNK_FIRST : info->step_tokens_max;
+    w->positions_max = memory < info->context_max ? (uint32_t)memory : info->context_max;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
-    /* one token more than fits, so that a full context is the engine's finding */
-    w->next.tokens = mem_alloc((info->context_max + 1u) * sizeof(int32_t));
-    w->now.tokens = mem_alloc((info->context_max + 1u) * sizeof(int32_t));
-    int code = w->next.tokens && w->now.tokens
-                   ? engine_session_open(engine, &w->session, e)
-                   : err_set(e, ERR_NO_MEMORY, "no memory for the engine's thread");
+    w->copied = mem_alloc(info->step_tokens_max * sizeof *w->copied);
+    int code = w->copied ? 0 : err_set(e, ERR_NO_MEMORY, "no memory for the engine's thread");
+    if (code == 0) code = prefix_open(engine, info->kv_pages_total, &w->prefix, e);
+    if (code == 0) code = sched_new(&w->sched, e);
     if (code == 0 && pthread_create(&w->thread, NULL, local_main, w) != 0)
         code = err_set(e, ERR_NO_MEMORY, "the engine's thread cannot be started");
     if (code) {
@@ -182,9 +372,10 @@ int local_new(struct engine *engine, void (*wake)(void *arg), void *arg, struct 
     return 0;
 }
 
-void local_free(struct local *w)
+struct engine *local_release(struct local *w)
 {
-    if (!w) return;
+    if (!w) return NULL;
+    CHECK(w->n_seats == 0);
     pthread_mutex_lock(&w->lock);
     w->closing = true;
     pthread_cond_broadcast(&w->changed);
@@ -192,63 +383,154 @@ void local_free(struct local *w)
     pthread_join(w->thread, NULL);
     struct engine *engine = w->engine;
     release(w);
-    engine_free(engine);
+    return engine;
 }
 
-uint32_t local_prefix(struct local *w, const int32_t *tokens, uint32_t n)
+void local_free(struct local *w)
+{
+    engine_free(local_release(w));
+}
+
+void local_stats_of(struct local *w, struct local_stats *ret_stats)
 {
     pthread_mutex_lock(&w->lock);
-    while (w->running || w->pending)
-        pthread_cond_wait(&w->changed, &w->lock);
-    const int32_t *held = session_tokens(w->session);
-    uint32_t len = session_len(w->session), same = 0;
-    while (same < n && same < len && held[same] == tokens[same])
-        same++;
+    *ret_stats = w->stats;
+    if (!w->stepping) { /* else the engine's count changes */
+        w->stats.kv_pages_free = engine_kv_pages_free(w->engine);
+        w->stats.kv_pages_cached = prefix_idle(w->prefix);
+    }
+    ret_stats->kv_pages_free = w->stats.kv_pages_free;
+    ret_stats->kv_pages_cached = w->stats.kv_pages_cached;
+    ret_stats->kv_pages_total = engine_info(w->engine)->kv_pages_total;
     pthread_mutex_unlock(&w->lock);
-    return same;
 }
 
-int local_feed(struct local *w, uint32_t from, const int32_t *tokens, uint32_t n,
+int local_seat_open(struct local *w, bool behind, struct local_seat **ret_seat, struct err *e)
+{
+    struct local_seat *s = mem_calloc(1, sizeof *s);
+    /* one token more than fits, so that a full context is found by the feed */
+    if (s) s->tokens = mem_alloc((engine_info(w->engine)->context_max + 1u) * sizeof *s->tokens);
+    if (!s || !s->tokens) {
+        mem_free(s);
+        return err_set(e, ERR_NO_MEMORY, "no memory for a history of tokens");
+    }
+    s->local = w;
+    s->behind = behind;
+    s->history.path = PREFIX_NONE;
+    pthread_mutex_lock(&w->lock);
+    bool room = w->n_seats < LOCAL_SEATS_MAX;
+    if (room) {
+        s->place = w->n_seats;
+        w->seats[w->n_seats++] = s;
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (room) {
+        *ret_seat = s;
+        return 0;
+    }
+    mem_free(s->tokens);
+    mem_free(s);
+    return err_set(e, ERR_LIMIT, "%d histories at once are the limit", LOCAL_SEATS_MAX);
+}
+
+/* A history may be closed while no step runs: a step takes pages of the engine. */
+static void drop_soon(struct local_seat *s)
+{
+    s->drop = true;
+    if (!s->local->stepping) drop(s);
+}
+
+void local_seat_close(struct local_seat *s)
+{
+    if (!s) return;
+    struct local *w = s->local;
+    pthread_mutex_lock(&w->lock);
+    s->feeding = false;
+    drop_soon(s);
+    while (s->drop)
+        pthread_cond_wait(&w->changed, &w->lock);
+    w->seats[s->place] = w->seats[--w->n_seats];
+    w->seats[s->place]->place = s->place;
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    mem_free(s->tokens);
+    mem_free(s);
+}
+
+bool local_seat_rests(struct local_seat *s)
+{
+    pthread_mutex_lock(&s->local->lock);
+    bool rests = !s->in_step;
+    pthread_mutex_unlock(&s->local->lock);
+    return rests;
+}
+
+uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n)
+{
+    struct local *w = s->local;
+    uint32_t most = engine_info(w->engine)->context_max + 1;
+    CHECK(n > 0 && n <= most);
+    pthread_mutex_lock(&w->lock);
+    CHECK(!s->feeding);
+    while (s->in_step)
+        pthread_cond_wait(&w->changed, &w->lock);
+    if (s->history.session) drop_soon(s);
+    memcpy(s->tokens, tokens, n * sizeof *tokens);
+    s->n = n;
+    s->keep = 0;
+    s->begun = ++w->begun;
+    s->parked = false;
+    uint32_t cached = prefix_count(w->prefix, 0, tokens, n);
+    pthread_mutex_unlock(&w->lock);
+    return cached;
+}
+
+int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint32_t n,
                const struct sampling *sampling, struct err *e)
 {
+    struct local *w = s->local;
     uint32_t most = engine_info(w->engine)->context_max + 1;
     CHECK(n > 0);
-    if (n > most)
-        return err_set(e, ERR_LIMIT, "%u tokens do not fit the context of %u", n, most - 1);
+    if (n > most || from > most - n)
+        return err_set(e, ERR_LIMIT, "%u tokens do not fit the context of %u", from + n, most - 1);
     pthread_mutex_lock(&w->lock);
-    CHECK(!w->pending);
-    w->next.from = from;
-    w->next.n = n;
-    w->next.sampling = *sampling;
-    w->next.generation = ++w->generation;
-    memcpy(w->next.tokens, tokens, n * sizeof *tokens);
-    w->pending = true;
-    w->have_progress = w->have_end = false;
+    CHECK(!s->feeding && from <= s->n);
+    memcpy(s->tokens + from, tokens, n * sizeof *tokens);
+    s->n = from + n;
+    if (s->keep > from) s->keep = from;
+    s->sampling = *sampling;
+    s->feed++;
+    s->feeding = true;
+    s->have_progress = s->have_end = false;
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
     return 0;
 }
 
-void local_cancel(struct local *w)
+void local_cancel(struct local_seat *s)
 {
+    struct local *w = s->local;
     pthread_mutex_lock(&w->lock);
-    w->generation++;
-    w->pending = w->have_progress = w->have_end = false;
+    s->feed++;
+    s->feeding = s->parked = s->have_progress = s->have_end = false;
+    if (s->history.session) drop_soon(s);
+    pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
 }
 
-bool local_take(struct local *w, struct local_event *ret_event)
+bool local_take(struct local_seat *s, struct local_event *ret_event)
 {
+    struct local *w = s->local;
     pthread_mutex_lock(&w->lock);
-    bool any = w->have_progress || w->have_end;
-    if (w->have_progress)
-        *ret_event = (struct local_event){.kind = LOCAL_PROGRESS, .kv = w->progress};
-    else if (w->have_end)
-        *ret_event = w->end;
-    if (w->have_progress)
-        w->have_progress = false;
+    bool any = s->have_progress || s->have_end;
+    if (s->have_progress)
+        *ret_event = (struct local_event){.kind = LOCAL_PROGRESS, .kv = s->progress};
+    else if (s->have_end)
+        *ret_event = s->end;
+    if (s->have_progress)
+        s->have_progress = false;
     else
-        w->have_end = false;
+        s->have_end = false;
     pthread_mutex_unlock(&w->lock);
     return any;
 }
@@ -257,8 +539,8 @@ static int measure(struct engine *engine, struct session *s, double *ret_tps, do
                    struct err *e)
 {
     const struct engine_info *info = engine_info(engine);
-    int32_t tokens[LOCAL_CHUNK_FIRST];
-    uint32_t n = LOCAL_CHUNK_FIRST;
+    int32_t tokens[LOCAL_MEASURE_MAX];
+    uint32_t n = LOCAL_MEASURE_MAX;
     if (n > info->step_tokens_max) n = info->step_tokens_max;
     if (n + MEASURE_STEPS > info->context_max) n = 1;
     for (uint32_t i = 0; i < n; i++)

@@ -1,11 +1,16 @@
 /*
- * local: the engine thread of a device. It owns an engine and one session whose KV cache is kept
- * from turn to turn, and does one job at a time: drop what follows position `from`, append
- * tokens chunk by chunk, sample the next one.
+ * local: the engine thread of a device. It owns an engine and a number of *seats*, each with one
+ * token history: drop what follows position `from`, append tokens, sample the next one. Seats that
+ * have work at the same time share the steps of the engine (policy/sched).
  *
- * A cancelled job ends after the current step, without further events. Chunks are sized by
- * measurement to about LOCAL_CHUNK_US, so that progress and cancelling stay quick at any speed of
- * the engine.
+ * What was computed stays in a prefix cache, as far as KV memory holds it, and the history that a
+ * seat begins takes from there what it has in common with any earlier one.
+ *
+ * A cancelled feed ends after the current step, without further events. Steps are sized by
+ * measurement to about LOCAL_STEP_US (a prefill that runs alone: three times that), so that
+ * progress and cancelling stay quick at any speed of the engine. While KV memory is short, the seat
+ * that began last waits; what it loses of the cache is computed again, which nobody but the clock
+ * can tell. A seat `behind` works only while no other seat has work.
  *
  * Threads: all functions belong to one owner (the loop thread); call local_free there or after
  * joining it. Results are announced through `wake` and fetched by local_take.
@@ -21,17 +26,19 @@
 #include "engine/engine.h"
 
 enum {
-    LOCAL_CHUNK_US = 100000, /* target time of a prefill step */
-    LOCAL_CHUNK_MIN = 16,    /* tokens */
-    LOCAL_CHUNK_FIRST = 64
+    LOCAL_STEP_US = 33333,  /* target time of a step that also decodes */
+    LOCAL_MEASURE_MAX = 64, /* tokens of the prefill of local_measure */
+    LOCAL_SEATS_MAX = 64,   /* of one engine */
+    LOCAL_SPARE_PAGES = 8   /* that a seat which waited for memory finds besides its own */
 };
 
 struct local;
+struct local_seat;
 
 enum local_event_kind {
     LOCAL_PROGRESS, /* kv */
-    LOCAL_TOKEN,    /* kv, id, is_end: the job is complete */
-    LOCAL_FULL,     /* the context is full: the job ended early */
+    LOCAL_TOKEN,    /* kv, id, is_end: the feed is complete */
+    LOCAL_FULL,     /* the context is full: the feed ended early */
     LOCAL_FAILED    /* why */
 };
 
@@ -43,20 +50,38 @@ struct local_event {
     struct err why;
 };
 
-/* Takes ownership of `engine`, on success only. wake(arg) is called in the engine's thread. */
+/* What the engine thread did since its start. */
+struct local_stats {
+    uint64_t steps, step_us, spans, prefill_tokens, decode_tokens, cached_tokens, preempted;
+    uint32_t kv_pages_free, kv_pages_cached, kv_pages_total;
+};
+
+/* Takes ownership of `engine`, on success only. wake(arg) is called in the engine's thread, and
+ * calls nothing of this header. */
 int local_new(struct engine *engine, void (*wake)(void *arg), void *arg, struct local **ret_local,
               struct err *e);
 void local_free(struct local *w); /* waits for the current step; frees the engine; NULL is fine */
+struct engine *local_release(struct local *w); /* the same, but the engine is the caller's again */
+void local_stats_of(struct local *w, struct local_stats *ret_stats);
 
-/* How many of tokens[n] the KV cache holds from its start. Waits for a cancelled job's last step.
- */
-uint32_t local_prefix(struct local *w, const int32_t *tokens, uint32_t n);
-/* Post a job; the previous one must be complete or cancelled. tokens [n >= 1] are copied; `from` is
- * at most what the KV cache holds. */
-int local_feed(struct local *w, uint32_t from, const int32_t *tokens, uint32_t n,
+/* ERR_LIMIT: LOCAL_SEATS_MAX are open. All are closed before local_free. */
+int local_seat_open(struct local *w, bool behind, struct local_seat **ret_seat, struct err *e);
+/* What was computed stays in the cache. Waits for the current step if the seat is in it. NULL is
+ * fine. */
+void local_seat_close(struct local_seat *s);
+/* The seat is in no step, so that local_begin would not wait. */
+bool local_seat_rests(struct local_seat *s);
+
+/* Begin a new history with tokens [n >= 1], which are copied. Returns how many of them need not be
+ * computed, by what is cached now. Waits for a cancelled feed's last step. */
+uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n);
+/* Post a feed; the previous one must be complete or cancelled. tokens [n >= 1] are copied; those
+ * before `from` were given to local_begin or earlier feeds. */
+int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint32_t n,
                const struct sampling *sampling, struct err *e);
-void local_cancel(struct local *w);
-bool local_take(struct local *w, struct local_event *ret_event);
+/* The history may be fed on, but what it holds of KV memory is free for others from now on. */
+void local_cancel(struct local_seat *s);
+bool local_take(struct local_seat *s, struct local_event *ret_event);
 
 /* Measure an engine that no thread owns yet: one prefill of a chunk and a few single steps. */
 int local_measure(struct engine *engine, double *ret_prefill_tps, double *ret_decode_us,
