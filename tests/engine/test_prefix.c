@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "engine/prefix.h"
 #include "engine/fake.h"
+#include "engine/prefix.h"
 
 enum { PAGES = 64, CONTEXT = 640, SESSIONS = 5, STEP = 1024 };
 
