@@ -29,12 +29,12 @@ static double wait_less_percent(const struct demo_report *r)
 static double plan_tokens(const struct demo_report *r)
 {
     const struct timeline_run *both = &r->runs[DEMO_BOTH];
+    double tps = both->prefill_tps > 0.0 ? both->prefill_tps : r->device->prefill_tps;
+    double decode_us = 1e6 / r->device->decode_tps;
     struct plan_input in = {.prompt_tokens = both->prompt_tokens,
-                            .prefill_tps = both->prefill_tps > 0.0 ? both->prefill_tps
-                                                                   : r->device->prefill_tps,
-                            .decode_us = 1e6 / r->device->decode_tps,
-                            .first_token_us = 1e3 * both->ttft_ms};
-    return plan_tokens_least(&in);
+                            .device = {.prefill = {.us = 1e6 / tps}, .decode = {.us = decode_us}},
+                            .cloud = {.first_us = {.mean = 1e3 * both->ttft_ms}}};
+    return plan_tokens_least(&in, decode_us);
 }
 
 static const char *verdict(bool met)

@@ -538,19 +538,30 @@ static void make_plan(struct device *d, const struct turn_config *c)
     const struct profile *p = &d->core->profile;
     struct pace pace;
     pace_init(&pace, c->pace, p->decode_us.mean);
-    double mean = p->prefill_tps.mean;
-    struct plan_input in = {.prompt_tokens = c->prompt_tokens - c->kv_tokens,
-                            .answer_max = c->answer_max,
-                            .prefill_tps = d->local ? mean : 0.0,
-                            .decode_us = d->local ? p->decode_us.mean : 0.0,
-                            .interval_us = pace_plan_us(&pace),
-                            .local_only = a->q->mode == DEVICE_LOCAL_ONLY,
-                            .cloud_only = a->q->mode == DEVICE_CLOUD_ONLY,
-                            .cloud_known = d->client != NULL};
-    in.spread =
-        mean > 0.0 && p->prefill_tps.n > 0 ? estimate_deviation(&p->prefill_tps) / mean : 0.1;
+    double mean = p->prefill_tps.mean, first = profile_first_token_us(p, c->prompt_tokens);
+    struct plan_input in;
+    struct lengths lengths;
+    lengths_clear(&lengths);
+    plan_input_init(&in, a->q->goal);
+    in.lengths = &lengths;
+    in.prompt_tokens = c->prompt_tokens - c->kv_tokens;
+    in.kv_tokens = c->kv_tokens;
+    in.answer_max = c->answer_max;
+    if (d->local && mean > 0.0) {
+        in.device.prefill.us = 1e6 / mean;
+        in.device.decode.us = p->decode_us.mean;
+        in.device.prefill.spread =
+            p->prefill_tps.n > 0 ? estimate_deviation(&p->prefill_tps) / mean : 0.1;
+    }
+    in.cloud.known = d->client != NULL;
+    in.cloud.first_us = (struct plan_value){first, first / 4.0};
+    in.cloud.rtt_us = p->rtt_us.mean;
+    in.cloud.uncached = c->prompt_tokens;
+    if (in.limits.interval_us < pace_plan_us(&pace)) in.limits.interval_us = pace_plan_us(&pace);
+    in.limits.local_only = a->q->mode == DEVICE_LOCAL_ONLY;
+    in.limits.cloud_only = a->q->mode == DEVICE_CLOUD_ONLY;
     plan_make(&in, &a->plan);
-    if (a->q->cloud_tokens < 0 || in.local_only || in.cloud_only || !d->client || !d->local) return;
+    if (a->q->cloud_tokens < 0 || a->q->mode != DEVICE_AUTO || !d->client || !d->local) return;
     bool none = a->q->cloud_tokens == 0;
     a->plan.choice = none ? PLAN_DEVICE : PLAN_BOTH;
     a->plan.cloud_tokens = none ? 0 : (uint32_t)a->q->cloud_tokens;
@@ -584,7 +595,8 @@ static void make_config(struct device *d, struct turn_config *ret_config)
     }
     make_plan(d, &c);
     c.use_cloud = a->plan.choice != PLAN_DEVICE;
-    c.use_local = a->plan.choice != PLAN_CLOUD;
+    /* With PLAN_CLOUD the device is there in case the cloud is lost. */
+    c.use_local = d->local && a->q->mode != DEVICE_CLOUD_ONLY;
     c.fixed = a->q->cloud_tokens >= 0;
     c.cloud_tokens = a->plan.cloud_tokens;
     if (!c.use_local) c.decode_us = 0.0;

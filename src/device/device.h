@@ -54,6 +54,7 @@ struct device_question {
     uint32_t tokens_max; /* of the answer; 0: DEVICE_ANSWER_DEFAULT */
     enum device_mode mode;
     enum pace_mode pace;
+    enum plan_goal goal;
     int64_t cloud_tokens; /* request exactly this many; -1: as planned */
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);

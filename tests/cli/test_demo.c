@@ -98,11 +98,11 @@ static const char *missing_fact(const json_t *task, const char *text)
 /* N* of policy/plan.h for the first token and the prefill speed of this answer. */
 static double plan_tokens(const json_t *both)
 {
+    double prefill_us = 1e6 / number_in(both, "device_prefill_tps"), decode_us = 1e6 / DECODE_TPS;
     struct plan_input in = {.prompt_tokens = (uint32_t)number_in(both, "prompt_tokens"),
-                            .prefill_tps = number_in(both, "device_prefill_tps"),
-                            .decode_us = 1e6 / DECODE_TPS,
-                            .first_token_us = 1e3 * number_in(both, "ttft_ms")};
-    return plan_tokens_least(&in);
+                            .device = {.prefill = {.us = prefill_us}, .decode = {.us = decode_us}},
+                            .cloud = {.first_us = {.mean = 1e3 * number_in(both, "ttft_ms")}}};
+    return plan_tokens_least(&in, decode_us);
 }
 
 /* The claims of the demonstration; why[0] is 0 where all hold. */

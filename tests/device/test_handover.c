@@ -206,6 +206,7 @@ static void test_late_device_extends(void **state)
                                 .raw_len = sizeof prompt - 1,
                                 .sampling = samplings[1],
                                 .tokens_max = 700,
+                                .goal = PLAN_FAST, /* for 0.4 s, as it believes */
                                 .cloud_tokens = -1};
     assert_int_equal(device_ask(d, &q, &r, NULL), 0);
     assert_string_equal(r.text, want.text.data);

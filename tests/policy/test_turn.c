@@ -330,14 +330,16 @@ static void test_planned_pace(void **state)
         struct plan plan;
         w.cloud_first_us = 250000;
         w.cloud_step_us = 2000;
-        plan_make(&(struct plan_input){.prompt_tokens = prompt,
-                                       .answer_max = 1000,
-                                       .prefill_tps = w.tps,
-                                       .decode_us = w.decode_us,
-                                       .first_token_us = 250000,
-                                       .spread = 0.05,
-                                       .cloud_known = true},
-                  &plan);
+        struct plan_input in;
+        plan_input_init(&in, PLAN_EVEN);
+        in.prompt_tokens = prompt;
+        in.answer_max = in.length_known = 1000;
+        in.device.prefill = (struct plan_speed){.us = 1e6 / w.tps, .spread = 0.05};
+        in.device.decode.us = w.decode_us;
+        in.cloud.known = true;
+        in.cloud.first_us.mean = 250000;
+        in.weights.wait_free_us = 0.0;
+        plan_make(&in, &plan);
         assert_int_equal(plan.choice, PLAN_BOTH);
         struct turn_config c = {.prompt_tokens = prompt,
                                 .answer_max = 1000,
