@@ -142,6 +142,24 @@ struct kern_attend {
     enum kern_kv kv;
 };
 
+/* How much queries attend to positions: the weights of their softmax over [0, n), from the scores
+ * that attention has, times each query's factor. best[t] becomes the largest of itself and the
+ * weights of position t. Largest values need no order, so neither do calls. */
+enum { KERN_WEIGH_ROWS = 12 /* queries whose scores are in memory at once */ };
+struct kern_weigh {
+    uint32_t queries, head_dim;
+    float softcap;              /* 0: none */
+    const float *const *q;      /* [queries] -> [head_dim], already scaled */
+    const uint32_t *n;          /* [queries] */
+    const float *factor;        /* [queries] */
+    const void *const *k_tiles; /* [tiles], aligned to 64 bytes */
+    enum kern_kv kv;
+    float *rows;         /* scratch, [KERN_WEIGH_ROWS, row_floats] */
+    size_t row_floats;   /* whole tiles for the largest n */
+    float *best;         /* [best_tiles * 64]; past a query's n it stays */
+    uint32_t best_tiles; /* positions past them are not recorded */
+};
+
 /* Matrix multiply: out[r * stride + o] for rows r in [row, row + rows) of x and the outputs o of
  * strips [strip, strip + strips). Outputs of padding are not written. */
 typedef void kern_mul_fn(const struct kern_mat *m, uint32_t strip, uint32_t strips,
@@ -161,6 +179,7 @@ struct kern {
     void (*cap_row)(float *x, uint32_t n, float cap); /* x = cap tanh(x / cap), in place */
     void (*exp_row)(float *x, uint32_t n);            /* x = e^x, in place */
     void (*attend)(const struct kern_attend *a);
+    void (*weigh)(const struct kern_weigh *g);
     /* The functions of these names below, by level. */
     void (*add)(float *x, const float *y, uint32_t n);
     void (*add_scaled)(float *x, const float *y, float by, uint32_t n);

@@ -57,6 +57,7 @@ INLINE void store_i16(int16_t *p, __m256 v)
 }
 
 #include "kern/kern_attend_i16_lanes.h"
+#include "kern/kern_weigh_lanes.h"
 
 void kern_avx2_attend(const struct kern_attend *a)
 {
@@ -64,6 +65,11 @@ void kern_avx2_attend(const struct kern_attend *a)
         attend_i16(a);
     else
         attend_lanes(a);
+}
+
+void kern_avx2_weigh(const struct kern_weigh *g)
+{
+    weigh_lanes(g);
 }
 
 float kern_avx2_i16_row(const float *x, uint32_t n, int16_t *q)

@@ -54,6 +54,7 @@ INLINE void store_i16(int16_t *p, __m512 v)
 }
 
 #include "kern/kern_attend_i16_lanes.h"
+#include "kern/kern_weigh_lanes.h"
 
 void kern_avx512_attend(const struct kern_attend *a)
 {
@@ -61,6 +62,11 @@ void kern_avx512_attend(const struct kern_attend *a)
         attend_i16(a);
     else
         attend_lanes(a);
+}
+
+void kern_avx512_weigh(const struct kern_weigh *g)
+{
+    weigh_lanes(g);
 }
 
 float kern_avx512_i16_row(const float *x, uint32_t n, int16_t *q)

@@ -66,6 +66,7 @@ INLINE float32x4_t sums_float(sums s)
 }
 
 #include "kern/kern_attend_i16_lanes.h"
+#include "kern/kern_weigh_lanes.h"
 
 void kern_neon_attend(const struct kern_attend *a)
 {
@@ -73,6 +74,11 @@ void kern_neon_attend(const struct kern_attend *a)
         attend_i16(a);
     else
         attend_lanes(a);
+}
+
+void kern_neon_weigh(const struct kern_weigh *g)
+{
+    weigh_lanes(g);
 }
 
 float kern_neon_i16_row(const float *x, uint32_t n, int16_t *q)

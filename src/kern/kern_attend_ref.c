@@ -19,6 +19,9 @@
  *
  * A row keeps its scale then. NaN becomes -KERN_I16_MAX (kern_ref_i16_of). No sum passes an int32.
  * The sum of weights is that of the weights as floats.
+ *
+ * Weights by themselves (kern_weigh) are not online: all scores of a query, their maximum, e^(score
+ * - maximum), their sum tile by tile, and factor / sum times each.
  */
 #include "kern/kern_ref.h"
 
@@ -182,4 +185,48 @@ void kern_ref_attend(const struct kern_attend *a)
 {
     for (uint32_t i = 0; i < a->queries; i++)
         attend_one(a, i);
+}
+
+/* Scores of a tile, as attention has them; what is not seen is -infinity. */
+static void weigh_tile(const struct kern_weigh *g, const float *query, const int16_t *q,
+                       float q_scale, const void *tile, struct seen see, float *score)
+{
+    const struct kern_attend a = {.head_dim = g->head_dim, .kv = g->kv};
+    float open[KERN_HEAD_MAX * KERN_TILE];
+    for (uint32_t t = 0; t < KERN_TILE; t++)
+        score[t] = -INFINITY;
+    if (g->kv == KERN_KV_I16) {
+        scores_i16(&a, q, q_scale, tile, see, score);
+    } else {
+        open_tile(&a, tile, 0, open);
+        tile_scores(query, g->head_dim, open, see, score);
+    }
+    (void)cap_and_max(score, g->softcap, see);
+}
+
+static void weigh_one(const struct kern_weigh *g, uint32_t i)
+{
+    float *row = g->rows, max = -INFINITY, total = 0.0f, q_scale = 0.0f;
+    int16_t q[KERN_HEAD_MAX];
+    const uint32_t n = g->n[i];
+    if (g->kv == KERN_KV_I16) q_scale = kern_ref_i16_row(g->q[i], g->head_dim, q);
+    for (uint32_t at = 0; at < n; at += KERN_TILE) {
+        struct seen see = {0, n - at < KERN_TILE ? n - at : KERN_TILE};
+        weigh_tile(g, g->q[i], q, q_scale, g->k_tiles[at / KERN_TILE], see, row + at);
+        for (uint32_t t = 0; t < see.to; t++)
+            max = row[at + t] > max ? row[at + t] : max;
+    }
+    for (uint32_t at = 0; at < n; at += KERN_TILE) {
+        struct seen see = {0, n - at < KERN_TILE ? n - at : KERN_TILE};
+        total += tile_weights(row + at, see, max);
+    }
+    const float by = g->factor[i] / total;
+    for (uint32_t t = 0; t < n && t < g->best_tiles * KERN_TILE; t++)
+        g->best[t] = row[t] * by > g->best[t] ? row[t] * by : g->best[t];
+}
+
+void kern_ref_weigh(const struct kern_weigh *g)
+{
+    for (uint32_t i = 0; i < g->queries; i++)
+        weigh_one(g, i);
 }

@@ -90,6 +90,7 @@ INLINE __m256i broadcast4(const int8_t *x)
 kern_mul_fn kern_avx2_mul_quant, kern_avx2_mul_f32, kern_avx2_mul_f16, kern_avx2_mul_bf16,
     kern_avxvnni_mul_quant;
 void kern_avx2_attend(const struct kern_attend *a);
+void kern_avx2_weigh(const struct kern_weigh *g);
 float kern_avx2_i16_row(const float *x, uint32_t n, int16_t *q);
 
 #endif

@@ -119,6 +119,7 @@ void kern_avx512_widen(const struct kern_mat *m, uint32_t strip, uint32_t block,
 kern_mul_fn kern_avx512_mul_quant, kern_avx512_mul_few, kern_avx512_mul_f32, kern_avx512_mul_f16,
     kern_avx512_mul_bf16, kern_amx_mul_quant;
 void kern_avx512_attend(const struct kern_attend *a);
+void kern_avx512_weigh(const struct kern_weigh *g);
 float kern_avx512_i16_row(const float *x, uint32_t n, int16_t *q);
 
 #endif

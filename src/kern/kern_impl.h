@@ -170,6 +170,7 @@ kern_quantize_rows(const struct kern_act *a, const float *x, uint32_t row, uint3
 /* The reference's product of any quantised type, and its attention. */
 kern_mul_fn kern_ref_mul_quant;
 void kern_ref_attend(const struct kern_attend *a);
+void kern_ref_weigh(const struct kern_weigh *g);
 
 /* Values of attention in int16 are at most KERN_I16_MAX, so that KERN_I16_TERMS products sum up
  * within an int32. Where all weights of a tile are below KERN_I16_LOW, it adds nothing. */

@@ -174,9 +174,9 @@ static void put_k(const float *k, uint32_t head_dim, uint32_t slot, uint16_t *ti
         .name = title, .quantize = quantize,                                                       \
         .mul = KERN_MULS(kern_neon_mul_f32, kern_neon_mul_f16, kern_neon_mul_bf16, mul_quant),     \
         .rms_norm = rms_norm, .silu_mul = silu_mul, .gelu_mul = gelu_mul, .cap_row = cap_row,      \
-        .exp_row = exp_row, .attend = kern_neon_attend, .add = add, .add_scaled = add_scaled,      \
-        .rope_pairs = rope_pairs, .rope_halves = rope_halves, .put_k = put_k, .put_v = put_v,      \
-        .i16_row = kern_neon_i16_row,                                                              \
+        .exp_row = exp_row, .attend = kern_neon_attend, .weigh = kern_neon_weigh, .add = add,      \
+        .add_scaled = add_scaled, .rope_pairs = rope_pairs, .rope_halves = rope_halves,            \
+        .put_k = put_k, .put_v = put_v, .i16_row = kern_neon_i16_row,                              \
     }
 const struct kern kern_neon = LEVEL("neon", kern_neon_mul_quant);
 const struct kern kern_neondot = LEVEL("neondot", kern_neondot_mul_quant);

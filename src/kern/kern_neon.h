@@ -83,6 +83,7 @@ INLINE float fold(const float32x4_t lanes[4])
 kern_mul_fn kern_neon_mul_f32, kern_neon_mul_f16, kern_neon_mul_bf16, kern_neon_mul_quant,
     kern_neondot_mul_quant;
 void kern_neon_attend(const struct kern_attend *a);
+void kern_neon_weigh(const struct kern_weigh *g);
 float kern_neon_i16_row(const float *x, uint32_t n, int16_t *q);
 
 #endif

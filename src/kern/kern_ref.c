@@ -204,6 +204,7 @@ const struct kern kern_scalar = {
     .cap_row = ref_cap_row,
     .exp_row = ref_exp_row,
     .attend = kern_ref_attend,
+    .weigh = kern_ref_weigh,
     .add = kern_add,
     .add_scaled = kern_add_scaled,
     .rope_pairs = kern_rope_pairs,
