@@ -4,8 +4,11 @@
  */
 #include "engine/engine.h"
 
+#include <string.h>
+
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/mem.h"
 #include "engine/engine_impl.h"
 #include "model/text/vocab.h"
 
@@ -51,6 +54,7 @@ void engine_session_close(struct session *s)
 {
     if (!s) return;
     s->engine->sessions_open--;
+    mem_free(s->scores);
     s->engine->ops->session_close(s);
 }
 
@@ -69,10 +73,19 @@ const int32_t *session_tokens(const struct session *s)
     return s->engine->ops->session_tokens(s);
 }
 
+static size_t score_bytes(uint32_t n)
+{
+    return ((size_t)n + ENGINE_PAGE - 1) / ENGINE_PAGE * ENGINE_PAGE * sizeof(float);
+}
+
 void session_cut(struct session *s, uint32_t n)
 {
-    CHECK(n <= session_len(s));
+    uint32_t len = session_len(s), first = engine_score_from(s->score_n);
+    CHECK(n <= len);
     s->engine->ops->session_cut(s, n);
+    if (!s->scores || n == len || len <= first) return;
+    s->score_lost = n > first;
+    memset(s->scores, 0, score_bytes(s->score_n));
 }
 
 int session_share(struct session *s, const struct session *from, uint32_t n, struct err *err)
@@ -111,6 +124,7 @@ int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, 
     CHECK(page < s->engine->info.kv_pages_total && n <= s->engine->info.context_max - len);
     int code = s->engine->ops->page_adopt(s, page, tokens, n, err);
     if (code == 0 && s->engine->emulated_rereads) s->adopted += n;
+    if (code == 0 && s->scores && len + n > engine_score_from(s->score_n)) s->score_lost = true;
     return code;
 }
 
@@ -123,6 +137,38 @@ void session_page_swap(struct session *s, uint32_t i, uint32_t page)
 const float *session_logits(const struct session *s)
 {
     return s->engine->ops->session_logits(s);
+}
+
+int session_score(struct session *s, uint32_t n, struct err *err)
+{
+    const uint32_t first = engine_score_from(n);
+    const struct engine_ops *ops = s->engine->ops;
+    mem_free(s->scores);
+    s->scores = NULL;
+    s->score_n = 0;
+    if (n == 0) return ops->session_score ? ops->session_score(s, 0, 0, NULL, err) : 0;
+    if (!ops->session_score)
+        return err_set(err, ERR_UNSUPPORTED, "the engine has no attention to score a prompt with");
+    if (n > s->engine->info.context_max || session_len(s) > first)
+        return err_set(err, ERR_LIMIT,
+                       "a prompt of %u tokens cannot be scored: %u are computed, the context is %u",
+                       n, session_len(s), s->engine->info.context_max);
+    float *best = mem_calloc(1, score_bytes(n));
+    if (!best) return err_set(err, ERR_NO_MEMORY, "no memory for the scores of %u positions", n);
+    int code = ops->session_score(s, first, n, best, err);
+    if (code) {
+        mem_free(best);
+        return code;
+    }
+    s->scores = best;
+    s->score_n = n;
+    s->score_lost = false;
+    return 0;
+}
+
+const float *session_scores(const struct session *s)
+{
+    return s->scores && !s->score_lost && session_len(s) >= s->score_n ? s->scores : NULL;
 }
 
 static int check_span(const struct engine *e, const struct engine_span *span, struct err *err)

@@ -24,6 +24,10 @@ struct engine_ops {
                       struct err *err);
     void (*page_swap)(struct session *s, uint32_t i, uint32_t page);
     const float *(*session_logits)(const struct session *s);
+    /* Positions below n are scored from now on into `best` [n, to the end of its page], zeros at
+     * first, by queries from position `first` on; n == 0: no more. engine.c owns `best`. */
+    int (*session_score)(struct session *s, uint32_t first, uint32_t n, float *best,
+                         struct err *err);
     int (*step)(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 };
 
@@ -47,6 +51,9 @@ struct session {
     struct engine *engine;
     uint64_t in_step; /* engine->steps of the call that has it last, to see it twice in one */
     uint64_t adopted; /* tokens of pages adopted since its last step, if they take time */
+    float *scores;    /* [score_n, to the end of its page], or NULL */
+    uint32_t score_n; /* tokens of the prompt that is scored */
+    bool score_lost;  /* some of the window were not computed */
 };
 
 /* How many tokens of a span, its last ones, something is drawn after. */

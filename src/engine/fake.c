@@ -36,7 +36,7 @@ _Static_assert((int)KERN_TILE == (int)ENGINE_PAGE, "pages of the interface are t
 struct fake {
     struct engine engine;
     struct fake_options options;
-    char *script, *name;
+    char *script, *name, *scored;
     struct kv_pool *kv;
     uint32_t script_len, steps;
     uint64_t beat; /* when the last step was to end */
@@ -51,6 +51,8 @@ struct fake_session {
     uint64_t hash;
     uint32_t searched; /* tokens searched for it so far */
     uint32_t mark;     /* the last token 256 ends here; 0: none */
+    float *best;       /* scores of the first n_best tokens; NULL: none are asked for */
+    uint32_t n_best;
 };
 
 static uint32_t fake_pages_free(const struct engine *e)
@@ -66,6 +68,7 @@ static void fake_free(struct engine *e)
     chat_template_close(f->engine.chat_template);
     mem_free(f->script);
     mem_free(f->name);
+    mem_free(f->scored);
     mem_free(f);
 }
 
@@ -144,6 +147,33 @@ static const float *fake_logits(const struct session *s)
 {
     (void)s;
     return NULL;
+}
+
+static int fake_session_score(struct session *session, uint32_t first, uint32_t n, float *best,
+                              struct err *err)
+{
+    struct fake_session *s = (struct fake_session *)session;
+    (void)first;
+    if (n > 0 && !((struct fake *)session->engine)->scored)
+        return err_set(err, ERR_UNSUPPORTED, "this fake engine scores nothing");
+    s->best = best;
+    s->n_best = n;
+    return 0;
+}
+
+/* The prompt is complete: mark the places of the text. */
+static void score_prompt(const struct fake *f, struct fake_session *s)
+{
+    const size_t len = strlen(f->scored);
+    for (uint32_t i = 0; i < s->n_best; i++)
+        s->best[i] = FAKE_SCORE;
+    for (size_t i = 0; len > 0 && i + len <= s->n_best; i++) {
+        size_t same = 0;
+        while (same < len && s->tokens[i + same] == (uint8_t)f->scored[same])
+            same++;
+        for (size_t k = 0; same == len && k < len; k++)
+            s->best[i + k] = 1.0f;
+    }
 }
 
 /* Where the answer begins: after the line end that follows the last <|im_start|>, or at the first
@@ -262,6 +292,8 @@ static int fake_step(struct engine *e, struct engine_span *spans, uint32_t n, st
     for (uint32_t i = 0; i < n; i++) {
         struct fake_session *s = (struct fake_session *)spans[i].session;
         append_and_draw(f, s, &spans[i]);
+        if (s->best && s->kv.len >= s->n_best && s->kv.len - spans[i].n < s->n_best)
+            score_prompt(f, s);
         cost += f->options.prefill_us_per_token * spans[i].n;
         if (spans[i].sample) {
             spans[i].next = next_token(f, s);
@@ -289,6 +321,7 @@ static const struct engine_ops fake_ops = {
     .page_adopt = fake_page_adopt,
     .page_swap = fake_page_swap,
     .session_logits = fake_logits,
+    .session_score = fake_session_score,
     .step = fake_step,
 };
 
@@ -327,8 +360,9 @@ int fake_open(const struct fake_options *options, struct engine **ret_engine, st
     f->options = *options;
     f->name = mem_strdup(options->model_name ? options->model_name : "fake");
     f->script = options->script ? mem_strdup(options->script) : NULL;
+    f->scored = options->scored ? mem_strdup(options->scored) : NULL;
     f->script_len = f->script ? (uint32_t)strlen(f->script) : 0;
-    int code = f->name && (f->script || !options->script)
+    int code = f->name && (f->script || !options->script) && (f->scored || !options->scored)
                    ? vocab_open_bytes(&f->engine.vocab, err)
                    : err_set(err, ERR_NO_MEMORY, "no memory");
     if (code == 0) code = chat_template_open_family("chatml", &f->engine.chat_template, err);

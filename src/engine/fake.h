@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 
 enum { FAKE_CONTEXT = 4096 /* default of context_max */ };
+#define FAKE_SCORE 0.0001f
 
 struct fake_options {
     const char *script; /* the answer to any prompt, as text, then <|im_end|>; NULL: words derived
@@ -24,6 +25,8 @@ struct fake_options {
     uint32_t beat_us; /* 0: none; otherwise steps end on a beat instead: at multiples of this many
                          microseconds of clock_us(), one step a beat */
     uint32_t fail_at_step;  /* 1-based step that fails with ERR_INTERNAL; 0: none */
+    const char *scored;     /* a text: session_score finds every place of it in the prompt, with
+                               score 1, and gives all else FAKE_SCORE; NULL: ERR_UNSUPPORTED */
     const char *model_name; /* NULL: "fake"; also decides the hashes */
 };
 

@@ -50,7 +50,8 @@ struct native_session {
     int32_t *tokens; /* [context_max] */
     uint32_t len;
     struct sampling sampling;
-    const float *logits; /* of step number `logits_step` */
+    const float *logits;        /* of step number `logits_step` */
+    struct forward_score score; /* best NULL: none is asked for */
     uint64_t logits_step;
 };
 
@@ -171,6 +172,16 @@ static const float *native_session_logits(const struct session *session)
     return s->logits_step == n->steps ? s->logits : NULL;
 }
 
+static int native_session_score(struct session *session, uint32_t first, uint32_t n, float *best,
+                                struct err *err)
+{
+    struct native_session *s = (struct native_session *)session;
+    s->score = (struct forward_score){0};
+    int rc = n > 0 ? forward_score_open(native_of(session->engine)->forward, err) : 0;
+    if (rc == 0) s->score = (struct forward_score){first, n, best};
+    return rc;
+}
+
 /* ---- steps ---- */
 
 /* Take the pages that all spans need, or none. */
@@ -225,8 +236,11 @@ static int native_step(struct engine *e, struct engine_span *spans, uint32_t cou
         for (uint32_t i = 0; i < count; i++) {
             struct native_session *s = (struct native_session *)spans[i].session;
             uint32_t want = engine_span_draws(&spans[i]);
-            n->spans[i] = (struct forward_span){
-                .kv = &s->kv, .tokens = spans[i].tokens, .n = spans[i].n, .want = want};
+            n->spans[i] = (struct forward_span){.kv = &s->kv,
+                                                .tokens = spans[i].tokens,
+                                                .n = spans[i].n,
+                                                .want = want,
+                                                .score = s->score.best ? &s->score : NULL};
             rows += want;
         }
         forward_run(n->forward, n->spans, count);
@@ -259,6 +273,7 @@ static const struct engine_ops native_ops = {
     .page_adopt = native_page_adopt,
     .page_swap = native_page_swap,
     .session_logits = native_session_logits,
+    .session_score = native_session_score,
     .step = native_step,
 };
 

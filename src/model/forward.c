@@ -85,6 +85,7 @@ static bool take_all(struct forward *f)
     f->scratch = take(f, pool_threads(f->pool) * 2 * f->scratch_floats, sizeof(float), &ok);
     f->logits = take(f, (size_t)f->limits.spans * h->vocab, sizeof(float), &ok);
     f->wanted = take(f, f->limits.spans, sizeof *f->wanted, &ok);
+    f->scored = take(f, f->limits.spans, sizeof *f->scored, &ok);
     f->query_blocks = take(f, n, sizeof *f->query_blocks, &ok);
     f->tiles = take(f, (size_t)pool_threads(f->pool) * 2 * f->pages, sizeof *f->tiles, &ok);
     return ok;
@@ -104,6 +105,7 @@ int forward_open(const struct model *m, const struct kern *kern, struct pool *po
     f->pool = pool;
     f->limits = *limits;
     f->pages = limits->positions / KERN_TILE + 1;
+    f->score_layer = forward_score_layer(f->h);
     f->rope_tables = f->h->window > 0 ? 2 : 1;
     arena_init(&f->memory, SIZE_MAX / 4);
     uint32_t group = f->h->heads / f->h->kv_heads;
@@ -120,6 +122,7 @@ int forward_open(const struct model *m, const struct kern *kern, struct pool *po
 void forward_close(struct forward *f)
 {
     if (!f) return;
+    forward_score_close(f);
     arena_release(&f->memory);
     mem_free(f);
 }
@@ -289,7 +292,7 @@ void forward_multiply(struct forward *f, struct kern_act in, uint32_t rows, uint
 static void list_rows(struct forward *f, const struct forward_span *spans, uint32_t n)
 {
     CHECK(n <= f->limits.spans);
-    f->n_rows = f->n_wanted = f->n_query_blocks = 0;
+    f->n_rows = f->n_wanted = f->n_query_blocks = f->n_scored = 0;
     for (uint32_t s = 0; s < n; s++) {
         const struct forward_span *span = &spans[s];
         CHECK(span->n >= 1 && span->n <= f->limits.tokens - f->n_rows);
@@ -299,6 +302,7 @@ static void list_rows(struct forward *f, const struct forward_span *spans, uint3
             f->query_blocks[f->n_query_blocks++] = (struct query_block){
                 f->n_rows + i, left < f->query_block_tokens ? left : f->query_block_tokens};
         }
+        forward_score_list(f, span, f->n_rows);
         for (uint32_t i = 0; i < span->n; i++)
             f->rows[f->n_rows++] = (struct token_row){span->kv, span->tokens[i], span->kv->len + i};
         CHECK(span->want <= span->n && span->want <= f->limits.spans - f->n_wanted);

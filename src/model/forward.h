@@ -26,6 +26,15 @@ enum { FORWARD_TOKENS_MAX = 16384 };
 struct pool;
 struct forward;
 
+/* Scores of a prompt's positions: how much the queries at positions first, first + 1, ... attend to
+ * them, the largest of all passes, heads and full-attention layers after the first quarter. Queries
+ * of the prompt count by a ramp, (position - first + 1) / (n - first), later ones in full. Each
+ * weight is that of the model's softmax over all that the query sees. */
+struct forward_score {
+    uint32_t first, n; /* n: tokens of the prompt; first < n */
+    float *best;       /* [n, and up to the end of its tile]; zeros at first */
+};
+
 struct forward_span {
     struct kv_seq *kv;     /* n more positions are reserved; no two spans of a pass share one */
     const int32_t *tokens; /* [n], ids < vocab */
@@ -33,6 +42,7 @@ struct forward_span {
     uint32_t want;         /* logits after each of the last `want` tokens, <= n */
     const float *logits;   /* out, when `want`: [vocab] after the last token, in front of it those
                             * of the token before; valid until the next pass */
+    const struct forward_score *score; /* NULL: none; after forward_score_open */
 };
 
 /* What a pass may hold: tokens in all, spans (and as many rows of logits), and positions of a
@@ -47,6 +57,9 @@ int forward_open(const struct model *m, const struct kern *kern, struct pool *po
 void forward_close(struct forward *f); /* NULL is fine */
 /* With the default kind of KV cache: int16 where the head size allows it, else float16. */
 struct kv_shape forward_kv_shape(const struct model *m);
+
+/* Make memory for scores, once. ERR_UNSUPPORTED: no layer of the model sees the whole prompt. */
+int forward_score_open(struct forward *f, struct err *e);
 
 /* Run a pass; afterwards each sequence is n positions longer. Cannot fail. */
 void forward_run(struct forward *f, struct forward_span *spans, uint32_t n);

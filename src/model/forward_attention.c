@@ -148,6 +148,7 @@ struct made forward_attention(struct forward *f, uint32_t layer, struct made mad
     forward_multiply(f, forward_act(f, forward_input(f, &b), f->h->dim), f->n_rows, 3,
                      (struct product[]){{&w->q, f->q}, {&w->k, f->k}, {&w->v, f->v}});
     forward_rows(f, &b, f->n_rows, store_row);
+    if (f->n_scored > 0) forward_score(f, layer);
     if (layer + 1 == f->h->layers) forward_keep_wanted(f);
     if (f->n_rows == 0) return (struct made){0};
     pool_run(f->pool, f->n_query_blocks * f->h->kv_heads, attend_task, &tasks);

@@ -13,6 +13,9 @@
 #ifndef PDD_MODEL_FORWARD_IMPL_H
 #define PDD_MODEL_FORWARD_IMPL_H
 
+#include <string.h>
+
+#include "base/check.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "model/forward.h"
@@ -33,6 +36,12 @@ struct token_row {
 
 /* Consecutive tokens of one span whose queries attend together. */
 struct query_block {
+    uint32_t row, n;
+};
+
+/* Rows of a span whose queries score positions. */
+struct scored {
+    const struct forward_score *score;
     uint32_t row, n;
 };
 
@@ -98,8 +107,12 @@ struct forward {
     const void **tiles;               /* [threads][2][pages of a sequence] */
     uint32_t pages, rope_tables, query_block_tokens;
     struct mixture mixture;
-    /* of this pass: how many of rows, wanted and query_blocks */
-    uint32_t n_rows, n_wanted, n_query_blocks;
+    struct scored *scored; /* [spans] */
+    float *score_best;     /* [threads][pages * 64], zeros between phases; or NULL */
+    float *score_rows;     /* [threads][KERN_WEIGH_ROWS][pages * 64], or NULL */
+    uint32_t score_layer;  /* the first that scores; layers: none does */
+    /* of this pass: how many of rows, wanted, query_blocks and scored */
+    uint32_t n_rows, n_wanted, n_query_blocks, n_scored;
 };
 
 /* ---- phases over rows (forward.c) ---- */
@@ -143,5 +156,14 @@ struct made forward_experts(struct forward *f, uint32_t layer, struct made made)
 /* The last layer's attention calls it once all keys and values are stored: rows without wanted
  * logits leave the pass. */
 void forward_keep_wanted(struct forward *f);
+
+/* ---- scores (forward_score.c) ---- */
+
+uint32_t forward_score_layer(const struct hparams *h);
+void forward_score_close(struct forward *f);
+/* Note the rows of a span, of which `row` is the first, whose queries score. */
+void forward_score_list(struct forward *f, const struct forward_span *span, uint32_t row);
+/* For all that are noted, if the layer scores. Queries and keys of the layer are made. */
+void forward_score(struct forward *f, uint32_t layer);
 
 #endif

@@ -56,7 +56,7 @@ static uint64_t run(struct forward *f, struct kv_seq *kv, uint32_t vocab, struct
     for (uint32_t at = 0, chunk = 1; at < PROMPT + DECODED; at += chunk) {
         chunk = at >= PROMPT ? 1 : chunk * 3 + 1;
         if (at < PROMPT && chunk > PROMPT - at) chunk = PROMPT - at;
-        struct forward_span span = {kv, tokens + at, chunk, true, NULL};
+        struct forward_span span = {kv, tokens + at, chunk, true, NULL, NULL};
         if (kv_seq_reserve(kv, chunk, e) < 0) return 0;
         forward_run(f, &span, 1);
         digest = digest_floats(digest, span.logits, vocab);

@@ -5,6 +5,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -62,6 +63,36 @@ static void test_script(void **state)
 }
 
 /* Also through an emulated engine, which must pass the fault on. */
+/* A fake marks its text in the prompt; one without a text has no scores. */
+static void test_scored(void **state)
+{
+    (void)state;
+    static const char prompt[] = "a needle b needl needle";
+    int32_t tokens[sizeof prompt - 1], next;
+    struct engine *plain = open_fake(&(struct fake_options){.script = "x"});
+    struct engine *e = open_fake(&(struct fake_options){.script = "x", .scored = "needle"});
+    struct session *s;
+    struct err err;
+    for (uint32_t i = 0; i < sizeof prompt - 1; i++)
+        tokens[i] = (uint8_t)prompt[i];
+    assert_int_equal(engine_session_open(plain, &s, NULL), 0);
+    assert_int_equal(session_score(s, 23, &err), ERR_UNSUPPORTED);
+    engine_session_close(s);
+    assert_int_equal(engine_session_open(e, &s, NULL), 0);
+    assert_int_equal(session_score(s, 23, &err), 0);
+    assert_int_equal(step(e, s, tokens, 20, &next), 0);
+    assert_null(session_scores(s));
+    assert_int_equal(step(e, s, tokens + 20, 3, &next), 0);
+    for (uint32_t i = 0; i < 23; i++) {
+        bool marked = (i >= 2 && i < 8) || i >= 17;
+        float want = marked ? 1.0f : FAKE_SCORE;
+        assert_memory_equal(&session_scores(s)[i], &want, sizeof want);
+    }
+    engine_session_close(s);
+    engine_free(e);
+    engine_free(plain);
+}
+
 static void test_fault(void **state)
 {
     (void)state;
@@ -217,13 +248,10 @@ static void test_open_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_script),
-        cmocka_unit_test(test_fault),
-        cmocka_unit_test(test_hashes),
-        cmocka_unit_test(test_emulated_times),
-        cmocka_unit_test(test_emulated_rereads),
-        cmocka_unit_test(test_profiles),
-        cmocka_unit_test(test_open_without_memory),
+        cmocka_unit_test(test_script),         cmocka_unit_test(test_scored),
+        cmocka_unit_test(test_fault),          cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_emulated_times), cmocka_unit_test(test_emulated_rereads),
+        cmocka_unit_test(test_profiles),       cmocka_unit_test(test_open_without_memory),
         cmocka_unit_test(test_beat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
