@@ -39,11 +39,11 @@ static int run_loop(struct loop *l, const struct relay_config *config, struct er
 static int run(struct relay_config *config, const char *trace, struct err *e)
 {
     struct loop *l = NULL;
-    int code = trace ? relay_trace_open(trace, &config->trace, e) : 0;
+    int code = trace ? rtt_trace_open(trace, &config->trace, e) : 0;
     if (code == 0) code = loop_new(&l, e);
     if (code == 0) code = run_loop(l, config, e);
     loop_free(l);
-    relay_trace_release(&config->trace);
+    rtt_trace_release(&config->trace);
     return code;
 }
 

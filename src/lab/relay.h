@@ -13,20 +13,12 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/rtt_trace.h"
 #include "net/loop.h"
 
 enum relay_cut { RELAY_RESET, RELAY_CLOSE, RELAY_STALL };
 
-enum { RELAY_BUFFER_MAX = 1 << 20, RELAY_TRACE_MAX = 1 << 20, RELAY_CONNECTIONS_MAX = 4096 };
-
-/* Round trips over time: rows of (seconds, milliseconds), ascending; repeated when it ends. */
-struct relay_trace {
-    double *seconds, *rtt_ms;
-    uint32_t n;
-};
-/* Reads `time_s,rtt_ms` with a head line; an error names file and line. */
-int relay_trace_open(const char *path, struct relay_trace *ret_trace, struct err *e);
-void relay_trace_release(struct relay_trace *t);
+enum { RELAY_BUFFER_MAX = 1 << 20, RELAY_CONNECTIONS_MAX = 4096 };
 
 struct relay_config {
     const char *listen_host;
@@ -34,8 +26,8 @@ struct relay_config {
     const char *to_host;  /* numeric */
     uint16_t to_port;
     double rtt_ms;
-    struct relay_trace trace; /* n > 0: instead of rtt_ms; must outlive the relay */
-    double rate_kbit;         /* per direction and connection; 0: unlimited */
+    struct rtt_trace trace; /* n > 0: instead of rtt_ms; must outlive the relay */
+    double rate_kbit;       /* per direction and connection; 0: unlimited */
     /* Cuts, per connection; 0: none. Bytes and events of the answer direction. */
     uint64_t cut_bytes;
     uint32_t cut_events; /* after the n-th server-sent event has been passed on */

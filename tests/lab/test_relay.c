@@ -236,24 +236,24 @@ static void test_traces(void **state)
                                       "time_s,rtt_ms\n1,5\n0.5,5\n", "time_s,rtt_ms\n0,-3\n",
                                       "time_s,rtt_ms\n", "time_s,rtt_ms\n0,nan\n"};
     char path[64];
-    struct relay_trace t;
+    struct rtt_trace t;
     struct err e = ERR_INIT;
     snprintf(path, sizeof path, "/tmp/pdd-trace-%ld.csv", (long)getpid());
     write_file(path, "time_s,rtt_ms\n0.0,5\n0.05,6.5\r\n0.10,700\n");
-    assert_int_equal(relay_trace_open(path, &t, &e), 0);
+    assert_int_equal(rtt_trace_open(path, &t, &e), 0);
     assert_int_equal(t.n, 3);
     assert_true(t.rtt_ms[1] > 6.4 && t.rtt_ms[1] < 6.6);
-    relay_trace_release(&t);
+    rtt_trace_release(&t);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_file(path, bad[i]);
-        assert_int_equal(relay_trace_open(path, &t, &e), ERR_BAD_INPUT);
+        assert_int_equal(rtt_trace_open(path, &t, &e), ERR_BAD_INPUT);
         assert_non_null(strstr(e.text, path));
     }
     write_file(path, bad[0]);
-    relay_trace_open(path, &t, &e);
+    rtt_trace_open(path, &t, &e);
     assert_non_null(strstr(e.text, ":3:"));
     unlink(path);
-    assert_int_equal(relay_trace_open(path, &t, &e), ERR_NOT_FOUND);
+    assert_int_equal(rtt_trace_open(path, &t, &e), ERR_NOT_FOUND);
 }
 
 int main(void)
