@@ -599,6 +599,7 @@ static void make_config(struct device *d, struct turn_config *ret_config)
     c.use_local = d->local && a->q->mode != DEVICE_CLOUD_ONLY;
     c.fixed = a->q->cloud_tokens >= 0;
     c.cloud_tokens = a->plan.cloud_tokens;
+    c.local_after = c.fixed ? 0 : plan_local_after(&a->plan);
     if (!c.use_local) c.decode_us = 0.0;
     *ret_config = c;
 }

@@ -520,6 +520,21 @@ void plan_make(const struct plan_input *in, struct plan *ret_plan)
     say(&g, ret_plan);
 }
 
+uint32_t plan_local_after(const struct plan *p)
+{
+    switch (p->start) {
+    case PLAN_START_NOW:
+        return 0;
+    case PLAN_START_FIRST:
+        return 1;
+    case PLAN_START_LONG:
+        return p->start_tokens;
+    case PLAN_START_NEVER:
+        break;
+    }
+    return UINT32_MAX;
+}
+
 double plan_tokens_least(const struct plan_input *in, double interval_us)
 {
     struct ground g;

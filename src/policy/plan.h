@@ -160,6 +160,10 @@ struct plan {
 
 void plan_make(const struct plan_input *in, struct plan *ret_plan);
 
+/* The start of the device's prefill as the turn takes it: tokens of the answer that are known by
+ * then (turn_config.local_after). */
+uint32_t plan_local_after(const struct plan *p);
+
 /* N* for settings that are given: without margin, rounded up; INFINITY where the device never
  * catches up. Of the input it takes prompt, device, first_us and D = interval_us. */
 double plan_tokens_least(const struct plan_input *in, double interval_us);

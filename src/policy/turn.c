@@ -169,6 +169,8 @@ static void feed(struct turn *t, uint64_t now)
 {
     uint32_t total = t->c.prompt_tokens + t->n;
     if (!t->local_ok || t->feeding || t->ended || t->kv >= total) return;
+    if (t->begun == 0 && t->n < t->c.local_after && cloud_active(t)) return;
+    if (t->begun == 0) t->begun = now;
     t->feeding = true;
     t->feed_to = total;
     t->last_local = now;
@@ -183,7 +185,8 @@ static double ready_us(const struct turn *t, uint64_t now)
     if (!t->local_ok) return INFINITY;
     double left = (double)(t->c.prompt_tokens + t->n - t->kv);
     double us = t->tps > 0.0 ? left / t->tps * 1e6 : INFINITY;
-    double since = t->progress_at ? (double)(now - t->progress_at) : (double)(now - t->began);
+    uint64_t from = t->progress_at ? t->progress_at : t->begun ? t->begun : now;
+    double since = (double)(now - from);
     return (us > since ? us - since : 0.0) + t->decode_us;
 }
 
@@ -221,6 +224,7 @@ static void steer_cloud(struct turn *t, uint64_t now)
     double more = shortage(t, now);
     if (t->cloud == CLOUD_RUNNING && more <= 0.0) {
         stop_cloud(t);
+        feed(t, now);
         return;
     }
     double wanted = more * EXTEND_SHARE + 1.0;
@@ -360,6 +364,7 @@ void turn_cloud_done(struct turn *t, uint64_t now, enum turn_cloud_end end)
         go_on_without_device(t, now,
                              end == TURN_CLOUD_GONE ? "the cloud ended the stream early"
                                                     : "the cloud's tokens are used up");
+    feed(t, now);
     show_due(t, now);
     steer_cloud(t, now);
 }
@@ -370,6 +375,7 @@ void turn_cloud_lost(struct turn *t, uint64_t now, const char *why)
     stop_cloud(t);
     err_set(&t->error, ERR_NET, "%s", why);
     if (!t->local_ok) go_on_without_device(t, now, why);
+    feed(t, now);
     show_due(t, now);
 }
 
@@ -385,8 +391,8 @@ void turn_cloud_refused(struct turn *t, uint64_t now, uint64_t wait_us, const ch
 
 static void measure_prefill(struct turn *t, uint64_t now)
 {
-    if (t->kv > t->progress_from && now > t->began && t->state != TURN_OWN)
-        t->tps = (double)(t->kv - t->progress_from) * 1e6 / (double)(now - t->began);
+    if (t->kv > t->progress_from && now > t->begun && t->state != TURN_OWN)
+        t->tps = (double)(t->kv - t->progress_from) * 1e6 / (double)(now - t->begun);
     t->progress_at = now;
 }
 

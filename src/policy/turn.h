@@ -44,6 +44,9 @@ struct turn_config {
     bool use_cloud, use_local;
     uint32_t cloud_tokens; /* N to ask for */
     bool fixed;            /* N stays: no early stop, no extension */
+    /* The local prefill begins when this many tokens of the answer are known, or when the cloud is
+     * not asked or lost; 0: at once. */
+    uint32_t local_after;
     enum pace_mode pace;
     double prefill_tps, decode_us; /* predicted; decode_us 0 without a local engine */
     double rtt_us;                 /* predicted */
@@ -96,10 +99,10 @@ struct turn {
     uint64_t cloud_again; /* not before; a refusal's Retry-After */
     /* device */
     bool feeding, local_ok;
-    uint32_t kv, feed_to; /* positions in the KV cache; where the feed ends */
-    uint64_t begun, progress_at, last_local;
-    uint32_t progress_from; /* kv when measuring began */
-    double tps, decode_us;  /* measured so far, or predicted */
+    uint32_t kv, feed_to;                    /* positions in the KV cache; where the feed ends */
+    uint64_t begun, progress_at, last_local; /* begun: its first feed; 0: none yet */
+    uint32_t progress_from;                  /* kv when measuring began */
+    double tps, decode_us;                   /* measured so far, or predicted */
     /* outcome */
     bool ended; /* the answer is complete in `tokens` */
     enum turn_reason reason;

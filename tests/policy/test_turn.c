@@ -217,6 +217,7 @@ static void world_init(struct world *w, struct rng *r, bool use_cloud, bool use_
     c.cloud_tokens = use_local ? 1 + rng_below(r, c.answer_max) : c.answer_max;
     c.prefill_tps = use_local ? w->tps * (0.5 + (double)rng_next_uniform(r)) : 0.0;
     c.decode_us = use_local ? w->decode_us * (0.5 + (double)rng_next_uniform(r)) : 0.0;
+    c.local_after = rng_below(r, 3) > 0 ? 0 : rng_below(r, 3) > 0 ? rng_below(r, 60) : UINT32_MAX;
     assert_int_equal(turn_init(&w->t, &c, NULL), 0);
 }
 
@@ -239,6 +240,42 @@ static void test_every_fault(void **state)
         w.fault_at = w.fault == FAULT_REFUSED ? 0 : rng_below(&r, w.length + 1);
         run(&w);
         check_whole_answer(&w);
+        turn_release(&w.t);
+    }
+}
+
+/* A device that is to begin later feeds nothing before, and begins then, or when the cloud is lost
+ * or has sent all that it granted. */
+static void test_device_begins_later(void **state)
+{
+    (void)state;
+    for (uint32_t way = 0; way < 3; way++) {
+        struct world w = {
+            .now = 1000000, .length = 40, .tps = 816, .decode_us = 64103, .chunk = 128};
+        struct turn_config c = {.prompt_tokens = 2000,
+                                .answer_max = 100,
+                                .use_cloud = true,
+                                .use_local = true,
+                                .cloud_tokens = way == 2 ? 3 : 100,
+                                .local_after = way == 0 ? 5 : UINT32_MAX,
+                                .prefill_tps = w.tps,
+                                .decode_us = w.decode_us,
+                                .stall_us = 3000000};
+        assert_int_equal(turn_init(&w.t, &c, NULL), 0);
+        turn_start(&w.t, w.now);
+        carry_out(&w);
+        for (uint32_t i = 0; i < (way == 0 ? 5 : 3); i++) {
+            assert_false(w.feeding);
+            turn_cloud_token(&w.t, w.now += 1000, i, truth(i));
+            carry_out(&w);
+        }
+        assert_int_equal(w.feeding, way == 0);
+        if (way == 1) turn_cloud_lost(&w.t, w.now += 1000, "cut");
+        if (way == 2) turn_cloud_done(&w.t, w.now += 1000, TURN_CLOUD_BUDGET);
+        carry_out(&w);
+        assert_true(w.feeding);
+        turn_user_stop(&w.t, ++w.now);
+        carry_out(&w);
         turn_release(&w.t);
     }
 }
@@ -505,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_user_stops_waiting),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_every_fault),
+        cmocka_unit_test(test_device_begins_later),
         cmocka_unit_test(test_cloud_only),
         cmocka_unit_test(test_local_only),
         cmocka_unit_test(test_device_dies),
