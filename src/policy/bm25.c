@@ -91,6 +91,42 @@ uint32_t bm25_words(const char *text, size_t len, const uint32_t *ends, uint32_t
     return r.count;
 }
 
+/* The character that ends in front of `at`: where it begins; an invalid byte is a blank. */
+static size_t character_before(const char *text, size_t at, uint32_t *ret_code)
+{
+    for (size_t n = 1; n <= 4 && n <= at; n++)
+        if (utf8_decode(text + at - n, n, ret_code) == n) return at - n;
+    *ret_code = ' ';
+    return at - 1;
+}
+
+/* Whether a line begins at `at`, and the line in front of it is empty. */
+static bool begins_paragraph(const char *text, size_t at)
+{
+    if (at < 2 || text[at - 1] != '\n') return false;
+    for (at--; at > 0 && (text[at - 1] == '\r' || text[at - 1] == ' ' || text[at - 1] == '\t');)
+        at--;
+    return at > 0 && text[at - 1] == '\n';
+}
+
+size_t bm25_question(const char *text, size_t len)
+{
+    uint32_t words = 0, code;
+    size_t at = len, line = len; /* line: where the last line with a word begins; len: not known */
+    bool inside = false;
+    while (at > 0) {
+        if (words > 0 && begins_paragraph(text, at)) return at;
+        if (words > 0 && text[at - 1] == '\n' && line == len) line = at;
+        size_t before = character_before(text, at, &code);
+        enum letter kind = letter_of(code);
+        words += kind == WORD_ITSELF || (kind == LETTER && !inside);
+        if (words > BM25_QUESTION) return line < len ? line : at;
+        inside = kind == LETTER;
+        at = before;
+    }
+    return 0;
+}
+
 /* ---- scores ---- */
 
 /* log2(x) in units of 1 / 65536, x >= 1: the whole part by shifting, the bits of the rest by

@@ -32,6 +32,7 @@
 enum {
     BM25_PREFIX = 5,     /* characters of a word that count */
     BM25_REACH = 96,     /* tokens */
+    BM25_QUESTION = 64,  /* words of a question that is the end of a longer text */
     BM25_WORDS_MAX = 128 /* distinct words of a question; later ones do not count */
 };
 #define BM25_K1 1.2f
@@ -48,8 +49,14 @@ struct bm25_word {
 uint32_t bm25_words(const char *text, size_t len, const uint32_t *ends, uint32_t n,
                     struct bm25_word *ret_words, uint32_t cap);
 
+/* Where in a user's message the question begins: its last paragraph with a word (an empty line
+ * separates them); of one with more than BM25_QUESTION words the last line with a word; of a longer
+ * line the last BM25_QUESTION words. */
+size_t bm25_question(const char *text, size_t len);
+
 /* Scores of ceil(n_tokens / unit) units, each >= 0; all 0 where no word of the question occurs.
- * Words with rising `at` < n_tokens; unit >= 1. */
+ * Words with rising `at` < n_tokens, without those of the question itself: it speaks of itself
+ * best; unit >= 1. */
 void bm25_score(const struct bm25_word *words, uint32_t n_words, uint32_t n_tokens, uint32_t unit,
                 const struct bm25_word *question, uint32_t n_question, float *ret_scores);
 

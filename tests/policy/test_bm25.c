@@ -1,8 +1,9 @@
 /*
  * test_bm25: words of a text and scores of units. Catches: words that are split, joined or placed
  * at the wrong token, upper case or an ending that hides a word, ideographs taken for one long
- * word, scores that differ from the formula (slowly, in double), a rare word that counts less than
- * a frequent one, units at the ends of a prompt, and stores past what the caller gave.
+ * word, a question that begins elsewhere, scores that differ from the formula (slowly, in double),
+ * a rare word that counts less than a frequent one, units at the ends of a prompt, and stores past
+ * what the caller gave.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -81,6 +82,37 @@ static void test_places(void **state)
     words[2] = (struct bm25_word){1, 1};
     assert_int_equal(bm25_words(text, strlen(text), ends, 5, words, 2), 4);
     assert_int_equal(words[2].word, 1); /* nothing is stored past `cap` */
+}
+
+static void test_question(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t from;
+    } texts[] = {{"", 0},
+                 {" \n\n", 0},
+                 {"Who?", 0},
+                 {"A text.\n\nWho?", 9},
+                 {"A text.\n\nWho?\n\n \n", 9},
+                 {"A text.\r\n\r\nWho?", 11},
+                 {"A text.\n \t\nWho?", 11},
+                 {"A text.\n\nLine.\nWho?", 9},
+                 {"A text.\nWho?", 0},
+                 {"\n\n\u6771\u4eac\u3002", 2}};
+    char text[4000];
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        assert_int_equal(bm25_question(texts[i].text, strlen(texts[i].text)), texts[i].from);
+    /* A paragraph that is too long: its last line; a line that is too long: its last words. */
+    for (size_t i = 0; i < 1000; i++)
+        memcpy(text + 2 * i, "a ", 2);
+    assert_int_equal(bm25_question(text, 2000), 2000 - 2 * BM25_QUESTION - 1);
+    text[1901] = '\n';
+    assert_int_equal(bm25_question(text, 2000), 1902);
+    text[1901] = ' ';
+    for (size_t i = 0; i < 1000; i++)
+        memcpy(text + 3 * i, "\u6771", 3);
+    assert_int_equal(bm25_question(text, 3000), 3000 - 3 * BM25_QUESTION);
 }
 
 /* The formula of bm25.h, word by word. */
@@ -195,9 +227,10 @@ static void test_long_question(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_word),  cmocka_unit_test(test_count),
-        cmocka_unit_test(test_places),    cmocka_unit_test(test_formula),
-        cmocka_unit_test(test_rare_word), cmocka_unit_test(test_long_question),
+        cmocka_unit_test(test_one_word),      cmocka_unit_test(test_count),
+        cmocka_unit_test(test_places),        cmocka_unit_test(test_question),
+        cmocka_unit_test(test_formula),       cmocka_unit_test(test_rare_word),
+        cmocka_unit_test(test_long_question),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
