@@ -36,6 +36,7 @@ static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL}
 static const char *const log_formats[] = {"text", "json", NULL};
 static const char *const cache_scopes[] = {"all", "key", NULL};
 static const char *const paces[] = {"smooth", "off", "reading", NULL};
+static const char *const verifies[] = {"auto", "on", "off", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
 static const char *const cuts[] = {"reset", "close", "stall", NULL};
 
@@ -216,6 +217,11 @@ static const struct option_row rows[] = {
     {"cloud-only", NULL, CHAT, AT(chat.cloud_only), .help = "the cloud alone"},
     {"cloud-tokens", "N", CHAT, AT(chat.cloud_tokens), RANGE(0, TURN_ANSWER_MAX),
      .help = "request exactly N tokens from the cloud", .otherwise = "as planned"},
+    {"verify", "MODE", CHAT, AT(chat.verify),
+     .help = "compare the cloud's tokens with this model's own, where the numerics of both differ. "
+             "auto: if the cloud says that it has the same weights; on: it has, though it does not "
+             "say so (another engine; with temperature 0)",
+     .words = verifies, .initial = "auto"},
 
     HEADING(CHAT, "Prompt and answer:"),
     {"prompt", "TEXT", CHAT, AT(chat.prompt), .help = "one question, then exit"},

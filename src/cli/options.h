@@ -33,6 +33,7 @@ struct chat_options {
     enum chat_color color;
     struct sampling sampling; /* its temperature: demo, too */
     int64_t cloud_tokens;     /* -1: as planned */
+    enum device_verify verify;
     bool local_only, cloud_only, no_model, raw, stats;
 };
 

@@ -141,6 +141,17 @@ static void lose_cloud(struct device *d, const char *why)
     turn_cloud_lost(&d->answer.turn, clock_us(), why);
 }
 
+/* Why the tokens of this stream are not to be verified; NULL: they are, "": they need not be. */
+static const char *unverified(const struct device *d, enum wire_match match)
+{
+    const struct device_question *q = d->answer.q;
+    if (match == WIRE_EXACT || !d->answer.turn.c.use_local) return "";
+    if (q->verify == DEVICE_VERIFY_OFF) return "switched off";
+    if (match == WIRE_WEIGHTS) return NULL;
+    if (q->verify == DEVICE_VERIFY_AUTO) return "the cloud does not say that it has our weights";
+    return q->sampling.temperature > 0.0f ? "another engine draws other random numbers" : NULL;
+}
+
 static void on_grant(struct device *d, const struct wire_event *ev)
 {
     struct answer *a = &d->answer;
@@ -163,6 +174,9 @@ static void on_grant(struct device *d, const struct wire_event *ev)
         turn_cloud_by_text(&a->turn, now);
     else
         turn_cloud_grant(&a->turn, now, ev->tokens_max);
+    const char *why = unverified(d, ev->match);
+    if (!why) turn_cloud_verify(&a->turn, now);
+    a->report.unverified = why ? why : "";
 }
 
 static void first_token(struct device *d, uint64_t now)
@@ -357,7 +371,7 @@ static int open_cloud(struct device *d, uint32_t n)
 
 /* ---- the device's own engine ---- */
 
-static void feed(struct device *d, uint32_t from, uint32_t to)
+static void feed(struct device *d, uint32_t from, uint32_t to, uint32_t n_draws)
 {
     struct answer *a = &d->answer;
     struct err e = ERR_INIT;
@@ -372,7 +386,7 @@ static void feed(struct device *d, uint32_t from, uint32_t to)
     if (code)
         err_set(&e, code, "no memory for a batch of tokens");
     else
-        code = local_feed(d->local, from, a->work.ids, a->work.len, &a->q->sampling, &e);
+        code = local_feed(d->local, from, a->work.ids, a->work.len, n_draws, &a->q->sampling, &e);
     if (code == ERR_LIMIT)
         turn_local_full(&a->turn, clock_us());
     else if (code)
@@ -383,6 +397,11 @@ static void local_event(struct device *d, const struct local_event *ev)
 {
     struct answer *a = &d->answer;
     uint64_t now = clock_us();
+    bool current = true;
+    for (uint32_t i = 0; i < ev->n_draws; i++)
+        current &= turn_local_drawn(&a->turn, now, ev->draw_at + i - a->turn.c.prompt_tokens,
+                                    ev->draws[i], vocab_is_end(vocab_of(d), ev->draws[i]));
+    if (!current) return;
     switch (ev->kind) {
     case LOCAL_PROGRESS:
         turn_local_progress(&a->turn, now, ev->kv);
@@ -426,7 +445,7 @@ static void act(struct device *d, const struct turn_action *action)
         close_assist(a);
         break;
     case TURN_DO_FEED:
-        feed(d, action->from, action->to);
+        feed(d, action->from, action->to, action->n);
         break;
     case TURN_DO_LOCAL_STOP:
         local_cancel(d->local);
@@ -497,6 +516,7 @@ static void init(struct device *d, const struct device_question *q)
     buf_init(&a->text, DEVICE_TEXT_MAX);
     buf_init(&a->cloud_text, DEVICE_TEXT_MAX);
     a->report.text = a->text.data;
+    a->report.unverified = "";
     if (d->engine) {
         a->report.emulated = engine_info(d->engine)->emulated;
         a->report.model = engine_info(d->engine)->model_name;

@@ -45,6 +45,11 @@ struct device_options {
 
 enum device_mode { DEVICE_AUTO, DEVICE_LOCAL_ONLY, DEVICE_CLOUD_ONLY };
 
+/* Whether a cloud's tokens are compared with what this device would have drawn (policy/turn.h),
+ * where its numerics are not ours. AUTO: if it has the same weights. ON: also where only the caller
+ * knows that it has (another engine), if tokens are not sampled: it draws other random numbers. */
+enum device_verify { DEVICE_VERIFY_AUTO, DEVICE_VERIFY_ON, DEVICE_VERIFY_OFF };
+
 struct device_question {
     const struct chat_message *messages; /* [n_messages]; or else */
     uint32_t n_messages;
@@ -56,6 +61,7 @@ struct device_question {
     enum pace_mode pace;
     enum plan_goal goal;
     int64_t cloud_tokens; /* request exactly this many; -1: as planned */
+    enum device_verify verify;
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
     void (*on_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
@@ -79,6 +85,8 @@ struct device_report {
     uint32_t prompt_tokens, kept_tokens; /* of the prompt, already in the device's KV cache */
     bool any_match;                      /* the cloud answered, and `match` holds */
     enum wire_match match;
+    const char *unverified; /* why an inexact cloud's tokens were not verified; "": they were, or
+                               it was exact */
     uint32_t cloud_prompt_tokens, cloud_cached_tokens;
     double prefill_tps, decode_us; /* as measured in this answer, or predicted */
     double cloud_first_us;         /* from asking to the cloud's first token; 0: none came */

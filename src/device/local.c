@@ -39,6 +39,11 @@ struct local_seat {
     bool have_progress, have_end;
     uint32_t progress;
     struct local_event end;
+    int32_t *drawn;   /* [context_max + 1] of this feed, for positions from draw_at on */
+    uint32_t n_draws; /* so many of the tokens are drawn after */
+    uint32_t draw_at; /* position of what the first of them gives */
+    uint32_t n_drawn; /* of the feed so far, but for its last token */
+    uint32_t n_taken; /* of them, those that an event told */
 };
 
 /* A seat's part of the step that runs. */
@@ -70,6 +75,7 @@ struct local {
     struct engine_span spans[LOCAL_SEATS_MAX];
     struct part parts[LOCAL_SEATS_MAX];
     int32_t *copied; /* [step_tokens_max] */
+    int32_t draws[LOCAL_SEATS_MAX * LOCAL_DRAWS_MAX];
 };
 
 /* ---- events ---- */
@@ -134,8 +140,9 @@ static bool prepare(struct local *w, struct local_seat *s)
     }
     s->parked = false;
     if (session_len(s->history.session) > s->keep) history_cut(&s->history, s->keep);
-    gained = history_follow(&s->history, s->tokens, s->n);
-    if (fresh) gained += history_follow_part(&s->history, s->tokens, s->n);
+    uint32_t known = s->n_draws > 0 ? s->draw_at : s->n;
+    gained = history_follow(&s->history, s->tokens, known);
+    if (fresh) gained += history_follow_part(&s->history, s->tokens, known);
     w->stats.cached_tokens += gained;
     s->keep = s->n;
     session_set_sampling(s->history.session, &s->sampling);
@@ -203,6 +210,33 @@ static bool in_front(const struct local_seat *s)
     return !s->behind && (s->feeding || s->history.session);
 }
 
+/* Which of the next `given` tokens of a seat are drawn after: the last so many. */
+static uint32_t draws_of(const struct local_seat *s, uint32_t given)
+{
+    uint32_t len = session_len(s->history.session), plain = s->n - s->n_draws;
+    if (len + given <= plain) return 0;
+    return len + given - (len > plain ? len : plain);
+}
+
+/* Fewer tokens where the step would draw after too many: each of its spans may sample besides. */
+static void limit_draws(struct local *w)
+{
+    uint32_t left = engine_info(w->engine)->spans_max;
+    for (uint32_t i = 0; i < w->n_seats; i++)
+        left -= w->items[i].given > 0;
+    for (uint32_t i = 0; i < w->n_seats; i++) {
+        struct local_seat *s = w->seats[i];
+        if (w->items[i].given == 0 || s->n_draws == 0) continue;
+        uint32_t most = left + 1 < LOCAL_DRAWS_MAX ? left + 1 : LOCAL_DRAWS_MAX;
+        uint32_t draws = draws_of(s, w->items[i].given);
+        if (draws > most) {
+            w->items[i].given -= draws - most;
+            draws = most;
+        }
+        if (draws > 1) left -= draws - 1;
+    }
+}
+
 static void plan_items(struct local *w)
 {
     struct sched_limits limits = {.step_tokens = engine_info(w->engine)->step_tokens_max,
@@ -232,6 +266,7 @@ static void plan_items(struct local *w)
         if (given > 1 && waiting - given == 1) given--;
         w->items[of[k]].given = given;
     }
+    limit_draws(w);
 }
 
 /* Spans of the next step; 0: there is nothing to do. */
@@ -248,14 +283,26 @@ static uint32_t plan(struct local *w)
         uint32_t len = session_len(s->history.session);
         memcpy(w->copied + at, s->tokens + len, given * sizeof *s->tokens);
         w->parts[n] = (struct part){s, s->feed, at, s->n - len > 1};
-        w->spans[n++] = (struct engine_span){.session = s->history.session,
-                                             .tokens = w->copied + at,
-                                             .n = given,
-                                             .sample = len + given == s->n};
+        w->spans[n] = (struct engine_span){.session = s->history.session,
+                                           .tokens = w->copied + at,
+                                           .n = given,
+                                           .sample = len + given == s->n,
+                                           .draws = w->draws + (size_t)n * LOCAL_DRAWS_MAX,
+                                           .n_draws = draws_of(s, given)};
+        n++;
         at += given;
         s->in_step = true;
     }
     return n;
+}
+
+/* A feed that lost its session draws some again: each is kept once. The last is the feed's `id`. */
+static void take_draws(struct local_seat *s, const struct engine_span *span)
+{
+    uint32_t n = span->n_draws > 0 ? span->n_draws - span->sample : 0;
+    uint32_t at = session_len(s->history.session) + 1 - span->n_draws;
+    for (uint32_t i = 0; i < n; i++)
+        if (at + i == s->draw_at + s->n_drawn) s->drawn[s->n_drawn++] = span->draws[i];
 }
 
 static void take_result(struct local *w, const struct part *p, const struct engine_span *span)
@@ -266,6 +313,7 @@ static void take_result(struct local *w, const struct part *p, const struct engi
     s->served = w->stats.steps;
     if (!s->feeding || s->feed != p->feed) return; /* it was cancelled meanwhile */
     struct local_event ev = {.kind = LOCAL_TOKEN, .kv = session_len(s->history.session)};
+    take_draws(s, span);
     if (!span->sample) {
         tell_progress(s, ev.kv);
         return;
@@ -405,13 +453,23 @@ void local_stats_of(struct local *w, struct local_stats *ret_stats)
     pthread_mutex_unlock(&w->lock);
 }
 
+static void seat_free(struct local_seat *s)
+{
+    if (!s) return;
+    mem_free(s->tokens);
+    mem_free(s->drawn);
+    mem_free(s);
+}
+
 int local_seat_open(struct local *w, bool behind, struct local_seat **ret_seat, struct err *e)
 {
     struct local_seat *s = mem_calloc(1, sizeof *s);
     /* one token more than fits, so that a full context is found by the feed */
-    if (s) s->tokens = mem_alloc((engine_info(w->engine)->context_max + 1u) * sizeof *s->tokens);
-    if (!s || !s->tokens) {
-        mem_free(s);
+    size_t most = engine_info(w->engine)->context_max + 1u;
+    if (s) s->tokens = mem_alloc(most * sizeof *s->tokens);
+    if (s) s->drawn = mem_alloc(most * sizeof *s->drawn);
+    if (!s || !s->tokens || !s->drawn) {
+        seat_free(s);
         return err_set(e, ERR_NO_MEMORY, "no memory for a history of tokens");
     }
     s->local = w;
@@ -428,8 +486,7 @@ int local_seat_open(struct local *w, bool behind, struct local_seat **ret_seat, 
         *ret_seat = s;
         return 0;
     }
-    mem_free(s->tokens);
-    mem_free(s);
+    seat_free(s);
     return err_set(e, ERR_LIMIT, "%d histories at once are the limit", LOCAL_SEATS_MAX);
 }
 
@@ -453,8 +510,7 @@ void local_seat_close(struct local_seat *s)
     w->seats[s->place]->place = s->place;
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
-    mem_free(s->tokens);
-    mem_free(s);
+    seat_free(s);
 }
 
 bool local_seat_rests(struct local_seat *s)
@@ -486,11 +542,11 @@ uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n)
 }
 
 int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint32_t n,
-               const struct sampling *sampling, struct err *e)
+               uint32_t n_draws, const struct sampling *sampling, struct err *e)
 {
     struct local *w = s->local;
     uint32_t most = engine_info(w->engine)->context_max + 1;
-    CHECK(n > 0);
+    CHECK(n > 0 && n_draws <= n);
     if (n > most || from > most - n)
         return err_set(e, ERR_LIMIT, "%u tokens do not fit the context of %u", from + n, most - 1);
     pthread_mutex_lock(&w->lock);
@@ -499,6 +555,9 @@ int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint3
     s->n = from + n;
     if (s->keep > from) s->keep = from;
     s->sampling = *sampling;
+    s->n_draws = n_draws;
+    s->draw_at = s->n - n_draws + 1;
+    s->n_drawn = s->n_taken = 0;
     s->feed++;
     s->feeding = true;
     s->have_progress = s->have_end = false;
@@ -527,6 +586,12 @@ bool local_take(struct local_seat *s, struct local_event *ret_event)
         *ret_event = (struct local_event){.kind = LOCAL_PROGRESS, .kv = s->progress};
     else if (s->have_end)
         *ret_event = s->end;
+    if (any) {
+        ret_event->draws = s->drawn + s->n_taken;
+        ret_event->n_draws = s->n_drawn - s->n_taken;
+        ret_event->draw_at = s->draw_at + s->n_taken;
+        s->n_taken = s->n_drawn;
+    }
     if (s->have_progress)
         s->have_progress = false;
     else

@@ -29,6 +29,7 @@ enum {
     LOCAL_STEP_US = 33333,  /* target time of a step that also decodes */
     LOCAL_MEASURE_MAX = 64, /* tokens of the prefill of local_measure */
     LOCAL_SEATS_MAX = 64,   /* of one engine */
+    LOCAL_DRAWS_MAX = 32,   /* tokens of a seat that a step draws after: logits take memory */
     LOCAL_SPARE_PAGES = 8   /* that a seat which waited for memory finds besides its own */
 };
 
@@ -47,6 +48,10 @@ struct local_event {
     uint32_t kv; /* positions in the KV cache */
     int32_t id;
     bool is_end;
+    /* [n_draws] ids drawn for the positions from draw_at on, since the last event; `id` is none of
+     * them. Valid until the next local_feed. */
+    const int32_t *draws;
+    uint32_t n_draws, draw_at;
     struct err why;
 };
 
@@ -76,9 +81,10 @@ bool local_seat_rests(struct local_seat *s);
  * computed, by what is cached now. Waits for a cancelled feed's last step. */
 uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n);
 /* Post a feed; the previous one must be complete or cancelled. tokens [n >= 1] are copied; those
- * before `from` were given to local_begin or earlier feeds. */
+ * before `from` were given to local_begin or earlier feeds. The last n_draws <= n of them are drawn
+ * after, too, which costs their logits: they are never taken from the cache. */
 int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint32_t n,
-               const struct sampling *sampling, struct err *e);
+               uint32_t n_draws, const struct sampling *sampling, struct err *e);
 /* The history may be fed on, but what it holds of KV memory is free for others from now on. */
 void local_cancel(struct local_seat *s);
 bool local_take(struct local_seat *s, struct local_event *ret_event);

@@ -85,6 +85,8 @@ static void check(const struct turn *t)
     CHECK(t->ended == (t->state == TURN_DRAINING || t->state == TURN_OVER));
     CHECK(t->state != TURN_RACING || t->n == 0);
     CHECK(t->handover <= t->n);
+    CHECK(t->verified <= t->checked && t->checked <= t->n + t->dropped);
+    CHECK(!t->differs || t->difference < t->checked);
 }
 
 bool turn_take(struct turn *t, struct turn_action *ret_action)
@@ -174,7 +176,9 @@ static void feed(struct turn *t, uint64_t now)
     t->feeding = true;
     t->feed_to = total;
     t->last_local = now;
-    act(t, (struct turn_action){.kind = TURN_DO_FEED, .from = t->kv, .to = total});
+    uint32_t known = t->c.prompt_tokens - 1; /* what follows it is the answer */
+    uint32_t draws = t->verifying ? total - (t->kv > known ? t->kv : known) : 0;
+    act(t, (struct turn_action){.kind = TURN_DO_FEED, .from = t->kv, .to = total, .n = draws});
 }
 
 /* Predicted microseconds until the device can emit the token after those known; R of
@@ -218,7 +222,7 @@ static double shortage(const struct turn *t, uint64_t now)
 /* Stop the cloud when the tokens held suffice; ask for more, in time, when they will not. */
 static void steer_cloud(struct turn *t, uint64_t now)
 {
-    if (t->c.fixed || t->state != TURN_BORROWED || !t->local_ok || t->ended ||
+    if (t->c.fixed || t->state != TURN_BORROWED || !t->local_ok || t->ended || t->differs ||
         t->pace.decode_us <= 0.0 || t->pace.mode == PACE_OFF)
         return;
     double more = shortage(t, now);
@@ -310,6 +314,13 @@ void turn_cloud_by_text(struct turn *t, uint64_t now)
     if (!cloud_active(t)) return;
     t->cloud_heard = now;
     t->cloud_by_text = true;
+}
+
+void turn_cloud_verify(struct turn *t, uint64_t now)
+{
+    if (!cloud_active(t)) return;
+    t->cloud_heard = now;
+    t->verifying = true;
 }
 
 void turn_cloud_progress(struct turn *t, uint64_t now, uint32_t done)
@@ -413,6 +424,56 @@ static void measure_decode(struct turn *t, uint64_t now)
     t->pace.decode_us = t->decode_us; /* the pace follows the device, up and down */
 }
 
+/* Compare what the device draws with the token received there. After the first difference what is
+ * not shown yet is dropped; true: the draw itself is the next token of the answer then. */
+static bool verify(struct turn *t, uint32_t index, int32_t id)
+{
+    if (!t->verifying || index < t->checked || index >= t->n) return false;
+    t->checked = index + 1;
+    if (t->tokens[index].id == id) {
+        t->verified++;
+        return false;
+    }
+    if (!t->differs) t->difference = index;
+    t->differs = true;
+    stop_cloud(t);
+    t->cloud_final = t->cloud_final || t->cloud_by_text; /* it counts text that is dropped here */
+    uint32_t keep = index > t->shown ? index : t->shown;
+    t->dropped += t->n - keep;
+    t->n = keep;
+    return keep == index;
+}
+
+/* The device has caught up: what it sampled is the next token. */
+static void take_own(struct turn *t, uint64_t now, int32_t id, bool is_end)
+{
+    stop_cloud(t);
+    if (t->state != TURN_OWN && t->n > 0) t->handover = t->n;
+    if (t->state != TURN_OWN) enter(t, TURN_OWN);
+    if (is_end)
+        end_answer(t, TURN_STOP);
+    else
+        take_token(t, now, id, TURN_DEVICE);
+}
+
+bool turn_local_drawn(struct turn *t, uint64_t now, uint32_t index, int32_t id, bool is_end)
+{
+    if (!t->feeding || t->state == TURN_OVER) return false;
+    bool own = verify(t, index, id);
+    uint32_t total = t->c.prompt_tokens + t->n;
+    if (t->feed_to <= total) return true; /* nothing that is being fed was dropped */
+    stop_local(t);
+    if (own) {
+        t->kv = total;
+        take_own(t, now, id, is_end);
+    } else if (t->kv >= total) {
+        t->kv = total - 1; /* one must run to give the next */
+    }
+    feed(t, now);
+    show_due(t, now);
+    return false;
+}
+
 void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end)
 {
     if (!t->feeding || t->state == TURN_OVER) return;
@@ -423,15 +484,8 @@ void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end)
         measure_decode(t, now);
     else
         measure_prefill(t, now);
-    if (t->kv == t->c.prompt_tokens + t->n) { /* nothing newer came: the device has caught up */
-        stop_cloud(t);
-        if (t->state != TURN_OWN && t->n > 0) t->handover = t->n;
-        if (t->state != TURN_OWN) enter(t, TURN_OWN);
-        if (is_end)
-            end_answer(t, TURN_STOP);
-        else
-            take_token(t, now, id, TURN_DEVICE);
-    }
+    verify(t, t->kv - t->c.prompt_tokens, id);
+    if (t->kv == t->c.prompt_tokens + t->n) take_own(t, now, id, is_end); /* nothing newer came */
     feed(t, now);
     show_due(t, now);
     steer_cloud(t, now);
@@ -474,6 +528,12 @@ void turn_report_of(const struct turn *t, struct turn_report *ret_report)
 {
     struct turn_report r = {.tokens = t->shown, .handover = t->handover, .reason = t->reason};
     r.cloud_opens = t->cloud_opens;
+    r.verifying = t->verifying;
+    r.differs = t->differs;
+    r.verified = t->verified;
+    r.received = t->cloud_used;
+    r.difference = t->difference;
+    r.dropped = t->dropped;
     for (uint32_t i = 0; i < t->shown; i++) {
         const struct turn_token *k = &t->tokens[i];
         r.cloud_tokens += k->source == TURN_CLOUD;

@@ -12,6 +12,10 @@
  * one *feed* at a time: append the tokens [from, to) of prompt + answer to the KV cache and sample
  * what follows. When a feed ends and nothing newer has come, the sampled token is the device's, and
  * the cloud is told to stop; otherwise the newer tokens are the next feed, as one batch.
+ *
+ * Verified handover: where the cloud's numerics are not the device's, a feed also draws after each
+ * token, and the draw is compared with the token received there. What is shown stays. Tokens not
+ * yet shown after the first difference are dropped, the cloud is left, and the device goes on.
  */
 #ifndef PDD_POLICY_TURN_H
 #define PDD_POLICY_TURN_H
@@ -58,7 +62,7 @@ enum turn_action_kind {
     TURN_DO_CLOUD_OPEN,   /* n: N; the tokens so far are `have` */
     TURN_DO_CLOUD_EXTEND, /* n: the new N of the running stream */
     TURN_DO_CLOUD_STOP,   /* close it; ignore what it still sends */
-    TURN_DO_FEED,         /* from, to; then sample */
+    TURN_DO_FEED,         /* from, to; then sample. n: draw after as many of the last tokens */
     TURN_DO_LOCAL_STOP,   /* cancel the feed */
     TURN_DO_SHOW,         /* n: index of the token */
     TURN_DO_END           /* reason */
@@ -103,6 +107,13 @@ struct turn {
     uint64_t begun, progress_at, last_local; /* begun: its first feed; 0: none yet */
     uint32_t progress_from;                  /* kv when measuring began */
     double tps, decode_us;                   /* measured so far, or predicted */
+    /* verification */
+    bool verifying;
+    uint32_t checked;  /* index of the next token to compare */
+    uint32_t verified; /* tokens of the cloud that the device would have drawn */
+    bool differs;      /* one was not: the first at */
+    uint32_t difference;
+    uint32_t dropped; /* tokens after it that were not shown */
     /* outcome */
     bool ended; /* the answer is complete in `tokens` */
     enum turn_reason reason;
@@ -127,6 +138,8 @@ void turn_tick(struct turn *t, uint64_t now);
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
 /* The stream has text, which the caller tokenises: the number granted is an estimate. */
 void turn_cloud_by_text(struct turn *t, uint64_t now);
+/* The numerics of the stream are not the device's: its tokens are verified. */
+void turn_cloud_verify(struct turn *t, uint64_t now);
 /* `done` tokens of the prompt are prefilled; a sign of life only when it grows, and for no longer
  * than TURN_PROGRESS_STALLS without a token: a counter alone must not keep the user waiting. */
 void turn_cloud_progress(struct turn *t, uint64_t now, uint32_t done);
@@ -140,6 +153,10 @@ void turn_cloud_refused(struct turn *t, uint64_t now, uint64_t wait_us, const ch
 /* Cut, malformed or an error event; `why` is a sentence. */
 void turn_cloud_lost(struct turn *t, uint64_t now, const char *why);
 void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv);
+/* The device would draw `id` where the answer has token `index`. Called for the draws of a feed in
+ * order, before the progress or token that they came with. False: that feed is given up, and what
+ * else it says no longer counts. */
+bool turn_local_drawn(struct turn *t, uint64_t now, uint32_t index, int32_t id, bool is_end);
 /* The feed is complete; the token that follows, and whether it ends the answer. */
 void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end);
 void turn_local_full(struct turn *t, uint64_t now); /* the context is full: nothing can follow */
@@ -151,6 +168,9 @@ struct turn_report {
     double ttft_us, tpot_mean_us, tpot_max_us, handover_gap_us;
     uint32_t tokens, cloud_tokens, device_tokens, handover, stalls, cloud_opens;
     enum turn_reason reason;
+    /* verification, when it took place: `verified` of `received` tokens of the cloud agree */
+    bool verifying, differs;
+    uint32_t verified, received, difference, dropped;
 };
 enum { TURN_STALL_US = 200000 };
 void turn_report_of(const struct turn *t, struct turn_report *ret_report);

@@ -103,7 +103,8 @@ static inline size_t wire_body_max(uint32_t context)
 int wire_patch_encode(uint32_t tokens_max, struct buf *out, struct err *e);
 int wire_patch_decode(const char *json, size_t n, uint32_t *ret_tokens_max, struct err *e);
 
-enum wire_match { WIRE_EXACT, WIRE_TOKENS, WIRE_TEXT }; /* closest first */
+/* Closest first. WEIGHTS: equal weights, another class of numerics. */
+enum wire_match { WIRE_EXACT, WIRE_WEIGHTS, WIRE_TOKENS, WIRE_TEXT };
 enum wire_reason {
     WIRE_BUDGET, /* N tokens were sent */
     WIRE_STOP,   /* the answer is over */

@@ -15,7 +15,7 @@ enum {
     COUNT_MAX = 1 << 30 /* tokens, indices, milliseconds: anything that is counted */
 };
 
-static const char *const match_names[] = {"exact", "tokens", "text"};
+static const char *const match_names[] = {"exact", "weights", "tokens", "text"};
 static const char *const reason_names[] = {"budget", "stop",     "length",
                                            "cancel", "deadline", "drain"};
 static const char *const kind_names[] = {"grant", "progress", "refined", "token", "done", "error"};
@@ -203,7 +203,7 @@ static const struct {
 static int take_name(struct event_parts *p, struct err *e)
 {
     bool grant = p->event.kind == WIRE_GRANT;
-    int found = grant ? find_name(p->name, match_names, 3) : find_name(p->name, reason_names, 6);
+    int found = grant ? find_name(p->name, match_names, 4) : find_name(p->name, reason_names, 6);
     if (found < 0)
         return err_set(e, ERR_PROTOCOL, "%s '%s' is not one that we know",
                        grant ? "match" : "reason", p->name);

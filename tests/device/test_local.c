@@ -84,7 +84,7 @@ static void begin(struct runner *r, struct local *w, uint32_t which, bool behind
     r->cached = local_begin(r->seat, r->prompt, PROMPT);
     if (r->cached == PROMPT) r->cached--;
     assert_int_equal(
-        local_feed(r->seat, r->cached, r->prompt + r->cached, PROMPT - r->cached, &greedy, NULL),
+        local_feed(r->seat, r->cached, r->prompt + r->cached, PROMPT - r->cached, 0, &greedy, NULL),
         0);
 }
 
@@ -98,7 +98,7 @@ static void go_on(struct runner *r)
         assert_int_equal(ev.kv, PROMPT + r->n);
         r->got[r->n++] = ev.id;
         if (r->n == ANSWER) break;
-        assert_int_equal(local_feed(r->seat, PROMPT + r->n - 1, &ev.id, 1, &greedy, NULL), 0);
+        assert_int_equal(local_feed(r->seat, PROMPT + r->n - 1, &ev.id, 1, 0, &greedy, NULL), 0);
     }
 }
 
@@ -199,6 +199,60 @@ static void test_cancel(void **state)
     local_free(w);
 }
 
+/* A feed that draws after the answer's tokens, while others share its steps: the draws come once
+ * and in order, a second time too, when all is cached, and after memory ran short. */
+static void draw_all(struct local *w, struct runner *r, uint32_t n_others)
+{
+    int32_t all[PROMPT + ANSWER], got[ANSWER];
+    uint32_t n = 0;
+    struct local_event ev = {.kind = LOCAL_PROGRESS};
+    memcpy(all, r->prompt, sizeof r->prompt);
+    memcpy(all + PROMPT, r->want, sizeof r->want);
+    if (!r->seat) assert_int_equal(local_seat_open(w, false, &r->seat, NULL), 0);
+    uint32_t cached = local_begin(r->seat, all, PROMPT);
+    cached = cached < PROMPT ? cached : PROMPT - 1;
+    assert_int_equal(local_feed(r->seat, cached, all + cached, PROMPT + ANSWER - 1 - cached, ANSWER,
+                                &greedy, NULL),
+                     0);
+    for (uint64_t until = clock_us() + LATE_US; ev.kind != LOCAL_TOKEN && clock_us() < until;) {
+        for (uint32_t i = 1; i <= n_others; i++) {
+            go_on(&r[i]);
+            if (r[i].n == ANSWER) local_cancel(r[i].seat);
+        }
+        if (!local_take(r->seat, &ev)) continue;
+        assert_int_equal(ev.draw_at, PROMPT + n);
+        assert_true(n + ev.n_draws < ANSWER);
+        memcpy(got + n, ev.draws, ev.n_draws * sizeof *got);
+        n += ev.n_draws;
+    }
+    assert_int_equal(n, ANSWER - 1);
+    got[n] = ev.id;
+    assert_memory_equal(got, r->want, sizeof r->want);
+    local_cancel(r->seat);
+}
+
+static void test_draws(void **state)
+{
+    (void)state;
+    static const uint32_t pages[] = {64, 14};
+    for (int k = 0; k < 2; k++) {
+        struct runner r[4];
+        struct local *w;
+        memset(r, 0, sizeof r);
+        assert_int_equal(local_new(open_engine(pages[k], 100.0), wake, NULL, &w, NULL), 0);
+        make_prompt(0, r[0].prompt);
+        alone(r[0].prompt, r[0].want);
+        for (uint32_t i = 1; i < 4; i++)
+            begin(&r[i], w, i, false);
+        draw_all(w, r, 3);
+        finish(r + 1, 3);
+        draw_all(w, r, 0);
+        for (uint32_t i = 0; i < 4; i++)
+            local_seat_close(r[i].seat);
+        local_free(w);
+    }
+}
+
 static void test_full(void **state)
 {
     struct local *w;
@@ -211,12 +265,12 @@ static void test_full(void **state)
     assert_int_equal(local_new(open_engine(8, 0.0), wake, NULL, &w, NULL), 0);
     assert_int_equal(local_seat_open(w, false, &s, NULL), 0);
     local_begin(s, tokens, 600); /* eight pages hold 512 */
-    assert_int_equal(local_feed(s, 0, tokens, 600, &greedy, NULL), 0);
+    assert_int_equal(local_feed(s, 0, tokens, 600, 0, &greedy, NULL), 0);
     uint64_t until = clock_us() + LATE_US;
     while (!local_take(s, &ev) && clock_us() < until)
         clock_sleep_us(100);
     assert_int_equal(ev.kind, LOCAL_FULL);
-    assert_int_equal(local_feed(s, 0, tokens, CONTEXT + 2, &greedy, NULL), ERR_LIMIT);
+    assert_int_equal(local_feed(s, 0, tokens, CONTEXT + 2, 0, &greedy, NULL), ERR_LIMIT);
     local_seat_close(s);
     local_free(w);
 }
@@ -229,6 +283,7 @@ int main(void)
         cmocka_unit_test(test_behind_waits),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_full),
+        cmocka_unit_test(test_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -232,6 +232,7 @@ static int ask(struct chat *c, struct device_question *q, struct device_report *
                                      : DEVICE_AUTO;
     q->pace = c->o.chat.pace;
     q->cloud_tokens = c->o.chat.cloud_tokens;
+    q->verify = c->o.chat.verify;
     q->on_text = on_text;
     q->on_progress = on_progress;
     q->arg = c;

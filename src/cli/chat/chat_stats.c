@@ -13,6 +13,19 @@ static double ms(double us)
     return us / 1e3;
 }
 
+/* "  verified 37 of 40 cloud tokens; ...", where the cloud's numerics are not ours. */
+static void print_verified(const struct device_report *r, FILE *to)
+{
+    const struct turn_report *t = &r->turn;
+    if (r->unverified && r->unverified[0]) fprintf(to, "  not verified: %s\n", r->unverified);
+    if (!t->verifying) return;
+    fprintf(to, "  verified %u of %u cloud tokens", t->verified, t->received);
+    if (t->differs)
+        fprintf(to, "; the first difference at token %u, after which %u not yet shown were dropped",
+                t->difference, t->dropped);
+    fputc('\n', to);
+}
+
 void chat_stats_print(const struct device_report *r, FILE *to)
 {
     const struct turn_report *t = &r->turn;
@@ -30,6 +43,7 @@ void chat_stats_print(const struct device_report *r, FILE *to)
                 "%.2f s\n",
                 wire_match_name(r->match), r->cloud_prompt_tokens, r->cloud_cached_tokens,
                 ms(r->cloud_first_us), r->cloud_slot_us / 1e6);
+    print_verified(r, to);
     if (r->model && t->device_tokens > 0)
         fprintf(to,
                 "  device: %s, %u prompt tokens (%u kept), %.0f tok/s prefill, %.1f ms a token\n",
@@ -93,6 +107,22 @@ static void put_head(struct buf *out, const struct device_report *r, const char 
     put_text(out, "trouble", r->trouble && r->trouble[0] ? r->trouble : NULL);
 }
 
+static void put_verified(struct buf *out, const struct device_report *r)
+{
+    const struct turn_report *t = &r->turn;
+    put_text(out, "unverified", r->unverified && r->unverified[0] ? r->unverified : NULL);
+    if (!t->verifying) {
+        buf_puts(out, "\"verified\": null, ");
+        return;
+    }
+    buf_printf(out, "\"verified\": {\"tokens\": %u, \"of\": %u, \"dropped\": %u, \"difference\": ",
+               t->verified, t->received, t->dropped);
+    if (t->differs)
+        buf_printf(out, "%u}, ", t->difference);
+    else
+        buf_puts(out, "null}, ");
+}
+
 static void put_measures(struct buf *out, const struct device_report *r)
 {
     const struct turn_report *t = &r->turn;
@@ -118,6 +148,7 @@ static void put_measures(struct buf *out, const struct device_report *r)
 int chat_stats_json(const struct device_report *r, const char *failure, struct buf *out)
 {
     put_head(out, r, failure);
+    put_verified(out, r);
     put_measures(out, r);
     buf_puts(out, "\"text\": ");
     json_put_string(out, r->text ? r->text : "", r->text_len);

@@ -8,11 +8,14 @@
  *    "model": name of the device's model, or null,  "weights": their SHA-256,  "numerics": class of
  *    exactness, both null without a model,  "emulated": what speed was emulated, or null,
  *    "plan": {"choice": "device" | "cloud" | "both", "cloud_tokens": N, "why": sentence},
- *    "match": "exact" | "tokens" | "text" | null (no cloud answered),
+ *    "match": "exact" | "weights" | "tokens" | "text" | null (no cloud answered),
  *    "prompt_tokens": n, "kept_tokens": of them already in the device's KV cache,
  *    "cloud_prompt_tokens", "cloud_cached_tokens",
  *    "reason": "stop" | "length" | "cancelled" | "failed",
  *    "error": sentence, or null,  "trouble": a fault that the answer survived, or null,
+ *    "unverified": why an inexact cloud's tokens were not compared with our own, or null,
+ *    "verified": {"tokens": k,  "of": received from the cloud,  "dropped": not shown,
+ *    "difference": index of the first token that we would not have drawn, or null}, or null,
  *    "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls", "handover": index of the first token of
  *    the device after cloud tokens, or null,  "handover_gap_ms": or null,
  *    "cloud_first_ms": first token of the cloud, or null,

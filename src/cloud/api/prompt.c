@@ -26,9 +26,8 @@ void prompt_rules_of(const struct backend *b, struct prompt_rules *ret_rules)
 enum wire_match prompt_match(const struct prompt_rules *rules, const struct wire_request *q)
 {
     if (strcmp(q->tokenizer, rules->tokenizer_hash) != 0) return WIRE_TEXT;
-    bool exact =
-        strcmp(q->weights, rules->weights_hash) == 0 && strcmp(q->numerics, rules->numerics) == 0;
-    return exact ? WIRE_EXACT : WIRE_TOKENS;
+    if (strcmp(q->weights, rules->weights_hash) != 0) return WIRE_TOKENS;
+    return strcmp(q->numerics, rules->numerics) == 0 ? WIRE_EXACT : WIRE_WEIGHTS;
 }
 
 static int check_ids(const int32_t *ids, uint32_t n, uint32_t vocab, const char *field,

@@ -30,7 +30,8 @@ struct prompt_rules {
 void prompt_rules_of(const struct backend *b, struct prompt_rules *ret_rules);
 
 /* How closely the device's model agrees with the model served: text unless the hashes of the
- * tokenizers are equal, exact if those of the weights and the classes of numerics are, too. */
+ * tokenizers are equal, weights if those of the weights are, too, exact if the classes of numerics
+ * are as well. */
 enum wire_match prompt_match(const struct prompt_rules *rules, const struct wire_request *q);
 
 /* The prompt's tokens; none for a backend that takes no ids. *ret_param names the wrong field. */

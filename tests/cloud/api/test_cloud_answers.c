@@ -366,7 +366,8 @@ static void test_match_and_messages(void **state)
         client_post(&c, s->port, &q);
         client_finish(&c);
         assert_int_equal(c.n_tokens, 5);
-        assert_int_equal(c.match, what == 0 ? WIRE_EXACT : what == 3 ? WIRE_TEXT : WIRE_TOKENS);
+        static const enum wire_match matches[] = {WIRE_EXACT, WIRE_TOKENS, WIRE_WEIGHTS, WIRE_TEXT};
+        assert_int_equal(c.match, matches[what]);
         client_close(&c);
     }
     site_stop(s);
