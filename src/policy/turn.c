@@ -85,7 +85,8 @@ static void check(const struct turn *t)
     CHECK(t->ended == (t->state == TURN_DRAINING || t->state == TURN_OVER));
     CHECK(t->state != TURN_RACING || t->n == 0);
     CHECK(t->handover <= t->n);
-    CHECK(t->verified <= t->checked && t->checked <= t->n + t->dropped);
+    CHECK(t->verified <= t->compared && t->compared <= t->checked &&
+          t->checked <= t->n + t->dropped);
     CHECK(!t->differs || t->difference < t->checked);
 }
 
@@ -430,6 +431,7 @@ static bool verify(struct turn *t, uint32_t index, int32_t id)
 {
     if (!t->verifying || index < t->checked || index >= t->n) return false;
     t->checked = index + 1;
+    t->compared++;
     if (t->tokens[index].id == id) {
         t->verified++;
         return false;
@@ -531,6 +533,7 @@ void turn_report_of(const struct turn *t, struct turn_report *ret_report)
     r.verifying = t->verifying;
     r.differs = t->differs;
     r.verified = t->verified;
+    r.compared = t->compared;
     r.received = t->cloud_used;
     r.difference = t->difference;
     r.dropped = t->dropped;

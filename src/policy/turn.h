@@ -110,7 +110,8 @@ struct turn {
     /* verification */
     bool verifying;
     uint32_t checked;  /* index of the next token to compare */
-    uint32_t verified; /* tokens of the cloud that the device would have drawn */
+    uint32_t compared; /* tokens of the cloud that were, */
+    uint32_t verified; /* and that the device would have drawn */
     bool differs;      /* one was not: the first at */
     uint32_t difference;
     uint32_t dropped; /* tokens after it that were not shown */
@@ -168,9 +169,10 @@ struct turn_report {
     double ttft_us, tpot_mean_us, tpot_max_us, handover_gap_us;
     uint32_t tokens, cloud_tokens, device_tokens, handover, stalls, cloud_opens;
     enum turn_reason reason;
-    /* verification, when it took place: `verified` of `received` tokens of the cloud agree */
+    /* verification, when it took place: `verified` of `received` tokens of the cloud agree, and
+     * so many were compared: fewer, when the answer is complete before the device reaches them */
     bool verifying, differs;
-    uint32_t verified, received, difference, dropped;
+    uint32_t verified, compared, received, difference, dropped;
 };
 enum { TURN_STALL_US = 200000 };
 void turn_report_of(const struct turn *t, struct turn_report *ret_report);

@@ -38,13 +38,14 @@ static void *run(void *arg)
     return NULL;
 }
 
-static struct cloud_fixture *start(struct engine *engine, const char *before)
+static struct cloud_fixture *start(struct engine *engine, const char *before, const char *vocab)
 {
     struct cloud_fixture *c = mem_calloc(1, sizeof *c);
     struct server_config config = {.worker = {.streams_max = 8, .queue_max = 8, .cache_pages = 32}};
     CHECK(c);
     config.upstream.servers[0].url = before;
     config.upstream.n_servers = before ? 1 : 0;
+    config.upstream.vocab_path = vocab;
     log_set_level(LOG_WARN);
     http_server_config_default(&config.http);
     config.http.address = "127.0.0.1";
@@ -59,7 +60,7 @@ static struct cloud_fixture *start(struct engine *engine, const char *before)
 
 struct cloud_fixture *cloud_fixture_start(struct engine *engine)
 {
-    return start(engine, NULL);
+    return start(engine, NULL, NULL);
 }
 
 /* Asked by a socket of its own: the server belongs to its thread. */
@@ -78,12 +79,17 @@ static bool is_ready(const struct cloud_fixture *c)
     return ready;
 }
 
-struct cloud_fixture *cloud_fixture_start_before(const char *url)
+struct cloud_fixture *cloud_fixture_start_with_vocab(const char *url, const char *vocab_path)
 {
-    struct cloud_fixture *c = start(NULL, url);
+    struct cloud_fixture *c = start(NULL, url, vocab_path);
     while (!is_ready(c))
         clock_sleep_us(2000);
     return c;
+}
+
+struct cloud_fixture *cloud_fixture_start_before(const char *url)
+{
+    return cloud_fixture_start_with_vocab(url, NULL);
 }
 
 const char *cloud_fixture_url(const struct cloud_fixture *c)

@@ -18,6 +18,8 @@ struct cloud_fixture;
 struct cloud_fixture *cloud_fixture_start(struct engine *engine); /* takes the engine */
 /* One without an engine, in front of the server at `url`; returns when that is found up. */
 struct cloud_fixture *cloud_fixture_start_before(const char *url);
+/* The same with the tokenizer of a GGUF file: ids pass (docs/UPSTREAMS.md). */
+struct cloud_fixture *cloud_fixture_start_with_vocab(const char *url, const char *vocab_path);
 const char *cloud_fixture_url(const struct cloud_fixture *c);
 void cloud_fixture_stop(struct cloud_fixture *c);
 

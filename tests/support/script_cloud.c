@@ -215,7 +215,7 @@ static void set_token(struct stream *st)
     const struct script *s = st->s;
     st->ev.kind = WIRE_TOKEN;
     st->ev.index = st->index;
-    st->ev.token = s->tokens[st->index];
+    st->ev.token = s->tokens[st->index] + (st->index + 1 == s->lies);
     buf_clear(&st->ev.text);
     if (s->texts && buf_puts(&st->ev.text, s->texts[st->index])) st->open = false;
     st->index++;
@@ -249,7 +249,7 @@ static void stream(struct script_cloud *cloud, struct connection *c, const struc
     if (s->grant_pause_us) clock_sleep_us(s->grant_pause_us);
     st.ev.kind = WIRE_GRANT;
     snprintf(st.ev.id, sizeof st.ev.id, "script");
-    st.ev.match = s->other_words ? WIRE_TEXT : WIRE_EXACT;
+    st.ev.match = s->other_words ? WIRE_TEXT : s->other_numerics ? WIRE_WEIGHTS : WIRE_EXACT;
     st.ev.tokens_max = q->tokens_max;
     st.ev.prompt_tokens = s->prompt_tokens + (st.faulty && s->fault == SCRIPT_PROMPT);
     next_event(&st);

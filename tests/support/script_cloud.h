@@ -43,6 +43,8 @@ struct script {
     int status; /* of a refusal; 0: 503 */
     uint32_t at;
     bool always;              /* the fault strikes every request, not only the first */
+    bool other_numerics;      /* matches by weights, not exactly */
+    uint32_t lies;            /* 0: none; k: token k - 1 is sent with another id */
     bool other_words;         /* refuses token ids, takes messages, and matches by text */
     const char *const *texts; /* [n] when other_words */
     uint32_t grant_pause_us, token_pause_us;

@@ -23,6 +23,9 @@ static void print_verified(const struct device_report *r, FILE *to)
     if (t->differs)
         fprintf(to, "; the first difference at token %u, after which %u not yet shown were dropped",
                 t->difference, t->dropped);
+    else if (t->compared < t->received)
+        fprintf(to, "; the answer was complete before the device reached %u of them",
+                t->received - t->compared);
     fputc('\n', to);
 }
 
@@ -115,8 +118,10 @@ static void put_verified(struct buf *out, const struct device_report *r)
         buf_puts(out, "\"verified\": null, ");
         return;
     }
-    buf_printf(out, "\"verified\": {\"tokens\": %u, \"of\": %u, \"dropped\": %u, \"difference\": ",
-               t->verified, t->received, t->dropped);
+    buf_printf(out,
+               "\"verified\": {\"tokens\": %u, \"compared\": %u, \"of\": %u, \"dropped\": %u, "
+               "\"difference\": ",
+               t->verified, t->compared, t->received, t->dropped);
     if (t->differs)
         buf_printf(out, "%u}, ", t->difference);
     else

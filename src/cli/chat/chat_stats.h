@@ -14,7 +14,7 @@
  *    "reason": "stop" | "length" | "cancelled" | "failed",
  *    "error": sentence, or null,  "trouble": a fault that the answer survived, or null,
  *    "unverified": why an inexact cloud's tokens were not compared with our own, or null,
- *    "verified": {"tokens": k,  "of": received from the cloud,  "dropped": not shown,
+ *    "verified": {"tokens": k,  "compared",  "of": received from the cloud,  "dropped": not shown,
  *    "difference": index of the first token that we would not have drawn, or null}, or null,
  *    "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls", "handover": index of the first token of
  *    the device after cloud tokens, or null,  "handover_gap_ms": or null,
