@@ -72,11 +72,18 @@ struct keep_prompt {
 };
 
 struct keep_limits {
-    float ratio;    /* the most, of the new tokens (n - held) */
-    float coverage; /* of the score of free text: enough; in (0, 1] */
-    float least;    /* less than this coverage is refused; 0: nothing is */
-    float floor;    /* of each message's tokens at least so much is kept */
+    float ratio;        /* the most, of the new tokens (n - held) */
+    float coverage;     /* of the score of free text: enough; in (0, 1] */
+    float least;        /* less than this coverage is refused; 0: nothing is */
+    float floor;        /* of each message's tokens at least so much is kept, at least half a
+                           unit: shorter messages have no floor */
+    uint32_t new_least; /* fewer new tokens are refused */
 };
+#define KEEP_LIMITS_DEFAULT(r)                                                                     \
+    {                                                                                              \
+        .ratio = (r), .coverage = KEEP_COVERAGE, .least = KEEP_LEAST, .floor = KEEP_FLOOR,         \
+        .new_least = KEEP_NEW_LEAST                                                                \
+    }
 
 /* One part of the prompt. */
 struct keep_unit {
@@ -95,15 +102,18 @@ int keep_open(const struct keep_prompt *prompt, struct keep **ret_keep, struct e
 void keep_close(struct keep *k); /* NULL is fine */
 const struct keep_unit *keep_units(const struct keep *k, uint32_t *ret_n);
 
+/* What is known without scores: KEEP_SHORT, KEEP_FULL or KEEP_OK. */
+enum keep_refusal keep_refuses(const struct keep *k, const struct keep_limits *limits);
+
 struct keep_choice {
     enum keep_refusal refusal;
     uint32_t tokens; /* kept, of all n */
-    float ratio;     /* kept of the new tokens; when refused for good reason of the scores: what the
-                        limit allowed, for reports */
-    float coverage;  /* reached */
+    float ratio;     /* kept of the new tokens */
+    float coverage;  /* reached; with KEEP_FLAT, by `ratio`, for reports */
 };
 
-/* Choose by scores [n], finite and not negative. */
+/* Choose by scores [n], finite and not negative. Units say what was chosen, also when it is
+ * refused. */
 struct keep_choice keep_choose(struct keep *k, const float *scores,
                                const struct keep_limits *limits);
 /* The chosen tokens as bits, the lowest of a byte first: [(n + 7) / 8] bytes, unused bits 0. */
