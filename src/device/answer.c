@@ -86,8 +86,8 @@ static void learn(struct device *d)
 {
     const struct turn *t = &d->answer.turn;
     struct profile *p = &d->core->profile;
-    if (t->c.use_local && t->kv >= t->c.prompt_tokens &&
-        t->c.prompt_tokens - t->c.kv_tokens >= MEASURE_PREFILL_MIN)
+    if (t->c.use_local && t->kv >= t->prompt_len &&
+        t->prompt_len - t->c.kv_tokens >= MEASURE_PREFILL_MIN)
         estimate_add(&p->prefill_tps, t->tps);
     if (d->answer.report.turn.device_tokens >= MEASURE_DECODES_MIN)
         estimate_add(&p->decode_us, t->decode_us);
@@ -377,12 +377,9 @@ static void feed(struct device *d, uint32_t from, uint32_t to, uint32_t n_draws)
     struct err e = ERR_INIT;
     a->work.len = 0;
     int code = 0;
-    if (from < a->prompt.len)
-        code = token_list_append(&a->work, a->prompt.ids + from,
-                                 (to < a->prompt.len ? to : a->prompt.len) - from);
-    uint32_t first = from > a->prompt.len ? from - a->prompt.len : 0;
-    for (uint32_t i = first; code == 0 && a->prompt.len + i < to; i++)
-        code = token_list_push(&a->work, a->turn.tokens[i].id);
+    for (uint32_t i = from, len = a->turn.prompt_len; code == 0 && i < to; i++)
+        code = token_list_push(&a->work, i < len ? a->prompt.ids[turn_prompt_at(&a->turn, i)]
+                                                 : a->turn.tokens[i - len].id);
     if (code)
         err_set(&e, code, "no memory for a batch of tokens");
     else
@@ -399,14 +396,17 @@ static void local_event(struct device *d, const struct local_event *ev)
     uint64_t now = clock_us();
     bool current = true;
     for (uint32_t i = 0; i < ev->n_draws; i++)
-        current &= turn_local_drawn(&a->turn, now, ev->draw_at + i - a->turn.c.prompt_tokens,
+        current &= turn_local_drawn(&a->turn, now, ev->draw_at + i - a->turn.prompt_len,
                                     ev->draws[i], vocab_is_end(vocab_of(d), ev->draws[i]));
     if (!current) return;
     switch (ev->kind) {
     case LOCAL_PROGRESS:
         turn_local_progress(&a->turn, now, ev->kv);
         if (a->turn.shown == 0 && a->q->on_progress)
-            a->q->on_progress(a->q->arg, ev->kv, a->prompt.len);
+            a->q->on_progress(a->q->arg, ev->kv, a->turn.prompt_len);
+        break;
+    case LOCAL_PAUSED:
+        turn_local_paused(&a->turn, now, ev->kv);
         break;
     case LOCAL_TOKEN:
         turn_local_token(&a->turn, now, ev->id, ev->is_end);
@@ -449,6 +449,9 @@ static void act(struct device *d, const struct turn_action *action)
         break;
     case TURN_DO_LOCAL_STOP:
         local_cancel(d->local);
+        break;
+    case TURN_DO_LOCAL_PAUSE:
+        local_pause(d->local);
         break;
     case TURN_DO_SHOW:
         show(d, action->n);

@@ -29,6 +29,7 @@ struct local_seat {
     int32_t *tokens;        /* [context_max + 1] what the history is to become */
     uint32_t n, keep;       /* of them; of the session, unless it is longer */
     struct sampling sampling;
+    bool pausing;    /* the feed ends after the step that runs */
     bool feeding;    /* the session is to hold all of them; then sample */
     bool drop;       /* the session ends after the current step */
     bool in_step;    /* it has a span in the step that runs */
@@ -82,7 +83,7 @@ struct local {
 
 static void end_feed(struct local_seat *s, const struct local_event *ev)
 {
-    s->feeding = s->parked = false;
+    s->feeding = s->parked = s->pausing = false;
     s->end = *ev;
     s->have_end = true;
     s->local->wake(s->local->arg);
@@ -315,7 +316,11 @@ static void take_result(struct local *w, const struct part *p, const struct engi
     struct local_event ev = {.kind = LOCAL_TOKEN, .kv = session_len(s->history.session)};
     take_draws(s, span);
     if (!span->sample) {
-        tell_progress(s, ev.kv);
+        ev.kind = LOCAL_PAUSED;
+        if (s->pausing)
+            end_feed(s, &ev);
+        else
+            tell_progress(s, ev.kv);
         return;
     }
     ev.id = span->next;
@@ -558,6 +563,7 @@ int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint3
     s->n_draws = n_draws;
     s->draw_at = s->n - n_draws + 1;
     s->n_drawn = s->n_taken = 0;
+    s->progress = from;
     s->feed++;
     s->feeding = true;
     s->have_progress = s->have_end = false;
@@ -566,12 +572,29 @@ int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint3
     return 0;
 }
 
+void local_pause(struct local_seat *s)
+{
+    struct local *w = s->local;
+    pthread_mutex_lock(&w->lock);
+    if (s->feeding && s->in_step) {
+        s->pausing = true;
+    } else if (s->feeding) {
+        /* A session that was lost is computed again; what the feed told of it counts. */
+        struct local_event ev = {.kind = LOCAL_PAUSED, .kv = s->progress};
+        uint32_t len = s->history.session ? session_len(s->history.session) : 0;
+        if (len > s->keep) len = s->keep;
+        if (len > ev.kv) ev.kv = len;
+        end_feed(s, &ev);
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
 void local_cancel(struct local_seat *s)
 {
     struct local *w = s->local;
     pthread_mutex_lock(&w->lock);
     s->feed++;
-    s->feeding = s->parked = s->have_progress = s->have_end = false;
+    s->feeding = s->parked = s->pausing = s->have_progress = s->have_end = false;
     if (s->history.session) drop_soon(s);
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);

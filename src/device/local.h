@@ -39,6 +39,7 @@ struct local_seat;
 enum local_event_kind {
     LOCAL_PROGRESS, /* kv */
     LOCAL_TOKEN,    /* kv, id, is_end: the feed is complete */
+    LOCAL_PAUSED,   /* kv: the feed ended there, as told */
     LOCAL_FULL,     /* the context is full: the feed ended early */
     LOCAL_FAILED    /* why */
 };
@@ -85,6 +86,8 @@ uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n);
  * after, too, which costs their logits: they are never taken from the cache. */
 int local_feed(struct local_seat *s, uint32_t from, const int32_t *tokens, uint32_t n,
                uint32_t n_draws, const struct sampling *sampling, struct err *e);
+/* End the feed after the current step, unless that completes it; the history stays. */
+void local_pause(struct local_seat *s);
 /* The history may be fed on, but what it holds of KV memory is free for others from now on. */
 void local_cancel(struct local_seat *s);
 bool local_take(struct local_seat *s, struct local_event *ret_event);

@@ -29,6 +29,7 @@ int turn_init(struct turn *t, const struct turn_config *config, struct err *e)
     CHECK(config->use_cloud || config->use_local);
     CHECK(config->kv_tokens < config->prompt_tokens);
     *t = (struct turn){.c = *config, .kv = config->kv_tokens, .local_ok = config->use_local};
+    t->prompt_len = config->prompt_tokens;
     t->tps = config->prefill_tps;
     t->decode_us = config->decode_us;
     t->tokens = mem_calloc(config->answer_max, sizeof *t->tokens);
@@ -42,7 +43,11 @@ int turn_init(struct turn *t, const struct turn_config *config, struct err *e)
 void turn_release(struct turn *t)
 {
     mem_free(t->tokens);
+    mem_free(t->map_room);
+    mem_free(t->wanted);
     t->tokens = NULL;
+    t->map = t->map_room = NULL;
+    t->wanted = NULL;
 }
 
 static void act(struct turn *t, struct turn_action a)
@@ -75,9 +80,11 @@ static void enter(struct turn *t, enum turn_state to)
 static void check(const struct turn *t)
 {
     CHECK(t->shown <= t->n && t->n <= t->c.answer_max);
-    CHECK(t->kv <= t->c.prompt_tokens + t->n);
+    CHECK(t->kv <= t->prompt_len + t->n);
+    CHECK(t->prompt_len <= t->c.prompt_tokens && t->prompt_len > 0);
+    CHECK(!t->pausing || t->feeding);
     CHECK(!t->feeding || (t->local_ok && t->kv < t->feed_to));
-    CHECK(!t->feeding || t->feed_to <= t->c.prompt_tokens + t->n);
+    CHECK(!t->feeding || t->feed_to <= t->prompt_len + t->n);
     CHECK(!cloud_active(t) || (t->c.use_cloud && t->cloud_base <= t->n));
     CHECK(!cloud_active(t) || t->n <= t->cloud_granted);
     CHECK(!t->cloud_waits || (!t->local_ok && !cloud_active(t)));
@@ -112,7 +119,7 @@ static void stop_cloud(struct turn *t)
 static void stop_local(struct turn *t)
 {
     if (t->feeding) {
-        t->feeding = false;
+        t->feeding = t->pausing = false;
         act(t, (struct turn_action){.kind = TURN_DO_LOCAL_STOP});
     }
 }
@@ -170,14 +177,14 @@ static void go_on_without_device(struct turn *t, uint64_t now, const char *why)
 
 static void feed(struct turn *t, uint64_t now)
 {
-    uint32_t total = t->c.prompt_tokens + t->n;
+    uint32_t total = t->prompt_len + t->n;
     if (!t->local_ok || t->feeding || t->ended || t->kv >= total) return;
     if (t->begun == 0 && t->n < t->c.local_after && cloud_active(t)) return;
     if (t->begun == 0) t->begun = now;
     t->feeding = true;
     t->feed_to = total;
     t->last_local = now;
-    uint32_t known = t->c.prompt_tokens - 1; /* what follows it is the answer */
+    uint32_t known = t->prompt_len - 1; /* what follows it is the answer */
     uint32_t draws = t->verifying ? total - (t->kv > known ? t->kv : known) : 0;
     act(t, (struct turn_action){.kind = TURN_DO_FEED, .from = t->kv, .to = total, .n = draws});
 }
@@ -188,7 +195,7 @@ static void feed(struct turn *t, uint64_t now)
 static double ready_us(const struct turn *t, uint64_t now)
 {
     if (!t->local_ok) return INFINITY;
-    double left = (double)(t->c.prompt_tokens + t->n - t->kv);
+    double left = (double)(t->prompt_len + t->n - t->kv);
     double us = t->tps > 0.0 ? left / t->tps * 1e6 : INFINITY;
     uint64_t from = t->progress_at ? t->progress_at : t->begun ? t->begun : now;
     double since = (double)(now - from);
@@ -425,6 +432,56 @@ static void measure_decode(struct turn *t, uint64_t now)
     t->pace.decode_us = t->decode_us; /* the pace follows the device, up and down */
 }
 
+uint32_t turn_prompt_at(const struct turn *t, uint32_t i)
+{
+    CHECK(i < t->prompt_len);
+    return t->map ? t->map[i] : i;
+}
+
+/* Go on with the wanted tokens of what follows position kv. */
+static void shorten(struct turn *t)
+{
+    uint32_t all = t->c.prompt_tokens, len = t->kv;
+    uint32_t next = len > 0 ? turn_prompt_at(t, len - 1) + 1 : 0;
+    for (uint32_t i = 0; !t->map && i < len; i++)
+        t->map_room[i] = i;
+    t->map = t->map_room;
+    for (uint32_t at = next; at < all; at++)
+        if (t->wanted[at / 8] >> (at % 8) & 1 || at + 1 == all) t->map[len++] = at;
+    t->prompt_len = len;
+}
+
+void turn_refined(struct turn *t, uint64_t now, const uint8_t *bits)
+{
+    size_t bytes = (t->c.prompt_tokens + 7u) / 8;
+    if (t->state == TURN_OVER || t->ended || !t->local_ok || t->kv >= t->prompt_len) return;
+    if (!t->wanted) t->wanted = mem_alloc(bytes);
+    if (!t->map_room) t->map_room = mem_alloc(t->c.prompt_tokens * sizeof *t->map);
+    if (!t->wanted || !t->map_room) return; /* then the whole prompt it is */
+    memcpy(t->wanted, bits, bytes);
+    t->verifying = false;
+    if (!t->feeding) {
+        shorten(t);
+    } else if (!t->pausing) {
+        t->pausing = true;
+        act(t, (struct turn_action){.kind = TURN_DO_LOCAL_PAUSE});
+    }
+    steer_cloud(t, now);
+}
+
+void turn_local_paused(struct turn *t, uint64_t now, uint32_t kv)
+{
+    if (!t->feeding || !t->pausing || t->state == TURN_OVER) return;
+    CHECK(kv < t->feed_to);
+    t->feeding = t->pausing = false;
+    t->kv = kv;
+    measure_prefill(t, now);
+    if (kv < t->prompt_len) shorten(t);
+    feed(t, now);
+    show_due(t, now);
+    steer_cloud(t, now);
+}
+
 /* Compare what the device draws with the token received there. After the first difference what is
  * not shown yet is dropped; true: the draw itself is the next token of the answer then. */
 static bool verify(struct turn *t, uint32_t index, int32_t id)
@@ -462,7 +519,7 @@ bool turn_local_drawn(struct turn *t, uint64_t now, uint32_t index, int32_t id, 
 {
     if (!t->feeding || t->state == TURN_OVER) return false;
     bool own = verify(t, index, id);
-    uint32_t total = t->c.prompt_tokens + t->n;
+    uint32_t total = t->prompt_len + t->n;
     if (t->feed_to <= total) return true; /* nothing that is being fed was dropped */
     stop_local(t);
     if (own) {
@@ -480,14 +537,14 @@ void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end)
 {
     if (!t->feeding || t->state == TURN_OVER) return;
     bool single = t->state == TURN_OWN && t->feed_to == t->kv + 1;
-    t->feeding = false;
+    t->feeding = t->pausing = false;
     t->kv = t->feed_to;
     if (single)
         measure_decode(t, now);
     else
         measure_prefill(t, now);
-    verify(t, t->kv - t->c.prompt_tokens, id);
-    if (t->kv == t->c.prompt_tokens + t->n) take_own(t, now, id, is_end); /* nothing newer came */
+    verify(t, t->kv - t->prompt_len, id);
+    if (t->kv == t->prompt_len + t->n) take_own(t, now, id, is_end); /* nothing newer came */
     feed(t, now);
     show_due(t, now);
     steer_cloud(t, now);
@@ -496,7 +553,7 @@ void turn_local_token(struct turn *t, uint64_t now, int32_t id, bool is_end)
 void turn_local_full(struct turn *t, uint64_t now)
 {
     if (t->state == TURN_OVER || t->ended) return;
-    t->feeding = false;
+    t->feeding = t->pausing = false;
     t->local_ok = false;
     if (!cloud_active(t)) end_answer(t, TURN_LENGTH);
     show_due(t, now);
@@ -505,7 +562,7 @@ void turn_local_full(struct turn *t, uint64_t now)
 void turn_local_failed(struct turn *t, uint64_t now, const char *why)
 {
     if (t->state == TURN_OVER || t->ended) return;
-    t->feeding = false;
+    t->feeding = t->pausing = false;
     t->local_ok = false;
     if (t->state == TURN_OWN) enter(t, TURN_BORROWED);
     err_set(&t->error, ERR_INTERNAL, "%s", why);
@@ -533,6 +590,8 @@ void turn_report_of(const struct turn *t, struct turn_report *ret_report)
     r.verifying = t->verifying;
     r.differs = t->differs;
     r.verified = t->verified;
+    r.refined = t->prompt_len < t->c.prompt_tokens;
+    r.reading = t->prompt_len;
     r.compared = t->compared;
     r.received = t->cloud_used;
     r.difference = t->difference;

@@ -13,6 +13,12 @@
  * what follows. When a feed ends and nothing newer has come, the sampled token is the device's, and
  * the cloud is told to stop; otherwise the newer tokens are the next feed, as one batch.
  *
+ * Refinement: when it is known which tokens of the prompt are needed, the feed pauses, and the
+ * prompt goes on with the needed ones of what it has not passed yet. So it is never slower than
+ * beginning again, and a later choice changes only what is still to come. The KV cache then holds a
+ * shortened history: position i < prompt_len is token turn_prompt_at(i) of the prompt, and the
+ * answer follows.
+ *
  * Verified handover: where the cloud's numerics are not the device's, a feed also draws after each
  * token, and the draw is compared with the token received there. What is shown stays. Tokens not
  * yet shown after the first difference are dropped, the cloud is left, and the device goes on.
@@ -64,6 +70,7 @@ enum turn_action_kind {
     TURN_DO_CLOUD_STOP,   /* close it; ignore what it still sends */
     TURN_DO_FEED,         /* from, to; then sample. n: draw after as many of the last tokens */
     TURN_DO_LOCAL_STOP,   /* cancel the feed */
+    TURN_DO_LOCAL_PAUSE,  /* end the feed after the current step: turn_local_paused follows */
     TURN_DO_SHOW,         /* n: index of the token */
     TURN_DO_END           /* reason */
 };
@@ -103,7 +110,12 @@ struct turn {
     uint64_t cloud_again; /* not before; a refusal's Retry-After */
     /* device */
     bool feeding, local_ok;
-    uint32_t kv, feed_to;                    /* positions in the KV cache; where the feed ends */
+    uint32_t prompt_len;  /* tokens of the prompt in the device's history when it is read */
+    uint32_t *map;        /* [prompt_len] places of these in the prompt; NULL: it is whole */
+    uint32_t *map_room;   /* [prompt_tokens], when a choice has come */
+    uint8_t *wanted;      /* [prompt_tokens / 8, rounded up] bits of the newest choice */
+    bool pausing;         /* the feed is told to pause, and `wanted` takes effect then */
+    uint32_t kv, feed_to; /* positions in the KV cache; where the feed ends */
     uint64_t begun, progress_at, last_local; /* begun: its first feed; 0: none yet */
     uint32_t progress_from;                  /* kv when measuring began */
     double tps, decode_us;                   /* measured so far, or predicted */
@@ -133,6 +145,9 @@ bool turn_take(struct turn *t, struct turn_action *ret_action);
 /* When turn_tick must be called next; UINT64_MAX: not by time. Ask after the actions are taken. */
 uint64_t turn_wake(const struct turn *t, uint64_t now);
 
+/* Which token of the prompt stands at position i < prompt_len of the device's history. */
+uint32_t turn_prompt_at(const struct turn *t, uint32_t i);
+
 /* Events, with their time. Events of a cloud or an engine that was given up are ignored. */
 void turn_start(struct turn *t, uint64_t now);
 void turn_tick(struct turn *t, uint64_t now);
@@ -154,6 +169,12 @@ void turn_cloud_refused(struct turn *t, uint64_t now, uint64_t wait_us, const ch
 /* Cut, malformed or an error event; `why` is a sentence. */
 void turn_cloud_lost(struct turn *t, uint64_t now, const char *why);
 void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv);
+/* Which tokens of the prompt are needed: bits [prompt_tokens], the lowest of a byte first; the last
+ * token always is. Also before turn_start. Tokens are not verified from now on. */
+void turn_refined(struct turn *t, uint64_t now, const uint8_t *bits);
+/* The feed has ended at position kv, as told; if it was complete by then, turn_local_token comes
+ * instead. */
+void turn_local_paused(struct turn *t, uint64_t now, uint32_t kv);
 /* The device would draw `id` where the answer has token `index`. Called for the draws of a feed in
  * order, before the progress or token that they came with. False: that feed is given up, and what
  * else it says no longer counts. */
@@ -173,6 +194,8 @@ struct turn_report {
      * so many were compared: fewer, when the answer is complete before the device reaches them */
     bool verifying, differs;
     uint32_t verified, compared, received, difference, dropped;
+    bool refined;     /* the device read a shortened prompt, of */
+    uint32_t reading; /* tokens */
 };
 enum { TURN_STALL_US = 200000 };
 void turn_report_of(const struct turn *t, struct turn_report *ret_report);

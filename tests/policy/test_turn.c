@@ -93,6 +93,9 @@ static void carry_out(struct world *w)
             w->feed_to = a.to;
             w->feed_at = w->now + chunk_us(w);
             break;
+        case TURN_DO_LOCAL_PAUSE:
+            fail(); /* nothing was refined */
+            break;
         case TURN_DO_LOCAL_STOP:
             w->feeding = false;
             break;
