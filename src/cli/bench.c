@@ -20,6 +20,7 @@ static const struct command command = {
     .bit = OPTIONS_BENCH,
     .usage = "usage: pdd bench engine [OPTION]...\n"
              "       pdd bench perplexity --file TEXTFILE     see pdd bench perplexity --help\n"
+             "       pdd bench refine --set FILE              see pdd bench refine --help\n"
              "Measure how fast this machine reads prompts and writes answers.\n\n"};
 
 static bool has_cases(const struct bench_plan *p)
@@ -80,12 +81,15 @@ int cmd_bench(int argc, char **argv)
     int status;
     if (argc >= 2 && strcmp(argv[1], "perplexity") == 0)
         return cmd_bench_perplexity(argc - 1, argv + 1);
+    if (argc >= 2 && strcmp(argv[1], "refine") == 0) return cmd_bench_refine(argc - 1, argv + 1);
     bool wants_help = argc >= 2 && strcmp(argv[1], "--help") == 0;
     if (argc < 2 || strcmp(argv[1], "engine") != 0) {
         if (argc >= 2 && !wants_help)
-            fprintf(stderr,
-                    "pdd bench: \"%s\" cannot be measured, \"engine\" and \"perplexity\" can\n\n",
-                    argv[1]);
+            fprintf(
+                stderr,
+                "pdd bench: \"%s\" cannot be measured, \"engine\", \"perplexity\" and \"refine\" "
+                "can\n\n",
+                argv[1]);
         options_help(&command, wants_help ? stdout : stderr);
         return wants_help ? EXIT_DONE : EXIT_USAGE;
     }

@@ -17,6 +17,7 @@ int cmd_model(int argc, char **argv);
 
 /* Actions of a command with options of their own; argv[0] is the action's name. */
 int cmd_bench_perplexity(int argc, char **argv); /* pdd bench perplexity, by lab/perplexity.h */
+int cmd_bench_refine(int argc, char **argv);     /* pdd bench refine, by lab/refine.h */
 int cmd_cloud_key(int argc, char **argv); /* pdd cloud key: a key and its line (cloud/api/keys.h) */
 int model_random(int argc, char **argv);  /* pdd model random, by lab/random_file.h */
 

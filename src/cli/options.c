@@ -5,11 +5,13 @@
 #include "cli/options.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/pool.h"
 #include "kern/kern.h"
+#include "lab/refine_method.h"
 
 enum {
     BENCH = OPTIONS_BENCH,
@@ -22,7 +24,8 @@ enum {
     TOKENIZE = OPTIONS_TOKENIZE,
     DETOKENIZE = OPTIONS_DETOKENIZE,
     RANDOM = OPTIONS_RANDOM,
-    PERPLEXITY = OPTIONS_PERPLEXITY
+    PERPLEXITY = OPTIONS_PERPLEXITY,
+    REFINE = OPTIONS_REFINE
 };
 
 #define AT(field) OPTION_AT(field)
@@ -58,6 +61,12 @@ static const char *type_at(uint32_t i)
 {
     const struct random_type *t = random_type_at(i);
     return t ? random_type_name(t) : NULL;
+}
+
+static const char *method_at(uint32_t i)
+{
+    const struct refine_method *m = refine_method_at(i);
+    return m ? m->name : NULL;
 }
 
 static int read_shape(const struct option_row *row, struct options *o, char *text, struct err *e)
@@ -160,6 +169,28 @@ static int read_sample(const struct option_row *row, struct options *o, char *te
     return 0;
 }
 
+static int read_set(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    struct refine_plan *p = &o->refine;
+    (void)row;
+    if (p->n_sets == REFINE_SETS_MAX)
+        return err_set(e, ERR_LIMIT, "at most %d files", REFINE_SETS_MAX);
+    p->sets[p->n_sets++] = text;
+    return 0;
+}
+
+/* "I/N" */
+static int read_part(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    struct refine_plan *p = &o->refine;
+    char end;
+    (void)row;
+    if (sscanf(text, "%u/%u%c", &p->part, &p->parts, &end) == 2 && p->part >= 1 &&
+        p->part <= p->parts)
+        return 0;
+    return err_set(e, ERR_BAD_INPUT, "\"%s\" is no I/N with I from 1 to N", text);
+}
+
 /* ---- the table ---- */
 
 #define ENGINE .only = OPTIONS_WITH_ENGINE
@@ -170,8 +201,8 @@ static const struct option_row rows[] = {
     {"model", "FILE", CLOUD, AT(native.model_path), .help = "the GGUF file to serve"},
     {"model", "FILE", CHAT, AT(native.model_path), .help = "the GGUF file to run on this device",
      .otherwise = "the largest in models/ next to the program"},
-    {"model", "FILE", PERPLEXITY, AT(native.model_path), .help = "the GGUF file to measure",
-     .otherwise = "the largest in models/ next to the program"},
+    {"model", "FILE", PERPLEXITY | REFINE, AT(native.model_path),
+     .help = "the GGUF file to measure", .otherwise = "the largest in models/ next to the program"},
     {"model", "FILE", BENCH, AT(native.model_path),
      .help = "the GGUF file to measure; pdd model random makes one of any shape",
      .otherwise = "the largest in models/ next to the program"},
@@ -185,9 +216,9 @@ static const struct option_row rows[] = {
      .help = "family of the chat template, where the file's own is not recognised"},
     {"no-think", NULL, CHAT | CLOUD, AT(native.no_think),
      .help = "answers start without reasoning, where the chat template can ask for that"},
-    {"threads", "N", CHAT | CLOUD | PERPLEXITY, AT(native.threads), RANGE(1, 256),
+    {"threads", "N", CHAT | CLOUD | PERPLEXITY | REFINE, AT(native.threads), RANGE(1, 256),
      .help = "compute threads", .otherwise = "all CPUs", ENGINE},
-    {"isa", "NAME", CHAT | CLOUD | BENCH | PERPLEXITY, .read = read_isa,
+    {"isa", "NAME", CHAT | CLOUD | BENCH | PERPLEXITY | REFINE, .read = read_isa,
      .help = "instruction set: scalar, avx2, avxvnni, avx512, amx, neon or neondot",
      .otherwise = "the best here", ENGINE},
     {"context", "N", CHAT | CLOUD, AT(native.context_max), RANGE(2, 1 << 24),
@@ -196,7 +227,7 @@ static const struct option_row rows[] = {
      .help = "memory for the KV cache in MiB. It bounds how many requests run at once; a context "
              "that does not fit is shortened",
      .otherwise = "room for two full contexts, at most half of the available memory", ENGINE},
-    {"kv-type", "TYPE", CHAT | CLOUD | BENCH | PERPLEXITY, .read = read_kv_type,
+    {"kv-type", "TYPE", CHAT | CLOUD | BENCH | PERPLEXITY | REFINE, .read = read_kv_type,
      .help = "type of the KV cache: i16, f16 or q8_0 (half the memory). A handover is exact only "
              "with the same type on both ends",
      .otherwise = "i16, or f16 where the head size is not a multiple of 16", ENGINE},
@@ -415,6 +446,28 @@ static const struct option_row rows[] = {
              "half a window of text where there is that much",
      .otherwise = "1024, or the model's context where that is shorter"},
     {"json", NULL, PERPLEXITY, AT(perplexity.json), .help = "one JSON object instead of a table"},
+
+    {"set", "FILE", REFINE, .read = read_set, .required = true,
+     .help = "documents with questions, a JSON line each (tools/refine/sets.py makes them); may be "
+             "repeated up to 64 times"},
+    {"out", "FILE", REFINE, AT(refine.out),
+     .help = "append results to this file; a question that it has is not asked again",
+     .otherwise = "standard output"},
+    {"methods", "LIST", REFINE, AT(refine.methods), .choice = method_at,
+     .help = "some methods only, with commas", .otherwise = "all"},
+    {"ratios", "LIST", REFINE, AT(refine.ratios),
+     .help = "these ratios for every method, with commas; 0: by coverage",
+     .otherwise = "each method's own"},
+    {"questions", "N", REFINE, AT(refine.questions), RANGE(1, 1 << 24),
+     .help = "at most so many of each set", .otherwise = "all"},
+    {"part", "I/N", REFINE, .read = read_part, .initial = "1/1",
+     .help = "every N-th document, from the I-th on: N processes share the work"},
+    {"minutes", "N", REFINE, AT(refine.minutes), RANGE(1, 1 << 20),
+     .help = "begin no question after that time; the sets are asked in turn",
+     .otherwise = "no end"},
+    {"no-answers", NULL, REFINE, AT(refine.no_answers),
+     .help = "only what is kept, and whether the answer is in it"},
+    {"quiet", NULL, REFINE, AT(refine.quiet), .help = "no progress on standard error"},
 
     HEADING(INSPECT, "inspect: what a GGUF file holds, and whether this program can run it"),
     {"json", NULL, INSPECT, AT(model.json), .help = "one JSON object instead of lines"},

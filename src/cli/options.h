@@ -20,6 +20,7 @@
 #include "lab/bench_run.h"
 #include "lab/perplexity.h"
 #include "lab/random_file.h"
+#include "lab/refine.h"
 #include "lab/relay.h"
 
 enum { OPTIONS_NO_FAKE = UINT32_MAX }; /* fake_tokens: no fake engine is asked for */
@@ -62,7 +63,7 @@ struct model_options {
 
 struct options {
     bool help;
-    struct native_options native; /* chat, cloud, demo, bench, perplexity */
+    struct native_options native; /* chat, cloud, demo, all of bench */
     const char *profile;          /* chat, cloud, demo: of a device, or NULL */
     const char *prompt_file;      /* chat */
     struct option_address listen; /* cloud, link */
@@ -83,6 +84,7 @@ struct options {
     struct bench_plan bench;
     bool bench_load_child;
     struct perplexity_plan perplexity;
+    struct refine_plan refine;
     struct random_file random;
 };
 
@@ -99,7 +101,8 @@ enum {
     OPTIONS_DETOKENIZE = 1 << 8,
     OPTIONS_RANDOM = 1 << 9,
     OPTIONS_PERPLEXITY = 1 << 10,
-    OPTIONS_ALL = (1 << 11) - 1
+    OPTIONS_REFINE = 1 << 11,
+    OPTIONS_ALL = (1 << 12) - 1
 };
 
 /* Bits of option_row.only. */

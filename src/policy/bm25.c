@@ -21,7 +21,7 @@ static bool is_ideograph(uint32_t code)
 static bool is_punctuation(uint32_t code)
 {
     return (code >= 0x80 && code < 0xc0 && code != 0xaa && code != 0xb5 && code != 0xba) ||
-           code == 0xd7 || code == 0xf7 || (code >= 0x2000 && code < 0x2070) ||
+           code == 0xd7 || code == 0xf7 || (code >= 0x2000 && code < 0x2c00) ||
            (code >= 0x3000 && code < 0x3005) || (code >= 0xfe30 && code < 0xfe50) ||
            (code >= 0xff00 && code < 0xff10);
 }

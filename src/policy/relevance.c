@@ -1,7 +1,6 @@
 /* relevance: see relevance.h. */
 #include "policy/relevance.h"
 
-#include <math.h>
 #include <stddef.h>
 
 float relevance_peak(const float *scores, uint32_t from, uint32_t to)
@@ -36,6 +35,6 @@ void relevance_score(const float *attention, const float *bm25, uint32_t n, floa
     float a = 1.0f;
     for (uint32_t i = 0; i < n; i++) {
         if (attention && i % RELEVANCE_BLOCK == 0) a = spread(attention, n, i / RELEVANCE_BLOCK);
-        ret_scores[i] = sqrtf(a * (1.0f + (bm25 ? bm25[i] : 0.0f)));
+        ret_scores[i] = a * (1.0f + (bm25 ? bm25[i] : 0.0f));
     }
 }

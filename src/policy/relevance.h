@@ -3,7 +3,7 @@
  * engine/engine.h) and from the words of its question (policy/bm25.h). Pure; IEEE arithmetic only,
  * so every machine gives the same bits.
  *
- *     relevance = sqrt(A * (1 + B))
+ *     relevance = A * (1 + B)
  *     A = sum over blocks b of 16 tokens of max(0, 1 - |b - own block| / 4) * largest attention in
  * b B = BM25 score
  *
@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 enum { RELEVANCE_BLOCK = 16, RELEVANCE_BLOCKS = 4 };
-#define RELEVANCE_PEAK 2.0f /* less is a flat task: refuse, where attention is known */
+#define RELEVANCE_PEAK 5.2f /* less is a flat task: refuse, where attention is known */
 
 /* attention [n], or NULL: 1 everywhere; bm25 [n], or NULL: 0 everywhere. ret_scores [n] may be
  * bm25's array, not attention's. */

@@ -62,6 +62,7 @@ static void test_count(void **state)
                   2},
                  {"\u201cquoted\u201d \u2014 dash\u2026", 2},
                  {"\u6771\u4eac\u3067\u3059\u3002", 4},
+                 {"\u2581spaces\u2581of\u2192models\u2026", 3},
                  {"in\u6771\u4eacnow", 4},
                  {"\u041c\u043e\u0441\u043a\u0432\u0430 \u0434\u0430", 2}};
     (void)state;

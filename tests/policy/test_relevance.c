@@ -28,7 +28,7 @@ static double slowly(uint32_t n, uint32_t at)
             best = fmax(best, (double)attention[i]);
         if (near > 0) a += near * best;
     }
-    return sqrt(a * (1 + (double)bm25[at]));
+    return a * (1 + (double)bm25[at]);
 }
 
 static void test_formula(void **state)
@@ -47,7 +47,7 @@ static void test_formula(void **state)
         relevance_score(attention, bm25, n, scores);
         assert_true(scores[n] == -1.0f);
         for (uint32_t i = 0; i < n; i++)
-            assert_float_equal(scores[i], (float)slowly(n, i), 1e-5f);
+            assert_float_equal(scores[i], (float)slowly(n, i), 1e-4f);
     }
 }
 
