@@ -170,7 +170,7 @@ static void finish_options(struct options *o)
 {
     struct cloud_options *c = &o->cloud;
     struct http_server_config *http = &c->server.http;
-    o->native.kv_bytes_max = (uint64_t)c->kv_mb << 20;
+    o->native.kv_bytes_max = (uint64_t)o->kv_mb << 20;
     share_options(o);
     c->server.worker.step_us = c->step_ms * 1000;
     c->server.n_tls = c->n_certs;
@@ -248,7 +248,7 @@ static int check_files(const struct options *o, struct err *e)
 static int run(const struct options *o, struct err *e)
 {
     struct engine *engine;
-    struct cloud c = {.drain_s = o->cloud.drain_s};
+    struct cloud c = {.drain_s = o->drain_s};
     int code = check_files(o, e);
     if (code == 0) code = open_engine(o, &engine, e);
     if (code) return code;
@@ -271,8 +271,8 @@ int cmd_cloud(int argc, char **argv)
     block_hangup(true);
     if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
     if (check_options(&o, &line)) return EXIT_USAGE;
-    log_set_level(o.cloud.log_level);
-    log_set_json(o.cloud.log_json);
+    log_set_level(o.log_level);
+    log_set_json(o.log_json);
     finish_options(&o);
     warn_exposed(&o);
     if (run(&o, &e)) {

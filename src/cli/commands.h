@@ -11,6 +11,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 int cmd_bench(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_cloud(int argc, char **argv);
+int cmd_device(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_link(int argc, char **argv);
 int cmd_model(int argc, char **argv);

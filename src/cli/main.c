@@ -14,6 +14,7 @@ static const struct {
     {"chat", "ask a model; the answer starts in the cloud and is finished here", cmd_chat},
     {"cloud", "serve a model to devices", cmd_cloud},
     {"demo", "one answer three ways, with a table and a picture", cmd_demo},
+    {"device", "serve this device's own programs, by OpenAI's API", cmd_device},
     {"link", "forward TCP connections as a mobile link would", cmd_link},
     {"model", "inspect a model file, run its tokenizer, make one of random weights", cmd_model},
 };

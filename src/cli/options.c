@@ -19,6 +19,7 @@ enum {
     CLOUD = OPTIONS_CLOUD,
     KEY = OPTIONS_KEY,
     DEMO = OPTIONS_DEMO,
+    DEVICE = OPTIONS_DEVICE,
     LINK = OPTIONS_LINK,
     INSPECT = OPTIONS_INSPECT,
     TOKENIZE = OPTIONS_TOKENIZE,
@@ -159,6 +160,34 @@ static int read_upstream(const struct option_row *row, struct options *o, char *
     return upstream_option(text, &o->cloud.server.upstream, e);
 }
 
+static int read_allowed(const char **list, uint32_t *n, const char *text, struct err *e)
+{
+    if (*n == SERVE_HOSTS_MAX) return err_set(e, ERR_LIMIT, "at most %d", SERVE_HOSTS_MAX);
+    list[(*n)++] = text;
+    return 0;
+}
+
+static int read_allowed_host(const struct option_row *row, struct options *o, char *text,
+                             struct err *e)
+{
+    struct serve_config *c = &o->device.server;
+    (void)row;
+    return read_allowed(c->hosts, &c->n_hosts, text, e);
+}
+
+static int read_allowed_origin(const struct option_row *row, struct options *o, char *text,
+                               struct err *e)
+{
+    struct serve_config *c = &o->device.server;
+    (void)row;
+    if (!strstr(text, "://") || strchr(strstr(text, "://") + 3, '/'))
+        return err_set(e, ERR_BAD_INPUT,
+                       "\"%.100s\" is no origin: a scheme, a host and a port, as "
+                       "https://notes.example",
+                       text);
+    return read_allowed(c->origins, &c->n_origins, text, e);
+}
+
 static int read_sample(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
     struct perplexity_plan *p = &o->perplexity;
@@ -197,9 +226,10 @@ static int read_part(const struct option_row *row, struct options *o, char *text
 #define UPSTREAM .only = OPTIONS_WITH_UPSTREAM
 
 static const struct option_row rows[] = {
-    HEADING(CHAT | CLOUD, "Model and engine:"),
+    HEADING(CHAT | CLOUD | DEVICE, "Model and engine:"),
     {"model", "FILE", CLOUD, AT(native.model_path), .help = "the GGUF file to serve"},
-    {"model", "FILE", CHAT, AT(native.model_path), .help = "the GGUF file to run on this device",
+    {"model", "FILE", CHAT | DEVICE, AT(native.model_path),
+     .help = "the GGUF file to run on this device",
      .otherwise = "the largest in models/ next to the program"},
     {"model", "FILE", PERPLEXITY | REFINE, AT(native.model_path),
      .help = "the GGUF file to measure", .otherwise = "the largest in models/ next to the program"},
@@ -208,43 +238,50 @@ static const struct option_row rows[] = {
      .otherwise = "the largest in models/ next to the program"},
     {"model", "FILE", DEMO, AT(native.model_path), .help = "the model of both ends",
      .otherwise = "the largest in models/ next to the program"},
-    {"no-model", NULL, CHAT, AT(chat.no_model),
+    {"no-model", NULL, CHAT | DEVICE, AT(chat.no_model),
      .help = "no engine on this device: the cloud computes everything"},
     {"model-name", "NAME", CLOUD, AT(cloud.server.model_name),
      .help = "the name to serve the model under", .otherwise = "the file's"},
-    {"chat-template", "NAME", CHAT | CLOUD, AT(native.chat_template),
+    {"chat-template", "NAME", CHAT | CLOUD | DEVICE, AT(native.chat_template),
      .help = "family of the chat template, where the file's own is not recognised"},
-    {"no-think", NULL, CHAT | CLOUD, AT(native.no_think),
+    {"no-think", NULL, CHAT | CLOUD | DEVICE, AT(native.no_think),
      .help = "answers start without reasoning, where the chat template can ask for that"},
-    {"threads", "N", CHAT | CLOUD | PERPLEXITY | REFINE, AT(native.threads), RANGE(1, 256),
+    {"threads", "N", CHAT | CLOUD | DEVICE | PERPLEXITY | REFINE, AT(native.threads), RANGE(1, 256),
      .help = "compute threads", .otherwise = "all CPUs", ENGINE},
-    {"isa", "NAME", CHAT | CLOUD | BENCH | PERPLEXITY | REFINE, .read = read_isa,
+    {"isa", "NAME", CHAT | CLOUD | DEVICE | BENCH | PERPLEXITY | REFINE, .read = read_isa,
      .help = "instruction set: scalar, avx2, avxvnni, avx512, amx, neon or neondot",
      .otherwise = "the best here", ENGINE},
-    {"context", "N", CHAT | CLOUD, AT(native.context_max), RANGE(2, 1 << 24),
+    {"context", "N", CHAT | CLOUD | DEVICE, AT(native.context_max), RANGE(2, 1 << 24),
      .help = "context length of a session in tokens", .otherwise = "the model's", ENGINE},
-    {"kv-mb", "N", CLOUD, AT(cloud.kv_mb), RANGE(1, 1 << 22),
+    {"kv-mb", "N", CLOUD | DEVICE, AT(kv_mb), RANGE(1, 1 << 22),
      .help = "memory for the KV cache in MiB. It bounds how many requests run at once; a context "
              "that does not fit is shortened",
      .otherwise = "room for two full contexts, at most half of the available memory", ENGINE},
-    {"kv-type", "TYPE", CHAT | CLOUD | BENCH | PERPLEXITY | REFINE, .read = read_kv_type,
+    {"kv-type", "TYPE", CHAT | CLOUD | DEVICE | BENCH | PERPLEXITY | REFINE, .read = read_kv_type,
      .help = "type of the KV cache: i16, f16 or q8_0 (half the memory). A handover is exact only "
              "with the same type on both ends",
      .otherwise = "i16, or f16 where the head size is not a multiple of 16", ENGINE},
-    {"profile", "NAME", CHAT | CLOUD, AT(profile), .help = "emulate the speed of a device",
+    {"profile", "NAME", CHAT | CLOUD | DEVICE, AT(profile), .help = "emulate the speed of a device",
      .choice = profile_at, ENGINE},
     {"profile", "NAME", DEMO, AT(profile), .help = "the device to emulate",
      .initial = "s24-ultra-gpu", .choice = profile_at},
 
-    HEADING(CHAT, "Cloud:"),
-    {"cloud", "URL", CHAT, AT(chat.cloud_url), .help = "the cloud, as http://127.0.0.1:8080"},
-    {"key-file", "FILE", CHAT, AT(chat.key_file), .help = "its bearer key, on the first line"},
-    {"ca-file", "FILE", CHAT, AT(chat.ca_file), .help = "PEM file of CA certificates to trust",
-     .otherwise = "the system's"},
-    {"cloud-model", "NAME", CHAT, AT(chat.cloud_model), .help = "the model to request",
+    HEADING(CHAT | DEVICE, "Cloud:"),
+    {"cloud", "URL", CHAT | DEVICE, AT(chat.cloud_url),
+     .help = "the cloud, as http://127.0.0.1:8080"},
+    {"key-file", "FILE", CHAT | DEVICE, AT(chat.key_file),
+     .help = "its bearer key, on the first line"},
+    {"ca-file", "FILE", CHAT | DEVICE, AT(chat.ca_file),
+     .help = "PEM file of CA certificates to trust", .otherwise = "the system's"},
+    {"cloud-model", "NAME", CHAT | DEVICE, AT(chat.cloud_model), .help = "the model to request",
      .otherwise = "whatever it serves"},
     {"local-only", NULL, CHAT, AT(chat.local_only),
      .help = "this device alone; no socket is opened"},
+    {"local-only", NULL, DEVICE, AT(chat.local_only),
+     .help = "this device alone, whatever a request says: no socket is opened besides its own"},
+    {"ask-before-sending", NULL, DEVICE, AT(device.server.ask_before_sending),
+     .help = "hold each question that may be sent to the cloud until the page, or this terminal, "
+             "says yes"},
     {"cloud-only", NULL, CHAT, AT(chat.cloud_only), .help = "the cloud alone"},
     {"cloud-tokens", "N", CHAT, AT(chat.cloud_tokens), RANGE(0, TURN_ANSWER_MAX),
      .help = "request exactly N tokens from the cloud", .otherwise = "as planned"},
@@ -278,6 +315,20 @@ static const struct option_row rows[] = {
      .help = "seed of the sampling", .initial = "0"},
     {"pace", "MODE", CHAT, AT(chat.pace), .help = "pace of the tokens shown", .words = paces,
      .initial = "smooth"},
+
+    HEADING(DEVICE, "Answers:"),
+    {"pace", "MODE", DEVICE, AT(device.server.pace),
+     .help = "pace of the tokens shown, where a request says none", .words = paces,
+     .initial = "smooth"},
+    {"answers-max", "N", DEVICE, AT(device.server.answers_max), RANGE(1, SERVE_ANSWERS_MAX),
+     .help = "answers at once; they share the steps of the engine", .initial = "4"},
+    {"queue-max", "N", DEVICE, AT(device.server.queue_max), RANGE(0, SERVE_QUEUE_MAX),
+     .help = "questions that may wait, at most half of them of one client; further ones get 429",
+     .initial = "32"},
+    {"keep", "S", DEVICE, AT(device.server.keep_s), RANGE(0, 604800),
+     .help = "an answer that nobody reads goes on for S seconds, where a request says nothing; 0: "
+             "a client that leaves cancels it",
+     .initial = "0"},
 
     HEADING(CHAT, "Reports:"),
     {"stats", NULL, CHAT, AT(chat.stats), .help = "a report after each answer, on standard error"},
@@ -325,7 +376,17 @@ static const struct option_row rows[] = {
      .help = "requests that share cached prompts, all of them or those with one key",
      .words = cache_scopes, .initial = "all", ENGINE},
 
-    HEADING(CLOUD, "Network and access:"),
+    HEADING(CLOUD | DEVICE, "Network and access:"),
+    {"listen", "HOST:PORT", DEVICE, AT(listen),
+     .help = "address to listen on; port 0 takes a free one and prints it",
+     .initial = "127.0.0.1:8710"},
+    {"token-file", "FILE", DEVICE, AT(device.token_file),
+     .help = "a token, on the first line, that clients must send as their bearer key",
+     .otherwise = "none: every program of this machine is served"},
+    {"allow-host", "NAME", DEVICE, .read = read_allowed_host,
+     .help = "answer to this name too, besides localhost and the address; may be repeated"},
+    {"allow-origin", "ORIGIN", DEVICE, .read = read_allowed_origin,
+     .help = "pages of this origin, as https://notes.example, may use the device; may be repeated"},
     {"listen", "HOST:PORT", CLOUD, AT(listen),
      .help = "address to listen on; port 0 takes a free one and prints it",
      .initial = "127.0.0.1:8080"},
@@ -346,13 +407,13 @@ static const struct option_row rows[] = {
      .otherwise = "256; on a loopback address no limit"},
     {"trusted-proxy", "ADDRESS[/BITS]", CLOUD, .read = read_proxy,
      .help = "believe the X-Forwarded-For of this proxy; may be repeated"},
-    {"drain-seconds", "N", CLOUD, AT(cloud.drain_s), RANGE(0, 3600),
+    {"drain-seconds", "N", CLOUD | DEVICE, AT(drain_s), RANGE(0, 3600),
      .help = "time for running answers after SIGTERM, while new connections are refused; a second "
              "signal ends them at once",
      .initial = "30"},
-    {"log-format", "FORMAT", CLOUD, AT(cloud.log_json), .help = "format of log lines",
+    {"log-format", "FORMAT", CLOUD | DEVICE, AT(log_json), .help = "format of log lines",
      .words = log_formats, .initial = "text"},
-    {"log-level", "LEVEL", CLOUD, AT(cloud.log_level), .help = "lowest level of log lines",
+    {"log-level", "LEVEL", CLOUD | DEVICE, AT(log_level), .help = "lowest level of log lines",
      .words = log_levels, .initial = "info"},
 
     HEADING(CLOUD, "Upstream servers instead of a model (docs/UPSTREAMS.md):"),
@@ -373,8 +434,8 @@ static const struct option_row rows[] = {
              "prompts",
      .otherwise = "60", UPSTREAM},
 
-    HEADING(CHAT | CLOUD, "For tests:"),
-    {"fake", "N", CHAT | CLOUD, AT(fake_tokens), RANGE(0, 1 << 20),
+    HEADING(CHAT | CLOUD | DEVICE, "For tests:"),
+    {"fake", "N", CHAT | CLOUD | DEVICE, AT(fake_tokens), RANGE(0, 1 << 20),
      .help = "no model: made-up answers of N tokens"},
     {"fake-beat-us", "N", CLOUD, AT(cloud.fake_beat_us), RANGE(1, 1000000),
      .help = "steps of the fake engine end at multiples of N microseconds"},
@@ -493,7 +554,7 @@ static const struct option_row rows[] = {
     {"output", "FILE", RANDOM, AT(random.path), .help = "the file to write", .letter = 'o',
      .required = true},
 
-    HEADING(CHAT | CLOUD | INSPECT, "Help:"),
+    HEADING(CHAT | CLOUD | DEVICE | INSPECT, "Help:"),
     {"help", NULL, OPTIONS_ALL, AT(help), .help = "print this help"},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
@@ -506,6 +567,7 @@ int options_parse(const struct command *c, int argc, char **argv, struct options
     o->chat.sampling = (struct sampling)SAMPLING_GREEDY;
     o->cloud.per_address = UINT32_MAX;
     http_server_config_default(&o->cloud.server.http);
+    http_server_config_default(&o->device.server.http);
     return option_parse(rows, ROWS, c, argc, argv, o, ret_line, ret_status);
 }
 

@@ -14,6 +14,7 @@
 #include "base/sampling.h"
 #include "cli/option.h"
 #include "cloud/api/server.h"
+#include "device/api/serve.h"
 #include "device/device.h"
 #include "engine/emulated.h"
 #include "engine/native.h"
@@ -40,14 +41,17 @@ struct chat_options {
 
 struct cloud_options {
     struct server_config server;
-    uint32_t drain_s, upstream_s, kv_mb, cache_percent, step_ms, fake_beat_us;
+    uint32_t upstream_s, cache_percent, step_ms, fake_beat_us;
     uint32_t per_address;   /* UINT32_MAX: not given */
     size_t n_certs, n_keys; /* of server.tls */
     struct http_network proxies[HTTP_PROXIES_MAX];
     size_t n_proxies;
     struct option_address metrics; /* host "": none */
-    enum log_level log_level;
-    bool log_json;
+};
+
+struct device_server_options {
+    struct serve_config server;
+    const char *token_file;
 };
 
 /* `pdd cloud key`: values as they go into the key's line; NULL: no limit. */
@@ -69,15 +73,19 @@ struct options {
     struct option_address listen; /* cloud, link */
     uint32_t tokens_max;          /* chat, demo: of an answer */
     uint32_t fake_tokens;         /* chat, cloud */
-    uint32_t seed;                /* demo */
-    uint32_t rtt_ms;              /* demo */
-    const char *task;             /* demo */
-    const char *cloud_profile;    /* demo */
-    const char *out;              /* demo */
-    struct option_address to;     /* link */
-    const char *trace;            /* link */
+    uint32_t kv_mb, drain_s;      /* cloud, device */
+    enum log_level log_level;     /* cloud, device, as the next */
+    bool log_json;
+    uint32_t seed;             /* demo */
+    uint32_t rtt_ms;           /* demo */
+    const char *task;          /* demo */
+    const char *cloud_profile; /* demo */
+    const char *out;           /* demo */
+    struct option_address to;  /* link */
+    const char *trace;         /* link */
     struct chat_options chat;
     struct cloud_options cloud;
+    struct device_server_options device;
     struct key_options key;
     struct model_options model;
     struct relay_config link;
@@ -102,7 +110,8 @@ enum {
     OPTIONS_RANDOM = 1 << 9,
     OPTIONS_PERPLEXITY = 1 << 10,
     OPTIONS_REFINE = 1 << 11,
-    OPTIONS_ALL = (1 << 12) - 1
+    OPTIONS_DEVICE = 1 << 12,
+    OPTIONS_ALL = (1 << 13) - 1
 };
 
 /* Bits of option_row.only. */

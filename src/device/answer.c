@@ -78,6 +78,7 @@ static void leave_slot(struct answer *a)
 static void close_assist(struct answer *a)
 {
     leave_slot(a);
+    if (a->assist) assist_add_bytes(a->assist, &a->report.sent_bytes, &a->report.received_bytes);
     assist_close(a->assist);
     a->assist = NULL;
 }
@@ -246,6 +247,14 @@ static void on_token(struct device *d, const struct wire_event *ev)
     }
 }
 
+static void on_cloud_progress(struct device *d, const struct wire_event *ev)
+{
+    struct answer *a = &d->answer;
+    turn_cloud_progress(&a->turn, clock_us(), ev->done);
+    if (a->turn.shown == 0 && a->q->on_cloud_progress)
+        a->q->on_cloud_progress(a->q->arg, ev->done, ev->total);
+}
+
 static void on_assist_event(void *arg, const struct wire_event *ev)
 {
     struct device *d = arg;
@@ -254,7 +263,7 @@ static void on_assist_event(void *arg, const struct wire_event *ev)
     else if (ev->kind == WIRE_TOKEN)
         on_token(d, ev);
     else if (ev->kind == WIRE_PROGRESS)
-        turn_cloud_progress(&d->answer.turn, clock_us(), ev->done);
+        on_cloud_progress(d, ev);
     carry_out(d);
 }
 
@@ -273,7 +282,7 @@ static bool try_messages(struct device *d, int status)
 {
     struct answer *a = &d->answer;
     bool other = status == 400 || status == 409 || status == 422;
-    if (!other || a->by_messages || a->q->raw || a->turn.n > 0) return false;
+    if (!other || a->by_messages || !a->q->n_messages || a->turn.n > 0) return false;
     close_assist(a);
     a->by_messages = true;
     return open_cloud(d, a->turn.cloud_granted - a->turn.cloud_base) == 0;
@@ -324,6 +333,9 @@ static int open_request(struct device *d, struct wire_request *r, struct err *e)
         r->n_prompt = a->prompt.len;
     }
     close_assist(a); /* a stream that came to its end */
+    struct device_sent sent = {d->core->url, a->by_messages,
+                               a->by_messages ? r->n_messages : r->n_prompt, r->n_have};
+    if (a->q->on_send) a->q->on_send(a->q->arg, &sent);
     struct assist_callbacks on = {on_assist_event, on_assist_done, on_assist_lost, d};
     return assist_open(d->client, d->core->url, r, &on, &a->assist, e);
 }
@@ -528,6 +540,18 @@ static void init(struct device *d, const struct device_question *q)
     }
 }
 
+/* The text of an answer that goes on may begin in the middle of a character. */
+static int begin_text(struct answer *a, const struct vocab *v)
+{
+    const struct device_question *q = a->q;
+    int code = 0;
+    detok_init(&a->detok, !q->raw && (!q->ids || q->of_chat));
+    for (uint32_t i = q->n_ids - q->n_have; code == 0 && i < q->n_ids; i++)
+        code = detok_push(&a->detok, v, q->ids[i], &a->text);
+    buf_clear(&a->text);
+    return code;
+}
+
 static int encode_prompt(struct device *d, struct err *e)
 {
     struct answer *a = &d->answer;
@@ -535,7 +559,9 @@ static int encode_prompt(struct device *d, struct err *e)
     const struct vocab *v = vocab_of(d);
     const struct engine_info *info = engine_info(d->engine);
     int code;
-    if (q->raw)
+    if (q->ids)
+        code = token_list_append(&a->prompt, q->ids, q->n_ids);
+    else if (q->raw)
         code = vocab_encode(v, q->raw, q->raw_len, VOCAB_ADD_BOS, &a->prompt, e);
     else if (engine_template(d->engine))
         code = chat_template_encode(engine_template(d->engine), v, q->messages, q->n_messages, true,
@@ -551,8 +577,7 @@ static int encode_prompt(struct device *d, struct err *e)
                        "the prompt has %u tokens, and the context of model %s holds %u: shorten "
                        "it, or begin a new chat",
                        a->prompt.len, info->model_name, info->context_max);
-    detok_init(&a->detok, !q->raw);
-    return 0;
+    return begin_text(a, v);
 }
 
 static void make_plan(struct device *d, const struct turn_config *c)
@@ -633,9 +658,9 @@ static int check_question(const struct device *d, const struct device_question *
         return err_set(e, ERR_BAD_INPUT, "local only, and no model on the device");
     if (q->mode == DEVICE_CLOUD_ONLY && !d->client)
         return err_set(e, ERR_BAD_INPUT, "cloud only, and no cloud is given");
-    if (q->raw && !d->engine)
+    if ((q->raw || q->ids) && !d->engine)
         return err_set(e, ERR_UNSUPPORTED, "a raw prompt needs a model on the device");
-    if (!q->raw && (q->n_messages == 0 || q->n_messages > WIRE_MESSAGES_MAX))
+    if (!q->raw && !q->ids && (q->n_messages == 0 || q->n_messages > WIRE_MESSAGES_MAX))
         return err_set(e, ERR_LIMIT, "a chat of %u messages: 1 to %d are possible", q->n_messages,
                        WIRE_MESSAGES_MAX);
     return 0;
@@ -649,7 +674,7 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     int code = check_question(d, q, e);
     if (code == 0 && d->engine) code = encode_prompt(d, e);
     if (code) return code;
-    a->by_messages = !d->engine || (d->core->other_words && !q->raw);
+    a->by_messages = !d->engine || (d->core->other_words && q->n_messages);
     make_config(d, &c);
     a->tokens = mem_calloc(c.answer_max, sizeof *a->tokens);
     a->pieces = d->engine ? NULL : mem_calloc(c.answer_max, sizeof *a->pieces);

@@ -150,6 +150,11 @@ int assist_open(struct http_client *client, const char *url, const struct wire_r
     return code;
 }
 
+void assist_add_bytes(const struct assist *a, uint64_t *sent, uint64_t *received)
+{
+    event_stream_add_bytes(a->stream, sent, received);
+}
+
 void assist_close(struct assist *a)
 {
     if (!a || a->closed) return;

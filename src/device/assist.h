@@ -32,6 +32,8 @@ int assist_open(struct http_client *client, const char *url, const struct wire_r
 /* Request `tokens_max` tokens of this stream in all, once the grant has come. A refusal is not
  * reported: the stream then ends with its old budget. */
 void assist_extend(struct assist *a, uint32_t tokens_max);
+/* Add what went out and came in so far: bytes of bodies, without heads and what TLS adds. */
+void assist_add_bytes(const struct assist *a, uint64_t *sent, uint64_t *received);
 void assist_close(struct assist *a); /* NULL is fine */
 
 #endif

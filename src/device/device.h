@@ -43,6 +43,14 @@ struct device_options {
     uint64_t stall_us;                 /* 0: as above */
 };
 
+/* What a request to the cloud holds of prompt and answer. */
+struct device_sent {
+    const char *url; /* of the cloud */
+    bool as_text;    /* messages; else token ids */
+    uint32_t n;      /* messages, or ids of the prompt */
+    uint32_t n_have; /* ids of the answer */
+};
+
 enum device_mode { DEVICE_AUTO, DEVICE_LOCAL_ONLY, DEVICE_CLOUD_ONLY };
 
 /* Whether a cloud's tokens are compared with what this device would have drawn (policy/turn.h),
@@ -55,6 +63,11 @@ struct device_question {
     uint32_t n_messages;
     const char *raw; /* a prompt without template; needs an engine here */
     size_t raw_len;
+    /* or a prompt in token ids of the engine here, the last n_have of which are the beginning of
+     * the answer, which is not shown again. `of_chat`: they come of messages. */
+    const int32_t *ids;
+    uint32_t n_ids, n_have;
+    bool of_chat;
     struct sampling sampling;
     uint32_t tokens_max; /* of the answer; 0: DEVICE_ANSWER_DEFAULT */
     enum device_mode mode;
@@ -65,6 +78,9 @@ struct device_question {
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
     void (*on_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
+    void (*on_cloud_progress)(void *arg, uint32_t done, uint32_t total);
+    /* Before anything of the question leaves this machine, each time. */
+    void (*on_send)(void *arg, const struct device_sent *sent);
     void *arg;
 };
 
@@ -88,12 +104,13 @@ struct device_report {
     const char *unverified; /* why an inexact cloud's tokens were not verified; "": they were, or
                                it was exact */
     uint32_t cloud_prompt_tokens, cloud_cached_tokens;
-    double prefill_tps, decode_us; /* as measured in this answer, or predicted */
-    double cloud_first_us;         /* from asking to the cloud's first token; 0: none came */
-    double cloud_slot_us;          /* how long the cloud held a slot: from its grants to the ends */
-    const char *trouble;           /* "", or what went wrong on the way though an answer came */
-    const char *emulated;          /* NULL, or what speed was emulated */
-    const char *model;             /* of our own engine; NULL without one, as the next two */
+    double prefill_tps, decode_us;       /* as measured in this answer, or predicted */
+    double cloud_first_us;               /* from asking to the cloud's first token; 0: none came */
+    uint64_t sent_bytes, received_bytes; /* bodies to and from the cloud */
+    double cloud_slot_us; /* how long the cloud held a slot: from its grants to the ends */
+    const char *trouble;  /* "", or what went wrong on the way though an answer came */
+    const char *emulated; /* NULL, or what speed was emulated */
+    const char *model;    /* of our own engine; NULL without one, as the next two */
     const char *numerics, *weights_hash;
 };
 

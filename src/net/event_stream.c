@@ -17,10 +17,11 @@ struct event_stream {
     struct event_stream_spec on;    /* the callbacks */
     char path[EVENT_STREAM_PATH_MAX];
     struct sse_parser sse;
-    struct err why;  /* what on_event found wrong */
-    unsigned inside; /* callbacks that run: freeing waits */
-    bool over;       /* finished by the owner, or on_end was called */
-    bool closed;     /* by the owner */
+    struct err why;          /* what on_event found wrong */
+    uint64_t sent, received; /* bytes of bodies */
+    unsigned inside;         /* callbacks that run: freeing waits */
+    bool over;               /* finished by the owner, or on_end was called */
+    bool closed;             /* by the owner */
 };
 
 static void release(struct event_stream *s)
@@ -99,6 +100,7 @@ static void take_body(void *arg, const char *data, size_t n)
     struct event_stream *s = arg;
     struct err malformed = ERR_INIT;
     enter(s);
+    s->received += n;
     s->why.code = 0;
     int code = sse_parser_feed(&s->sse, data, n, &malformed);
     if (code && !s->over && !s->closed) end(s, NULL, s->why.code ? &s->why : &malformed);
@@ -125,6 +127,7 @@ int event_stream_open(struct http_client *client, const struct event_stream_spec
     s->on = *spec;
     s->on.path = NULL; /* the caller's, as the body is */
     s->on.body = NULL;
+    s->sent = spec->body->len;
     sse_parser_init(&s->sse, take_event, s);
     struct http_call_spec call = {.method = "POST",
                                   .path = spec->path,
@@ -190,7 +193,15 @@ int event_stream_patch(struct event_stream *s, const char *id, const void *body,
                                   .collect = true,
                                   .on_done = patch_done,
                                   .arg = s};
-    return http_call_start(s->client, &call, &s->patch, e);
+    int code = http_call_start(s->client, &call, &s->patch, e);
+    if (code == 0) s->sent += n;
+    return code;
+}
+
+void event_stream_add_bytes(const struct event_stream *s, uint64_t *sent, uint64_t *received)
+{
+    *sent += s->sent;
+    *received += s->received;
 }
 
 bool event_stream_patching(const struct event_stream *s)

@@ -54,6 +54,8 @@ bool event_stream_id_good(const char *id);
  * ERR_BAD_INPUT: the id is not good. */
 int event_stream_patch(struct event_stream *s, const char *id, const void *body, size_t n,
                        struct err *e);
+/* Add the bytes of bodies that went out and came in so far. */
+void event_stream_add_bytes(const struct event_stream *s, uint64_t *sent, uint64_t *received);
 bool event_stream_patching(const struct event_stream *s); /* one is in flight */
 
 #endif

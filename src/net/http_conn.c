@@ -219,11 +219,12 @@ static bool pass_gate(struct http_request *c)
 {
     const struct http_head *h = &c->asked->head;
     bool last = c->close_after;
-    if (!c->route->gate) return true;
+    http_gate *gate = server_gate(c);
+    if (!gate) return true;
     if (h->chunked || h->content_length > 0) c->close_after = true; /* its body is not read */
     c->state = CONN_HANDLING;
     c->in_handler = true;
-    bool passed = c->route->gate(c, c->server->arg);
+    bool passed = gate(c, c->server->arg);
     c->in_handler = false;
     if (passed) c->close_after = last;
     return passed;

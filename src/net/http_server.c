@@ -60,6 +60,11 @@ static void reply_options(struct http_request *r, void *arg)
 
 static const struct http_route options_route = {"OPTIONS", "", reply_options, NULL, 0};
 
+http_gate *server_gate(const struct http_request *c)
+{
+    return c->route == &options_route ? c->server->config.options_gate : c->route->gate;
+}
+
 int server_route(struct http_request *c, struct buf *allow)
 {
     const struct http_server *s = c->server;

@@ -71,6 +71,11 @@ enum {
 typedef int http_error_body_fn(int status, const char *code, const char *message, const char *param,
                                struct buf *out);
 
+typedef void http_handler(struct http_request *r, void *arg);
+/* Whether the request may go on; false: the gate has responded, with one of http_reply,
+ * http_reply_json and http_reply_error. It sees the head only. */
+typedef bool http_gate(struct http_request *r, void *arg);
+
 struct http_server_config {
     http_error_body_fn *error_body; /* has no default: the caller sets it (proto/wire.h) */
     const char *address;            /* numeric; default "127.0.0.1" */
@@ -90,6 +95,7 @@ struct http_server_config {
     /* Called when a request's body is refused, before the response, with the `arg` of the
      * handlers; `reason` is a constant word. May be NULL. */
     void (*on_refused)(struct http_request *r, int status, const char *reason, void *arg);
+    http_gate *options_gate; /* of OPTIONS: may refuse, or add headers (CORS). May be NULL */
     /* NULL: plain TCP. Otherwise makes the connection's bufferevent around fd (it closes fd when
      * freed); NULL refuses the connection. */
     struct bufferevent *(*make_bufferevent)(struct event_base *base, int fd, void *arg);
@@ -97,11 +103,6 @@ struct http_server_config {
 };
 
 void http_server_config_default(struct http_server_config *ret_config);
-
-typedef void http_handler(struct http_request *r, void *arg);
-/* Whether the request may go on; false: the gate has responded, with one of http_reply,
- * http_reply_json and http_reply_error. It sees the head only. */
-typedef bool http_gate(struct http_request *r, void *arg);
 
 struct http_route {
     const char *method; /* "GET" (which takes HEAD too), "POST", ...; not "HEAD" or "OPTIONS" */

@@ -134,6 +134,7 @@ void stream_send_all(void *server);               /* unsent_timer */
 /* http_server.c: find the route of c->asked; 0 or a status. `allow` gets the value of an Allow
  * header for 405 and OPTIONS, else nothing. */
 int server_route(struct http_request *c, struct buf *allow);
-void server_forget(struct http_request *c); /* c leaves the list */
+http_gate *server_gate(const struct http_request *c); /* of its route; NULL: none */
+void server_forget(struct http_request *c);           /* c leaves the list */
 
 #endif

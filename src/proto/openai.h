@@ -71,6 +71,7 @@ struct openai_head {
     const char *id, *model;  /* need no escaping */
     const char *fingerprint; /* of the model and its numerics; "": null */
     uint64_t created;        /* seconds since 1970 */
+    const char *pdd;         /* JSON, the value of "pdd" in answers and chunks; NULL: none */
 };
 
 struct openai_usage {
@@ -116,11 +117,33 @@ int openai_put_chunk(struct buf *out, const struct openai_head *h, const struct 
                      bool usage_null);
 /* A chat's first chunk, which has the role only. */
 int openai_put_role(struct buf *out, const struct openai_head *h, bool usage_null);
+/* A chunk without a choice, for what h->pdd says. */
+int openai_put_note(struct buf *out, const struct openai_head *h, bool usage_null);
 int openai_put_usage(struct buf *out, const struct openai_head *h,
                      const struct openai_usage *usage);
 /* An error after the stream's head, in OpenAI's format. */
 int openai_put_error(struct buf *out, int status, const char *code, const char *message);
 int openai_put_end(struct buf *out);
+
+/* What a request to a device says besides: its "pdd" object. Other servers ignore it. */
+struct openai_pdd {
+    char id[WIRE_ID_MAX];    /* of the answer, chosen by the client; "": by the server */
+    char mode[16], pace[16]; /* "": not said, as a negative or UINT32_MAX below */
+    float refine;            /* keep ratio; 0: off */
+    uint32_t cloud_tokens;   /* borrow exactly this many */
+    uint32_t keep_s;         /* how long the answer goes on while nobody reads it */
+    bool progress;           /* tell of progress before the first token */
+    char conversation[WIRE_ID_MAX];
+};
+void openai_pdd_init(struct openai_pdd *p); /* nothing said */
+/* Reads the "pdd" object of a request, if there is one; unknown fields are refused by name. */
+int openai_pdd_decode(const char *json, size_t n, struct openai_pdd *p,
+                      char ret_param[OPENAI_PARAM_MAX], struct err *e);
+
+/* Responses of /tokenize ("tokens", "count": llama-server's first, all of vLLM's) and /detokenize
+ * ("content" is llama-server's, "prompt" vLLM's). */
+int openai_put_tokens(struct buf *out, const int32_t *ids, uint32_t n, uint32_t context);
+int openai_put_text(struct buf *out, const char *text, size_t n);
 
 /* Bodies of /tokenize and /detokenize; see openai_tokens.c for their fields. */
 struct openai_tokenize {

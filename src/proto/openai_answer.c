@@ -196,6 +196,13 @@ static void put_choice_end(struct buf *out, const struct openai_choice *c, bool 
     buf_puts(out, "}]");
 }
 
+static void put_pdd(struct buf *out, const struct openai_head *h)
+{
+    if (!h->pdd) return;
+    buf_puts(out, ",\"pdd\":");
+    buf_puts(out, h->pdd);
+}
+
 int openai_put_answer(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
                       const struct openai_usage *usage)
 {
@@ -207,6 +214,7 @@ int openai_put_answer(struct buf *out, const struct openai_head *h, const struct
     if (h->chat) buf_putc(out, '}');
     put_choice_end(out, c, h->chat);
     put_usage(out, usage);
+    put_pdd(out, h);
     return buf_putc(out, '}');
 }
 
@@ -216,8 +224,9 @@ static void begin_chunk(struct buf *out, const struct openai_head *h)
     put_head(out, h, h->chat ? "chat.completion.chunk" : "text_completion");
 }
 
-static int end_chunk(struct buf *out, bool usage_null)
+static int end_chunk(struct buf *out, const struct openai_head *h, bool usage_null)
 {
+    put_pdd(out, h);
     return buf_puts(out, usage_null ? ",\"usage\":null}\n\n" : "}\n\n");
 }
 
@@ -248,7 +257,7 @@ int openai_put_chunk(struct buf *out, const struct openai_head *h, const struct 
     else
         put_text(out, c);
     put_choice_end(out, c, h->chat);
-    return end_chunk(out, usage_null);
+    return end_chunk(out, h, usage_null);
 }
 
 int openai_put_role(struct buf *out, const struct openai_head *h, bool usage_null)
@@ -256,7 +265,14 @@ int openai_put_role(struct buf *out, const struct openai_head *h, bool usage_nul
     begin_chunk(out, h);
     buf_puts(out, "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
                   "\"logprobs\":null,\"finish_reason\":null}]");
-    return end_chunk(out, usage_null);
+    return end_chunk(out, h, usage_null);
+}
+
+int openai_put_note(struct buf *out, const struct openai_head *h, bool usage_null)
+{
+    begin_chunk(out, h);
+    buf_putc(out, ']');
+    return end_chunk(out, h, usage_null);
 }
 
 int openai_put_usage(struct buf *out, const struct openai_head *h, const struct openai_usage *usage)

@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 #include "base/mem.h"
+#include "proto/json.h"
 #include "proto/openai_impl.h"
 
 /* Borrowed from the parsed JSON. */
@@ -85,4 +86,20 @@ int openai_detokenize_decode(const char *json, size_t n, int32_t **ret_ids, uint
     if (code) openai_param_set(ret_param, "tokens");
     json_decref(root);
     return code;
+}
+
+int openai_put_tokens(struct buf *out, const int32_t *ids, uint32_t n, uint32_t context)
+{
+    buf_puts(out, "{\"tokens\":[");
+    json_put_ids(out, ids, n);
+    return buf_printf(out, "],\"count\":%u,\"max_model_len\":%u}", n, context);
+}
+
+int openai_put_text(struct buf *out, const char *text, size_t n)
+{
+    buf_puts(out, "{\"content\":");
+    json_put_string(out, text, n);
+    buf_puts(out, ",\"prompt\":");
+    json_put_string(out, text, n);
+    return buf_putc(out, '}');
 }

@@ -17,8 +17,8 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "cloud/api/stop.h"
 #include "proto/openai.h"
+#include "proto/stop.h"
 
 #define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"
 
@@ -240,7 +240,7 @@ static void fill_row(void *arg, uint32_t i, struct openai_row *ret_row)
 static void test_rows(void **state)
 {
     (void)state;
-    struct openai_head h = {false, "id", "m", "", 5};
+    struct openai_head h = {false, "id", "m", "", 5, NULL};
     struct openai_rows rows = {fill_row, NULL, 3, 5};
     struct openai_choice choice = {"t", 1, &rows, "stop"};
     struct buf out;

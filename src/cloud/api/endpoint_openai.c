@@ -16,8 +16,8 @@
 
 #include "base/hash.h"
 #include "cloud/api/request_work.h"
-#include "cloud/api/stop.h"
 #include "proto/openai.h"
+#include "proto/stop.h"
 
 enum {
     TEXT_MAX = 16 << 20,
@@ -76,8 +76,8 @@ static const struct mark *mark_of(const struct openai_exchange *a, uint32_t i)
 
 static struct openai_head head_of(const struct openai_exchange *a)
 {
-    return (struct openai_head){a->q.chat, a->x.id, a->x.server->model_name, a->fingerprint,
-                                a->created};
+    return (struct openai_head){a->q.chat,      a->x.id,    a->x.server->model_name,
+                                a->fingerprint, a->created, NULL};
 }
 
 /* One token of the answer with the likeliest ones in its place. */

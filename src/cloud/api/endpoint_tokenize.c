@@ -5,7 +5,6 @@
  */
 #include "base/mem.h"
 #include "cloud/api/request_work.h"
-#include "proto/json.h"
 #include "proto/openai.h"
 
 enum { REPLY_MAX = 64 << 20 };
@@ -53,18 +52,6 @@ static void start(struct http_request *r, struct server *s, const struct request
     request_work_run(&t->w);
 }
 
-/* {"tokens": [...], "count": n, "max_model_len": n}: llama-server's first, all of vLLM's. */
-static void put_tokens(const struct prompt_rules *rules, const struct token_list *t,
-                       struct buf *out)
-{
-    buf_puts(out, "{\"tokens\":[");
-    for (uint32_t i = 0; i < t->len; i++) {
-        if (i) buf_putc(out, ',');
-        json_put_u64(out, (uint64_t)t->ids[i]);
-    }
-    buf_printf(out, "],\"count\":%u,\"max_model_len\":%u}", t->len, rules->positions_max);
-}
-
 static void tokenize(struct request_work *w)
 {
     struct openai_tokenize q = {0};
@@ -75,7 +62,8 @@ static void tokenize(struct request_work *w)
         code = openai_tokenize_decode(w->body.bytes.data, w->body.bytes.len, &q, w->param, &w->e);
     unsigned flags = (q.add_special ? VOCAB_ADD_BOS : 0u) | (q.parse_special ? VOCAB_SPECIAL : 0u);
     if (!code) code = vocab_encode(w->rules.vocab, q.text, q.text_len, flags, &tokens, &w->e);
-    if (!code) put_tokens(&w->rules, &tokens, &((struct text_work *)w)->out);
+    struct buf *out = &((struct text_work *)w)->out;
+    if (!code) openai_put_tokens(out, tokens.ids, tokens.len, w->rules.positions_max);
     note_code(w, code);
     openai_tokenize_release(&q);
     token_list_release(&tokens);
@@ -88,39 +76,6 @@ void tokenize_post(struct http_request *r, void *server)
     start(r, server, &ops);
 }
 
-/* Control tokens are written out, so that the text can be read back. */
-static int put_text(const struct vocab *v, const int32_t *ids, uint32_t n, struct buf *text,
-                    struct err *e)
-{
-    struct detok d;
-    detok_init(&d, true);
-    for (uint32_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || (uint32_t)ids[i] >= vocab_size(v))
-            return err_set(e, ERR_BAD_INPUT,
-                           "tokens[%u]: token id %d is outside the vocabulary of %u", i, ids[i],
-                           vocab_size(v));
-        int code;
-        if (vocab_is_control(v, ids[i])) {
-            code = detok_finish(&d, text);
-            if (!code) code = vocab_piece(v, ids[i], true, text);
-        } else {
-            code = detok_push(&d, v, ids[i], text);
-        }
-        if (code) return code;
-    }
-    return detok_finish(&d, text);
-}
-
-/* The text by both names: "content" is llama-server's, "prompt" vLLM's. */
-static void put_both(const struct buf *text, struct buf *out)
-{
-    buf_puts(out, "{\"content\":");
-    json_put_string(out, text->data, text->len);
-    buf_puts(out, ",\"prompt\":");
-    json_put_string(out, text->data, text->len);
-    buf_putc(out, '}');
-}
-
 static void detokenize(struct request_work *w)
 {
     int32_t *ids = NULL;
@@ -131,8 +86,8 @@ static void detokenize(struct request_work *w)
     if (!code)
         code = openai_detokenize_decode(w->body.bytes.data, w->body.bytes.len, &ids, &n_ids,
                                         w->param, &w->e);
-    if (!code) code = put_text(w->rules.vocab, ids, n_ids, &text, &w->e);
-    if (!code) put_both(&text, &((struct text_work *)w)->out);
+    if (!code) code = vocab_write(w->rules.vocab, ids, n_ids, &text, &w->e);
+    if (!code) openai_put_text(&((struct text_work *)w)->out, text.data, text.len);
     note_code(w, code);
     request_work_name(w, w->e.code == ERR_BAD_INPUT ? "tokens" : "");
     mem_free(ids);

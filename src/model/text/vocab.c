@@ -579,3 +579,25 @@ int detok_finish(struct detok *d, struct buf *out)
     d->pending_len = 0;
     return code;
 }
+
+int vocab_write(const struct vocab *v, const int32_t *tokens, uint32_t n, struct buf *out,
+                struct err *e)
+{
+    struct detok d;
+    detok_init(&d, true);
+    for (uint32_t i = 0; i < n; i++) {
+        if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocab_size(v))
+            return err_set(e, ERR_BAD_INPUT,
+                           "tokens[%u]: token id %d is outside the vocabulary of %u", i, tokens[i],
+                           vocab_size(v));
+        int code;
+        if (vocab_is_control(v, tokens[i])) {
+            code = detok_finish(&d, out);
+            if (!code) code = vocab_piece(v, tokens[i], true, out);
+        } else {
+            code = detok_push(&d, v, tokens[i], out);
+        }
+        if (code) return code;
+    }
+    return detok_finish(&d, out);
+}

@@ -78,4 +78,9 @@ void detok_init(struct detok *d, bool start_of_text);
 int detok_push(struct detok *d, const struct vocab *v, int32_t id, struct buf *out);
 int detok_finish(struct detok *d, struct buf *out); /* what is still pending, as U+FFFD */
 
+/* Append the whole text of tokens[n]. Control tokens are written out, so that the text can be read
+ * back. ERR_BAD_INPUT names an id outside the vocabulary. */
+int vocab_write(const struct vocab *v, const int32_t *tokens, uint32_t n, struct buf *out,
+                struct err *e);
+
 #endif

@@ -1,5 +1,5 @@
 /* stop: see stop.h. */
-#include "cloud/api/stop.h"
+#include "proto/stop.h"
 
 #include <string.h>
 

@@ -5,8 +5,8 @@
  * the result does not depend on where the pieces were cut. The caller holds back text that may
  * still become a stop string. Pure; the strings are borrowed.
  */
-#ifndef PDD_CLOUD_API_STOP_H
-#define PDD_CLOUD_API_STOP_H
+#ifndef PDD_PROTO_STOP_H
+#define PDD_PROTO_STOP_H
 
 #include <stdbool.h>
 #include <stddef.h>

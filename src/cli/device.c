@@ -1,0 +1,205 @@
+/* device: `pdd device`, the server for the programs of this machine. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/engine_open.h"
+#include "cli/model_file.h"
+#include "cli/options.h"
+#include "cli/service.h"
+#include "net/http_client.h"
+#include "net/key_file.h"
+#include "proto/wire.h"
+
+enum { KEY_MAX = 4096, CONNECTIONS_MAX = 256 };
+
+static const struct command command = {
+    .name = "device",
+    .bit = OPTIONS_DEVICE,
+    .usage = "usage: pdd device [--cloud URL] [OPTION]...\n"
+             "Serve the programs of this device by the OpenAI API (docs/DEVICE.md). With --cloud\n"
+             "an answer starts there and is finished here.\n"};
+
+struct device_command {
+    struct options o;
+    struct loop *loop;
+    struct serve *serve;
+    struct buf key, token;
+    char model_path[MODEL_FILE_PATH_MAX];
+    int signals;
+};
+
+static bool is_fake(const struct options *o)
+{
+    return o->fake_tokens != OPTIONS_NO_FAKE;
+}
+
+static int check_options(const struct options *o)
+{
+    const struct chat_options *c = &o->chat;
+    const char *wrong = NULL;
+    if (c->local_only && c->cloud_url)
+        wrong = "--local-only and --cloud exclude each other";
+    else if (c->no_model && (o->native.model_path || is_fake(o)))
+        wrong = "--no-model and --model exclude each other";
+    else if (c->no_model && !c->cloud_url)
+        wrong = "--no-model needs --cloud URL";
+    else if (o->device.server.ask_before_sending && !c->cloud_url)
+        wrong = "--ask-before-sending needs --cloud URL: nothing is sent without one";
+    if (!wrong) return 0;
+    fprintf(stderr, "pdd device: %s\n", wrong);
+    return -1;
+}
+
+static void stopped(void *arg)
+{
+    struct device_command *c = arg;
+    loop_stop(c->loop);
+}
+
+/* The first signal drains, the second leaves at once. */
+static void asked_to_stop(void *arg)
+{
+    struct device_command *c = arg;
+    if (c->signals++ > 0) {
+        loop_stop(c->loop);
+        return;
+    }
+    service_notify("STOPPING=1");
+    serve_drain(c->serve, c->o.drain_s * 1000000ull, stopped, c);
+}
+
+static int open_engine(struct device_command *c, struct engine **ret_engine, struct err *e)
+{
+    struct options *o = &c->o;
+    struct fake_options fake = {.answer_tokens = o->fake_tokens};
+    int code = 0;
+    *ret_engine = NULL;
+    if (o->chat.no_model) return 0;
+    if (!is_fake(o) && !o->native.model_path) {
+        code = model_file_find(c->model_path, sizeof c->model_path, e);
+        o->native.model_path = c->model_path;
+    }
+    if (code) return code;
+    return engine_open(&o->native, is_fake(o) ? &fake : NULL, o->profile, ret_engine, e);
+}
+
+static int read_secrets(struct device_command *c, struct err *e)
+{
+    struct options *o = &c->o;
+    int code = o->chat.key_file ? key_file_read(o->chat.key_file, &c->key, e) : 0;
+    if (!code && o->device.token_file) code = key_file_read(o->device.token_file, &c->token, e);
+    return code;
+}
+
+static void fill_config(struct device_command *c, struct engine *engine)
+{
+    const struct options *o = &c->o;
+    struct serve_config *s = &c->o.device.server;
+    const struct device_profile *profile = o->profile ? device_profile_find(o->profile) : NULL;
+    s->device = (struct device_options){.engine = engine,
+                                        .cloud_url = o->chat.cloud_url,
+                                        .key = c->key.len ? c->key.data : NULL,
+                                        .ca_file = o->chat.ca_file,
+                                        .model = o->chat.cloud_model};
+    if (profile) {
+        s->device.prefill_tps = profile->prefill_tps;
+        s->device.decode_us = 1e6 / profile->decode_tps;
+    }
+    s->token = c->token.len ? c->token.data : NULL;
+    s->http.error_body = wire_error_body;
+    s->http.address = o->listen.host;
+    s->http.port = o->listen.port;
+    s->http.connections_max = CONNECTIONS_MAX;
+    if (engine) s->http.body_max = wire_body_max(engine_info(engine)->context_max);
+}
+
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+}
+
+/* What is easily forgotten, and what it means. */
+static void warn_exposed(const struct options *o)
+{
+    const char *url = o->chat.cloud_url;
+    if (url && http_url_exposes(url))
+        log_line(LOG_WARN, "device", "prompts%s travel to %s unencrypted: give an https URL",
+                 o->chat.key_file ? " and the key" : "", url);
+    if (is_loopback(o->listen.host)) return;
+    log_line(LOG_WARN, "device",
+             "%s can be reached from other machines%s: prompts and answers "
+             "travel there unencrypted",
+             o->listen.host,
+             o->device.token_file ? "" : ", and no token is asked for (--token-file)");
+}
+
+static void say_hello(const struct device_command *c)
+{
+    const struct options *o = &c->o;
+    printf("device listening on http://%s%s%s:%u\n", strchr(o->listen.host, ':') ? "[" : "",
+           o->listen.host, strchr(o->listen.host, ':') ? "]" : "", serve_port(c->serve));
+    if (o->chat.cloud_url)
+        printf("cloud: %s%s\n", o->chat.cloud_url,
+               o->device.server.ask_before_sending ? ", asked before anything is sent" : "");
+    else
+        printf("local only: nothing leaves this machine\n");
+    fflush(stdout);
+}
+
+static int serve(struct device_command *c, struct err *e)
+{
+    struct loop_signal *term = NULL, *interrupt = NULL;
+    struct engine *engine;
+    int code = open_engine(c, &engine, e);
+    if (code) return code;
+    fill_config(c, engine);
+    code = serve_new(c->loop, &c->o.device.server, &c->serve, e);
+    if (code) {
+        engine_free(engine);
+        return code;
+    }
+    code = loop_signal_new(c->loop, SIGTERM, asked_to_stop, c, &term, e);
+    if (!code) code = loop_signal_new(c->loop, SIGINT, asked_to_stop, c, &interrupt, e);
+    if (!code) {
+        say_hello(c);
+        service_notify("READY=1");
+        code = loop_run(c->loop, e);
+    }
+    loop_signal_free(term);
+    loop_signal_free(interrupt);
+    serve_free(c->serve);
+    return code;
+}
+
+static int run(struct device_command *c)
+{
+    struct err e = ERR_INIT;
+    buf_init(&c->key, KEY_MAX);
+    buf_init(&c->token, KEY_MAX);
+    int code = read_secrets(c, &e);
+    if (!code) code = loop_new(&c->loop, &e);
+    if (!code) code = serve(c, &e);
+    loop_free(c->loop);
+    buf_release(&c->key);
+    buf_release(&c->token);
+    if (!code) return EXIT_DONE;
+    fprintf(stderr, "pdd device: %s\n", e.text);
+    return EXIT_FAILED;
+}
+
+int cmd_device(int argc, char **argv)
+{
+    static struct device_command c;
+    struct option_line line;
+    int status;
+    if (options_parse(&command, argc, argv, &c.o, &line, &status)) return status;
+    if (check_options(&c.o)) return EXIT_USAGE;
+    log_set_level(c.o.log_level);
+    log_set_json(c.o.log_json);
+    c.o.native.kv_bytes_max = (uint64_t)c.o.kv_mb << 20;
+    warn_exposed(&c.o);
+    return run(&c);
+}

@@ -1,0 +1,456 @@
+/* ask: one question and its answer, from the queue to the end; see serve_impl.h. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/hex.h"
+#include "base/mem.h"
+#include "device/api/serve_impl.h"
+#include "proto/stop.h"
+
+enum {
+    REPORT_MAX = 8 << 20,
+    BRIEF_MAX = 4096,
+    ALONE_TOKENS_MAX = 8192, /* of an answer whose length is not said, without an engine here */
+    LOOK_AGAIN_US = 3000,    /* when a device is still in a step that was cancelled */
+    ID_BYTES = 8
+};
+
+/* ---- making one ---- */
+
+struct ask *ask_new(struct serve *s)
+{
+    struct ask *a = mem_calloc(1, sizeof *a);
+    unsigned char random[ID_BYTES];
+    if (!a || getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) {
+        mem_free(a);
+        return NULL;
+    }
+    a->serve = s;
+    a->created = (uint64_t)time(NULL);
+    memcpy(a->id, "ans-", 4);
+    hex_encode(random, sizeof random, a->id + 4);
+    buf_init(&a->text, DEVICE_TEXT_MAX);
+    buf_init(&a->tokens, (size_t)TURN_ANSWER_MAX * sizeof(struct ask_token));
+    buf_init(&a->report, REPORT_MAX);
+    buf_init(&a->brief, BRIEF_MAX);
+    token_list_init(&a->ids, WIRE_PROMPT_MAX);
+    return a;
+}
+
+void ask_free(struct ask *a)
+{
+    if (!a) return;
+    CHECK(!a->readers && !a->device);
+    openai_request_release(&a->q);
+    token_list_release(&a->ids);
+    mem_free(a->messages);
+    buf_release(&a->text);
+    buf_release(&a->tokens);
+    buf_release(&a->report);
+    buf_release(&a->brief);
+    mem_free(a);
+}
+
+struct ask *ask_find(struct serve *s, const char *id)
+{
+    struct ask *a = s->asks;
+    while (a && strcmp(a->id, id) != 0)
+        a = a->next;
+    return a;
+}
+
+const struct ask_token *ask_token_at(const struct ask *a, uint32_t i)
+{
+    return (const struct ask_token *)(const void *)a->tokens.data + i;
+}
+
+const char *ask_state_name(const struct ask *a)
+{
+    static const char *const names[] = {"held", "waiting", "running"};
+    if (a->state != ASK_OVER) return names[a->state];
+    return a->failure.code ? "failed" : "done";
+}
+
+struct openai_head ask_head(const struct ask *a, const char *pdd)
+{
+    const struct serve *s = a->serve;
+    return (struct openai_head){a->q.chat, a->id, s->model, s->fingerprint, a->created, pdd};
+}
+
+/* ---- its end ---- */
+
+/* Of those that are over only the latest stay. `ended` is in its caller's hands still. */
+static void trim(struct serve *s, const struct ask *ended)
+{
+    struct ask **oldest = NULL;
+    if (s->n_over <= SERVE_KEPT_MAX) return;
+    for (struct ask **link = &s->asks; *link; link = &(*link)->next)
+        if ((*link)->state == ASK_OVER && !(*link)->readers && *link != ended) oldest = link;
+    if (!oldest) return;
+    struct ask *a = *oldest;
+    *oldest = a->next;
+    s->n_over--;
+    ask_free(a);
+}
+
+static void count_end(struct serve *s, const struct ask *a)
+{
+    struct serve_metrics *m = &s->metrics;
+    if (a->failure.code)
+        m->failed++;
+    else if (strcmp(a->finish, "stop") == 0)
+        m->stopped++;
+    else if (strcmp(a->finish, "length") == 0)
+        m->length++;
+    else
+        m->cancelled++;
+}
+
+static void end(struct ask *a, const char *finish)
+{
+    struct serve *s = a->serve;
+    a->state = ASK_OVER;
+    a->finish = finish;
+    a->n_clear = a->n_tokens;
+    a->clear = a->text.len;
+    openai_request_free_prompt(&a->q);
+    token_list_release(&a->ids);
+    count_end(s, a);
+    s->n_over++;
+    reader_tell(a);
+    trim(s, a);
+}
+
+static void fail(struct ask *a, const struct err *why)
+{
+    a->failure = *why;
+    end(a, "error");
+}
+
+static uint32_t place_of(const struct serve *s, const struct ask *a)
+{
+    uint32_t i = 0;
+    while (s->runs[i] != a)
+        i++;
+    return i;
+}
+
+static void note_report(struct ask *a, const struct device_report *r)
+{
+    struct serve_metrics *m = &a->serve->metrics;
+    m->tokens[TURN_CLOUD] += r->turn.cloud_tokens;
+    m->tokens[TURN_DEVICE] += r->turn.device_tokens;
+    m->handovers += r->turn.handover > 0;
+    m->sent_bytes += r->sent_bytes;
+    m->received_bytes += r->received_bytes;
+    if (r->n > 0) {
+        m->first_us += r->turn.ttft_us;
+        m->first_n += 1.0;
+    }
+    a->usage = (struct openai_usage){
+        a->serve->info ? r->prompt_tokens : r->cloud_prompt_tokens,
+        r->kept_tokens > r->cloud_cached_tokens ? r->kept_tokens : r->cloud_cached_tokens,
+        a->n_tokens};
+    if (report_put(&a->report, a, r, false)) buf_release(&a->report);
+    if (report_put(&a->brief, a, r, true)) buf_release(&a->brief);
+}
+
+static const char *finish_of(const struct ask *a, enum turn_reason reason)
+{
+    if (a->stopped || reason == TURN_STOP) return "stop";
+    return reason == TURN_LENGTH ? "length" : "cancelled";
+}
+
+static void on_done(void *arg, int code, const struct device_report *r, const struct err *why)
+{
+    struct ask *a = arg;
+    struct serve *s = a->serve;
+    s->runs[place_of(s, a)] = NULL;
+    a->device = NULL;
+    admit_ended(s->line, a->tenant);
+    loop_timer_set(s->start_timer, 0); /* the next one starts from there */
+    note_report(a, r);
+    if (a->failure.code)
+        end(a, "error");
+    else if (code && !a->stopped)
+        fail(a, why);
+    else
+        end(a, finish_of(a, r->turn.reason));
+}
+
+/* ---- its answer ---- */
+
+/* Find stop strings in what has come. At one the text ends, and with it the tokens. */
+static void find_stop(struct ask *a)
+{
+    size_t more;
+    bool found =
+        stop_scan(a->q.stops, a->q.n_stops, a->text.data + a->clear, a->text.len - a->clear, &more);
+    a->clear += more;
+    while (a->n_clear < a->n_tokens) {
+        const struct ask_token *t = ask_token_at(a, a->n_clear);
+        if (t->at + t->len > a->clear) break;
+        a->n_clear++;
+    }
+    if (!found) return;
+    struct ask_token *last = (struct ask_token *)(void *)a->tokens.data + a->n_clear;
+    bool part = last->at < a->clear; /* the token in which it begins */
+    if (part) last->len = (uint32_t)a->clear - last->at;
+    a->n_tokens = a->n_clear += part;
+    buf_cut(&a->text, a->clear);
+    buf_cut(&a->tokens, a->n_tokens * sizeof *last);
+    a->stopped = true;
+    loop_timer_set(a->serve->start_timer, 0); /* a callback does not stop its own answer */
+}
+
+static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source)
+{
+    struct ask *a = arg;
+    if (a->stopped) return;
+    struct ask_token t = {(uint32_t)a->text.len, (uint32_t)n, -1, (uint8_t)source};
+    int code = buf_append(&a->text, text, n);
+    if (index < a->n_tokens)
+        ((struct ask_token *)(void *)a->tokens.data + index)->len += (uint32_t)n;
+    else if (!code && !(code = buf_append(&a->tokens, &t, sizeof t)))
+        a->n_tokens++;
+    if (code) {
+        err_set(&a->failure, ERR_NO_MEMORY, "no memory for the answer");
+        a->stopped = true;
+        loop_timer_set(a->serve->start_timer, 0);
+        return;
+    }
+    find_stop(a);
+    reader_tell(a);
+}
+
+static void on_progress(void *arg, uint32_t done, uint32_t total)
+{
+    struct ask *a = arg;
+    a->progress[TURN_DEVICE] = (struct ask_progress){done, total};
+    reader_tell(a);
+}
+
+static void on_cloud_progress(void *arg, uint32_t done, uint32_t total)
+{
+    struct ask *a = arg;
+    a->progress[TURN_CLOUD] = (struct ask_progress){done, total};
+    reader_tell(a);
+}
+
+static void on_send(void *arg, const struct device_sent *sent)
+{
+    struct ask *a = arg;
+    (void)sent;
+    a->sends++;
+    a->serve->metrics.sends++;
+}
+
+/* ---- its start ---- */
+
+static int fill_question(struct ask *a, struct err *e)
+{
+    const struct wire_request *ask = &a->q.ask;
+    bool endless = ask->tokens_max >= WIRE_TOKENS_MAX && !a->serve->info;
+    a->question = (struct device_question){
+        .n_messages = ask->n_messages,
+        .ids = a->ids.len ? a->ids.ids : NULL,
+        .n_ids = a->ids.len,
+        .sampling = ask->sampling,
+        .tokens_max = endless ? ALONE_TOKENS_MAX : ask->tokens_max,
+        .mode = a->mode,
+        .pace = a->serve->c.pace,
+        .cloud_tokens = a->pdd.cloud_tokens == UINT32_MAX ? -1 : (int64_t)a->pdd.cloud_tokens,
+        .on_text = on_text,
+        .on_progress = on_progress,
+        .on_cloud_progress = on_cloud_progress,
+        .on_send = on_send,
+        .arg = a};
+    if (strcmp(a->pdd.pace, "off") == 0) a->question.pace = PACE_OFF;
+    if (strcmp(a->pdd.pace, "reading") == 0) a->question.pace = PACE_READING;
+    if (strcmp(a->pdd.pace, "smooth") == 0) a->question.pace = PACE_SMOOTH;
+    if (ask->n_messages == 0) return 0;
+    a->messages = mem_calloc(ask->n_messages, sizeof *a->messages);
+    if (!a->messages) return err_set(e, ERR_NO_MEMORY, "no memory for the messages");
+    for (uint32_t i = 0; i < ask->n_messages; i++)
+        a->messages[i] = (struct chat_message){ask->messages[i].role, ask->messages[i].content,
+                                               ask->messages[i].content_len};
+    a->question.messages = a->messages;
+    return 0;
+}
+
+static void start(struct serve *s, struct ask *a, uint32_t place)
+{
+    struct err e = ERR_INIT;
+    int code = fill_question(a, &e);
+    a->state = ASK_RUNNING;
+    a->device = s->devices[place];
+    s->runs[place] = a;
+    if (code == 0) code = device_start(a->device, &a->question, on_done, a, &e);
+    if (code == 0) {
+        if (a->state == ASK_RUNNING) reader_tell(a);
+        return;
+    }
+    s->runs[place] = NULL;
+    a->device = NULL;
+    admit_ended(s->line, a->tenant);
+    fail(a, &e);
+}
+
+/* A device with nothing to do; *ret_wait: there is one, but in a step of an answer that was
+ * cancelled. UINT32_MAX: none. */
+static uint32_t free_device(struct serve *s, bool *ret_wait)
+{
+    *ret_wait = false;
+    for (uint32_t i = 0; i < s->c.answers_max; i++) {
+        if (s->runs[i]) continue;
+        if (device_rests(s->devices[i])) return i;
+        *ret_wait = true;
+    }
+    return UINT32_MAX;
+}
+
+void ask_start_waiting(void *serve)
+{
+    struct serve *s = serve;
+    struct ask *a;
+    bool wait = false;
+    for (uint32_t i = 0; i < s->c.answers_max; i++)
+        if (s->runs[i] && s->runs[i]->stopped) device_stop(s->devices[i]);
+    while ((a = admit_next(s->line)) != NULL) {
+        uint32_t place = free_device(s, &wait);
+        if (place == UINT32_MAX) break;
+        admit_begin(s->line);
+        start(s, a, place);
+    }
+    if (a && wait) loop_timer_set(s->start_timer, clock_us() + LOOK_AGAIN_US);
+}
+
+/* ---- the queue ---- */
+
+static int join(struct ask *a)
+{
+    a->state = ASK_WAITING;
+    admit_join(a->serve->line, a, a->tenant, 0);
+    loop_timer_set(a->serve->start_timer, 0);
+    return 0;
+}
+
+static void count_inside(const struct serve *s, const struct ask *own, struct admit_state *state)
+{
+    for (const struct ask *a = s->asks; a; a = a->next) {
+        if (a->state == ASK_OVER) continue;
+        state->inside++;
+        state->inside_own += a->tenant == own->tenant;
+    }
+}
+
+int ask_submit(struct ask *a, struct err *e)
+{
+    struct serve *s = a->serve;
+    struct admit_state state = {.slots = s->c.answers_max,
+                                .slots_max = s->c.answers_max,
+                                .queue_max = s->c.queue_max,
+                                .keyed = true};
+    count_inside(s, a, &state);
+    switch (admit_enter(&state)) {
+    case ADMIT_ENTERS:
+        break;
+    case ADMIT_SHARE_TAKEN:
+        s->metrics.busy++;
+        return err_set(e, ERR_BUSY, "this client has %u answers running or waiting: its share",
+                       state.inside_own);
+    case ADMIT_FULL:
+        s->metrics.busy++;
+        return err_set(e, ERR_BUSY, "%u answers run and %u wait: the queue is full",
+                       s->c.answers_max, state.inside - s->c.answers_max);
+    }
+    a->next = s->asks;
+    s->asks = a;
+    s->metrics.asked++;
+    bool sends = s->c.device.cloud_url && a->mode != DEVICE_LOCAL_ONLY;
+    if (!s->c.ask_before_sending || !sends) return join(a);
+    a->state = ASK_HELD;
+    return 0;
+}
+
+void ask_allow(struct ask *a, bool send)
+{
+    struct err e = ERR_INIT;
+    if (a->state != ASK_HELD) return;
+    if (!send) a->mode = DEVICE_LOCAL_ONLY;
+    if (send || a->serve->info) {
+        (void)join(a);
+        reader_tell(a);
+        return;
+    }
+    err_set(&e, ERR_DENIED,
+            "the user did not allow that the question is sent to the cloud, and "
+            "there is no model on the device");
+    fail(a, &e);
+}
+
+static bool is_the_one(void *arg, void *waiting)
+{
+    return arg == waiting;
+}
+
+void ask_cancel(struct ask *a)
+{
+    switch (a->state) {
+    case ASK_WAITING:
+        admit_sweep(a->serve->line, is_the_one, a);
+        end(a, "cancelled");
+        break;
+    case ASK_HELD:
+        end(a, "cancelled");
+        break;
+    case ASK_RUNNING:
+        device_stop(a->device);
+        break;
+    case ASK_OVER:
+        break;
+    }
+}
+
+uint32_t ask_waiting(const struct serve *s)
+{
+    return admit_waiting(s->line);
+}
+
+/* ---- answers that nobody reads ---- */
+
+static uint64_t keep_us(const struct ask *a)
+{
+    uint32_t keep_s = a->pdd.keep_s == UINT32_MAX ? a->serve->c.keep_s : a->pdd.keep_s;
+    return keep_s * 1000000ull;
+}
+
+void ask_nobody_reads(struct ask *a)
+{
+    if (a->state == ASK_OVER) return;
+    a->unread_since = clock_us();
+    ask_check_unread(a->serve);
+}
+
+void ask_check_unread(void *serve)
+{
+    struct serve *s = serve;
+    uint64_t now = clock_us(), next = UINT64_MAX;
+    for (struct ask *a = s->asks, *after; a; a = after) {
+        after = a->next; /* an end may free an older one only: see trim */
+        if (a->state == ASK_OVER || a->readers || a->unread_since == 0) continue;
+        uint64_t until = a->unread_since + keep_us(a);
+        if (until <= now) {
+            ask_cancel(a);
+            after = s->asks; /* begin again: asks were freed, maybe */
+            next = UINT64_MAX;
+        } else if (until < next) {
+            next = until;
+        }
+    }
+    if (next != UINT64_MAX) loop_timer_set(s->unread_timer, next);
+}

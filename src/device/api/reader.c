@@ -1,0 +1,250 @@
+/* reader: an HTTP request that follows an answer; see serve_impl.h. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "device/api/serve_impl.h"
+
+enum {
+    NOTE_MAX = 256,
+    RUN_MAX = 1024,            /* tokens in one chunk, for a reader that is far behind */
+    SILENCE_MAX_US = 10000000, /* then a comment goes out */
+    PROGRESS_EVERY_US = 100000
+};
+
+static const char *const source_names[] = {"cloud", "device"};
+
+struct reader {
+    struct ask *ask;
+    struct reader *next;
+    struct http_request *http;
+    bool stream, now, begun;
+    uint32_t at; /* the next token */
+    enum ask_state told;
+    struct ask_progress progress[2]; /* as told */
+    uint64_t spoke;                  /* clock_us() */
+};
+
+static void detach(struct reader *r)
+{
+    struct reader **link = &r->ask->readers;
+    while (*link != r)
+        link = &(*link)->next;
+    *link = r->next;
+    mem_free(r);
+}
+
+static void on_close(void *arg)
+{
+    struct reader *r = arg;
+    struct ask *a = r->ask;
+    detach(r);
+    if (!a->readers) ask_nobody_reads(a);
+}
+
+/* ---- a stream ---- */
+
+static void send_scratch(struct reader *r)
+{
+    struct buf *out = &r->ask->serve->bytes;
+    r->spoke = clock_us();
+    /* One that does not read is cut off: on_close follows. */
+    if (!out->error) (void)http_stream_send(r->http, out->data, out->len);
+}
+
+static struct buf *scratch(struct reader *r)
+{
+    struct buf *out = &r->ask->serve->bytes;
+    buf_clear(out);
+    return out;
+}
+
+static void send_note(struct reader *r, const char *pdd)
+{
+    struct openai_head h = ask_head(r->ask, pdd);
+    openai_put_note(scratch(r), &h, r->ask->q.include_usage);
+    send_scratch(r);
+}
+
+static void begin(struct reader *r)
+{
+    struct ask *a = r->ask;
+    r->begun = true;
+    http_request_reply_header(r->http, "X-PDD-Answer", a->id);
+    http_request_reply_header(r->http, "Cache-Control", "no-store");
+    http_stream_begin(r->http, "text/event-stream");
+    if (!a->q.chat || r->at > 0) return;
+    struct openai_head h = ask_head(a, NULL);
+    openai_put_role(scratch(r), &h, a->q.include_usage);
+    send_scratch(r);
+}
+
+static void tell_state(struct reader *r)
+{
+    struct ask *a = r->ask;
+    char pdd[NOTE_MAX];
+    struct buf b;
+    if (!a->pdd.progress || r->told == a->state || a->state == ASK_OVER) return;
+    r->told = a->state;
+    buf_init(&b, sizeof pdd);
+    buf_printf(&b, "{\"state\":\"%s\"", ask_state_name(a));
+    if (a->state == ASK_WAITING) buf_printf(&b, ",\"waiting\":%u", ask_waiting(a->serve));
+    buf_puts(&b, "}");
+    if (!b.error) send_note(r, b.data);
+    buf_release(&b);
+}
+
+static void tell_progress(struct reader *r)
+{
+    struct ask *a = r->ask;
+    struct buf b;
+    if (a->n_tokens > 0 || a->state != ASK_RUNNING) return;
+    uint64_t now = clock_us(), silent = now - r->spoke;
+    if (!a->pdd.progress) {
+        if (silent < SILENCE_MAX_US) return;
+        buf_puts(scratch(r), ": reading\n\n");
+        send_scratch(r);
+        return;
+    }
+    bool first = r->progress[0].total + r->progress[1].total == 0;
+    if (memcmp(r->progress, a->progress, sizeof r->progress) == 0) return;
+    if (!first && silent < PROGRESS_EVERY_US) return;
+    memcpy(r->progress, a->progress, sizeof r->progress);
+    buf_init(&b, NOTE_MAX);
+    buf_puts(&b, "{\"progress\":{");
+    for (int i = 0, n = 0; i < 2; i++)
+        if (a->progress[i].total > 0)
+            buf_printf(&b, "%s\"%s\":[%u,%u]", n++ ? "," : "", source_names[i], a->progress[i].done,
+                       a->progress[i].total);
+    buf_puts(&b, "}}");
+    if (!b.error) send_note(r, b.data);
+    buf_release(&b);
+}
+
+/* Clear tokens of one source, as one chunk. */
+static void tell_run(struct reader *r)
+{
+    struct ask *a = r->ask;
+    const struct ask_token *first = ask_token_at(a, r->at);
+    uint32_t to = r->at;
+    while (to < a->n_clear && to - r->at < RUN_MAX && ask_token_at(a, to)->source == first->source)
+        to++;
+    const struct ask_token *last = ask_token_at(a, to - 1);
+    struct buf pdd;
+    buf_init(&pdd, NOTE_MAX);
+    buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", r->at, to - r->at,
+               source_names[first->source]);
+    struct openai_head h = ask_head(a, pdd.data);
+    struct openai_choice c = {a->text.data + first->at, last->at + last->len - first->at, NULL,
+                              NULL};
+    openai_put_chunk(scratch(r), &h, &c, a->q.include_usage);
+    send_scratch(r);
+    buf_release(&pdd);
+    r->at = to;
+}
+
+static void tell_end(struct reader *r)
+{
+    struct ask *a = r->ask;
+    const char *report = a->report.len ? a->report.data : NULL;
+    struct openai_head h = ask_head(a, report);
+    struct buf *out = scratch(r);
+    if (a->failure.code) {
+        if (report) openai_put_note(out, &h, a->q.include_usage);
+        openai_put_error(out, http_err_status(a->failure.code), err_code_name(a->failure.code),
+                         a->failure.text);
+    } else {
+        struct openai_choice c = {"", 0, NULL, a->finish};
+        openai_put_chunk(out, &h, &c, a->q.include_usage);
+        struct openai_head bare = ask_head(a, NULL);
+        if (a->q.include_usage) openai_put_usage(out, &bare, &a->usage);
+    }
+    openai_put_end(out);
+    send_scratch(r);
+    struct http_request *http = r->http;
+    detach(r);
+    http_stream_end(http);
+}
+
+static bool has_begun(const struct reader *r)
+{
+    const struct ask *a = r->ask;
+    if (r->now || a->pdd.progress || a->n_clear > 0) return true;
+    return a->progress[0].total + a->progress[1].total > 0;
+}
+
+static void refuse(struct reader *r)
+{
+    struct ask *a = r->ask;
+    struct http_request *http = r->http;
+    detach(r);
+    serve_refuse(a->serve, http, &a->failure, NULL);
+}
+
+static void tell_stream(struct reader *r)
+{
+    struct ask *a = r->ask;
+    if (!r->begun && a->state == ASK_OVER && a->failure.code && !r->now) {
+        refuse(r);
+        return;
+    }
+    if (!r->begun && a->state != ASK_OVER && !has_begun(r)) return;
+    if (!r->begun) begin(r);
+    tell_state(r);
+    tell_progress(r);
+    while (r->at < a->n_clear)
+        tell_run(r);
+    if (a->state == ASK_OVER) tell_end(r);
+}
+
+/* ---- a whole response ---- */
+
+static void tell_whole(struct reader *r)
+{
+    struct ask *a = r->ask;
+    struct http_request *http = r->http;
+    if (a->state != ASK_OVER) return;
+    if (a->failure.code) {
+        refuse(r);
+        return;
+    }
+    struct openai_head h = ask_head(a, a->report.len ? a->report.data : NULL);
+    struct openai_choice c = {a->text.data, a->text.len, NULL, a->finish};
+    struct buf out;
+    buf_init(&out, DEVICE_TEXT_MAX * 8ull);
+    openai_put_answer(&out, &h, &c, &a->usage);
+    http_request_reply_header(http, "X-PDD-Answer", a->id);
+    if (a->brief.len) http_request_reply_header(http, "X-PDD-Report", a->brief.data);
+    detach(r);
+    serve_reply(http, &out);
+}
+
+void reader_tell(struct ask *a)
+{
+    for (struct reader *r = a->readers, *next; r; r = next) {
+        next = r->next;
+        if (r->stream)
+            tell_stream(r);
+        else
+            tell_whole(r);
+    }
+}
+
+int reader_add(struct ask *a, struct http_request *http, bool stream, bool now, uint32_t from)
+{
+    struct reader *r = mem_calloc(1, sizeof *r);
+    if (!r) return ERR_NO_MEMORY;
+    *r = (struct reader){.ask = a,
+                         .next = a->readers,
+                         .http = http,
+                         .stream = stream,
+                         .now = now,
+                         .at = from,
+                         .told = ASK_OVER,
+                         .spoke = clock_us()};
+    a->readers = r;
+    a->unread_since = 0;
+    http_request_on_close(http, on_close, r);
+    reader_tell(a);
+    return 0;
+}

@@ -1,0 +1,177 @@
+/* serve: listening, routes, opening and closing; see serve.h. */
+#include "device/api/serve.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "device/api/guard.h"
+#include "device/api/serve_impl.h"
+
+enum { SHORT_BODY_MAX = 4096, SCRATCH_MAX = 64 << 20, DRAIN_FLUSH_US = 1000000 };
+
+static const struct http_route routes[] = {
+    {"POST", "/v1/chat/completions", serve_chat, guard_api, 0},
+    {"POST", "/v1/completions", serve_completion, guard_api, 0},
+    {"GET", "/v1/answers", serve_answers, guard_api, SHORT_BODY_MAX},
+    {"GET", "/v1/answers/{id}", serve_answer, guard_api, SHORT_BODY_MAX},
+    {"DELETE", "/v1/answers/{id}", serve_answer_stop, guard_api, SHORT_BODY_MAX},
+    {"POST", "/v1/answers/{id}/send", serve_answer_send, guard_api, SHORT_BODY_MAX},
+    {"GET", "/v1/models", serve_models, guard_api, SHORT_BODY_MAX},
+    {"GET", "/v1/models/{id}", serve_model, guard_api, SHORT_BODY_MAX},
+    {"POST", "/tokenize", serve_tokenize, guard_api, 0},
+    {"POST", "/detokenize", serve_detokenize, guard_api, 0},
+    {"GET", "/v1/status", serve_status, guard_api, SHORT_BODY_MAX},
+    {"GET", "/metrics", serve_metrics_page, guard_api, SHORT_BODY_MAX},
+    {"GET", "/health", serve_health, guard_open, SHORT_BODY_MAX},
+};
+
+/* A name that can stand in JSON, headers and URLs as it is. */
+static void set_name(struct serve *s, const char *name)
+{
+    size_t n = 0;
+    for (; name[n] && n + 1 < sizeof s->model; n++) {
+        char c = name[n];
+        s->model[n] = c > 32 && c < 127 && c != '"' && c != '\\' ? c : '-';
+    }
+    s->model[n] = 0;
+}
+
+static void set_model(struct serve *s, const struct device_options *o)
+{
+    uint64_t hash = FNV_BEGIN;
+    s->info = o->engine ? engine_info(o->engine) : NULL;
+    s->vocab = o->engine ? engine_vocab(o->engine) : NULL;
+    set_name(s, s->info ? s->info->model_name : o->model && o->model[0] ? o->model : "cloud");
+    if (!s->info || !s->info->weights_hash[0]) return;
+    hash = fnv_bytes(hash, s->info->weights_hash, strlen(s->info->weights_hash));
+    hash = fnv_bytes(hash, s->info->numerics, strlen(s->info->numerics));
+    snprintf(s->fingerprint, sizeof s->fingerprint, "fp_%010llx",
+             (unsigned long long)(hash & 0xFFFFFFFFFF));
+}
+
+static int keep_text(const char *from, char to[SERVE_TEXT_MAX + 1], const char *what, struct err *e)
+{
+    if (snprintf(to, SERVE_TEXT_MAX + 1, "%s", from) > SERVE_TEXT_MAX)
+        return err_set(e, ERR_BAD_INPUT, "%s is longer than %d bytes", what, SERVE_TEXT_MAX);
+    return 0;
+}
+
+/* Names, origins and the token are copied; of an URL the caller keeps the text. */
+static int keep_texts(struct serve *s, struct err *e)
+{
+    uint32_t n = 0;
+    int code = s->c.token ? keep_text(s->c.token, s->token, "the token", e) : 0;
+    s->texts = mem_calloc(2 * SERVE_HOSTS_MAX + 2, sizeof *s->texts);
+    if (!s->texts) return err_set(e, ERR_NO_MEMORY, "no memory for a server");
+    for (uint32_t i = 0; i < s->c.n_hosts && !code; i++, n++) {
+        code = keep_text(s->c.hosts[i], s->texts[n], "a host", e);
+        s->c.hosts[i] = s->texts[n];
+    }
+    for (uint32_t i = 0; i < s->c.n_origins && !code; i++, n++) {
+        code = keep_text(s->c.origins[i], s->texts[n], "an origin", e);
+        s->c.origins[i] = s->texts[n];
+    }
+    if (!code) code = keep_text(s->c.http.address, s->texts[n], "the address", e);
+    s->c.http.address = s->texts[n];
+    return code;
+}
+
+static int open_parts(struct serve *s, struct err *e)
+{
+    const struct serve_config *c = &s->c;
+    int code = keep_texts(s, e);
+    if (!code) code = loop_timer_new(s->loop, ask_start_waiting, s, &s->start_timer, e);
+    if (!code) code = loop_timer_new(s->loop, ask_check_unread, s, &s->unread_timer, e);
+    if (!code) code = admit_line_new(c->answers_max + c->queue_max + 1, &s->line, e);
+    if (!code)
+        code = http_server_new(s->loop, &c->http, routes, sizeof routes / sizeof *routes, s,
+                               &s->http, e);
+    /* The core takes the engine, which a failure leaves with the caller. */
+    if (!code) code = device_core_open(s->loop, &c->device, &s->core, e);
+    for (uint32_t i = 0; i < c->answers_max && !code; i++)
+        code = device_open_on(s->core, &s->devices[i], e);
+    return code;
+}
+
+static void close_parts(struct serve *s, bool with_engine)
+{
+    http_server_free(s->http); /* its readers leave */
+    for (uint32_t i = 0; i < SERVE_ANSWERS_MAX; i++) {
+        device_close_on(s->devices[i]);
+        if (s->runs[i]) s->runs[i]->device = NULL;
+    }
+    while (s->asks) {
+        struct ask *a = s->asks;
+        s->asks = a->next;
+        ask_free(a);
+    }
+    if (with_engine)
+        device_core_close(s->core);
+    else
+        device_core_release(s->core);
+    admit_line_free(s->line);
+    loop_timer_free(s->start_timer);
+    loop_timer_free(s->unread_timer);
+    loop_timer_free(s->drain_timer);
+    buf_release(&s->bytes);
+    mem_free(s->texts);
+    mem_free(s);
+}
+
+int serve_new(struct loop *l, const struct serve_config *config, struct serve **ret_serve,
+              struct err *e)
+{
+    struct serve *s = mem_calloc(1, sizeof *s);
+    if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for a server");
+    s->loop = l;
+    s->c = *config;
+    s->started = (uint64_t)time(NULL);
+    s->c.http.options_gate = guard_options;
+    if (s->c.answers_max == 0 || s->c.answers_max > SERVE_ANSWERS_MAX)
+        s->c.answers_max = SERVE_ANSWERS_MAX;
+    if (s->c.queue_max > SERVE_QUEUE_MAX) s->c.queue_max = SERVE_QUEUE_MAX;
+    buf_init(&s->bytes, SCRATCH_MAX);
+    set_model(s, &config->device);
+    int code = open_parts(s, e);
+    if (code) {
+        close_parts(s, false);
+        return code;
+    }
+    *ret_serve = s;
+    return 0;
+}
+
+void serve_free(struct serve *s)
+{
+    if (s) close_parts(s, true);
+}
+
+uint16_t serve_port(const struct serve *s)
+{
+    return http_server_port(s->http);
+}
+
+static void drain_over(void *arg)
+{
+    struct serve *s = arg;
+    struct ask *a = s->asks;
+    while (a) {
+        bool over = a->state == ASK_OVER;
+        if (!over) ask_cancel(a);
+        a = over ? a->next : s->asks; /* an end may free others */
+    }
+}
+
+void serve_drain(struct serve *s, uint64_t drain_us, loop_fn *done, void *arg)
+{
+    struct err ignored = ERR_INIT;
+    uint64_t until = clock_us() + drain_us;
+    s->draining = true;
+    if (!s->drain_timer) (void)loop_timer_new(s->loop, drain_over, s, &s->drain_timer, &ignored);
+    if (s->drain_timer) loop_timer_set(s->drain_timer, until);
+    http_server_drain(s->http, until + DRAIN_FLUSH_US, done, arg);
+}

@@ -1,0 +1,62 @@
+/*
+ * serve: `pdd device`, a server on this machine for any client of OpenAI's API. An answer starts in
+ * the cloud and is finished by the engine here, or comes from one of them alone (device/device.h);
+ * several at once share the engine's steps. docs/DEVICE.md is the manual of its clients.
+ *
+ *   POST   /v1/chat/completions, /v1/completions   OpenAI's API (proto/openai.h), with "pdd"
+ *   GET    /v1/answers                  the latest answers, without their texts
+ *   GET    /v1/answers/{id}?from=INDEX  an answer, as a stream or as it is now
+ *   DELETE /v1/answers/{id}             stops it
+ *   POST   /v1/answers/{id}/send        {"send": true|false}, with ask_before_sending
+ *   GET    /v1/models, /v1/models/{id}  what is here
+ *   POST   /tokenize, /detokenize
+ *   GET    /health, /metrics, /v1/status
+ *
+ * Answers wait in a bounded queue, in which clients take turns; a full one is 429. A client that
+ * leaves cancels its answer, waiting or not, unless it asked to keep it. An answer is kept after
+ * its end, for those who come back.
+ *
+ * Whom it serves: see guard.h. One loop thread; nothing in it waits for the engine or the cloud.
+ */
+#ifndef PDD_DEVICE_API_SERVE_H
+#define PDD_DEVICE_API_SERVE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "device/device.h"
+#include "net/http_server.h"
+#include "net/loop.h"
+
+enum {
+    SERVE_PORT = 8710,
+    SERVE_ANSWERS_MAX = 16, /* at once */
+    SERVE_QUEUE_MAX = 1024,
+    SERVE_KEPT_MAX = 256, /* ended answers in memory */
+    SERVE_HOSTS_MAX = 16, /* names and origins besides its own */
+    SERVE_TEXT_MAX = 255  /* bytes of one */
+};
+
+struct serve_config {
+    struct http_server_config http;
+    struct device_options device; /* its engine is taken on success */
+    uint32_t answers_max, queue_max;
+    const char *token; /* that clients must send; NULL: none */
+    const char *hosts[SERVE_HOSTS_MAX], *origins[SERVE_HOSTS_MAX];
+    uint32_t n_hosts, n_origins;
+    bool ask_before_sending;
+    enum pace_mode pace; /* where a request says none, as the next */
+    uint32_t keep_s;     /* how long an answer goes on that nobody reads */
+};
+
+struct serve;
+
+int serve_new(struct loop *l, const struct serve_config *config, struct serve **ret_serve,
+              struct err *e);
+void serve_free(struct serve *s); /* NULL is fine */
+uint16_t serve_port(const struct serve *s);
+/* Refuse new requests; answers that are read end first, until drain_us are over. `done` is called
+ * once. */
+void serve_drain(struct serve *s, uint64_t drain_us, loop_fn *done, void *arg);
+
+#endif

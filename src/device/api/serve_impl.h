@@ -1,0 +1,148 @@
+/*
+ * serve_impl: what the files of the device's server share: the server's parts, and the life of an
+ * *ask*, one question and its answer. Only the server's own files include this.
+ *
+ * Life of an ask: ask_new and ask_submit; it is held (ask_before_sending), waits for a device, runs
+ * and is over. Its answer grows by tokens, which stay; *readers* are the HTTP requests that follow
+ * it, each from a token of its own, and any number of them (reader.c). The ask outlives them. After
+ * its end it stays until SERVE_KEPT_MAX newer ones have ended.
+ *
+ * A token is *clear* once no stop string can begin in it any more; only clear ones are read.
+ */
+#ifndef PDD_DEVICE_API_SERVE_IMPL_H
+#define PDD_DEVICE_API_SERVE_IMPL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "device/api/serve.h"
+#include "device/core.h"
+#include "model/text/vocab.h"
+#include "policy/admit.h"
+#include "proto/openai.h"
+
+enum ask_state { ASK_HELD, ASK_WAITING, ASK_RUNNING, ASK_OVER };
+
+struct ask_token {
+    uint32_t at, len; /* of its text */
+    int32_t id;
+    uint8_t source; /* enum turn_source */
+};
+
+struct ask_progress {
+    uint32_t done, total;
+};
+
+struct reader;
+
+struct ask {
+    struct serve *serve;
+    struct ask *next; /* all of the server, the newest first */
+    char id[WIRE_ID_MAX];
+    enum ask_state state;
+    struct openai_request q;
+    struct openai_pdd pdd;
+    enum device_mode mode;
+    uint32_t tenant;       /* the client, for turns */
+    uint64_t created;      /* seconds since 1970 */
+    uint64_t unread_since; /* clock_us() */
+    struct reader *readers;
+    /* what the device is asked */
+    struct device_question question;
+    struct chat_message *messages;
+    struct token_list ids; /* of a completion's prompt */
+    struct device *device; /* while it runs */
+    /* the answer */
+    struct buf text, tokens; /* struct ask_token [n_tokens] */
+    uint32_t n_tokens, n_clear;
+    size_t clear;                    /* bytes of text in which no stop string can begin */
+    struct ask_progress progress[2]; /* by enum turn_source */
+    bool stopped;                    /* by a stop string */
+    uint32_t sends;                  /* requests to the cloud */
+    /* its end */
+    const char *finish;       /* finish_reason */
+    struct err failure;       /* code 0: none */
+    struct buf report, brief; /* JSON, whole and for a header */
+    struct openai_usage usage;
+};
+
+struct serve_metrics {
+    uint64_t asked, stopped, length, cancelled, failed; /* answers by end */
+    uint64_t busy, invalid, forbidden;                  /* refusals */
+    uint64_t tokens[2];                                 /* by source */
+    uint64_t handovers, sends, sent_bytes, received_bytes;
+    double first_us, first_n; /* sums */
+};
+
+struct serve {
+    struct loop *loop;
+    struct http_server *http;
+    struct serve_config c;
+    struct device_core *core;
+    struct device *devices[SERVE_ANSWERS_MAX];
+    struct ask *runs[SERVE_ANSWERS_MAX]; /* what each device answers; NULL: nothing */
+    struct admit_line *line;
+    struct ask *asks;
+    uint32_t n_over, n_held;
+    struct loop_timer *start_timer, *unread_timer, *drain_timer;
+    uint64_t started;
+    bool draining;
+    char model[WIRE_NAME_MAX], fingerprint[24], token[SERVE_TEXT_MAX + 1];
+    char (*texts)[SERVE_TEXT_MAX + 1]; /* of hosts and origins */
+    struct serve_metrics metrics;
+    struct buf bytes;          /* scratch */
+    const struct vocab *vocab; /* NULL without an engine, as the next */
+    const struct engine_info *info;
+};
+
+/* ask.c. NULL: no memory. */
+struct ask *ask_new(struct serve *s);
+void ask_free(struct ask *a);
+struct ask *ask_find(struct serve *s, const char *id);
+/* Hold it, or let it wait for a device. ERR_BUSY: too many wait. */
+int ask_submit(struct ask *a, struct err *e);
+/* The user allows that it is sent to the cloud, or not: then the engine here answers alone, and
+ * without one it ends. */
+void ask_allow(struct ask *a, bool send);
+void ask_cancel(struct ask *a);
+void ask_nobody_reads(struct ask *a); /* its last reader has gone */
+void ask_start_waiting(void *serve);  /* start_timer */
+void ask_check_unread(void *serve);   /* unread_timer */
+uint32_t ask_waiting(const struct serve *s);
+const struct ask_token *ask_token_at(const struct ask *a, uint32_t i);
+const char *ask_state_name(const struct ask *a);
+struct openai_head ask_head(const struct ask *a, const char *pdd);
+
+/* reader.c: the request gets what there is from token `from` on, and what comes. A stream's head
+ * waits for the start of work, unless `now`. */
+int reader_add(struct ask *a, struct http_request *r, bool stream, bool now, uint32_t from);
+/* Tokens, progress, a state or the end have come. */
+void reader_tell(struct ask *a);
+
+/* report.c: the report of an answer as JSON; `brief`: ASCII, what fits a header. */
+int report_put(struct buf *out, const struct ask *a, const struct device_report *r, bool brief);
+/* What was served by whom: [["cloud", 24], ["device", 100]]. */
+int report_put_served(struct buf *out, const struct ask *a);
+/* An answer as it is: an object of /v1/answers; `text`: with its text from token `from` on. */
+int report_put_answer(struct buf *out, const struct ask *a, bool text, uint32_t from);
+
+/* Handlers. */
+void serve_chat(struct http_request *r, void *serve);
+void serve_completion(struct http_request *r, void *serve);
+void serve_answers(struct http_request *r, void *serve);
+void serve_answer(struct http_request *r, void *serve);
+void serve_answer_stop(struct http_request *r, void *serve);
+void serve_answer_send(struct http_request *r, void *serve);
+void serve_models(struct http_request *r, void *serve);
+void serve_model(struct http_request *r, void *serve);
+void serve_tokenize(struct http_request *r, void *serve);
+void serve_detokenize(struct http_request *r, void *serve);
+void serve_health(struct http_request *r, void *serve);
+void serve_status(struct http_request *r, void *serve);
+void serve_metrics_page(struct http_request *r, void *serve);
+/* Send what was written to `b`, or 503; releases it. */
+void serve_reply(struct http_request *r, struct buf *b);
+void serve_refuse(struct serve *s, struct http_request *r, const struct err *e, const char *param);
+
+#endif
