@@ -93,7 +93,8 @@ static int ask(struct demo *d, const char *const more[], const char *label, bool
     const char *argv[ARGS_MAX] = {0};
     const char *const common[] = {"pdd",        "chat",           "--model",       d->model,
                                   "--document", d->task.document, "--prompt",      d->task.question,
-                                  "--seed",     d->seed,          "--temperature", d->temperature};
+                                  "--seed",     d->seed,          "--temperature", d->temperature,
+                                  "--no-state"};
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
         argv[n++] = common[i];
     while (*more && n < ARGS_MAX - 1)

@@ -291,6 +291,26 @@ static const struct option_row rows[] = {
              "say so (another engine; with temperature 0)",
      .words = verifies, .initial = "auto"},
 
+    {"goal", "NAME", CHAT, AT(chat.goal),
+     .help = "what the plan goes for: even (an even pace, the first token within a second), fast "
+             "(the first token soon), cheap (little of the cloud) or battery (little of this "
+             "device)",
+     .words = plan_goal_names, .initial = "even"},
+    {"first-ms", "N", CHAT, AT(chat.first_ms), RANGE(1, 1 << 24),
+     .help = "longest wait for the first token that a plan may count on, in ms",
+     .otherwise = "no limit"},
+    {"gap-ms", "N", CHAT, AT(chat.gap_ms), RANGE(1, 60000),
+     .help = "slowest pace of the cloud's tokens, in ms a token; slower needs fewer of them. The "
+             "device's own pace is always allowed",
+     .otherwise = "as the goal has it"},
+    {"cloud-tokens-max", "N", CHAT, AT(chat.cloud_tokens_max), RANGE(1, TURN_ANSWER_MAX),
+     .help = "most tokens to take from the cloud while this device can go on",
+     .otherwise = "no limit"},
+    {"state", "DIR", CHAT, AT(chat.state),
+     .help = "folder for what is learned from answers: speeds, round trips, lengths. No text",
+     .otherwise = "$XDG_STATE_HOME/pdd, or ~/.local/state/pdd"},
+    {"no-state", NULL, CHAT, AT(chat.no_state), .help = "keep nothing between runs"},
+
     HEADING(CHAT, "Prompt and answer:"),
     {"prompt", "TEXT", CHAT, AT(chat.prompt), .help = "one question, then exit"},
     {"prompt-file", "FILE", CHAT, AT(prompt_file),

@@ -30,13 +30,15 @@ enum chat_color { CHAT_COLOR_AUTO, CHAT_COLOR_ALWAYS, CHAT_COLOR_NEVER };
 
 struct chat_options {
     const char *cloud_url, *key_file, *ca_file, *cloud_model;
-    const char *document, *system, *prompt, *stats_json;
+    const char *document, *system, *prompt, *stats_json, *state;
     enum pace_mode pace;
+    enum plan_goal goal;
+    uint32_t first_ms, gap_ms, cloud_tokens_max; /* 0: as the goal has it */
     enum chat_color color;
     struct sampling sampling; /* its temperature: demo, too */
     int64_t cloud_tokens;     /* -1: as planned */
     enum device_verify verify;
-    bool local_only, cloud_only, no_model, raw, stats;
+    bool local_only, cloud_only, no_model, raw, stats, no_state;
 };
 
 struct cloud_options {

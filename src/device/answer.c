@@ -13,9 +13,6 @@
 #include "model/text/vocab.h"
 #include "net/sse.h"
 
-/* Shorter prefills than these say more about the cost of a step than about the rate. */
-enum { MEASURE_PREFILL_MIN = 128, MEASURE_TOKENS_MIN = 32, MEASURE_DECODES_MIN = 4 };
-
 enum { RETRY_AFTER_S = 1 /* when a refusal that passes does not say */ };
 
 static void carry_out(struct device *d);
@@ -83,17 +80,6 @@ static void close_assist(struct answer *a)
     a->assist = NULL;
 }
 
-static void learn(struct device *d)
-{
-    const struct turn *t = &d->answer.turn;
-    struct profile *p = &d->core->profile;
-    if (t->c.use_local && t->kv >= t->prompt_len &&
-        t->prompt_len - t->c.kv_tokens >= MEASURE_PREFILL_MIN)
-        estimate_add(&p->prefill_tps, t->tps);
-    if (d->answer.report.turn.device_tokens >= MEASURE_DECODES_MIN)
-        estimate_add(&p->decode_us, t->decode_us);
-}
-
 static void fill_report(struct device *d)
 {
     struct answer *a = &d->answer;
@@ -120,7 +106,7 @@ static void finish(struct device *d)
     if (d->local) local_cancel(d->local);
     show_rest(d);
     fill_report(d);
-    learn(d);
+    answer_learn(d);
     const struct err *e = a->trouble.code ? &a->trouble : &a->turn.error;
     bool failed = a->turn.reason == TURN_FAILED || a->trouble.code;
     device_answered(d, failed ? e->code : 0, e);
@@ -157,7 +143,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
 {
     struct answer *a = &d->answer;
     uint64_t now = clock_us();
-    estimate_add(&d->core->profile.rtt_us, (double)(now - a->opened));
+    profile_granted(&d->core->profile, (double)(now - a->opened));
     a->granted = now;
     a->in_slot = true;
     a->report.any_match = true;
@@ -173,8 +159,10 @@ static void on_grant(struct device *d, const struct wire_event *ev)
         lose_cloud(d, "the cloud took token ids though its tokenizer differs");
     else if (a->as_text)
         turn_cloud_by_text(&a->turn, now);
-    else
+    else {
         turn_cloud_grant(&a->turn, now, ev->tokens_max);
+        answer_plan_granted(d, ev->tokens_max);
+    }
     const char *why = unverified(d, ev->match);
     if (!why) turn_cloud_verify(&a->turn, now);
     a->report.unverified = why ? why : "";
@@ -185,11 +173,9 @@ static void first_token(struct device *d, uint64_t now)
     struct answer *a = &d->answer;
     if (a->report.cloud_first_us > 0.0) return;
     a->report.cloud_first_us = (double)(now - a->opened);
-    estimate_add(&d->core->profile.first_token_us, a->report.cloud_first_us);
     uint32_t all = a->report.cloud_prompt_tokens, cached = a->report.cloud_cached_tokens;
-    uint32_t tokens = all > cached ? all - cached : 0;
-    if (tokens >= MEASURE_TOKENS_MIN)
-        estimate_add(&d->core->profile.cloud_us_per_token, (double)(now - a->granted) / tokens);
+    profile_first_token(&d->core->profile, all > cached ? all - cached : 0,
+                        (double)(now - a->granted));
 }
 
 /* The cloud's tokens are not ours: its text becomes tokens of ours, each with the next index. */
@@ -580,54 +566,14 @@ static int encode_prompt(struct device *d, struct err *e)
     return begin_text(a, v);
 }
 
-static void make_plan(struct device *d, const struct turn_config *c)
-{
-    struct answer *a = &d->answer;
-    const struct profile *p = &d->core->profile;
-    struct pace pace;
-    pace_init(&pace, c->pace, p->decode_us.mean);
-    double mean = p->prefill_tps.mean, first = profile_first_token_us(p, c->prompt_tokens);
-    struct plan_input in;
-    struct lengths lengths;
-    lengths_clear(&lengths);
-    plan_input_init(&in, a->q->goal);
-    in.lengths = &lengths;
-    in.prompt_tokens = c->prompt_tokens - c->kv_tokens;
-    in.kv_tokens = c->kv_tokens;
-    in.answer_max = c->answer_max;
-    if (d->local && mean > 0.0) {
-        in.device.prefill.us = 1e6 / mean;
-        in.device.decode.us = p->decode_us.mean;
-        in.device.prefill.spread =
-            p->prefill_tps.n > 0 ? estimate_deviation(&p->prefill_tps) / mean : 0.1;
-    }
-    in.cloud.known = d->client != NULL;
-    in.cloud.first_us = (struct plan_value){first, first / 4.0};
-    in.cloud.rtt_us = p->rtt_us.mean;
-    in.cloud.uncached = c->prompt_tokens;
-    if (in.limits.interval_us < pace_plan_us(&pace)) in.limits.interval_us = pace_plan_us(&pace);
-    in.limits.local_only = a->q->mode == DEVICE_LOCAL_ONLY;
-    in.limits.cloud_only = a->q->mode == DEVICE_CLOUD_ONLY;
-    plan_make(&in, &a->plan);
-    if (a->q->cloud_tokens < 0 || a->q->mode != DEVICE_AUTO || !d->client || !d->local) return;
-    bool none = a->q->cloud_tokens == 0;
-    a->plan.choice = none ? PLAN_DEVICE : PLAN_BOTH;
-    a->plan.cloud_tokens = none ? 0 : (uint32_t)a->q->cloud_tokens;
-    snprintf(a->plan.why, sizeof a->plan.why, "%u cloud tokens, as asked", a->plan.cloud_tokens);
-}
-
 static void make_config(struct device *d, struct turn_config *ret_config)
 {
     struct answer *a = &d->answer;
-    const struct profile *p = &d->core->profile;
     uint32_t most = a->q->tokens_max ? a->q->tokens_max : DEVICE_ANSWER_DEFAULT;
     if (most > TURN_ANSWER_MAX) most = TURN_ANSWER_MAX;
     struct turn_config c = {.prompt_tokens = 1,
                             .answer_max = most,
                             .pace = a->q->pace,
-                            .prefill_tps = p->prefill_tps.mean,
-                            .decode_us = p->decode_us.mean,
-                            .rtt_us = p->rtt_us.mean,
                             .stall_us = d->core->stall_us,
                             .reopen_max = DEVICE_REOPEN_MAX};
     if (d->engine) {
@@ -641,13 +587,11 @@ static void make_config(struct device *d, struct turn_config *ret_config)
         c.kv_tokens = local_begin(d->local, a->prompt.ids, a->prompt.len);
         if (c.kv_tokens == c.prompt_tokens) c.kv_tokens--; /* one must run to give the next */
     }
-    make_plan(d, &c);
+    answer_plan(d, &c);
     c.use_cloud = a->plan.choice != PLAN_DEVICE;
     /* With PLAN_CLOUD the device is there in case the cloud is lost. */
     c.use_local = d->local && a->q->mode != DEVICE_CLOUD_ONLY;
     c.fixed = a->q->cloud_tokens >= 0;
-    c.cloud_tokens = a->plan.cloud_tokens;
-    c.local_after = c.fixed ? 0 : plan_local_after(&a->plan);
     if (!c.use_local) c.decode_us = 0.0;
     *ret_config = c;
 }

@@ -37,19 +37,23 @@ static int open_client(struct device_core *c, const struct device_options *o, st
 
 static int open_speeds(struct device_core *c, const struct device_options *o, struct err *e)
 {
-    double tps = o->prefill_tps, us = o->decode_us;
-    int code = 0;
-    if (o->engine && o->cloud_url && (tps <= 0.0 || us <= 0.0))
-        code = local_measure(o->engine, &tps, &us, e);
-    if (code == 0) profile_init(&c->profile, tps, us);
-    return code;
+    double tps, us;
+    device_core_learned(c, o);
+    bool known = profile_line_at(&c->profile.prefill, 0.0) > 0.0 &&
+                 profile_line_at(&c->profile.decode, 0.0) > 0.0;
+    if (!o->engine || !o->cloud_url || known) return 0;
+    int code = local_measure(o->engine, &tps, &us, e);
+    if (code) return code;
+    profile_line_init(&c->profile.prefill, 1e6 / tps, 0.0);
+    profile_line_init(&c->profile.decode, us, 0.0);
+    return 0;
 }
 
 static int open_parts(struct device_core *c, const struct device_options *o, struct err *e)
 {
-    int code = open_speeds(c, o, e);
-    if (code == 0) code = loop_wake_new(c->loop, engine_reports, c, &c->wake, e);
+    int code = loop_wake_new(c->loop, engine_reports, c, &c->wake, e);
     if (code == 0 && o->cloud_url) code = open_client(c, o, e);
+    if (code == 0) code = open_speeds(c, o, e);
     if (code || !o->engine) return code;
     /* Signals are the program's: its own threads get them, never the engine's. */
     sigset_t all, before;
@@ -94,6 +98,7 @@ void device_core_release(struct device_core *c)
     CHECK(!c->devices);
     (void)local_release(c->local);
     http_client_free(c->client);
+    token_list_release(&c->sent);
     loop_wake_free(c->wake);
     mem_free(c);
 }

@@ -26,6 +26,7 @@
 #include "proto/wire.h"
 
 struct device;
+struct store;
 
 enum {
     DEVICE_ANSWER_DEFAULT = 512,      /* tokens */
@@ -41,6 +42,8 @@ struct device_options {
     const char *cloud_url;             /* NULL: no cloud */
     const char *key, *ca_file, *model; /* each may be NULL */
     uint64_t stall_us;                 /* 0: as above */
+    struct store *store; /* for the profile; it must outlive the device, which alone uses it. NULL:
+                          * every run begins with guesses */
 };
 
 /* What a request to the cloud holds of prompt and answer. */
@@ -73,6 +76,9 @@ struct device_question {
     enum device_mode mode;
     enum pace_mode pace;
     enum plan_goal goal;
+    /* In place of the goal's where not 0: first_us, interval_us and cloud_tokens, which holds as
+     * long as the device can go on. */
+    struct plan_limits limits;
     int64_t cloud_tokens; /* request exactly this many; -1: as planned */
     enum device_verify verify;
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */

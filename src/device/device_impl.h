@@ -14,7 +14,7 @@
 #include "net/loop.h"
 #include "policy/profile.h"
 
-enum { DEVICE_URL_MAX = HTTP_URL_MAX };
+enum { DEVICE_URL_MAX = HTTP_URL_MAX, DEVICE_OWNER_MAX = 512 };
 
 /* Text of a token that came as text (no vocabulary here): its place in `cloud_text`. */
 struct answer_piece {
@@ -40,7 +40,8 @@ struct answer {
     struct token_list words;     /* of the cloud's last text, when as_text */
     struct token_list have;      /* ids as the cloud sent them */
     struct device_report report;
-    struct err trouble; /* of the device: stops the answer */
+    struct err store_err; /* of the core, said with this answer */
+    struct err trouble;   /* of the device: stops the answer */
 };
 
 /* What the answers of a device share, on the loop thread. */
@@ -53,8 +54,12 @@ struct device_core {
     char url[DEVICE_URL_MAX], model[WIRE_NAME_MAX];
     uint64_t stall_us;
     struct profile profile;
-    bool other_words;       /* the cloud has another tokenizer, by its last grant */
-    struct device *devices; /* all that are open */
+    struct store *store;          /* the caller's; NULL: nothing is kept, or no longer */
+    struct err store_err;         /* why, to be said with the next answer */
+    char owner[DEVICE_OWNER_MAX]; /* whose speeds the profile has: model, numerics, emulation */
+    struct token_list sent;       /* the prompt that the cloud saw last */
+    bool other_words;             /* the cloud has another tokenizer, by its last grant */
+    struct device *devices;       /* all that are open */
 };
 
 struct device {
@@ -78,6 +83,13 @@ void answer_local(struct device *d); /* take events of the engine thread */
 void answer_tick(struct device *d);
 void answer_cancel(struct device *d);
 void answer_release(struct answer *a);
+/* The plan of the answer, and all of *c that follows from it and the profile. */
+void answer_plan(struct device *d, struct turn_config *c);
+void answer_plan_granted(struct device *d, uint32_t granted); /* again, if that is less than N */
+void answer_learn(struct device *d);                          /* when its report is filled */
+/* Starts the profile from the options and what the store has. Without a store that can be read it
+ * starts from the options alone. */
+void device_core_learned(struct device_core *c, const struct device_options *o);
 /* Called by answer.c when the turn is over. */
 void device_answered(struct device *d, int code, const struct err *e);
 

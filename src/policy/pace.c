@@ -9,23 +9,23 @@ void pace_init(struct pace *p, enum pace_mode mode, double decode_us)
     *p = (struct pace){.mode = mode, .decode_us = decode_us};
 }
 
-static double slowest(const struct pace *p)
+/* D, at least d. */
+static double at_least(const struct pace *p, double d)
 {
-    double d = p->decode_us * SLOWEST;
-    return p->mode == PACE_READING && d < PACE_READING_US ? PACE_READING_US : d;
+    double most = p->plan_us > 0.0 ? p->plan_us : p->mode == PACE_READING ? PACE_READING_US : 0.0;
+    return d < most ? most : d;
 }
 
 double pace_plan_us(const struct pace *p)
 {
-    double d = p->decode_us;
-    return p->mode == PACE_READING && d < PACE_READING_US ? PACE_READING_US : d;
+    return at_least(p, p->decode_us);
 }
 
 double pace_borrowed_us(const struct pace *p, double ready_us, uint32_t tokens)
 {
     if (p->mode == PACE_OFF || p->decode_us <= 0.0) return 0.0;
     double d = ready_us / (tokens > 0 ? tokens : 1);
-    double low = p->decode_us * FASTEST, high = slowest(p);
+    double low = p->decode_us * FASTEST, high = at_least(p, p->decode_us * SLOWEST);
     return d < low ? low : d > high ? high : d;
 }
 

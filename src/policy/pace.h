@@ -21,6 +21,7 @@ enum pace_mode {
 
 struct pace {
     enum pace_mode mode;
+    double plan_us;   /* D that the plan counts on, in place of the mode's; 0: none */
     double decode_us; /* the device's own time per token; 0: unknown, then tokens show on arrival */
     bool any;         /* something was shown */
     uint64_t last;    /* when */

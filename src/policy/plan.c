@@ -24,14 +24,14 @@ enum {
 
 /* ---- goals ---- */
 
+const char *const plan_goal_names[] = {"even", "fast", "cheap", "battery", NULL};
+
 static const struct {
-    const char *name;
     struct plan_limits limits;
     struct plan_weights weights;
 } goals[] = {
     /* A slot second is worth a tenth of a second of waiting; energy decides only what else ties. */
-    [PLAN_EVEN] = {"even",
-                   {.late_share = 0.01, .quality_least = 0.95},
+    [PLAN_EVEN] = {{.late_share = 0.01, .quality_least = 0.95},
                    {.engine_s = 0.1,
                     .slot_s = 0.1,
                     .joule = 0.0001,
@@ -39,8 +39,7 @@ static const struct {
                     .wait_s = 1.0,
                     .wait_free_us = 1e6,
                     .slow_s = 0.2}},
-    [PLAN_FAST] = {"fast",
-                   {.late_share = 0.01, .quality_least = 0.9},
+    [PLAN_FAST] = {{.late_share = 0.01, .quality_least = 0.9},
                    {.engine_s = 0.01,
                     .slot_s = 0.01,
                     .joule = 0.0001,
@@ -48,8 +47,7 @@ static const struct {
                     .wait_s = 10.0,
                     .slow_s = 1.0}},
     [PLAN_CHEAP] =
-        {"cheap",
-         {.interval_us = 120000.0, .late_us = 200000.0, .late_share = 0.02, .quality_least = 0.9},
+        {{.interval_us = 120000.0, .late_us = 200000.0, .late_share = 0.02, .quality_least = 0.9},
          {.engine_s = 1.0,
           .slot_s = 1.0,
           .joule = 0.0001,
@@ -58,8 +56,7 @@ static const struct {
           .wait_free_us = 2e6,
           .slow_s = 0.05}},
     [PLAN_BATTERY] =
-        {"battery",
-         {.interval_us = 120000.0, .late_us = 200000.0, .late_share = 0.02, .quality_least = 0.9},
+        {{.interval_us = 120000.0, .late_us = 200000.0, .late_share = 0.02, .quality_least = 0.9},
          {.engine_s = 0.1,
           .slot_s = 0.1,
           .joule = 0.02,
@@ -68,11 +65,6 @@ static const struct {
           .wait_free_us = 1e6,
           .slow_s = 0.05}},
 };
-
-const char *plan_goal_name(enum plan_goal g)
-{
-    return (size_t)g < sizeof goals / sizeof *goals ? goals[g].name : NULL;
-}
 
 void plan_goal(enum plan_goal g, struct plan_limits *ret_limits, struct plan_weights *ret_weights)
 {

@@ -96,7 +96,7 @@ enum plan_goal {
     PLAN_CHEAP,  /* little of the cloud: a slower pace, a longer wait */
     PLAN_BATTERY /* little of the device's energy */
 };
-const char *plan_goal_name(enum plan_goal g); /* "even", ...; NULL past the last */
+extern const char *const plan_goal_names[]; /* "even", ..., NULL */
 /* Everything of the two that the goal decides; local_only and cloud_only false. */
 void plan_goal(enum plan_goal g, struct plan_limits *ret_limits, struct plan_weights *ret_weights);
 

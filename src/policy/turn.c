@@ -37,6 +37,7 @@ int turn_init(struct turn *t, const struct turn_config *config, struct err *e)
         return err_set(e, ERR_NO_MEMORY, "no memory for an answer of %u tokens",
                        config->answer_max);
     pace_init(&t->pace, config->pace, config->use_local ? config->decode_us : 0.0);
+    t->pace.plan_us = config->pace_us;
     return 0;
 }
 
@@ -240,13 +241,17 @@ static void steer_cloud(struct turn *t, uint64_t now)
         return;
     }
     double wanted = more * EXTEND_SHARE + 1.0;
-    uint32_t left = t->c.answer_max - t->n, n = wanted < left ? (uint32_t)fmax(wanted, 0.0) : left;
+    uint32_t most = t->c.answer_max;
+    if (t->c.cloud_most > 0 && t->c.cloud_most < most) most = t->c.cloud_most;
+    uint32_t left = most > t->n ? most - t->n : 0,
+             n = wanted < left ? (uint32_t)fmax(wanted, 0.0) : left;
     if (t->cloud == CLOUD_RUNNING && t->n + n > t->cloud_granted &&
         more > t->cloud_granted - t->n) {
         t->cloud_granted = t->n + n;
         act(t, (struct turn_action){.kind = TURN_DO_CLOUD_EXTEND,
                                     .n = t->cloud_granted - t->cloud_base});
-    } else if (t->cloud == CLOUD_FINISHED && more > 1.0 && may_reopen(t) && now >= t->cloud_again) {
+    } else if (t->cloud == CLOUD_FINISHED && more > 1.0 && left > 0 && may_reopen(t) &&
+               now >= t->cloud_again) {
         double at_hand = pace_plan_us(&t->pace) * (double)(t->n - t->shown);
         double lead = 2.0 * (double)(t->tokens[0].arrived - t->began) + REOPEN_SPARE_US;
         if (at_hand < lead) open_cloud(t, now, n);
@@ -286,6 +291,11 @@ void turn_start(struct turn *t, uint64_t now)
     t->progress_from = t->kv;
     if (t->c.use_cloud) open_cloud(t, now, t->c.cloud_tokens);
     feed(t, now);
+}
+
+void turn_pace(struct turn *t, double pace_us)
+{
+    t->c.pace_us = t->pace.plan_us = pace_us;
 }
 
 void turn_tick(struct turn *t, uint64_t now)

@@ -53,11 +53,13 @@ struct turn_config {
     uint32_t answer_max;    /* at least 1 */
     bool use_cloud, use_local;
     uint32_t cloud_tokens; /* N to ask for */
+    uint32_t cloud_most;   /* N is raised up to that while the device can go on; 0: to all */
     bool fixed;            /* N stays: no early stop, no extension */
     /* The local prefill begins when this many tokens of the answer are known, or when the cloud is
      * not asked or lost; 0: at once. */
     uint32_t local_after;
     enum pace_mode pace;
+    double pace_us; /* D that the plan counts on while tokens are borrowed; 0: the mode's */
     double prefill_tps, decode_us; /* predicted; decode_us 0 without a local engine */
     double rtt_us;                 /* predicted */
     uint64_t stall_us;             /* silence after which the cloud counts as lost */
@@ -151,6 +153,7 @@ uint32_t turn_prompt_at(const struct turn *t, uint32_t i);
 /* Events, with their time. Events of a cloud or an engine that was given up are ignored. */
 void turn_start(struct turn *t, uint64_t now);
 void turn_tick(struct turn *t, uint64_t now);
+void turn_pace(struct turn *t, double pace_us); /* a new plan's; as turn_config.pace_us */
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
 /* The stream has text, which the caller tokenises: the number granted is an estimate. */
 void turn_cloud_by_text(struct turn *t, uint64_t now);

@@ -34,6 +34,8 @@ void program_start(struct program *p, const char *command, const char *const *ar
         dup2(in[0], 0);
         dup2(out[1], 1);
         dup2(err[1], 2);
+        unsetenv("XDG_STATE_HOME"); /* each starts with guesses, and leaves nothing */
+        unsetenv("HOME");
         execv(bin, argv);
         _exit(127);
     }

@@ -25,12 +25,14 @@
 #include "engine/emulated.h"
 #include "net/http_client.h"
 #include "net/key_file.h"
+#include "store/store.h"
 
 enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
 
 struct chat {
     struct options o;
     struct device *device;
+    struct store *store;           /* NULL: nothing is kept */
     struct chat_message *messages; /* [WIRE_MESSAGES_MAX], contents owned */
     uint32_t n_messages;
     struct buf json;
@@ -103,6 +105,18 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
     return engine_open(&o->native, is_fake ? &fake : NULL, o->profile, ret_engine, e);
 }
 
+/* What was learned before, if there is a place for it; an answer needs none. */
+static void open_store(struct chat *c)
+{
+    const struct chat_options *o = &c->o.chat;
+    char dir[STORE_PATH_MAX];
+    struct err e = ERR_INIT;
+    if (o->no_state) return;
+    if (!o->state && store_default_dir(dir, sizeof dir, &e)) return;
+    if (store_open(o->state ? o->state : dir, &c->store, &e))
+        fprintf(stderr, "pdd chat: note: nothing is kept of this run: %s\n", e.text);
+}
+
 static int open_device(struct chat *c, struct err *e)
 {
     const struct chat_options *o = &c->o.chat;
@@ -119,6 +133,8 @@ static int open_device(struct chat *c, struct err *e)
     int code = o->key_file ? key_file_read(o->key_file, &key, e) : 0;
     if (o->key_file) d.key = key.data;
     if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
+    if (code == 0) open_store(c);
+    d.store = c->store;
     if (code == 0) code = device_open(&d, &c->device, e);
     if (code == 0 && d.key && d.cloud_url && http_url_exposes(d.cloud_url))
         fprintf(stderr,
@@ -231,6 +247,10 @@ static int ask(struct chat *c, struct device_question *q, struct device_report *
               : c->o.chat.cloud_only ? DEVICE_CLOUD_ONLY
                                      : DEVICE_AUTO;
     q->pace = c->o.chat.pace;
+    q->goal = c->o.chat.goal;
+    q->limits = (struct plan_limits){.first_us = c->o.chat.first_ms * 1e3,
+                                     .interval_us = c->o.chat.gap_ms * 1e3,
+                                     .cloud_tokens = c->o.chat.cloud_tokens_max};
     q->cloud_tokens = c->o.chat.cloud_tokens;
     q->verify = c->o.chat.verify;
     q->on_text = on_text;
@@ -421,6 +441,12 @@ static int check_options(const struct options *o)
         wrong = "--system has no effect with --raw: there is no chat template";
     else if (c->raw && c->document)
         wrong = "--document has no effect with --raw: put document and question into one file";
+    else if (c->state && c->no_state)
+        wrong = "--state and --no-state exclude each other";
+    else if (c->cloud_tokens_max > 0 && (c->cloud_only || c->no_model))
+        wrong = "--cloud-tokens-max has no effect where the cloud answers alone: use --max-tokens";
+    else if (c->cloud_tokens_max > 0 && c->cloud_tokens >= 0)
+        wrong = "--cloud-tokens and --cloud-tokens-max exclude each other";
     if (wrong) fprintf(stderr, "pdd chat: %s; see pdd chat --help\n", wrong);
     return wrong ? -1 : 0;
 }
@@ -448,6 +474,7 @@ int cmd_chat(int argc, char **argv)
     if (status == EXIT_FAILED && e.code) fprintf(stderr, "pdd chat: %s\n", e.text);
     signals_end(&c);
     device_close(c.device);
+    store_close(c.store);
     while (c.n_messages > 0)
         forget_last(&c);
     mem_free(c.messages);
