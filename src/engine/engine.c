@@ -166,6 +166,15 @@ int session_score(struct session *s, uint32_t n, struct err *err)
     return 0;
 }
 
+bool engine_scores(struct engine *e)
+{
+    struct session *s;
+    if (engine_session_open(e, &s, NULL)) return false;
+    bool can = session_score(s, 1, NULL) == 0;
+    engine_session_close(s);
+    return can;
+}
+
 const float *session_scores(const struct session *s)
 {
     return s->scores && !s->score_lost && session_len(s) >= s->score_n ? s->scores : NULL;

@@ -122,6 +122,7 @@ int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct 
  * already. */
 enum { ENGINE_SCORE_WINDOW = 64 };
 int session_score(struct session *s, uint32_t n, struct err *err);
+bool engine_scores(struct engine *e); /* whether it can: asks for a session's, once */
 /* [n], valid until the next change of the session; NULL while tokens of the prompt are missing, and
  * for good after tokens of the window were cut in part or adopted instead of computed. */
 const float *session_scores(const struct session *s);

@@ -48,6 +48,7 @@ static void on_admitted(struct assist_exchange *a, const struct job_event *ev)
     out->prompt_tokens = a->x.n_prompt;
     out->cached_tokens = ev->cached;
     out->first_token_ms = estimate_first_ms(a);
+    out->refine = a->x.job->refine != NULL;
     send_event(a);
 }
 
@@ -58,6 +59,24 @@ static void on_progress(struct assist_exchange *a, const struct job_event *ev)
     out->done = ev->done;
     out->total = ev->total;
     send_event(a);
+}
+
+static void on_refined(struct assist_exchange *a, const struct refined *v)
+{
+    struct wire_event *out = &a->x.server->event;
+    bool refused = v->choice.refusal != KEEP_OK;
+    out->kind = WIRE_REFINED;
+    out->version = v->version;
+    out->final = v->final;
+    out->chunk = 1;
+    out->ratio = refused ? 1.0f : v->choice.ratio;
+    out->coverage = refused ? 1.0f : v->choice.coverage;
+    snprintf(out->refused, sizeof out->refused, "%s", keep_refusal_name(v->choice.refusal));
+    buf_clear(&out->kept);
+    if (!refused && buf_append(&out->kept, v->bits, v->n_bits))
+        exchange_cut_off(&a->x);
+    else
+        send_event(a);
 }
 
 static void on_token(struct assist_exchange *a, const struct job_event *ev)
@@ -110,6 +129,9 @@ static void on_event(void *owner, const struct job_event *ev)
     case JOB_PROGRESS:
         on_progress(a, ev);
         break;
+    case JOB_REFINED:
+        on_refined(a, ev->refined);
+        break;
     case JOB_TOKEN:
         on_token(a, ev);
         break;
@@ -123,6 +145,7 @@ struct assist_work {
     struct request_work w; /* first */
     struct wire_request q;
     struct token_list prompt;
+    struct refine *refine; /* NULL: not asked for, or not here */
     struct detok detok;
     enum wire_match match;
     bool decoded;
@@ -141,6 +164,10 @@ static void work(struct request_work *w)
     int code = prompt_make(&w->rules, &a->q, a->match != WIRE_TEXT, &a->prompt, &param, &w->e);
     if (code) request_work_name(w, param);
     if (!code) code = prompt_skip_have(&w->rules, &a->q, &a->detok, &w->e);
+    /* A bitmap of tokens is of use only where tokens mean the same. */
+    if (!code && w->rules.refines && a->match != WIRE_TEXT && a->q.refine.ratio > 0)
+        code = refine_new(w->rules.vocab, a->prompt.ids, a->prompt.len, &a->q.refine, &a->refine,
+                          &w->e);
     if (!code && w->large) (void)prompt_prepare(&w->rules, &a->q, &a->prompt, &w->e);
 }
 
@@ -155,6 +182,8 @@ static void begin(struct assist_work *from)
         a->x.detok = from->detok;
         a->x.began = from->w.arrived;
         a->x.adjustable = true;
+        a->x.refine = from->refine;
+        from->refine = NULL;
         exchange_take_body(&a->x, &from->w.body);
         code = exchange_submit(&a->x, c, "as-", &from->prompt, &from->q, on_event, &e);
     }
@@ -183,6 +212,7 @@ static void release_work(struct request_work *w)
 {
     struct assist_work *a = (struct assist_work *)w;
     wire_request_release(&a->q);
+    refine_free(a->refine);
     token_list_release(&a->prompt);
 }
 

@@ -31,6 +31,7 @@ void exchange_free(struct exchange *x)
     *x->link = x->next;
     if (x->next) x->next->link = x->link;
     job_free(x->job);
+    refine_free(x->refine);
     if (x->release) x->release(x);
     http_body_release(&x->body);
     mem_free(x);
@@ -113,6 +114,8 @@ int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefi
     if (code) return code;
     if (b->takes_request) job_take_asked(x->job, q);
     atomic_store(&x->job->tokens_max, clip_tokens(x, tokens_max));
+    x->job->refine = x->refine;
+    x->refine = NULL;
     x->job->owner = x;
     x->job->on_event = on_event;
     x->job->sampling = sampling;

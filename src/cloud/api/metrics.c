@@ -79,6 +79,14 @@ void histogram_note_tokens(struct histogram *h, uint64_t tokens)
     X(COUNTER, "pdd_grants_cut_total",                                                             \
       "Requests that were granted fewer tokens than asked for: KV memory was short.",              \
       w->grants_cut)                                                                               \
+    X(COUNTER, "pdd_refined_prompts_total", "Prompts refined for a device.", w->refined)           \
+    X(COUNTER, "pdd_refine_refused_total",                                                         \
+      "Prompts that a device wanted refined and needs whole.", w->refine_refused)                  \
+    X(COUNTER, "pdd_refined_prompt_tokens_total", "Tokens of refined prompts.", w->refined_tokens) \
+    X(COUNTER, "pdd_refined_kept_tokens_total", "Tokens of them that devices were told to keep.",  \
+      w->refined_kept)                                                                             \
+    X(COUNTER, "pdd_refine_seconds_total", "Time of the choices of tokens, without the scores.",   \
+      (double)w->refine_us / 1e6)                                                                  \
     X(GAUGE, "pdd_num_requests_running", "Requests in work.", w->running)                          \
     X(GAUGE, "pdd_num_requests_waiting", "Requests in the queue.", w->waiting)                     \
     X(GAUGE, "pdd_num_requests_max", "Requests that can be in work at once.", now->streams_max)    \

@@ -17,7 +17,8 @@ void prompt_rules_of(const struct backend *b, struct prompt_rules *ret_rules)
                                        .vocab_size = info->vocab_size,
                                        .positions_max = b->positions_max,
                                        .takes_ids = b->takes_ids,
-                                       .passes_on = b->takes_request};
+                                       .passes_on = b->takes_request,
+                                       .refines = b->refines};
     memcpy(ret_rules->weights_hash, info->weights_hash, sizeof ret_rules->weights_hash);
     memcpy(ret_rules->tokenizer_hash, info->tokenizer_hash, sizeof ret_rules->tokenizer_hash);
     snprintf(ret_rules->numerics, sizeof ret_rules->numerics, "%s", info->numerics);

@@ -23,6 +23,7 @@ struct prompt_rules {
     uint32_t vocab_size;
     uint32_t positions_max;    /* of prompt and answer; UINT32_MAX: not known */
     bool takes_ids, passes_on; /* the backend's takes_ids and takes_request */
+    bool refines;              /* and its refines */
     char weights_hash[ENGINE_HASH_TEXT], tokenizer_hash[ENGINE_HASH_TEXT];
     char numerics[WIRE_NAME_MAX];
 };

@@ -89,6 +89,7 @@ void quota_use_event(struct exchange *x, const struct job_event *ev)
         x->unfed = x->quota_tokens;
         break;
     case JOB_PROGRESS:
+    case JOB_REFINED:
         x->unfed = ev->total - ev->done;
         break;
     case JOB_TOKEN:

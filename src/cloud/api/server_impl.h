@@ -42,6 +42,7 @@ struct exchange {
      * the likeliest tokens. */
     bool logprobs;
     uint32_t logprobs_top;
+    struct refine *refine;               /* becomes the job's; NULL: not asked for */
     bool complete;                       /* see exchange_complete */
     bool running;                        /* its job is submitted, and JOB_DONE has not come */
     struct http_body body;               /* the place in the budget of what the job keeps of it */

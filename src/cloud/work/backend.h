@@ -27,11 +27,14 @@ struct backend;
 struct backend_stats {
     uint64_t steps, step_us; /* steps of the engine, and the time they took in all */
     uint64_t prefill_tokens, decode_tokens;
-    uint64_t spans;                    /* sessions in steps, summed up */
-    uint64_t cached_tokens;            /* taken from the prefix cache instead of computed */
-    uint64_t cache_hits, cache_misses; /* jobs with and without a cached prefix */
-    uint64_t cache_evictions;          /* pages */
-    uint64_t grants_cut;               /* jobs that were granted less than they asked for */
+    uint64_t spans;                        /* sessions in steps, summed up */
+    uint64_t cached_tokens;                /* taken from the prefix cache instead of computed */
+    uint64_t cache_hits, cache_misses;     /* jobs with and without a cached prefix */
+    uint64_t cache_evictions;              /* pages */
+    uint64_t grants_cut;                   /* jobs that were granted less than they asked for */
+    uint64_t refined, refine_refused;      /* prompts */
+    uint64_t refined_tokens, refined_kept; /* of refined prompts; of these, kept for the device */
+    uint64_t refine_us;                    /* the time of the choices, without the scores */
     uint32_t running, waiting;
     uint32_t kv_pages_free, kv_pages_cached; /* the latter: held by the prefix cache alone */
     uint32_t step_tokens;                    /* the most a step may hold */
@@ -59,6 +62,7 @@ struct backend {
     uint32_t positions_max; /* tokens of prompt and answer in one job; UINT32_MAX: not known */
     bool takes_ids;         /* job.tokens; it has a vocabulary then */
     bool takes_request;     /* job.asked */
+    bool refines;           /* honours job.refine */
     bool gives_logprobs;    /* honours job_want_logprobs */
 };
 

@@ -48,6 +48,7 @@ void job_free(struct job *j)
 {
     if (!j) return;
     wire_request_release(&j->asked);
+    refine_free(j->refine);
     mem_free(j->logprobs);
     mem_free(j->tokens);
     mem_free(j);

@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/sampling.h"
+#include "cloud/work/refine.h"
 #include "proto/wire.h"
 
 struct job_event;
@@ -55,6 +56,7 @@ struct job {
     struct job_logprob *logprobs;
     uint32_t n_logprobs, logprobs_top;
     bool wants_logprobs;
+    struct refine *refine;      /* the job's; NULL: its prompt is not refined */
     struct job_failure failure; /* the backend's, until it is reported */
     /* atomics, set by the loop */
     atomic_uint tokens_max; /* may grow while there is KV memory; less than sent: the end. The
@@ -83,7 +85,7 @@ void job_note_logprobs(struct job *j, uint32_t i, struct job_logprob token, cons
 /* NULL: none. [1 + logprobs_top] */
 const struct job_logprob *job_logprobs_of(const struct job *j, uint32_t i);
 
-enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_TOKEN, JOB_DONE };
+enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_REFINED, JOB_TOKEN, JOB_DONE };
 
 struct job_event {
     enum job_event_kind kind;
@@ -93,9 +95,10 @@ struct job_event {
     uint32_t prompt_tokens; /* ADMITTED, DONE, without job.tokens; 0: not known */
     enum wire_match match;  /* ADMITTED: the best match that is possible */
     uint32_t done, total;   /* PROGRESS */
-    uint32_t index;         /* TOKEN: absolute index in the answer */
-    int32_t token;          /* TOKEN; -1: only its text is known */
-    const char *text;       /* TOKEN: UTF-8, until the next event is taken; NULL: see token */
+    const struct refined *refined; /* REFINED: of job.refine */
+    uint32_t index;                /* TOKEN: absolute index in the answer */
+    int32_t token;                 /* TOKEN; -1: only its text is known */
+    const char *text; /* TOKEN: UTF-8, until the next event is taken; NULL: see token */
     size_t text_len;
     enum wire_reason reason;           /* DONE */
     uint32_t produced;                 /* DONE: tokens sent */

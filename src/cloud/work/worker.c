@@ -229,6 +229,7 @@ static void fill_backend(struct worker *w)
                             .chat_template = engine_template(w->engine),
                             .positions_max = positions_max(engine_info(w->engine)),
                             .takes_ids = true,
+                            .refines = engine_scores(w->engine),
                             .gives_logprobs = true};
 }
 

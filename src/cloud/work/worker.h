@@ -29,6 +29,7 @@ struct worker_config {
     uint32_t prefill_beside; /* prefill tokens in such a step; 0: as many as its time allows */
     uint32_t cache_pages;    /* idle KV pages that the prefix cache may keep; 0: none */
     bool cache_by_tenant;    /* whether hits stay within a tenant */
+    bool unfit;              /* the model fails its needle test: refinement is refused */
     void (*wake)(void *arg); /* called from the worker when events wait */
     void *wake_arg;
 };

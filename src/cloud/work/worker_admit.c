@@ -9,7 +9,7 @@ enum { SWEEP_AT_ONCE = 256, SWEEP_EVERY_US = 2000, ENDS_WEIGHT = 16 };
 
 static uint32_t follow(struct running *r)
 {
-    uint32_t gained = history_follow(&r->history, r->job->tokens, r->job->n_tokens);
+    uint32_t gained = history_follow(&r->history, r->job->tokens, r->feed_first);
     r->fed += gained;
     r->cached += gained;
     return gained;
@@ -18,7 +18,7 @@ static uint32_t follow(struct running *r)
 /* It takes a page of those set aside for the job. */
 static void follow_part(struct running *r)
 {
-    uint32_t gained = history_follow_part(&r->history, r->job->tokens, r->job->n_tokens);
+    uint32_t gained = history_follow_part(&r->history, r->job->tokens, r->feed_first);
     r->fed += gained;
     r->cached += gained;
 }
@@ -94,6 +94,11 @@ static int begin(struct worker *w, struct running *r, struct err *e)
     uint32_t asked = atomic_load(&job->tokens_max);
     int code = history_open(w->engine, w->prefix, worker_scope(w, job), &r->history, e);
     if (code) return code;
+    code = worker_refine_begin(w, r, e);
+    if (code) {
+        history_close(&r->history, false);
+        return code;
+    }
     follow(r);
     struct admit_request wanted = request_of(w, job, asked);
     struct admit_memory memory = memory_of(w);
@@ -156,6 +161,7 @@ static int admit_one(struct worker *w, struct job *job)
     w->arrivals++;
     w->running[w->n_running++] = r;
     note_begun(w, &r);
+    worker_refine_admitted(w, &w->running[w->n_running - 1]);
     return 0;
 }
 

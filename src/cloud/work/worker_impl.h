@@ -1,7 +1,8 @@
 /*
  * worker_impl: what the files of the worker share: worker.c (the thread, its queues, the calls of
- * other threads), worker_admit.c (admission and grants) and worker_step.c (steps and their
- * results). All but worker.c's public functions run on the worker's thread.
+ * other threads), worker_admit.c (admission and grants), worker_step.c (steps and their
+ * results) and worker_refine.c (which tokens a device needs). All but worker.c's public functions
+ * run on the worker's thread.
  */
 #ifndef PDD_CLOUD_WORK_WORKER_IMPL_H
 #define PDD_CLOUD_WORK_WORKER_IMPL_H
@@ -21,12 +22,14 @@
 struct running {
     struct job *job;
     struct history history;
-    uint32_t fed;      /* of job->tokens, in the session */
-    uint32_t cached;   /* of those, not computed */
-    uint32_t produced; /* tokens sent */
-    uint32_t granted;  /* of job->tokens_max, as far as KV pages are reserved */
-    uint32_t promise;  /* reserved pages that it has not taken yet */
-    int32_t next;      /* sampled, not yet in the session */
+    uint32_t fed;        /* of job->tokens, in the session */
+    uint32_t cached;     /* of those, not computed */
+    uint32_t produced;   /* tokens sent */
+    uint32_t granted;    /* of job->tokens_max, as far as KV pages are reserved */
+    uint32_t promise;    /* reserved pages that it has not taken yet */
+    int32_t next;        /* sampled, not yet in the session */
+    bool refining;       /* its scores are gathered */
+    uint32_t feed_first; /* of job->tokens, at most so many less one come from the cache */
     uint64_t arrived, served;
 };
 
@@ -81,6 +84,15 @@ void worker_end(struct worker *w, uint32_t i, enum wire_reason reason, const str
 void worker_note_growth(struct worker *w, struct running *r);
 /* Take from the cache what other jobs have computed meanwhile of a prompt that is not yet fed. */
 void worker_catch_up(struct worker *w, struct running *r);
+
+/* worker_refine.c */
+
+/* Before anything of the prompt is in the session. ERR_NO_MEMORY. */
+int worker_refine_begin(struct worker *w, struct running *r, struct err *e);
+/* What is refused without scores; after JOB_ADMITTED. */
+void worker_refine_admitted(struct worker *w, struct running *r);
+/* The session has grown, and all of the prompt is in it: report a version that is due. */
+void worker_refine(struct worker *w, struct running *r);
 
 /* worker_step.c */
 void worker_step(struct worker *w);

@@ -1,0 +1,194 @@
+/* refine: see refine.h. */
+#include "cloud/work/refine.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "policy/keep_text.h"
+
+enum {
+    TEXT_MAX = 256 << 20, /* bytes of a prompt's text */
+    HEADER_TOKENS = 8,    /* of a role, after the control token that opens a message */
+    RANGES_MAX = WIRE_WHOLE_MAX / 2
+};
+#define FLOOR_PART 0.25f /* of the ratio, that floors may take */
+
+/* The text of a prompt, and what is found in it. */
+struct look {
+    const struct vocab *vocab;
+    const int32_t *prompt;
+    uint32_t n;
+    struct buf text;
+    uint32_t *token_ends; /* [n] bytes */
+    uint8_t *cuts;        /* [n] */
+    uint32_t *ends;       /* [n_messages], at most WIRE_MESSAGES_MAX */
+    uint32_t n_messages;
+    struct keep_range *whole; /* [n_whole], at most 2 RANGES_MAX */
+    uint32_t n_whole;
+};
+
+static void look_release(struct look *l)
+{
+    buf_release(&l->text);
+    mem_free(l->token_ends);
+    mem_free(l->cuts);
+    mem_free(l->ends);
+    mem_free(l->whole);
+}
+
+static int look_open(struct look *l, struct err *e)
+{
+    buf_init(&l->text, TEXT_MAX);
+    l->token_ends = mem_alloc(l->n * sizeof *l->token_ends);
+    l->cuts = mem_alloc(l->n * sizeof *l->cuts);
+    l->ends = mem_alloc(WIRE_MESSAGES_MAX * sizeof *l->ends);
+    l->whole = mem_alloc(2 * RANGES_MAX * sizeof *l->whole);
+    if (!l->token_ends || !l->cuts || !l->ends || !l->whole)
+        return err_set(e, ERR_NO_MEMORY, "no memory to refine a prompt of %u tokens", l->n);
+    for (uint32_t i = 0; i < l->n; i++) {
+        int code = vocab_piece(l->vocab, l->prompt[i], false, &l->text);
+        if (code) return err_set(e, code, "prompt[%u] has no text", i);
+        l->token_ends[i] = (uint32_t)l->text.len;
+    }
+    return 0;
+}
+
+static void add_range(struct look *l, uint32_t from, uint32_t to)
+{
+    if (from < to && l->n_whole < 2 * RANGES_MAX)
+        l->whole[l->n_whole++] = (struct keep_range){from, to};
+}
+
+static bool is_control(const struct look *l, uint32_t i)
+{
+    return vocab_is_control(l->vocab, l->prompt[i]);
+}
+
+/* Where the header ends that a control token at `i` opens: after the line end that follows the
+ * role, or after the control tokens in a row. */
+static uint32_t header_end(const struct look *l, uint32_t i)
+{
+    uint32_t last = i + 1;
+    for (uint32_t t = i + 1; t < l->n && t <= i + HEADER_TOKENS; t++) {
+        uint32_t from = l->token_ends[t - 1], to = l->token_ends[t];
+        if (is_control(l, t)) last = t + 1;
+        if (memchr(l->text.data + from, '\n', to - from)) return t + 1;
+    }
+    return last;
+}
+
+static bool is_ruling(const struct look *l, uint32_t from, uint32_t to)
+{
+    static const char *const roles[] = {"system", "developer", "tool"};
+    size_t at = l->token_ends[from], len = l->token_ends[to - 1] - at;
+    for (size_t r = 0; r < sizeof roles / sizeof *roles; r++)
+        if (memmem(l->text.data + at, len, roles[r], strlen(roles[r]))) return true;
+    return false;
+}
+
+/* Messages begin at control tokens that end nothing. Text before the first one is a message, too.
+ */
+static void find_messages(struct look *l)
+{
+    uint32_t header = 0, begin = 0;
+    bool ruling = false;
+    for (uint32_t i = 0; i < l->n; i++) {
+        if (!is_control(l, i)) continue;
+        add_range(l, i, i + 1);
+        if (vocab_is_end(l->vocab, l->prompt[i]) || i < header) continue;
+        if (ruling) add_range(l, begin, i);
+        if (i > begin && l->n_messages + 1 < WIRE_MESSAGES_MAX) l->ends[l->n_messages++] = i;
+        begin = i;
+        header = header_end(l, i);
+        ruling = is_ruling(l, i, header);
+        add_range(l, i, header);
+    }
+    if (ruling) add_range(l, begin, l->n);
+    l->ends[l->n_messages++] = l->n;
+}
+
+static int open_keep(struct refine *r, struct look *l, const struct wire_refine *asked,
+                     struct err *e)
+{
+    find_messages(l);
+    for (uint32_t i = 0; i + 1 < asked->n_whole; i += 2)
+        add_range(l, (uint32_t)asked->whole[i], (uint32_t)asked->whole[i + 1]);
+    if (asked->n_messages) {
+        l->n_messages = asked->n_messages;
+        for (uint32_t i = 0; i < asked->n_messages; i++)
+            l->ends[i] = (uint32_t)asked->messages[i];
+    }
+    keep_text_cuts(l->text.data, l->text.len, l->token_ends, l->n, l->cuts);
+    const struct keep_prompt p = {.n = l->n,
+                                  .held = asked->held,
+                                  .cuts = l->cuts,
+                                  .ends = l->ends,
+                                  .n_messages = l->n_messages,
+                                  .whole = l->whole,
+                                  .n_whole = l->n_whole};
+    int code = keep_open(&p, &r->keep, e);
+    if (code) return code;
+    r->limits = (struct keep_limits)KEEP_LIMITS_DEFAULT(asked->ratio);
+    if (asked->coverage > 0.0f) r->limits.coverage = asked->coverage;
+    if (r->limits.floor > asked->ratio * FLOOR_PART) r->limits.floor = asked->ratio * FLOOR_PART;
+    r->refusal = keep_refuses(r->keep, &r->limits);
+    if (r->refusal == KEEP_OK) r->refusal = keep_text_refuses(l->text.data, l->text.len);
+    return 0;
+}
+
+int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
+               const struct wire_refine *asked, struct refine **ret_refine, struct err *e)
+{
+    struct look l = {.vocab = vocab, .prompt = prompt, .n = n};
+    struct refine *r = mem_calloc(1, sizeof *r);
+    int code = look_open(&l, e);
+    if (code == 0 && r) {
+        r->n = n;
+        r->bits = mem_alloc(REFINE_VERSIONS * (((size_t)n + 7) / 8));
+    }
+    if (code == 0 && (!r || !r->bits))
+        code = err_set(e, ERR_NO_MEMORY, "no memory to refine a prompt of %u tokens", n);
+    if (code == 0) code = open_keep(r, &l, asked, e);
+    look_release(&l);
+    if (code)
+        refine_free(r);
+    else
+        *ret_refine = r;
+    return code;
+}
+
+void refine_free(struct refine *r)
+{
+    if (!r) return;
+    keep_close(r->keep);
+    mem_free(r->bits);
+    mem_free(r);
+}
+
+static const struct refined *add_version(struct refine *r, struct keep_choice choice, bool final)
+{
+    CHECK(r->made < REFINE_VERSIONS);
+    struct refined *v = &r->versions[r->made++];
+    *v = (struct refined){.version = r->made, .final = final, .choice = choice};
+    return v;
+}
+
+const struct refined *refine_choose(struct refine *r, const float *scores, bool final)
+{
+    struct keep_choice choice = keep_choose(r->keep, scores, &r->limits);
+    bool refused = choice.refusal != KEEP_OK;
+    const struct refined *v = add_version(r, choice, final || refused);
+    if (refused) return v;
+    size_t n = ((size_t)r->n + 7) / 8;
+    uint8_t *bits = r->bits + (r->made - 1) * n;
+    keep_bits(r->keep, bits);
+    r->versions[r->made - 1].bits = bits;
+    r->versions[r->made - 1].n_bits = n;
+    return v;
+}
+
+const struct refined *refine_refuse(struct refine *r, enum keep_refusal refusal)
+{
+    return add_version(r, (struct keep_choice){.refusal = refusal}, true);
+}

@@ -1,0 +1,54 @@
+/*
+ * refine: what a job needs so that its prompt can be refined (docs/design/refine.md), and what came
+ * of it. The text is looked at when the job is made (refine_new, any thread; for a large request a
+ * helper's); the worker scores and chooses (refine_choose), and the loop reads the versions that it
+ * reports. A version does not change once it is reported.
+ */
+#ifndef PDD_CLOUD_WORK_REFINE_H
+#define PDD_CLOUD_WORK_REFINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "model/text/vocab.h"
+#include "policy/keep.h"
+#include "proto/wire.h"
+
+enum {
+    REFINE_VERSIONS = 2,
+    REFINE_TOKENS = 8 /* of the answer, before the second version */
+};
+
+/* A version of the refined prompt. */
+struct refined {
+    uint32_t version; /* from 1 on */
+    bool final;
+    struct keep_choice choice;
+    const uint8_t *bits; /* [n_bits] bytes (keep_bits); not for a refused one */
+    size_t n_bits;
+};
+
+struct refine {
+    struct keep *keep;
+    struct keep_limits limits;
+    enum keep_refusal refusal; /* known from the text and the lengths; KEEP_OK: scores decide */
+    uint32_t n;                /* tokens of the prompt */
+    uint32_t made;             /* versions */
+    struct refined versions[REFINE_VERSIONS];
+    uint8_t *bits; /* [REFINE_VERSIONS][(n + 7) / 8] */
+};
+
+/* For a prompt of n tokens. Messages and template tokens are found by control tokens; what the
+ * request names besides is kept, too. A message of the roles system, developer and tool is kept
+ * whole. */
+int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
+               const struct wire_refine *asked, struct refine **ret_refine, struct err *e);
+void refine_free(struct refine *r); /* NULL is fine */
+/* The next version, by scores [n]; refused ones are final. */
+const struct refined *refine_choose(struct refine *r, const float *scores, bool final);
+/* A version that refuses without scores. */
+const struct refined *refine_refuse(struct refine *r, enum keep_refusal refusal);
+
+#endif
