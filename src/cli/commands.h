@@ -15,6 +15,7 @@ int cmd_device(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_link(int argc, char **argv);
 int cmd_model(int argc, char **argv);
+int cmd_sim(int argc, char **argv);
 
 /* Actions of a command with options of their own; argv[0] is the action's name. */
 int cmd_bench_perplexity(int argc, char **argv); /* pdd bench perplexity, by lab/perplexity.h */

@@ -17,6 +17,7 @@ static const struct {
     {"device", "serve this device's own programs, by OpenAI's API", cmd_device},
     {"link", "forward TCP connections as a mobile link would", cmd_link},
     {"model", "inspect a model file, run its tokenizer, make one of random weights", cmd_model},
+    {"sim", "replay recorded requests in virtual time, with other methods beside ours", cmd_sim},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -12,6 +12,7 @@
 #include "base/pool.h"
 #include "kern/kern.h"
 #include "lab/refine_method.h"
+#include "policy/sched.h"
 
 enum {
     BENCH = OPTIONS_BENCH,
@@ -26,7 +27,8 @@ enum {
     DETOKENIZE = OPTIONS_DETOKENIZE,
     RANDOM = OPTIONS_RANDOM,
     PERPLEXITY = OPTIONS_PERPLEXITY,
-    REFINE = OPTIONS_REFINE
+    REFINE = OPTIONS_REFINE,
+    SIM = OPTIONS_SIM
 };
 
 #define AT(field) OPTION_AT(field)
@@ -42,6 +44,7 @@ static const char *const cache_scopes[] = {"all", "key", NULL};
 static const char *const paces[] = {"smooth", "off", "reading", NULL};
 static const char *const verifies[] = {"auto", "on", "off", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
+static const char *const goals[] = {"even", "fast", "cheap", "battery", NULL};
 static const char *const cuts[] = {"reset", "close", "stall", NULL};
 
 /* ---- names and readers ---- */
@@ -64,7 +67,7 @@ static const char *type_at(uint32_t i)
     return t ? random_type_name(t) : NULL;
 }
 
-static const char *method_at(uint32_t i)
+static const char *refine_at(uint32_t i)
 {
     const struct refine_method *m = refine_method_at(i);
     return m ? m->name : NULL;
@@ -218,6 +221,25 @@ static int read_part(const struct option_row *row, struct options *o, char *text
         p->part <= p->parts)
         return 0;
     return err_set(e, ERR_BAD_INPUT, "\"%s\" is no I/N with I from 1 to N", text);
+}
+
+static int add_file(const char **files, uint32_t *n, const char *path, struct err *e)
+{
+    if (*n == STUDY_FILES_MAX) return err_set(e, ERR_LIMIT, "at most %d files", STUDY_FILES_MAX);
+    files[(*n)++] = path;
+    return 0;
+}
+
+static int read_trace(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    (void)row;
+    return add_file(o->sim.plan.traces, &o->sim.plan.n_traces, text, e);
+}
+
+static int read_link(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    (void)row;
+    return add_file(o->sim.plan.links, &o->sim.plan.n_links, text, e);
 }
 
 /* ---- the table ---- */
@@ -534,7 +556,7 @@ static const struct option_row rows[] = {
     {"out", "FILE", REFINE, AT(refine.out),
      .help = "append results to this file; a question that it has is not asked again",
      .otherwise = "standard output"},
-    {"methods", "LIST", REFINE, AT(refine.methods), .choice = method_at,
+    {"methods", "LIST", REFINE, AT(refine.methods), .choice = refine_at,
      .help = "some methods only, with commas", .otherwise = "all"},
     {"ratios", "LIST", REFINE, AT(refine.ratios),
      .help = "these ratios for every method, with commas; 0: by coverage",
@@ -574,7 +596,68 @@ static const struct option_row rows[] = {
     {"output", "FILE", RANDOM, AT(random.path), .help = "the file to write", .letter = 'o',
      .required = true},
 
-    HEADING(CHAT | CLOUD | DEVICE | INSPECT, "Help:"),
+    HEADING(SIM, "What is replayed:"),
+    {"trace", "FILE", SIM, .read = read_trace,
+     .help = "requests: Azure's CSV or Mooncake's JSON lines; may be repeated"},
+    {"link", "FILE", SIM, .read = read_link,
+     .help = "round-trip times over time: lines time_s,rtt_ms below a header line; may be repeated",
+     .otherwise = "one round-trip time, that of --rtt"},
+    {"rtt", "MS", SIM, AT(sim.rtt_ms), RANGE(0, 600000), .help = "round-trip time without --link",
+     .initial = "50"},
+    {"up", "KBIT", SIM, AT(sim.up_kbit), RANGE(0, 1e9), .help = "rate to the cloud; 0: unlimited",
+     .initial = "10000"},
+    {"down", "KBIT", SIM, AT(sim.down_kbit), RANGE(0, 1e9), .help = "rate from the cloud",
+     .initial = "50000"},
+    {"method", "LIST", SIM, AT(sim.plan.methods), .help = "methods, separated by commas",
+     .otherwise = "all of --list"},
+    {"goal", "GOAL", SIM, AT(sim.plan.run.goal), .help = "what plans aim at", .words = goals,
+     .initial = "even"},
+    {"seed", "N", SIM, AT(sim.plan.run.seed), RANGE(0, UINT32_MAX),
+     .help = "the same seed gives the same bytes", .initial = "1"},
+    {"requests", "N", SIM, AT(sim.plan.run.requests), RANGE(1, UINT32_MAX),
+     .help = "only this many of the trace", .otherwise = "all"},
+    {"copies", "N", SIM, AT(sim.plan.run.copies), RANGE(1, RUN_COPIES_MAX),
+     .help = "replay the trace N times at once, each copy from another place", .initial = "1"},
+    {"speed", "X", SIM, AT(sim.plan.run.speed), RANGE(1e-3, 1e6),
+     .help = "requests arrive X times as fast", .initial = "1"},
+    HEADING(SIM, "The cloud:"),
+    {"engine", "NAME", SIM, AT(sim.plan.engine), .help = "engine, one of --list",
+     .initial = "h100"},
+    {"engines", "N", SIM, AT(sim.plan.run.cloud.engines), RANGE(1, CLOUD_ENGINES_MAX),
+     .help = "engines; with --decode-engines, those for prompts", .initial = "4"},
+    {"decode-engines", "N", SIM, AT(sim.plan.run.cloud.decode_engines), RANGE(1, CLOUD_ENGINES_MAX),
+     .help = "a pool of engines that only decode", .otherwise = "each engine does both"},
+    {"slots", "N", SIM, AT(sim.plan.run.cloud.slots), RANGE(1, SCHED_ITEMS_MAX),
+     .help = "answers at once on an engine", .otherwise = "the engine's"},
+    {"queue", "N", SIM, AT(sim.plan.run.cloud.queue_max), RANGE(1, 1 << 16),
+     .help = "requests that may wait for an engine", .initial = "1024"},
+    HEADING(SIM, "The devices:"),
+    {"mix", "SHARES", SIM, AT(sim.plan.mix),
+     .help = "devices by share, as s26-gpu=2,pi5=1, or the name of a mix", .initial = "all"},
+    {"devices", "N", SIM, AT(sim.plan.run.devices), RANGE(1, RUN_DEVICES_MAX),
+     .help = "devices; more come when all of them answer", .initial = "200"},
+    {"context", "N", SIM, AT(sim.plan.run.context), RANGE(64, 1 << 24),
+     .help = "context of the devices in tokens; longer prompts are the cloud's",
+     .initial = "32768"},
+    {"tokens-max", "N", SIM, AT(sim.plan.run.answer_max), RANGE(1, TURN_ANSWER_MAX),
+     .help = "longest answer in tokens", .initial = "2048"},
+    {"ratio", "R", SIM, AT(sim.plan.run.ratio), RANGE(0.05, 1),
+     .help = "part of the prompt that refinement keeps", .initial = "0.3"},
+    HEADING(SIM, "What goes wrong:"),
+    {"believed", "X", SIM, AT(sim.plan.run.faults.believed), RANGE(0.01, 100),
+     .help = "devices believe in X times their speed, whatever they measure"},
+    {"cuts", "PERCENT", SIM, AT(sim.cut_percent), RANGE(0, 100),
+     .help = "answers whose connection is cut in its first five seconds"},
+    {"cut-time", "S", SIM, AT(sim.cut_s), RANGE(0, 3600), .help = "how long a cut lasts",
+     .initial = "10"},
+    {"liars", "PERCENT", SIM, AT(sim.liar_percent), RANGE(0, 100),
+     .help = "devices that ask for the whole answer, whatever they need"},
+    {"heat", NULL, SIM, AT(sim.plan.run.faults.heat), .help = "devices slow down with work"},
+    HEADING(SIM, "Output:"),
+    {"json", NULL, SIM, AT(sim.plan.json), .help = "one JSON object instead of tables"},
+    {"list", NULL, SIM, AT(sim.list), .help = "name methods, engines and devices"},
+
+    HEADING(CHAT | CLOUD | DEVICE | INSPECT | SIM, "Help:"),
     {"help", NULL, OPTIONS_ALL, AT(help), .help = "print this help"},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
@@ -586,6 +669,7 @@ int options_parse(const struct command *c, int argc, char **argv, struct options
     o->chat.cloud_tokens = -1;
     o->chat.sampling = (struct sampling)SAMPLING_GREEDY;
     o->cloud.per_address = UINT32_MAX;
+    study_plan_init(&o->sim.plan);
     http_server_config_default(&o->cloud.server.http);
     http_server_config_default(&o->device.server.http);
     return option_parse(rows, ROWS, c, argc, argv, o, ret_line, ret_status);

@@ -23,6 +23,7 @@
 #include "lab/random_file.h"
 #include "lab/refine.h"
 #include "lab/relay.h"
+#include "sim/study.h"
 
 enum { OPTIONS_NO_FAKE = UINT32_MAX }; /* fake_tokens: no fake engine is asked for */
 
@@ -67,6 +68,12 @@ struct model_options {
     bool json, no_hash, no_special, ids_only;
 };
 
+struct sim_options {
+    struct study_plan plan;
+    double rtt_ms, up_kbit, down_kbit, cut_percent, cut_s, liar_percent;
+    bool list;
+};
+
 struct options {
     bool help;
     struct native_options native; /* chat, cloud, demo, all of bench */
@@ -96,6 +103,7 @@ struct options {
     struct perplexity_plan perplexity;
     struct refine_plan refine;
     struct random_file random;
+    struct sim_options sim;
 };
 
 /* Bits of option_row.commands. */
@@ -113,7 +121,8 @@ enum {
     OPTIONS_PERPLEXITY = 1 << 10,
     OPTIONS_REFINE = 1 << 11,
     OPTIONS_DEVICE = 1 << 12,
-    OPTIONS_ALL = (1 << 13) - 1
+    OPTIONS_SIM = 1 << 13,
+    OPTIONS_ALL = (1 << 14) - 1
 };
 
 /* Bits of option_row.only. */

@@ -26,7 +26,7 @@ static const struct {
     {"bench", "engine", 16}, {"bench", "perplexity", 6}, {"bench", "refine", 10},
     {"chat", NULL, 30},      {"cloud", NULL, 35},        {"cloud", "key", 5},
     {"demo", NULL, 7},       {"link", NULL, 10},         {"model", "random", 5},
-    {"model", "inspect", 7},
+    {"model", "inspect", 7}, {"sim", NULL, 20},
 };
 
 static int run(const char *command, const char *action, const char *option, const char *value,

@@ -1,0 +1,47 @@
+/*
+ * study_impl: comparisons of methods, inside a study.
+ */
+#ifndef PDD_SIM_STUDY_IMPL_H
+#define PDD_SIM_STUDY_IMPL_H
+
+#include "sim/study.h"
+
+struct study {
+    struct study_plan p;
+    struct trace traces[STUDY_FILES_MAX];
+    struct rtt_trace links[STUDY_FILES_MAX];
+    char link_names[STUDY_FILES_MAX][STUDY_NAME_MAX];
+    struct hardware_mix mix;
+    const struct method *methods[REPORT_RUNS_MAX];
+    uint32_t n_methods;
+};
+
+/* Cost of a method by the least cost that any method with the whole prompt had for the same
+ * request, within the limits where one kept them; less 1. */
+struct study_regret {
+    double p50, p95, mean; /* mean: of all costs by all least costs */
+    double broken;         /* share of answers outside the limits that another method kept */
+};
+
+/* Several methods on one trace and one link. */
+struct comparison {
+    const char *trace, *link;
+    struct report_run runs[REPORT_RUNS_MAX];
+    struct run_result results[REPORT_RUNS_MAX];
+    struct study_regret regrets[REPORT_RUNS_MAX];
+    bool has_regret[REPORT_RUNS_MAX];
+    uint32_t n;
+    struct run_known known;
+};
+
+/* study.c */
+void study_config(const struct study *s, uint32_t trace, uint32_t link, struct run_config *ret_c);
+/* Runs `methods` (NULL ends them) with c, whose method is replaced. Release it in any case. */
+int study_methods(const struct study *s, struct run_config *c, const char *const *methods,
+                  struct comparison *ret_comparison, struct err *e);
+int study_one(const struct study *s, struct run_config *c, const char *method,
+              struct run_result *ret_result, struct err *e);
+void study_release(struct comparison *c);
+const struct run_result *study_find(const struct comparison *c, const char *method); /* or NULL */
+
+#endif
