@@ -368,6 +368,7 @@ int refine_run(const struct refine_plan *p, struct err *e)
     if (code == 0) code = refine_sets_open(p->sets, p->n_sets, &sets, e);
     if (code == 0) code = refine_results_open(p->out, &x.results, e);
     if (code == 0) code = open_engine(&x);
+    if (code == 0) code = refine_results_about(&x.results, engine_info(x.engine), e);
     if (code == 0) code = ask_sets(&x, &sets);
     refine_sets_close(&sets);
     release(&x);

@@ -22,16 +22,18 @@ static void key_of(char key[KEY_MAX], const char *set, uint32_t document, uint32
 static int note_line(struct refine_results *r, const char *text, size_t n, uint32_t number,
                      struct err *e)
 {
-    const char *set;
+    const char *set, *weights;
     int document, question;
     char key[KEY_MAX];
     json_t *line = json_loadb(text, n, 0, NULL);
     int code = 0;
-    if (!line || json_unpack(line, "{s:s, s:i, s:i}", "set", &set, "document", &document,
-                             "question", &question)) {
+    if (line && json_unpack(line, "{s:{s:s}}", "about", "weights", &weights) == 0)
+        snprintf(r->weights, sizeof r->weights, "%s", weights);
+    else if (!line || json_unpack(line, "{s:s, s:i, s:i}", "set", &set, "document", &document,
+                                  "question", &question))
         code = err_set(e, ERR_BAD_INPUT, "%s:%u is no result: name another file with --out",
                        r->path, number);
-    } else {
+    else {
         key_of(key, set, (uint32_t)document, (uint32_t)question);
         if (json_object_set_new(r->had, key, json_true()))
             code = err_set(e, ERR_NO_MEMORY, "no memory for the results of %s", r->path);
@@ -72,6 +74,21 @@ int refine_results_open(const char *path, struct refine_results *ret_results, st
     else
         *ret_results = r;
     return code;
+}
+
+int refine_results_about(struct refine_results *r, const struct engine_info *info, struct err *e)
+{
+    if (r->weights[0] && strcmp(r->weights, info->weights_hash) != 0)
+        return err_set(e, ERR_BAD_INPUT,
+                       "%s has results of other weights (%.16s) than those of model %s (%.16s): "
+                       "name another file with --out",
+                       r->path, r->weights, info->model_name, info->weights_hash);
+    if (r->weights[0]) return 0;
+    json_t *line =
+        json_pack("{s:{s:s, s:s, s:s, s:s}}", "about", "model", info->model_name, "weights",
+                  info->weights_hash, "numerics", info->numerics, "commit", PDD_COMMIT);
+    if (!line) return err_set(e, ERR_NO_MEMORY, "no memory for results");
+    return refine_result_end(r, line, e);
 }
 
 void refine_results_close(struct refine_results *r)

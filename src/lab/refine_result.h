@@ -2,6 +2,7 @@
  * refine_result: the file of results, a JSON line for each question. What a question's line holds
  * is written by refine_result_begin, _run and _end. No threads.
  *
+ *     {"about": {"model", "weights", "numerics", "commit"}}
  *     {"set", "document", "question", "kind", "label", "accepted", "tokens", "whole": {"answer",
  *      "ended", "ms"}, "runs": [{"method", "ratio", "refusal", "kept", "coverage", "peak", "has",
  *      "answer", "ended", "ms"}]}
@@ -17,6 +18,7 @@
 #include <stdio.h>
 
 #include "base/err.h"
+#include "engine/engine.h"
 #include "lab/refine_set.h"
 #include "policy/keep.h"
 
@@ -25,12 +27,15 @@ struct json_t;
 struct refine_results {
     FILE *file; /* NULL: standard output */
     const char *path;
-    struct json_t *had; /* keys of the questions that the file has */
+    struct json_t *had;             /* keys of the questions that the file has */
+    char weights[ENGINE_HASH_TEXT]; /* that its answers come from; "": it is empty */
 };
 
 /* Opens the file for appending; a last line without an end (the program was killed) is cut off.
  * ERR_BAD_INPUT: a line that is no result. path NULL: standard output. */
 int refine_results_open(const char *path, struct refine_results *ret_results, struct err *e);
+/* Write the first line, or check it: ERR_BAD_INPUT for results of another model. */
+int refine_results_about(struct refine_results *r, const struct engine_info *info, struct err *e);
 void refine_results_close(struct refine_results *r);
 bool refine_results_have(const struct refine_results *r, const struct refine_document *d,
                          uint32_t question);

@@ -3,8 +3,9 @@
  * the test's own, and what it does when it is stopped and started again.
  *
  * Catches: a part that answers otherwise than its kept tokens do, a prefix that is kept from the
- * question before, questions that are asked twice or never (a killed run, parts, a limit), a
- * result that says an answer is kept when it is not, and complaints that name no culprit.
+ * question before, results of two models in one file, questions that are asked twice or never (a
+ * killed run, parts, a limit), a result that says an answer is kept when it is not, and complaints
+ * that name no culprit.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -110,7 +111,11 @@ static json_t *results(void)
     for (char *at = text.data, *end; (end = strchr(at, '\n')) != NULL; at = end + 1) {
         json_t *line = json_loadb(at, (size_t)(end - at), JSON_REJECT_DUPLICATES, NULL);
         assert_non_null(line);
-        json_array_append_new(all, line);
+        if (json_object_get(line, "about"))
+            assert_true(at == text.data); /* the first line */
+        else
+            json_array_append(all, line);
+        json_decref(line);
     }
     buf_release(&text);
     return all;
@@ -198,7 +203,7 @@ static void test_goes_on(void **state)
     run();
     buf_init(&first, RESULTS);
     assert_int_equal(os_read_file(out_path, &first, &e), 0);
-    const char *third = strchr(strchr(first.data, '\n') + 1, '\n') + 1;
+    const char *third = strchr(strchr(strchr(first.data, '\n') + 1, '\n') + 1, '\n') + 1;
     assert_int_equal(truncate(out_path, third - first.data + 10), 0);
     run();
     json_t *all = results();
@@ -232,6 +237,23 @@ static void test_limit(void **state)
     assert_int_equal(count_results(), 4); /* three of set a, one of set b */
 }
 
+/* Results of two models in one file would be averages of both. */
+static void test_other_model(void **state)
+{
+    struct tiny_options o = TINY_DEFAULT;
+    char other[TINY_PATH_MAX];
+    (void)state;
+    plan.methods = "ends";
+    plan.no_answers = true;
+    run();
+    o.seed = 2;
+    tiny_model_file(&o, other);
+    plan.engine.model_path = other;
+    run_fails("other weights");
+    assert_int_equal(unlink(other), 0);
+    assert_int_equal(count_results(), 5);
+}
+
 static void test_complaints(void **state)
 {
     (void)state;
@@ -256,9 +278,13 @@ static void test_complaints(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_answers, begin), cmocka_unit_test_setup(test_has, begin),
-        cmocka_unit_test_setup(test_goes_on, begin), cmocka_unit_test_setup(test_parts, begin),
-        cmocka_unit_test_setup(test_limit, begin),   cmocka_unit_test_setup(test_complaints, begin),
+        cmocka_unit_test_setup(test_answers, begin),
+        cmocka_unit_test_setup(test_has, begin),
+        cmocka_unit_test_setup(test_goes_on, begin),
+        cmocka_unit_test_setup(test_parts, begin),
+        cmocka_unit_test_setup(test_limit, begin),
+        cmocka_unit_test_setup(test_other_model, begin),
+        cmocka_unit_test_setup(test_complaints, begin),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }
