@@ -12,6 +12,7 @@
 #include "net/http_client.h"
 #include "net/key_file.h"
 #include "proto/wire.h"
+#include "store/store.h"
 
 enum { KEY_MAX = 4096, CONNECTIONS_MAX = 256 };
 
@@ -28,6 +29,7 @@ struct device_command {
     struct serve *serve;
     struct buf key, token;
     char model_path[MODEL_FILE_PATH_MAX];
+    char state_dir[STORE_PATH_MAX];
     int signals;
 };
 
@@ -48,6 +50,8 @@ static int check_options(const struct options *o)
         wrong = "--no-model needs --cloud URL";
     else if (o->device.server.ask_before_sending && !c->cloud_url)
         wrong = "--ask-before-sending needs --cloud URL: nothing is sent without one";
+    else if (o->device.state_dir && o->device.no_state)
+        wrong = "--state and --no-state exclude each other";
     if (!wrong) return 0;
     fprintf(stderr, "pdd device: %s\n", wrong);
     return -1;
@@ -94,6 +98,14 @@ static int read_secrets(struct device_command *c, struct err *e)
     return code;
 }
 
+static int find_state(struct device_command *c, struct err *e)
+{
+    struct device_server_options *d = &c->o.device;
+    if (d->no_state || d->state_dir) return 0;
+    d->state_dir = c->state_dir;
+    return store_default_dir(c->state_dir, sizeof c->state_dir, e);
+}
+
 static void fill_config(struct device_command *c, struct engine *engine)
 {
     const struct options *o = &c->o;
@@ -108,6 +120,7 @@ static void fill_config(struct device_command *c, struct engine *engine)
         s->device.prefill_tps = profile->prefill_tps;
         s->device.decode_us = 1e6 / profile->decode_tps;
     }
+    s->state_dir = o->device.no_state ? NULL : o->device.state_dir;
     s->token = c->token.len ? c->token.data : NULL;
     s->http.error_body = wire_error_body;
     s->http.address = o->listen.host;
@@ -153,7 +166,8 @@ static int serve(struct device_command *c, struct err *e)
 {
     struct loop_signal *term = NULL, *interrupt = NULL;
     struct engine *engine;
-    int code = open_engine(c, &engine, e);
+    int code = find_state(c, e);
+    if (!code) code = open_engine(c, &engine, e);
     if (code) return code;
     fill_config(c, engine);
     code = serve_new(c->loop, &c->o.device.server, &c->serve, e);

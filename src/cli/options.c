@@ -367,6 +367,10 @@ static const struct option_row rows[] = {
     {"queue-max", "N", DEVICE, AT(device.server.queue_max), RANGE(0, SERVE_QUEUE_MAX),
      .help = "questions that may wait, at most half of them of one client; further ones get 429",
      .initial = "32"},
+    {"state", "DIR", DEVICE, AT(device.state_dir),
+     .help = "folder for answers, conversations and the record of what was sent; 0700",
+     .otherwise = "$XDG_STATE_HOME/pdd, or ~/.local/state/pdd"},
+    {"no-state", NULL, DEVICE, AT(device.no_state), .help = "keep nothing after the program"},
     {"keep", "S", DEVICE, AT(device.server.keep_s), RANGE(0, 604800),
      .help = "an answer that nobody reads goes on for S seconds, where a request says nothing; 0: "
              "a client that leaves cancels it",

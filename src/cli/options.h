@@ -54,7 +54,8 @@ struct cloud_options {
 
 struct device_server_options {
     struct serve_config server;
-    const char *token_file;
+    const char *token_file, *state_dir;
+    bool no_state;
 };
 
 /* `pdd cloud key`: values as they go into the key's line; NULL: no limit. */

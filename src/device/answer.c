@@ -48,6 +48,7 @@ static void show(struct device *d, uint32_t k)
                                          .shown_us = t->shown - a->began,
                                          .text_at = from,
                                          .text_len = a->text.len - from};
+    if (a->q->on_token) a->q->on_token(a->q->arg, &a->tokens[k], k);
     tell_text(a, from, k, a->tokens[k].source);
 }
 
@@ -268,7 +269,8 @@ static bool try_messages(struct device *d, int status)
 {
     struct answer *a = &d->answer;
     bool other = status == 400 || status == 409 || status == 422;
-    if (!other || a->by_messages || !a->q->n_messages || a->turn.n > 0) return false;
+    if (!other || a->by_messages || !a->q->n_messages || a->q->n_have || a->turn.n > 0)
+        return false;
     close_assist(a);
     a->by_messages = true;
     return open_cloud(d, a->turn.cloud_granted - a->turn.cloud_base) == 0;
@@ -526,14 +528,15 @@ static void init(struct device *d, const struct device_question *q)
     }
 }
 
-/* The text of an answer that goes on may begin in the middle of a character. */
-static int begin_text(struct answer *a, const struct vocab *v)
+/* An answer that goes on: its beginning is part of the prompt, and its text may go on in the middle
+ * of a character. */
+static int take_have(struct answer *a, const struct vocab *v)
 {
     const struct device_question *q = a->q;
-    int code = 0;
-    detok_init(&a->detok, !q->raw && (!q->ids || q->of_chat));
-    for (uint32_t i = q->n_ids - q->n_have; code == 0 && i < q->n_ids; i++)
-        code = detok_push(&a->detok, v, q->ids[i], &a->text);
+    int code = q->n_have ? token_list_append(&a->prompt, q->have, q->n_have) : 0;
+    detok_init(&a->detok, !q->raw && !q->ids);
+    for (uint32_t i = 0; code == 0 && i < q->n_have; i++)
+        code = detok_push(&a->detok, v, q->have[i], &a->text);
     buf_clear(&a->text);
     return code;
 }
@@ -558,12 +561,13 @@ static int encode_prompt(struct device *d, struct err *e)
                        info->model_name);
     if (code) return code;
     if (a->prompt.len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
+    if (take_have(a, v)) return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
     if (a->prompt.len > info->context_max)
         return err_set(e, ERR_LIMIT,
                        "the prompt has %u tokens, and the context of model %s holds %u: shorten "
                        "it, or begin a new chat",
                        a->prompt.len, info->model_name, info->context_max);
-    return begin_text(a, v);
+    return 0;
 }
 
 static void make_config(struct device *d, struct turn_config *ret_config)
@@ -602,6 +606,8 @@ static int check_question(const struct device *d, const struct device_question *
         return err_set(e, ERR_BAD_INPUT, "local only, and no model on the device");
     if (q->mode == DEVICE_CLOUD_ONLY && !d->client)
         return err_set(e, ERR_BAD_INPUT, "cloud only, and no cloud is given");
+    if (q->n_have && !d->engine)
+        return err_set(e, ERR_UNSUPPORTED, "an answer goes on with a model on the device only");
     if ((q->raw || q->ids) && !d->engine)
         return err_set(e, ERR_UNSUPPORTED, "a raw prompt needs a model on the device");
     if (!q->raw && !q->ids && (q->n_messages == 0 || q->n_messages > WIRE_MESSAGES_MAX))
@@ -618,7 +624,7 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     int code = check_question(d, q, e);
     if (code == 0 && d->engine) code = encode_prompt(d, e);
     if (code) return code;
-    a->by_messages = !d->engine || (d->core->other_words && q->n_messages);
+    a->by_messages = !d->engine || (d->core->other_words && q->n_messages && !q->n_have);
     make_config(d, &c);
     a->tokens = mem_calloc(c.answer_max, sizeof *a->tokens);
     a->pieces = d->engine ? NULL : mem_calloc(c.answer_max, sizeof *a->pieces);

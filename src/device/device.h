@@ -61,16 +61,22 @@ enum device_mode { DEVICE_AUTO, DEVICE_LOCAL_ONLY, DEVICE_CLOUD_ONLY };
  * knows that it has (another engine), if tokens are not sampled: it draws other random numbers. */
 enum device_verify { DEVICE_VERIFY_AUTO, DEVICE_VERIFY_ON, DEVICE_VERIFY_OFF };
 
+struct device_token {
+    int32_t id; /* of the model that made it */
+    enum turn_source source;
+    uint64_t arrived_us, shown_us; /* since the question was asked */
+    size_t text_at, text_len;      /* in the report's text */
+};
+
 struct device_question {
     const struct chat_message *messages; /* [n_messages]; or else */
     uint32_t n_messages;
     const char *raw; /* a prompt without template; needs an engine here */
     size_t raw_len;
-    /* or a prompt in token ids of the engine here, the last n_have of which are the beginning of
-     * the answer, which is not shown again. `of_chat`: they come of messages. */
-    const int32_t *ids;
-    uint32_t n_ids, n_have;
-    bool of_chat;
+    const int32_t *ids; /* or a prompt in token ids of the engine here */
+    uint32_t n_ids;
+    const int32_t *have; /* [n_have] the beginning of the answer, in its ids: not shown again */
+    uint32_t n_have;
     struct sampling sampling;
     uint32_t tokens_max; /* of the answer; 0: DEVICE_ANSWER_DEFAULT */
     enum device_mode mode;
@@ -83,18 +89,12 @@ struct device_question {
     enum device_verify verify;
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
+    void (*on_token)(void *arg, const struct device_token *token, uint32_t index); /* before it */
     void (*on_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
     void (*on_cloud_progress)(void *arg, uint32_t done, uint32_t total);
     /* Before anything of the question leaves this machine, each time. */
     void (*on_send)(void *arg, const struct device_sent *sent);
     void *arg;
-};
-
-struct device_token {
-    int32_t id; /* of the model that made it */
-    enum turn_source source;
-    uint64_t arrived_us, shown_us; /* since the question was asked */
-    size_t text_at, text_len;      /* in the report's text */
 };
 
 struct device_report {

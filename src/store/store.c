@@ -25,6 +25,20 @@ static const char *const steps[] = {
     " n INTEGER NOT NULL, PRIMARY KEY (owner, name)) WITHOUT ROWID;"
     "CREATE TABLE length (kind INTEGER NOT NULL, bucket INTEGER NOT NULL, weight REAL NOT NULL,"
     " n INTEGER NOT NULL, PRIMARY KEY (kind, bucket)) WITHOUT ROWID;",
+    /* device/api/record.c: answers with their tokens, what left the machine, conversations. `at`
+     * and `created` are seconds since 1970. */
+    "CREATE TABLE answer (id TEXT PRIMARY KEY, created INTEGER NOT NULL, state INTEGER NOT NULL,"
+    " chat INTEGER NOT NULL, client INTEGER NOT NULL, seed INTEGER NOT NULL,"
+    " conversation TEXT NOT NULL, request BLOB NOT NULL, pdd TEXT NOT NULL, finish TEXT,"
+    " code INTEGER NOT NULL DEFAULT 0, error TEXT, report TEXT, prompt_tokens INTEGER,"
+    " cached_tokens INTEGER, sent_bytes INTEGER, received_bytes INTEGER) WITHOUT ROWID;"
+    "CREATE TABLE token (answer TEXT NOT NULL REFERENCES answer ON DELETE CASCADE,"
+    " i INTEGER NOT NULL, id INTEGER NOT NULL, source INTEGER NOT NULL, text BLOB NOT NULL,"
+    " PRIMARY KEY (answer, i)) WITHOUT ROWID;"
+    "CREATE TABLE egress (at INTEGER NOT NULL, answer TEXT NOT NULL, host TEXT NOT NULL,"
+    " protected TEXT NOT NULL, form TEXT NOT NULL, n INTEGER NOT NULL, have INTEGER NOT NULL);"
+    "CREATE TABLE conversation (id TEXT PRIMARY KEY, title TEXT NOT NULL,"
+    " created INTEGER NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL);",
 };
 enum { VERSION = sizeof steps / sizeof *steps, RETRY_MS = 5 };
 

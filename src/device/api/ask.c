@@ -38,6 +38,8 @@ struct ask *ask_new(struct serve *s)
     buf_init(&a->report, REPORT_MAX);
     buf_init(&a->brief, BRIEF_MAX);
     token_list_init(&a->ids, WIRE_PROMPT_MAX);
+    token_list_init(&a->have, TURN_ANSWER_MAX);
+    openai_pdd_init(&a->pdd);
     return a;
 }
 
@@ -47,6 +49,7 @@ void ask_free(struct ask *a)
     CHECK(!a->readers && !a->device);
     openai_request_release(&a->q);
     token_list_release(&a->ids);
+    token_list_release(&a->have);
     mem_free(a->messages);
     buf_release(&a->text);
     buf_release(&a->tokens);
@@ -94,6 +97,7 @@ static void trim(struct serve *s, const struct ask *ended)
     struct ask *a = *oldest;
     *oldest = a->next;
     s->n_over--;
+    record_forget(s->record, a->id);
     ask_free(a);
 }
 
@@ -119,6 +123,7 @@ static void end(struct ask *a, const char *finish)
     a->clear = a->text.len;
     openai_request_free_prompt(&a->q);
     token_list_release(&a->ids);
+    record_state(s->record, a);
     count_end(s, a);
     s->n_over++;
     reader_tell(a);
@@ -145,8 +150,8 @@ static void note_report(struct ask *a, const struct device_report *r)
     m->tokens[TURN_CLOUD] += r->turn.cloud_tokens;
     m->tokens[TURN_DEVICE] += r->turn.device_tokens;
     m->handovers += r->turn.handover > 0;
-    m->sent_bytes += r->sent_bytes;
-    m->received_bytes += r->received_bytes;
+    m->sent_bytes += a->sent_bytes = r->sent_bytes;
+    m->received_bytes += a->received_bytes = r->received_bytes;
     if (r->n > 0) {
         m->first_us += r->turn.ttft_us;
         m->first_n += 1.0;
@@ -207,11 +212,19 @@ static void find_stop(struct ask *a)
     loop_timer_set(a->serve->start_timer, 0); /* a callback does not stop its own answer */
 }
 
+static void on_token(void *arg, const struct device_token *token, uint32_t index)
+{
+    struct ask *a = arg;
+    (void)index;
+    a->next_id = token->id;
+}
+
 static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source)
 {
     struct ask *a = arg;
     if (a->stopped) return;
-    struct ask_token t = {(uint32_t)a->text.len, (uint32_t)n, -1, (uint8_t)source};
+    struct ask_token t = {(uint32_t)a->text.len, (uint32_t)n, a->next_id, (uint8_t)source};
+    index += a->have.len;
     int code = buf_append(&a->text, text, n);
     if (index < a->n_tokens)
         ((struct ask_token *)(void *)a->tokens.data + index)->len += (uint32_t)n;
@@ -223,6 +236,7 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
         loop_timer_set(a->serve->start_timer, 0);
         return;
     }
+    record_token(a->serve->record, a, index);
     find_stop(a);
     reader_tell(a);
 }
@@ -244,9 +258,8 @@ static void on_cloud_progress(void *arg, uint32_t done, uint32_t total)
 static void on_send(void *arg, const struct device_sent *sent)
 {
     struct ask *a = arg;
-    (void)sent;
-    a->sends++;
     a->serve->metrics.sends++;
+    record_sent(a->serve->record, a, sent);
 }
 
 /* ---- its start ---- */
@@ -259,12 +272,15 @@ static int fill_question(struct ask *a, struct err *e)
         .n_messages = ask->n_messages,
         .ids = a->ids.len ? a->ids.ids : NULL,
         .n_ids = a->ids.len,
+        .have = a->have.ids,
+        .n_have = a->have.len,
         .sampling = ask->sampling,
-        .tokens_max = endless ? ALONE_TOKENS_MAX : ask->tokens_max,
+        .tokens_max = endless ? ALONE_TOKENS_MAX : ask->tokens_max - a->have.len,
         .mode = a->mode,
         .pace = a->serve->c.pace,
         .cloud_tokens = a->pdd.cloud_tokens == UINT32_MAX ? -1 : (int64_t)a->pdd.cloud_tokens,
         .on_text = on_text,
+        .on_token = on_token,
         .on_progress = on_progress,
         .on_cloud_progress = on_cloud_progress,
         .on_send = on_send,
@@ -316,20 +332,27 @@ static uint32_t free_device(struct serve *s, bool *ret_wait)
 void ask_start_waiting(void *serve)
 {
     struct serve *s = serve;
-    struct ask *a;
     bool wait = false;
     for (uint32_t i = 0; i < s->c.answers_max; i++)
         if (s->runs[i] && s->runs[i]->stopped) device_stop(s->devices[i]);
-    while ((a = admit_next(s->line)) != NULL) {
+    while (admit_waiting(s->line) > 0) { /* who is next is decided when there is a device */
         uint32_t place = free_device(s, &wait);
         if (place == UINT32_MAX) break;
+        struct ask *a = admit_next(s->line);
         admit_begin(s->line);
         start(s, a, place);
     }
-    if (a && wait) loop_timer_set(s->start_timer, clock_us() + LOOK_AGAIN_US);
+    if (wait && admit_waiting(s->line) > 0)
+        loop_timer_set(s->start_timer, clock_us() + LOOK_AGAIN_US);
 }
 
 /* ---- the queue ---- */
+
+static uint64_t keep_us(const struct ask *a)
+{
+    uint32_t keep_s = a->pdd.keep_s == UINT32_MAX ? a->serve->c.keep_s : a->pdd.keep_s;
+    return keep_s * 1000000ull;
+}
 
 static int join(struct ask *a)
 {
@@ -348,7 +371,70 @@ static void count_inside(const struct serve *s, const struct ask *own, struct ad
     }
 }
 
-int ask_submit(struct ask *a, struct err *e)
+int ask_make_prompt(struct ask *a, struct err *e)
+{
+    const struct vocab *v = a->serve->vocab;
+    struct wire_request *q = &a->q.ask;
+    if (a->q.chat) return 0;
+    if (!v)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "prompt: without a model on the device only messages can be answered");
+    if (a->q.text)
+        return vocab_encode(v, a->q.text, a->q.text_len, VOCAB_ADD_BOS | VOCAB_SPECIAL, &a->ids, e);
+    for (uint32_t i = 0; i < q->n_prompt; i++)
+        if (q->prompt[i] < 0 || (uint32_t)q->prompt[i] >= vocab_size(v))
+            return err_set(e, ERR_BAD_INPUT,
+                           "prompt[%u]: token id %d is outside the vocabulary of %u", i,
+                           q->prompt[i], vocab_size(v));
+    if (token_list_append(&a->ids, q->prompt, q->n_prompt))
+        return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
+    return 0;
+}
+
+/* What it has becomes the beginning that the device goes on from. 1: it is complete. */
+static int take_have(struct ask *a, struct err *e)
+{
+    find_stop(a);
+    if (a->stopped || a->n_tokens >= a->q.ask.tokens_max) return 1;
+    if (!a->serve->info)
+        return err_set(e, ERR_CANCELLED,
+                       "the device was stopped, and without a model on it the "
+                       "answer cannot go on");
+    for (uint32_t i = 0; i < a->n_tokens; i++)
+        if (token_list_push(&a->have, ask_token_at(a, i)->id))
+            return err_set(e, ERR_NO_MEMORY, "no memory for the answer");
+    return ask_make_prompt(a, e);
+}
+
+void ask_restore(struct ask *a)
+{
+    struct serve *s = a->serve;
+    struct err e = ERR_INIT;
+    a->next = s->asks;
+    s->asks = a;
+    if (a->state == ASK_OVER) {
+        a->n_clear = a->n_tokens;
+        a->clear = a->text.len;
+        a->usage.completion_tokens = a->n_tokens;
+        openai_request_free_prompt(&a->q);
+        s->n_over++;
+        trim(s, a);
+        return;
+    }
+    int code = take_have(a, &e);
+    a->unread_since = clock_us();
+    if (code > 0)
+        end(a, a->stopped ? "stop" : "length");
+    else if (code < 0)
+        fail(a, &e);
+    else if (keep_us(a) == 0)
+        end(a, "cancelled"); /* its client is gone, as its connection is */
+    else if (a->state == ASK_WAITING)
+        (void)join(a);
+    if (a->state != ASK_OVER) loop_timer_set(s->unread_timer, a->unread_since + keep_us(a));
+}
+
+int ask_submit(struct ask *a, const char *request, size_t n, struct err *e)
 {
     struct serve *s = a->serve;
     struct admit_state state = {.slots = s->c.answers_max,
@@ -372,9 +458,9 @@ int ask_submit(struct ask *a, struct err *e)
     s->asks = a;
     s->metrics.asked++;
     bool sends = s->c.device.cloud_url && a->mode != DEVICE_LOCAL_ONLY;
-    if (!s->c.ask_before_sending || !sends) return join(a);
-    a->state = ASK_HELD;
-    return 0;
+    a->state = s->c.ask_before_sending && sends ? ASK_HELD : ASK_WAITING;
+    record_ask(s->record, a, request, n);
+    return a->state == ASK_HELD ? 0 : join(a);
 }
 
 void ask_allow(struct ask *a, bool send)
@@ -384,6 +470,7 @@ void ask_allow(struct ask *a, bool send)
     if (!send) a->mode = DEVICE_LOCAL_ONLY;
     if (send || a->serve->info) {
         (void)join(a);
+        record_state(a->serve->record, a);
         reader_tell(a);
         return;
     }
@@ -422,12 +509,6 @@ uint32_t ask_waiting(const struct serve *s)
 }
 
 /* ---- answers that nobody reads ---- */
-
-static uint64_t keep_us(const struct ask *a)
-{
-    uint32_t keep_s = a->pdd.keep_s == UINT32_MAX ? a->serve->c.keep_s : a->pdd.keep_s;
-    return keep_s * 1000000ull;
-}
 
 void ask_nobody_reads(struct ask *a)
 {

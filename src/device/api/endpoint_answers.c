@@ -32,8 +32,7 @@ void serve_answers(struct http_request *r, void *serve)
     serve_reply(r, &b);
 }
 
-/* The value of `name` in the query, or NULL; as far as '&'. */
-static const char *query_value(const char *query, const char *name)
+const char *serve_query(const char *query, const char *name)
 {
     size_t n = strlen(name);
     for (const char *at = query; at && *at; at = strchr(at, '&') ? strchr(at, '&') + 1 : NULL)
@@ -43,7 +42,7 @@ static const char *query_value(const char *query, const char *name)
 
 static bool read_from(struct http_request *r, uint32_t *ret_from)
 {
-    const char *text = query_value(http_request_query(r), "from");
+    const char *text = serve_query(http_request_query(r), "from");
     char *end;
     *ret_from = 0;
     if (!text) return true;
@@ -66,7 +65,7 @@ void serve_answer(struct http_request *r, void *serve)
         return;
     }
     const char *accept = http_request_header(r, "Accept");
-    const char *stream = query_value(http_request_query(r), "stream");
+    const char *stream = serve_query(http_request_query(r), "stream");
     if ((stream && stream[0] == '1') || (accept && strstr(accept, "text/event-stream"))) {
         if (reader_add(a, r, true, true, from))
             http_reply_error(r, 503, "no_memory", NULL, "no memory for another reader");
@@ -117,4 +116,18 @@ void serve_answer_send(struct http_request *r, void *serve)
     }
     ask_allow(a, send);
     reply_state(r, a);
+}
+
+void serve_egress(struct http_request *r, void *serve)
+{
+    struct serve *s = serve;
+    const char *value = serve_query(http_request_query(r), "answer");
+    char id[WIRE_ID_MAX] = "";
+    struct buf b;
+    size_t n = value ? strcspn(value, "&") : 0;
+    if (n >= sizeof id) n = sizeof id - 1; /* no answer has a longer one */
+    if (value) memcpy(id, value, n);
+    buf_init(&b, LIST_MAX);
+    (void)record_put_egress(s->record, value ? id : NULL, &b);
+    serve_reply(r, &b);
 }

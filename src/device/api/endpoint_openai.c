@@ -100,28 +100,6 @@ static int check_served(const struct serve *s, const struct ask *a, const char *
     return 0;
 }
 
-/* The prompt of a completion, as tokens. */
-static int make_prompt(struct ask *a, struct err *e)
-{
-    const struct serve *s = a->serve;
-    struct wire_request *q = &a->q.ask;
-    if (a->q.chat) return 0;
-    if (!s->vocab)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "prompt: without a model on the device only messages can be answered");
-    if (a->q.text)
-        return vocab_encode(s->vocab, a->q.text, a->q.text_len, VOCAB_ADD_BOS | VOCAB_SPECIAL,
-                            &a->ids, e);
-    for (uint32_t i = 0; i < q->n_prompt; i++)
-        if (q->prompt[i] < 0 || (uint32_t)q->prompt[i] >= vocab_size(s->vocab))
-            return err_set(e, ERR_BAD_INPUT,
-                           "prompt[%u]: token id %d is outside the vocabulary of %u", i,
-                           q->prompt[i], vocab_size(s->vocab));
-    if (token_list_append(&a->ids, q->prompt, q->n_prompt))
-        return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
-    return 0;
-}
-
 /* Without a seed each answer has another. */
 static int draw_seed(struct ask *a, struct err *e)
 {
@@ -160,7 +138,7 @@ static int read_request(struct http_request *r, struct ask *a, bool chat, const 
     if (!code) code = check_served(a->serve, a, param, e);
     if (code) return code;
     *param = chat ? "messages" : "prompt";
-    code = make_prompt(a, e);
+    code = ask_make_prompt(a, e);
     if (!code) code = draw_seed(a, e);
     return code;
 }
@@ -209,7 +187,9 @@ static void post(struct http_request *r, struct serve *s, bool chat)
     }
     if (a->pdd.id[0]) snprintf(a->id, sizeof a->id, "%s", a->pdd.id);
     a->tenant = tenant_of(r);
-    if (ask_submit(a, &e)) {
+    size_t n;
+    const char *body = http_request_body(r, &n);
+    if (ask_submit(a, body, n, &e)) {
         http_request_reply_header(r, "Retry-After", "1");
         drop(s, r, a, &e, NULL);
         return;

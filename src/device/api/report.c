@@ -35,10 +35,17 @@ int report_put_served(struct buf *out, const struct ask *a)
     return buf_putc(out, ']');
 }
 
-static void put_turn(struct buf *out, const struct turn_report *t)
+/* Tokens are counted over restarts, times from the last one. */
+static void put_turn(struct buf *out, const struct ask *a, const struct turn_report *t)
 {
-    buf_printf(out, ",\"reason\":\"%s\",\"cloud_tokens\":%u,\"device_tokens\":%u,\"handover\":%u",
-               turn_reason_name(t->reason), t->cloud_tokens, t->device_tokens, t->handover);
+    uint32_t of[2] = {0, 0};
+    for (uint32_t i = 0; i < a->n_tokens; i++)
+        of[ask_token_at(a, i)->source]++;
+    buf_printf(out,
+               ",\"reason\":\"%s\",\"cloud_tokens\":%u,\"device_tokens\":%u,\"handover\":%u,"
+               "\"resumed\":%u",
+               turn_reason_name(t->reason), of[TURN_CLOUD], of[TURN_DEVICE],
+               t->handover ? t->handover + a->have.len : 0, a->have.len);
     put_ms(out, "ttft_ms", t->ttft_us);
     put_ms(out, "tpot_mean_ms", t->tpot_mean_us);
     put_ms(out, "gap_max_ms", t->tpot_max_us);
@@ -66,7 +73,7 @@ int report_put(struct buf *out, const struct ask *a, const struct device_report 
 {
     buf_printf(out, "{\"id\":\"%s\",\"mode\":\"%s\",\"tokens\":%u", a->id, mode_names[a->mode],
                a->n_tokens);
-    put_turn(out, &r->turn);
+    put_turn(out, a, &r->turn);
     put_cloud(out, r);
     buf_printf(out, ",\"prompt_tokens\":%u,\"kept_tokens\":%u,\"prefill_tps\":%.1f",
                r->prompt_tokens, r->kept_tokens, r->prefill_tps);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "device/api/guard.h"
 #include "device/api/serve_impl.h"
@@ -20,6 +21,11 @@ static const struct http_route routes[] = {
     {"GET", "/v1/answers/{id}", serve_answer, guard_api, SHORT_BODY_MAX},
     {"DELETE", "/v1/answers/{id}", serve_answer_stop, guard_api, SHORT_BODY_MAX},
     {"POST", "/v1/answers/{id}/send", serve_answer_send, guard_api, SHORT_BODY_MAX},
+    {"GET", "/v1/egress", serve_egress, guard_api, SHORT_BODY_MAX},
+    {"GET", "/v1/conversations", serve_talks, guard_api, SHORT_BODY_MAX},
+    {"GET", "/v1/conversations/{id}", serve_talk, guard_api, SHORT_BODY_MAX},
+    {"PUT", "/v1/conversations/{id}", serve_talk_put, guard_api, RECORD_CONVERSATION_BYTES},
+    {"DELETE", "/v1/conversations/{id}", serve_talk_drop, guard_api, SHORT_BODY_MAX},
     {"GET", "/v1/models", serve_models, guard_api, SHORT_BODY_MAX},
     {"GET", "/v1/models/{id}", serve_model, guard_api, SHORT_BODY_MAX},
     {"POST", "/tokenize", serve_tokenize, guard_api, 0},
@@ -80,10 +86,20 @@ static int keep_texts(struct serve *s, struct err *e)
     return code;
 }
 
+/* Nothing that is kept is needed for an answer. */
+static void open_record(struct serve *s)
+{
+    struct err e = ERR_INIT;
+    if (!s->c.state_dir) return;
+    if (record_open(s->c.state_dir, &s->record, &e))
+        log_line(LOG_ERROR, "device", "nothing is kept for after a restart: %s", e.text);
+}
+
 static int open_parts(struct serve *s, struct err *e)
 {
     const struct serve_config *c = &s->c;
     int code = keep_texts(s, e);
+    open_record(s);
     if (!code) code = loop_timer_new(s->loop, ask_start_waiting, s, &s->start_timer, e);
     if (!code) code = loop_timer_new(s->loop, ask_check_unread, s, &s->unread_timer, e);
     if (!code) code = admit_line_new(c->answers_max + c->queue_max + 1, &s->line, e);
@@ -94,6 +110,7 @@ static int open_parts(struct serve *s, struct err *e)
     if (!code) code = device_core_open(s->loop, &c->device, &s->core, e);
     for (uint32_t i = 0; i < c->answers_max && !code; i++)
         code = device_open_on(s->core, &s->devices[i], e);
+    if (!code) record_restore(s->record, s, ask_restore);
     return code;
 }
 
@@ -114,6 +131,7 @@ static void close_parts(struct serve *s, bool with_engine)
     else
         device_core_release(s->core);
     admit_line_free(s->line);
+    record_close(s->record);
     loop_timer_free(s->start_timer);
     loop_timer_free(s->unread_timer);
     loop_timer_free(s->drain_timer);

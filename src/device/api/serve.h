@@ -8,13 +8,16 @@
  *   GET    /v1/answers/{id}?from=INDEX  an answer, as a stream or as it is now
  *   DELETE /v1/answers/{id}             stops it
  *   POST   /v1/answers/{id}/send        {"send": true|false}, with ask_before_sending
+ *   GET    /v1/egress?answer={id}       what was sent to the cloud, the latest first
+ *   GET, PUT, DELETE /v1/conversations/{id}   a client's own JSON; GET /v1/conversations lists them
  *   GET    /v1/models, /v1/models/{id}  what is here
  *   POST   /tokenize, /detokenize
  *   GET    /health, /metrics, /v1/status
  *
  * Answers wait in a bounded queue, in which clients take turns; a full one is 429. A client that
  * leaves cancels its answer, waiting or not, unless it asked to keep it. An answer is kept after
- * its end, for those who come back.
+ * its end, for those who come back. With a state folder (record.h) a kill loses nothing: after a
+ * restart an answer that is to be kept goes on from its last token.
  *
  * Whom it serves: see guard.h. One loop thread; nothing in it waits for the engine or the cloud.
  */
@@ -45,8 +48,9 @@ struct serve_config {
     const char *hosts[SERVE_HOSTS_MAX], *origins[SERVE_HOSTS_MAX];
     uint32_t n_hosts, n_origins;
     bool ask_before_sending;
-    enum pace_mode pace; /* where a request says none, as the next */
-    uint32_t keep_s;     /* how long an answer goes on that nobody reads */
+    enum pace_mode pace;   /* where a request says none, as the next */
+    const char *state_dir; /* NULL: nothing outlives the program */
+    uint32_t keep_s;       /* how longan answer goes on that nobody reads */
 };
 
 struct serve;

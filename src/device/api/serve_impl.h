@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "device/api/record.h"
 #include "device/api/serve.h"
 #include "device/core.h"
 #include "model/text/vocab.h"
@@ -51,15 +52,17 @@ struct ask {
     /* what the device is asked */
     struct device_question question;
     struct chat_message *messages;
-    struct token_list ids; /* of a completion's prompt */
-    struct device *device; /* while it runs */
+    struct token_list ids;  /* of a completion's prompt */
+    struct token_list have; /* of the answer, from before a restart; the device counts from there */
+    struct device *device;  /* while it runs */
     /* the answer */
     struct buf text, tokens; /* struct ask_token [n_tokens] */
     uint32_t n_tokens, n_clear;
     size_t clear;                    /* bytes of text in which no stop string can begin */
     struct ask_progress progress[2]; /* by enum turn_source */
     bool stopped;                    /* by a stop string */
-    uint32_t sends;                  /* requests to the cloud */
+    int32_t next_id;                 /* of the token whose text comes next */
+    uint64_t sent_bytes, received_bytes;
     /* its end */
     const char *finish;       /* finish_reason */
     struct err failure;       /* code 0: none */
@@ -83,8 +86,9 @@ struct serve {
     struct device *devices[SERVE_ANSWERS_MAX];
     struct ask *runs[SERVE_ANSWERS_MAX]; /* what each device answers; NULL: nothing */
     struct admit_line *line;
+    struct record *record; /* NULL: nothing is kept */
     struct ask *asks;
-    uint32_t n_over, n_held;
+    uint32_t n_over;
     struct loop_timer *start_timer, *unread_timer, *drain_timer;
     uint64_t started;
     bool draining;
@@ -100,8 +104,13 @@ struct serve {
 struct ask *ask_new(struct serve *s);
 void ask_free(struct ask *a);
 struct ask *ask_find(struct serve *s, const char *id);
-/* Hold it, or let it wait for a device. ERR_BUSY: too many wait. */
-int ask_submit(struct ask *a, struct err *e);
+/* Hold it, or let it wait for a device. `request`: its body, to be kept. ERR_BUSY: too many wait.
+ */
+int ask_submit(struct ask *a, const char *request, size_t n, struct err *e);
+/* The tokens of a completion's prompt; `param` names the wrong field. */
+int ask_make_prompt(struct ask *a, struct err *e);
+/* One that record_restore brings: over, or it goes on. Owns it. */
+void ask_restore(struct ask *a);
 /* The user allows that it is sent to the cloud, or not: then the engine here answers alone, and
  * without one it ends. */
 void ask_allow(struct ask *a, bool send);
@@ -134,6 +143,13 @@ void serve_answers(struct http_request *r, void *serve);
 void serve_answer(struct http_request *r, void *serve);
 void serve_answer_stop(struct http_request *r, void *serve);
 void serve_answer_send(struct http_request *r, void *serve);
+void serve_egress(struct http_request *r, void *serve);
+void serve_talks(struct http_request *r, void *serve);
+void serve_talk(struct http_request *r, void *serve);
+void serve_talk_put(struct http_request *r, void *serve);
+void serve_talk_drop(struct http_request *r, void *serve);
+/* The value of `name` in a query, as far as '&'; NULL. */
+const char *serve_query(const char *query, const char *name);
 void serve_models(struct http_request *r, void *serve);
 void serve_model(struct http_request *r, void *serve);
 void serve_tokenize(struct http_request *r, void *serve);

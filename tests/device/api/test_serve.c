@@ -434,6 +434,145 @@ static void test_cloud_away(void **state)
     serve_site_stop(&site);
 }
 
+static char folder[64];
+
+static void make_folder(void)
+{
+    snprintf(folder, sizeof folder, "/tmp/pdd-serve-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    site.config.state_dir = folder;
+}
+
+static void remove_folder(void)
+{
+    static const char *const names[] = {"state.db", "state.db-wal", "state.db-shm"};
+    char path[128];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
+static void text_of_answer(const char *path, struct buf *text)
+{
+    struct buf b;
+    assert_int_equal(serve_site_ask(&site, "GET", path, "", "", &b), 200);
+    if (!strstr(b.data, "[DONE]")) fail_msg("%s: %s", path, b.data);
+    join_chunks(&b, text);
+    buf_release(&b);
+}
+
+/* A server that ends in the middle of answers: those that are to be kept go on from their last
+ * token when it starts again, and are what they would have been; the others are over. */
+static void test_restart(void **state)
+{
+    struct buf b, whole, again, rest;
+    (void)state;
+    serve_site_defaults(&site);
+    site.fake.answer_tokens = 120;
+    site.fake.step_us = 3000.0;
+    make_folder();
+    serve_site_start(&site);
+    chat("", &whole, &b);
+    buf_release(&b);
+    int kept = begin_stream(",\"pdd\":{\"id\":\"kept\",\"keep\":60}", "", "\"index\":30,", &b);
+    buf_release(&b);
+    int left = begin_stream(",\"pdd\":{\"id\":\"left\"}", "", "\"index\":2,", &b);
+    buf_release(&b);
+    serve_site_stop(&site);
+    close(kept);
+    close(left);
+    serve_site_start(&site);
+    text_of_answer("/v1/answers/kept?from=20&stream=1", &rest);
+    text_of_answer("/v1/answers/kept?stream=1", &again);
+    assert_string_equal(again.data, whole.data);
+    assert_string_equal(again.data + again.len - rest.len, rest.data);
+    assert_true(rest.len < again.len);
+    serve_site_ask(&site, "GET", "/v1/answers/kept", "", "", &b);
+    assert_true(number_of(&b, "\"resumed\":") >= 30);
+    assert_int_equal(number_of(&b, "\"device_tokens\":"), 120);
+    buf_release(&b);
+    wait_for("/v1/answers/left", "\"finish_reason\":\"cancelled\"");
+    serve_site_stop(&site);
+    serve_site_start(&site); /* ended answers are there, too */
+    buf_release(&again);
+    text_of_answer("/v1/answers/kept?stream=1", &again);
+    assert_string_equal(again.data, whole.data);
+    serve_site_stop(&site);
+    buf_release(&whole);
+    buf_release(&again);
+    buf_release(&rest);
+    remove_folder();
+}
+
+/* What left the machine is on record before it leaves, and outlives the program. */
+static void test_egress(void **state)
+{
+    struct buf b, text;
+    struct engine *engine;
+    struct fake_options quick = {.answer_tokens = 20};
+    (void)state;
+    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(&site);
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    make_folder();
+    serve_site_start(&site);
+    chat(",\"pdd\":{\"id\":\"here\",\"mode\":\"local\"}", &text, &b);
+    buf_release(&b);
+    buf_release(&text);
+    chat(",\"pdd\":{\"id\":\"away\",\"mode\":\"cloud\"}", &text, &b);
+    buf_release(&b);
+    buf_release(&text);
+    serve_site_stop(&site);
+    serve_site_start(&site);
+    assert_int_equal(serve_site_ask(&site, "GET", "/v1/egress", "", "", &b), 200);
+    assert_non_null(strstr(b.data, cloud_fixture_url(cloud)));
+    assert_non_null(strstr(b.data, "\"answer\":\"away\""));
+    assert_null(strstr(b.data, "\"answer\":\"here\""));
+    assert_non_null(strstr(b.data, "\"protected\":\"none\",\"form\":\"tokens\""));
+    assert_true(number_of(&b, "\"answer_sent_bytes\":") > 100);
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "GET", "/v1/egress?answer=here", "", "", &b), 200);
+    assert_non_null(strstr(b.data, "\"data\":[]"));
+    buf_release(&b);
+    serve_site_stop(&site);
+    cloud_fixture_stop(cloud);
+    remove_folder();
+}
+
+static void test_conversations(void **state)
+{
+    static const char path[] = "/v1/conversations/c1";
+    static const char body[] = "{\"title\":\"Lamps \u00e9\",\"messages\":[{\"text\":\"a\"}]}";
+    struct buf b;
+    (void)state;
+    serve_site_defaults(&site);
+    make_folder();
+    serve_site_start(&site);
+    assert_int_equal(serve_site_ask(&site, "PUT", path, "", body, &b), 204);
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "PUT", path, "", "[1]", &b), 400);
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "PUT", "/v1/conversations/a%2Fb", "", body, &b), 400);
+    buf_release(&b);
+    serve_site_stop(&site);
+    serve_site_start(&site);
+    assert_int_equal(serve_site_ask(&site, "GET", path, "", "", &b), 200);
+    assert_non_null(strstr(b.data, body));
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "GET", "/v1/conversations", "", "", &b), 200);
+    assert_non_null(strstr(b.data, "\"id\":\"c1\",\"title\":\"Lamps \xc3\xa9\""));
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "DELETE", path, "", "", &b), 204);
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "GET", path, "", "", &b), 404);
+    buf_release(&b);
+    serve_site_stop(&site);
+    remove_folder();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -445,6 +584,9 @@ int main(void)
         cmocka_unit_test(test_guests),
         cmocka_unit_test(test_ask_before_sending),
         cmocka_unit_test(test_cloud_away),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_egress),
+        cmocka_unit_test(test_conversations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,58 @@
+/*
+ * record: what the server keeps in the device's store (store/store.h), so that a kill at any moment
+ * loses nothing: answers with every token before a client gets it, what was sent to the cloud
+ * before it is sent, conversations. Without a store all functions do nothing. An error is logged,
+ * once, and from then on nothing is kept: an answer never fails for it.
+ *
+ * Threads: the loop only. A write takes tens of microseconds, as nothing waits for the disk.
+ */
+#ifndef PDD_DEVICE_API_RECORD_H
+#define PDD_DEVICE_API_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct ask;
+struct serve;
+struct record;
+struct device_sent;
+
+enum {
+    RECORD_EGRESS_MAX = 10000,           /* rows; older ones go */
+    RECORD_CONVERSATIONS_MAX = 2000,     /* further ones are refused */
+    RECORD_CONVERSATION_BYTES = 4 << 20, /* of one */
+    RECORD_TITLE_MAX = 200
+};
+
+/* ERR_*: the store cannot be used; the sentence names file and remedy. */
+int record_open(const char *dir, struct record **ret_record, struct err *e);
+void record_close(struct record *r); /* NULL is fine, here and below */
+
+/* An ask was accepted; `request` is its body. */
+void record_ask(struct record *r, const struct ask *a, const char *request, size_t n);
+void record_token(struct record *r, const struct ask *a, uint32_t i);
+/* It changed its state: held, in work, or over, with its report. */
+void record_state(struct record *r, const struct ask *a);
+void record_forget(struct record *r, const char *answer);
+void record_sent(struct record *r, const struct ask *a, const struct device_sent *sent);
+
+/* What an earlier run left: each answer is read into a new ask, the oldest first, and given to
+ * `take`, which owns it. */
+void record_restore(struct record *r, struct serve *s, void (*take)(struct ask *a));
+
+/* JSON of the latest rows of the egress record, or those of one answer (NULL: all). */
+int record_put_egress(struct record *r, const char *answer, struct buf *out);
+
+/* Conversations: a client's own JSON by id. */
+int record_put_conversations(struct record *r, struct buf *out); /* without their bodies */
+/* 1: there is none. */
+int record_get_conversation(struct record *r, const char *id, struct buf *out);
+/* ERR_LIMIT: too many. */
+int record_set_conversation(struct record *r, const char *id, const char *title, const char *body,
+                            size_t n, struct err *e);
+int record_drop_conversation(struct record *r, const char *id); /* 1: there was none */
+
+#endif
