@@ -5,11 +5,13 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "policy/bm25.h"
 #include "policy/keep_text.h"
+#include "policy/relevance.h"
 
 enum {
     TEXT_MAX = 256 << 20, /* bytes of a prompt's text */
-    HEADER_TOKENS = 8,    /* of a role, after the control token that opens a message */
+    HEADER_TOKENS = 16,   /* of a role, after the control token that opens a message */
     RANGES_MAX = WIRE_WHOLE_MAX / 2
 };
 #define FLOOR_PART 0.25f /* of the ratio, that floors may take */
@@ -26,6 +28,7 @@ struct look {
     uint32_t n_messages;
     struct keep_range *whole; /* [n_whole], at most 2 RANGES_MAX */
     uint32_t n_whole;
+    uint32_t body, body_end; /* tokens of the last message with a text, without its header */
 };
 
 static void look_release(struct look *l)
@@ -87,6 +90,14 @@ static bool is_ruling(const struct look *l, uint32_t from, uint32_t to)
     return false;
 }
 
+/* Tokens [from, to) are what a message says. */
+static void note_body(struct look *l, uint32_t from, uint32_t to)
+{
+    if (from >= to || l->token_ends[to - 1] == (from ? l->token_ends[from - 1] : 0)) return;
+    l->body = from;
+    l->body_end = to;
+}
+
 /* Messages begin at control tokens that end nothing. Text before the first one is a message, too.
  */
 static void find_messages(struct look *l)
@@ -98,6 +109,7 @@ static void find_messages(struct look *l)
         add_range(l, i, i + 1);
         if (vocab_is_end(l->vocab, l->prompt[i]) || i < header) continue;
         if (ruling) add_range(l, begin, i);
+        note_body(l, header, i);
         if (i > begin && l->n_messages + 1 < WIRE_MESSAGES_MAX) l->ends[l->n_messages++] = i;
         begin = i;
         header = header_end(l, i);
@@ -105,7 +117,26 @@ static void find_messages(struct look *l)
         add_range(l, i, header);
     }
     if (ruling) add_range(l, begin, l->n);
+    note_body(l, header, l->n);
     l->ends[l->n_messages++] = l->n;
+}
+
+/* How much each position speaks of the words of the question. */
+static int score_words(struct refine *r, const struct look *l, struct err *e)
+{
+    const char *text = l->text.data;
+    const size_t body = l->body ? l->token_ends[l->body - 1] : 0;
+    const size_t end = l->body_end ? l->token_ends[l->body_end - 1] : 0;
+    const size_t question = body + bm25_question(text + body, end - body);
+    uint32_t n = bm25_words(text, question, l->token_ends, l->n, NULL, 0);
+    uint32_t asked = bm25_words(text + question, end - question, NULL, 0, NULL, 0);
+    struct bm25_word *words = mem_alloc(((size_t)n + asked + 1) * sizeof *words);
+    if (!words) return err_set(e, ERR_NO_MEMORY, "no memory for the words of a prompt");
+    bm25_words(text, question, l->token_ends, l->n, words, n);
+    bm25_words(text + question, end - question, NULL, 0, words + n, asked);
+    bm25_score(words, n, l->n, 1, words + n, asked, r->words);
+    mem_free(words);
+    return 0;
 }
 
 static int open_keep(struct refine *r, struct look *l, const struct wire_refine *asked,
@@ -133,8 +164,10 @@ static int open_keep(struct refine *r, struct look *l, const struct wire_refine 
     if (asked->coverage > 0.0f) r->limits.coverage = asked->coverage;
     if (r->limits.floor > asked->ratio * FLOOR_PART) r->limits.floor = asked->ratio * FLOOR_PART;
     r->refusal = keep_refuses(r->keep, &r->limits);
+    r->peak = RELEVANCE_PEAK;
+    r->limits.least = 0.0f; /* the peak tells flat tasks, coverage does not */
     if (r->refusal == KEEP_OK) r->refusal = keep_text_refuses(l->text.data, l->text.len);
-    return 0;
+    return r->refusal == KEEP_OK ? score_words(r, l, e) : 0;
 }
 
 int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
@@ -146,8 +179,10 @@ int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
     if (code == 0 && r) {
         r->n = n;
         r->bits = mem_alloc(REFINE_VERSIONS * (((size_t)n + 7) / 8));
+        r->words = mem_calloc(n, sizeof *r->words);
+        r->scores = mem_alloc(n * sizeof *r->scores);
     }
-    if (code == 0 && (!r || !r->bits))
+    if (code == 0 && (!r || !r->bits || !r->words || !r->scores))
         code = err_set(e, ERR_NO_MEMORY, "no memory to refine a prompt of %u tokens", n);
     if (code == 0) code = open_keep(r, &l, asked, e);
     look_release(&l);
@@ -163,6 +198,8 @@ void refine_free(struct refine *r)
     if (!r) return;
     keep_close(r->keep);
     mem_free(r->bits);
+    mem_free(r->words);
+    mem_free(r->scores);
     mem_free(r);
 }
 
@@ -174,9 +211,18 @@ static const struct refined *add_version(struct refine *r, struct keep_choice ch
     return v;
 }
 
-const struct refined *refine_choose(struct refine *r, const float *scores, bool final)
+/* Whether no place is looked at and spoken of at once, beside those that stay in any case. */
+static bool is_flat(const struct refine *r)
 {
-    struct keep_choice choice = keep_choose(r->keep, scores, &r->limits);
+    uint32_t to = r->n > KEEP_QUESTION ? r->n - KEEP_QUESTION : 0;
+    return relevance_peak(r->scores, KEEP_UNIT, to) < r->peak;
+}
+
+const struct refined *refine_choose(struct refine *r, const float *attention, bool final)
+{
+    relevance_score(attention, r->words, r->n, r->scores);
+    struct keep_choice choice = keep_choose(r->keep, r->scores, &r->limits);
+    if (choice.refusal == KEEP_OK && is_flat(r)) choice.refusal = KEEP_FLAT;
     bool refused = choice.refusal != KEEP_OK;
     const struct refined *v = add_version(r, choice, final || refused);
     if (refused) return v;

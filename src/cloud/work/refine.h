@@ -3,6 +3,9 @@
  * of it. The text is looked at when the job is made (refine_new, any thread; for a large request a
  * helper's); the worker scores and chooses (refine_choose), and the loop reads the versions that it
  * reports. A version does not change once it is reported.
+ *
+ * A position's score is attention times words (policy/relevance.h); the question is the last
+ * message with a text (bm25_question).
  */
 #ifndef PDD_CLOUD_WORK_REFINE_H
 #define PDD_CLOUD_WORK_REFINE_H
@@ -34,10 +37,13 @@ struct refine {
     struct keep *keep;
     struct keep_limits limits;
     enum keep_refusal refusal; /* known from the text and the lengths; KEEP_OK: scores decide */
+    float peak;                /* a largest score below it is a flat task (RELEVANCE_PEAK) */
     uint32_t n;                /* tokens of the prompt */
     uint32_t made;             /* versions */
     struct refined versions[REFINE_VERSIONS];
     uint8_t *bits; /* [REFINE_VERSIONS][(n + 7) / 8] */
+    float *words;  /* [n] BM25 scores of the question's words */
+    float *scores; /* [n] scratch of refine_choose */
 };
 
 /* For a prompt of n tokens. Messages and template tokens are found by control tokens; what the
@@ -46,8 +52,8 @@ struct refine {
 int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
                const struct wire_refine *asked, struct refine **ret_refine, struct err *e);
 void refine_free(struct refine *r); /* NULL is fine */
-/* The next version, by scores [n]; refused ones are final. */
-const struct refined *refine_choose(struct refine *r, const float *scores, bool final);
+/* The next version, by attention [n] (session_scores); refused ones are final. */
+const struct refined *refine_choose(struct refine *r, const float *attention, bool final);
 /* A version that refuses without scores. */
 const struct refined *refine_refuse(struct refine *r, enum keep_refusal refusal);
 
