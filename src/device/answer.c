@@ -175,8 +175,9 @@ static void first_token(struct device *d, uint64_t now)
     if (a->report.cloud_first_us > 0.0) return;
     a->report.cloud_first_us = (double)(now - a->opened);
     uint32_t all = a->report.cloud_prompt_tokens, cached = a->report.cloud_cached_tokens;
-    profile_first_token(&d->core->profile, all > cached ? all - cached : 0,
-                        (double)(now - a->granted));
+    uint32_t uncached = all > cached ? all - cached : 0;
+    profile_first_token(&d->core->profile, uncached, (double)(now - a->granted));
+    profile_cached(&d->core->profile, a->unsent, uncached);
 }
 
 /* The cloud's tokens are not ours: its text becomes tokens of ours, each with the next index. */

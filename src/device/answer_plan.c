@@ -42,7 +42,7 @@ static void ask_plan(struct device *d, const struct turn_config *c, struct plan_
     in->answer_max = c->answer_max;
     in->lengths = profile_lengths(p, c->prompt_tokens);
     if (d->local) profile_device(p, now_s(), &in->device);
-    profile_cloud(p, new_to_cloud(d->core, a), &in->cloud);
+    profile_cloud(p, a->unsent, &in->cloud);
     in->cloud.known = d->client != NULL;
     if (c->pace == PACE_READING) {
         in->limits.interval_us = PACE_READING_US;
@@ -66,6 +66,7 @@ static void predict(const struct plan_input *in, struct turn_config *c)
     c->prefill_tps = us > 0.0 ? n * 1e6 / us : 0.0;
     c->decode_us = plan_speed_us(&in->device.decode, in->kv_tokens + n, 1.0) * heat;
     c->rtt_us = in->cloud.rtt_us;
+    c->spread = in->device.prefill.spread;
 }
 
 void answer_plan(struct device *d, struct turn_config *c)
@@ -73,6 +74,7 @@ void answer_plan(struct device *d, struct turn_config *c)
     struct answer *a = &d->answer;
     struct plan *p = &a->plan;
     struct plan_input in;
+    a->unsent = new_to_cloud(d->core, a);
     ask_plan(d, c, &in);
     predict(&in, c);
     plan_make(&in, p);

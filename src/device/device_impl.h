@@ -25,6 +25,7 @@ struct answer {
     const struct device_question *q;
     struct turn turn;
     struct plan plan;
+    uint32_t unsent;    /* tokens of the prompt that this device did not send to the cloud before */
     bool running;       /* between answer_start and the turn's end */
     bool by_messages;   /* the cloud gets messages, not ids */
     bool as_text;       /* its tokens are of another vocabulary: their text counts */

@@ -71,12 +71,26 @@ void lengths_add(struct lengths *l, uint32_t tokens, bool cut)
     if (l->n < UINT32_MAX) l->n++;
 }
 
+/* P(L > x) and E[min(L, x)] of the whole histogram. */
+static double above_of(const struct lengths_view *v, double x, double *ret_sum)
+{
+    if (x < 1.0) {
+        *ret_sum = x;
+        return 1.0;
+    }
+    uint32_t b = bucket_of(x);
+    double low = lower_edge(b), high = lower_edge(b + 1), far = x < high ? x : high;
+    double above = v->above[b] + (v->above[b + 1] - v->above[b]) * (far - low) / (high - low);
+    *ret_sum = v->sum[b] + (far - low) * (v->above[b] + above) / 2.0;
+    return above;
+}
+
 void lengths_view(const struct lengths *l, uint32_t from, uint32_t known, struct lengths_view *v)
 {
     double total = 0.0, above = 0.0;
     v->from = from;
     v->scale = 1.0;
-    v->known = 0.0;
+    v->known = v->before = 0.0;
     if (known > 0) {
         v->known = known > from ? known - from : 1;
         return;
@@ -92,23 +106,11 @@ void lengths_view(const struct lengths *l, uint32_t from, uint32_t known, struct
         v->sum[b + 1] =
             v->sum[b] + (lower_edge(b + 1) - lower_edge(b)) * (v->above[b] + v->above[b + 1]) / 2.0;
     }
-    uint32_t b = bucket_of(v->from);
-    double left = v->above[b + 1] + (v->above[b] - v->above[b + 1]) * share_above(b, v->from);
+    double left = above_of(v, v->from, &v->before);
     if (left > 0.0)
         v->scale = left;
     else
         v->known = 1.0; /* longer than anything: it may end at any token */
-}
-
-/* P(L > x) and E[min(L, x)] of the whole histogram. */
-static double above_of(const struct lengths_view *v, double x, double *ret_sum)
-{
-    uint32_t b = bucket_of(x);
-    double low = lower_edge(b), inside = share_above(b, x);
-    double above = v->above[b + 1] + (v->above[b] - v->above[b + 1]) * inside;
-    double far = x < lower_edge(b + 1) ? x : lower_edge(b + 1);
-    *ret_sum = x < 1.0 ? x : v->sum[b] + (far - low) * (v->above[b] + above) / 2.0;
-    return x < 1.0 ? 1.0 : above;
 }
 
 double lengths_above(const struct lengths_view *v, double x)
@@ -121,9 +123,8 @@ double lengths_above(const struct lengths_view *v, double x)
 
 double lengths_mean_up_to(const struct lengths_view *v, double x)
 {
-    double before, all;
+    double sum;
     if (v->known > 0.0) return x < v->known ? x : v->known;
-    (void)above_of(v, v->from, &before);
-    (void)above_of(v, v->from + x, &all);
-    return (all - before) / v->scale;
+    (void)above_of(v, v->from + x, &sum);
+    return (sum - v->before) / v->scale;
 }

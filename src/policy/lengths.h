@@ -34,7 +34,8 @@ void lengths_add(struct lengths *l, uint32_t tokens, bool cut);
 struct lengths_view {
     double above[LENGTHS_BUCKETS + 1]; /* P(L >= lower edge of bucket) */
     double sum[LENGTHS_BUCKETS + 1];   /* E[min(L, lower edge)] */
-    double from, known, scale;         /* known > 0: L is that */
+    double from, known;                /* known > 0: L is that */
+    double scale, before;              /* P(L > from), E[min(L, from)] */
 };
 
 /* `l` NULL: the prior alone; `known` above 0: that length for certain. */

@@ -2,7 +2,9 @@
 #include "policy/plan.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/check.h"
 
@@ -143,6 +145,7 @@ struct ground {
     double buffered, token_us, refined_us;
     double cap; /* N at most */
     double late_share, sure;
+    uint32_t even; /* tokens of the cloud that cost as much as the prefill */
     struct lengths_view lengths;
 };
 
@@ -151,6 +154,18 @@ struct setting {
     enum plan_start start;
     uint32_t start_tokens;
 };
+
+/* Hundreds of settings are tried: the sentence, most of a plan's bytes, is left alone. */
+static void draft(struct plan *p, enum plan_choice choice, const struct setting *s)
+{
+    memset(p, 0, offsetof(struct plan, why));
+    p->choice = choice;
+    p->ratio = s->ratio;
+    p->interval_us = s->interval_us;
+    p->start = s->start;
+    p->start_tokens = s->start_tokens;
+    p->quality = 1.0;
+}
 
 static bool has_device(const struct plan_input *in)
 {
@@ -267,9 +282,8 @@ static void try_device(const struct ground *g, struct plan *p)
     const struct plan_device *d = &g->in->device;
     struct setting s = {1.0, g->decode_us, PLAN_START_NOW, 0};
     double prefill = plan_speed_us(&g->prefill, g->in->kv_tokens, g->prompt);
-    *p = (struct plan){.choice = PLAN_DEVICE, .ratio = 1.0, .interval_us = g->decode_us};
+    draft(p, PLAN_DEVICE, &s);
     p->first_us = p->ready_us = prefill + g->decode_us;
-    p->quality = 1.0;
     p->joule =
         (d->prefill_w * prefill + d->decode_w * g->decode_us * mean_up_to(g, g->in->answer_max)) /
         1e6;
@@ -286,11 +300,9 @@ static void try_device(const struct ground *g, struct plan *p)
 static void try_cloud(const struct ground *g, struct plan *p)
 {
     struct setting s = {1.0, g->token_us, PLAN_START_NEVER, 0};
-    *p = (struct plan){.choice = PLAN_CLOUD, .ratio = 1.0, .start = PLAN_START_NEVER};
-    p->interval_us = g->token_us;
+    draft(p, PLAN_CLOUD, &s);
     p->first_us = g->in->running.held > 0 ? 0.0 : g->first.mean;
     p->ready_us = INFINITY;
-    p->quality = 1.0;
     p->cloud_tokens = (uint32_t)g->cap;
     p->cloud_mean = mean_up_to(g, g->cap);
     if (has_device(g->in))
@@ -324,9 +336,8 @@ static void try_both(const struct ground *g, const struct setting *s, struct pla
     double least = larger(s->start_tokens, in->running.held > 0 ? 0.0 : 1.0);
     double n = smaller(larger(needed, least), g->cap);
     double used = smaller(larger(mean, s->start_tokens), n);
-    *p = (struct plan){.choice = PLAN_BOTH, .ratio = s->ratio, .interval_us = d};
-    p->start = s->start;
-    p->start_tokens = s->start_tokens;
+    draft(p, PLAN_BOTH, s);
+    p->interval_us = d;
     p->start_us = start;
     p->cloud_tokens = (uint32_t)n;
     p->cloud_mean = mean_up_to(g, used);
@@ -382,7 +393,7 @@ static bool better(const struct ground *g, const struct plan *a, const struct pl
 static void consider(const struct ground *g, const struct plan *p, struct plan *best)
 {
     if (p->choice != PLAN_DEVICE && p->cloud_tokens == 0) return; /* that is the device alone */
-    if (better(g, p, best)) *best = *p;
+    if (better(g, p, best)) memcpy(best, p, offsetof(struct plan, why));
 }
 
 /* Tokens of the cloud that cost as much as the device's prefill: who waits so long before he starts
@@ -400,10 +411,9 @@ static uint32_t break_even(const struct ground *g)
 static void try_starts(const struct ground *g, struct setting s, struct plan *best)
 {
     struct plan p;
-    uint32_t even = break_even(g);
     bool known = g->in->lengths || g->in->length_known > 0;
-    s.start = !known && even > 0 ? PLAN_START_LONG : PLAN_START_NOW;
-    s.start_tokens = s.start == PLAN_START_LONG ? even : 0;
+    s.start = !known && g->even > 0 ? PLAN_START_LONG : PLAN_START_NOW;
+    s.start_tokens = s.start == PLAN_START_LONG ? g->even : 0;
     try_both(g, &s, &p);
     consider(g, &p, best);
     if (!known || g->in->running.held > 0) return;
@@ -418,9 +428,10 @@ static void try_starts(const struct ground *g, struct setting s, struct plan *be
     }
 }
 
-static void try_settings(const struct ground *g, struct plan *best)
+static void try_settings(struct ground *g, struct plan *best)
 {
     const struct plan_limits *l = &g->in->limits;
+    g->even = break_even(g);
     double least = l->ratio_least > 0.0 ? l->ratio_least : 1.0;
     double slowest = larger(l->interval_us, g->decode_us);
     for (int r = 0; r < N_RATIOS && ratios[r] >= least - EQUAL; r++) {
@@ -445,10 +456,12 @@ static void say(const struct ground *g, struct plan *p)
     size_t room = sizeof p->why;
     int n = 0;
     if (p->choice == PLAN_DEVICE) {
+        const char *than = p->first_us <= g->in->weights.wait_free_us ? "is soon enough"
+                           : p->first_us <= g->first.mean             ? "comes first"
+                                                                      : "costs less";
         n = snprintf(at, room,
-                     "the device alone: its first token after %.0f ms is soon enough (the cloud's: "
-                     "%.0f ms)",
-                     p->first_us / 1e3, g->first.mean / 1e3);
+                     "the device alone: its first token after %.0f ms %s (the cloud's: %.0f ms)",
+                     p->first_us / 1e3, than, g->first.mean / 1e3);
     } else if (p->choice == PLAN_CLOUD) {
         n = snprintf(at, room,
                      "the cloud alone: an answer of about %.0f tokens is over before the device's "
@@ -503,6 +516,7 @@ void plan_make(const struct plan_input *in, struct plan *ret_plan)
     struct ground g;
     struct plan p;
     CHECK(in->answer_max > 0);
+    *ret_plan = (struct plan){.why = ""};
     survey(in, &g);
     if (decided(&g, ret_plan)) return;
     try_device(&g, ret_plan);

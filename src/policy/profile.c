@@ -141,6 +141,14 @@ void profile_granted(struct profile *p, double us)
     estimate_add(&p->rtt_us, us);
 }
 
+void profile_cached(struct profile *p, uint32_t sent, uint32_t uncached)
+{
+    if (sent == 0) return;
+    double share = (double)(uncached < sent ? uncached : sent) / sent;
+    /* 0 stands for "no measurement" in the store */
+    estimate_add(&p->new_share, share > 0.001 ? share : 0.001);
+}
+
 void profile_first_token(struct profile *p, uint32_t uncached, double us)
 {
     profile_line_add(&p->first, uncached, us, 1.0);
@@ -186,14 +194,19 @@ void profile_device(const struct profile *p, double now_s, struct plan_device *r
                                        .decode_w = DECODE_W};
 }
 
-void profile_cloud(const struct profile *p, uint32_t uncached, struct plan_cloud *ret_cloud)
+void profile_cloud(const struct profile *p, uint32_t sent, struct plan_cloud *ret_cloud)
 {
-    struct plan_cloud c = {
-        .rtt_us = p->rtt_us.mean, .token_us = p->token_us.mean, .uncached = uncached};
+    double share = p->new_share.n > 0 ? p->new_share.mean : 1.0, uncached = share * sent;
+    struct plan_cloud c = {.rtt_us = p->rtt_us.mean, .token_us = p->token_us.mean};
+    c.uncached = (uint32_t)uncached;
     if (p->first.n > 0) {
-        double work = profile_line_at(&p->first, uncached);
-        double off = work * profile_line_spread(&p->first), way = estimate_deviation(&p->rtt_us);
-        c.first_us = (struct plan_value){p->rtt_us.mean + work, sqrt(off * off + way * way)};
+        double at, slope;
+        profile_line_fit(&p->first, &at, &slope);
+        double work = at + slope * uncached, off = work * profile_line_spread(&p->first);
+        double way = estimate_deviation(&p->rtt_us), other = 0.0;
+        if (p->new_share.n > 0) other = slope * sent * estimate_deviation(&p->new_share);
+        c.first_us =
+            (struct plan_value){p->rtt_us.mean + work, sqrt(off * off + way * way + other * other)};
     }
     *ret_cloud = c;
 }

@@ -59,6 +59,7 @@ struct profile {
     double heat, heat_at_s;      /* factor, at least 1; when it was measured */
     struct profile_line first; /* us from grant to first token by the tokens that are not cached */
     struct estimate rtt_us;    /* from asking to the grant */
+    struct estimate new_share; /* of tokens that it was not sent before: not cached either */
     struct estimate token_us;  /* between tokens of the cloud's stream */
     struct lengths lengths[PROFILE_KINDS];
 };
@@ -69,6 +70,8 @@ void profile_init(struct profile *p, double prefill_tps, double decode_us); /* 0
 void profile_prefilled(struct profile *p, double now_s, uint32_t from, uint32_t tokens, double us);
 void profile_decoded(struct profile *p, double now_s, uint32_t depth, double us); /* a token */
 void profile_granted(struct profile *p, double us);                               /* since asking */
+/* Of `sent` tokens that this device had not sent before, it had not cached `uncached`. */
+void profile_cached(struct profile *p, uint32_t sent, uint32_t uncached);
 /* Since the grant; `uncached`: tokens that the cloud had to prefill. */
 void profile_first_token(struct profile *p, uint32_t uncached, double us);
 void profile_streamed(struct profile *p, double us); /* a token */
@@ -79,8 +82,8 @@ struct lengths *profile_lengths(struct profile *p, uint32_t prompt_tokens);
 /* The plan's view of the device now. The power is declared, not measured: 5 W in prefill and 4 W in
  * decode, what phones take under such loads. */
 void profile_device(const struct profile *p, double now_s, struct plan_device *ret_device);
-/* The plan's view of the cloud, for so many tokens that it has to prefill; grant_max 0. `known` is
- * the caller's. */
-void profile_cloud(const struct profile *p, uint32_t uncached, struct plan_cloud *ret_cloud);
+/* The plan's view of the cloud, for so many tokens of the prompt that it was not sent before;
+ * grant_max 0. `known` is the caller's. */
+void profile_cloud(const struct profile *p, uint32_t sent, struct plan_cloud *ret_cloud);
 
 #endif

@@ -7,10 +7,11 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "policy/plan.h"
 
 /* Relative margin when the time to catch up is predicted, and the share by which an
  * extension exceeds the need, so that it is not needed again at once. */
-static const double READY_SPREAD = 0.05, EXTEND_SHARE = 1.25;
+static const double READY_SPREAD = 0.05, SURE = 2.0, EXTEND_SHARE = 1.25;
 static const double MEASURE_WEIGHT = 0.2; /* of the newest decode time in its mean */
 static const double SPIKE = 2.0;          /* a longer hiccup counts as this many decode times */
 static const double REOPEN_SPARE_US =
@@ -203,10 +204,16 @@ static double ready_us(const struct turn *t, uint64_t now)
     return (us > since ? us - since : 0.0) + t->decode_us;
 }
 
+/* Of the time to catch up. Once the device reads, its speed is measured. */
+static double spread(const struct turn *t)
+{
+    return t->progress_at || t->c.spread < READY_SPREAD ? READY_SPREAD : t->c.spread;
+}
+
 /* The margin m: two deviations of the prediction and half a round trip. */
 static double with_margin(const struct turn *t, double ready)
 {
-    return ready * (1.0 + 2.0 * READY_SPREAD) + t->c.rtt_us / 2.0;
+    return ready * (1.0 + SURE * spread(t)) + t->c.rtt_us / 2.0;
 }
 
 static double interval_us(const struct turn *t, uint64_t now)
@@ -220,12 +227,17 @@ static double interval_us(const struct turn *t, uint64_t now)
 /* How many more tokens than those held are needed until the device is ready; negative: spare. */
 static double shortage(const struct turn *t, uint64_t now)
 {
-    double interval = pace_plan_us(&t->pace), per_token = t->tps > 0.0 ? 1e6 / t->tps : INFINITY;
-    if (interval <= per_token) return INFINITY;
+    double ready = ready_us(t, now), interval = pace_plan_us(&t->pace);
     double since = t->pace.any ? (double)(now - t->pace.last) : interval;
-    double next = since < interval ? interval - since : 0.0;
-    double covered = next + interval * (double)(t->n - t->shown);
-    return (with_margin(t, ready_us(t, now)) - covered) / (interval - per_token);
+    struct plan_remainder r = {.ready_us = ready,
+                               .deviation_us = ready * spread(t),
+                               .due_us = since < interval ? interval - since : 0.0,
+                               .interval_us = interval,
+                               .per_token_us = t->tps > 0.0 ? 1e6 / t->tps : INFINITY,
+                               .rtt_us = t->c.rtt_us,
+                               .sure = SURE,
+                               .buffered = t->n - t->shown};
+    return plan_tokens_more(&r);
 }
 
 /* Stop the cloud when the tokens held suffice; ask for more, in time, when they will not. */

@@ -61,6 +61,7 @@ struct turn_config {
     enum pace_mode pace;
     double pace_us; /* D that the plan counts on while tokens are borrowed; 0: the mode's */
     double prefill_tps, decode_us; /* predicted; decode_us 0 without a local engine */
+    double spread;                 /* relative deviation of the predicted prefill time; 0: small */
     double rtt_us;                 /* predicted */
     uint64_t stall_us;             /* silence after which the cloud counts as lost */
     uint32_t reopen_max; /* requests in a row, after the first, that may fail without a token */

@@ -166,6 +166,8 @@ static int load_cloud(struct store *s, const char *owner, struct profile *p, str
     if (code == 0 && r.n > 0) estimate_of_row(&r, &p->rtt_us);
     if (code == 0) code = load_row(s, owner, "token", &r, e);
     if (code == 0 && r.n > 0) estimate_of_row(&r, &p->token_us);
+    if (code == 0) code = load_row(s, owner, "new", &r, e);
+    if (code == 0 && r.n > 0) estimate_of_row(&r, &p->new_share);
     return code;
 }
 
@@ -197,7 +199,8 @@ static int save_estimates(struct store *s, const struct store_owners *o, const s
                 {false, "heat", {{0.0, p->heat, p->heat_at_s, 0.0, 0.0, 0.0}, 1}},
                 {true, "first", row_of_line(&p->first)},
                 {true, "rtt", row_of_estimate(&p->rtt_us)},
-                {true, "token", row_of_estimate(&p->token_us)}};
+                {true, "token", row_of_estimate(&p->token_us)},
+                {true, "new", row_of_estimate(&p->new_share)}};
     char owner[OWNER_MAX];
     sqlite3_stmt *st;
     int code = store_prepare(

@@ -168,6 +168,16 @@ static void test_first_token_grows_with_the_prompt(void **state)
     profile_cloud(&p, 100, &c);
     assert_true(c.token_us == 15000.0);
     assert_true(c.first_us.mean < 250000.0);
+    for (int i = 0; i < 30; i++) /* most of what it was not sent by us, others have sent it */
+        profile_cached(&p, 4000, 1000);
+    profile_cached(&p, 0, 0);
+    profile_cloud(&p, 4000, &c);
+    assert_true(c.uncached >= 999 && c.uncached <= 1010);
+    assert_true(near(c.first_us.mean, 350000.0, 0.02));
+    double sure = c.first_us.deviation;
+    profile_cached(&p, 4000, 4000); /* not this time: less sure */
+    profile_cloud(&p, 4000, &c);
+    assert_true(c.first_us.deviation > 2.0 * sure);
 }
 
 static void test_lengths_by_kind(void **state)

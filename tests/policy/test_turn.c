@@ -434,6 +434,47 @@ static void test_late_device_borrows_more(void **state)
     turn_release(&w.t);
 }
 
+/* What a plan says binds: a slower pace needs fewer tokens, and no more are taken than it allows,
+ * though the device is late then. */
+static void test_pace_and_most_as_planned(void **state)
+{
+    static const struct {
+        double pace_us;
+        uint32_t most;
+    } plans[] = {{0.0, 0}, {120000.0, 0}, {0.0, 20}};
+    (void)state;
+    uint32_t taken[3];
+    for (int i = 0; i < 3; i++) {
+        struct world w = {
+            .now = 1000000, .length = 3000, .tps = 800, .decode_us = 64103, .chunk = 64};
+        struct turn_config c = {.prompt_tokens = 6000,
+                                .answer_max = 600,
+                                .use_cloud = true,
+                                .use_local = true,
+                                .cloud_tokens = 20,
+                                .cloud_most = plans[i].most,
+                                .pace_us = plans[i].pace_us,
+                                .pace = PACE_SMOOTH,
+                                .prefill_tps = 800,
+                                .decode_us = w.decode_us,
+                                .rtt_us = 50000,
+                                .stall_us = 3000000,
+                                .reopen_max = 3};
+        struct turn_report r;
+        w.cloud_first_us = 200000;
+        w.cloud_step_us = 1000;
+        assert_int_equal(turn_init(&w.t, &c, NULL), 0);
+        run(&w);
+        turn_report_of(&w.t, &r);
+        assert_int_equal(r.tokens, 600);
+        taken[i] = r.cloud_tokens;
+        turn_release(&w.t);
+    }
+    assert_true(taken[0] > 100);
+    assert_true(taken[1] > 20 && taken[1] < 0.7 * taken[0]);
+    assert_int_equal(taken[2], 20);
+}
+
 /* A cloud that only says that it lives: the last token again and again, or a prefill that gets on
  * and never ends. The one is silence; the other is borne for so long. */
 static void test_no_life(void **state)
@@ -552,6 +593,7 @@ int main(void)
         cmocka_unit_test(test_user_stops),
         cmocka_unit_test(test_planned_pace),
         cmocka_unit_test(test_late_device_borrows_more),
+        cmocka_unit_test(test_pace_and_most_as_planned),
         cmocka_unit_test(test_no_life),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

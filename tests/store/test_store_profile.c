@@ -48,6 +48,7 @@ static struct profile measured(void)
         profile_prefilled(&p, 1e9 + i * 10, 100, 1000u * (uint32_t)i, 1000000.0 * i * i);
         profile_decoded(&p, 1e9 + i * 10 + 5, 1000u * (uint32_t)i, 40000.0 + i * 3000.0);
         profile_granted(&p, 40000.0 + i * 1000.0);
+        profile_cached(&p, 1000, 100u * (uint32_t)i);
         profile_first_token(&p, 500u * (uint32_t)i, 100000.0 * i);
         profile_streamed(&p, 15000.0 + i);
         profile_answered(&p, 3000, 77u * (uint32_t)i, i == 3);
