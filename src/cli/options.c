@@ -31,6 +31,8 @@ enum {
     SIM = OPTIONS_SIM
 };
 
+#define REFINE_LEAST 0.01f
+
 #define AT(field) OPTION_AT(field)
 #define RANGE(from, to) .low = (from), .high = (to)
 #define HEADING(bits, text)                                                                        \
@@ -42,6 +44,7 @@ static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL}
 static const char *const log_formats[] = {"text", "json", NULL};
 static const char *const cache_scopes[] = {"all", "key", NULL};
 static const char *const paces[] = {"smooth", "off", "reading", NULL};
+static const char *const on_off[] = {"on", "off", NULL};
 static const char *const verifies[] = {"auto", "on", "off", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
 static const char *const goals[] = {"even", "fast", "cheap", "battery", NULL};
@@ -191,6 +194,27 @@ static int read_allowed_origin(const struct option_row *row, struct options *o, 
     return read_allowed(c->origins, &c->n_origins, text, e);
 }
 
+static int read_refine(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    char *end;
+    (void)row;
+    errno = 0;
+    float ratio = strtof(text, &end);
+    if (strcmp(text, "auto") == 0) {
+        o->chat.refine = DEVICE_REFINE_AUTO;
+    } else if (strcmp(text, "off") == 0) {
+        o->chat.refine = DEVICE_REFINE_OFF;
+    } else if (end != text && !*end && !errno && ratio >= REFINE_LEAST && ratio < 1.0f) {
+        o->chat.refine = DEVICE_REFINE_RATIO;
+        o->chat.refine_ratio = ratio;
+    } else {
+        return err_set(e, ERR_BAD_INPUT,
+                       "\"%.100s\": auto, off or a share from %.2f to below 1 is needed", text,
+                       (double)REFINE_LEAST);
+    }
+    return 0;
+}
+
 static int read_sample(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
     struct perplexity_plan *p = &o->perplexity;
@@ -307,6 +331,16 @@ static const struct option_row rows[] = {
     {"cloud-only", NULL, CHAT, AT(chat.cloud_only), .help = "the cloud alone"},
     {"cloud-tokens", "N", CHAT, AT(chat.cloud_tokens), RANGE(0, TURN_ANSWER_MAX),
      .help = "request exactly N tokens from the cloud", .otherwise = "as planned"},
+    {"refine", "MODE", CHAT, .read = read_refine,
+     .help =
+         "let the cloud shorten the prompt that this device reads, to what the answer needs "
+         "(docs/design/refine.md). The rest of the answer may then differ. auto: only where the "
+         "device could not take over in time; off; or the share to keep, as 0.3",
+     .otherwise = "auto"},
+    {"idle-fill", "MODE", CHAT, AT(chat.no_fill),
+     .help = "after an answer, read in the background what this device has not read of the "
+             "conversation",
+     .words = on_off, .initial = "on"},
     {"verify", "MODE", CHAT, AT(chat.verify),
      .help = "compare the cloud's tokens with this model's own, where the numerics of both differ. "
              "auto: if the cloud says that it has the same weights; on: it has, though it does not "

@@ -39,7 +39,9 @@ struct chat_options {
     struct sampling sampling; /* its temperature: demo, too */
     int64_t cloud_tokens;     /* -1: as planned */
     enum device_verify verify;
-    bool local_only, cloud_only, no_model, raw, stats, no_state;
+    enum device_refine refine;
+    float refine_ratio;
+    bool local_only, cloud_only, no_model, raw, stats, no_state, no_fill;
 };
 
 struct cloud_options {

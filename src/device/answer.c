@@ -95,6 +95,7 @@ static void fill_report(struct device *d)
     r->kept_tokens = a->turn.c.kv_tokens;
     r->prefill_tps = a->turn.tps;
     r->decode_us = a->turn.decode_us;
+    if (r->turn.refined) r->unverified = "the prompt is refined";
     r->trouble = a->turn.error.code && a->turn.reason != TURN_FAILED ? a->turn.error.text : "";
 }
 
@@ -105,6 +106,7 @@ static void finish(struct device *d)
     loop_timer_clear(d->timer);
     close_assist(a);
     if (d->local) local_cancel(d->local);
+    answer_fill(d);
     show_rest(d);
     fill_report(d);
     answer_learn(d);
@@ -250,6 +252,8 @@ static void on_assist_event(void *arg, const struct wire_event *ev)
         on_grant(d, ev);
     else if (ev->kind == WIRE_TOKEN)
         on_token(d, ev);
+    else if (ev->kind == WIRE_REFINED)
+        answer_refined(d, ev);
     else if (ev->kind == WIRE_PROGRESS)
         on_cloud_progress(d, ev);
     carry_out(d);
@@ -361,6 +365,7 @@ static int open_cloud(struct device *d, uint32_t n)
     describe_ourselves(d, &r);
     r.sampling = a->q->sampling;
     r.tokens_max = n;
+    answer_ask_refined(d, &r);
     int code = collect_have(a);
     r.have = a->have.ids;
     r.n_have = a->have.len;
@@ -622,6 +627,7 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     struct answer *a = &d->answer;
     struct turn_config c;
     init(d, q);
+    answer_fill_stop(d->core);
     int code = check_question(d, q, e);
     if (code == 0 && d->engine) code = encode_prompt(d, e);
     if (code) return code;

@@ -78,9 +78,12 @@ void answer_plan(struct device *d, struct turn_config *c)
     ask_plan(d, c, &in);
     predict(&in, c);
     plan_make(&in, p);
+    answer_plan_refined(d, &in);
     if (a->q->cloud_tokens >= 0 && a->q->mode == DEVICE_AUTO && d->client && d->local) {
         bool none = a->q->cloud_tokens == 0;
         *p = (struct plan){.choice = none ? PLAN_DEVICE : PLAN_BOTH, .ratio = 1.0, .quality = 1.0};
+        if (none) a->refine_ratio = 0.0f;
+        if (a->refine_ratio > 0.0f) p->ratio = (double)a->refine_ratio;
         p->cloud_tokens = none ? 0 : (uint32_t)a->q->cloud_tokens;
         p->interval_us = c->decode_us;
         snprintf(p->why, sizeof p->why, "%u cloud tokens, as asked", p->cloud_tokens);
@@ -98,7 +101,7 @@ void answer_plan_granted(struct device *d, uint32_t granted)
     struct plan_input in;
     struct plan p;
     if (granted >= a->plan.cloud_tokens || a->turn.n > 0 || a->turn.c.fixed ||
-        a->q->mode != DEVICE_AUTO || !d->local)
+        a->q->mode != DEVICE_AUTO || !d->local || a->refine_ratio > 0.0f)
         return;
     ask_plan(d, &a->turn.c, &in);
     in.cloud.grant_max = granted > 0 ? granted : 1;

@@ -67,6 +67,7 @@ static int handle(struct assist *a, const struct wire_event *ev, struct err *e)
     case WIRE_GRANT:
         return take_grant(a, ev, e);
     case WIRE_PROGRESS:
+    case WIRE_REFINED:
     case WIRE_TOKEN:
         a->on.event(a->on.arg, ev);
         return 0;
@@ -77,7 +78,7 @@ static int handle(struct assist *a, const struct wire_event *ev, struct err *e)
         return 0;
     case WIRE_ERROR:
         return err_set(e, ERR_NET, "the cloud failed: %.300s", ev->message);
-    default: /* refined, and what a newer cloud may say */
+    default: /* what a newer cloud may say */
         return 0;
     }
 }

@@ -18,7 +18,7 @@
 struct assist;
 
 struct assist_callbacks {
-    void (*event)(void *arg, const struct wire_event *ev); /* grant, progress, token */
+    void (*event)(void *arg, const struct wire_event *ev); /* grant, progress, refined, token */
     void (*done)(void *arg, const struct wire_event *ev);
     /* Refused (status >= 300; retry_after_s: 0 is not said), cut (0), malformed or an error event;
      * `why` is a sentence. */

@@ -14,6 +14,7 @@
 static void engine_reports(void *arg)
 {
     struct device_core *c = arg;
+    answer_fill_end(c);
     for (struct device *d = c->devices, *next; d; d = next) {
         next = d->next;
         answer_local(d);
@@ -62,6 +63,10 @@ static int open_parts(struct device_core *c, const struct device_options *o, str
     /* It comes last: it takes the engine, which a failure must leave with the caller. */
     code = local_new(o->engine, loop_wake_signal, c->wake, &c->local, e);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (code || !o->idle_fill) return code;
+    code = local_seat_open(c->local, true, &c->fill, e);
+    if (code) (void)local_release(c->local); /* the engine stays with the caller */
+    if (code) c->local = NULL;
     return code;
 }
 
@@ -96,6 +101,8 @@ void device_core_release(struct device_core *c)
 {
     if (!c) return;
     CHECK(!c->devices);
+    if (c->fill) local_cancel(c->fill);
+    local_seat_close(c->fill);
     (void)local_release(c->local);
     http_client_free(c->client);
     token_list_release(&c->sent);
@@ -168,6 +175,11 @@ int device_start(struct device *d, const struct device_question *q,
 void device_stop(struct device *d)
 {
     answer_cancel(d);
+}
+
+bool device_fills(struct device *d)
+{
+    return d->core->fill && local_seat_feeds(d->core->fill);
 }
 
 void device_answered(struct device *d, int code, const struct err *e)

@@ -42,6 +42,7 @@ struct device_options {
     const char *cloud_url;             /* NULL: no cloud */
     const char *key, *ca_file, *model; /* each may be NULL */
     uint64_t stall_us;                 /* 0: as above */
+    bool idle_fill;      /* after an answer, read what of the conversation the KV cache lacks */
     struct store *store; /* for the profile; it must outlive the device, which alone uses it. NULL:
                           * every run begins with guesses */
 };
@@ -60,6 +61,11 @@ enum device_mode { DEVICE_AUTO, DEVICE_LOCAL_ONLY, DEVICE_CLOUD_ONLY };
  * where its numerics are not ours. AUTO: if it has the same weights. ON: also where only the caller
  * knows that it has (another engine), if tokens are not sampled: it draws other random numbers. */
 enum device_verify { DEVICE_VERIFY_AUTO, DEVICE_VERIFY_ON, DEVICE_VERIFY_OFF };
+
+/* Whether the prompt may be shortened to what the answer needs (docs/design/refine.md), which is
+ * lossy. AUTO: only where the device could not take over in time with the whole prompt. RATIO: ask
+ * the cloud for so much. Only `pdd cloud` with an engine can tell. */
+enum device_refine { DEVICE_REFINE_AUTO, DEVICE_REFINE_OFF, DEVICE_REFINE_RATIO };
 
 struct device_token {
     int32_t id; /* of the model that made it */
@@ -87,6 +93,8 @@ struct device_question {
     struct plan_limits limits;
     int64_t cloud_tokens; /* request exactly this many; -1: as planned */
     enum device_verify verify;
+    enum device_refine refine;
+    float refine_ratio; /* in (0, 1) with DEVICE_REFINE_RATIO */
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
     void (*on_token)(void *arg, const struct device_token *token, uint32_t index); /* before it */
@@ -95,6 +103,13 @@ struct device_question {
     /* Before anything of the question leaves this machine, each time. */
     void (*on_send)(void *arg, const struct device_sent *sent);
     void *arg;
+};
+
+/* What refinement did; turn.refined says whether the device read a shortened prompt. */
+struct device_refined {
+    uint32_t versions;         /* of the choice that came; 0: none */
+    float ratio, coverage;     /* of the last one */
+    char refused[WIRE_ID_MAX]; /* "", or why the cloud chose nothing (policy/keep.h) */
 };
 
 struct device_report {
@@ -109,6 +124,7 @@ struct device_report {
     enum wire_match match;
     const char *unverified; /* why an inexact cloud's tokens were not verified; "": they were, or
                                it was exact */
+    struct device_refined refined;
     uint32_t cloud_prompt_tokens, cloud_cached_tokens;
     double prefill_tps, decode_us;       /* as measured in this answer, or predicted */
     double cloud_first_us;               /* from asking to the cloud's first token; 0: none came */
@@ -131,5 +147,8 @@ int device_ask(struct device *d, const struct device_question *q, struct device_
 
 /* Stop the answer that is being given, if any. From any thread. */
 void device_cancel(struct device *d);
+/* Whether the device reads what the KV cache lacks (idle_fill); a question ends that within a step.
+ * From any thread. */
+bool device_fills(struct device *d);
 
 #endif

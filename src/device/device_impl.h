@@ -40,6 +40,8 @@ struct answer {
     struct device_token *tokens; /* [tokens_max] */
     struct token_list words;     /* of the cloud's last text, when as_text */
     struct token_list have;      /* ids as the cloud sent them */
+    float refine_ratio;          /* asked of the cloud; 0: no refinement */
+    int32_t whole[2];            /* range of the prompt that stays whole: the system message */
     struct device_report report;
     struct err store_err; /* of the core, said with this answer */
     struct err trouble;   /* of the device: stops the answer */
@@ -51,6 +53,7 @@ struct device_core {
     struct loop_wake *wake;
     struct http_client *client; /* NULL without a cloud */
     struct local *local;        /* NULL without an engine */
+    struct local_seat *fill;    /* what an idle device reads; NULL: nothing */
     struct engine *engine;
     char url[DEVICE_URL_MAX], model[WIRE_NAME_MAX];
     uint64_t stall_us;
@@ -91,6 +94,19 @@ void answer_learn(struct device *d);                          /* when its report
 /* Starts the profile from the options and what the store has. Without a store that can be read it
  * starts from the options alone. */
 void device_core_learned(struct device_core *c, const struct device_options *o);
+
+/* ---- answer_refine.c ---- */
+
+/* After the plan with the whole prompt: whether to ask for refinement, and the plan with it. */
+void answer_plan_refined(struct device *d, const struct plan_input *whole);
+/* What a request says of refinement; `r` only borrows it. */
+void answer_ask_refined(struct device *d, struct wire_request *r);
+void answer_refined(struct device *d, const struct wire_event *ev);
+/* After an answer: read, behind all else, what of prompt and answer the KV cache lacks. */
+void answer_fill(struct device *d);
+void answer_fill_stop(struct device_core *c); /* within a step */
+void answer_fill_end(struct device_core *c);  /* take its events */
+
 /* Called by answer.c when the turn is over. */
 void device_answered(struct device *d, int code, const struct err *e);
 

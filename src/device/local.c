@@ -526,6 +526,14 @@ bool local_seat_rests(struct local_seat *s)
     return rests;
 }
 
+bool local_seat_feeds(struct local_seat *s)
+{
+    pthread_mutex_lock(&s->local->lock);
+    bool feeds = s->feeding;
+    pthread_mutex_unlock(&s->local->lock);
+    return feeds;
+}
+
 uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n)
 {
     struct local *w = s->local;

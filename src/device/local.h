@@ -78,6 +78,8 @@ void local_seat_close(struct local_seat *s);
 /* The seat is in no step, so that local_begin would not wait. */
 bool local_seat_rests(struct local_seat *s);
 
+bool local_seat_feeds(struct local_seat *s); /* it has a feed that is not complete */
+
 /* Begin a new history with tokens [n >= 1], which are copied. Returns how many of them need not be
  * computed, by what is cached now. Waits for a cancelled feed's last step. */
 uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n);

@@ -32,6 +32,7 @@ struct script_cloud {
     pthread_t thread;
     int listener, stop[2];
     uint32_t accepted, asked;
+    struct script_refine refine;
     char url[64];
 };
 
@@ -84,8 +85,9 @@ struct stream {
     const struct script *s;
     struct wire_event ev;
     uint32_t event, index, limit;
-    uint32_t sent; /* tokens */
-    bool faulty, open;
+    uint32_t sent;    /* tokens */
+    uint32_t version; /* of the refined prompt, sent so far */
+    bool faulty, open, refines;
 };
 
 static void send_event(struct stream *st)
@@ -221,10 +223,36 @@ static void set_token(struct stream *st)
     st->index++;
 }
 
+static void send_refined(struct stream *st)
+{
+    const struct script *s = st->s;
+    uint32_t v = st->version;
+    st->ev.kind = WIRE_REFINED;
+    st->ev.version = ++st->version;
+    st->ev.final = s->refused || v + 1 == SCRIPT_VERSIONS || !s->kept[v + 1];
+    st->ev.ratio = 0.5f;
+    st->ev.coverage = 0.9f;
+    st->ev.chunk = 1;
+    buf_clear(&st->ev.kept);
+    snprintf(st->ev.refused, sizeof st->ev.refused, "%s", s->refused ? s->refused : "");
+    if (!s->refused && buf_append(&st->ev.kept, s->kept[v], wire_kept_bytes(s->prompt_tokens, 1)))
+        st->open = false;
+    send_event(st);
+}
+
+static bool refines_now(const struct stream *st)
+{
+    const struct script *s = st->s;
+    uint32_t v = st->version;
+    if (!st->refines || v == SCRIPT_VERSIONS) return false;
+    return s->refused ? v == 0 : s->kept[v] && st->index >= s->kept_at[v];
+}
+
 static void stream_tokens(struct stream *st)
 {
     const struct script *s = st->s;
     while (st->open && st->index < s->n && st->index < st->limit) {
+        if (refines_now(st)) send_refined(st);
         if (s->token_pause_us) clock_sleep_us(s->token_pause_us);
         set_token(st);
         next_event(st);
@@ -251,6 +279,8 @@ static void stream(struct script_cloud *cloud, struct connection *c, const struc
     snprintf(st.ev.id, sizeof st.ev.id, "script");
     st.ev.match = s->other_words ? WIRE_TEXT : s->other_numerics ? WIRE_WEIGHTS : WIRE_EXACT;
     st.ev.tokens_max = q->tokens_max;
+    st.refines = q->refine.ratio > 0.0f && (s->kept[0] || s->refused);
+    st.ev.refine = st.refines;
     st.ev.prompt_tokens = s->prompt_tokens + (st.faulty && s->fault == SCRIPT_PROMPT);
     next_event(&st);
     stream_tokens(&st);
@@ -268,6 +298,8 @@ static void answer(struct script_cloud *cloud, struct connection *c, const char 
         return;
     }
     bool faulty = ++cloud->asked == 1 || s->always;
+    cloud->refine = (struct script_refine){q.refine.ratio, q.refine.held, q.refine.n_whole,
+                                           q.refine.n_whole > 1 ? (uint32_t)q.refine.whole[1] : 0};
     if (faulty && s->fault == SCRIPT_REFUSE)
         reply(c, s->status ? s->status : 503, "{\"error\":{\"message\":\"no room\"}}");
     else if (faulty && s->fault == SCRIPT_NO_HTTP)
@@ -395,6 +427,14 @@ uint32_t script_cloud_asked(struct script_cloud *c)
     uint32_t n = c->asked;
     pthread_mutex_unlock(&c->lock);
     return n;
+}
+
+struct script_refine script_cloud_refine(struct script_cloud *c)
+{
+    pthread_mutex_lock(&c->lock);
+    struct script_refine r = c->refine;
+    pthread_mutex_unlock(&c->lock);
+    return r;
 }
 
 void script_cloud_stop(struct script_cloud *c)

@@ -33,6 +33,8 @@ enum script_fault {
     SCRIPT_FAULTS
 };
 
+enum { SCRIPT_VERSIONS = 2 };
+
 struct script {
     const int32_t *tokens; /* [n], the answer without its end */
     uint32_t n;
@@ -42,8 +44,13 @@ struct script {
     enum script_fault fault;
     int status; /* of a refusal; 0: 503 */
     uint32_t at;
-    bool always;              /* the fault strikes every request, not only the first */
-    bool other_numerics;      /* matches by weights, not exactly */
+    bool always;         /* the fault strikes every request, not only the first */
+    bool other_numerics; /* matches by weights, not exactly */
+    /* Bitmaps [prompt_tokens], a bit each, sent to a request that asks for refinement, in front of
+     * the token of that number; NULL: none. `refused`: a word instead of them. */
+    const uint8_t *kept[SCRIPT_VERSIONS];
+    uint32_t kept_at[SCRIPT_VERSIONS];
+    const char *refused;
     uint32_t lies;            /* 0: none; k: token k - 1 is sent with another id */
     bool other_words;         /* refuses token ids, takes messages, and matches by text */
     const char *const *texts; /* [n] when other_words */
@@ -57,6 +64,12 @@ void script_cloud_set(struct script_cloud *c, const struct script *s); /* betwee
 const char *script_cloud_url(const struct script_cloud *c);
 uint32_t script_cloud_connections(struct script_cloud *c); /* accepted so far */
 uint32_t script_cloud_asked(struct script_cloud *c);       /* POST requests since set */
+/* What the last request asked of refinement. */
+struct script_refine {
+    float ratio;
+    uint32_t held, n_whole, whole_to;
+};
+struct script_refine script_cloud_refine(struct script_cloud *c);
 void script_cloud_stop(struct script_cloud *c);
 
 #endif

@@ -126,6 +126,7 @@ static int open_device(struct chat *c, struct err *e)
     const struct device_profile *profile = emulated ? device_profile_find(emulated) : NULL;
     buf_init(&key, KEY_MAX);
     if (!o->local_only) d.cloud_url = o->cloud_url;
+    d.idle_fill = !o->no_fill && !o->prompt && !c->o.prompt_file; /* a single question ends it */
     if (profile) {
         d.prefill_tps = profile->prefill_tps;
         d.decode_us = 1e6 / profile->decode_tps;
@@ -253,6 +254,8 @@ static int ask(struct chat *c, struct device_question *q, struct device_report *
                                      .cloud_tokens = c->o.chat.cloud_tokens_max};
     q->cloud_tokens = c->o.chat.cloud_tokens;
     q->verify = c->o.chat.verify;
+    q->refine = c->o.chat.refine;
+    q->refine_ratio = c->o.chat.refine_ratio;
     q->on_text = on_text;
     q->on_progress = on_progress;
     q->arg = c;

@@ -29,6 +29,24 @@ static void print_verified(const struct device_report *r, FILE *to)
     fputc('\n', to);
 }
 
+/* How far the ends agree, as a word. */
+static const char *match_name(const struct device_report *r)
+{
+    return r->turn.refined ? "refined" : wire_match_name(r->match);
+}
+
+static void print_refined(const struct device_report *r, FILE *to)
+{
+    const struct device_refined *f = &r->refined;
+    if (r->turn.refined)
+        fprintf(to, "  refined: the device read %u of %u prompt tokens", r->turn.reading,
+                r->prompt_tokens);
+    if (r->turn.refined && f->versions > 0)
+        fprintf(to, "; the choice holds %.0f %% of the score", 100.0 * (double)f->coverage);
+    if (r->turn.refined) fputc('\n', to);
+    if (f->refused[0]) fprintf(to, "  not refined: %s\n", f->refused);
+}
+
 void chat_stats_print(const struct device_report *r, FILE *to)
 {
     const struct turn_report *t = &r->turn;
@@ -44,8 +62,9 @@ void chat_stats_print(const struct device_report *r, FILE *to)
         fprintf(to,
                 "  cloud: match %s, %u prompt tokens (%u cached), first token %.0f ms, a slot for "
                 "%.2f s\n",
-                wire_match_name(r->match), r->cloud_prompt_tokens, r->cloud_cached_tokens,
+                match_name(r), r->cloud_prompt_tokens, r->cloud_cached_tokens,
                 ms(r->cloud_first_us), r->cloud_slot_us / 1e6);
+    print_refined(r, to);
     print_verified(r, to);
     if (r->model && t->device_tokens > 0)
         fprintf(to,
@@ -100,7 +119,7 @@ static void put_head(struct buf *out, const struct device_report *r, const char 
                choice_names[r->plan.choice], r->plan.cloud_tokens);
     json_put_string(out, r->plan.why, strlen(r->plan.why));
     buf_puts(out, "}, ");
-    put_text(out, "match", r->any_match ? wire_match_name(r->match) : NULL);
+    put_text(out, "match", r->any_match ? match_name(r) : NULL);
     buf_printf(out,
                "\"prompt_tokens\": %u, \"kept_tokens\": %u, \"cloud_prompt_tokens\": "
                "%u, \"cloud_cached_tokens\": %u, ",
@@ -108,6 +127,19 @@ static void put_head(struct buf *out, const struct device_report *r, const char 
     put_text(out, "reason", failure ? "failed" : turn_reason_name(r->turn.reason));
     put_text(out, "error", failure);
     put_text(out, "trouble", r->trouble && r->trouble[0] ? r->trouble : NULL);
+}
+
+static void put_refined(struct buf *out, const struct device_report *r)
+{
+    const struct device_refined *f = &r->refined;
+    put_text(out, "unrefined", f->refused[0] ? f->refused : NULL);
+    if (r->turn.refined)
+        buf_printf(out,
+                   "\"refined\": {\"read\": %u, \"ratio\": %.4f, \"coverage\": %.4f, "
+                   "\"versions\": %u}, ",
+                   r->turn.reading, (double)f->ratio, (double)f->coverage, f->versions);
+    else
+        buf_puts(out, "\"refined\": null, ");
 }
 
 static void put_verified(struct buf *out, const struct device_report *r)
@@ -153,6 +185,7 @@ static void put_measures(struct buf *out, const struct device_report *r)
 int chat_stats_json(const struct device_report *r, const char *failure, struct buf *out)
 {
     put_head(out, r, failure);
+    put_refined(out, r);
     put_verified(out, r);
     put_measures(out, r);
     buf_puts(out, "\"text\": ");

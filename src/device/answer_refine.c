@@ -1,0 +1,146 @@
+/*
+ * answer_refine: the shortened prompt of an answer: whether the cloud is asked which tokens are
+ * needed, and what comes of its choice; and what an idle device reads afterwards. See
+ * device_impl.h, policy/turn.h and docs/design/refine.md.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "device/device_impl.h"
+#include "policy/keep.h"
+
+/* Less than this of a prompt is not asked for by a plan. */
+#define RATIO_LEAST 0.1
+
+/* Share of answers that are still in what is kept, by ratio: docs/decisions/0010-relevance.md, the
+ * last row; 0.4 as 0.3. */
+static const struct plan_quality kept_quality = {
+    {0.85, 0.97, 0.99, 0.99, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0}};
+
+static bool may_ask(const struct device *d)
+{
+    const struct answer *a = &d->answer;
+    bool wanted = a->q->refine == DEVICE_REFINE_AUTO || a->q->refine == DEVICE_REFINE_RATIO;
+    return wanted && d->client && d->local && !a->by_messages && a->q->mode == DEVICE_AUTO;
+}
+
+/* Whether the device catches up in time with the whole prompt, so that nothing need be lost. */
+static bool in_time(const struct plan *p, const struct plan_input *in)
+{
+    return p->choice == PLAN_DEVICE ||
+           (p->choice == PLAN_BOTH && p->start != PLAN_START_NEVER &&
+            p->cloud_tokens < in->answer_max && !(p->broken & PLAN_LIMIT_LATE));
+}
+
+void answer_plan_refined(struct device *d, const struct plan_input *whole)
+{
+    struct answer *a = &d->answer;
+    struct plan_input in = *whole;
+    struct plan refined;
+    if (!may_ask(d) || in.prompt_tokens < KEEP_NEW_LEAST || a->plan.choice == PLAN_DEVICE) return;
+    if (a->q->refine == DEVICE_REFINE_RATIO) {
+        a->refine_ratio = a->q->refine_ratio;
+        in.prompt_tokens = (uint32_t)((double)in.prompt_tokens * (double)a->refine_ratio) + 1;
+        plan_make(&in, &refined);
+        if (refined.choice == PLAN_BOTH) a->plan = refined;
+        a->plan.ratio = (double)a->refine_ratio;
+        return;
+    }
+    if (in_time(&a->plan, &in)) return;
+    in.quality = &kept_quality;
+    in.limits.ratio_least = RATIO_LEAST;
+    plan_make(&in, &refined);
+    if (refined.choice != PLAN_BOTH || refined.ratio >= 1.0) return;
+    a->plan = refined;
+    a->refine_ratio = (float)refined.ratio;
+}
+
+/* The system message rules the others, wherever its template puts it. */
+static void keep_system(struct device *d)
+{
+    struct answer *a = &d->answer;
+    const struct device_question *q = a->q;
+    struct token_list ids;
+    if (q->raw || q->n_messages < 2 || strcmp(q->messages[0].role, "system") != 0) return;
+    token_list_init(&ids, WIRE_PROMPT_MAX);
+    uint32_t same = 0;
+    if (chat_template_encode(engine_template(d->engine), engine_vocab(d->engine), q->messages, 1,
+                             false, &ids, NULL) == 0)
+        while (same < ids.len && same < a->prompt.len && ids.ids[same] == a->prompt.ids[same])
+            same++;
+    token_list_release(&ids);
+    a->whole[0] = 0;
+    a->whole[1] = (int32_t)same;
+}
+
+void answer_ask_refined(struct device *d, struct wire_request *r)
+{
+    struct answer *a = &d->answer;
+    if (a->refine_ratio <= 0.0f || a->by_messages || a->turn.n > 0) return;
+    r->refine.ratio = a->refine_ratio;
+    r->refine.held = a->turn.kv < a->prompt.len ? a->turn.kv : a->prompt.len;
+    keep_system(d);
+    r->refine.whole = a->whole;
+    r->refine.n_whole = a->whole[1] > 0 ? 2 : 0;
+}
+
+void answer_refined(struct device *d, const struct wire_event *ev)
+{
+    struct answer *a = &d->answer;
+    struct device_refined *r = &a->report.refined;
+    uint32_t n = a->prompt.len;
+    if (a->refine_ratio <= 0.0f) return; /* nobody asked */
+    snprintf(r->refused, sizeof r->refused, "%s", ev->refused);
+    r->versions = ev->version;
+    if (ev->refused[0]) return;
+    uint8_t *bits = mem_calloc(n / 8 + 1, 1);
+    if (!bits) return; /* then the whole prompt it is */
+    for (uint32_t i = 0; i < n; i++)
+        if (wire_event_keeps(ev, i)) bits[i / 8] |= (uint8_t)(1u << i % 8);
+    r->ratio = ev->ratio;
+    r->coverage = ev->coverage;
+    turn_refined(&a->turn, clock_us(), bits);
+    mem_free(bits);
+}
+
+/* ---- idle ---- */
+
+/* What an answer left unread: parts of a refined prompt, or all that the cloud alone answered. */
+static bool leaves_gap(const struct turn *t)
+{
+    return t->kv < t->prompt_len + t->n || t->prompt_len < t->c.prompt_tokens;
+}
+
+void answer_fill(struct device *d)
+{
+    struct answer *a = &d->answer;
+    struct local_seat *seat = d->core->fill;
+    static const struct sampling greedy = SAMPLING_GREEDY;
+    bool answered = a->turn.reason == TURN_STOP || a->turn.reason == TURN_LENGTH;
+    if (!seat || !d->local || !answered || a->trouble.code || a->as_text ||
+        a->q->mode == DEVICE_CLOUD_ONLY || !leaves_gap(&a->turn) || !local_seat_rests(seat))
+        return;
+    uint32_t n = a->prompt.len + a->turn.shown;
+    a->work.len = 0;
+    int code = token_list_append(&a->work, a->prompt.ids, a->prompt.len);
+    for (uint32_t i = 0; code == 0 && i < a->turn.shown; i++)
+        code = token_list_push(&a->work, a->turn.tokens[i].id);
+    if (code || n > engine_info(d->engine)->context_max) return;
+    local_cancel(seat);
+    (void)local_begin(seat, a->work.ids, n);
+    (void)local_feed(seat, n - 1, a->work.ids + n - 1, 1, 0, &greedy, NULL);
+}
+
+void answer_fill_stop(struct device_core *c)
+{
+    if (c->fill) local_cancel(c->fill);
+}
+
+void answer_fill_end(struct device_core *c)
+{
+    struct local_event ev;
+    while (c->fill && local_take(c->fill, &ev))
+        if (ev.kind != LOCAL_PROGRESS) local_cancel(c->fill); /* its memory is the cache's now */
+}

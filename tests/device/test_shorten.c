@@ -1,0 +1,322 @@
+/*
+ * test_shorten: a device whose prompt the cloud shortens (docs/design/refine.md), against a
+ * scripted cloud. The fake engine's answer is a function of its whole history, so a wrong one
+ * shows.
+ *
+ * Catches: a history that is not the one that the choice leaves; an answer that loses tokens when
+ * it changes; a choice that nobody asked for taken; a next turn that builds on what has gaps; an
+ * idle device that fills no gap, or does not let go.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "device/device.h"
+#include "engine/fake.h"
+#include "support/cloud_fixture.h"
+#include "support/script_cloud.h"
+
+enum { DOCUMENT = 4000, N = 16, ANSWER = 40, TAIL = 160, WAIT_US = 20000000 };
+
+static const char tail[] = "\n\nWhat was in the box?";
+static const struct sampling greedy = SAMPLING_GREEDY;
+static char document[DOCUMENT + sizeof tail];
+
+static struct engine *open_engine(double us)
+{
+    struct engine *e;
+    struct fake_options o = {
+        .answer_tokens = ANSWER, .prefill_us_per_token = us, .context_max = 3 * DOCUMENT};
+    assert_int_equal(fake_open(&o, &e, NULL), 0);
+    return e;
+}
+
+static struct device *open_device(double us, const char *url, bool fill)
+{
+    struct device *d;
+    struct device_options o = {.engine = open_engine(us),
+                               .cloud_url = url,
+                               .prefill_tps = 500.0, /* so that the plan wants the cloud */
+                               .decode_us = 20000.0,
+                               .idle_fill = fill};
+    assert_int_equal(device_open(&o, &d, NULL), 0);
+    return d;
+}
+
+static struct device_question question_of(const struct chat_message *m, uint32_t n, float ratio)
+{
+    return (struct device_question){.messages = m,
+                                    .n_messages = n,
+                                    .sampling = greedy,
+                                    .tokens_max = 2 * ANSWER,
+                                    .pace = PACE_OFF,
+                                    .cloud_tokens = N,
+                                    .refine =
+                                        ratio > 0.0f ? DEVICE_REFINE_RATIO : DEVICE_REFINE_OFF,
+                                    .refine_ratio = ratio};
+}
+
+/* A choice: runs of 16 tokens, the end always. */
+static void make_bits(uint64_t seed, uint32_t n, uint8_t *bits)
+{
+    memset(bits, 0, (n + 7) / 8);
+    for (uint32_t i = 0; i < n; i++)
+        if (rng_u32(seed, 5, i / 16) % 3 == 0 || i + TAIL >= n)
+            bits[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
+static bool has(const uint8_t *bits, uint32_t i)
+{
+    return bits[i / 8] >> (i % 8) & 1;
+}
+
+/* The history that holds `reading` tokens: whole up to some place, chosen after it. */
+static void expect_history(const struct token_list *prompt, const uint8_t *bits, uint32_t reading,
+                           struct token_list *out)
+{
+    uint32_t after = 0, whole = 0;
+    for (uint32_t i = 0; i < prompt->len; i++)
+        after += has(bits, i);
+    while (whole + after < reading && whole < prompt->len)
+        after -= has(bits, whole++);
+    assert_int_equal(whole + after, reading);
+    token_list_init(out, 1 << 20);
+    for (uint32_t i = 0; i < prompt->len; i++)
+        if (i < whole || has(bits, i)) assert_int_equal(token_list_push(out, prompt->ids[i]), 0);
+}
+
+/* Every token of the device is what an engine draws after that history. */
+static void check_draws(const struct device_report *r, const struct token_list *history)
+{
+    struct engine *e = open_engine(0.0);
+    struct session *s;
+    uint32_t at = 0;
+    assert_int_equal(engine_session_open(e, &s, NULL), 0);
+    struct engine_span span = {.session = s, .sample = true};
+    for (; at < history->len; at += span.n) {
+        span.tokens = history->ids + at;
+        span.n = history->len - at < 500 ? history->len - at : 500;
+        assert_int_equal(engine_step(e, &span, 1, NULL), 0);
+    }
+    for (uint32_t i = 0; i < r->n; i++) {
+        if (r->tokens[i].source == TURN_DEVICE) assert_int_equal(span.next, r->tokens[i].id);
+        span.tokens = &r->tokens[i].id;
+        span.n = 1;
+        assert_int_equal(engine_step(e, &span, 1, NULL), 0);
+    }
+    engine_session_close(s);
+    engine_free(e);
+}
+
+struct rig {
+    struct single_answer want; /* of the whole prompt: what the cloud says */
+    struct script script;
+    struct script_cloud *cloud;
+    uint8_t bits[SCRIPT_VERSIONS][DOCUMENT / 8 + 64];
+};
+
+static void rig_start(struct rig *g)
+{
+    struct rng r;
+    rng_init(&r, 3, 3);
+    for (uint32_t i = 0; i < DOCUMENT; i++)
+        document[i] = i % 7 == 6 ? ' ' : (char)('a' + rng_below(&r, 26));
+    memcpy(document + DOCUMENT, tail, sizeof tail);
+    struct engine *single = open_engine(0.0);
+    single_answer_make(single, document, false, &greedy, ANSWER, &g->want);
+    engine_free(single);
+    for (uint32_t v = 0; v < SCRIPT_VERSIONS; v++)
+        make_bits(v, g->want.prompt.len, g->bits[v]);
+    g->script = (struct script){.tokens = g->want.tokens.ids,
+                                .n = g->want.tokens.len,
+                                .ends = true,
+                                .prompt_tokens = g->want.prompt.len,
+                                .kept = {g->bits[0], NULL}};
+    g->cloud = script_cloud_start(&g->script);
+}
+
+static void rig_stop(struct rig *g)
+{
+    script_cloud_stop(g->cloud);
+    single_answer_release(&g->want);
+}
+
+static void test_reads_what_is_kept(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct device_report r;
+    struct token_list history;
+    rig_start(&g);
+    struct chat_message m = {"user", document, strlen(document)};
+    struct device *d = open_device(150.0, script_cloud_url(g.cloud), false);
+    struct device_question q = question_of(&m, 1, 0.4f);
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    struct script_refine asked = script_cloud_refine(g.cloud);
+    assert_true(asked.ratio > 0.39f && asked.ratio < 0.41f && asked.held == 0);
+    assert_true(r.turn.refined && r.refined.versions == 1 && !r.refined.refused[0]);
+    assert_true(r.turn.reading < g.want.prompt.len);
+    assert_int_equal(r.turn.cloud_tokens, N);
+    for (uint32_t i = 0; i < N; i++)
+        assert_int_equal(r.tokens[i].id, g.want.tokens.ids[i]);
+    expect_history(&g.want.prompt, g.bits[0], r.turn.reading, &history);
+    check_draws(&r, &history);
+    token_list_release(&history);
+
+    /* The next turn is refined anew, or not: what it holds is the part without gaps. */
+    char text[4 * ANSWER + 1];
+    snprintf(text, sizeof text, "%s", r.text);
+    struct chat_message talk[] = {m, {"assistant", text, strlen(text)}, {"user", "Why?", 4}};
+    struct device_question next = question_of(talk, 3, 0.0f);
+    struct device_report alone;
+    struct device_options o = {.engine = open_engine(0.0)};
+    struct device *fresh;
+    assert_int_equal(device_open(&o, &fresh, NULL), 0);
+    next.mode = DEVICE_LOCAL_ONLY;
+    assert_int_equal(device_ask(fresh, &next, &alone, NULL), 0);
+    assert_int_equal(device_ask(d, &next, &r, NULL), 0);
+    assert_string_equal(r.text, alone.text);
+    assert_true(r.kept_tokens < g.want.prompt.len);
+    device_close(fresh);
+    device_close(d);
+    rig_stop(&g);
+}
+
+/* A second version after the eighth token, at a device that still reads then. */
+static void test_second_version(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct device_report r;
+    rig_start(&g);
+    struct chat_message m = {"user", document, strlen(document)};
+    g.script.kept[1] = g.bits[1];
+    g.script.kept_at[1] = 8;
+    g.script.token_pause_us = 5000;
+    script_cloud_set(g.cloud, &g.script);
+    struct device *d = open_device(150.0, script_cloud_url(g.cloud), false);
+    struct device_question q = question_of(&m, 1, 0.4f);
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    assert_true(r.turn.refined);
+    assert_int_equal(r.refined.versions, 2);
+    assert_int_equal(r.n, ANSWER);
+    for (uint32_t i = 0; i < r.turn.cloud_tokens; i++)
+        assert_int_equal(r.tokens[i].id, g.want.tokens.ids[i]);
+    device_close(d);
+    rig_stop(&g);
+}
+
+/* Off, refused, or sent though nobody asked: the whole prompt, and the answer of one machine. */
+static void test_whole_prompt(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct device_report r;
+    rig_start(&g);
+    struct chat_message m = {"user", document, strlen(document)};
+    for (int how = 0; how < 2; how++) {
+        struct device *d = open_device(20.0, script_cloud_url(g.cloud), false);
+        struct device_question q = question_of(&m, 1, how ? 0.3f : 0.0f);
+        g.script.refused = how ? "flat" : NULL;
+        script_cloud_set(g.cloud, &g.script);
+        assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+        assert_true((script_cloud_refine(g.cloud).ratio > 0.0f) == (how == 1));
+        assert_false(r.turn.refined);
+        assert_string_equal(r.refined.refused, how ? "flat" : "");
+        assert_string_equal(r.text, g.want.text.data);
+        assert_int_equal(r.match, WIRE_EXACT);
+        device_close(d);
+    }
+    rig_stop(&g);
+}
+
+/* The system message is named, so that the cloud keeps it whole; what the device holds is, too. */
+static void test_system_message(void **state)
+{
+    (void)state;
+    static const char guard[] = "Never name the captain.";
+    struct rig g;
+    struct device_report r;
+    rig_start(&g);
+    struct chat_message m[] = {{"system", guard, sizeof guard - 1},
+                               {"user", document, strlen(document)}};
+    g.script.kept[0] = NULL;
+    g.script.refused = "unfit";
+    g.script.prompt_tokens = 0;
+    struct device *d = open_device(20.0, script_cloud_url(g.cloud), false);
+    struct device_question q = question_of(m, 2, 0.3f);
+    q.cloud_tokens = 0;
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0); /* how long the prompt is */
+    g.script.prompt_tokens = r.prompt_tokens;
+    script_cloud_set(g.cloud, &g.script);
+    device_close(d);
+    d = open_device(20.0, script_cloud_url(g.cloud), false);
+    q.cloud_tokens = N;
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    struct script_refine asked = script_cloud_refine(g.cloud);
+    assert_int_equal(asked.n_whole, 2);
+    assert_true(asked.whole_to >= sizeof guard - 1 && asked.whole_to < sizeof guard + 40);
+    device_close(d);
+    rig_stop(&g);
+}
+
+/* ---- idle ---- */
+
+static void wait_for_fill(struct device *d)
+{
+    uint64_t until = clock_us() + WAIT_US;
+    while (device_fills(d) && clock_us() < until)
+        clock_sleep_us(2000);
+    assert_false(device_fills(d));
+}
+
+/* After a refined answer an idle device reads what was left out: soon it holds all of the
+ * conversation, and a question that comes meanwhile is answered at once. */
+static void test_idle_fill(void **state)
+{
+    (void)state;
+    struct rig g;
+    rig_start(&g);
+    struct chat_message m = {"user", document, strlen(document)};
+    struct device_options o = {.engine = open_engine(0.0)};
+    struct device *fresh;
+    assert_int_equal(device_open(&o, &fresh, NULL), 0);
+    for (int fill = 0; fill < 3; fill++) { /* off; done; interrupted */
+        struct device_report r, alone;
+        struct device *d = open_device(30.0, script_cloud_url(g.cloud), fill);
+        struct device_question q = question_of(&m, 1, 0.4f);
+        assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+        assert_true(r.turn.refined);
+        char text[4 * ANSWER + 1];
+        snprintf(text, sizeof text, "%s", r.text);
+        struct chat_message talk[] = {m, {"assistant", text, strlen(text)}, {"user", "Why?", 4}};
+        q = question_of(talk, 3, 0.0f);
+        q.mode = DEVICE_LOCAL_ONLY;
+        assert_true(device_fills(d) == (fill > 0));
+        if (fill == 1) wait_for_fill(d);
+        assert_int_equal(device_ask(fresh, &q, &alone, NULL), 0);
+        assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+        if (fill < 2) assert_true((r.kept_tokens >= g.want.prompt.len) == (fill == 1));
+        assert_string_equal(r.text, alone.text); /* whether it was done, not begun or under way */
+        device_close(d);
+    }
+    device_close(fresh);
+    rig_stop(&g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads_what_is_kept), cmocka_unit_test(test_second_version),
+        cmocka_unit_test(test_whole_prompt),       cmocka_unit_test(test_system_message),
+        cmocka_unit_test(test_idle_fill),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
