@@ -168,7 +168,8 @@ static int run_cell(struct refine *x, const struct cell *c, const struct refine_
     struct refine_run run = {.method = c->method->name, .ratio = c->ratio};
     const struct keep_limits limits = {.ratio = c->ratio > 0.0f ? c->ratio : 1.0f,
                                        .coverage = c->ratio > 0.0f ? 1.0f : KEEP_COVERAGE,
-                                       .floor = KEEP_FLOOR};
+                                       .floor = KEEP_FLOOR,
+                                       .neighbours = c->method->neighbours};
     struct refine_answer answer;
     c->method->score(evidence, x->work, x->scores);
     if (evidence->n > KEEP_UNIT + KEEP_QUESTION)

@@ -125,17 +125,17 @@ static const float some[] = {0.5f, 0.3f, 0.2f, 0.1f, -1.0f};
 static const float few[] = {0.3f, 0.1f, -1.0f};
 
 static const struct refine_method methods[] = {
-    {"relevance", score_relevance, all},
-    {"bm25", score_bm25, some},
-    {"window", score_window, few},
-    {"attention", score_attention, few},
-    {"later", score_later, few},
-    {"spread", score_spread, few},
-    {"sum", score_sum, few},
-    {"max", score_max, few},
-    {"specpc", score_specpc, few},
-    {"random", score_random, few},
-    {"ends", score_ends, few},
+    {"relevance", score_relevance, false, all},
+    {"bm25", score_bm25, false, some},
+    {"window", score_window, true, few},
+    {"attention", score_attention, true, few},
+    {"later", score_later, false, few},
+    {"spread", score_spread, false, few},
+    {"sum", score_sum, true, few},
+    {"max", score_max, true, few},
+    {"specpc", score_specpc, false, few},
+    {"random", score_random, false, few},
+    {"ends", score_ends, false, few},
 };
 
 const struct refine_method *refine_method_at(uint32_t i)

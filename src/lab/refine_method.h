@@ -7,6 +7,7 @@
 #ifndef PDD_LAB_REFINE_METHOD_H
 #define PDD_LAB_REFINE_METHOD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -22,6 +23,7 @@ struct refine_evidence {
 struct refine_method {
     const char *name;
     void (*score)(const struct refine_evidence *x, float *work, float *ret_scores);
+    bool neighbours;     /* keep_limits.neighbours: scores are of single tokens */
     const float *ratios; /* measured by default, ends with a negative one; 0: by coverage */
 };
 

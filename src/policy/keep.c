@@ -252,11 +252,12 @@ static void set_floors(struct keep *k, float floor)
     }
 }
 
-/* A unit and those beside it in its message, if they are not long themselves. */
-static uint32_t with_neighbours(const struct keep *k, uint32_t i, uint32_t list[3])
+/* A unit and, where wanted, those beside it in its message, if they are not long themselves. */
+static uint32_t group_of(const struct keep *k, uint32_t i, bool neighbours, uint32_t list[3])
 {
     uint32_t n = 0;
     list[n++] = i;
+    if (!neighbours) return n;
     for (int side = -1; side <= 1; side += 2) {
         if ((side < 0 && i == 0) || (side > 0 && i + 1 == k->n_units)) continue;
         uint32_t at = side < 0 ? i - 1 : i + 1;
@@ -268,13 +269,13 @@ static uint32_t with_neighbours(const struct keep *k, uint32_t i, uint32_t list[
 
 /* The best units until they cover enough, whatever floors have kept besides. The first group that
  * does not fit ends it, so that a larger ratio keeps a superset. */
-static void take_best(struct choice *c, float coverage)
+static void take_best(struct choice *c, float coverage, bool neighbours)
 {
     struct keep *k = c->k;
     double covered = 0.0;
     memset(k->grouped, 0, k->n_units * sizeof *k->grouped);
     for (uint32_t i = 0; i < k->n_free && covered < (double)coverage * c->score; i++) {
-        uint32_t list[3], n = with_neighbours(k, k->order[i].unit, list), cost = 0;
+        uint32_t list[3], n = group_of(k, k->order[i].unit, neighbours, list), cost = 0;
         for (uint32_t j = 0; j < n; j++)
             if (!k->units[list[j]].kept) cost += cost_of(k, &k->units[list[j]]);
         if (cost > c->room) return;
@@ -312,7 +313,7 @@ struct keep_choice keep_choose(struct keep *k, const float *scores,
         if (k->floors[k->units[k->order[i].unit].message] > 0)
             take(&c, &k->units[k->order[i].unit]);
     if (refusal == KEEP_OK && c.kept > room) refusal = KEEP_FULL;
-    if (refusal == KEEP_OK) take_best(&c, limits->coverage);
+    if (refusal == KEEP_OK) take_best(&c, limits->coverage, limits->neighbours);
     struct keep_choice r = result(&c, refusal);
     if (refusal == KEEP_OK && k->n_free > 0 && r.coverage < limits->least) r.refusal = KEEP_FLAT;
     return r;

@@ -4,8 +4,7 @@
  *
  * The prompt is divided into *units*: a visible item is one, other text is cut about
  * every 16 tokens, 32 above 8,192, at a sentence or line end nearby. A unit is kept whole or not at
- * all, so no item is cut. Units of free text are chosen by their best score, each with its
- * neighbours, in this order:
+ * all, so no item is cut. Units of free text are chosen by their best score, in this order:
  *
  *   1. what must stay: what the device holds already, ranges that the caller names (template
  *      tokens, system message, tool definitions), the first unit, the last 128 tokens (the
@@ -34,7 +33,7 @@ enum {
     KEEP_NEW_LEAST = 2048 /* new tokens below which refinement is not worth it */
 };
 #define KEEP_FLOOR 0.05f    /* default of keep_limits.floor */
-#define KEEP_COVERAGE 0.90f /* of keep_limits.coverage */
+#define KEEP_COVERAGE 0.65f /* of keep_limits.coverage, for scores of policy/relevance */
 #define KEEP_LEAST 0.50f    /* of keep_limits.least */
 
 /* Whether a unit may end before a token. */
@@ -78,6 +77,8 @@ struct keep_limits {
     float floor;        /* of each message's tokens at least so much is kept, at least half a
                            unit: shorter messages have no floor */
     uint32_t new_least; /* fewer new tokens are refused */
+    bool neighbours;    /* keep the best units with those beside them: for scores of single tokens;
+                           those of policy/relevance are spread already */
 };
 #define KEEP_LIMITS_DEFAULT(r)                                                                     \
     {                                                                                              \

@@ -73,7 +73,8 @@ static struct keep_limits random_limits(struct rng *r)
                                 .coverage = 0.1f + rng_next_uniform(r) * 0.9f,
                                 .least = rng_next_uniform(r) * 0.6f,
                                 .floor = rng_next_uniform(r) * 0.1f,
-                                .new_least = rng_below(r, 2) ? 0 : 1500};
+                                .new_least = rng_below(r, 2) ? 0 : 1500,
+                                .neighbours = rng_below(r, 2)};
 }
 
 static bool kept_at(const uint8_t *bits, uint32_t i)
@@ -210,6 +211,7 @@ static void test_flat(void **state)
         scores[at] = 0.9f;
         l.coverage = 0.6f;
         l.least = 0.5f;
+        l.neighbours = true;
         c = choose(k, &l, bits);
         assert_int_equal(c.refusal, KEEP_OK);
         for (uint32_t i = at - 16; i <= at + 16; i++)
@@ -227,7 +229,7 @@ static void test_order_and_share(void **state)
     static uint8_t bits[N / 8];
     uint32_t two[] = {1600, N};
     struct keep_prompt p = {.n = N, .ends = two, .n_messages = 2};
-    struct keep_limits l = {.ratio = 0.2f, .coverage = 1.0f, .floor = 0.05f};
+    struct keep_limits l = {.ratio = 0.2f, .coverage = 1.0f, .floor = 0.05f, .neighbours = true};
     struct keep *k;
     (void)state;
     assert_int_equal(keep_open(&p, &k, NULL), 0);
