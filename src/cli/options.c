@@ -604,7 +604,7 @@ static const struct option_row rows[] = {
     {"part", "I/N", REFINE, .read = read_part, .initial = "1/1",
      .help = "every N-th document, from the I-th on: N processes share the work"},
     {"minutes", "N", REFINE, AT(refine.minutes), RANGE(1, 1 << 20),
-     .help = "begin no question after that time; the sets are asked in turn",
+     .help = "begin no question after that time; the same part of every set is asked",
      .otherwise = "no end"},
     {"no-answers", NULL, REFINE, AT(refine.no_answers),
      .help = "only what is kept, and whether the answer is in it"},

@@ -273,8 +273,7 @@ static int ask_sets(struct refine *x, const struct refine_sets *sets)
     bool late = false;
     int code = 0;
     for (uint32_t i = 0; i < sets->n && !late && code == 0; i++)
-        if (sets->documents[i].number % x->p->parts == x->p->part - 1)
-            code = ask_document(x, &sets->documents[i], &late);
+        if (i % x->p->parts == x->p->part - 1) code = ask_document(x, &sets->documents[i], &late);
     if (code == 0 && sets->n) say(x, &sets->documents[sets->n - 1], true);
     return code;
 }

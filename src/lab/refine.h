@@ -26,9 +26,9 @@
  *     ends         what is nearest to either end
  *
  * Results are JSON lines, appended to a file as they come, one line a question; a question that the
- * file already has is not asked again, so a run that was killed goes on. Documents are taken from
- * all sets in turn, so a run that ends early has asked every set alike. Several processes share the
- * work: process i of n takes every n-th document.
+ * file already has is not asked again, so a run that was killed goes on. Documents of all sets are
+ * mixed, so a run that ends early has asked the same part of every set. Several processes share the
+ * work: process i of n takes every n-th document of the mixture, whatever the limits are.
  *
  * Threads: none but the engine's.
  */

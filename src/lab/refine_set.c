@@ -113,26 +113,36 @@ static int read_file(struct refine_sets *s, const char *path, struct err *e)
     return code;
 }
 
-/* Documents of a set are numbered in the order of the files. Quadratic in sets only: `first` is the
- * last document seen of the same set. */
+/* The document of the same set in front of document i; i: there is none. */
+static uint32_t one_before(const struct refine_sets *s, uint32_t i)
+{
+    for (uint32_t k = i; k-- > 0;)
+        if (strcmp(s->documents[k].set, s->documents[i].set) == 0) return k;
+    return i;
+}
+
+/* Documents of a set are numbered in the order of the files. Sets stand together, so that looking
+ * back is short. */
 static void number_documents(struct refine_sets *s)
 {
     for (uint32_t i = 0; i < s->n; i++) {
-        struct refine_document *d = &s->documents[i];
-        for (uint32_t k = i; k-- > 0;) {
-            const struct refine_document *before = &s->documents[k];
-            if (strcmp(before->set, d->set) != 0) continue;
-            d->number = before->number + 1;
-            d->before = before->before + before->n_questions;
-            break;
-        }
+        struct refine_document *d = &s->documents[i], *before = &s->documents[one_before(s, i)];
+        if (before == d) continue;
+        d->number = before->number + 1;
+        d->before = before->before + before->n_questions;
+    }
+    for (uint32_t i = s->n; i-- > 0;) {
+        struct refine_document *d = &s->documents[i], *before = &s->documents[one_before(s, i)];
+        if (d->of == 0) d->of = d->before + d->n_questions; /* the last of its set */
+        before->of = d->of;
     }
 }
 
-static int by_number(const void *a, const void *b)
+static int by_share(const void *a, const void *b)
 {
     const struct refine_document *x = a, *y = b;
-    if (x->number != y->number) return x->number < y->number ? -1 : 1;
+    uint64_t left = (uint64_t)x->before * y->of, right = (uint64_t)y->before * x->of;
+    if (left != right) return left < right ? -1 : 1;
     return strcmp(x->set, y->set);
 }
 
@@ -148,7 +158,7 @@ int refine_sets_open(const char *const *paths, size_t n_paths, struct refine_set
         return code;
     }
     number_documents(&s);
-    if (s.n) qsort(s.documents, s.n, sizeof *s.documents, by_number);
+    if (s.n) qsort(s.documents, s.n, sizeof *s.documents, by_share);
     *ret_sets = s;
     return 0;
 }

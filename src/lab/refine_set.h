@@ -23,13 +23,15 @@ struct refine_question {
 struct refine_document {
     const char *set, *text;
     uint32_t number; /* in its set, from 0 */
-    uint32_t before; /* questions of documents in front of it, in its set */
+    uint32_t before; /* questions of documents in front of it, in its set, */
+    uint32_t of;     /* of so many */
     uint32_t n_questions;
     struct json_t *line;
 };
 
 struct refine_sets {
-    struct refine_document *documents; /* [n]: the first of every set, then the second, ... */
+    struct refine_document
+        *documents; /* [n]: by before / of, so that all sets come to their ends together */
     uint32_t n;
 };
 

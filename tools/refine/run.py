@@ -3,6 +3,7 @@
 
 run.py MODEL.gguf SETS_FOLDER RESULTS_FOLDER [--jobs N] [--minutes M] [--page docs/REFINE.md]
 
+The first --deep questions of each set are asked in full, the others of relevance and BM25 at 30 and 10 % only.
 Stopped or out of time, it goes on where it was when it is started again with the same folders.
 """
 import argparse
@@ -10,9 +11,21 @@ import glob
 import os
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+def run(options, files, more):
+    """All parts of one call, side by side."""
+    shared = [x for f in files for x in ("--set", f)] + more
+    jobs = [subprocess.Popen([*options.pdd.split(), "bench", "refine", "--model", options.model, "--threads", "1", *shared,
+                              "--part", f"{i}/{options.jobs}", "--out", os.path.join(options.results, f"{i}.jsonl")])
+            for i in range(1, options.jobs + 1)]
+    failed = [i + 1 for i, code in enumerate([j.wait() for j in jobs]) if code != 0]
+    if failed:
+        sys.exit(f"parts {', '.join(map(str, failed))} failed")
 
 
 def main():
@@ -22,20 +35,19 @@ def main():
     p.add_argument("results", help="a folder, made where it is missing")
     p.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--minutes", type=int)
+    p.add_argument("--deep", type=int, default=128)
     p.add_argument("--page")
     p.add_argument("--pdd", default=os.environ.get("PDD_BIN") or os.path.join(ROOT, "build", "release", "pdd"))
-    options, more = p.parse_known_args()  # more: for pdd, as --questions 100
+    options = p.parse_args()
     files = sorted(glob.glob(os.path.join(options.sets, "*.jsonl")))
     if not files:
         sys.exit(f"no sets in {options.sets}: run sets.py first")
     os.makedirs(options.results, exist_ok=True)
-    shared = [*(x for f in files for x in ("--set", f)), *(["--minutes", str(options.minutes)] if options.minutes else [])]
-    jobs = [subprocess.Popen([*options.pdd.split(), "bench", "refine", "--model", options.model, "--threads", "1", *shared,
-                              "--part", f"{i}/{options.jobs}", "--out", os.path.join(options.results, f"{i}.jsonl"), *more])
-            for i in range(1, options.jobs + 1)]
-    failed = [i + 1 for i, code in enumerate([j.wait() for j in jobs]) if code != 0]
-    if failed:
-        sys.exit(f"parts {', '.join(map(str, failed))} failed")
+    begun = time.time()
+    for more in (["--questions", str(options.deep)], ["--methods", "relevance,bm25", "--ratios", ".3,.1"]):
+        left = options.minutes and options.minutes - int((time.time() - begun) / 60)
+        if left is None or left > 0:
+            run(options, files, more + (["--minutes", str(left)] if left else []))
     if options.page:
         found = sorted(glob.glob(os.path.join(options.results, "*.jsonl")))
         subprocess.run([sys.executable, os.path.join(HERE, "report.py"), *found, "--page", options.page], check=True)

@@ -105,6 +105,7 @@ SETS = {
     "tales": whole_tales,
     "flat": flat,
 }
+FEWER = {"needles-8k": 72, "squad-8k": 64}  # long prompts
 
 
 def write(path, name, documents, n):
@@ -138,7 +139,7 @@ def main():
         texts = heldout.Texts(evaluate.folder_of_texts(options.texts), served.Client(server.port).count, server.context)
         for name in options.sets.split(","):
             try:
-                asked = write(os.path.join(options.folder, name + ".jsonl"), name, SETS[name](texts), options.n)
+                asked = write(os.path.join(options.folder, name + ".jsonl"), name, SETS[name](texts), min(options.n, FEWER.get(name, options.n)))
                 print(f"{name}: {asked} questions")
             except heldout.Missing as e:
                 os.unlink(os.path.join(options.folder, name + ".jsonl"))
