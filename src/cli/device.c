@@ -121,6 +121,7 @@ static void fill_config(struct device_command *c, struct engine *engine)
         s->device.decode_us = 1e6 / profile->decode_tps;
     }
     s->state_dir = o->device.no_state ? NULL : o->device.state_dir;
+    s->kv_disk_bytes = (uint64_t)o->device.kv_disk_mb << 20;
     s->token = c->token.len ? c->token.data : NULL;
     s->http.error_body = wire_error_body;
     s->http.address = o->listen.host;

@@ -404,6 +404,10 @@ static const struct option_row rows[] = {
     {"state", "DIR", DEVICE, AT(device.state_dir),
      .help = "folder for answers, conversations and the record of what was sent; 0700",
      .otherwise = "$XDG_STATE_HOME/pdd, or ~/.local/state/pdd"},
+    {"kv-disk-mb", "N", DEVICE, AT(device.kv_disk_mb), RANGE(0, 1 << 24),
+     .help = "MiB of computed prompts kept in the state folder, so that the next turn of a "
+             "conversation starts without prefill after a restart; 0: none",
+     .initial = "1024"},
     {"no-state", NULL, DEVICE, AT(device.no_state), .help = "keep nothing after the program"},
     {"keep", "S", DEVICE, AT(device.server.keep_s), RANGE(0, 604800),
      .help = "an answer that nobody reads goes on for S seconds, where a request says nothing; 0: "

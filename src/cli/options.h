@@ -58,6 +58,7 @@ struct device_server_options {
     struct serve_config server;
     const char *token_file, *state_dir;
     bool no_state;
+    uint32_t kv_disk_mb;
 };
 
 /* `pdd cloud key`: values as they go into the key's line; NULL: no limit. */

@@ -8,11 +8,13 @@
 #include "device/local.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "device/kv_disk.h"
 #include "engine/history.h"
 #include "model/text/vocab.h"
 #include "policy/admit.h"
@@ -58,6 +60,8 @@ struct part {
 struct local {
     struct engine *engine;
     struct prefix *prefix;
+    struct kv_disk *disk; /* NULL: none */
+    uint32_t saving;      /* histories whose pages the disk reads */
     struct sched *sched;
     struct stepcost cost;
     void (*wake)(void *arg);
@@ -66,6 +70,7 @@ struct local {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool stepping, closing;
+    bool short_of_pages;    /* the step that is planned finds too few */
     uint32_t positions_max; /* the context, or what all KV memory holds */
     struct local_seat *seats[LOCAL_SEATS_MAX];
     uint32_t n_seats;
@@ -98,8 +103,128 @@ static void tell_progress(struct local_seat *s, uint32_t kv)
 
 /* ---- histories and memory ---- */
 
+/* ---- pages on disk ---- */
+
+/* What one history gives to the disk. Its pages stay held, and so unchanged, until they are
+ * written. */
+struct save {
+    struct local *local;
+    uint32_t path;
+};
+
+static void saved(void *arg)
+{
+    struct save *v = arg;
+    struct local *w = v->local;
+    pthread_mutex_lock(&w->lock);
+    prefix_release(w->prefix, v->path); /* all pages may be idle, so none is evicted by this */
+    w->saving--;
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    mem_free(v);
+}
+
+/* The pages of a path that the disk lacks, in order; returns how many. */
+static uint32_t pages_to_save(struct local *w, const struct history *h, struct kv_disk_page *pages)
+{
+    uint32_t at = h->path, n = 0;
+    struct kv_key key, before;
+    for (uint32_t i = h->n_path; i-- > 0; at = prefix_before(w->prefix, at)) {
+        pages[i].depth = i;
+        memcpy(pages[i].tokens, prefix_tokens(w->prefix, at), sizeof pages[i].tokens);
+        pages[i].data = engine_page_data(w->engine, prefix_page(w->prefix, at));
+    }
+    for (uint32_t i = 0; i < h->n_path; i++) {
+        kv_disk_key(w->disk, i ? &before : NULL, pages[i].tokens, &key);
+        before = key;
+        if (kv_disk_has(w->disk, &key)) continue;
+        if (n != i) pages[n] = pages[i];
+        pages[n++].key = key;
+    }
+    return n;
+}
+
+/* Writing keeps memory from other histories: while there is little, nothing is saved. */
+static bool may_save(const struct local *w, const struct history *h)
+{
+    uint32_t free = engine_kv_pages_free(w->engine) + prefix_idle(w->prefix);
+    return w->disk && h->n_path > 0 && w->saving < KV_DISK_WAITING_MAX && h->n_path <= free / 2;
+}
+
+static void save(struct local *w, const struct history *h)
+{
+    if (!may_save(w, h)) return;
+    struct kv_disk_page *pages = mem_calloc(h->n_path, sizeof *pages);
+    struct save *v = mem_calloc(1, sizeof *v);
+    uint32_t n = pages && v ? pages_to_save(w, h, pages) : 0;
+    if (v) *v = (struct save){w, h->path};
+    if (n > 0) {
+        prefix_hold(w->prefix, h->path);
+        w->saving++;
+        if (kv_disk_write(w->disk, pages, n, saved, v, NULL) == 0) return;
+        prefix_release(w->prefix, h->path);
+        w->saving--;
+    }
+    mem_free(pages);
+    mem_free(v);
+}
+
+/* The page after those that a history has, from disk into the cache. False: it is not there, or
+ * there is no memory for it. */
+static bool load_next(struct local *w, const struct history *h, const int32_t *tokens,
+                      struct kv_key *key)
+{
+    const int32_t *of_page = tokens + (size_t)h->n_path * ENGINE_PAGE;
+    uint32_t page;
+    kv_disk_key(w->disk, h->n_path ? key : NULL, of_page, key);
+    if (!kv_disk_has(w->disk, key) || !prefix_room(w->prefix) ||
+        engine_page_new(w->engine, &page, NULL))
+        return false;
+    if (kv_disk_read(w->disk, key, h->n_path, of_page, engine_page_data(w->engine, page), NULL)) {
+        engine_page_drop(w->engine, page);
+        return false;
+    }
+    uint32_t at = prefix_put(w->prefix, h->scope, h->path, page, of_page);
+    if (at == PREFIX_NONE) return false;
+    prefix_release_last(w->prefix, at); /* the history takes it from there */
+    w->stats.loaded_pages++;
+    return true;
+}
+
+/* Take from the cache, and what it lacks from the disk. Returns the tokens gained. */
+static uint32_t follow(struct local *w, struct history *h, const int32_t *tokens, uint32_t n)
+{
+    uint32_t gained = history_follow(h, tokens, n);
+    struct kv_key key;
+    if (!w->disk || session_len(h->session) != h->n_path * ENGINE_PAGE) return gained;
+    for (uint32_t i = 0; i < h->n_path; i++)
+        kv_disk_key(w->disk, i ? &key : NULL, tokens + (size_t)i * ENGINE_PAGE, &key);
+    while ((h->n_path + 1) * ENGINE_PAGE < n && load_next(w, h, tokens, &key)) {
+        uint32_t more = history_follow(h, tokens, n);
+        if (more != ENGINE_PAGE) break;
+        gained += more;
+    }
+    return gained;
+}
+
+/* Of tokens[n], those that the cache or the disk has. */
+static uint32_t count_cached(struct local *w, const int32_t *tokens, uint32_t n)
+{
+    uint32_t cached = prefix_count(w->prefix, 0, tokens, n), pages = cached / ENGINE_PAGE, i = 0;
+    struct kv_key key;
+    if (!w->disk) return cached;
+    for (; (i + 1) * ENGINE_PAGE <= n; i++) {
+        kv_disk_key(w->disk, i ? &key : NULL, tokens + (size_t)i * ENGINE_PAGE, &key);
+        if (i >= pages && !kv_disk_has(w->disk, &key)) break;
+    }
+    return i > pages ? i * ENGINE_PAGE : cached;
+}
+
+/* ---- sessions ---- */
+
 static void drop(struct local_seat *s)
 {
+    if (s->history.session) save(s->local, &s->history);
     history_close(&s->history, true);
     s->drop = false;
 }
@@ -142,7 +267,8 @@ static bool prepare(struct local *w, struct local_seat *s)
     s->parked = false;
     if (session_len(s->history.session) > s->keep) history_cut(&s->history, s->keep);
     uint32_t known = s->n_draws > 0 ? s->draw_at : s->n;
-    gained = history_follow(&s->history, s->tokens, known);
+    gained = fresh ? follow(w, &s->history, s->tokens, known)
+                   : history_follow(&s->history, s->tokens, known);
     if (fresh) gained += history_follow_part(&s->history, s->tokens, known);
     w->stats.cached_tokens += gained;
     s->keep = s->n;
@@ -192,7 +318,8 @@ static bool make_room(struct local *w)
         }
         while (engine_kv_pages_free(w->engine) < needed && prefix_evict(w->prefix)) {
         }
-        if (engine_kv_pages_free(w->engine) >= needed || sessions_open(w) < 2) return !again;
+        w->short_of_pages = engine_kv_pages_free(w->engine) < needed;
+        if (!w->short_of_pages || sessions_open(w) < 2) return !again;
         preempt(w, victim(w));
     }
 }
@@ -371,13 +498,23 @@ static void step(struct local *w, uint32_t n)
     pthread_cond_broadcast(&w->changed);
 }
 
+/* It is planned again when something has changed. */
+static void forget_step(struct local *w, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++)
+        w->parts[k].seat->in_step = false;
+    pthread_cond_wait(&w->changed, &w->lock);
+}
+
 static void *local_main(void *arg)
 {
     struct local *w = arg;
     pthread_mutex_lock(&w->lock);
     while (!w->closing) {
         uint32_t n = plan(w);
-        if (n > 0)
+        if (n > 0 && w->short_of_pages && w->saving > 0)
+            forget_step(w, n); /* the disk gives pages back soon */
+        else if (n > 0)
             step(w, n);
         else if (!w->closing)
             pthread_cond_wait(&w->changed, &w->lock);
@@ -425,6 +562,23 @@ int local_new(struct engine *engine, void (*wake)(void *arg), void *arg, struct 
     return 0;
 }
 
+int local_keep(struct local *w, const char *dir, uint64_t bytes_max, struct err *e)
+{
+    const struct engine_info *info = engine_info(w->engine);
+    struct kv_disk *disk;
+    char fingerprint[256];
+    snprintf(fingerprint, sizeof fingerprint, "%s %s %s", info->weights_hash, info->numerics,
+             info->kv_type ? info->kv_type : "none");
+    struct kv_disk_config c = {dir, fingerprint, engine_page_bytes(w->engine), bytes_max};
+    int code = kv_disk_open(&c, &disk, e);
+    if (code) return code;
+    pthread_mutex_lock(&w->lock);
+    CHECK(!w->disk);
+    w->disk = disk;
+    pthread_mutex_unlock(&w->lock);
+    return 0;
+}
+
 struct engine *local_release(struct local *w)
 {
     if (!w) return NULL;
@@ -434,6 +588,7 @@ struct engine *local_release(struct local *w)
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
+    kv_disk_close(w->disk); /* its writes hold pages */
     struct engine *engine = w->engine;
     release(w);
     return engine;
@@ -454,6 +609,7 @@ void local_stats_of(struct local *w, struct local_stats *ret_stats)
     }
     ret_stats->kv_pages_free = w->stats.kv_pages_free;
     ret_stats->kv_pages_cached = w->stats.kv_pages_cached;
+    if (w->disk) kv_disk_stats_of(w->disk, &ret_stats->disk);
     ret_stats->kv_pages_total = engine_info(w->engine)->kv_pages_total;
     pthread_mutex_unlock(&w->lock);
 }
@@ -549,7 +705,7 @@ uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n)
     s->keep = 0;
     s->begun = ++w->begun;
     s->parked = false;
-    uint32_t cached = prefix_count(w->prefix, 0, tokens, n);
+    uint32_t cached = count_cached(w, tokens, n);
     pthread_mutex_unlock(&w->lock);
     return cached;
 }

@@ -23,6 +23,7 @@
 
 #include "base/err.h"
 #include "base/sampling.h"
+#include "device/kv_disk.h"
 #include "engine/engine.h"
 
 enum {
@@ -58,6 +59,8 @@ struct local_event {
 
 /* What the engine thread did since its start. */
 struct local_stats {
+    struct kv_disk_stats disk;
+    uint64_t loaded_pages; /* from disk */
     uint64_t steps, step_us, spans, prefill_tokens, decode_tokens, cached_tokens, preempted;
     uint32_t kv_pages_free, kv_pages_cached, kv_pages_total;
 };
@@ -68,6 +71,9 @@ int local_new(struct engine *engine, void (*wake)(void *arg), void *arg, struct 
               struct err *e);
 void local_free(struct local *w); /* waits for the current step; frees the engine; NULL is fine */
 struct engine *local_release(struct local *w); /* the same, but the engine is the caller's again */
+/* Keep computed pages on disk, in DIR, up to bytes_max: those of each history when it ends, written
+ * in the background; a history that begins takes what is there. Once, before the first seat. */
+int local_keep(struct local *w, const char *dir, uint64_t bytes_max, struct err *e);
 void local_stats_of(struct local *w, struct local_stats *ret_stats);
 
 /* ERR_LIMIT: LOCAL_SEATS_MAX are open. All are closed before local_free. */

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "engine/engine_impl.h"
+#include "model/kv.h"
 #include "model/text/vocab.h"
 
 const struct engine_info *engine_info(const struct engine *e)
@@ -114,6 +115,21 @@ void engine_page_drop(struct engine *e, uint32_t page)
 {
     CHECK(page < e->info.kv_pages_total);
     e->ops->page_drop(e, page);
+}
+
+size_t engine_page_bytes(const struct engine *e)
+{
+    return kv_pool_page_bytes(e->ops->pages((struct engine *)(uintptr_t)e));
+}
+
+void *engine_page_data(struct engine *e, uint32_t page)
+{
+    return kv_page_data(e->ops->pages(e), page);
+}
+
+int engine_page_new(struct engine *e, uint32_t *ret_page, struct err *err)
+{
+    return kv_page_new(e->ops->pages(e), ret_page, err);
 }
 
 int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,

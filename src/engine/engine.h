@@ -81,7 +81,13 @@ int session_share(struct session *s, const struct session *from, uint32_t n, str
  * held page that is not full, it needs another page. */
 uint32_t session_page_hold(struct session *s, uint32_t i);
 void engine_page_drop(struct engine *e, uint32_t page);
-/* Append to `s`, whose length is a multiple of 64, the first n (1 to 64) tokens of a held page,
+/* The values of a page, for those who keep them elsewhere: the same history has the same bytes in
+ * every engine of equal weights_hash and numerics. A page made anew is held once, and to be filled;
+ * ERR_NO_MEMORY: none is free. */
+size_t engine_page_bytes(const struct engine *e);
+void *engine_page_data(struct engine *e, uint32_t page); /* of a held page */
+int engine_page_new(struct engine *e, uint32_t *ret_page, struct err *err);
+/* Append to `s`, whose length is a multiple of 64,the first n (1 to 64) tokens of a held page,
  * without computing. The caller guarantees that they are those tokens, and that the history
  * that preceded them is that of `s`. A whole page is shared, a part of one copied: ERR_NO_MEMORY
  * when no page is free for that. */

@@ -9,6 +9,8 @@
 
 #include "engine/engine.h"
 
+struct kv_pool;
+
 struct engine_ops {
     uint32_t (*kv_pages_free)(const struct engine *e);
     void (*free)(struct engine *e);
@@ -20,6 +22,7 @@ struct engine_ops {
     void (*session_cut)(struct session *s, uint32_t n);
     uint32_t (*page_hold)(struct session *s, uint32_t i);
     void (*page_drop)(struct engine *e, uint32_t page);
+    struct kv_pool *(*pages)(struct engine *e); /* where they lie */
     int (*page_adopt)(struct session *s, uint32_t page, const int32_t *tokens, uint32_t n,
                       struct err *err);
     void (*page_swap)(struct session *s, uint32_t i, uint32_t page);

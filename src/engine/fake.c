@@ -128,6 +128,11 @@ static void fake_page_drop(struct engine *e, uint32_t page)
     kv_page_drop(((struct fake *)e)->kv, page);
 }
 
+static struct kv_pool *fake_pages(struct engine *e)
+{
+    return ((struct fake *)e)->kv;
+}
+
 static int fake_page_adopt(struct session *session, uint32_t page, const int32_t *tokens,
                            uint32_t n, struct err *err)
 {
@@ -318,6 +323,7 @@ static const struct engine_ops fake_ops = {
     .session_cut = fake_session_cut,
     .page_hold = fake_page_hold,
     .page_drop = fake_page_drop,
+    .pages = fake_pages,
     .page_adopt = fake_page_adopt,
     .page_swap = fake_page_swap,
     .session_logits = fake_logits,

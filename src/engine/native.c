@@ -149,6 +149,11 @@ static void native_page_drop(struct engine *e, uint32_t page)
     kv_page_drop(native_of(e)->kv, page);
 }
 
+static struct kv_pool *native_pages(struct engine *e)
+{
+    return native_of(e)->kv;
+}
+
 static int native_page_adopt(struct session *session, uint32_t page, const int32_t *tokens,
                              uint32_t n, struct err *err)
 {
@@ -270,6 +275,7 @@ static const struct engine_ops native_ops = {
     .session_cut = native_session_cut,
     .page_hold = native_page_hold,
     .page_drop = native_page_drop,
+    .pages = native_pages,
     .page_adopt = native_page_adopt,
     .page_swap = native_page_swap,
     .session_logits = native_session_logits,

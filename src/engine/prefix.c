@@ -183,14 +183,13 @@ static uint32_t place_new(struct prefix *p)
 }
 
 /* Held once; for a part the caller lets it go. */
-static uint32_t node_new(struct prefix *p, uint64_t parent_id, uint32_t parent, struct session *s,
-                         uint32_t i, uint32_t n_tokens)
+static uint32_t node_new(struct prefix *p, uint64_t parent_id, uint32_t parent, uint32_t page,
+                         const int32_t *tokens, uint32_t n_tokens)
 {
-    const int32_t *tokens = session_tokens(s) + (size_t)i * ENGINE_PAGE;
     uint32_t at = place_new(p), *siblings = parent_bucket(p, parent_id);
     struct node *n = &p->nodes[at];
     *n = (struct node){.n = n_tokens,
-                       .page = session_page_hold(s, i),
+                       .page = page,
                        .parent = parent,
                        .parent_id = parent_id,
                        .id = p->ids++,
@@ -304,6 +303,16 @@ uint32_t prefix_page(const struct prefix *p, uint32_t at)
     return p->nodes[at].page;
 }
 
+uint32_t prefix_before(const struct prefix *p, uint32_t at)
+{
+    return p->nodes[at].parent;
+}
+
+const int32_t *prefix_tokens(const struct prefix *p, uint32_t at)
+{
+    return p->nodes[at].tokens;
+}
+
 /* Parts that hold nothing but a beginning of these tokens are of no more use. */
 static void drop_shorter(struct prefix *p, uint64_t parent_id, const int32_t *tokens, uint32_t n)
 {
@@ -329,7 +338,18 @@ uint32_t prefix_add(struct prefix *p, uint32_t scope, uint32_t after, struct ses
         return at;
     }
     drop_shorter(p, id, tokens, ENGINE_PAGE);
-    return node_new(p, id, after, s, i, ENGINE_PAGE);
+    return node_new(p, id, after, session_page_hold(s, i), tokens, ENGINE_PAGE);
+}
+
+uint32_t prefix_put(struct prefix *p, uint32_t scope, uint32_t after, uint32_t page,
+                    const int32_t *tokens)
+{
+    uint64_t id = id_after(p, scope, after);
+    uint32_t at = p->idle_max ? look_up(p, id, tokens) : NONE;
+    if (p->idle_max && at == NONE) return node_new(p, id, after, page, tokens, ENGINE_PAGE);
+    engine_page_drop(p->engine, page);
+    if (at != NONE) hold(p, at);
+    return at;
 }
 
 void prefix_add_part(struct prefix *p, uint32_t scope, uint32_t after, struct session *s,
@@ -346,7 +366,7 @@ void prefix_add_part(struct prefix *p, uint32_t scope, uint32_t after, struct se
         return;
     }
     drop_shorter(p, id, tokens, n);
-    at = node_new(p, id, after, s, i, n);
+    at = node_new(p, id, after, session_page_hold(s, i), tokens, n);
     p->nodes[at].holders = 0;
     idle_push(p, at);
     trim(p);

@@ -42,12 +42,17 @@ uint32_t prefix_find(struct prefix *p, uint32_t scope, uint32_t after, const int
 /* The page after `after` that begins with most of the n tokens, not held; *ret_n says how many. */
 uint32_t prefix_find_part(struct prefix *p, uint32_t scope, uint32_t after, const int32_t *tokens,
                           uint32_t n, uint32_t *ret_n);
-uint32_t prefix_page(const struct prefix *p, uint32_t at); /* its number in the engine */
+uint32_t prefix_page(const struct prefix *p, uint32_t at);         /* its number in the engine */
+uint32_t prefix_before(const struct prefix *p, uint32_t at);       /* the page that it follows */
+const int32_t *prefix_tokens(const struct prefix *p, uint32_t at); /* [64] of a whole page */
 /* Add page i, which is full, of a session whose earlier pages are the path to `after`. The result
  * is held in place of `after`: the new page, or an equal cached one, which then replaces the
  * session's. PREFIX_NONE when nothing is kept. */
 uint32_t prefix_add(struct prefix *p, uint32_t scope, uint32_t after, struct session *s,
                     uint32_t i);
+/* The same for a page of other origin that the caller holds and gives away. */
+uint32_t prefix_put(struct prefix *p, uint32_t scope, uint32_t after, uint32_t page,
+                    const int32_t *tokens);
 /* The same for the last page of n < 64 tokens, which goes idle. */
 void prefix_add_part(struct prefix *p, uint32_t scope, uint32_t after, struct session *s,
                      uint32_t i, uint32_t n);

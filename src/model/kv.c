@@ -70,6 +70,11 @@ uint32_t kv_pages_total(const struct kv_pool *p)
     return p->total;
 }
 
+size_t kv_pool_page_bytes(const struct kv_pool *p)
+{
+    return p->page_bytes;
+}
+
 uint32_t kv_pages_free(const struct kv_pool *p)
 {
     return p->n_free;
@@ -173,6 +178,19 @@ uint32_t kv_page_hold(const struct kv_seq *s, uint32_t i)
 void kv_page_drop(struct kv_pool *p, uint32_t page)
 {
     page_drop(p, page);
+}
+
+int kv_page_new(struct kv_pool *p, uint32_t *ret_page, struct err *e)
+{
+    if (p->n_free == 0) return err_set(e, ERR_NO_MEMORY, "no KV page is free");
+    *ret_page = page_take(p);
+    return 0;
+}
+
+void *kv_page_data(struct kv_pool *p, uint32_t page)
+{
+    CHECK(page < p->total && p->users[page] > 0);
+    return page_at(p, page);
 }
 
 int kv_seq_adopt(struct kv_seq *s, uint32_t page, uint32_t n, struct err *e)

@@ -44,6 +44,7 @@ int kv_pool_open(const struct kv_shape *shape, uint32_t pages, struct kv_pool **
                  struct err *e);
 void kv_pool_close(struct kv_pool *p); /* NULL is fine */
 uint32_t kv_pages_total(const struct kv_pool *p);
+size_t kv_pool_page_bytes(const struct kv_pool *p);
 uint32_t kv_pages_free(const struct kv_pool *p);
 
 /* An empty sequence of at most `positions`; it has no page yet. */
@@ -62,6 +63,9 @@ void kv_seq_cut(struct kv_seq *s, uint32_t n);
  * returns its number in the pool. It stays unchanged until kv_page_drop. */
 uint32_t kv_page_hold(const struct kv_seq *s, uint32_t i);
 void kv_page_drop(struct kv_pool *p, uint32_t page);
+/* A page that is held once, with values of the caller's to come; ERR_NO_MEMORY: none is free. */
+int kv_page_new(struct kv_pool *p, uint32_t *ret_page, struct err *e);
+void *kv_page_data(struct kv_pool *p, uint32_t page); /* [kv_page_bytes] of a held page */
 /* Append the first n (1 to 64) positions of a held page to `s`, whose len is a multiple of 64: the
  * whole page is shared, a part of it copied. ERR_NO_MEMORY when a copy finds no free page. */
 int kv_seq_adopt(struct kv_seq *s, uint32_t page, uint32_t n, struct err *e);

@@ -240,6 +240,12 @@ static void put_engine(struct buf *out, const struct local_stats *t)
                (double)t->prefill_tokens);
     put_metric(out, "pdd_cached_tokens_total", "", "counter",
                "Tokens that were not computed again.", (double)t->cached_tokens);
+    put_metric(out, "pdd_kv_disk_bytes", "", "gauge", "KV pages on disk.", (double)t->disk.bytes);
+    put_metric(out, "pdd_kv_disk_pages_total", "{what=\"written\"}", "counter",
+               "KV pages written, read and found damaged.", (double)t->disk.written);
+    put_metric(out, "pdd_kv_disk_pages_total", "{what=\"read\"}", NULL, NULL, (double)t->disk.read);
+    put_metric(out, "pdd_kv_disk_pages_total", "{what=\"damaged\"}", NULL, NULL,
+               (double)t->disk.damaged);
     put_metric(out, "pdd_preempted_total", "", "counter", "Answers that gave KV memory back.",
                (double)t->preempted);
     put_metric(out, "pdd_kv_pages", "{state=\"free\"}", "gauge", "Pages of KV memory.",

@@ -95,6 +95,19 @@ static void open_record(struct serve *s)
         log_line(LOG_ERROR, "device", "nothing is kept for after a restart: %s", e.text);
 }
 
+/* In a folder of its own beside the database, which makes the one around it. */
+static void open_kv_disk(struct serve *s)
+{
+    char dir[KV_DISK_DIR_MAX];
+    struct err e = ERR_INIT;
+    struct local *engine = device_core_local(s->core);
+    if (!s->record || !s->c.kv_disk_bytes || !engine) return;
+    int n = snprintf(dir, sizeof dir, "%s/kv", s->c.state_dir);
+    int code = n >= (int)sizeof dir ? err_set(&e, ERR_LIMIT, "the state folder's name is too long")
+                                    : local_keep(engine, dir, s->c.kv_disk_bytes, &e);
+    if (code) log_line(LOG_ERROR, "device", "no KV cache is kept for after a restart: %s", e.text);
+}
+
 static int open_parts(struct serve *s, struct err *e)
 {
     const struct serve_config *c = &s->c;
@@ -108,6 +121,7 @@ static int open_parts(struct serve *s, struct err *e)
                                &s->http, e);
     /* The core takes the engine, which a failure leaves with the caller. */
     if (!code) code = device_core_open(s->loop, &c->device, &s->core, e);
+    if (!code) open_kv_disk(s);
     for (uint32_t i = 0; i < c->answers_max && !code; i++)
         code = device_open_on(s->core, &s->devices[i], e);
     if (!code) record_restore(s->record, s, ask_restore);

@@ -48,9 +48,10 @@ struct serve_config {
     const char *hosts[SERVE_HOSTS_MAX], *origins[SERVE_HOSTS_MAX];
     uint32_t n_hosts, n_origins;
     bool ask_before_sending;
-    enum pace_mode pace;   /* where a request says none, as the next */
-    const char *state_dir; /* NULL: nothing outlives the program */
-    uint32_t keep_s;       /* how longan answer goes on that nobody reads */
+    enum pace_mode pace;    /* where a request says none, as the next */
+    const char *state_dir;  /* NULL: nothing outlives the program */
+    uint64_t kv_disk_bytes; /* of KV pages in it; 0: none */
+    uint32_t keep_s;        /*how longan answer goes on that nobody reads */
 };
 
 struct serve;
