@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/os.h"
-#include "cli/cloud_needle.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
 #include "cli/options.h"
@@ -114,7 +113,6 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
     struct loop_signal *term = NULL, *interrupt = NULL, *hangup = NULL;
     struct server_config config = o->cloud.server;
     uint64_t pages = engine ? engine_info(engine)->kv_pages_total : 0; /* none: upstreams */
-    config.worker.unfit = engine && cloud_needle_unfit(engine);
     config.worker.cache_pages = (uint32_t)(pages * o->cloud.cache_percent / 100);
     int code = server_new(c->loop, engine, &config, &c->server, e);
     if (code) {

@@ -12,8 +12,8 @@
 #include "policy/keep.h"
 #include "sim/run_impl.h"
 
-/* As device/local.h has them. */
-enum { CHUNK_US = 100000, CHUNK_MIN = 16, CHUNK_MAX = 512 };
+/* As device/local.h has it; and the largest step of its engine. */
+enum { LOCAL_STEP_US = 33333, STEP_TOKENS = 512 };
 /* Bytes of messages: head and one token id of a request, one event of a stream. */
 enum { REQUEST_BYTES = 600, ID_BYTES = 6, EVENT_BYTES = 120 };
 enum { DRAW_CUT = 16, DRAW_CUT_AT };
@@ -25,21 +25,14 @@ static struct phone *phone_of(const struct answer *a)
 
 /* ---- the engine ---- */
 
-/* Tokens of the next step; a rest of one would be a whole decode step, so two are left. */
+/* Tokens of the next step, as device/local.c plans it for one answer. */
 static uint32_t chunk_of(const struct phone *p, uint32_t left)
 {
-    if (left <= p->chunk) return left;
-    return left - p->chunk == 1 ? p->chunk - 1 : p->chunk;
-}
-
-static void adapt_chunk(struct phone *p, uint32_t n, uint64_t us)
-{
-    if (n < CHUNK_MIN) return;
-    uint64_t ideal = us > 0 ? (uint64_t)n * CHUNK_US / us : UINT32_MAX;
-    ideal = ideal > 2 * (uint64_t)p->chunk ? 2 * (uint64_t)p->chunk : ideal;
-    ideal -= ideal % CHUNK_MIN;
-    ideal = ideal < CHUNK_MIN ? CHUNK_MIN : ideal;
-    p->chunk = (uint32_t)(ideal > CHUNK_MAX ? CHUNK_MAX : ideal);
+    struct sched_limits limits = {.step_tokens = STEP_TOKENS, .spans = 1};
+    if (left == 1) return 1;
+    stepcost_limit(&p->cost, 0, LOCAL_STEP_US, STEP_TOKENS, &limits);
+    uint32_t n = left < limits.prefill_alone ? left : limits.prefill_alone;
+    return n > 1 && left - n == 1 ? n - 1 : n; /* a rest of one would be a whole decode step */
 }
 
 /* Whether the prompt's KV cache is to come through the link. */
@@ -91,8 +84,9 @@ static void end_step(struct answer *a, uint64_t now)
         if (a->pos < prompt) {
             a->prefilled += a->step_n;
         }
+        bool single = a->to - a->pos == 1;
         a->pos += a->step_n;
-        adapt_chunk(p, a->step_n, now - a->step_began);
+        stepcost_note(&p->cost, single, single ? 0 : a->step_n, (double)(now - a->step_began));
     }
     a->step_n = 0;
     a->step_at = RUN_NEVER;
@@ -174,9 +168,11 @@ static void on_token(struct answer *a, uint32_t index, uint64_t now)
     a->token_came = true;
     if (a->first_at == 0) {
         uint32_t all = a->cloud_prompt, cached = a->cloud_cached;
+        uint32_t uncached = all > cached ? all - cached : 0;
+        struct profile *p = &phone_of(a)->profile;
         a->first_at = now;
-        profile_first_token(&phone_of(a)->profile, all > cached ? all - cached : 0,
-                            (double)(now - a->granted_at));
+        profile_first_token(p, uncached, (double)(now - a->granted_at));
+        profile_cached(p, a->turn.c.prompt_tokens, uncached);
     }
     turn_cloud_token(&a->turn, now, index, (int32_t)index);
     if (!first) return;
@@ -405,6 +401,10 @@ int answer_begin(struct sim *s, struct answer *a, uint64_t now)
 
 static void ask_cloud(struct sim *s, struct answer *a, uint32_t tokens_max, uint64_t now)
 {
+    if (s->c->frozen) {
+        frozen_ask(s, a, tokens_max, now);
+        return;
+    }
     struct cloud_request r = {.device = a->phone,
                               .stream = a->stream,
                               .owner = a,
@@ -436,9 +436,14 @@ void answer_event(struct sim *s, struct answer *a, const struct heap_event *ev)
         break;
     case RUN_EXTEND:
         if (stream == a->stream) cloud_extend(s->cloud, a->job, n);
+        frozen_extend(a, stream, n);
+        break;
+    case RUN_FROZEN:
+        frozen_event(s, a, ev);
         break;
     default: /* RUN_STOP: of the stream before an ASK that comes later */
         cloud_cancel(s->cloud, a->job, ev->at);
+        frozen_stop(s, a, n, ev->at);
         break;
     }
     sim_release(s, a);

@@ -59,7 +59,10 @@ static void tell_cost(struct cloud *c, struct work *w)
 void work_end(struct cloud *c, struct work *w, uint64_t now)
 {
     w->cost.slot_us = w->began_at > 0 ? (double)(now - w->began_at) : 0.0;
-    if (w->first_at > 0) c->decoding--;
+    if (w->first_at > 0) {
+        c->decoding--;
+        w->cost.first_us = (double)(w->first_at - w->began_at);
+    }
     w->cost.decode_slot_us = w->first_at > 0 ? (double)(now - w->first_at) : 0.0;
     if (c->quotas) {
         quota_spend(&c->quotas[w->r.device], now, w->produced);

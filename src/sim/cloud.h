@@ -64,6 +64,7 @@ struct cloud_cost {
     double engine_us, kv_byte_s;
     double slot_us, decode_slot_us; /* from its start; from its first token */
     uint64_t queued_us;
+    double first_us; /* from its start to its first token */
 };
 
 struct cloud_calls {

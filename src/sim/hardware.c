@@ -112,10 +112,10 @@ int hardware_mix_of(const char *text, struct hardware_mix *ret_mix, struct err *
     return 0;
 }
 
-const struct hardware_device *hardware_mix_at(const struct hardware_mix *m, double share)
+uint32_t hardware_mix_at(const struct hardware_mix *m, double share)
 {
     uint32_t i = 0;
     while (i + 1 < m->n && share >= m->upto[i])
         i++;
-    return m->devices[i];
+    return i;
 }

@@ -50,7 +50,7 @@ struct hardware_mix {
 };
 
 int hardware_mix_of(const char *text, struct hardware_mix *ret_mix, struct err *e);
-/* The device at `share` of the mix, 0 <= share < 1. */
-const struct hardware_device *hardware_mix_at(const struct hardware_mix *m, double share);
+/* Index of the device at `share` of the mix, 0 <= share < 1. */
+uint32_t hardware_mix_at(const struct hardware_mix *m, double share);
 
 #endif

@@ -5,7 +5,6 @@
 
 /* As device/answer_plan.c: shorter ones say more about the cost of a step than about the rate. */
 enum { MEASURE_PREFILL_MIN = 128, MEASURE_DECODES_MIN = 4, MEASURE_STREAM_MIN = 8 };
-enum { CHUNK_FIRST = 64 };
 enum { DRAW_DEVICE = 1, DRAW_LINK, DRAW_LIAR }; /* streams of random numbers */
 
 static double uniform(const struct sim *s, uint64_t stream, uint64_t i)
@@ -13,18 +12,27 @@ static double uniform(const struct sim *s, uint64_t stream, uint64_t i)
     return rng_u32(s->c->seed, stream, i) / 4294967296.0;
 }
 
-void phone_init(struct sim *s, uint32_t i)
+void phone_init(struct sim *s, uint32_t i, uint32_t kind)
 {
     struct phone *p = &s->phones[i];
-    const struct rtt_trace *t = s->c->link;
-    *p = (struct phone){.hardware = hardware_mix_at(s->c->mix, uniform(s, DRAW_DEVICE, i)),
-                        .chunk = CHUNK_FIRST};
     double believed = s->c->faults.believed > 0.0 ? s->c->faults.believed : 1.0;
-    double span = t ? (t->seconds[t->n - 1] - t->seconds[0]) * 1e6 : 0.0;
-    p->link_at = (uint64_t)(span * uniform(s, DRAW_LINK, i));
-    p->liar = uniform(s, DRAW_LIAR, i) < s->c->faults.liars;
+    *p = (struct phone){.hardware = s->c->mix->devices[kind], .kind = kind};
     profile_init(&p->profile, p->hardware->prefill_tps * believed,
                  1e6 / p->hardware->decode_tps / believed);
+}
+
+uint32_t phone_kind_of(const struct sim *s, uint64_t request)
+{
+    return hardware_mix_at(s->c->mix, uniform(s, DRAW_DEVICE, request));
+}
+
+void phone_place(struct sim *s, struct phone *p, uint64_t request, uint64_t now)
+{
+    const struct rtt_trace *t = s->c->link;
+    double span = t ? (t->seconds[t->n - 1] - t->seconds[0]) * 1e6 : 0.0;
+    p->link_at = (uint64_t)(span * uniform(s, DRAW_LINK, request));
+    p->up_free = p->down_free = now;
+    p->liar = uniform(s, DRAW_LIAR, request) < s->c->faults.liars;
 }
 
 /* ---- the link ---- */
@@ -141,6 +149,7 @@ static void predict(const struct plan_input *in, struct turn_config *c)
     c->prefill_tps = us > 0.0 ? n * 1e6 / us : 0.0;
     c->decode_us = plan_speed_us(&in->device.decode, in->kv_tokens + n, 1.0) * heat;
     c->rtt_us = in->cloud.rtt_us;
+    c->spread = in->device.prefill.spread;
 }
 
 /* DiSCo: the cloud fills a buffer that lasts, at the pace of the device, while that prefills the

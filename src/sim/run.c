@@ -105,14 +105,17 @@ static void note_record(struct sim *s, const struct answer *a)
 {
     struct run_record *k = s->result.records ? &s->result.records[a->request] : NULL;
     const struct tally_answer *r = &a->result;
+    const struct cloud_cost *c = &r->cloud;
     if (!k) return;
-    *k =
-        (struct run_record){.first_us = a->first_at ? (float)(a->first_at - a->opened_first) : 0.0f,
-                            .cached = a->cloud_cached,
-                            .cost = (float)r->cost,
-                            .shown_first_us = (float)r->report.ttft_us,
-                            .class = (uint8_t)tally_class(r->prompt),
-                            .kept = r->kept};
+    *k = (struct run_record){.cost = (float)r->cost,
+                             .shown_first_us = (float)r->report.ttft_us,
+                             .cached = a->cloud_cached,
+                             .class = (uint8_t)tally_class(r->prompt),
+                             .kept = r->kept};
+    if (a->first_at > 0) k->first_us = (float)(a->first_at - a->opened_first);
+    k->queue_us = (float)c->queued_us;
+    k->service_us = (float)c->first_us;
+    if (c->produced > 1) k->token_us = (float)(c->decode_slot_us / (c->produced - 1));
 }
 
 static void note_answer(struct sim *s, struct answer *a)
@@ -158,6 +161,24 @@ void sim_release(struct sim *s, struct answer *a)
         s->c->progress(s->c->progress_arg, s->done, s->total);
 }
 
+void sim_add_cost(struct sim *s, struct answer *a, const struct cloud_cost *c)
+{
+    struct cloud_cost *sum = &a->result.cloud;
+    if (sum->first_us <= 0.0) sum->first_us = c->first_us;
+    sum->prefilled += c->prefilled;
+    sum->cached += c->cached;
+    sum->produced += c->produced;
+    sum->granted += c->granted;
+    sum->asked += c->asked;
+    sum->refused = sum->refused || c->refused;
+    sum->engine_us += c->engine_us;
+    sum->kv_byte_s += c->kv_byte_s;
+    sum->slot_us += c->slot_us;
+    sum->decode_slot_us += c->decode_slot_us;
+    sum->queued_us += c->queued_us;
+    sim_release(s, a);
+}
+
 void sim_answer_over(struct sim *s, struct answer *a, uint64_t at)
 {
     a->over = true;
@@ -170,7 +191,7 @@ void sim_answer_over(struct sim *s, struct answer *a, uint64_t at)
 
 /* ---- devices ---- */
 
-static int phone_new(struct sim *s, uint32_t *ret_i)
+static int phone_new(struct sim *s, uint32_t kind, uint32_t *ret_i)
 {
     if (s->n_phones == s->room_phones) {
         uint32_t room = s->room_phones ? s->room_phones * 2 : 1024;
@@ -180,27 +201,39 @@ static int phone_new(struct sim *s, uint32_t *ret_i)
         s->room_phones = room;
     }
     *ret_i = s->n_phones++;
-    phone_init(s, *ret_i);
+    phone_init(s, *ret_i, kind);
     return 0;
 }
 
 static void phone_free(struct sim *s, uint32_t i)
 {
-    s->busy--;
+    uint32_t kind = s->phones[i].kind;
     s->phones[i].next_idle = NONE;
-    if (s->idle_first == NONE)
-        s->idle_first = i;
+    if (s->idle_first[kind] == NONE)
+        s->idle_first[kind] = i;
     else
-        s->phones[s->idle_last].next_idle = i;
-    s->idle_last = i;
+        s->phones[s->idle_last[kind]].next_idle = i;
+    s->idle_last[kind] = i;
 }
 
-static int phone_take(struct sim *s, uint32_t *ret_i)
+static int phone_take(struct sim *s, uint32_t kind, uint32_t *ret_i)
 {
-    if (s->idle_first == NONE) return phone_new(s, ret_i);
-    *ret_i = s->idle_first;
-    s->idle_first = s->phones[*ret_i].next_idle;
+    if (s->idle_first[kind] == NONE) return phone_new(s, kind, ret_i);
+    *ret_i = s->idle_first[kind];
+    s->idle_first[kind] = s->phones[*ret_i].next_idle;
     return 0;
+}
+
+static int open_phones(struct sim *s)
+{
+    int code = 0;
+    for (uint32_t k = 0; k < HARDWARE_MIX_MAX; k++)
+        s->idle_first[k] = NONE;
+    for (uint32_t i = 0, phone; code == 0 && i < s->c->devices; i++) {
+        code = phone_new(s, hardware_mix_at(s->c->mix, (i + 0.5) / s->c->devices), &phone);
+        if (code == 0) phone_free(s, phone);
+    }
+    return code;
 }
 
 /* ---- arrivals ---- */
@@ -243,13 +276,14 @@ static int arrive(struct sim *s, uint32_t copy, uint64_t now)
 {
     const struct trace *t = s->c->trace;
     uint32_t phone;
-    int code = phone_take(s, &phone);
+    int code = phone_take(s, phone_kind_of(s, s->arrived), &phone);
     if (code) return code;
     if (++s->busy > s->result.answers_most) s->result.answers_most = s->busy;
     struct answer *a = answer_new(s);
     if (!a) return ERR_NO_MEMORY;
     a->r = &t->requests[s->copy_at[copy] % t->n];
     a->request = s->arrived++;
+    phone_place(s, &s->phones[phone], a->request, now);
     a->phone = phone;
     a->copy = copy;
     s->copy_at[copy]++;
@@ -272,20 +306,7 @@ static void on_send(void *arg, const struct cloud_request *r, enum cloud_message
 
 static void on_ended(void *arg, const struct cloud_request *r, const struct cloud_cost *c)
 {
-    struct answer *a = r->owner;
-    struct cloud_cost *sum = &a->result.cloud;
-    sum->prefilled += c->prefilled;
-    sum->cached += c->cached;
-    sum->produced += c->produced;
-    sum->granted += c->granted;
-    sum->asked += c->asked;
-    sum->refused = sum->refused || c->refused;
-    sum->engine_us += c->engine_us;
-    sum->kv_byte_s += c->kv_byte_s;
-    sum->slot_us += c->slot_us;
-    sum->decode_slot_us += c->decode_slot_us;
-    sum->queued_us += c->queued_us;
-    sim_release(arg, a);
+    sim_add_cost(arg, r->owner, c);
 }
 
 static int handle(struct sim *s, const struct heap_event *ev)
@@ -300,6 +321,7 @@ static int handle(struct sim *s, const struct heap_event *ev)
     case RUN_ARRIVAL:
         return arrive(s, ev->who, ev->at);
     case RUN_FREE:
+        s->busy--;
         phone_free(s, ev->who);
         return 0;
     case RUN_SAMPLE:
@@ -321,11 +343,7 @@ static int run(struct sim *s, struct err *e)
     cloud.tenants = RUN_DEVICES_MAX;
     int code = cloud_new(&cloud, &s->heap, &calls, &s->cloud, e);
     if (code == 0) code = open_copies(s, e);
-    for (uint32_t i = 0, phone; code == 0 && i < c->devices; i++) {
-        code = phone_new(s, &phone);
-        s->busy++;
-        if (code == 0) phone_free(s, phone);
-    }
+    if (code == 0) code = open_phones(s);
     if (code == 0) sim_push(s, BEGIN_US, RUN_SAMPLE, 0, 0);
     while (code == 0 && heap_pop(&s->heap, &ev)) {
         code = handle(s, &ev);
@@ -357,7 +375,7 @@ static void release(struct sim *s)
 
 int run_simulate(const struct run_config *config, struct run_result *ret_result, struct err *e)
 {
-    struct sim s = {.c = config, .unused = NONE, .idle_first = NONE};
+    struct sim s = {.c = config, .unused = NONE};
     CHECK(config->copies > 0 && config->copies <= RUN_COPIES_MAX && config->speed > 0.0);
     s.result.tally = mem_calloc(1, sizeof *s.result.tally);
     s.result.decoding = mem_calloc(1, sizeof *s.result.decoding);

@@ -48,6 +48,8 @@ struct run_limits { /* for answers that count as kept */
 /* Of one request, in order of arrival, for oracles and regret. */
 struct run_record {
     float first_us; /* T1, from asking the cloud; 0: it was not asked, or gave nothing */
+    float queue_us, service_us, token_us; /* at the cloud: waiting; from there to the first token;
+                                             between tokens; 0: not known */
     uint32_t cached;
     float cost, shown_first_us;
     uint8_t class; /* of its prompt, by tally_class */
@@ -73,9 +75,10 @@ struct run_config {
     struct run_limits limits;
     double prefill_s, decode_s; /* engine seconds of a token, for costs: 1/33,000 and 1/15,000 */
     enum plan_goal goal;
-    struct plan_quality quality;   /* of refined prompts, for methods that refine, */
-    double ratio, ratio_least;     /* their keep ratio, and the least that a planner may choose */
-    const struct run_known *known; /* for methods whose plan is an oracle's */
+    struct plan_quality quality;     /* of refined prompts, for methods that refine, */
+    double ratio, ratio_least;       /* their keep ratio, and the least that a planner may choose */
+    const struct run_known *known;   /* for methods whose plan is an oracle's */
+    const struct run_record *frozen; /* the cloud's times, as recorded, instead of a cloud */
     bool record;
     uint64_t seed;
     uint32_t copies;        /* of the trace; at least 1 */

@@ -9,6 +9,7 @@
 #include "policy/lengths.h"
 #include "policy/plan.h"
 #include "policy/profile.h"
+#include "policy/stepcost.h"
 #include "policy/turn.h"
 #include "sim/run.h"
 
@@ -20,20 +21,24 @@ enum run_event {
     RUN_ASK,     /* who: an answer; detail: stream << 32 | tokens_max */
     RUN_EXTEND,
     RUN_STOP,
-    RUN_FREE, /* who: a device, idle from now on */
+    RUN_FREE,   /* who: a device, idle from now on */
+    RUN_FROZEN, /* who: an answer; detail: stream << 8 | what */
     RUN_SAMPLE
 };
 
+/* A device: what it is and knows. Each answer has its place on the link drawn by its number, so
+ * that a request meets the same conditions in every run. */
 struct phone {
     const struct hardware_device *hardware;
     struct profile profile;
     struct lengths lengths;      /* of its answers */
-    uint64_t link_at;            /* its place in the link's trace */
+    uint32_t kind;               /* of hardware, in the mix */
+    uint64_t link_at;            /* the answer's place in the link's trace */
     uint64_t up_free, down_free; /* when the last message arrives: order is kept */
     double heat;                 /* 0 cool to 1 hot */
     uint64_t worked_at;
     bool liar;
-    uint32_t chunk; /* tokens of its next prefill step */
+    struct stepcost cost; /* of its engine's steps */
     uint32_t next_idle;
 };
 
@@ -41,6 +46,15 @@ struct message {
     uint64_t due;
     uint32_t stream, value, cached;
     uint8_t kind; /* enum cloud_message */
+};
+
+/* A stream of a cloud with recorded times. */
+struct frozen {
+    bool running;
+    uint32_t stream, next, limit; /* indexes of tokens */
+    double service_us, token_us;
+    uint64_t granted_at, first_at;
+    struct cloud_cost cost;
 };
 
 struct answer {
@@ -57,6 +71,7 @@ struct answer {
     uint32_t stream;
     bool stream_open, token_came;
     struct cloud_job job;
+    struct frozen frozen;
     uint64_t opened, opened_first, granted_at, first_at;
     uint32_t cloud_prompt, cloud_cached;
     uint64_t cut_from, cut_to, lost_at; /* lost_at: when an open stream notices */
@@ -78,7 +93,8 @@ struct sim {
     struct heap heap;
     struct cloud *cloud;
     struct phone *phones;
-    uint32_t n_phones, room_phones, idle_first, idle_last, busy;
+    uint32_t n_phones, room_phones, busy;
+    uint32_t idle_first[HARDWARE_MIX_MAX], idle_last[HARDWARE_MIX_MAX]; /* by kind */
     struct answer **answers;
     uint32_t n_answers, room_answers, unused, active;
     uint64_t *copy_from;
@@ -89,7 +105,11 @@ struct sim {
 };
 
 /* phone.c */
-void phone_init(struct sim *s, uint32_t i);
+void phone_init(struct sim *s, uint32_t i, uint32_t kind);
+/* The kind of hardware that a request comes from: the same in every run. */
+uint32_t phone_kind_of(const struct sim *s, uint64_t request);
+/* Before an answer: its place on the link, and whether it lies. */
+void phone_place(struct sim *s, struct phone *p, uint64_t request, uint64_t now);
 /* When a message of `bytes` that is sent now arrives. */
 uint64_t phone_up(struct sim *s, struct phone *p, uint64_t now, double bytes);
 uint64_t phone_down(struct sim *s, struct phone *p, uint64_t now, double bytes);
@@ -108,8 +128,15 @@ void answer_event(struct sim *s, struct answer *a, const struct heap_event *ev);
 /* A message of the cloud leaves it now. */
 void answer_message(struct answer *a, uint32_t stream, struct message m, uint64_t now);
 
+/* frozen.c: instead of the cloud, where the configuration has recorded times */
+void frozen_ask(struct sim *s, struct answer *a, uint32_t tokens_max, uint64_t now);
+void frozen_extend(struct answer *a, uint32_t stream, uint32_t tokens_max);
+void frozen_stop(struct sim *s, struct answer *a, uint32_t stream, uint64_t now);
+void frozen_event(struct sim *s, struct answer *a, const struct heap_event *ev);
+
 /* run.c */
 void sim_push(struct sim *s, uint64_t at, enum run_event kind, uint32_t who, uint64_t detail);
+void sim_add_cost(struct sim *s, struct answer *a, const struct cloud_cost *c);
 void sim_answer_over(struct sim *s, struct answer *a, uint64_t at); /* on the device */
 void sim_release(struct sim *s, struct answer *a);                  /* one of its refs */
 

@@ -2,7 +2,6 @@
 #include "sim/study.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -112,66 +111,6 @@ void study_config(const struct study *s, uint32_t trace, uint32_t link, struct r
     ret_c->link = link < s->p.n_links ? &s->links[link] : NULL;
 }
 
-/* ---- regret ---- */
-
-static int ascending(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-/* Methods that give the whole prompt's answer, whose costs compare. */
-static bool comparable(const struct report_run *r)
-{
-    static const char *const keys[] = {"device",  "cloud",  "lossless",
-                                       "planned", "oracle", "oracle-distribution"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (strcmp(r->key, keys[i]) == 0) return r->result->records != NULL;
-    return false;
-}
-
-static double least_cost(const struct comparison *c, uint64_t i, bool *ret_kept)
-{
-    double best = -1.0;
-    *ret_kept = false;
-    for (uint32_t k = 0; k < c->n; k++)
-        if (comparable(&c->runs[k]) && c->results[k].records[i].kept) *ret_kept = true;
-    for (uint32_t k = 0; k < c->n; k++) {
-        if (!comparable(&c->runs[k])) continue;
-        const struct run_record *r = &c->results[k].records[i];
-        if (*ret_kept && !r->kept) continue;
-        if (best < 0.0 || r->cost < best) best = r->cost;
-    }
-    return best;
-}
-
-static int find_regret(struct comparison *c, uint32_t k)
-{
-    uint64_t n = c->results[k].requests;
-    float *regrets = mem_alloc(n * sizeof *regrets);
-    double sum = 0.0, least = 0.0;
-    uint64_t broken = 0;
-    if (!regrets) return ERR_NO_MEMORY;
-    for (uint64_t i = 0; i < n; i++) {
-        bool kept;
-        const struct run_record *r = &c->results[k].records[i];
-        double best = least_cost(c, i, &kept);
-        sum += r->cost;
-        least += best;
-        broken += kept && !r->kept;
-        regrets[i] = (float)(best > 0.0 ? r->cost / best - 1.0 : 0.0);
-        if (regrets[i] < 0.0f) regrets[i] = 0.0f; /* cheaper, but outside the limits */
-    }
-    qsort(regrets, n, sizeof *regrets, ascending);
-    c->regrets[k] = (struct study_regret){.p50 = regrets[n / 2],
-                                          .p95 = regrets[(uint64_t)((double)(n - 1) * 0.95)],
-                                          .mean = least > 0.0 ? sum / least - 1.0 : 0.0,
-                                          .broken = (double)broken / (double)n};
-    c->has_regret[k] = true;
-    mem_free(regrets);
-    return 0;
-}
-
 /* ---- runs ---- */
 
 struct teller {
@@ -205,10 +144,10 @@ static bool is_oracle(const struct method *m)
 static int find_known(const struct study *s, struct run_config *c, struct comparison *to,
                       struct run_result *own, struct err *e)
 {
-    const struct run_result *seen = study_find(to, "lossless");
+    const struct run_result *seen = study_find(to, c->frozen ? "cloud" : "lossless");
     int code = 0;
     if (!seen) {
-        code = study_one(s, c, "lossless", own, e);
+        code = study_one(s, c, c->frozen ? "cloud" : "lossless", own, e);
         seen = own;
     }
     if (code == 0) run_know(c, seen, &to->known);
@@ -231,9 +170,6 @@ static int run_methods(const struct study *s, struct run_config *c, const char *
         r->key = m->name;
         r->result = &to->results[to->n++];
     }
-    for (uint32_t k = 0; k < to->n; k++)
-        if (comparable(&to->runs[k]) && find_regret(to, k))
-            return err_set(e, ERR_NO_MEMORY, "no memory for regrets");
     return 0;
 }
 
@@ -282,20 +218,41 @@ static void put_head(const struct study *s, struct buf *out)
     if (c->cloud.decode_engines) buf_printf(out, "%u engines decode.\n", c->cloud.decode_engines);
 }
 
+static void put_json(const struct comparison *c, struct buf *out)
+{
+    for (uint32_t k = 0; k < c->n; k++) {
+        if (out->data[out->len - 1] == '}') buf_puts(out, ",");
+        buf_puts(out, "\n");
+        report_json(out, &c->runs[k]);
+        buf_cut(out, out->len - 1);
+        buf_puts(out, ", \"trace\": \"");
+        report_text(out, c->trace, "\"\\");
+        buf_puts(out, "\", \"link\": \"");
+        report_text(out, c->link, "\"\\");
+        buf_puts(out, "\"}");
+    }
+}
+
+/* Where an oracle is asked for: how far the planner is from it. */
+static int put_regrets(const struct study *s, struct run_config *config, struct buf *out,
+                       struct err *e)
+{
+    struct regrets r;
+    bool asked = false;
+    for (uint32_t i = 0; i < s->n_methods; i++)
+        asked = asked || is_oracle(s->methods[i]);
+    if (!asked || s->p.json) return 0;
+    int code = study_regrets(s, config, &r, e);
+    if (code) return code;
+    buf_putc(out, '\n');
+    study_put_regrets(out, &r);
+    return 0;
+}
+
 static void put_comparison(const struct study *s, const struct comparison *c, struct buf *out)
 {
     if (s->p.json) {
-        for (uint32_t k = 0; k < c->n; k++) {
-            if (out->data[out->len - 1] == '}') buf_puts(out, ",");
-            buf_puts(out, "\n");
-            report_json(out, &c->runs[k]);
-            buf_cut(out, out->len - 1);
-            buf_puts(out, ", \"trace\": \"");
-            report_text(out, c->trace, "\"\\");
-            buf_puts(out, "\", \"link\": \"");
-            report_text(out, c->link, "\"\\");
-            buf_puts(out, "\"}");
-        }
+        put_json(c, out);
         return;
     }
     buf_printf(out, "\n## %s, %s\n\n", c->trace, c->link);
@@ -326,6 +283,7 @@ int study_compare(struct study *s, struct buf *out, struct err *e)
             c->trace = s->traces[t].name;
             c->link = l < s->p.n_links ? s->link_names[l] : "one round-trip time";
             if (code == 0) put_comparison(s, c, out);
+            if (code == 0) code = put_regrets(s, &config, out, e);
             study_release(c);
         }
     mem_free(c);

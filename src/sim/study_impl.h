@@ -1,5 +1,6 @@
 /*
- * study_impl: comparisons of methods, inside a study.
+ * study_impl: what the files of a study share: comparisons of methods (study.c), and of the planner
+ * with the best that could be done (study_regret.c).
  */
 #ifndef PDD_SIM_STUDY_IMPL_H
 #define PDD_SIM_STUDY_IMPL_H
@@ -16,20 +17,11 @@ struct study {
     uint32_t n_methods;
 };
 
-/* Cost of a method by the least cost that any method with the whole prompt had for the same
- * request, within the limits where one kept them; less 1. */
-struct study_regret {
-    double p50, p95, mean; /* mean: of all costs by all least costs */
-    double broken;         /* share of answers outside the limits that another method kept */
-};
-
 /* Several methods on one trace and one link. */
 struct comparison {
     const char *trace, *link;
     struct report_run runs[REPORT_RUNS_MAX];
     struct run_result results[REPORT_RUNS_MAX];
-    struct study_regret regrets[REPORT_RUNS_MAX];
-    bool has_regret[REPORT_RUNS_MAX];
     uint32_t n;
     struct run_known known;
 };
@@ -43,5 +35,23 @@ int study_one(const struct study *s, struct run_config *c, const char *method,
               struct run_result *ret_result, struct err *e);
 void study_release(struct comparison *c);
 const struct run_result *study_find(const struct comparison *c, const char *method); /* or NULL */
+
+/* study_regret.c: the cost of a method for a request by the least cost that any method with the
+ * whole prompt has for it when the cloud answers both alike (frozen), within the limits where one
+ * of them keeps these; less 1. */
+struct study_regret {
+    double p50, p95, mean; /* mean: of all costs by all least costs */
+    double broken;         /* share of answers outside the limits that another method kept */
+};
+enum { STUDY_REGRETS = 6 };
+struct regrets {
+    const char *labels[STUDY_REGRETS];
+    struct study_regret of[STUDY_REGRETS], of_class[TALLY_CLASSES]; /* of_class: of the planner */
+    uint64_t n_class[TALLY_CLASSES];
+    double real_cost, frozen_cost; /* means of the planner, in the simulation and frozen */
+};
+int study_regrets(const struct study *s, struct run_config *c, struct regrets *ret_regrets,
+                  struct err *e);
+void study_put_regrets(struct buf *out, const struct regrets *r); /* a Markdown table */
 
 #endif

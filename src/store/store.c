@@ -39,8 +39,6 @@ static const char *const steps[] = {
     " protected TEXT NOT NULL, form TEXT NOT NULL, n INTEGER NOT NULL, have INTEGER NOT NULL);"
     "CREATE TABLE conversation (id TEXT PRIMARY KEY, title TEXT NOT NULL,"
     " created INTEGER NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL);",
-    /* store_needle.c: what a model finds in cloud/work/needle's test */
-    "CREATE TABLE needle (model TEXT PRIMARY KEY, found INTEGER NOT NULL) WITHOUT ROWID;",
 };
 enum { VERSION = sizeof steps / sizeof *steps, RETRY_MS = 5 };
 

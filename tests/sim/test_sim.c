@@ -140,6 +140,32 @@ static void test_every_method_gives_every_answer(void **state)
     run_release(&seen);
 }
 
+/* A frozen cloud gives each request the times that were recorded, whatever the method: so a run
+ * that is frozen with its own times has about its own figures. */
+static void test_frozen_cloud(void **state)
+{
+    struct trace t = make_trace();
+    struct run_config c = make_config(&t, "cloud");
+    struct run_result live, frozen;
+    (void)state;
+    c.link = NULL;
+    run(&c, &live);
+    c.frozen = live.records;
+    run(&c, &frozen);
+    check_whole(&c, &frozen);
+    for (uint32_t i = 0; i < REQUESTS; i++) {
+        double a = live.records[i].first_us, b = frozen.records[i].first_us;
+        assert_true(a > 0.0 && b > a - 100.0 && b < a + 100.0);
+    }
+    assert_true(frozen.cloud.steps == 0);
+    run_release(&frozen);
+    c.method = method_find("planned");
+    run(&c, &frozen);
+    check_whole(&c, &frozen);
+    run_release(&frozen);
+    run_release(&live);
+}
+
 static void test_ends_that_are_not_used(void **state)
 {
     struct trace t = make_trace();
@@ -354,10 +380,10 @@ static void test_mixes(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (hardware_mix_of(bad[i], &m, &e) == 0) fail_msg("accepted: %s", bad[i]);
     assert_int_equal(hardware_mix_of("pi5=1,s26-gpu=3", &m, &e), 0);
-    assert_string_equal(hardware_mix_at(&m, 0.0)->name, "pi5");
-    assert_string_equal(hardware_mix_at(&m, 0.249)->name, "pi5");
-    assert_string_equal(hardware_mix_at(&m, 0.251)->name, "s26-gpu");
-    assert_string_equal(hardware_mix_at(&m, 0.999)->name, "s26-gpu");
+    assert_string_equal(m.devices[hardware_mix_at(&m, 0.0)]->name, "pi5");
+    assert_string_equal(m.devices[hardware_mix_at(&m, 0.249)]->name, "pi5");
+    assert_string_equal(m.devices[hardware_mix_at(&m, 0.251)]->name, "s26-gpu");
+    assert_string_equal(m.devices[hardware_mix_at(&m, 0.999)]->name, "s26-gpu");
 }
 
 int main(void)
@@ -368,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_mixes),
         cmocka_unit_test(test_every_method_gives_every_answer),
+        cmocka_unit_test(test_frozen_cloud),
         cmocka_unit_test(test_ends_that_are_not_used),
         cmocka_unit_test(test_same_seed_same_bytes),
         cmocka_unit_test(test_pools),

@@ -22,7 +22,6 @@
 
 #include "base/rng.h"
 #include "store/store.h"
-#include "store/store_needle.h"
 
 static char dir[64], file[96];
 
@@ -264,27 +263,6 @@ static void test_rollback(void **state)
     store_close(NULL);
 }
 
-/* Catches: a result taken for another model's, or lost when it is written again. */
-static void test_needles(void **state)
-{
-    struct store *s = opened();
-    struct err e = ERR_INIT;
-    uint32_t found = 9;
-    (void)state;
-    assert_int_equal(store_needle_load(s, "a exact-1 1", &found, &e), ERR_NOT_FOUND);
-    assert_int_equal(store_needle_save(s, "a exact-1 1", 1, &e), 0);
-    assert_int_equal(store_needle_save(s, "b exact-1 1", 0, &e), 0);
-    assert_int_equal(store_needle_save(s, "a exact-1 1", 3, &e), 0);
-    store_close(s);
-    s = opened();
-    assert_int_equal(store_needle_load(s, "a exact-1 1", &found, &e), 0);
-    assert_int_equal(found, 3);
-    assert_int_equal(store_needle_load(s, "b exact-1 1", &found, &e), 0);
-    assert_int_equal(found, 0);
-    assert_int_equal(store_needle_load(s, "a exact-1-kvi16 1", &found, &e), ERR_NOT_FOUND);
-    store_close(s);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,7 +273,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_killed_at_any_moment, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_open_a_new_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rollback, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_needles, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
