@@ -26,6 +26,7 @@ QUOTE = ["Which sentence of the text says so?", "Quote the sentence of the text.
          "Show me the sentence."]
 LIST = ["Answer these questions.", "Answer the questions.", "Answer each question.", "Please answer:", "Questions:",
         "Answer all of these questions from the text."]
+GAP = ["", "", "Fill in the gap: ", "What is missing here? ", "Complete this from the text: "]
 CONTINUE = ["Continue the story.", "What happens next?", "Go on with the story.", "Tell me what happens next.",
             "Continue the text."]
 SUMMARISE = ["Summarise the text in three sentences.", "Sum up the text in three sentences.", "Give a short summary.",
@@ -38,6 +39,7 @@ COLLECT = [
     "Everything about {x}, please.",
 ]
 TERM = re.compile(r"(?<![.!?\"] )(?<!^)\b((?:[A-Z][a-z]{2,}[\w'-]*)(?: [A-Z][a-z]+){0,2})\b")
+SPAN = re.compile(r"\b(?:[A-Z][a-z]{2,}[\w'-]*(?: [A-Z][a-z]+){0,2}|[12]\d{3})\b")
 NAME = re.compile(r"\b[A-Z][a-z]{3,}\b")
 NAMED = re.compile(r"\b(?:[A-Z][a-z]{3,}|\d{2,})\b")
 KEPT = set(facts.MONTHS + facts.DAYS + "What When Where Which Whose Whom That This There Their These Those They".split()
@@ -275,6 +277,47 @@ class Maker:
             return self.plain(tokens)
         return self.chat().some(np.concatenate(pieces), asked)
 
+    def recurring(self, tokens):
+        """Sentences that are left out, asked for by what the rest names as well: the answer must be read out of other
+        words than the question's (recurring spans, Ram et al., 2021)."""
+        rng = self.rng
+        pieces = self.passage(self.real if rng.random() < 0.8 else self.tales, int(tokens * 1.1) + 60)
+        sentences = [self.words(p) for p in pieces]
+        most = max(1, min(self.how_many(tokens), len(pieces) // 6))
+        gone, asked = set(), []
+        for i in rng.sample(range(len(pieces)), min(len(pieces), 6 * most + 10)):
+            made = self.missing(sentences, i, gone) if len(asked) < most else None
+            if made:
+                gone.add(i)
+                asked.append((made[0], made[1], i))
+        # an answer whose other place was left out later on is no answer
+        said = " ".join(s for i, s in enumerate(sentences) if i not in gone)
+        asked = [(q, a) for q, a, _ in asked if a in said]
+        if not asked:
+            return self.from_sentences(tokens)
+        document = np.concatenate([p for i, p in enumerate(pieces) if i not in gone])
+        if rng.random() < 0.4:
+            document, asked = self.renamed(document, asked)
+        return self.chat().some(document, asked)
+
+    def missing(self, sentences, i, gone):
+        """(question, answer) made from sentence i, whose answer one to four other sentences hold; or None."""
+        rng, sentence = self.rng, sentences[i]
+        if not 40 < len(sentence) < 330:
+            return None
+        if rng.random() < 0.5:
+            made = questions.about_sentence(rng, sentence)
+        else:
+            found = [m for m in SPAN.finditer(sentence) if m.start() > 0]
+            if not found:
+                return None
+            m = rng.choice(found)
+            made = rng.choice(GAP) + sentence[: m.start()] + "____" + sentence[m.end():], m.group()
+        if not made or len(made[1]) < 3:
+            return None
+        held = sum(made[1] in s for j, s in enumerate(sentences) if j != i and j not in gone)
+        return made if 1 <= held <= 4 else None
+
     def articles(self, tokens, pool):
         """Questions of people about paragraphs, inside as much of their article as fits."""
         rng = self.rng
@@ -507,7 +550,8 @@ class Maker:
     def draw(self, kind, tokens):
         """(ids, classes) of one conversation or run of text of about `tokens` tokens, ended by <|endoftext|>."""
         made = {
-            "facts": self.with_facts, "sentences": self.from_sentences, "collect": self.collect, "plain": self.plain,
+            "facts": self.with_facts, "sentences": self.from_sentences, "recurring": self.recurring,
+            "collect": self.collect, "plain": self.plain,
             "squad": lambda n: self.articles(n, self.squad) if self.squad else self.plain(n),
             "tales": lambda n: self.articles(n, self.tale_sections) if self.tale_sections else self.plain(n),
             "patterns": lambda n: self.records(n, self.patterns, 3) if self.patterns else self.plain(n),

@@ -18,14 +18,14 @@ from chats import NONE, Maker
 SHORT = (40, 900)
 # (until this share of the time, lengths, share of documents that are short anyway, {kind: share of documents})
 STAGES = [
-    (0.35, (60, 2500), 0.70,
-     {"plain": 24, "sentences": 28, "squad": 10, "facts": 18, "collect": 14, "copy": 5, "continue": 2, "tales": 3,
+    (0.25, (60, 2500), 0.70,
+     {"plain": 24, "sentences": 18, "recurring": 12, "squad": 10, "facts": 18, "collect": 14, "copy": 5, "continue": 2, "tales": 3,
       "patterns": 2, "dialogues": 2, "summary": 1, "talk": 0.5, "plots": 0.2}),
-    (0.65, (400, 6000), 0.55,
-     {"plain": 12, "sentences": 20, "squad": 20, "facts": 24, "collect": 14, "copy": 1, "continue": 2, "tales": 3,
+    (0.58, (400, 6000), 0.55,
+     {"plain": 12, "sentences": 12, "recurring": 12, "squad": 20, "facts": 24, "collect": 14, "copy": 1, "continue": 2, "tales": 3,
       "patterns": 2, "dialogues": 2, "summary": 1.5, "talk": 0.5, "plots": 0.4}),
     (1.01, (800, 7700), 0.50,
-     {"plain": 7, "sentences": 13, "squad": 28, "facts": 25, "collect": 14, "copy": 0.5, "continue": 2, "tales": 4,
+     {"plain": 7, "sentences": 7, "recurring": 11, "squad": 28, "facts": 25, "collect": 14, "copy": 0.5, "continue": 2, "tales": 4,
       "patterns": 2, "dialogues": 2, "summary": 2, "talk": 0.5, "plots": 0.5}),
 ]
 

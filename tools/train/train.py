@@ -1,6 +1,6 @@
 """Trains the two models on one stream, the small one also on the large one's predictions.
 
-train.py TOKENIZER TEXTS OUT_FOLDER --minutes M [--tiny] [--rows N] [--workers N] [--seed N] [--steps N]
+train.py TOKENIZER TEXTS OUT_FOLDER --minutes M [--models read small] [--tiny] [--rows N] [--workers N] [--seed N] [--steps N]
 torchrun --nproc-per-node N train.py ...        the same on N GPUs
 
 Hidden matrices use Muon (momentum, then orthogonalised by Newton-Schulz steps), the rest Adam. The learning rate is
@@ -168,6 +168,8 @@ def arguments():
     a.add_argument("--workers", type=int, default=0)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--start", help="a folder with NAME.pt of an earlier run, to go on from")
+    a.add_argument("--models", nargs="+", choices=["read", "small"], default=["read", "small"],
+                   help="which to train; small alone learns from the text alone")
     a.add_argument("--tiny", action="store_true")
     return a.parse_args()
 
@@ -200,7 +202,7 @@ def main():
     tokenizer = bpe.Tokenizer.load(args.tokenizer)
     with open(args.texts, "rb") as f:
         texts = pickle.load(f)
-    sizes = ["tiny"] if args.tiny else ["read", "small"]
+    sizes = ["tiny"] if args.tiny else args.models
     progress = multiprocessing.Value(ctypes.c_double, 0.0)
     stream = stream_of(args, tokenizer, texts, progress, SIZES[sizes[0]].context, rank)
     trainer = Trainer(sizes, device, world)
