@@ -50,12 +50,19 @@ class Client:
 
     def call(self, method, path, body=None):
         text = None if body is None else json.dumps(body)
-        self.connection.request(method, path, text, {"Content-Type": "application/json"})
-        response = self.connection.getresponse()
+        try:
+            response = self.exchange(method, path, text)
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            self.connection.close()  # the server closes a connection that was idle for long; the next request opens one
+            response = self.exchange(method, path, text)
         data = response.read()
         if response.status != 200:
             raise RuntimeError(f"{path}: {response.status} {data[:300].decode(errors='replace')}")
         return json.loads(data)
+
+    def exchange(self, method, path, text):
+        self.connection.request(method, path, text, {"Content-Type": "application/json"})
+        return self.connection.getresponse()
 
     def get(self, path):
         return self.call("GET", path)
