@@ -17,6 +17,12 @@ HEAD = """| | first token after | mean gap | largest gap | at the handover | tok
 |---|---|---|---|---|---|---|"""
 
 
+def asked(question):
+    """A question as the README quotes it: of a list, how many and the first."""
+    listed = [line.split(". ", 1)[1] for line in question.split("\n") if line[:1].isdigit()]
+    return f'{len(listed)} questions in one message ("{listed[0]}" and so on)' if listed else f'"{question}"'
+
+
 def ms(value):
     return "" if value is None else f"{value:,.0f} ms"
 
@@ -43,7 +49,7 @@ def section(r, sha, day, cpu):
     more = both["cloud_tokens"] / plan if plan else 0
     parts = [
         f"""`./demo.sh` on {day} at commit {r['commit']}, numerics {r['numerics']}, `models/{r['model']}` (SHA-256 {sha[:16]})
-        on both ends: "{r['question']}", asked about [{r['document']}](demo/{r['document']}), a prompt of {r['prompt_tokens']:,}
+        on both ends: {asked(r['question'])}, asked about [{r['document']}](demo/{r['document']}), a prompt of {r['prompt_tokens']:,}
         tokens. The answer has {r['answer_tokens']} tokens and {r['facts_found']} of the {r['facts']} facts.""",
         "\n".join([HEAD] + [row(run) for run in r["runs"]]),
         f"""The three answers are identical. With P/D-Device the first token comes {least:.0f} % sooner than on the device alone
