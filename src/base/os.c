@@ -197,3 +197,35 @@ uint32_t os_raise_descriptors(uint32_t wanted)
     }
     return limit.rlim_cur < UINT32_MAX ? (uint32_t)limit.rlim_cur : UINT32_MAX;
 }
+
+/* Whether the first line of FOLDER/NAME/FIELD is `text`. */
+static bool supply_is(const char *folder, const char *name, const char *field, const char *text)
+{
+    char path[512], line[64] = "";
+    if (snprintf(path, sizeof path, "%s/%s/%s", folder, name, field) >= (int)sizeof path)
+        return false;
+    FILE *f = fopen(path, "re");
+    if (!f) return false;
+    bool read = fgets(line, sizeof line, f) != NULL;
+    fclose(f);
+    line[strcspn(line, "\n")] = 0;
+    return read && strcmp(line, text) == 0;
+}
+
+bool os_on_battery(const char *folder)
+{
+    bool discharges = false, charger = false;
+    DIR *d = opendir(folder);
+    if (!d) return false;
+    for (struct dirent *f; (f = readdir(d)) != NULL;) {
+        if (f->d_name[0] == '.') continue;
+        bool battery = supply_is(folder, f->d_name, "type", "Battery");
+        /* that of a mouse says nothing */
+        if (battery && !supply_is(folder, f->d_name, "scope", "Device"))
+            discharges = discharges || supply_is(folder, f->d_name, "status", "Discharging");
+        else if (!battery)
+            charger = charger || supply_is(folder, f->d_name, "online", "1");
+    }
+    closedir(d);
+    return discharges && !charger;
+}

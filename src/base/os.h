@@ -4,6 +4,7 @@
 #ifndef PDD_BASE_OS_H
 #define PDD_BASE_OS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,11 @@ struct os_usage {
 void os_usage(struct os_usage *ret_usage);
 /* When the process started, in seconds since 1970; negative: unknown. */
 double os_started(void);
+
+/* Whether the machine runs on its battery, by a folder as OS_POWER_SUPPLY: no charger is online,
+ * and a battery discharges. False where that is not known. */
+#define OS_POWER_SUPPLY "/sys/class/power_supply"
+bool os_on_battery(const char *folder);
 
 unsigned os_cpu_count(void); /* CPUs this process may use, at least 1 */
 

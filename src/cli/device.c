@@ -1,7 +1,10 @@
 /* device: `pdd device`, the server for the programs of this machine. */
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "cli/commands.h"
@@ -30,6 +33,8 @@ struct device_command {
     struct buf key, token;
     char model_path[MODEL_FILE_PATH_MAX];
     char state_dir[STORE_PATH_MAX];
+    struct loop_wake *said; /* the terminal's word has come */
+    atomic_int word;        /* 1: yes, -1: no, 0: none */
     int signals;
 };
 
@@ -106,6 +111,47 @@ static int find_state(struct device_command *c, struct err *e)
     return store_default_dir(c->state_dir, sizeof c->state_dir, e);
 }
 
+/* ---- the user's word on what is sent, in the terminal ---- */
+
+static void on_held(void *arg, const char *id)
+{
+    const struct device_command *c = arg;
+    fprintf(stderr, "pdd device: send the question of %s to %s? (y/n) ", id, c->o.chat.cloud_url);
+}
+
+static void word_said(void *arg)
+{
+    struct device_command *c = arg;
+    int word = atomic_exchange(&c->word, 0);
+    if (word && !serve_allow(c->serve, NULL, word > 0))
+        fprintf(stderr, "pdd device: no question waits to be sent\n");
+}
+
+/* It waits in read(2) until the program ends. */
+static void *read_words(void *arg)
+{
+    struct device_command *c = arg;
+    char line[64];
+    while (fgets(line, sizeof line, stdin)) {
+        if (line[0] != 'y' && line[0] != 'n') continue;
+        atomic_store(&c->word, line[0] == 'y' ? 1 : -1);
+        loop_wake_signal(c->said);
+    }
+    return NULL;
+}
+
+static int listen_to_terminal(struct device_command *c, struct err *e)
+{
+    pthread_t thread;
+    if (!c->o.device.server.ask_before_sending || !isatty(STDIN_FILENO)) return 0;
+    int code = loop_wake_new(c->loop, word_said, c, &c->said, e);
+    if (code) return code;
+    if (pthread_create(&thread, NULL, read_words, c))
+        return err_set(e, ERR_NO_MEMORY, "a thread cannot be started");
+    pthread_detach(thread);
+    return 0;
+}
+
 static void fill_config(struct device_command *c, struct engine *engine)
 {
     const struct options *o = &c->o;
@@ -115,13 +161,19 @@ static void fill_config(struct device_command *c, struct engine *engine)
                                         .cloud_url = o->chat.cloud_url,
                                         .key = c->key.len ? c->key.data : NULL,
                                         .ca_file = o->chat.ca_file,
-                                        .model = o->chat.cloud_model};
+                                        .model = o->chat.cloud_model,
+                                        .idle_fill = o->chat.idle_fill != IDLE_FILL_OFF,
+                                        .fill_always = o->chat.idle_fill == IDLE_FILL_ON};
+    s->refine = o->chat.refine;
+    s->refine_ratio = o->chat.refine_ratio;
     if (profile) {
         s->device.prefill_tps = profile->prefill_tps;
         s->device.decode_us = 1e6 / profile->decode_tps;
     }
     s->state_dir = o->device.no_state ? NULL : o->device.state_dir;
     s->kv_disk_bytes = (uint64_t)o->device.kv_disk_mb << 20;
+    s->on_held = isatty(STDIN_FILENO) ? on_held : NULL;
+    s->on_held_arg = c;
     s->token = c->token.len ? c->token.data : NULL;
     s->http.error_body = wire_error_body;
     s->http.address = o->listen.host;
@@ -178,6 +230,7 @@ static int serve(struct device_command *c, struct err *e)
     }
     code = loop_signal_new(c->loop, SIGTERM, asked_to_stop, c, &term, e);
     if (!code) code = loop_signal_new(c->loop, SIGINT, asked_to_stop, c, &interrupt, e);
+    if (!code) code = listen_to_terminal(c, e);
     if (!code) {
         say_hello(c);
         service_notify("READY=1");
@@ -186,6 +239,7 @@ static int serve(struct device_command *c, struct err *e)
     loop_signal_free(term);
     loop_signal_free(interrupt);
     serve_free(c->serve);
+    /* c->said stays: the thread that reads the terminal may signal it until the process ends */
     return code;
 }
 

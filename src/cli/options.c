@@ -44,7 +44,7 @@ static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL}
 static const char *const log_formats[] = {"text", "json", NULL};
 static const char *const cache_scopes[] = {"all", "key", NULL};
 static const char *const paces[] = {"smooth", "off", "reading", NULL};
-static const char *const on_off[] = {"on", "off", NULL};
+static const char *const fills[] = {"mains", "on", "off", NULL};
 static const char *const verifies[] = {"auto", "on", "off", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
 static const char *const goals[] = {"even", "fast", "cheap", "battery", NULL};
@@ -331,16 +331,16 @@ static const struct option_row rows[] = {
     {"cloud-only", NULL, CHAT, AT(chat.cloud_only), .help = "the cloud alone"},
     {"cloud-tokens", "N", CHAT, AT(chat.cloud_tokens), RANGE(0, TURN_ANSWER_MAX),
      .help = "request exactly N tokens from the cloud", .otherwise = "as planned"},
-    {"refine", "MODE", CHAT, .read = read_refine,
+    {"refine", "MODE", CHAT | DEVICE, .read = read_refine,
      .help =
          "let the cloud shorten the prompt that this device reads, to what the answer needs "
          "(docs/design/refine.md). The rest of the answer may then differ. auto: only where the "
          "device could not take over in time; off; or the share to keep, as 0.3",
      .otherwise = "auto"},
-    {"idle-fill", "MODE", CHAT, AT(chat.no_fill),
+    {"idle-fill", "MODE", CHAT | DEVICE, AT(chat.idle_fill),
      .help = "after an answer, read in the background what this device has not read of the "
-             "conversation",
-     .words = on_off, .initial = "on"},
+             "conversation. mains: but while the machine runs on its battery; on; off",
+     .words = fills, .initial = "mains"},
     {"verify", "MODE", CHAT, AT(chat.verify),
      .help = "compare the cloud's tokens with this model's own, where the numerics of both differ. "
              "auto: if the cloud says that it has the same weights; on: it has, though it does not "

@@ -27,6 +27,7 @@
 
 enum { OPTIONS_NO_FAKE = UINT32_MAX }; /* fake_tokens: no fake engine is asked for */
 
+enum idle_fill { IDLE_FILL_MAINS, IDLE_FILL_ON, IDLE_FILL_OFF };
 enum chat_color { CHAT_COLOR_AUTO, CHAT_COLOR_ALWAYS, CHAT_COLOR_NEVER };
 
 struct chat_options {
@@ -35,13 +36,14 @@ struct chat_options {
     enum pace_mode pace;
     enum plan_goal goal;
     uint32_t first_ms, gap_ms, cloud_tokens_max; /* 0: as the goal has it */
+    enum idle_fill idle_fill;
     enum chat_color color;
     struct sampling sampling; /* its temperature: demo, too */
     int64_t cloud_tokens;     /* -1: as planned */
     enum device_verify verify;
     enum device_refine refine;
     float refine_ratio;
-    bool local_only, cloud_only, no_model, raw, stats, no_state, no_fill;
+    bool local_only, cloud_only, no_model, raw, stats, no_state;
 };
 
 struct cloud_options {

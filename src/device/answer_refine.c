@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/os.h"
 #include "device/device_impl.h"
 #include "policy/keep.h"
 
@@ -119,7 +120,8 @@ void answer_fill(struct device *d)
     struct local_seat *seat = d->core->fill;
     static const struct sampling greedy = SAMPLING_GREEDY;
     bool answered = a->turn.reason == TURN_STOP || a->turn.reason == TURN_LENGTH;
-    if (!seat || !d->local || !answered || a->trouble.code || a->as_text ||
+    if (!seat || (!d->core->fill_always && os_on_battery(OS_POWER_SUPPLY))) return;
+    if (!d->local || !answered || a->trouble.code || a->as_text ||
         a->q->mode == DEVICE_CLOUD_ONLY || !leaves_gap(&a->turn) || !local_seat_rests(seat))
         return;
     uint32_t n = a->prompt.len + a->turn.shown;
@@ -129,7 +131,8 @@ void answer_fill(struct device *d)
         code = token_list_push(&a->work, a->turn.tokens[i].id);
     if (code || n > engine_info(d->engine)->context_max) return;
     local_cancel(seat);
-    (void)local_begin(seat, a->work.ids, n);
+    d->core->fill_done = local_begin(seat, a->work.ids, n);
+    d->core->fill_total = n;
     (void)local_feed(seat, n - 1, a->work.ids + n - 1, 1, 0, &greedy, NULL);
 }
 
@@ -142,5 +145,8 @@ void answer_fill_end(struct device_core *c)
 {
     struct local_event ev;
     while (c->fill && local_take(c->fill, &ev))
-        if (ev.kind != LOCAL_PROGRESS) local_cancel(c->fill); /* its memory is the cache's now */
+        if (ev.kind == LOCAL_PROGRESS)
+            c->fill_done = ev.kv;
+        else
+            local_cancel(c->fill); /* its memory is the cache's now */
 }

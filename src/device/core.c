@@ -63,6 +63,7 @@ static int open_parts(struct device_core *c, const struct device_options *o, str
     /* It comes last: it takes the engine, which a failure must leave with the caller. */
     code = local_new(o->engine, loop_wake_signal, c->wake, &c->local, e);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    c->fill_always = o->fill_always;
     if (code || !o->idle_fill) return code;
     code = local_seat_open(c->local, true, &c->fill, e);
     if (code) (void)local_release(c->local); /* the engine stays with the caller */
@@ -175,6 +176,18 @@ int device_start(struct device *d, const struct device_question *q,
 void device_stop(struct device *d)
 {
     answer_cancel(d);
+}
+
+bool device_core_fills(struct device_core *c, uint32_t *ret_done, uint32_t *ret_total)
+{
+    *ret_done = c->fill_done;
+    *ret_total = c->fill_total;
+    return c->fill && local_seat_feeds(c->fill);
+}
+
+void device_core_fill_stop(struct device_core *c)
+{
+    answer_fill_stop(c);
 }
 
 bool device_fills(struct device *d)

@@ -23,6 +23,11 @@ void device_core_release(
     struct device_core *c); /* the same, but the engine is the caller's again */
 struct local *device_core_local(struct device_core *c); /* NULL without an engine */
 
+/* Whether an idle device reads on (device_options.idle_fill), and how far of how many tokens; and
+ * stop that, within a step. A question stops it, too. */
+bool device_core_fills(struct device_core *c, uint32_t *ret_done, uint32_t *ret_total);
+void device_core_fill_stop(struct device_core *c);
+
 int device_open_on(struct device_core *c, struct device **ret_device, struct err *e);
 void device_close_on(struct device *d); /* NULL is fine; `done` is not called */
 /* Whether device_start would not wait for a step of a cancelled answer. */

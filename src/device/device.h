@@ -42,7 +42,8 @@ struct device_options {
     const char *cloud_url;             /* NULL: no cloud */
     const char *key, *ca_file, *model; /* each may be NULL */
     uint64_t stall_us;                 /* 0: as above */
-    bool idle_fill;      /* after an answer, read what of the conversation the KV cache lacks */
+    bool idle_fill;      /* after an answer, read what of the conversation the KV cache lacks, */
+    bool fill_always;    /* also while the machine runs on its battery */
     struct store *store; /* for the profile; it must outlive the device, which alone uses it. NULL:
                           * every run begins with guesses */
 };

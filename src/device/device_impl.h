@@ -54,6 +54,8 @@ struct device_core {
     struct http_client *client; /* NULL without a cloud */
     struct local *local;        /* NULL without an engine */
     struct local_seat *fill;    /* what an idle device reads; NULL: nothing */
+    bool fill_always;           /* on battery, too */
+    uint32_t fill_done, fill_total;
     struct engine *engine;
     char url[DEVICE_URL_MAX], model[WIRE_NAME_MAX];
     uint64_t stall_us;

@@ -389,6 +389,40 @@ static void test_utf8_controls(void **state)
     assert_string_equal(e.text, "file  : tensor a [2J b");
 }
 
+static void make_supply(const char *folder, const char *name, const char *const *fields)
+{
+    char path[256], file[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (; *fields; fields += 2) {
+        snprintf(file, sizeof file, "%s/%s", path, fields[0]);
+        assert_int_equal(os_write_file(file, fields[1], strlen(fields[1]), NULL), 0);
+    }
+}
+
+#define FIELDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* Chargers and batteries as Linux shows them; a mouse's battery is not the machine's. */
+static void test_battery(void **state)
+{
+    char folder[] = "/tmp/pdd-power-XXXXXX", command[64];
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_false(os_on_battery("/tmp/pdd-no-such-folder"));
+    assert_false(os_on_battery(folder)); /* a desktop */
+    make_supply(folder, "hid",
+                FIELDS("type", "Battery\n", "scope", "Device\n", "status", "Discharging\n"));
+    assert_false(os_on_battery(folder));
+    make_supply(folder, "BAT0", FIELDS("type", "Battery\n", "status", "Discharging\n"));
+    assert_true(os_on_battery(folder));
+    make_supply(folder, "AC", FIELDS("type", "Mains\n", "online", "0\n"));
+    assert_true(os_on_battery(folder));
+    make_supply(folder, "usb", FIELDS("type", "USB\n", "online", "1\n"));
+    assert_false(os_on_battery(folder));
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_log_unread),
         cmocka_unit_test(test_random_numbers),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_battery),
         cmocka_unit_test(test_files_in_place),
         cmocka_unit_test(test_usage),
     };

@@ -126,7 +126,9 @@ static int open_device(struct chat *c, struct err *e)
     const struct device_profile *profile = emulated ? device_profile_find(emulated) : NULL;
     buf_init(&key, KEY_MAX);
     if (!o->local_only) d.cloud_url = o->cloud_url;
-    d.idle_fill = !o->no_fill && !o->prompt && !c->o.prompt_file; /* a single question ends it */
+    bool several = !o->prompt && !c->o.prompt_file; /* a single question ends it */
+    d.idle_fill = several && o->idle_fill != IDLE_FILL_OFF;
+    d.fill_always = o->idle_fill == IDLE_FILL_ON;
     if (profile) {
         d.prefill_tps = profile->prefill_tps;
         d.decode_us = 1e6 / profile->decode_tps;

@@ -278,6 +278,8 @@ static int fill_question(struct ask *a, struct err *e)
         .tokens_max = endless ? ALONE_TOKENS_MAX : ask->tokens_max - a->have.len,
         .mode = a->mode,
         .pace = a->serve->c.pace,
+        .refine = a->serve->c.refine,
+        .refine_ratio = a->serve->c.refine_ratio,
         .cloud_tokens = a->pdd.cloud_tokens == UINT32_MAX ? -1 : (int64_t)a->pdd.cloud_tokens,
         .on_text = on_text,
         .on_token = on_token,
@@ -288,6 +290,11 @@ static int fill_question(struct ask *a, struct err *e)
     if (strcmp(a->pdd.pace, "off") == 0) a->question.pace = PACE_OFF;
     if (strcmp(a->pdd.pace, "reading") == 0) a->question.pace = PACE_READING;
     if (strcmp(a->pdd.pace, "smooth") == 0) a->question.pace = PACE_SMOOTH;
+    if (a->pdd.refine >= 0.0f) {
+        bool off = a->pdd.refine <= 0.0f || a->pdd.refine >= 1.0f;
+        a->question.refine = off ? DEVICE_REFINE_OFF : DEVICE_REFINE_RATIO;
+        a->question.refine_ratio = a->pdd.refine;
+    }
     if (ask->n_messages == 0) return 0;
     a->messages = mem_calloc(ask->n_messages, sizeof *a->messages);
     if (!a->messages) return err_set(e, ERR_NO_MEMORY, "no memory for the messages");
@@ -460,7 +467,9 @@ int ask_submit(struct ask *a, const char *request, size_t n, struct err *e)
     bool sends = s->c.device.cloud_url && a->mode != DEVICE_LOCAL_ONLY;
     a->state = s->c.ask_before_sending && sends ? ASK_HELD : ASK_WAITING;
     record_ask(s->record, a, request, n);
-    return a->state == ASK_HELD ? 0 : join(a);
+    if (a->state == ASK_WAITING) return join(a);
+    if (s->c.on_held) s->c.on_held(s->c.on_held_arg, a->id);
+    return 0;
 }
 
 void ask_allow(struct ask *a, bool send)
@@ -478,6 +487,15 @@ void ask_allow(struct ask *a, bool send)
             "the user did not allow that the question is sent to the cloud, and "
             "there is no model on the device");
     fail(a, &e);
+}
+
+bool serve_allow(struct serve *s, const char *id, bool send)
+{
+    struct ask *found = NULL;
+    for (struct ask *a = s->asks; a; a = a->next)
+        if (a->state == ASK_HELD && (!id || strcmp(a->id, id) == 0)) found = a;
+    if (found) ask_allow(found, send);
+    return found != NULL;
 }
 
 static bool is_the_one(void *arg, void *waiting)

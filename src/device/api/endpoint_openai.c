@@ -9,6 +9,8 @@
 #include "device/api/serve_impl.h"
 #include "net/event_stream.h"
 
+static const float refine_least = 0.01f;
+
 /* A header that says what the "pdd" object does not. */
 static void take_header(struct http_request *r, const char *name, char *field, size_t size)
 {
@@ -73,8 +75,9 @@ static int check_mode(struct ask *a, struct err *e)
         return err_set(e, ERR_BAD_INPUT, "pdd.mode \"local\": there is no model on the device");
     if (a->mode == DEVICE_CLOUD_ONLY && !s->c.device.cloud_url)
         return err_set(e, ERR_BAD_INPUT, "pdd.mode \"cloud\": the device has no cloud");
-    if (a->pdd.refine > 0.0f)
-        return err_set(e, ERR_UNSUPPORTED, "pdd.refine: this device does not refine yet; only 0");
+    if (a->pdd.refine > 0.0f && a->pdd.refine < refine_least)
+        return err_set(e, ERR_BAD_INPUT, "pdd.refine must be 0 (off) or a ratio from %g to 1",
+                       (double)refine_least);
     return 0;
 }
 

@@ -182,6 +182,11 @@ void serve_status(struct http_request *r, void *serve)
                s->c.device.cloud_url ? "false" : "true", s->c.ask_before_sending ? "true" : "false",
                s->token[0] ? "true" : "false", running(s), ask_waiting(s), held(s),
                s->c.answers_max, s->c.queue_max);
+    uint32_t done, total;
+    if (device_core_fills(s->core, &done, &total))
+        buf_printf(&b, ",\"reading\":[%u,%u]", done, total);
+    else
+        buf_puts(&b, ",\"reading\":null");
     buf_puts(&b, ",\"emulated\":");
     if (s->info && s->info->emulated)
         json_put_string(&b, s->info->emulated, strlen(s->info->emulated));
@@ -189,6 +194,13 @@ void serve_status(struct http_request *r, void *serve)
         buf_puts(&b, "null");
     buf_putc(&b, '}');
     serve_reply(r, &b);
+}
+
+void serve_reading_stop(struct http_request *r, void *serve)
+{
+    struct serve *s = serve;
+    device_core_fill_stop(s->core);
+    http_reply(r, 204, NULL, NULL, 0);
 }
 
 static void put_metric(struct buf *out, const char *name, const char *labels, const char *kind,

@@ -96,6 +96,11 @@ void record_close(struct record *r)
     mem_free(r);
 }
 
+struct store *record_store(struct record *r)
+{
+    return r ? r->store : NULL;
+}
+
 static void bind_text(sqlite3_stmt *q, int i, const char *text)
 {
     if (text)

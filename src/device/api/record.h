@@ -19,6 +19,7 @@ struct ask;
 struct serve;
 struct record;
 struct device_sent;
+struct store;
 
 enum {
     RECORD_EGRESS_MAX = 10000,           /* rows; older ones go */
@@ -29,7 +30,8 @@ enum {
 
 /* ERR_*: the store cannot be used; the sentence names file and remedy. */
 int record_open(const char *dir, struct record **ret_record, struct err *e);
-void record_close(struct record *r); /* NULL is fine, here and below */
+struct store *record_store(struct record *r); /* for others of the same thread */
+void record_close(struct record *r);          /* NULL is fine, here and below */
 
 /* An ask was accepted; `request` is its body. */
 void record_ask(struct record *r, const struct ask *a, const char *request, size_t n);

@@ -53,20 +53,31 @@ static void put_turn(struct buf *out, const struct ask *a, const struct turn_rep
     buf_printf(out, ",\"stalls\":%u", t->stalls);
 }
 
+/* Of a cloud whose numerics are not ours; null: nothing was compared. */
+static void put_verified(struct buf *out, const struct turn_report *t)
+{
+    if (t->compared > 0)
+        buf_printf(out, ",\"verified\":[%u,%u]", t->verified, t->received);
+    else
+        buf_puts(out, ",\"verified\":null");
+}
+
 static void put_cloud(struct buf *out, const struct device_report *r)
 {
     buf_printf(out, ",\"match\":");
-    if (r->any_match)
+    if (r->turn.refined)
+        buf_puts(out, "\"refined\"");
+    else if (r->any_match)
         buf_printf(out, "\"%s\"", wire_match_name(r->match));
     else
         buf_puts(out, "null");
     buf_printf(
         out,
-        ",\"ratio\":1,\"sent_bytes\":%llu,\"received_bytes\":%llu,\"cloud\":{\"requests\":%u,"
+        ",\"ratio\":%.4g,\"sent_bytes\":%llu,\"received_bytes\":%llu,\"cloud\":{\"requests\":%u,"
         "\"prompt_tokens\":%u,\"cached_tokens\":%u,\"first_ms\":%.3f,\"slot_ms\":%.3f}",
-        (unsigned long long)r->sent_bytes, (unsigned long long)r->received_bytes,
-        r->turn.cloud_opens, r->cloud_prompt_tokens, r->cloud_cached_tokens,
-        r->cloud_first_us / 1e3, r->cloud_slot_us / 1e3);
+        r->turn.refined ? (double)r->refined.ratio : 1.0, (unsigned long long)r->sent_bytes,
+        (unsigned long long)r->received_bytes, r->turn.cloud_opens, r->cloud_prompt_tokens,
+        r->cloud_cached_tokens, r->cloud_first_us / 1e3, r->cloud_slot_us / 1e3);
 }
 
 int report_put(struct buf *out, const struct ask *a, const struct device_report *r, bool brief)
@@ -75,6 +86,7 @@ int report_put(struct buf *out, const struct ask *a, const struct device_report 
                a->n_tokens);
     put_turn(out, a, &r->turn);
     put_cloud(out, r);
+    put_verified(out, &r->turn);
     buf_printf(out, ",\"prompt_tokens\":%u,\"kept_tokens\":%u,\"prefill_tps\":%.1f",
                r->prompt_tokens, r->kept_tokens, r->prefill_tps);
     put_ms(out, "decode_ms", r->decode_us);

@@ -31,6 +31,7 @@ static const struct http_route routes[] = {
     {"POST", "/tokenize", serve_tokenize, guard_api, 0},
     {"POST", "/detokenize", serve_detokenize, guard_api, 0},
     {"GET", "/v1/status", serve_status, guard_api, SHORT_BODY_MAX},
+    {"DELETE", "/v1/reading", serve_reading_stop, guard_api, SHORT_BODY_MAX},
     {"GET", "/metrics", serve_metrics_page, guard_api, SHORT_BODY_MAX},
     {"GET", "/health", serve_health, guard_open, SHORT_BODY_MAX},
 };
@@ -113,6 +114,7 @@ static int open_parts(struct serve *s, struct err *e)
     const struct serve_config *c = &s->c;
     int code = keep_texts(s, e);
     open_record(s);
+    s->c.device.store = record_store(s->record);
     if (!code) code = loop_timer_new(s->loop, ask_start_waiting, s, &s->start_timer, e);
     if (!code) code = loop_timer_new(s->loop, ask_check_unread, s, &s->unread_timer, e);
     if (!code) code = admit_line_new(c->answers_max + c->queue_max + 1, &s->line, e);

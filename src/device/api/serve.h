@@ -13,6 +13,7 @@
  *   GET    /v1/models, /v1/models/{id}  what is here
  *   POST   /tokenize, /detokenize
  *   GET    /health, /metrics, /v1/status
+ *   DELETE /v1/reading                  stops what the idle device reads
  *
  * Answers wait in a bounded queue, in which clients take turns; a full one is 429. A client that
  * leaves cancels its answer, waiting or not, unless it asked to keep it. An answer is kept after
@@ -48,7 +49,12 @@ struct serve_config {
     const char *hosts[SERVE_HOSTS_MAX], *origins[SERVE_HOSTS_MAX];
     uint32_t n_hosts, n_origins;
     bool ask_before_sending;
-    enum pace_mode pace;    /* where a request says none, as the next */
+    /* A question is held. May be NULL. */
+    void (*on_held)(void *arg, const char *id);
+    void *on_held_arg;
+    enum pace_mode pace; /* where a request says none, as what follows */
+    enum device_refine refine;
+    float refine_ratio;
     const char *state_dir;  /* NULL: nothing outlives the program */
     uint64_t kv_disk_bytes; /* of KV pages in it; 0: none */
     uint32_t keep_s;        /*how longan answer goes on that nobody reads */
@@ -60,7 +66,10 @@ int serve_new(struct loop *l, const struct serve_config *config, struct serve **
               struct err *e);
 void serve_free(struct serve *s); /* NULL is fine */
 uint16_t serve_port(const struct serve *s);
-/* Refuse new requests; answers that are read end first, until drain_us are over. `done` is called
+/* The user's word on a held answer (ask_before_sending); false: it is not held. `id` NULL: on the
+ * oldest that is. */
+bool serve_allow(struct serve *s, const char *id, bool send);
+/* Refuse new requests;answers that are read end first, until drain_us are over. `done` is called
  * once. */
 void serve_drain(struct serve *s, uint64_t drain_us, loop_fn *done, void *arg);
 

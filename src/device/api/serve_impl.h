@@ -155,6 +155,7 @@ void serve_model(struct http_request *r, void *serve);
 void serve_tokenize(struct http_request *r, void *serve);
 void serve_detokenize(struct http_request *r, void *serve);
 void serve_health(struct http_request *r, void *serve);
+void serve_reading_stop(struct http_request *r, void *serve);
 void serve_status(struct http_request *r, void *serve);
 void serve_metrics_page(struct http_request *r, void *serve);
 /* Send what was written to `b`, or 503; releases it. */

@@ -542,6 +542,45 @@ static void test_egress(void **state)
     remove_folder();
 }
 
+/* After an answer that the cloud gave alone the idle device reads it: the status says so, and the
+ * same prompt then needs no prefill. */
+static void test_reads_on(void **state)
+{
+    struct buf b, text;
+    struct engine *engine;
+    struct fake_options quick = {.answer_tokens = 20};
+    (void)state;
+    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(&site);
+    site.fake.prefill_us_per_token = 5000.0;
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    site.config.device.idle_fill = site.config.device.fill_always = true;
+    serve_site_start(&site);
+    chat(",\"pdd\":{\"cloud_tokens\":100}", &text, &b);
+    assert_int_equal(number_of(&b, "\"cloud_tokens\":"), 20);
+    buf_release(&text);
+    buf_release(&b);
+    wait_for("/v1/status", "\"reading\":[");
+    wait_for("/v1/status", "\"reading\":null");
+    chat(",\"pdd\":{\"mode\":\"local\"}", &text, &b);
+    assert_int_equal(number_of(&b, "\"kept_tokens\":") + 1,
+                     number_of(&b, "\"usage\":{\"prompt_tokens\":"));
+    buf_release(&text);
+    buf_release(&b);
+    serve_site_stop(&site);
+    serve_site_start(&site); /* stopped by the user: it stays unread */
+    chat(",\"pdd\":{\"cloud_tokens\":100}", &text, &b);
+    buf_release(&text);
+    buf_release(&b);
+    wait_for("/v1/status", "\"reading\":[");
+    assert_int_equal(serve_site_ask(&site, "DELETE", "/v1/reading", "", "", &b), 204);
+    buf_release(&b);
+    wait_for("/v1/status", "\"reading\":null");
+    serve_site_stop(&site);
+    cloud_fixture_stop(cloud);
+}
+
 static void test_conversations(void **state)
 {
     static const char path[] = "/v1/conversations/c1";
@@ -587,6 +626,7 @@ int main(void)
         cmocka_unit_test(test_restart),
         cmocka_unit_test(test_egress),
         cmocka_unit_test(test_conversations),
+        cmocka_unit_test(test_reads_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
