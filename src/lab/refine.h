@@ -15,7 +15,7 @@
  * same units and the same parts that must stay:
  *
  *     relevance    policy/relevance of window and bm25
- *     bm25         policy/bm25
+ *     words        policy/relevance of bm25 alone: the order of BM25
  *     window       the engine's scores: the prompt's last 64 tokens ask
  *     attention    the same, and then 8 answer tokens
  *     later        policy/relevance of attention and bm25

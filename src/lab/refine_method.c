@@ -23,10 +23,10 @@ static void score_attention(const struct refine_evidence *x, float *work, float 
     memcpy(ret_scores, x->attention, x->n * sizeof *ret_scores);
 }
 
-static void score_bm25(const struct refine_evidence *x, float *work, float *ret_scores)
+static void score_words(const struct refine_evidence *x, float *work, float *ret_scores)
 {
     (void)work;
-    memcpy(ret_scores, x->bm25, x->n * sizeof *ret_scores);
+    relevance_score(NULL, x->bm25, x->n, ret_scores);
 }
 
 static void score_random(const struct refine_evidence *x, float *work, float *ret_scores)
@@ -121,12 +121,11 @@ static void score_sum(const struct refine_evidence *x, float *work, float *ret_s
 }
 
 static const float all[] = {0.5f, 0.3f, 0.2f, 0.1f, 0.0f, -1.0f};
-static const float some[] = {0.5f, 0.3f, 0.2f, 0.1f, -1.0f};
 static const float few[] = {0.3f, 0.1f, -1.0f};
 
 static const struct refine_method methods[] = {
     {"relevance", score_relevance, false, all},
-    {"bm25", score_bm25, false, some},
+    {"words", score_words, false, all},
     {"window", score_window, true, few},
     {"attention", score_attention, true, few},
     {"later", score_later, false, few},

@@ -10,7 +10,7 @@
  * Attention points at single tokens, often just beside the answer; A spreads it over what a reader
  * needs around them, and takes the place of keeping neighbours. The product asks for both: places
  * that the model looks at and that speak of the question. Where no word of the question occurs, A
- * alone decides.
+ * alone decides; where attention is not known, 1 + B stands for A.
  *
  * The peak tells questions from tasks that need the whole text (summaries, counts): for those no
  * place is looked at and spoken of at once. How even the scores are spread tells nothing
@@ -22,9 +22,11 @@
 #include <stdint.h>
 
 enum { RELEVANCE_BLOCK = 16, RELEVANCE_BLOCKS = 4 };
-#define RELEVANCE_PEAK 5.2f /* less is a flat task: refuse, where attention is known */
+/* A lower peak is a flat task. Each refuses 95 % of such tasks (docs/REFINE.md). */
+#define RELEVANCE_PEAK 5.2f        /* where attention is known */
+#define RELEVANCE_PEAK_WORDS 40.0f /* and where it is not */
 
-/* attention [n], or NULL: 1 everywhere; bm25 [n], or NULL: 0 everywhere. ret_scores [n] may be
+/* attention [n], or NULL: not known; bm25 [n], or NULL: 0 everywhere. ret_scores [n] may be
  * bm25's array, not attention's. */
 void relevance_score(const float *attention, const float *bm25, uint32_t n, float *ret_scores);
 /* The largest score of positions [from, to); 0 where there is none. Leave out what is kept in any

@@ -28,12 +28,12 @@ TITLES = {
 }
 PEOPLE = ("squad-3k", "squad-8k", "nq-3k", "tales")  # questions of people, by F1; the others by exact match
 METHODS = {
-    "relevance": "attention times words (ours)", "bm25": "BM25 of the question", "window": "attention of the last 64 tokens",
+    "relevance": "attention times words (ours)", "words": "BM25 of the question", "window": "attention of the last 64 tokens",
     "attention": "the same and 8 answer tokens", "later": "ours with 8 answer tokens", "spread": "attention spread, no words",
     "sum": "sum of ranks, attention and BM25", "max": "larger rank, attention and BM25",
     "specpc": "best tokens, each with 64 around", "random": "random blocks", "ends": "first and last",
 }
-COLORS = {"relevance": "#1f6fb4", "bm25": "#d2691e", "window": "#3a8f4d", "specpc": "#8a5fb0", "random": "#888888",
+COLORS = {"relevance": "#1f6fb4", "words": "#d2691e", "window": "#3a8f4d", "specpc": "#8a5fb0", "random": "#888888",
           "ends": "#b8b8b8"}
 
 
@@ -227,7 +227,7 @@ def threshold(results, method):
 
 
 def flat(results):
-    methods = [m for m in ("relevance", "later", "bm25", "window", "spread") if threshold(results, m) is not None]
+    methods = [m for m in ("relevance", "later", "words", "window", "spread") if threshold(results, m) is not None]
     if not methods:
         return
     rows = []

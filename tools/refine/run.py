@@ -3,7 +3,7 @@
 
 run.py MODEL.gguf SETS_FOLDER RESULTS_FOLDER [--jobs N] [--minutes M] [--page docs/REFINE.md]
 
-The first --deep questions of each set are asked in full, the others of relevance and BM25 at 30 and 10 % only.
+The first --deep questions of each set are asked in full, the others of relevance and words at 30 and 10 % only.
 Stopped or out of time, it goes on where it was when it is started again with the same folders.
 """
 import argparse
@@ -44,7 +44,7 @@ def main():
         sys.exit(f"no sets in {options.sets}: run sets.py first")
     os.makedirs(options.results, exist_ok=True)
     begun = time.time()
-    for more in (["--questions", str(options.deep)], ["--methods", "relevance,bm25", "--ratios", ".3,.1"]):
+    for more in (["--questions", str(options.deep)], ["--methods", "relevance,words", "--ratios", ".3,.1"]):
         left = options.minutes and options.minutes - int((time.time() - begun) / 60)
         if left is None or left > 0:
             run(options, files, more + (["--minutes", str(left)] if left else []))
