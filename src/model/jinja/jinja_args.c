@@ -1,0 +1,53 @@
+/* jinja_args: arguments of a call by place or name; see jinja_impl.h. */
+#include <string.h>
+
+#include "model/jinja/jinja_impl.h"
+
+struct jinja_value *jarg(const struct jargs *a, uint32_t at, const char *name)
+{
+    if (at < a->n) return &a->v[at];
+    size_t n = strlen(name);
+    for (uint32_t i = 0; n && i < a->n_named; i++)
+        if (a->named[i].len == n && memcmp(a->named[i].name, name, n) == 0)
+            return &a->named[i].value;
+    return NULL;
+}
+
+bool jargs_check(struct jinja_run *r, const struct jargs *a, uint32_t min, uint32_t max)
+{
+    uint32_t n = a->n + a->n_named;
+    if (n >= min && n <= max) return true;
+    if (min == max)
+        jfail(r, "%s takes %u arguments, not %u", a->of, max, n);
+    else
+        jfail(r, "%s takes %u to %u arguments, not %u", a->of, min, max, n);
+    return false;
+}
+
+bool jarg_int(struct jinja_run *r, const struct jargs *a, uint32_t at, const char *name,
+              int64_t otherwise, int64_t *ret_value)
+{
+    struct jinja_value *v = jarg(a, at, name);
+    *ret_value = otherwise;
+    if (!v || v->type == J_NONE) return true;
+    if (v->type != J_INT && v->type != J_BOOL) {
+        jfail(r, "%s: an argument must be a whole number, not %s", a->of, jtype_name(*v));
+        return false;
+    }
+    *ret_value = v->type == J_BOOL ? v->as.truth : v->as.integer;
+    return true;
+}
+
+bool jarg_bool(const struct jargs *a, uint32_t at, const char *name, bool otherwise)
+{
+    struct jinja_value *v = jarg(a, at, name);
+    return v ? jtruth(*v) : otherwise;
+}
+
+struct jstr *jarg_str(struct jinja_run *r, const struct jargs *a, uint32_t at, const char *name)
+{
+    struct jinja_value *v = jarg(a, at, name);
+    if (v && v->type == J_STR) return jstr_of(*v);
+    jfail(r, "%s: an argument must be a string, not %s", a->of, v ? jtype_name(*v) : "missing");
+    return NULL;
+}
