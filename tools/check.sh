@@ -154,8 +154,8 @@ check_files() {
     done | { ! grep .; } || bad=1
 }
 
-# Names that comments take from others: TLS, ggml, llama.cpp, systemd, Random123.
-FOREIGN_NAMES='close_notify ggml_type llama_ftype sd_notify kat_vectors'
+# Names that comments take from others: Jinja, TLS, ggml, llama.cpp, systemd, Random123.
+FOREIGN_NAMES='lstrip_blocks trim_blocks close_notify ggml_type llama_ftype sd_notify kat_vectors'
 
 # Each name is printed as "c NAME" where it stands in code, as "FILE NAME" where it stands in a comment. One-letter
 # parts are formulas, and a name beside . / * - { is part of a path, a pattern or a placeholder.
