@@ -61,6 +61,7 @@ static void share_options(struct options *o)
     server->upstream.timeout_us = o->cloud.upstream_s * 1000000ull;
     server->upstream.streams_max = server->worker.streams_max;
     server->upstream.chat_template = o->native.chat_template;
+    server->upstream.chat_template_file = o->native.chat_template_file;
     server->upstream.no_think = o->native.no_think;
     if (!server->worker.streams_max) server->worker.streams_max = STREAMS_DEFAULT;
 }

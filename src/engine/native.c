@@ -288,18 +288,18 @@ static const struct engine_ops native_ops = {
 static int open_template(struct native *n, const struct native_options *o, struct err *err)
 {
     struct gguf_str text = {"", 0};
-    struct err ignored;
-    if (o->chat_template) {
-        int rc = chat_template_open_family(o->chat_template, &n->base.chat_template, err);
-        if (rc < 0) return rc;
-        text = (struct gguf_str){o->chat_template, strlen(o->chat_template)};
-    } else if (gguf_text(n->model.gguf, "tokenizer.chat_template", &text, NULL) == 0) {
-        /* A family we do not know leaves the model usable for plain text. */
-        int rc = chat_template_open(n->model.gguf, &n->base.chat_template, &ignored);
-        if (rc < 0 && rc != ERR_UNSUPPORTED && rc != ERR_NOT_FOUND)
-            return err_set(err, rc, "%s", ignored.text);
-    }
-    int rc = model_hash_bytes(text.data, text.len, n->base.info.template_hash, err);
+    struct err why = ERR_INIT;
+    bool asked = o->chat_template || o->chat_template_file;
+    const struct chat_template_choice choice = {o->chat_template, o->chat_template_file};
+    int rc =
+        chat_template_choose(&choice, n->model.gguf, n->base.vocab, &n->base.chat_template, &why);
+    /* A file's text that is no template leaves the model usable for plain text. */
+    if (rc < 0 && (asked || rc == ERR_NO_MEMORY)) return err_set(err, rc, "%s", why.text);
+    if (n->base.chat_template)
+        text = chat_template_identity(n->base.chat_template);
+    else
+        gguf_text(n->model.gguf, "tokenizer.chat_template", &text, NULL);
+    rc = model_hash_bytes(text.data, text.len, n->base.info.template_hash, err);
     if (rc < 0 || !o->no_think) return rc;
     if (!n->base.chat_template)
         return err_set(err, ERR_UNSUPPORTED, "%s: no chat template that can leave out thinking",

@@ -22,10 +22,11 @@ struct native_options {
     uint64_t kv_bytes_max; /* memory for all KV pages; 0: room for two full contexts, and at most
                               half of the memory that is available after loading */
     enum native_kv kv_type;
-    uint32_t step_tokens_max;  /* 0: 512 */
-    const char *isa;           /* NULL: the best here; or a name that kern_select knows */
-    const char *chat_template; /* NULL: the file's; or a family's name */
-    bool no_think;             /* answers begin without a thought, where the template can say so */
+    uint32_t step_tokens_max;       /* 0: 512 */
+    const char *isa;                /* NULL: the best here; or a name that kern_select knows */
+    const char *chat_template;      /* NULL: the file's; or a family's name */
+    const char *chat_template_file; /* or the path of one; NULL: none */
+    bool no_think; /* answers begin without a thought, where the template can say so */
 };
 
 int native_open(const struct native_options *options, struct engine **ret_engine, struct err *err);

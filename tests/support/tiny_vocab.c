@@ -45,7 +45,10 @@ static void write_tokenizer(struct gguf_writer *w, const struct pieces *p, const
     gguf_writer_text(w, "tokenizer.ggml.model", model);
     gguf_writer_texts(w, "tokenizer.ggml.tokens", p->pointers, p->n);
     gguf_writer_i32s(w, "tokenizer.ggml.token_type", p->kinds, p->n);
-    gguf_writer_text(w, "tokenizer.chat_template", "{{ '<|im_start|>' + message['role'] }}");
+    gguf_writer_text(w, "tokenizer.chat_template",
+                     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
+                     "message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+                     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}");
 }
 
 static void finish(struct gguf_writer *w, struct buf *out)

@@ -253,16 +253,12 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
 
 static int open_template(struct upstream *u, struct err *e)
 {
-    struct gguf_str text = {"", 0};
-    struct err ignored = ERR_INIT;
-    int code;
-    if (u->c.chat_template) {
-        code = chat_template_open_family(u->c.chat_template, &u->chat_template, e);
-        if (code) return code;
-    } else if (gguf_text(u->gguf, "tokenizer.chat_template", &text, NULL) == 0) {
-        code = chat_template_open(u->gguf, &u->chat_template, &ignored); /* else: only plain text */
-        if (code == ERR_NO_MEMORY) return err_set(e, code, "%s", ignored.text);
-    }
+    struct err why = ERR_INIT;
+    bool asked = u->c.chat_template || u->c.chat_template_file;
+    const struct chat_template_choice choice = {u->c.chat_template, u->c.chat_template_file};
+    int code = chat_template_choose(&choice, u->gguf, u->vocab, &u->chat_template, &why);
+    if (code && (asked || code == ERR_NO_MEMORY)) /* else: only plain text */
+        return err_set(e, code, "%s", why.text);
     return u->c.no_think && u->chat_template
                ? chat_template_set_thinking(u->chat_template, false, e)
                : 0;

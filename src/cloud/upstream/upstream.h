@@ -52,6 +52,7 @@ struct upstream_config {
     const char *model;         /* its name there; NULL: the first that a server lists */
     const char *vocab_path;    /* GGUF file of the model, for tokenizer and template; NULL: none */
     const char *chat_template; /* NULL: the file's; or a family's name */
+    const char *chat_template_file; /* or the path of one; NULL: none */
     bool no_think;        /* answers start without reasoning, where the template can ask for that */
     const char *ca_file;  /* PEM bundle instead of the system's; NULL: the system's */
     uint32_t streams_max; /* jobs at once, half of one key; 0: UPSTREAM_STREAMS */

@@ -86,14 +86,22 @@ void jinja_dict_put(struct jinja_run *r, struct jinja_value dict, const char *ke
 int jinja_json(struct jinja_run *r, const char *json, size_t n, const char *what,
                struct jinja_value *ret_value, struct err *e);
 
-/* Give an argument. */
+/* Copy into one dict what it lacks of another. */
+void jinja_dict_merge(struct jinja_run *r, struct jinja_value to, struct jinja_value from);
+/* v[list] is a list of dicts, each with a dict `inner`: where inner[key] is the text of a JSON
+ * object, it becomes that object. What is not so stays. */
+void jinja_dict_expand(struct jinja_run *r, struct jinja_value v, const char *list,
+                       const char *inner, const char *key);
+
+/* Give an argument; or all that a dict has, but those of the n names. */
 void jinja_set(struct jinja_run *r, const char *name, struct jinja_value v);
+void jinja_set_all(struct jinja_run *r, struct jinja_value dict, const char *const *except,
+                   size_t n);
 
 struct jinja_output {
     const char *text;
     const uint8_t *marks; /* [len], of enum jinja_mark */
     size_t len;
-    bool parts_wanted; /* .type or .text was asked of a foreign text, as of a list of parts */
 };
 
 /* Once for a run; the output lives as long as it. ERR_BAD_INPUT: the template raised an exception
@@ -101,5 +109,7 @@ struct jinja_output {
  * ERR_NO_MEMORY. */
 int jinja_render(struct jinja_run *r, struct jinja_output *ret_output, bool *ret_raised,
                  struct err *e);
+/* Whether it asked a foreign text for .type or .text, as one asks the parts of a list. */
+bool jinja_wants_parts(const struct jinja_run *r);
 
 #endif

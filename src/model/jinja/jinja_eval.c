@@ -17,7 +17,8 @@ struct jinja_value jfail_code(struct jinja_run *r, int code, const char *format,
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    r->code = err_set(&r->err, code, "chat template, line %u: %s", r->line, text);
+    r->code = r->raised ? err_set(&r->err, code, "%s (chat template, line %u)", text, r->line)
+                        : err_set(&r->err, code, "chat template, line %u: %s", r->line, text);
     return jundefined(NULL);
 }
 

@@ -76,6 +76,26 @@ int jinja_json(struct jinja_run *r, const char *json, size_t n, const char *what
     return r->code ? err_set(e, r->code, "%s: %s", what, r->err.text) : 0;
 }
 
+static struct jinja_value *member(struct jinja_value v, const char *key)
+{
+    return v.type == J_DICT ? jdict_find_text(jdict_of(v), key, strlen(key)) : NULL;
+}
+
+void jinja_dict_expand(struct jinja_run *r, struct jinja_value v, const char *list,
+                       const char *inner, const char *key)
+{
+    struct jinja_value *items = member(v, list);
+    for (uint32_t i = 0; items && items->type == J_LIST && i < jlist_of(*items)->n; i++) {
+        struct jinja_value *of = member(jlist_of(*items)->items[i], inner);
+        struct jinja_value *text = of ? member(*of, key) : NULL;
+        if (!text || text->type != J_STR) continue;
+        const struct jstr *s = jstr_of(*text);
+        json_t *j = json_loadb(s->data, s->len, JSON_ALLOW_NUL, NULL);
+        if (json_is_object(j)) *text = from_json(r, j, 0);
+        json_decref(j);
+    }
+}
+
 /* ---- writing ---- */
 
 struct dump {

@@ -1,4 +1,5 @@
 /* jinja_run: statements, scopes and macros; see jinja_impl.h. */
+#include <stdio.h>
 #include <string.h>
 
 #include "model/jinja/jinja_impl.h"
@@ -425,6 +426,26 @@ int jinja_render(struct jinja_run *r, struct jinja_output *ret_output, bool *ret
     *ret_raised = r->raised;
     if (r->code) return err_set(e, r->code, "%s", r->err.text);
     *ret_output = (struct jinja_output){r->out.text.data, (const uint8_t *)r->out.marks.data,
-                                        r->out.text.len, r->parts_wanted};
+                                        r->out.text.len};
     return 0;
+}
+
+bool jinja_wants_parts(const struct jinja_run *r)
+{
+    return r->parts_wanted;
+}
+
+void jinja_set_all(struct jinja_run *r, struct jinja_value dict, const char *const *except,
+                   size_t n)
+{
+    char name[64];
+    for (uint32_t i = 0; dict.type == J_DICT && i < jdict_of(dict)->n; i++) {
+        const struct jpair *p = &jdict_of(dict)->pairs[i];
+        bool kept = p->key.type == J_STR && jstr_of(p->key)->len < sizeof name;
+        if (!kept) continue;
+        snprintf(name, sizeof name, "%.*s", (int)jstr_of(p->key)->len, jstr_of(p->key)->data);
+        for (size_t k = 0; k < n; k++)
+            kept = kept && strcmp(name, except[k]) != 0;
+        if (kept) jinja_set(r, name, p->value);
+    }
 }

@@ -340,6 +340,14 @@ void jinja_dict_put(struct jinja_run *r, struct jinja_value dict, const char *ke
     if (dict.type == J_DICT) jdict_set(r, jdict_of(dict), jtext_c(r, key), v);
 }
 
+void jinja_dict_merge(struct jinja_run *r, struct jinja_value to, struct jinja_value from)
+{
+    for (uint32_t i = 0; to.type == J_DICT && from.type == J_DICT && i < jdict_of(from)->n; i++) {
+        const struct jpair *p = &jdict_of(from)->pairs[i];
+        if (!jdict_find(r, jdict_of(to), p->key)) jdict_set(r, jdict_of(to), p->key, p->value);
+    }
+}
+
 struct jinja_value jdict_view(struct jinja_run *r, const struct jdict *d, char which)
 {
     struct jinja_value v = jlist_new(r, J_VIEW, d->n);

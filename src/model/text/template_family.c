@@ -1,210 +1,184 @@
 /*
- * template_family: the table of chat template families, and how a Jinja text is recognised.
- *
- * The text is never interpreted. It is copied with its escapes resolved and one kind of quotes, so
- * that the marks of a family need one spelling; what a family leaves open (a default system
- * message, say) is then looked up in it.
+ * template_family: chat templates of our own, by the names of families. They write what the
+ * family's published templates write for texts, without tools; where a published one names today's
+ * date, Llama 3.1's own fallback date stands.
  */
 #include <string.h>
 
-#include "base/buf.h"
-#include "base/mem.h"
 #include "model/text/template_impl.h"
 
-enum { JINJA_MAX = 1 << 20 };
+#define EACH "{% for m in messages %}"
+#define END "{% endfor %}"
+#define OPEN(text) "{% if add_generation_prompt %}{{ '" text "' }}{% endif %}"
+#define RAISE(text) "{{ raise_exception('messages[' ~ loop.index0 ~ ']: " text "') }}"
+
+#define SYSTEM_FIRST                                                                               \
+    EACH "{% if m.role == 'system' and loop.index0 > 0 %}" RAISE(                                  \
+        "a system message can only come first") "{% endif %}" END
+
+/* User and assistant by turns, perhaps after a system message. */
+#define ALTERNATES(name)                                                                           \
+    SYSTEM_FIRST                                                                                   \
+    "{% set first = 1 if messages[0].role == 'system' else 0 %}" EACH                              \
+    "{% if m.role != 'system' and (m.role == 'user') != ((loop.index0 - first) % 2 == 0) "         \
+    "%}" RAISE("chat template " name                                                               \
+               " wants user and assistant in turns, the user first") "{% endif %}" END
+
+#define NO_SYSTEM(name)                                                                            \
+    EACH "{% if m.role == 'system' %}" RAISE(                                                      \
+        "chat template " name " has no place for a system message") "{% endif %}" END
+
+/* `head` is what stands in front of the first question. */
+#define SYSTEM_IN_QUESTION(name)                                                                   \
+    ALTERNATES(name)                                                                               \
+    "{% if messages[0].role == 'system' and messages|length == 1 %}{{ raise_exception("            \
+    "'messages[1]: template " name                                                                 \
+    " needs a user message after the system message') }}{% endif %}"                               \
+    "{% set system = messages[0].content if messages[0].role == 'system' else none %}"             \
+    "{% set rest = messages[1:] if messages[0].role == 'system' else messages %}"
 
 #define CHATML                                                                                     \
-    .frames = {{"<|im_start|>system\n", "<|im_end|>\n", false},                                    \
-               {"<|im_start|>user\n", "<|im_end|>\n", false},                                      \
-               {"<|im_start|>assistant\n", "<|im_end|>\n", false}},                                \
-    .generate = "<|im_start|>assistant\n"
+    EACH "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}" END OPEN(           \
+        "<|im_start|>assistant\\n")
+#define DEFAULT_SYSTEM(text)                                                                       \
+    "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\n" text                          \
+    "<|im_end|>\\n' }}{% endif %}"
 
-#define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
-#define LLAMA3_TURNS(head)                                                                         \
-    .frames = {{HEADER("system") head, "<|eot_id|>", true},                                        \
-               {HEADER("user"), "<|eot_id|>", true},                                               \
-               {HEADER("assistant"), "<|eot_id|>", true}},                                         \
-    .generate = HEADER("assistant")
+/* The last question that is no result of a tool; thoughts are written again in answers after it. */
+#define QWEN3                                                                                      \
+    "{% set ns = namespace(last=messages|length - 1, found=false) %}"                              \
+    "{% for m in messages[::-1] %}"                                                                \
+    "{% if not ns.found and m.role == 'user' and not (m.content.startswith('<tool_response>') "    \
+    "and m.content.endswith('</tool_response>')) %}{% set ns.found = true %}"                      \
+    "{% set ns.last = messages|length - 1 - loop.index0 %}{% endif %}" END EACH                    \
+    "{{ '<|im_start|>' + m.role + '\\n' }}{% set text = m.content %}{% if m.role == 'assistant' "  \
+    "%}"                                                                                           \
+    "{% set thought = '' %}{% if '</think>' in text %}"                                            \
+    "{% set thought = text.split('</think>')[0].rstrip('\\n').split('<think>')[-1]"                \
+    ".lstrip('\\n') %}{% set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}"        \
+    "{% if loop.index0 > ns.last and (loop.last or thought) %}"                                    \
+    "{{ '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' }}"                              \
+    "{% set text = text.lstrip('\\n') %}{% endif %}{% endif %}{{ text + '<|im_end|>\\n' }}" END    \
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"                               \
+    "{% if enable_thinking is defined and enable_thinking is false %}"                             \
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
 
-#define GEMMA(head)                                                                                \
-    .frames = {{"", head, false},                                                                  \
-               {"<start_of_turn>user\n", "<end_of_turn>\n", true},                                 \
-               {"<start_of_turn>model\n", "<end_of_turn>\n", true}},                               \
-    .generate = "<start_of_turn>model\n", .alternates = true
+#define QWQ                                                                                        \
+    EACH "{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' and not loop.last %}"   \
+         "{{ m.content.split('</think>')[-1].lstrip('\\n') }}"                                     \
+         "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\\n' }}" END OPEN(                     \
+             "<|im_start|>assistant\\n<think>\\n")
 
-#define ROLE(name) "<|start_of_role|>" name "<|end_of_role|>"
+#define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\\n\\n"
+#define LLAMA3_TURN                                                                                \
+    "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content|trim + "            \
+    "'<|eot_id|>' }}"
+#define LLAMA31                                                                                    \
+    SYSTEM_FIRST                                                                                   \
+    "{{ bos_token + '" HEADER(                                                                     \
+        "system") "Cutting Knowledge Date: December 2023\\nToday Date: 26 Jul 2024\\n\\n' }}"      \
+                  "{% if messages[0].role == 'system' %}{{ messages[0].content|trim }}{% endif %}" \
+                  "{{ '<|eot_id|>' }}" EACH "{% if m.role != 'system' %}" LLAMA3_TURN              \
+                  "{% endif %}" END                                                                \
+                  OPEN(HEADER("assistant"))
+
+#define TAGS(text) EACH text END
+#define LINE_TAGS(end) EACH "{{ '<|' + m.role + '|>\\n' + m.content + " end " + '\\n' }}" END
+
+#define GEMMA_TURN(text)                                                                           \
+    "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\\n' }}" text        \
+    "{{ m.content|trim + '<end_of_turn>\\n' }}"
+#define GEMMA(text) text END OPEN("<start_of_turn>model\\n")
+
 #define USER_MARK "<\357\275\234User\357\275\234>"
 #define ASSISTANT_MARK "<\357\275\234Assistant\357\275\234>"
 #define SENTENCE_END "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>"
+#define DEEPSEEK                                                                                   \
+    SYSTEM_FIRST "{{ bos_token }}" EACH "{% if m.role == 'system' %}{{ m.content }}"               \
+                 "{% elif m.role == 'user' %}{{ '" USER_MARK "' + m.content }}"                    \
+                 "{% else %}{{ '" ASSISTANT_MARK                                                   \
+                 "' + m.content.split('</think>')[-1] + '" SENTENCE_END "' }}{% endif %}" END      \
+                 OPEN(ASSISTANT_MARK)
 
-/* Recognised in this order: the special before the general. */
-static const struct family families[] = {
-    {.name = "qwen3",
-     .marks = {"<|im_start|>", "last_query_index", "</think>"},
-     .unless = {"<function=", "vision_start", "bos_token"},
-     CHATML,
-     .thoughts = THOUGHTS_QWEN3},
-    {.name = "qwq",
-     .marks = {"<|im_start|>", "content.split('</think>')[-1].lstrip('\n')", "not loop.last"},
-     .unless = {"last_query_index", "strftime_now"},
-     CHATML,
-     .thoughts = THOUGHTS_QWQ},
-    {.name = "qwen2.5", /* by name; files are recognised as ChatML with a default */
-     .by_name = true,
-     CHATML,
-     .default_system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."},
-    {.name = "smollm2",
-     .by_name = true,
-     CHATML,
-     .default_system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
-    {.name = "chatml",
-     .marks = {"<|im_start|>"},
-     .unless = {"<|im_sep|>", "strftime_now", "think", "vision_start", "function calling AI"},
-     CHATML},
-    {.name = "chatml", /* with a way to close a thought before it begins */
-     .marks = {"<|im_start|>", "enable_thinking", "<think>\n\n</think>\n\n"},
-     .unless = {"<|im_sep|>", "strftime_now", "split", "reasoning", "[INST]"},
-     CHATML},
-    {.name = "phi4",
-     .marks = {"<|im_start|>", "<|im_sep|>"},
-     .unless = {"<think>", "im_system"},
-     .frames = {{"<|im_start|>system<|im_sep|>", "<|im_end|>", false},
-                {"<|im_start|>user<|im_sep|>", "<|im_end|>", false},
-                {"<|im_start|>assistant<|im_sep|>", "<|im_end|>", false}},
-     .generate = "<|im_start|>assistant<|im_sep|>"},
-    {.name = "phi4-mini",
-     .marks = {"<|assistant|>", "'|>' + message['content'] + '<|end|>'"},
-     .frames = {{"<|system|>", "<|end|>", false},
-                {"<|user|>", "<|end|>", false},
-                {"<|assistant|>", "<|end|>", false}},
-     .generate = "<|assistant|>",
-     .finish = EOS},
-    {.name = "llama3.1",
-     .marks = {"<|start_header_id|>", "<|eot_id|>", "Cutting Knowledge Date"},
-     .unless = {"<function=", "functionary"},
-     LLAMA3_TURNS("Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"),
-     .default_system = "",
-     .system = SYSTEM_FIRST,
-     .begins_bos = true},
-    {.name = "llama3",
-     .marks = {"<|start_header_id|>", "<|eot_id|>"},
-     .unless = {"tools", "functions", "strftime_now"},
-     LLAMA3_TURNS("")},
-    {.name = "phi3",
-     .marks = {"<|assistant|>", "<|end|>"},
-     .unless = {"[BEGIN FINAL RESPONSE]", "strftime_now"},
-     .frames = {{"<|system|>\n", "<|end|>\n", false},
-                {"<|user|>\n", "<|end|>\n", false},
-                {"<|assistant|>\n", "<|end|>\n", false}},
-     .generate = "<|assistant|>\n",
-     .finish = EOS},
-    {.name = "olmo2",
-     .marks = {"'<|user|>\n' + message['content'] + '\n'", "<|assistant|>", "eos_token"},
-     .frames = {{"<|system|>\n", "\n", false},
-                {"<|user|>\n", "\n", false},
-                {"<|assistant|>\n", EOS "\n", false}},
-     .generate = "<|assistant|>\n",
-     .last_after = EOS},
-    {.name = "zephyr",
-     .marks = {"<|user|>", "<|assistant|>", "eos_token"},
-     .unless = {"[gMASK]", "<|end|>", "strftime_now"},
-     .frames = {{"<|system|>\n", EOS "\n", false},
-                {"<|user|>\n", EOS "\n", false},
-                {"<|assistant|>\n", EOS "\n", false}},
-     .generate = "<|assistant|>\n"},
-    {.name = "gemma3",
-     .marks = {"<start_of_turn>", "first_user_prefix"},
-     GEMMA("\n\n"),
-     .system = SYSTEM_FIRST_USER},
-    {.name = "gemma", .marks = {"<start_of_turn>"}, GEMMA(""), .system = SYSTEM_NEVER},
-    {.name = "granite",
-     .marks = {"<|start_of_role|>", "<|end_of_role|>"},
-     .frames = {{ROLE("system"), "<|end_of_text|>\n", false},
-                {ROLE("user"), "<|end_of_text|>\n", false},
-                {ROLE("assistant"), "<|end_of_text|>\n", false}},
-     .generate = ROLE("assistant")},
-    {.name = "deepseek",
-     .marks = {USER_MARK "' + message['content']}}", "ns.system_prompt", "split('</think>')[-1]"},
-     .unless = {"thinking is defined", "is_first_sp"},
-     .frames = {{"", "", false}, {USER_MARK, "", false}, {ASSISTANT_MARK, SENTENCE_END, false}},
-     .generate = ASSISTANT_MARK,
-     .system = SYSTEM_FIRST,
-     .thoughts = THOUGHTS_DEEPSEEK,
-     .begins_bos = true},
-    {.name = "mistral-v7-tekken",
-     .marks = {"[INST]", "'[SYSTEM_PROMPT]'"},
-     .unless = {"[THINK]"},
-     .frames = {{"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", false},
-                {"[INST]", "[/INST]", false},
-                {"", EOS, false}},
-     .generate = "",
-     .system = SYSTEM_FIRST,
-     .alternates = true,
-     .begins_bos = true},
-    {.name = "mistral-v7",
-     .marks = {"[INST]", "[SYSTEM_PROMPT] "},
-     .unless = {"[THINK]"},
-     .frames = {{"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]", false},
-                {"[INST] ", "[/INST]", false},
-                {" ", EOS, false}},
-     .generate = "",
-     .system = SYSTEM_FIRST,
-     .alternates = true,
-     .begins_bos = true},
-    {.name = "llama2",
-     .marks = {"[INST]", "<<SYS>>"},
-     .unless = {"elif true == true", "range("},
-     .frames = {{"<<SYS>>\n", "\n<</SYS>>\n\n", false},
-                {BOS "[INST] ", " [/INST]", true},
-                {" ", " " EOS, true}},
-     .generate = "",
-     .system = SYSTEM_FIRST_USER,
-     .alternates = true,
-     .message_bos = true,
-     .trims_whole = true},
-    {.name = "mistral-v1",
-     .marks = {"' [INST] ' + system_message"},
-     .frames = {{"", "\n\n", false}, {" [INST] ", " [/INST]", false}, {" ", EOS, false}},
-     .generate = "",
-     .system = SYSTEM_FIRST_USER,
-     .alternates = true,
-     .begins_bos = true},
-    {.name = "mistral-v3-tekken",
-     .marks = {"'[INST]' + system_message", "[AVAILABLE_TOOLS]"},
-     .frames = {{"", "\n\n", false}, {"[INST]", "[/INST]", false}, {"", EOS, false}},
-     .generate = "",
-     .system = SYSTEM_LAST_USER,
-     .alternates = true,
-     .begins_bos = true},
-    {.name = "mistral-v3",
-     .marks = {"[INST] ", "+ '[/INST]'"},
-     .unless = {" [/INST]"},
-     .frames = {{"", "\n\n", false}, {"[INST] ", "[/INST]", false}, {" ", EOS, true}},
-     .generate = "",
-     .system = SYSTEM_LAST_USER,
-     .alternates = true,
-     .begins_bos = true},
-    {.name = "mistral-v0.1",
-     .marks = {"'[INST] ' + message['content'] + ' [/INST]'", "eos_token + ' '"},
-     .frames = {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", EOS " ", false}},
-     .generate = "",
-     .system = SYSTEM_NEVER,
-     .alternates = true,
-     .begins_bos = true},
-    {.name = "mistral",
-     .marks = {"'[INST] ' + message['content'] + ' [/INST]'"},
-     .frames = {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", EOS, false}},
-     .generate = "",
-     .system = SYSTEM_NEVER,
-     .alternates = true,
-     .begins_bos = true},
+/* Spaces around the texts differ from version to version. */
+#define MISTRAL_V7(name, space)                                                                    \
+    ALTERNATES(name)                                                                               \
+    "{{ bos_token }}" EACH "{% if m.role == 'system' %}{{ '[SYSTEM_PROMPT]" space                  \
+    "' + m.content + '[/SYSTEM_PROMPT]' }}"                                                        \
+    "{% elif m.role == 'user' %}{{ '[INST]" space "' + m.content + '[/INST]' }}"                   \
+    "{% else %}{{ '" space "' + m.content + eos_token }}{% endif %}" END
+
+/* The system message goes into the last message, if that is a question. */
+#define MISTRAL_V3(name, space, answer)                                                            \
+    ALTERNATES(name)                                                                               \
+    "{{ bos_token }}" EACH "{% if m.role == 'user' %}{{ '[INST]" space "' }}"                      \
+    "{% if loop.last and messages[0].role == 'system' %}"                                          \
+    "{{ messages[0].content + '\\n\\n' }}{% endif %}{{ m.content + '[/INST]' }}"                   \
+    "{% elif m.role == 'assistant' %}{{ '" space "' + " answer " + eos_token }}{% endif %}" END
+
+#define MISTRAL(name, after)                                                                       \
+    NO_SYSTEM(name)                                                                                \
+    ALTERNATES(name)                                                                               \
+    "{{ bos_token }}" EACH "{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"     \
+    "{% else %}{{ m.content + eos_token" after " }}{% endif %}" END
+
+static const struct {
+    const char *name, *text;
+} families[] = {
+    {"qwen3", QWEN3},
+    {"qwq", QWQ},
+    {"qwen2.5",
+     DEFAULT_SYSTEM("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.") CHATML},
+    {"smollm2",
+     DEFAULT_SYSTEM("You are a helpful AI assistant named SmolLM, trained by Hugging Face") CHATML},
+    {"chatml", CHATML},
+    {"phi4", TAGS("{{ '<|im_start|>' + m.role + '<|im_sep|>' + m.content + '<|im_end|>' }}")
+                 OPEN("<|im_start|>assistant<|im_sep|>")},
+    {"phi4-mini", TAGS("{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}")
+                      OPEN("<|assistant|>") "{% if not add_generation_prompt %}{{ eos_token }}"
+                                            "{% endif %}"},
+    {"llama3.1", LLAMA31},
+    {"llama3", EACH LLAMA3_TURN END OPEN(HEADER("assistant"))},
+    {"phi3", LINE_TAGS("'<|end|>'") OPEN("<|assistant|>\\n") "{% if not add_generation_prompt %}"
+                                                             "{{ eos_token }}{% endif %}"},
+    {"olmo2", EACH "{{ '<|' + m.role + '|>\\n' + m.content }}{% if m.role == 'assistant' %}"
+                   "{{ eos_token }}{% endif %}{% if m.role != 'assistant' or not loop.last %}"
+                   "{{ '\\n' }}{% endif %}" END OPEN("<|assistant|>\\n")},
+    {"zephyr", LINE_TAGS("eos_token") OPEN("<|assistant|>\\n")},
+    {"gemma3", SYSTEM_IN_QUESTION("gemma3") GEMMA(
+                   "{% for m in rest %}" GEMMA_TURN("{% if loop.first and system is not none %}"
+                                                    "{{ system + '\\n\\n' }}{% endif %}"))},
+    {"gemma", NO_SYSTEM("gemma") ALTERNATES("gemma") GEMMA(EACH GEMMA_TURN(""))},
+    {"granite", TAGS("{{ '<|start_of_role|>' + m.role + '<|end_of_role|>' + m.content + "
+                     "'<|end_of_text|>\\n' }}") OPEN("<|start_of_role|>assistant<|end_of_role|>")},
+    {"deepseek", DEEPSEEK},
+    {"mistral-v7-tekken", MISTRAL_V7("mistral-v7-tekken", "")},
+    {"mistral-v7", MISTRAL_V7("mistral-v7", " ")},
+    {"llama2",
+     SYSTEM_IN_QUESTION("llama2") "{% for m in rest %}{% if m.role == 'user' %}"
+                                  "{% set text = m.content %}"
+                                  "{% if loop.first and system is not none %}"
+                                  "{% set text = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + "
+                                  "m.content %}{% endif %}"
+                                  "{{ bos_token + '[INST] ' + text|trim + ' [/INST]' }}{% else %}"
+                                  "{{ ' ' + m.content|trim + ' ' + eos_token }}{% endif %}" END},
+    {"mistral-v1",
+     SYSTEM_IN_QUESTION("mistral-v1") "{{ bos_token }}{% for m in rest %}{% if m.role == 'user' %}"
+                                      "{{ ' [INST] ' }}{% if loop.first and system is not none %}"
+                                      "{{ system + '\\n\\n' }}{% endif %}"
+                                      "{{ m.content + ' [/INST]' }}{% else %}"
+                                      "{{ ' ' + m.content + eos_token }}{% endif %}" END},
+    {"mistral-v3-tekken", MISTRAL_V3("mistral-v3-tekken", "", "m.content")},
+    {"mistral-v3", MISTRAL_V3("mistral-v3", " ", "m.content|trim")},
+    {"mistral-v0.1", MISTRAL("mistral-v0.1", " + ' '")},
+    {"mistral", MISTRAL("mistral", "")},
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
-const struct family *family_find(const char *name)
+const char *family_text(const char *name)
 {
     for (int i = 0; i < FAMILIES; i++)
-        if (strcmp(families[i].name, name) == 0) return &families[i];
+        if (strcmp(families[i].name, name) == 0) return families[i].text;
     return NULL;
 }
 
@@ -215,7 +189,6 @@ void family_list(char out[FAMILIES_TEXT_MAX])
     for (int i = 0; i < FAMILIES; i++) {
         size_t n = strlen(families[i].name);
         if (at + n + 3 >= FAMILIES_TEXT_MAX) return;
-        if (family_find(families[i].name) != &families[i]) continue; /* a name's second row */
         if (i > 0) {
             memcpy(out + at, ", ", 2);
             at += 2;
@@ -223,88 +196,4 @@ void family_list(char out[FAMILIES_TEXT_MAX])
         memcpy(out + at, families[i].name, n + 1);
         at += n;
     }
-}
-
-/* Backslash and n become a newline, double quotes single ones. */
-static int normalise(struct gguf_str jinja, struct buf *out)
-{
-    int code = 0;
-    for (size_t i = 0; i < jinja.len && code == 0; i++) {
-        char c = jinja.data[i];
-        if (c == '\\' && i + 1 < jinja.len && jinja.data[i + 1] == 'n') {
-            c = '\n';
-            i++;
-        }
-        code = buf_putc(out, c == '"' ? '\'' : c);
-    }
-    return code;
-}
-
-static const char *find(const struct buf *text, const char *mark)
-{
-    return text->len ? memmem(text->data, text->len, mark, strlen(mark)) : NULL;
-}
-
-static bool matches(const struct family *f, const struct buf *text)
-{
-    for (int i = 0; i < MARKS_MAX && f->marks[i]; i++)
-        if (!find(text, f->marks[i])) return false;
-    for (int i = 0; i < UNLESS_MAX && f->unless[i]; i++)
-        if (find(text, f->unless[i])) return false;
-    return true;
-}
-
-/* The text between `before` and `after`, when it is one plain string of the template. */
-static void take_default(struct chat_template *t, const struct buf *text, const char *before,
-                         const char *after)
-{
-    const char *at = text->data, *end = text->data + text->len;
-    size_t n = strlen(before);
-    while ((at = memmem(at, (size_t)(end - at), before, n)) != NULL) {
-        at += n;
-        const char *stop = memmem(at, (size_t)(end - at), after, strlen(after));
-        if (!stop) return;
-        size_t len = (size_t)(stop - at);
-        if (len >= DEFAULT_SYSTEM_MAX || memchr(at, '\'', len) || memchr(at, '\\', len)) continue;
-        memcpy(t->default_system, at, len);
-        t->default_system[len] = 0;
-        t->has_default = true;
-        return;
-    }
-}
-
-static void look_up_details(struct chat_template *t, const struct buf *text)
-{
-    const struct family *f = t->family;
-    t->begins_bos = !f->message_bos && (f->begins_bos || find(text, "bos_token"));
-    t->skips_empty_system = find(text, "'system' and message['content']") != NULL;
-    t->opens_thought =
-        find(text, "<|im_start|>assistant\n<think>\n'") || find(text, ASSISTANT_MARK "<think>\n'");
-    t->can_close_thought = !t->opens_thought && find(text, "'<think>\n\n</think>\n\n'");
-    t->skips_empty_first = find(text, "if ns.system_message %}") ||
-                           find(text, "if system_prompt %}") ||
-                           find(text, "if ns.system_prompt -%}");
-    if (strncmp(f->frames[SYSTEM].before, "<|im_start|>system\n", 19) == 0)
-        take_default(t, text, "<|im_start|>system\n", "<|im_end|>\n'");
-    if (find(text, "g4_default_system_message")) {
-        take_default(t, text, "default_system_message = '", "'");
-        t->fills_empty_system = t->has_default;
-        t->skips_empty_first = t->has_default;
-    }
-}
-
-int family_recognise(struct gguf_str jinja, struct chat_template *t, bool *ret_known)
-{
-    struct buf text;
-    buf_init(&text, JINJA_MAX);
-    int code = normalise(jinja, &text);
-    *ret_known = false;
-    for (int i = 0; i < FAMILIES && code == 0 && !*ret_known; i++) {
-        if (families[i].by_name || !matches(&families[i], &text)) continue;
-        t->family = &families[i];
-        look_up_details(t, &text);
-        *ret_known = true;
-    }
-    buf_release(&text);
-    return code == ERR_LIMIT ? 0 : code;
 }

@@ -236,13 +236,15 @@ static int read_ends(struct vocab *v, const struct gguf *g, struct err *e)
 {
     static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
-    static const char *const pieces[] = {"<|im_end|>", "<|eot_id|>",    "<end_of_turn>",  "<|end|>",
-                                         "</s>",       "<|endoftext|>", "<|end_of_text|>"};
+    static const char *const pieces[] = {"<|im_end|>",      "<|eot_id|>",     "<end_of_turn>",
+                                         "<|end|>",         "</s>",           "<|endoftext|>",
+                                         "<|end_of_text|>", "<|end_of_turn|>"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         int32_t id;
         int code = read_id(g, keys[i], v->size, &id, e);
         if (code) return code;
         if (i == 0) v->eos = id;
+        specials_promote_named(v, id);
         add_end(v, id);
     }
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
@@ -285,6 +287,23 @@ static int read_normalisation(struct vocab *v, const struct gguf *g, struct err 
     return 0;
 }
 
+/* Every chat template of the file: `tokenizer.chat_template`, and those with a name behind it. */
+static void promote_used(struct vocab *v, const struct gguf *g)
+{
+    static const char prefix[] = "tokenizer.chat_template";
+    enum { PREFIX_LEN = sizeof prefix - 1 };
+    for (size_t i = 0; i < gguf_key_count(g); i++) {
+        char key[96];
+        struct gguf_str name = gguf_key_at(g, i), text;
+        if (name.len < PREFIX_LEN || name.len >= sizeof key ||
+            memcmp(name.data, prefix, PREFIX_LEN) != 0)
+            continue;
+        memcpy(key, name.data, name.len);
+        key[name.len] = 0;
+        if (gguf_text(g, key, &text, NULL) == 0) specials_promote_used(v, text.data, text.len);
+    }
+}
+
 static int read_all(struct vocab *v, const struct gguf *g, struct err *e)
 {
     struct gguf_array pieces;
@@ -308,6 +327,8 @@ static int read_all(struct vocab *v, const struct gguf *g, struct err *e)
     if (code == 0) code = read_normalisation(v, g, e);
     if (code) return code;
     specials_promote(v);
+    specials_promote_named(v, v->bos);
+    promote_used(v, g);
     code = read_ends(v, g, e);
     if (code) return code;
     find_byte_tokens(v);
@@ -480,7 +501,13 @@ int vocab_encode(const struct vocab *v, const char *text, size_t n, unsigned fla
 {
     int code = 0;
     bool control = (flags & VOCAB_SPECIAL) != 0, adds = (flags & VOCAB_ADD_BOS) != 0;
-    if (adds && vocab_adds_bos(v)) code = push(out, v->bos, e);
+    if (adds && vocab_adds_bos(v)) {
+        const struct token *bos = &v->tokens[v->bos];
+        bool there = bos->len > 0 && n >= bos->len && memcmp(text, bos->piece, bos->len) == 0;
+        code = push(out, v->bos, e);
+        text += there ? bos->len : 0;
+        n -= there ? bos->len : 0;
+    }
     if (code == 0 && (v->kind == VOCAB_BYTES || utf8_valid_prefix(text, n) == n)) {
         code = encode_valid(v, text, n, control, out, e);
     } else if (code == 0) {

@@ -42,6 +42,17 @@ bool vocab_is_end(const struct vocab *v, int32_t id); /* ends an answer: eos, eo
 bool vocab_is_control(const struct vocab *v, int32_t id); /* not part of the shown text */
 int32_t vocab_find(const struct vocab *v, const char *piece, size_t n); /* exact piece, or -1 */
 
+/* The piece of a token as the file spells it, not terminated. */
+const char *vocab_spelling(const struct vocab *v, int32_t id, size_t *ret_len);
+
+/* Files may call the tokens that turns are made of ordinary text, and are mended when they are
+ * opened: tokens that look like control tokens ("<|...|>", ...) are control tokens if the file's
+ * chat template has them, or if their names are those of tokens that begin and end turns.
+ * vocab_mend does it for another template, before any other use of `v`. vocab_mended lists those
+ * that the file calls ordinary, with commas; "": none. */
+int vocab_mend(struct vocab *v, const char *chat_template, size_t n, struct err *e);
+const char *vocab_mended(const struct vocab *v);
+
 /* The token of exactly these bytes, which may be a part of a character; -1: none. */
 int32_t vocab_of_bytes(const struct vocab *v, const char *bytes, size_t n);
 
@@ -55,7 +66,8 @@ int32_t vocab_next_special(const struct vocab *v, const char *text, size_t n, bo
 size_t vocab_swallows(const struct vocab *v, int32_t before, const char *text, size_t n);
 
 enum {
-    VOCAB_ADD_BOS = 1, /* put the BOS (and EOS) the model's flags ask for */
+    VOCAB_ADD_BOS = 1, /* put the BOS (and EOS) the model's flags ask for; a BOS that the text
+                          begins with is that one */
     VOCAB_SPECIAL = 2  /* recognise control tokens written in the text; never for a user's text */
 };
 /* Append the tokens of text[n] (UTF-8; invalid bytes become byte tokens or U+FFFD as the kind

@@ -21,7 +21,7 @@ enum token_kind { /* tokenizer.ggml.token_type */
 
 enum vocab_kind { VOCAB_BYTES, VOCAB_SPM, VOCAB_BPE };
 
-enum { VOCAB_SIZE_MAX = 1 << 21, VOCAB_PIECE_MAX = 4096 };
+enum { VOCAB_SIZE_MAX = 1 << 21, VOCAB_PIECE_MAX = 4096, MENDED_TEXT_MAX = 256 };
 
 struct token {
     const char *piece;
@@ -45,8 +45,9 @@ struct vocab {
     char *memory; /* pieces, copied so that the file may be closed */
     struct piece_map by_piece;
     int32_t bos, eos, unknown;
-    int32_t ends[8]; /* tokens that end an answer */
+    int32_t ends[16]; /* tokens that end an answer */
     uint32_t n_ends;
+    char mended[MENDED_TEXT_MAX];
     bool add_bos, add_eos, space_prefix;
     bool strips;             /* white space after most control tokens is part of them */
     int32_t byte_token[256]; /* SentencePiece byte fallback and BPE bytes; -1: none */
@@ -64,9 +65,13 @@ struct vocab {
     uint32_t special_from[257];
 };
 
-/* User-defined tokens that templates write to part messages become control tokens. */
+/* Tokens that templates write to part messages become control tokens, whatever the file calls
+ * them; those that a template has; one that the file names as BOS or as an end. */
 void specials_promote(struct vocab *v);
-/* Gather the tokens that are found in a text before any merging; vocab_next_special finds them. */
+bool specials_promote_used(struct vocab *v, const char *chat_template, size_t n);
+void specials_promote_named(struct vocab *v, int32_t id);
+/* Gather the tokens that are found in a text before any merging; vocab_next_special finds them.
+ * What was gathered before goes. */
 int specials_open(struct vocab *v);
 
 int piece_map_init(struct piece_map *m, uint32_t count);
