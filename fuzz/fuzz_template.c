@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "model/gguf.h"
-#include "model/text/template_impl.h"
+#include "model/text/template.h"
 #include "support/tiny_vocab.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -64,16 +64,15 @@ static int64_t controls_of(const struct chat_template *t, const struct chat_mess
     return code ? -1 : controls;
 }
 
-/* Any bytes as the Jinja text of a file: known or not, and what is known renders. */
-static void recognise(const uint8_t *data, size_t n)
+/* Any bytes as the Jinja text of a file: what is a template renders, or says why not. */
+static void interpret(const uint8_t *data, size_t n)
 {
     static const struct chat_message m[] = {{"system", "", 0}, {"user", "hello", 5}};
-    struct chat_template t = {.thinks = true};
-    bool known;
-    CHECK(family_recognise((struct gguf_str){(const char *)data, n}, &t, &known) == 0);
-    if (!known) return;
-    controls_of(&t, m, 2, true);
-    controls_of(&t, m + 1, 1, false);
+    struct chat_template *t;
+    if (chat_template_open_text((const char *)data, n, "fuzz", &t, NULL)) return;
+    controls_of(t, m, 2, true);
+    controls_of(t, m + 1, 1, false);
+    chat_template_close(t);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -84,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (!vocab) open_all();
     if (n == 0) return 0;
     if (data[0] == 0xFF) {
-        recognise(data + 1, n - 1);
+        interpret(data + 1, n - 1);
         return 0;
     }
     const char *at = (const char *)data + 1, *end = (const char *)data + n;

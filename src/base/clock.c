@@ -22,3 +22,10 @@ void clock_sleep_us(uint64_t us)
 {
     clock_sleep_until_us(clock_us() + us);
 }
+
+int64_t clock_wall_s(void)
+{
+    time_t now = time(NULL);
+    struct tm local;
+    return localtime_r(&now, &local) ? (int64_t)now + local.tm_gmtoff : (int64_t)now;
+}

@@ -226,8 +226,8 @@ static int open_engine(const struct options *o, struct engine **ret_engine, stru
              info->emulated ? " as " : "", info->emulated ? info->emulated : "");
     if (!engine_template(*ret_engine))
         log_line(LOG_WARN, "cloud",
-                 "model %s has no chat template that this program knows: messages are refused, "
-                 "raw prompts work; --chat-template NAME sets one",
+                 "model %s has no chat template, or one that is no template (see pdd model "
+                 "inspect): messages are refused, raw prompts work; --chat-template NAME sets one",
                  info->model_name);
     return 0;
 }

@@ -559,7 +559,11 @@ static int encode_prompt(struct device *d, struct err *e)
     else if (q->raw)
         code = vocab_encode(v, q->raw, q->raw_len, VOCAB_ADD_BOS, &a->prompt, e);
     else if (engine_template(d->engine))
-        code = chat_template_encode(engine_template(d->engine), v, q->messages, q->n_messages, true,
+        code = chat_template_render(engine_template(d->engine), v,
+                                    &(struct chat_prompt){.messages = q->messages,
+                                                          .n = q->n_messages,
+                                                          .generate = true,
+                                                          .now = clock_wall_s()},
                                     &a->prompt, e);
     else
         return err_set(e, ERR_UNSUPPORTED,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "model/text/template.h"
 
@@ -55,7 +56,9 @@ static int encode_messages(const struct prompt_rules *rules, const struct wire_r
     for (uint32_t i = 0; i < q->n_messages; i++)
         m[i] = (struct chat_message){q->messages[i].role, q->messages[i].content,
                                      q->messages[i].content_len};
-    int code = chat_template_encode(t, rules->vocab, m, q->n_messages, true, prompt, e);
+    const struct chat_prompt in = {
+        .messages = m, .n = q->n_messages, .generate = true, .now = clock_wall_s()};
+    int code = chat_template_render(t, rules->vocab, &in, prompt, e);
     mem_free(m);
     return code;
 }

@@ -35,7 +35,7 @@ struct chat_message {
 struct chat_prompt {
     const struct chat_message *messages; /* [n] */
     const char *const *extras; /* [n] or NULL: a JSON object of a message's further fields, such as
-                                  tool_calls, tool_call_id, name, reasoning_content */
+                                  tool_calls, tool_call_id, name */
     uint32_t n;
     const char *tools;     /* a JSON array */
     const char *arguments; /* a JSON object: enable_thinking, reasoning_effort, ... */
