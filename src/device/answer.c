@@ -146,7 +146,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
 {
     struct answer *a = &d->answer;
     uint64_t now = clock_us();
-    profile_granted(&d->core->profile, (double)(now - a->opened));
+    answer_granted(d, (double)(now - a->opened));
     a->granted = now;
     a->in_slot = true;
     a->report.any_match = true;

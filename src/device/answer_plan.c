@@ -42,7 +42,7 @@ static void ask_plan(struct device *d, const struct turn_config *c, struct plan_
     in->answer_max = c->answer_max;
     in->lengths = profile_lengths(p, c->prompt_tokens);
     if (d->local) profile_device(p, now_s(), &in->device);
-    profile_cloud(p, a->unsent, &in->cloud);
+    profile_cloud(p, now_s(), a->unsent, &in->cloud);
     in->cloud.known = d->client != NULL;
     if (c->pace == PACE_READING) {
         in->limits.interval_us = PACE_READING_US;
@@ -135,6 +135,11 @@ static void save(struct device_core *c)
     if (e.code == ERR_BUSY) return; /* the next answer will do */
     c->store = NULL;
     c->store_err = e;
+}
+
+void answer_granted(struct device *d, double us)
+{
+    profile_granted(&d->core->profile, now_s(), us);
 }
 
 void answer_learn(struct device *d)

@@ -92,6 +92,7 @@ void answer_release(struct answer *a);
 /* The plan of the answer, and all of *c that follows from it and the profile. */
 void answer_plan(struct device *d, struct turn_config *c);
 void answer_plan_granted(struct device *d, uint32_t granted); /* again, if that is less than N */
+void answer_granted(struct device *d, double us);             /* that long after it was asked for */
 void answer_learn(struct device *d);                          /* when its report is filled */
 /* Starts the profile from the options and what the store has. Without a store that can be read it
  * starts from the options alone. */

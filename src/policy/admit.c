@@ -43,15 +43,31 @@ static uint32_t least_of(const struct admit_request *w)
     return least < w->most ? least : w->most;
 }
 
+uint32_t admit_fair(const struct admit_pressure *p)
+{
+    if (p->waiting == 0 || !(p->token_us > 0.0)) return 0;
+    double tokens = (double)ADMIT_START_US * p->slots / (p->waiting * p->token_us);
+    return tokens < 1.0 ? 1 : tokens < 1e6 ? (uint32_t)tokens : 1000000;
+}
+
+/* What is wanted, or less while others wait. */
+static uint32_t cut(const struct admit_request *w, uint32_t least)
+{
+    uint32_t half = w->most / 2 + w->most % 2, most = w->fair > half ? w->fair : half;
+    if (w->fair == 0 || most >= w->most) return w->most;
+    return most > least ? most : least;
+}
+
 uint32_t admit_grant(const struct admit_memory *m, const struct admit_request *w)
 {
     uint64_t there = (uint64_t)m->free + m->idle;
     uint64_t pages = there > m->promised ? there - m->promised : 0;
     uint64_t positions = (pages + w->shared) * ADMIT_PAGE;
-    if (positions >= admit_positions(w, w->most)) return w->most;
+    uint32_t least = least_of(w), most = cut(w, least);
+    if (positions >= admit_positions(w, most)) return most;
     if (positions <= w->tokens) return 0;
     uint32_t fits = (uint32_t)(positions - w->tokens); /* below w->most */
-    return fits >= least_of(w) ? fits : 0;
+    return fits >= least ? fits : 0;
 }
 
 /* ---- the line ---- */
@@ -60,12 +76,14 @@ struct waiting {
     void *job;
     uint32_t tenant, next;
     int32_t priority;
+    bool continues; /* an answer */
     uint64_t arrived;
 };
 
 struct queue_of {
     uint32_t first, last; /* of waiting; NONE: no job of this tenant waits */
     uint32_t running;
+    uint32_t passes; /* of jobs that continue an answer, since one that begins one has left */
     uint32_t active; /* where in `active` */
 };
 
@@ -103,22 +121,49 @@ uint32_t admit_waiting(const struct admit_line *l)
     return l->n;
 }
 
-void admit_join(struct admit_line *l, void *job, uint32_t tenant, int32_t priority)
+/* The entry after which a job that continues an answer stands; NONE: it is the first. */
+static uint32_t place(struct admit_line *l, uint32_t tenant)
+{
+    struct queue_of *q = &l->tenants[tenant];
+    uint32_t before = l->named == tenant ? q->first : NONE; /* the next one stays next */
+    uint32_t i = before == NONE ? q->first : l->waiting[before].next;
+    for (; i != NONE && l->waiting[i].continues; i = l->waiting[i].next)
+        before = i;
+    if (i == NONE) return q->last;
+    if (q->passes == ADMIT_PASSES_MAX) return q->last;
+    q->passes++;
+    return before;
+}
+
+static void join(struct admit_line *l, void *job, uint32_t tenant, int32_t priority, bool continues)
 {
     CHECK(l->n < l->capacity && tenant < ADMIT_TENANTS_MAX);
     uint32_t i = l->unused;
     struct queue_of *q = &l->tenants[tenant];
     l->unused = l->waiting[i].next;
-    l->waiting[i] = (struct waiting){job, tenant, NONE, priority, l->arrivals++};
+    l->waiting[i] = (struct waiting){job, tenant, NONE, priority, continues, l->arrivals++};
+    l->n++;
     if (q->first == NONE) {
-        q->first = i;
+        q->first = q->last = i;
         q->active = l->n_active;
         l->active[l->n_active++] = tenant;
-    } else {
-        l->waiting[q->last].next = i;
+        return;
     }
-    q->last = i;
-    l->n++;
+    uint32_t before = continues ? place(l, tenant) : q->last;
+    uint32_t *link = before == NONE ? &q->first : &l->waiting[before].next;
+    l->waiting[i].next = *link;
+    *link = i;
+    if (l->waiting[i].next == NONE) q->last = i;
+}
+
+void admit_join(struct admit_line *l, void *job, uint32_t tenant, int32_t priority)
+{
+    join(l, job, tenant, priority, false);
+}
+
+void admit_rejoin(struct admit_line *l, void *job, uint32_t tenant, int32_t priority)
+{
+    join(l, job, tenant, priority, true);
 }
 
 /* Take entry i, which follows `before` (NONE: it is the first), out of its tenant's queue. */
@@ -137,6 +182,7 @@ static void leave(struct admit_line *l, uint32_t before, uint32_t i)
         l->tenants[moved].active = q->active;
     }
     if (l->named == tenant && before == NONE) l->named = NONE;
+    if (!l->waiting[i].continues) q->passes = 0;
     l->waiting[i].next = l->unused;
     l->unused = i;
     l->n--;
@@ -145,10 +191,11 @@ static void leave(struct admit_line *l, uint32_t before, uint32_t i)
 /* Running requests of the tenant with one more, as its first one's priority counts them. */
 static uint64_t burden(const struct admit_line *l, const struct queue_of *q)
 {
-    int32_t p = l->waiting[q->first].priority;
+    const struct waiting *first = &l->waiting[q->first];
+    int32_t p = first->priority;
     p = p > SCHED_PRIORITY_MAX ? SCHED_PRIORITY_MAX : p;
     p = p < -SCHED_PRIORITY_MAX ? -SCHED_PRIORITY_MAX : p;
-    return ((uint64_t)q->running + 1) << (SCHED_PRIORITY_MAX - p);
+    return ((uint64_t)q->running + 1) << (SCHED_PRIORITY_MAX + 1 - p - first->continues);
 }
 
 static uint32_t least_burdened(const struct admit_line *l)

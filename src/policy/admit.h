@@ -8,6 +8,14 @@
  * those fit, the request waits, and the requests after it wait too, so that small ones cannot
  * overtake a large one for ever.
  *
+ * Slots can be short, too. Then requests wait for running answers to end, and two rules keep the
+ * most answers within their limits (the evidence: docs/design/plan.md). A request that continues an
+ * answer goes first, for a shown text that stalls is worse than a wait: it counts a step of
+ * priority higher, and within its tenant it passes those that begin one, at most ADMIT_PASSES_MAX
+ * times before one of these starts. And while others wait, a grant that may be cut is cut to what
+ * lets them start in time (`fair`), but not below half of N: the device is told, plans again, and
+ * asks for the rest when it needs it.
+ *
  * The line has one queue for each tenant. Next is the tenant with the fewest running requests for
  * its priority (each step up counts them half), on a tie the request that arrived first. The next
  * request stays next until it starts or leaves.
@@ -26,7 +34,9 @@ enum {
     ADMIT_TOKENS_LEAST = 16, /* a grant is not cut below this, */
     ADMIT_CUT_MOST = 8,      /* nor below an eighth of N, unless the request has a least */
     ADMIT_TENANTS_MAX = SCHED_TENANTS_MAX,
-    ADMIT_RETRY_S_MAX = 60
+    ADMIT_RETRY_S_MAX = 60,
+    ADMIT_START_US = 1000000, /* for those who wait */
+    ADMIT_PASSES_MAX = 8
 };
 
 /* ---- entering ---- */
@@ -62,7 +72,16 @@ struct admit_request {
     uint32_t shared;        /* of their pages, cached ones that are not idle */
     uint32_t most, least;   /* tokens wanted; least 0: as above */
     uint32_t positions_max; /* of one request; more than `tokens` */
+    uint32_t fair; /* admit_fair: tokens to grant at most, or half of `most`; 0: no limit */
 };
+
+/* Requests that wait for a slot. */
+struct admit_pressure {
+    uint32_t waiting, slots;
+    double token_us; /* of a running answer; 0: not known */
+};
+/* So many tokens for each that all who wait start within about ADMIT_START_US; 0: none waits. */
+uint32_t admit_fair(const struct admit_pressure *p);
 
 /* Pages for that many positions. */
 uint32_t admit_pages(uint32_t positions);
@@ -79,6 +98,8 @@ int admit_line_new(uint32_t capacity, struct admit_line **ret_line, struct err *
 void admit_line_free(struct admit_line *l); /* NULL is fine; the caller owns the jobs */
 /* The line must have room. tenant < ADMIT_TENANTS_MAX. */
 void admit_join(struct admit_line *l, void *job, uint32_t tenant, int32_t priority);
+/* The same for a job that continues an answer. */
+void admit_rejoin(struct admit_line *l, void *job, uint32_t tenant, int32_t priority);
 void *admit_next(struct admit_line *l);  /* NULL: the line is empty */
 void admit_begin(struct admit_line *l);  /* the next one leaves the line and runs */
 void admit_refuse(struct admit_line *l); /* the next one leaves the line and does not */

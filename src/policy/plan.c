@@ -247,7 +247,19 @@ static double spent_us(const struct ground *g, double from, double to, double cl
            larger(after, 0.0) * goes_beyond(g, cloud);
 }
 
-static void price(const struct ground *g, const struct setting *s, struct plan *p)
+/* The first token comes from the cloud or, by `device_us`, from the device, whichever is first. T1
+ * stands for two values, a deviation to each side of its mean: the mean of both is the wait, and
+ * the mean of what each is beyond `free_us` what is paid for. */
+static void wait_for(const struct ground *g, double device_us, struct plan *p, double *ret_beyond)
+{
+    double off = smaller(g->first.deviation, g->first.mean), free_us = g->in->weights.wait_free_us;
+    double early = smaller(g->first.mean - off, device_us);
+    double late = smaller(g->first.mean + off, device_us);
+    p->first_us = (early + late) / 2.0;
+    *ret_beyond = (larger(early - free_us, 0.0) + larger(late - free_us, 0.0)) / 2.0;
+}
+
+static void price(const struct ground *g, const struct setting *s, double beyond_us, struct plan *p)
 {
     const struct plan_input *in = g->in;
     const struct plan_weights *w = &in->weights;
@@ -261,11 +273,10 @@ static void price(const struct ground *g, const struct setting *s, struct plan *
         p->engine_s = borrowed / decode_tps;
         if (in->running.held == 0) p->engine_s += c->uncached / prefill_tps;
     }
-    double wait = larger(p->first_us - w->wait_free_us, 0.0) / 1e6;
     double slow = larger(s->interval_us - g->decode_us, 0.0) * borrowed / 1e6;
     double lost = (1.0 - p->quality) * p->handover;
     p->cost = w->engine_s * p->engine_s + w->slot_s * p->slot_s + w->joule * p->joule +
-              w->wait_s * wait + w->quality * lost;
+              w->wait_s * beyond_us / 1e6 + w->quality * lost;
     if (p->choice == PLAN_BOTH) p->cost += w->slow_s * slow;
 }
 
@@ -284,6 +295,7 @@ static void try_device(const struct ground *g, struct plan *p)
     double prefill = plan_speed_us(&g->prefill, g->in->kv_tokens, g->prompt);
     draft(p, PLAN_DEVICE, &s);
     p->first_us = p->ready_us = prefill + g->decode_us;
+    double beyond = larger(p->first_us - g->in->weights.wait_free_us, 0.0);
     p->joule =
         (d->prefill_w * prefill + d->decode_w * g->decode_us * mean_up_to(g, g->in->answer_max)) /
         1e6;
@@ -291,9 +303,9 @@ static void try_device(const struct ground *g, struct plan *p)
         double spare = g->first.mean + g->buffered * g->decode_us - p->ready_us;
         p->late = tail((spare + larger(g->in->limits.late_us - g->decode_us, 0.0)) /
                        larger(g->prefill.spread * prefill, 1.0));
-        p->first_us = 0.0;
+        p->first_us = beyond = 0.0;
     }
-    price(g, &s, p);
+    price(g, &s, beyond, p);
     note_limits(g, p);
 }
 
@@ -301,13 +313,14 @@ static void try_cloud(const struct ground *g, struct plan *p)
 {
     struct setting s = {1.0, g->token_us, PLAN_START_NEVER, 0};
     draft(p, PLAN_CLOUD, &s);
-    p->first_us = g->in->running.held > 0 ? 0.0 : g->first.mean;
+    double beyond = 0.0;
+    if (g->in->running.held == 0) wait_for(g, INFINITY, p, &beyond);
     p->ready_us = INFINITY;
     p->cloud_tokens = (uint32_t)g->cap;
     p->cloud_mean = mean_up_to(g, g->cap);
     if (has_device(g->in))
         p->late = goes_beyond(g, g->cap); /* it ends, and the device is not ready */
-    price(g, &s, p);
+    price(g, &s, beyond, p);
     note_limits(g, p);
 }
 
@@ -343,10 +356,9 @@ static void try_both(const struct ground *g, const struct setting *s, struct pla
     p->cloud_mean = mean_up_to(g, used);
     p->handover = goes_beyond(g, used);
     p->ready_us = start + prefill + each * n + g->decode_us;
-    p->first_us = in->running.held > 0 ? 0.0
-                  : s->start == PLAN_START_NOW && s->ratio >= 1.0
-                      ? smaller(g->first.mean, prefill + g->decode_us)
-                      : g->first.mean;
+    bool races = s->start == PLAN_START_NOW && s->ratio >= 1.0;
+    double beyond = 0.0;
+    if (in->running.held == 0) wait_for(g, races ? prefill + g->decode_us : INFINITY, p, &beyond);
     p->quality = quality_of(g, s->ratio);
     if (n < needed)
         p->late =
@@ -355,7 +367,7 @@ static void try_both(const struct ground *g, const struct setting *s, struct pla
         (in->device.prefill_w * spent_us(g, start, start + prefill, used) +
          in->device.decode_w * g->decode_us * (mean_up_to(g, in->answer_max) - p->cloud_mean)) /
         1e6;
-    price(g, s, p);
+    price(g, s, beyond, p);
     note_limits(g, p);
 }
 

@@ -9,6 +9,7 @@ static const double OUTLIER = 3.0;
 static const double STIFF = 0.25 * 1000.0 * 1000.0; /* the slope's guess is worth that xx */
 static const double GUESS_SPREAD = 0.15, FIRST_SPREAD = 0.125, LEAST_SPREAD = 0.03;
 static const double HEAT_NEWEST = 0.5, HEAT_MOST = 4.0, AT_REST = 1.1;
+static const double WAY_GROWS = 1.05; /* the most at a time: a way that became longer is learned */
 static const double HOT_WEIGHT = 0.1; /* what is slower than expected while at work */
 static const double PREFILL_W = 5.0, DECODE_W = 4.0;
 
@@ -136,9 +137,13 @@ void profile_decoded(struct profile *p, double now_s, uint32_t depth, double us)
     note(p, &p->decode, now_s, depth, us, us / 1e6);
 }
 
-void profile_granted(struct profile *p, double us)
+void profile_granted(struct profile *p, double now_s, double us)
 {
-    estimate_add(&p->rtt_us, us);
+    if (!(us > 0.0)) return;
+    double longest = p->way_us > 0.0 ? p->way_us * WAY_GROWS : us;
+    p->way_us = us < longest ? us : longest;
+    estimate_add(&p->queue_us, us - p->way_us);
+    p->queue_at_s = now_s;
 }
 
 void profile_cached(struct profile *p, uint32_t sent, uint32_t uncached)
@@ -194,19 +199,21 @@ void profile_device(const struct profile *p, double now_s, struct plan_device *r
                                        .decode_w = DECODE_W};
 }
 
-void profile_cloud(const struct profile *p, uint32_t sent, struct plan_cloud *ret_cloud)
+void profile_cloud(const struct profile *p, double now_s, uint32_t sent,
+                   struct plan_cloud *ret_cloud)
 {
     double share = p->new_share.n > 0 ? p->new_share.mean : 1.0, uncached = share * sent;
-    struct plan_cloud c = {.rtt_us = p->rtt_us.mean, .token_us = p->token_us.mean};
+    struct plan_cloud c = {.rtt_us = p->way_us, .token_us = p->token_us.mean};
     c.uncached = (uint32_t)uncached;
     if (p->first.n > 0) {
-        double at, slope;
+        double at, slope, age_s = now_s > p->queue_at_s ? now_s - p->queue_at_s : 0.0;
+        double stays = 1.0 / (1.0 + age_s / PROFILE_QUEUE_S);
         profile_line_fit(&p->first, &at, &slope);
         double work = at + slope * uncached, off = work * profile_line_spread(&p->first);
-        double way = estimate_deviation(&p->rtt_us), other = 0.0;
+        double queue = estimate_deviation(&p->queue_us) * stays, other = 0.0;
         if (p->new_share.n > 0) other = slope * sent * estimate_deviation(&p->new_share);
-        c.first_us =
-            (struct plan_value){p->rtt_us.mean + work, sqrt(off * off + way * way + other * other)};
+        c.first_us = (struct plan_value){p->way_us + p->queue_us.mean * stays + work,
+                                         sqrt(off * off + queue * queue + other * other)};
     }
     *ret_cloud = c;
 }

@@ -9,6 +9,10 @@
  * Heat: a device that works long becomes slower, and recovers at rest. What a measurement is slower
  * than the line of speeds says is heat if the device was working shortly before, and news for the
  * line if it was at rest; heat halves in PROFILE_COOLS_S seconds of rest.
+ *
+ * The time to a grant is the way there and back, which is what the shortest took, and a queue,
+ * which halves in PROFILE_QUEUE_S seconds: else a device that met a long queue would never ask
+ * again, and never learn that it is gone.
  */
 #ifndef PDD_POLICY_PROFILE_H
 #define PDD_POLICY_PROFILE_H
@@ -51,14 +55,16 @@ double profile_line_spread(const struct profile_line *l);       /* relative devi
 /* ---- all of them ---- */
 
 enum { PROFILE_KINDS = 6 }; /* of questions, by the length of their prompt */
-enum { PROFILE_COOLS_S = 60 };
+enum { PROFILE_COOLS_S = 60, PROFILE_QUEUE_S = 30 };
 
 struct profile {
     struct profile_line prefill; /* us of a token by its position; a run counts at its middle */
     struct profile_line decode;  /* us of a token by the depth of the context */
     double heat, heat_at_s;      /* factor, at least 1; when it was measured */
     struct profile_line first; /* us from grant to first token by the tokens that are not cached */
-    struct estimate rtt_us;    /* from asking to the grant */
+    double way_us;             /* the shortest time from asking to the grant; 0: not known */
+    struct estimate queue_us;  /* what the grant took longer */
+    double queue_at_s;         /* when that was measured: a queue is forgotten soon */
     struct estimate new_share; /* of tokens that it was not sent before: not cached either */
     struct estimate token_us;  /* between tokens of the cloud's stream */
     struct lengths lengths[PROFILE_KINDS];
@@ -69,7 +75,7 @@ void profile_init(struct profile *p, double prefill_tps, double decode_us); /* 0
 /* A run of `tokens` prompt tokens from position `from` on took `us`. */
 void profile_prefilled(struct profile *p, double now_s, uint32_t from, uint32_t tokens, double us);
 void profile_decoded(struct profile *p, double now_s, uint32_t depth, double us); /* a token */
-void profile_granted(struct profile *p, double us);                               /* since asking */
+void profile_granted(struct profile *p, double now_s, double us);                 /* since asking */
 /* Of `sent` tokens that this device had not sent before, it had not cached `uncached`. */
 void profile_cached(struct profile *p, uint32_t sent, uint32_t uncached);
 /* Since the grant; `uncached`: tokens that the cloud had to prefill. */
@@ -84,6 +90,7 @@ struct lengths *profile_lengths(struct profile *p, uint32_t prompt_tokens);
 void profile_device(const struct profile *p, double now_s, struct plan_device *ret_device);
 /* The plan's view of the cloud, for so many tokens of the prompt that it was not sent before;
  * grant_max 0. `known` is the caller's. */
-void profile_cloud(const struct profile *p, uint32_t sent, struct plan_cloud *ret_cloud);
+void profile_cloud(const struct profile *p, double now_s, uint32_t sent,
+                   struct plan_cloud *ret_cloud);
 
 #endif

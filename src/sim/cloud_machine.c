@@ -110,6 +110,13 @@ static struct admit_request request_of(const struct machine *n, const struct wor
         .tokens = w->n_tokens, .most = most > 0 ? most : 1, .positions_max = positions_max(n)};
 }
 
+static uint32_t fair_of(const struct machine *n)
+{
+    struct admit_pressure p = {admit_waiting(n->line), n->slots,
+                               stepcost_decode_us(&n->cost, n->n_running)};
+    return admit_fair(&p);
+}
+
 static void set_promise(struct machine *n, struct work *w)
 {
     struct admit_request wanted = request_of(n, w, w->granted);
@@ -144,7 +151,10 @@ enum admit_entry machine_enter(struct machine *n, struct work *w, uint64_t now)
     n->inside_of[tenant]++;
     w->machine = n->index;
     n->line_tokens += w->n_tokens - w->fed;
-    admit_join(n->line, w, tenant, 0);
+    if (w->r.have > 0)
+        admit_rejoin(n->line, w, tenant, 0);
+    else
+        admit_join(n->line, w, tenant, 0);
     if (!n->busy || n->rests) machine_begin_step(n, now);
     return ADMIT_ENTERS;
 }
@@ -236,6 +246,7 @@ static void extend_grants(struct machine *n)
         struct admit_memory memory = memory_of(n);
         struct admit_request ask = request_of(n, w, w->tokens_max);
         ask.least = 1;
+        ask.fair = fair_of(n);
         ask.shared = admit_pages(length_of(w));
         memory.promised -= w->promise;
         uint32_t granted = admit_grant(&memory, &ask);
@@ -281,6 +292,7 @@ static bool admit_job(struct machine *n, struct work *w, uint64_t now)
         follow(n, w);
     struct admit_request wanted = request_of(n, w, w->tokens_max);
     struct admit_memory memory = memory_of(n);
+    wanted.fair = fair_of(n);
     wanted.shared = w->decodes ? admit_pages(length_of(w)) : w->n_path * BLOCK_PAGES;
     w->granted = w->n_tokens < positions_max(n) ? admit_grant(&memory, &wanted) : 0;
     if (w->granted > 0) {

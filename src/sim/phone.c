@@ -131,7 +131,7 @@ static void fill_input(const struct sim *s, struct answer *a, const struct turn_
     in->answer_max = c->answer_max;
     in->lengths = profile_lengths(p, c->prompt_tokens);
     profile_device(p, (double)now / 1e6, &in->device);
-    profile_cloud(p, c->prompt_tokens, &in->cloud);
+    profile_cloud(p, (double)now / 1e6, c->prompt_tokens, &in->cloud);
     in->cloud.known = true;
     if (m->plan == METHOD_PLAN_CLAIRVOYANT || m->plan == METHOD_PLAN_DISTRIBUTION)
         fill_oracle(s, a, phone, in);
@@ -209,7 +209,7 @@ void phone_granted(struct sim *s, struct answer *a, uint64_t now, uint32_t grant
     struct turn *t = &a->turn;
     struct plan_input in;
     struct plan p;
-    profile_granted(&s->phones[a->phone].profile, (double)(now - a->opened));
+    profile_granted(&s->phones[a->phone].profile, (double)now / 1e6, (double)(now - a->opened));
     if (s->c->method->plan < METHOD_PLAN_FREE || granted >= a->plan.cloud_tokens || t->n > 0 ||
         t->c.fixed || !t->c.use_local)
         return;

@@ -63,6 +63,23 @@ static void estimate_of_row(const struct row *r, struct estimate *x)
         *x = (struct estimate){r->figures[1], r->figures[5], (uint32_t)r->n};
 }
 
+/* A queue may be 0, the way not. */
+static struct row row_of_queue(const struct profile *p)
+{
+    return (struct row){
+        {0.0, p->queue_us.mean, p->queue_at_s, p->way_us, 0.0, p->queue_us.variance},
+        p->queue_us.n};
+}
+
+static void queue_of_row(const struct row *r, struct profile *p)
+{
+    const double *f = r->figures;
+    if (!(f[1] >= 0.0) || !(f[3] > 0.0) || !(f[5] >= 0.0)) return;
+    p->queue_us = (struct estimate){f[1], f[5], (uint32_t)r->n};
+    p->queue_at_s = f[2];
+    p->way_us = f[3];
+}
+
 static int load_row(struct store *s, const char *owner, const char *name, struct row *ret_row,
                     struct err *e)
 {
@@ -162,8 +179,8 @@ static int load_cloud(struct store *s, const char *owner, struct profile *p, str
     struct row r;
     int code = load_row(s, owner, "first", &r, e);
     if (code == 0 && r.n > 0) line_of_row(&r, &p->first);
-    if (code == 0) code = load_row(s, owner, "rtt", &r, e);
-    if (code == 0 && r.n > 0) estimate_of_row(&r, &p->rtt_us);
+    if (code == 0) code = load_row(s, owner, "queue", &r, e);
+    if (code == 0 && r.n > 0) queue_of_row(&r, p);
     if (code == 0) code = load_row(s, owner, "token", &r, e);
     if (code == 0 && r.n > 0) estimate_of_row(&r, &p->token_us);
     if (code == 0) code = load_row(s, owner, "new", &r, e);
@@ -198,7 +215,7 @@ static int save_estimates(struct store *s, const struct store_owners *o, const s
                 {false, "decode", row_of_line(&p->decode)},
                 {false, "heat", {{0.0, p->heat, p->heat_at_s, 0.0, 0.0, 0.0}, 1}},
                 {true, "first", row_of_line(&p->first)},
-                {true, "rtt", row_of_estimate(&p->rtt_us)},
+                {true, "queue", row_of_queue(p)},
                 {true, "token", row_of_estimate(&p->token_us)},
                 {true, "new", row_of_estimate(&p->new_share)}};
     char owner[OWNER_MAX];

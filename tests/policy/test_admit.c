@@ -163,6 +163,90 @@ static void test_grant(void **state)
     assert_int_equal(admit_grant(&m, &w), 0);
 }
 
+static void test_fair_grants(void **state)
+{
+    (void)state;
+    struct admit_pressure p = {.waiting = 0, .slots = 16, .token_us = 20000.0};
+    struct admit_memory m = {.free = 1000};
+    struct admit_request w = {.tokens = 100, .most = 200, .positions_max = 4096};
+    assert_int_equal(admit_fair(&p), 0); /* nobody waits */
+    p.waiting = 5;
+    assert_int_equal(admit_fair(&p), 160); /* 16 slots bring 800 tokens a second */
+    w.fair = 160;
+    assert_int_equal(admit_grant(&m, &w), 160);
+    w.fair = 20;
+    assert_int_equal(admit_grant(&m, &w), 100); /* half at least */
+    w.least = 150;
+    assert_int_equal(admit_grant(&m, &w), 150);
+    w.least = 200; /* a client that cannot ask for the rest */
+    assert_int_equal(admit_grant(&m, &w), 200);
+    w = (struct admit_request){.tokens = 100, .most = 1, .fair = 1, .positions_max = 4096};
+    assert_int_equal(admit_grant(&m, &w), 1);
+    p.token_us = 0.0; /* not known yet */
+    assert_int_equal(admit_fair(&p), 0);
+    p = (struct admit_pressure){.waiting = UINT32_MAX, .slots = 1, .token_us = 1e9};
+    assert_int_equal(admit_fair(&p), 1);
+}
+
+/* Jobs that continue an answer pass those of their tenant that begin one, and those of a tenant
+ * with as many running; not the one that is next already. */
+static void test_answers_go_on_first(void **state)
+{
+    (void)state;
+    struct admit_line *l;
+    int jobs[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const int order[] = {0, 4, 5, 1, 2, 3};
+    assert_int_equal(admit_line_new(8, &l, NULL), 0);
+    for (int i = 0; i < 4; i++)
+        admit_join(l, &jobs[i], 1, 0);
+    assert_ptr_equal(admit_next(l), &jobs[0]); /* it stays that */
+    admit_rejoin(l, &jobs[4], 1, 0);
+    admit_rejoin(l, &jobs[5], 1, 0);
+    for (int i = 0; i < 6; i++) {
+        assert_ptr_equal(admit_next(l), &jobs[order[i]]);
+        admit_refuse(l);
+    }
+    admit_join(l, &jobs[6], 2, 0);
+    admit_rejoin(l, &jobs[7], 3, 0);
+    assert_ptr_equal(admit_next(l), &jobs[7]);
+    admit_refuse(l);
+    assert_ptr_equal(admit_next(l), &jobs[6]);
+    admit_refuse(l);
+    assert_null(admit_next(l));
+    assert_int_equal(admit_waiting(l), 0);
+    admit_line_free(l);
+}
+
+/* However many answers are continued, one that is begun starts after ADMIT_PASSES_MAX of them. */
+static void test_beginners_do_not_starve(void **state)
+{
+    (void)state;
+    struct admit_line *l;
+    int beginner[3] = {0, 0, 0}, other = 1;
+    uint32_t starts = 0, since = 0, longest = 0;
+    assert_int_equal(admit_line_new(64, &l, NULL), 0);
+    for (int i = 0; i < 20; i++)
+        admit_rejoin(l, &other, 1, 0);
+    for (int i = 0; i < 3; i++)
+        admit_join(l, &beginner[i], 1, 0);
+    for (int i = 0; i < 2000; i++) {
+        int *next = admit_next(l);
+        since++;
+        admit_refuse(l);
+        if (*next == 0) {
+            longest = since > longest ? since : longest;
+            since = 0;
+            starts++;
+            admit_join(l, next, 1, 0);
+        } else {
+            admit_rejoin(l, &other, 1, 0);
+        }
+    }
+    assert_true(starts >= 2000 / (3 * ADMIT_PASSES_MAX));
+    assert_true(longest <= 20 + 3 + 2 * ADMIT_PASSES_MAX);
+    admit_line_free(l);
+}
+
 /* Tenants with endless demand: running requests stand as the priorities say. */
 static void test_places_are_shared(void **state)
 {
@@ -293,6 +377,9 @@ int main(void)
         cmocka_unit_test(test_door),
         cmocka_unit_test(test_everyone_is_served),
         cmocka_unit_test(test_grant),
+        cmocka_unit_test(test_fair_grants),
+        cmocka_unit_test(test_answers_go_on_first),
+        cmocka_unit_test(test_beginners_do_not_starve),
         cmocka_unit_test(test_places_are_shared),
         cmocka_unit_test(test_sweep),
         cmocka_unit_test(test_retry),

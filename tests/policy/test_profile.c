@@ -150,34 +150,58 @@ static void test_first_token_grows_with_the_prompt(void **state)
     struct profile p;
     struct plan_cloud c;
     profile_init(&p, 800.0, 64000.0);
-    profile_cloud(&p, 1000, &c);
+    profile_cloud(&p, 1e9, 1000, &c);
     assert_true(c.first_us.mean == 0.0 && c.uncached == 1000); /* not known */
-    profile_granted(&p, 50000.0);
+    profile_granted(&p, 1e9, 50000.0);
     profile_first_token(&p, 1000, 300000.0);
     profile_first_token(&p, 3000, 700000.0);
     for (int i = 0; i < 20; i++) {
-        profile_granted(&p, 50000.0);
+        profile_granted(&p, 1e9, 50000.0);
         profile_first_token(&p, 1000, 300000.0);
         profile_first_token(&p, 6000, 1300000.0);
     }
-    profile_cloud(&p, 3000, &c);
+    profile_cloud(&p, 1e9, 3000, &c);
     assert_true(near(c.first_us.mean, 750000.0, 0.02));
     assert_true(c.first_us.deviation > 1000.0 && c.first_us.deviation < 100000.0);
     assert_true(near(c.rtt_us, 50000.0, 0.01));
     profile_streamed(&p, 15000.0);
-    profile_cloud(&p, 100, &c);
+    profile_cloud(&p, 1e9, 100, &c);
     assert_true(c.token_us == 15000.0);
     assert_true(c.first_us.mean < 250000.0);
     for (int i = 0; i < 30; i++) /* most of what it was not sent by us, others have sent it */
         profile_cached(&p, 4000, 1000);
     profile_cached(&p, 0, 0);
-    profile_cloud(&p, 4000, &c);
+    profile_cloud(&p, 1e9, 4000, &c);
     assert_true(c.uncached >= 999 && c.uncached <= 1010);
     assert_true(near(c.first_us.mean, 350000.0, 0.02));
     double sure = c.first_us.deviation;
     profile_cached(&p, 4000, 4000); /* not this time: less sure */
-    profile_cloud(&p, 4000, &c);
+    profile_cloud(&p, 1e9, 4000, &c);
     assert_true(c.first_us.deviation > 2.0 * sure);
+}
+
+/* A queue is no way: it is expected for a while, and never as a part of the round trip. */
+static void test_queues_are_forgotten(void **state)
+{
+    (void)state;
+    struct profile p;
+    struct plan_cloud c;
+    profile_init(&p, 0.0, 0.0);
+    for (int i = 0; i < 10; i++) {
+        profile_granted(&p, 1e9 + i, 40000.0);
+        profile_first_token(&p, 1000, 200000.0);
+    }
+    for (int i = 10; i < 20; i++)
+        profile_granted(&p, 1e9 + i, 3040000.0);
+    profile_cloud(&p, 1e9 + 20, 1000, &c);
+    assert_true(near(c.first_us.mean, 3.2e6, 0.1) && c.first_us.deviation > 2e5);
+    assert_true(c.rtt_us < 70000.0);
+    profile_cloud(&p, 1e9 + 20 + 600, 1000, &c);
+    assert_true(c.first_us.mean < 450000.0);
+    for (int i = 0; i < 100; i++) /* a new network: that is the way now */
+        profile_granted(&p, 1e9 + 30 + i, 300000.0);
+    profile_cloud(&p, 1e9 + 130, 1000, &c);
+    assert_true(near(c.rtt_us, 300000.0, 0.05));
 }
 
 static void test_lengths_by_kind(void **state)
@@ -206,6 +230,7 @@ int main(void)
         cmocka_unit_test(test_speed_by_length_and_depth),
         cmocka_unit_test(test_heat),
         cmocka_unit_test(test_first_token_grows_with_the_prompt),
+        cmocka_unit_test(test_queues_are_forgotten),
         cmocka_unit_test(test_lengths_by_kind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,7 +47,7 @@ static struct profile measured(void)
     for (int i = 1; i < 6; i++) {
         profile_prefilled(&p, 1e9 + i * 10, 100, 1000u * (uint32_t)i, 1000000.0 * i * i);
         profile_decoded(&p, 1e9 + i * 10 + 5, 1000u * (uint32_t)i, 40000.0 + i * 3000.0);
-        profile_granted(&p, 40000.0 + i * 1000.0);
+        profile_granted(&p, 1e9, 40000.0 + i * 1000.0);
         profile_cached(&p, 1000, 100u * (uint32_t)i);
         profile_first_token(&p, 500u * (uint32_t)i, 100000.0 * i);
         profile_streamed(&p, 15000.0 + i);
@@ -76,7 +76,7 @@ static void test_what_is_saved_is_loaded(void **state)
     struct err e = ERR_INIT;
     (void)state;
     load(&ours, &q); /* nothing is there yet */
-    assert_int_equal(q.prefill.n + q.rtt_us.n, 0);
+    assert_int_equal(q.prefill.n + q.queue_us.n, 0);
     save(&p);
     save(&p); /* over itself */
     store_close(store);
@@ -92,7 +92,7 @@ static void test_owners_are_kept_apart(void **state)
     save(&p);
     load(&(struct store_owners){"model exact-1", "https://other.example"}, &q);
     assert_int_equal(q.first.n, 0);
-    assert_int_equal(q.rtt_us.n, 0);
+    assert_int_equal(q.queue_us.n, 0);
     assert_int_equal(q.prefill.n, p.prefill.n);
     load(&(struct store_owners){"model exact-2", ours.cloud}, &q);
     assert_int_equal(q.prefill.n, 0);
@@ -146,7 +146,7 @@ static void test_nonsense_is_left_out(void **state)
         assert_int_equal(store_exec(store, "INSERT INTO length VALUES (99, 99, 1, 1)", NULL), 0);
         load(&ours, &q);
         profile_device(&q, 1e9, &d);
-        profile_cloud(&q, 1000, &c);
+        profile_cloud(&q, 1e9, 1000, &c);
         assert_true(d.prefill.us >= 0.0 && isfinite(d.prefill.us) && isfinite(d.prefill.spread));
         assert_true(d.heat >= 1.0 && d.heat <= 4.0);
         assert_true(c.first_us.mean >= 0.0 && isfinite(c.first_us.mean) && isfinite(c.rtt_us));

@@ -67,7 +67,10 @@ static void receive_jobs(struct worker *w)
     struct job *job;
     bool any = idle ? queue_pop(w->jobs, &job, UINT64_MAX) : queue_try_pop(w->jobs, &job);
     for (; any; any = queue_try_pop(w->jobs, &job)) {
-        admit_join(w->line, job, worker_tenant(job), job->priority);
+        if (job->n_have > 0)
+            admit_rejoin(w->line, job, worker_tenant(job), job->priority);
+        else
+            admit_join(w->line, job, worker_tenant(job), job->priority);
         w->line_tokens += job->n_tokens;
     }
 }

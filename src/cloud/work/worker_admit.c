@@ -39,6 +39,14 @@ static struct admit_request request_of(const struct worker *w, const struct job 
                                   .positions_max = w->b.positions_max};
 }
 
+/* The fair grant while others wait. */
+static uint32_t fair_of(const struct worker *w)
+{
+    struct admit_pressure p = {admit_waiting(w->line), w->c.streams_max,
+                               stepcost_decode_us(&w->cost, w->n_running)};
+    return admit_fair(&p);
+}
+
 static void set_promise(struct worker *w, struct running *r)
 {
     struct admit_request wanted = request_of(w, r->job, r->granted);
@@ -76,6 +84,7 @@ void worker_extend_grants(struct worker *w)
         struct admit_memory memory = memory_of(w);
         struct admit_request ask = request_of(w, r->job, wanted);
         ask.least = 1;
+        ask.fair = fair_of(w);
         ask.shared = admit_pages(session_len(r->history.session));
         memory.promised -= r->promise;
         uint32_t granted = admit_grant(&memory, &ask);
@@ -103,6 +112,7 @@ static int begin(struct worker *w, struct running *r, struct err *e)
     struct admit_request wanted = request_of(w, job, asked);
     struct admit_memory memory = memory_of(w);
     wanted.shared = r->history.n_path;
+    wanted.fair = fair_of(w);
     r->granted = admit_grant(&memory, &wanted);
     code = r->granted ? job_make_logprobs(job, r->granted, e) : ERR_BUSY;
     if (code) {
