@@ -52,6 +52,20 @@ static void show(struct device *d, uint32_t k)
     tell_text(a, from, k, a->tokens[k].source);
 }
 
+/* Tokens of the cloud that follow the prompt are no part of it. */
+static void tell_progress(struct answer *a, uint32_t kv)
+{
+    uint32_t total = a->turn.prompt_len;
+    a->q->on_progress(a->q->arg, kv < total ? kv : total, total);
+}
+
+static void tell_trouble(struct answer *a)
+{
+    if (a->told_trouble || !a->turn.error.code || !a->q->on_trouble) return;
+    a->told_trouble = true;
+    a->q->on_trouble(a->q->arg, a->turn.error.text);
+}
+
 /* Bytes of a character that was never finished. */
 static void show_rest(struct device *d)
 {
@@ -408,8 +422,7 @@ static void local_event(struct device *d, const struct local_event *ev)
     switch (ev->kind) {
     case LOCAL_PROGRESS:
         turn_local_progress(&a->turn, now, ev->kv);
-        if (a->turn.shown == 0 && a->q->on_progress)
-            a->q->on_progress(a->q->arg, ev->kv, a->turn.prompt_len);
+        if (a->q->on_progress) tell_progress(a, ev->kv);
         break;
     case LOCAL_PAUSED:
         turn_local_paused(&a->turn, now, ev->kv);
@@ -475,6 +488,7 @@ static void carry_out(struct device *d)
     while (a->running && turn_take(&a->turn, &action))
         act(d, &action);
     if (!a->running) return;
+    tell_trouble(a);
     uint64_t wake = turn_wake(&a->turn, clock_us());
     if (wake == UINT64_MAX)
         loop_timer_clear(d->timer);

@@ -99,8 +99,9 @@ struct device_question {
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
     void (*on_token)(void *arg, const struct device_token *token, uint32_t index); /* before it */
-    void (*on_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
-    void (*on_cloud_progress)(void *arg, uint32_t done, uint32_t total);
+    void (*on_progress)(void *arg, uint32_t done, uint32_t total);       /* of the prefill here */
+    void (*on_cloud_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
+    void (*on_trouble)(void *arg, const char *why); /* the cloud is lost, and the answer goes on */
     /* Before anything of the question leaves this machine, each time. */
     void (*on_send)(void *arg, const struct device_sent *sent);
     void *arg;

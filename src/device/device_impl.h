@@ -32,6 +32,7 @@ struct answer {
     uint32_t next_wire; /* index of the next token event, when as_text */
     uint64_t began, opened, granted;
     bool in_slot; /* from a grant to the end of its stream */
+    bool told_trouble;
     struct token_list prompt, work;
     struct assist *assist;
     struct detok detok;

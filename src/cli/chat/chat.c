@@ -40,6 +40,7 @@ struct chat {
     char model_path[MODEL_FILE_PATH_MAX];
     bool color, progress, progress_shown;
     bool terminal;    /* the answer is shown to a person, not kept by a program */
+    bool begun;       /* the answer has text */
     int painted;      /* source whose colour is on, -1: none */
     int output_error; /* errno of a failed write of the answer; 0: none */
     /* the signal thread's */
@@ -205,6 +206,7 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
     struct chat *c = arg;
     (void)index;
     if (n == 0) return;
+    c->begun = true;
     clear_progress(c);
     paint(c, (int)source);
     if (c->terminal)
@@ -219,7 +221,7 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
 static void on_progress(void *arg, uint32_t done, uint32_t total)
 {
     struct chat *c = arg;
-    if (!c->progress || total == 0) return;
+    if (!c->progress || c->begun || total == 0) return;
     fprintf(stderr, "\r\033[Kreading: %u of %u tokens (%u%%)", done, total,
             (unsigned)(100ull * done / total));
     c->progress_shown = true;
@@ -263,6 +265,7 @@ static int ask(struct chat *c, struct device_question *q, struct device_report *
     q->arg = c;
     *r = (struct device_report){.text = "", .trouble = ""};
     c->painted = -1;
+    c->begun = false;
     atomic_store(&c->answering, true);
     int code = device_ask(c->device, q, r, e);
     atomic_store(&c->answering, false);

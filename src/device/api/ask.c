@@ -255,6 +255,13 @@ static void on_cloud_progress(void *arg, uint32_t done, uint32_t total)
     reader_tell(a);
 }
 
+static void on_trouble(void *arg, const char *why)
+{
+    struct ask *a = arg;
+    snprintf(a->trouble, sizeof a->trouble, "%s", why);
+    reader_tell(a);
+}
+
 static void on_send(void *arg, const struct device_sent *sent)
 {
     struct ask *a = arg;
@@ -285,6 +292,7 @@ static int fill_question(struct ask *a, struct err *e)
         .on_token = on_token,
         .on_progress = on_progress,
         .on_cloud_progress = on_cloud_progress,
+        .on_trouble = on_trouble,
         .on_send = on_send,
         .arg = a};
     if (strcmp(a->pdd.pace, "off") == 0) a->question.pace = PACE_OFF;

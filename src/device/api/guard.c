@@ -142,6 +142,20 @@ bool guard_open(struct http_request *r, void *serve)
     return check_host(r, s) && check_origin(r, s);
 }
 
+/* A browser that goes to the page, from wherever; not one that loads it into another. */
+static bool is_visit(struct http_request *r)
+{
+    const char *mode = http_request_header(r, "Sec-Fetch-Mode");
+    const char *dest = http_request_header(r, "Sec-Fetch-Dest");
+    return mode && dest && strcmp(mode, "navigate") == 0 && strcmp(dest, "document") == 0;
+}
+
+bool guard_page(struct http_request *r, void *serve)
+{
+    struct serve *s = serve;
+    return check_host(r, s) && (is_visit(r) || check_origin(r, s));
+}
+
 bool guard_api(struct http_request *r, void *serve)
 {
     return guard_open(r, serve) && check_token(r, serve);

@@ -19,9 +19,11 @@
 #include "net/http_server.h"
 
 /* Gates of routes; `arg` is the struct serve. guard_api is for all that says or does something,
- * guard_open for what needs no token. */
+ * guard_open for what needs no token, guard_page for the page: a link of another site may lead to
+ * it. */
 bool guard_api(struct http_request *r, void *serve);
 bool guard_open(struct http_request *r, void *serve);
+bool guard_page(struct http_request *r, void *serve);
 bool guard_options(struct http_request *r, void *serve);
 
 #endif

@@ -4,9 +4,11 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "device/api/serve_impl.h"
+#include "proto/json.h"
 
 enum {
     NOTE_MAX = 256,
+    TROUBLE_MAX = 8 * ERR_TEXT_MAX,
     RUN_MAX = 1024,            /* tokens in one chunk, for a reader that is far behind */
     SILENCE_MAX_US = 10000000, /* then a comment goes out */
     PROGRESS_EVERY_US = 100000
@@ -22,7 +24,8 @@ struct reader {
     uint32_t at; /* the next token */
     enum ask_state told;
     struct ask_progress progress[2]; /* as told */
-    uint64_t spoke;                  /* clock_us() */
+    bool told_trouble;
+    uint64_t spoke, told_at; /* clock_us() */
 };
 
 static void detach(struct reader *r)
@@ -94,22 +97,35 @@ static void tell_state(struct reader *r)
     buf_release(&b);
 }
 
+/* What breaks a silence, for proxies and clients that would give up. */
+static void break_silence(struct reader *r)
+{
+    if (r->ask->n_tokens > 0 || clock_us() - r->spoke < SILENCE_MAX_US) return;
+    buf_puts(scratch(r), ": reading\n\n");
+    send_scratch(r);
+}
+
+/* Worth telling: the first, the last, and those between at intervals. */
+static bool has_progress(const struct reader *r)
+{
+    const struct ask_progress *is = r->ask->progress, *told = r->progress;
+    uint64_t now = clock_us();
+    if (memcmp(told, is, sizeof r->progress) == 0) return false;
+    for (int i = 0; i < 2; i++)
+        if (is[i].done != told[i].done && (told[i].total == 0 || is[i].done == is[i].total))
+            return true;
+    return now - r->told_at >= PROGRESS_EVERY_US;
+}
+
 static void tell_progress(struct reader *r)
 {
     struct ask *a = r->ask;
     struct buf b;
-    if (a->n_tokens > 0 || a->state != ASK_RUNNING) return;
-    uint64_t now = clock_us(), silent = now - r->spoke;
-    if (!a->pdd.progress) {
-        if (silent < SILENCE_MAX_US) return;
-        buf_puts(scratch(r), ": reading\n\n");
-        send_scratch(r);
-        return;
-    }
-    bool first = r->progress[0].total + r->progress[1].total == 0;
-    if (memcmp(r->progress, a->progress, sizeof r->progress) == 0) return;
-    if (!first && silent < PROGRESS_EVERY_US) return;
+    if (a->state != ASK_RUNNING) return;
+    if (!a->pdd.progress) break_silence(r);
+    if (!a->pdd.progress || !has_progress(r)) return;
     memcpy(r->progress, a->progress, sizeof r->progress);
+    r->told_at = clock_us();
     buf_init(&b, NOTE_MAX);
     buf_puts(&b, "{\"progress\":{");
     for (int i = 0, n = 0; i < 2; i++)
@@ -117,6 +133,20 @@ static void tell_progress(struct reader *r)
             buf_printf(&b, "%s\"%s\":[%u,%u]", n++ ? "," : "", source_names[i], a->progress[i].done,
                        a->progress[i].total);
     buf_puts(&b, "}}");
+    if (!b.error) send_note(r, b.data);
+    buf_release(&b);
+}
+
+static void tell_trouble(struct reader *r)
+{
+    struct ask *a = r->ask;
+    struct buf b;
+    if (!a->pdd.progress || !a->trouble[0] || r->told_trouble || a->state != ASK_RUNNING) return;
+    r->told_trouble = true;
+    buf_init(&b, TROUBLE_MAX);
+    buf_puts(&b, "{\"trouble\":");
+    json_put_string(&b, a->trouble, strlen(a->trouble));
+    buf_putc(&b, '}');
     if (!b.error) send_note(r, b.data);
     buf_release(&b);
 }
@@ -192,6 +222,7 @@ static void tell_stream(struct reader *r)
     if (!r->begun) begin(r);
     tell_state(r);
     tell_progress(r);
+    tell_trouble(r);
     while (r->at < a->n_clear)
         tell_run(r);
     if (a->state == ASK_OVER) tell_end(r);

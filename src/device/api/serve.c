@@ -10,11 +10,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "device/api/guard.h"
+#include "device/api/page.h"
 #include "device/api/serve_impl.h"
 
 enum { SHORT_BODY_MAX = 4096, SCRATCH_MAX = 64 << 20, DRAIN_FLUSH_US = 1000000 };
 
 static const struct http_route routes[] = {
+    {"GET", "/", page_index, guard_page, SHORT_BODY_MAX},
+    {"GET", "/page/{id}", page_part, guard_page, SHORT_BODY_MAX},
     {"POST", "/v1/chat/completions", serve_chat, guard_api, 0},
     {"POST", "/v1/completions", serve_completion, guard_api, 0},
     {"GET", "/v1/answers", serve_answers, guard_api, SHORT_BODY_MAX},

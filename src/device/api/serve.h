@@ -3,6 +3,7 @@
  * the cloud and is finished by the engine here, or comes from one of them alone (device/device.h);
  * several at once share the engine's steps. docs/DEVICE.md is the manual of its clients.
  *
+ *   GET    /, /page/{id}                the page for people (device/api/page.h)
  *   POST   /v1/chat/completions, /v1/completions   OpenAI's API (proto/openai.h), with "pdd"
  *   GET    /v1/answers                  the latest answers, without their texts
  *   GET    /v1/answers/{id}?from=INDEX  an answer, as a stream or as it is now

@@ -60,6 +60,7 @@ struct ask {
     uint32_t n_tokens, n_clear;
     size_t clear;                    /* bytes of text in which no stop string can begin */
     struct ask_progress progress[2]; /* by enum turn_source */
+    char trouble[ERR_TEXT_MAX];      /* why the cloud was lost, while the answer goes on */
     bool stopped;                    /* by a stop string */
     int32_t next_id;                 /* of the token whose text comes next */
     uint64_t sent_bytes, received_bytes;

@@ -1,0 +1,517 @@
+// app.js: the page of `pdd device`: the list of conversations, the one that is shown, the question box.
+import {Ask, live} from './ask.js';
+import {ApiError, json, setToken} from './api.js';
+import {AnswerView, QuestionView} from './thread.js';
+import * as talks from './talks.js';
+import {$, button, bytes, count, dress, el, fresh, icon, plural, remember, saveAs, say} from './dom.js';
+
+const PASTE_MAX = 2000;          // characters; a longer paste becomes a document
+const DOCUMENT_MAX = 3 << 20;    // bytes; the device keeps 4 MiB of a conversation
+const NEAR_END = 80;             // pixels from the end within which the view follows the answer
+const STATUS_MS = 5000;
+
+let status = null;      // of /v1/status; null: not known yet
+let reachable = true;   // is the device's server?
+let listed = [];        // {id, title, updated}
+let talk = null;        // the conversation that is shown
+let views = [];
+let documents = [];     // {name, text, tokens} for the next question
+let cloudLost = null;   // why
+
+// ---- what is shown around the conversation ----
+
+function applyTaste() {
+    document.documentElement.dataset.theme = remember.theme;
+    document.documentElement.dataset.tint = remember.tint;
+    $('tint').setAttribute('aria-pressed', String(remember.tint === 'on'));
+}
+
+function showStatus() {
+    if (!status) return;
+    const local = status.local_only;
+    $('local-only').hidden = !local;
+    $('mode-box').hidden = local;
+    for (const option of $('mode').options) option.disabled = option.value === 'local' && !status.model;
+    const model = status.model?.id ?? 'no model on this device';
+    $('where').replaceChildren(
+        el('p', {class: 'row'}, el('span', {class: 'dot device', 'aria-hidden': 'true'}), el('bdi', {title: model}, model)),
+        local ? el('p', {class: 'row'}, icon('lock'), 'Local only: nothing leaves this device') :
+            el('p', {class: 'row'}, el('span', {class: 'dot cloud', 'aria-hidden': 'true'}), el('bdi', {title: status.cloud}, new URL(status.cloud).host)),
+        ...(status.ask_before_sending ? [el('p', {class: 'row note'}, 'You are asked before anything is sent')] : []),
+        ...(status.emulated ? [el('p', {class: 'row note'}, status.emulated)] : []));
+}
+
+function showBanner() {
+    const banner = $('banner');
+    let words = null, detail = '';
+    if (!reachable) words = 'This device\'s server does not answer. The page goes on as soon as it does.';
+    else if (cloudLost) {
+        words = status?.model ? 'The cloud is away. This device goes on alone.' : 'The cloud is away.';
+        detail = cloudLost;
+    }
+    if ((words ?? '') === (banner.dataset.words ?? '')) return;
+    banner.dataset.words = words ?? '';
+    banner.hidden = !words;
+    banner.classList.toggle('severe', !reachable);
+    banner.replaceChildren(el('span', {class: 'dot', 'aria-hidden': 'true'}), el('span', {class: 'words', title: detail}, words ?? ''),
+        reachable ? button('close', 'Close this notice', () => noteCloud(null)) : '');
+    if (words) say(words);
+}
+
+function noteCloud(why) {
+    cloudLost = why;
+    showBanner();
+}
+
+async function watchDevice() {
+    try {
+        status = await json('GET', '/v1/status');
+        const back = !reachable;
+        reachable = true;
+        showStatus();
+        if (back) await open();
+    } catch (e) {
+        if (e.status === 401) await askToken();
+        else reachable = !(e instanceof ApiError && e.status === 0);
+    }
+    showBanner();
+}
+
+function askToken() {
+    const dialog = $('dialog-token');
+    if (dialog.open) return Promise.resolve();
+    dialog.showModal();
+    return new Promise((resolve) => dialog.addEventListener('close', () => {
+        setToken($('token').value.trim());
+        resolve(start());
+    }, {once: true}));
+}
+
+// ---- the list ----
+
+const running = (id) => [...live.values()].some((a) => a.body.pdd.conversation === id);
+
+async function loadList() {
+    listed = await talks.list();
+    showList();
+}
+
+function showList() {
+    const items = listed.map((t) => {
+        const current = t.id === talk?.id;
+        const open = el('button', {type: 'button', class: 'talk', 'aria-current': current ? 'page' : null, onclick: () => go(t.id)},
+            running(t.id) ? el('span', {class: 'dot live', role: 'img', 'aria-label': 'being answered'}) : null, el('bdi', {}, t.title || 'Conversation'));
+        return el('li', {class: current ? 'current' : ''}, open,
+            button('pencil', `Rename ${t.title}`, (e) => rename(t, e.currentTarget.closest('li'))), button('trash', `Delete ${t.title}`, () => remove(t)));
+    });
+    $('talks').replaceChildren(...items);
+    const note = $('side-note');
+    note.hidden = talks.kept();
+    note.textContent = 'Kept in this tab only: the device keeps nothing after it stops.';
+}
+
+function rename(t, li) {
+    const input = el('input', {type: 'text', dir: 'auto', maxlength: '150', 'aria-label': 'Name of the conversation'});
+    input.value = t.title;
+    let done = false;
+    const finish = async (keep) => {
+        if (done) return;
+        done = true;
+        const title = input.value.trim().slice(0, 60);
+        if (keep && title && title !== t.title) {
+            const whole = t.id === talk?.id ? talk : await talks.load(t.id);
+            if (whole) {
+                whole.title = title;
+                whole.named = true;
+                await talks.save(whole);
+            }
+            if (t.id === talk?.id) showTitle();
+        }
+        await loadList();
+        $('talks').querySelector('[aria-current]')?.focus();
+    };
+    input.addEventListener('keydown', (e) => {
+        if (e.key === 'Enter' || e.key === 'Escape') {
+            e.stopPropagation();
+            e.preventDefault();
+            finish(e.key === 'Enter');
+        }
+    });
+    input.addEventListener('blur', () => finish(true));
+    li.replaceChildren(input);
+    input.select();
+}
+
+function remove(t) {
+    $('delete-name').textContent = t.title;
+    const dialog = $('dialog-delete');
+    dialog.returnValue = 'no';
+    dialog.showModal();
+    dialog.addEventListener('close', async () => {
+        if (dialog.returnValue !== 'yes') return;
+        for (const a of live.values()) if (a.body.pdd.conversation === t.id) a.forget();
+        await talks.drop(t.id);
+        if (t.id === talk?.id) go(null);
+        await loadList();
+        say('Conversation deleted');
+    }, {once: true});
+}
+
+// ---- the conversation ----
+
+function showTitle() {
+    $('title').textContent = talk?.title || 'New conversation';
+    document.title = talk?.title ? `${talk.title} · P/D-Device` : 'P/D-Device';
+    $('export').hidden = !talk?.messages.length;
+}
+
+/** The address names the conversation, so that a reload and the browser's Back find it. */
+function go(id) {
+    const hash = id ? '#' + id : '';
+    if (location.hash !== hash) history.pushState(null, '', location.pathname + hash);
+    closeSide();
+    return openTalk(id);
+}
+
+async function openTalk(id) {
+    talk = null;
+    if (id) {
+        try {
+            talk = await talks.load(id);
+        } catch (e) {
+            say(e.message);
+        }
+        if (!talk) history.replaceState(null, '', location.pathname);
+    }
+    showTitle();
+    showList();
+    showThread();
+    resume();
+    scrollToEnd();
+    if (matchMedia('(pointer: fine)').matches) $('question').focus();
+}
+
+function showThread() {
+    for (const v of views) v.leave?.();
+    views = [];
+    const thread = $('thread');
+    if (!talk?.messages.length) {
+        thread.replaceChildren(el('div', {class: 'hello'}, el('span', {class: 'mark big', 'aria-hidden': 'true'}),
+            el('p', {}, status?.local_only ? 'Ask something. Nothing leaves this device.' : 'Ask something. The first words come from the cloud, the rest from this device.')));
+        showBusy();
+        return;
+    }
+    views = talk.messages.map((m, i) => m.role === 'user' ? new QuestionView(m, {resend: (text) => resend(i, text)}) : answerView(m, i));
+    thread.replaceChildren(...views.map((v) => v.node));
+    showBusy();
+}
+
+function sizeOf(i) {
+    const question = talk.messages[i - 1];
+    return {characters: talks.requestOf(talk, i, remember).messages.reduce((n, m) => n + m.content.length, 0),
+        documents: question.documents?.length ?? 0, earlier: i - 1};
+}
+
+function answerView(message, i) {
+    const ask = live.get(message.id);
+    const shown = talk;
+    return new AnswerView(message, ask, {
+        again: () => resend(i - 1, talk.messages[i - 1].text),
+        grew: () => talk === shown && followEnd(),
+        changed: (a) => {
+            if (a.trouble) noteCloud(a.trouble);
+            else if (a.n > 0 && a.parts[0][0] === 'cloud') noteCloud(null);
+            showBusy();
+        },
+    }, {local: status?.local_only || message.asked.mode === 'local', cloud: status?.cloud ?? 'the cloud', size: ask && ask.n === 0 ? sizeOf(i) : {}});
+}
+
+/** Answers that this page, or one before it, did not see to their end. */
+function resume() {
+    if (!talk) return;
+    for (const [i, m] of talk.messages.entries())
+        if (m.role === 'assistant' && !m.finish && !live.has(m.id)) follow(talk, i, true);
+    showThread();
+}
+
+/** Follow answer `i` to its end and keep it, whatever is shown meanwhile. */
+async function follow(owner, i, known) {
+    const message = owner.messages[i];
+    const ask = new Ask(message.id, talks.requestOf(owner, i, remember));
+    // Before the view hears of the end, the message has it.
+    ask.addEventListener('over', () => Object.assign(message, {parts: ask.parts, report: ask.report, finish: ask.finish ?? 'error', error: ask.error}));
+    const end = ask.follow(known);
+    showList();
+    try {
+        await end;
+    } catch (e) {
+        say(e.message);
+    }
+    if (message.finish) {
+        const newer = talk && talk.id === owner.id ? talk : owner;
+        await talks.save(newer).catch((e) => say(e.message));
+    }
+    await loadList().catch(() => {});
+    showBusy();
+}
+
+const shownAsk = () => talk?.messages.map((m) => live.get(m.id)).find(Boolean);
+
+function showBusy() {
+    const busy = Boolean(shownAsk());
+    const stop = $('stop'), had = document.activeElement === stop;
+    stop.hidden = !busy;
+    $('send').hidden = busy;
+    if (had && !busy) $('question').focus();
+}
+
+async function stop() {
+    await shownAsk()?.stop();
+}
+
+function titleOf(text, docs) {
+    const line = text.trim().split('\n')[0];
+    return (line || docs[0]?.name || 'Conversation').slice(0, 60);
+}
+
+async function ask(text, docs) {
+    const now = Math.floor(Date.now() / 1000);
+    talk ??= {id: fresh('c'), title: '', created: now, messages: []};
+    if (!talk.messages.length && !talk.named) talk.title = titleOf(text, docs);
+    const mode = status?.local_only ? 'local' : remember.mode;
+    talk.messages.push({role: 'user', text, documents: docs.map(({name, text: t}) => ({name, text: t}))});
+    talk.messages.push({role: 'assistant', id: fresh('a'), asked: {mode, pace: remember.pace, temperature: remember.temperature, tokensMax: remember.tokensMax}});
+    const owner = talk;
+    history.replaceState(null, '', '#' + talk.id);
+    try {
+        await talks.save(owner); // first, so that no crash loses the question
+    } catch (e) {
+        if (e.status !== 0) {
+            owner.messages.length -= 2;
+            throw e;
+        }
+    }
+    const done = follow(owner, owner.messages.length - 1, false);
+    showTitle();
+    showThread();
+    scrollToEnd();
+    await done;
+}
+
+async function resend(i, text) {
+    if (shownAsk()) await stop();
+    const docs = talk.messages[i].documents ?? [];
+    talk.messages.length = i;
+    await ask(text, docs);
+}
+
+// ---- the view follows the end, unless the reader went elsewhere ----
+
+let atEnd = true;
+
+function followEnd() {
+    const scroll = $('scroll');
+    if (atEnd) scroll.scrollTop = scroll.scrollHeight;
+}
+
+function scrollToEnd() {
+    atEnd = true;
+    followEnd();
+}
+
+function onScroll() {
+    const scroll = $('scroll');
+    atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_END;
+    $('to-end').hidden = atEnd;
+}
+
+// ---- the question box ----
+
+function showDocuments() {
+    $('chips').hidden = documents.length === 0;
+    $('chips').replaceChildren(...documents.map((d, i) => el('li', {}, icon('page'), el('bdi', {}, d.name),
+        el('small', {class: d.tokens > (status?.model?.context_length ?? Infinity) ? 'too-long' : ''}, d.tokens ? plural(d.tokens, 'token') : bytes(d.text.length)),
+        button('close', `Remove ${d.name}`, () => {
+            documents.splice(i, 1);
+            showDocuments();
+            $('question').focus();
+        }))));
+}
+
+async function addDocument(name, text) {
+    if (text.length > DOCUMENT_MAX || text.includes('\0')) {
+        say(`${name} cannot be attached`);
+        tellProblem(text.includes('\0') ? `${name} is no text.` : `${name} is longer than ${bytes(DOCUMENT_MAX)}.`);
+        return;
+    }
+    const d = {name, text, tokens: 0};
+    documents.push(d);
+    showDocuments();
+    say(`${name} attached`);
+    if (!status?.model) return;
+    try {
+        d.tokens = (await json('POST', '/tokenize', {content: text})).tokens.length;
+        showDocuments();
+    } catch {}
+}
+
+function tellProblem(text) {
+    const chips = $('chips');
+    showDocuments();
+    chips.hidden = false;
+    chips.prepend(el('li', {class: 'problem', role: 'alert'}, text));
+}
+
+async function addFiles(files) {
+    for (const file of files) {
+        if (file.size > DOCUMENT_MAX) tellProblem(`${file.name} is longer than ${bytes(DOCUMENT_MAX)}.`);
+        else await addDocument(file.name, await file.text());
+    }
+}
+
+function grow() {
+    const q = $('question');
+    q.style.height = 'auto';
+    q.style.height = Math.min(q.scrollHeight, innerHeight * 0.4) + 'px';
+}
+
+async function send() {
+    const text = $('question').value.trim(), docs = documents;
+    if ((!text && !docs.length) || shownAsk()) return;
+    $('question').value = '';
+    documents = [];
+    grow();
+    showDocuments();
+    try {
+        await ask(text, docs);
+    } catch (e) {
+        if ($('question').value === '') $('question').value = text;
+        documents = docs;
+        grow();
+        tellProblem(e.message);
+        showThread();
+    }
+}
+
+function bindComposer() {
+    const q = $('question');
+    q.addEventListener('input', grow);
+    q.addEventListener('keydown', (e) => {
+        if (e.key !== 'Enter' || e.shiftKey || e.isComposing || matchMedia('(pointer: coarse)').matches) return;
+        e.preventDefault();
+        send();
+    });
+    q.addEventListener('paste', (e) => {
+        if (e.clipboardData.files.length) {
+            e.preventDefault();
+            addFiles([...e.clipboardData.files]);
+            return;
+        }
+        const text = e.clipboardData.getData('text/plain');
+        if (text.length <= PASTE_MAX) return;
+        e.preventDefault();
+        addDocument('Pasted text', text);
+    });
+    $('composer').addEventListener('submit', (e) => {
+        e.preventDefault();
+        send();
+    });
+    $('stop').addEventListener('click', stop);
+    $('attach').addEventListener('click', () => $('file').click());
+    $('file').addEventListener('change', async () => {
+        await addFiles([...$('file').files]);
+        $('file').value = '';
+        q.focus();
+    });
+    document.addEventListener('dragover', (e) => e.preventDefault());
+    document.addEventListener('drop', (e) => {
+        e.preventDefault();
+        addFiles([...e.dataTransfer.files]);
+    });
+    for (const name of ['mode', 'pace']) {
+        $(name).value = remember[name];
+        $(name).addEventListener('change', () => (remember[name] = $(name).value));
+    }
+}
+
+// ---- list on narrow screens, settings, export ----
+
+function openSide() {
+    $('app').classList.add('side-open');
+    $('open-side').setAttribute('aria-expanded', 'true');
+    $('new').focus();
+}
+
+function closeSide() {
+    if (!$('app').classList.contains('side-open')) return;
+    $('app').classList.remove('side-open');
+    $('open-side').setAttribute('aria-expanded', 'false');
+    $('open-side').focus();
+}
+
+function bindSettings() {
+    $('theme').value = remember.theme;
+    $('temperature').value = remember.temperature;
+    $('tokens-max').value = remember.tokensMax;
+    $('system').value = remember.system;
+    $('theme').addEventListener('change', () => {
+        remember.theme = $('theme').value;
+        applyTaste();
+    });
+    $('temperature').addEventListener('change', () => (remember.temperature = Math.min(2, Math.max(0, Number($('temperature').value) || 0))));
+    $('tokens-max').addEventListener('change', () => (remember.tokensMax = Math.min(100000, Math.max(1, Math.floor(Number($('tokens-max').value)) || 1024))));
+    $('system').addEventListener('change', () => (remember.system = $('system').value.trim()));
+    $('settings').addEventListener('click', () => $('dialog-settings').showModal());
+    $('tint').addEventListener('click', () => {
+        remember.tint = remember.tint === 'on' ? 'off' : 'on';
+        applyTaste();
+    });
+}
+
+function exportTalk() {
+    const dialog = $('dialog-export');
+    dialog.returnValue = 'no';
+    dialog.showModal();
+    dialog.addEventListener('close', () => {
+        const name = (talk.title || 'conversation').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-|-$/g, '').slice(0, 60);
+        if (dialog.returnValue === 'md') saveAs(name + '.md', 'text/markdown', talks.toMarkdown(talk));
+        if (dialog.returnValue === 'json') saveAs(name + '.json', 'application/json', JSON.stringify(talk, null, 2));
+    }, {once: true});
+}
+
+function bind() {
+    dress(document);
+    bindComposer();
+    bindSettings();
+    $('new').addEventListener('click', () => go(null));
+    $('open-side').addEventListener('click', openSide);
+    $('close-side').addEventListener('click', closeSide);
+    $('veil').addEventListener('click', closeSide);
+    $('export').addEventListener('click', exportTalk);
+    $('to-end').addEventListener('click', scrollToEnd);
+    $('scroll').addEventListener('scroll', onScroll, {passive: true});
+    addEventListener('popstate', () => openTalk(location.hash.slice(1) || null));
+    document.addEventListener('keydown', (e) => {
+        if (e.key !== 'Escape' || document.querySelector('dialog[open]')) return;
+        if ($('app').classList.contains('side-open')) closeSide();
+        else stop();
+    });
+}
+
+let opened = false;
+
+/** The list and the conversation of the address; again after the device was away, if it was not shown. */
+async function open() {
+    await loadList();
+    if (!opened) await openTalk(location.hash.slice(1) || null);
+    opened = true;
+}
+
+async function start() {
+    await watchDevice();
+    if (status && !opened) await open().catch((e) => say(e.message));
+}
+
+applyTaste();
+bind();
+start().then(() => setInterval(() => document.hidden || watchDevice(), STATUS_MS));

@@ -1,0 +1,189 @@
+// thread.js: the messages of a conversation: questions, and answers that grow.
+import {Markdown} from './markdown.js';
+import {Strip} from './strip.js';
+import {facts, summary} from './facts.js';
+import {textOf} from './talks.js';
+import {$, button, bytes, copyText, el, icon, plural, say} from './dom.js';
+
+function documentChip(d) {
+    const show = () => {
+        $('document-title').textContent = d.name;
+        $('document-text').textContent = d.text;
+        $('dialog-document').showModal();
+    };
+    return el('button', {type: 'button', class: 'doc', onclick: show}, icon('page'), el('bdi', {}, d.name), el('small', {}, bytes(d.text.length)));
+}
+
+/** A question. `on.resend(text)` asks an edited one. */
+export class QuestionView {
+    constructor(message, on) {
+        this.message = message;
+        this.on = on;
+        this.node = el('section', {class: 'question', 'aria-label': 'Your question'});
+        this.show();
+    }
+
+    show() {
+        const {message} = this;
+        const docs = (message.documents ?? []).map(documentChip);
+        this.edit = button('pencil', 'Edit and ask again', () => this.beginEdit());
+        this.node.replaceChildren(
+            el('div', {class: 'bubble'}, docs.length ? el('div', {class: 'docs'}, ...docs) : null, el('p', {dir: 'auto'}, message.text)),
+            el('div', {class: 'tools'}, this.edit, button('copy', 'Copy the question', () => copyText(message.text))));
+    }
+
+    beginEdit() {
+        const area = el('textarea', {dir: 'auto', rows: '3', 'aria-label': 'Edit your question'});
+        area.value = this.message.text;
+        const cancel = () => {
+            this.show();
+            this.edit.focus();
+        };
+        const send = () => area.value.trim() && this.on.resend(area.value.trim());
+        area.addEventListener('keydown', (e) => {
+            if (e.isComposing) return;
+            if (e.key === 'Escape') cancel();
+            else if (e.key === 'Enter' && !e.shiftKey) send();
+            else return;
+            e.preventDefault();
+            e.stopPropagation();
+        });
+        this.node.replaceChildren(el('div', {class: 'editor'}, area,
+            el('div', {class: 'buttons'}, el('small', {}, 'What follows it is replaced.'), el('button', {type: 'button', onclick: cancel}, 'Cancel'),
+                el('button', {type: 'button', class: 'main-button', onclick: send}, 'Ask again'))));
+        area.focus();
+    }
+}
+
+/** An answer: growing, as `ask` says, or as it was kept. */
+export class AnswerView {
+    /** on: again(), grew(), changed(ask). context: {local, cloud, size}. */
+    constructor(message, ask, on, context) {
+        Object.assign(this, {message, ask, on, context});
+        this.prose = el('div', {class: 'prose'});
+        this.top = el('div', {class: 'top'});
+        this.foot = el('div', {class: 'foot'});
+        this.node = el('article', {class: 'answer', 'aria-label': 'Answer'}, this.top, this.prose, this.foot);
+        this.fill(ask ? ask.parts : message.parts ?? []);
+        if (ask) this.watch(ask);
+        else this.end();
+    }
+
+    fill(parts) {
+        this.prose.replaceChildren();
+        this.markdown = new Markdown(this.prose);
+        for (const [source, text] of parts) this.markdown.push(text, source);
+        this.markdown.render(!this.ask);
+    }
+
+    watch(ask) {
+        this.strip = new Strip(ask, this.context);
+        this.top.replaceChildren(this.strip.node);
+        this.prose.setAttribute('aria-busy', 'true');
+        this.listen = {
+            text: (e) => {
+                this.markdown.push(e.detail[1], e.detail[0]);
+                this.later();
+            },
+            state: () => this.later(),
+            reset: () => this.fill([]),
+            over: () => this.over(),
+        };
+        for (const [name, f] of Object.entries(this.listen)) ask.addEventListener(name, f);
+        this.showState();
+    }
+
+    /** Whatever came since is drawn once, with the next frame; in a hidden tab now and then. */
+    later() {
+        if (this.frame) return;
+        const draw = () => {
+            this.frame = null;
+            if (!this.ask) return;
+            this.markdown.render();
+            this.showState();
+            this.on.grew();
+        };
+        this.frame = document.hidden ? setTimeout(draw, 500) : requestAnimationFrame(draw);
+    }
+
+    showState() {
+        const {ask} = this;
+        this.strip.update();
+        const held = ask.state === 'held';
+        if (held && !this.consent) this.askConsent();
+        else if (!held && this.consent) {
+            this.consent.remove();
+            this.consent = null;
+        }
+        this.on.changed(ask);
+    }
+
+    askConsent() {
+        const {cloud, size} = this.context;
+        const answer = (send) => this.ask.allow(send).catch((e) => say(e.message));
+        const yes = el('button', {type: 'button', class: 'main-button', onclick: () => answer(true)}, 'Send to the cloud');
+        const safe = cloud.startsWith('https:') ? 'encrypted' : 'not encrypted';
+        this.consent = el('div', {class: 'consent', role: 'alertdialog', 'aria-labelledby': 'consent-title', 'aria-describedby': 'consent-what'},
+            el('h2', {id: 'consent-title'}, 'May this question go to the cloud?'),
+            el('p', {id: 'consent-what'}, 'To ', el('bdi', {class: 'address'}, cloud), `, ${safe}: `, this.describeSize(size), '. Until you say yes, nothing of it leaves this device.'),
+            el('div', {class: 'buttons'}, yes, el('button', {type: 'button', onclick: () => answer(false)}, 'Answer on this device')));
+        this.top.append(this.consent);
+        if ($('question') === document.activeElement || document.activeElement === document.body) yes.focus();
+        this.on.grew();
+    }
+
+    describeSize({characters, documents, earlier}) {
+        const more = [documents ? plural(documents, 'document') : '', earlier ? plural(earlier, 'earlier message') : ''].filter(Boolean);
+        return `your question${more.length ? ' with ' + more.join(' and ') : ''}, ${plural(characters, 'character')}`;
+    }
+
+    over() {
+        const {ask} = this;
+        cancelAnimationFrame(this.frame);
+        this.leave();
+        this.ask = null;
+        this.markdown.render(true);
+        this.prose.removeAttribute('aria-busy');
+        this.on.changed(ask);
+        this.end();
+        this.on.grew();
+        const ends = {cancelled: 'Answer stopped', error: 'The answer failed'};
+        say(ends[ask.finish] ?? `Answer complete, ${plural(ask.n, 'token')}`);
+    }
+
+    /** Another conversation is shown; the answer goes on without this view. */
+    leave() {
+        for (const [name, f] of Object.entries(this.listen ?? {})) this.ask?.removeEventListener(name, f);
+        this.listen = null;
+    }
+
+    end() {
+        const {message} = this, r = message.report;
+        this.top.replaceChildren();
+        if (r?.served?.length) this.top.append(this.servedBar(r));
+        const problem = message.error ?? (message.finish === 'cancelled' ? 'Stopped.' : message.finish === 'length' ? 'The longest answer was reached.' : null);
+        const list = el('div', {class: 'facts-box', hidden: true});
+        const toggle = r ? el('button', {type: 'button', class: 'summary', 'aria-expanded': 'false', onclick: () => {
+            list.hidden = !list.hidden;
+            toggle.setAttribute('aria-expanded', String(!list.hidden));
+            if (!list.hasChildNodes()) list.append(facts(r));
+            if (!list.hidden) this.on.grew();
+        }}, summary(r), icon('chevron')) : null;
+        this.foot.replaceChildren(
+            ...(problem ? [el('p', {class: message.error ? 'error' : 'end', dir: 'auto'}, problem)] : []),
+            el('div', {class: 'tools'}, toggle, el('span', {class: 'grow'}), button('copy', 'Copy the answer', () => copyText(textOf(message))),
+                button('again', 'Answer again', () => this.on.again())),
+            list);
+    }
+
+    servedBar(r) {
+        const total = r.served.reduce((sum, s) => sum + s[1], 0);
+        const bar = el('div', {class: 'served', role: 'img', 'aria-label': `${plural(r.cloud_tokens, 'token')} from the cloud, ${r.device_tokens} from this device`});
+        for (const [source, n] of r.served) {
+            const part = el('span', {class: source});
+            part.style.flexGrow = String(n / total);
+            bar.append(part);
+        }
+        return bar;
+    }
+}

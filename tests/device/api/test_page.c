@@ -1,0 +1,160 @@
+/*
+ * test_page: what the page of `pdd device` rests on: its files, and what a stream tells it besides
+ * tokens.
+ *
+ * Catches: a page without its policy, or that an old browser cache outlives; one that another site
+ * can frame or load, or that a link cannot lead to; files that need the token, so that nobody could
+ * be asked for it; a prefill or a lost cloud of which nothing is told once the answer has begun.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "device/api/page.h"
+#include "support/cloud_fixture.h"
+#include "support/serve_site.h"
+
+static struct serve_site site;
+
+static int get(const char *path, const char *headers, struct buf *b)
+{
+    return serve_site_ask(&site, "GET", path, headers, "", b);
+}
+
+static void start_with_token(void **state)
+{
+    (void)state;
+    serve_site_defaults(&site);
+    site.config.token = "secret";
+    serve_site_start(&site);
+}
+
+static void test_files(void **state)
+{
+    struct buf b;
+    start_with_token(state);
+    assert_true(page_file_count > 5);
+    for (size_t i = 0; i <= page_file_count; i++) {
+        char path[128] = "/";
+        if (i > 0) snprintf(path, sizeof path, "/page/%s", page_files[i - 1].name);
+        assert_int_equal(get(path, "", &b), 200);
+        assert_non_null(strstr(b.data, "Content-Security-Policy: default-src 'none'"));
+        assert_non_null(strstr(b.data, "script-src 'self';"));
+        assert_null(strstr(b.data, "unsafe"));
+        assert_non_null(strstr(b.data, "frame-ancestors 'none'"));
+        assert_non_null(strstr(b.data, "X-Content-Type-Options: nosniff"));
+        assert_non_null(strstr(b.data, "Cross-Origin-Resource-Policy: same-origin"));
+        assert_null(strstr(b.data, "application/octet-stream"));
+        buf_release(&b);
+    }
+    assert_int_equal(get("/page/none.js", "", &b), 404);
+    buf_release(&b);
+    assert_int_equal(get("/v1/status", "", &b), 401);
+    buf_release(&b);
+    serve_site_stop(&site);
+}
+
+static void test_cached(void **state)
+{
+    struct buf b;
+    char header[128];
+    start_with_token(state);
+    assert_int_equal(get("/page/app.js", "", &b), 200);
+    const char *tag = strstr(b.data, "ETag: \"");
+    assert_non_null(tag);
+    assert_non_null(strstr(b.data, "Cache-Control: no-cache"));
+    snprintf(header, sizeof header, "If-None-Match: %.18s\r\n", tag + 6);
+    buf_release(&b);
+    assert_int_equal(get("/page/app.js", header, &b), 304);
+    assert_null(strstr(b.data, "import"));
+    buf_release(&b);
+    assert_int_equal(get("/page/style.css", header, &b), 200);
+    buf_release(&b);
+    serve_site_stop(&site);
+}
+
+static void test_other_sites(void **state)
+{
+    static const struct {
+        const char *path, *headers;
+        int status;
+    } cases[] = {
+        {"/",
+         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+         200},
+        {"/",
+         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n",
+         403},
+        {"/page/app.js",
+         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: script\r\n",
+         403},
+        {"/page/app.js", "Origin: https://evil.example\r\n", 403},
+        {"/page/app.js", "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\n", 200},
+        {"/", "Host: evil.example\r\n", 403},
+        {"/v1/status",
+         "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+         403},
+    };
+    struct buf b;
+    start_with_token(state);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int status = get(cases[i].path, cases[i].headers, &b);
+        if (status != cases[i].status) fail_msg("case %zu: %d\n%s", i, status, b.data);
+        buf_release(&b);
+    }
+    serve_site_stop(&site);
+}
+
+/* The cloud answers while the device still reads; then it is gone. */
+static void test_told_while_answering(void **state)
+{
+    struct fake_options slow = {.answer_tokens = 200, .step_us = 10000.0};
+    struct engine *engine;
+    struct buf b, body;
+    (void)state;
+    buf_init(&body, RAW_MAX);
+    buf_puts(&body, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 20; i++)
+        buf_puts(&body, "Where did the old sailor leave the lantern? ");
+    buf_puts(&body, "\"}],\"stream\":true,\"pdd\":{\"progress\":true,\"cloud_tokens\":190}}");
+    assert_int_equal(fake_open(&slow, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(&site);
+    site.fake.answer_tokens = 200;
+    site.fake.prefill_us_per_token = 2000.0;
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    serve_site_start(&site);
+    int fd = raw_connect(site.port);
+    buf_init(&b, RAW_MAX);
+    serve_site_send(fd, "POST", "/v1/chat/completions", "", body.data);
+    (void)raw_read_until(fd, &b, "\"source\":\"cloud\"");
+    size_t first = b.len;
+    (void)raw_read_until(fd, &b, "\"index\":40");
+    cloud_fixture_stop(cloud);
+    (void)raw_read_until(fd, &b, NULL);
+    close(fd);
+    assert_non_null(strstr(b.data + first, "\"device\":["));
+    const char *trouble = strstr(b.data + first, "{\"trouble\":\"");
+    if (!trouble) fail_msg("nothing is told: %s", b.data);
+    assert_non_null(strstr(trouble, "\"source\":\"device\""));
+    assert_non_null(strstr(trouble, "data: [DONE]"));
+    assert_null(strstr(trouble + 1, "{\"trouble\":\""));
+    buf_release(&b);
+    buf_release(&body);
+    serve_site_stop(&site);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_cached),
+        cmocka_unit_test(test_other_sites),
+        cmocka_unit_test(test_told_while_answering),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
