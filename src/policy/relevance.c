@@ -35,7 +35,7 @@ void relevance_score(const float *attention, const float *bm25, uint32_t n, floa
     float a = 1.0f;
     for (uint32_t i = 0; i < n; i++) {
         float words = 1.0f + (bm25 ? bm25[i] : 0.0f);
-        if (!attention) a = words;
+        if (!attention) a = RELEVANCE_WORDS * words;
         if (attention && i % RELEVANCE_BLOCK == 0) a = spread(attention, n, i / RELEVANCE_BLOCK);
         ret_scores[i] = a * words;
     }
