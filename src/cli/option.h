@@ -17,7 +17,7 @@
 
 #include "base/err.h"
 
-enum { OPTION_ROWS_MAX = 192, OPTION_HOST_MAX = 64 };
+enum { OPTION_ROWS_MAX = 256, OPTION_HOST_MAX = 64 };
 
 enum option_kind {
     OPTION_NONE, /* a heading of the help, or a row with `read` and no field */

@@ -704,6 +704,7 @@ static const struct option_row rows[] = {
     HEADING(CHAT | CLOUD | DEVICE | INSPECT | SIM, "Help:"),
     {"help", NULL, OPTIONS_ALL, AT(help), .help = "print this help"},
 };
+_Static_assert(sizeof rows / sizeof *rows <= OPTION_ROWS_MAX, "raise OPTION_ROWS_MAX");
 enum { ROWS = sizeof rows / sizeof *rows };
 
 int options_parse(const struct command *c, int argc, char **argv, struct options *o,
