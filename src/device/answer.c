@@ -109,7 +109,7 @@ static void fill_report(struct device *d)
     r->kept_tokens = a->turn.c.kv_tokens;
     r->prefill_tps = a->turn.tps;
     r->decode_us = a->turn.decode_us;
-    if (r->turn.refined) r->unverified = "the prompt is refined";
+    if (r->turn.refined && r->match != WIRE_EXACT) r->unverified = "the prompt is refined";
     r->trouble = a->turn.error.code && a->turn.reason != TURN_FAILED ? a->turn.error.text : "";
 }
 

@@ -47,6 +47,10 @@ void answer_plan_refined(struct device *d, const struct plan_input *whole)
         plan_make(&in, &refined);
         if (refined.choice == PLAN_BOTH) a->plan = refined;
         a->plan.ratio = (double)a->refine_ratio;
+        if (a->plan.choice == PLAN_CLOUD) { /* who asks for a shorter prompt wants it read */
+            a->plan.choice = PLAN_BOTH;
+            a->plan.start = PLAN_START_NOW;
+        }
         return;
     }
     if (in_time(&a->plan, &in)) return;

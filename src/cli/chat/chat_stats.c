@@ -29,17 +29,17 @@ static void print_verified(const struct device_report *r, FILE *to)
     fputc('\n', to);
 }
 
-/* How far the ends agree, as a word. */
+/* How far the ends agree, as a word. Without a token of the device the answer is the cloud's. */
 static const char *match_name(const struct device_report *r)
 {
-    return r->turn.refined ? "refined" : wire_match_name(r->match);
+    return r->turn.refined && r->turn.device_tokens > 0 ? "refined" : wire_match_name(r->match);
 }
 
 static void print_refined(const struct device_report *r, FILE *to)
 {
     const struct device_refined *f = &r->refined;
     if (r->turn.refined)
-        fprintf(to, "  refined: the device read %u of %u prompt tokens", r->turn.reading,
+        fprintf(to, "  refined: %u of %u prompt tokens for the device", r->turn.reading,
                 r->prompt_tokens);
     if (r->turn.refined && f->versions > 0)
         fprintf(to, "; the choice holds %.0f %% of the score", 100.0 * (double)f->coverage);

@@ -8,14 +8,14 @@
  *    "model": name of the device's model, or null,  "weights": their SHA-256,  "numerics": class of
  *    exactness, both null without a model,  "emulated": what speed was emulated, or null,
  *    "plan": {"choice": "device" | "cloud" | "both", "cloud_tokens": N, "why": sentence},
- *    "match": "exact" | "weights" | "tokens" | "text" | null (no cloud answered), or "refined": the
- *    device read a shortened prompt,
+ *    "match": "exact" | "weights" | "tokens" | "text" | null (no cloud answered), or "refined":
+ *    tokens of the device follow from a shortened prompt,
  *    "prompt_tokens": n, "kept_tokens": of them already in the device's KV cache,
  *    "cloud_prompt_tokens", "cloud_cached_tokens",
  *    "reason": "stop" | "length" | "cancelled" | "failed",
  *    "error": sentence, or null,  "trouble": a fault that the answer survived, or null,
  *    "unrefined": why the cloud chose nothing to keep (a word of policy/keep.h), or null,
- *    "refined": {"read": tokens of the prompt that the device read or held,  "ratio",  "coverage",
+ *    "refined": {"read": tokens of the prompt that are for the device,  "ratio",  "coverage",
  *    "versions": of the cloud's choice}, or null,
  *    "unverified": why an inexact cloud's tokens were not compared with our own, or null,
  *    "verified": {"tokens": k,  "compared",  "of": received from the cloud,  "dropped": not shown,
