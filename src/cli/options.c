@@ -32,6 +32,7 @@ enum {
 };
 
 #define REFINE_LEAST 0.01f
+#define REFINE_LOCAL "0.3" /* of `local` without a share */
 
 #define AT(field) OPTION_AT(field)
 #define RANGE(from, to) .low = (from), .high = (to)
@@ -194,23 +195,26 @@ static int read_allowed_origin(const struct option_row *row, struct options *o, 
     return read_allowed(c->origins, &c->n_origins, text, e);
 }
 
+/* auto, off, RATIO or local[:RATIO] */
 static int read_refine(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
+    struct chat_options *c = &o->chat;
+    bool local = strncmp(text, "local", 5) == 0 && (text[5] == ':' || !text[5]);
+    const char *number = !local ? text : text[5] ? text + 6 : REFINE_LOCAL;
     char *end;
     (void)row;
     errno = 0;
-    float ratio = strtof(text, &end);
-    if (strcmp(text, "auto") == 0) {
-        o->chat.refine = DEVICE_REFINE_AUTO;
-    } else if (strcmp(text, "off") == 0) {
-        o->chat.refine = DEVICE_REFINE_OFF;
-    } else if (end != text && !*end && !errno && ratio >= REFINE_LEAST && ratio < 1.0f) {
-        o->chat.refine = DEVICE_REFINE_RATIO;
-        o->chat.refine_ratio = ratio;
+    float ratio = strtof(number, &end);
+    if (strcmp(text, "auto") == 0 || strcmp(text, "off") == 0) {
+        c->refine = text[0] == 'a' ? DEVICE_REFINE_AUTO : DEVICE_REFINE_OFF;
+    } else if (end != number && !*end && !errno && ratio >= REFINE_LEAST && ratio < 1.0f) {
+        c->refine = local ? DEVICE_REFINE_LOCAL : DEVICE_REFINE_RATIO;
+        c->refine_ratio = ratio;
     } else {
         return err_set(e, ERR_BAD_INPUT,
-                       "\"%.100s\": auto, off or a share from %.2f to below 1 is needed", text,
-                       (double)REFINE_LEAST);
+                       "\"%.100s\": auto, off, local, local:SHARE or a share to keep, from %.2f to "
+                       "below 1, is needed",
+                       text, (double)REFINE_LEAST);
     }
     return 0;
 }
@@ -334,10 +338,10 @@ static const struct option_row rows[] = {
     {"cloud-tokens", "N", CHAT, AT(chat.cloud_tokens), RANGE(0, TURN_ANSWER_MAX),
      .help = "request exactly N tokens from the cloud", .otherwise = "as planned"},
     {"refine", "MODE", CHAT | DEVICE, .read = read_refine,
-     .help =
-         "let the cloud shorten the prompt that this device reads, to what the answer needs "
-         "(docs/design/refine.md). The rest of the answer may then differ. auto: only where the "
-         "device could not take over in time; off; or the share to keep, as 0.3",
+     .help = "let the cloud shorten the prompt that this device reads, to what the answer needs "
+             "(docs/design/refine.md). The rest of the answer may then differ. auto: only where "
+             "the device could not take over in time; off; or the share to keep, as 0.3. local, or "
+             "local:0.3: this device chooses by the words of the question, without a cloud too",
      .otherwise = "auto"},
     {"idle-fill", "MODE", CHAT | DEVICE, AT(chat.idle_fill),
      .help = "after an answer, read in the background what this device has not read of the "

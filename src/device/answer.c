@@ -657,6 +657,8 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
         return err_set(e, ERR_NO_MEMORY, "no memory for an answer of %u tokens", c.answer_max);
     code = turn_init(&a->turn, &c, e);
     if (code) return code;
+    code = answer_refine_here(d, e);
+    if (code) return code;
     a->began = clock_us();
     a->running = true;
     turn_start(&a->turn, a->began);

@@ -65,8 +65,14 @@ enum device_verify { DEVICE_VERIFY_AUTO, DEVICE_VERIFY_ON, DEVICE_VERIFY_OFF };
 
 /* Whether the prompt may be shortened to what the answer needs (docs/design/refine.md), which is
  * lossy. AUTO: only where the device could not take over in time with the whole prompt. RATIO: ask
- * the cloud for so much. Only `pdd cloud` with an engine can tell. */
-enum device_refine { DEVICE_REFINE_AUTO, DEVICE_REFINE_OFF, DEVICE_REFINE_RATIO };
+ * the cloud for so much. Only `pdd cloud` with an engine can tell. LOCAL: this device chooses as
+ * much by the words of the question, also without a cloud. */
+enum device_refine {
+    DEVICE_REFINE_AUTO,
+    DEVICE_REFINE_OFF,
+    DEVICE_REFINE_RATIO,
+    DEVICE_REFINE_LOCAL
+};
 
 struct device_token {
     int32_t id; /* of the model that made it */
@@ -95,7 +101,7 @@ struct device_question {
     int64_t cloud_tokens; /* request exactly this many; -1: as planned */
     enum device_verify verify;
     enum device_refine refine;
-    float refine_ratio; /* in (0, 1) with DEVICE_REFINE_RATIO */
+    float refine_ratio; /* in (0, 1) with DEVICE_REFINE_RATIO and _LOCAL */
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
     void (*on_token)(void *arg, const struct device_token *token, uint32_t index); /* before it */
@@ -110,8 +116,9 @@ struct device_question {
 /* What refinement did; turn.refined says whether the device read a shortened prompt. */
 struct device_refined {
     uint32_t versions;         /* of the choice that came; 0: none */
+    bool local;                /* it is the device's own */
     float ratio, coverage;     /* of the last one */
-    char refused[WIRE_ID_MAX]; /* "", or why the cloud chose nothing (policy/keep.h) */
+    char refused[WIRE_ID_MAX]; /* "", or why nothing was chosen (policy/keep.h) */
 };
 
 struct device_report {

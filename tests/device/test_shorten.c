@@ -20,6 +20,7 @@
 #include "base/rng.h"
 #include "device/device.h"
 #include "engine/fake.h"
+#include "refine/refine.h"
 #include "support/cloud_fixture.h"
 #include "support/script_cloud.h"
 
@@ -267,6 +268,56 @@ static void test_system_message(void **state)
     rig_stop(&g);
 }
 
+/* The device chooses by words itself, alone and beside a cloud: its tokens follow from just that
+ * history. A question whose words are nowhere needs the whole prompt. */
+static void test_local_choice(void **state)
+{
+    (void)state;
+    static const char fact[] = "the brass lantern was in the wooden box ";
+    struct rig g;
+    rig_start(&g);
+    for (int how = 0; how < 3; how++) { /* alone; with a cloud; words that are nowhere */
+        struct device_report r;
+        if (how < 2) memcpy(document + DOCUMENT / 2, fact, sizeof fact - 1);
+        if (how == 2) memset(document, 'x', DOCUMENT);
+        struct chat_message m = {"user", document, strlen(document)};
+        struct engine *single = open_engine(0.0);
+        struct single_answer want;
+        single_answer_make(single, document, false, &greedy, ANSWER, &want);
+        struct device *d = open_device(20.0, script_cloud_url(g.cloud), false);
+        struct device_question q = question_of(&m, 1, 0.3f);
+        q.refine = DEVICE_REFINE_LOCAL;
+        q.mode = how == 1 ? DEVICE_AUTO : DEVICE_LOCAL_ONLY;
+        g.script.tokens = want.tokens.ids;
+        g.script.prompt_tokens = want.prompt.len;
+        script_cloud_set(g.cloud, &g.script);
+        assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+        assert_true(r.refined.local && r.turn.refined == (how < 2));
+        assert_true(script_cloud_refine(g.cloud).ratio == 0.0f);
+        assert_string_equal(r.refined.refused, how < 2 ? "" : "flat");
+        struct wire_refine asked = {.ratio = 0.3f};
+        struct refine *f;
+        struct token_list history;
+        assert_int_equal(
+            refine_new(engine_vocab(single), want.prompt.ids, want.prompt.len, &asked, &f, NULL),
+            0);
+        if (how < 2) {
+            const struct refined *v = refine_choose(f, NULL, true);
+            expect_history(&want.prompt, v->bits, r.turn.reading, &history);
+            assert_int_equal(history.len, v->choice.tokens); /* nothing was passed before */
+            check_draws(&r, &history);
+            token_list_release(&history);
+        } else {
+            assert_string_equal(r.text, want.text.data);
+        }
+        refine_free(f);
+        device_close(d);
+        engine_free(single);
+        single_answer_release(&want);
+    }
+    rig_stop(&g);
+}
+
 /* ---- idle ---- */
 
 static void wait_for_fill(struct device *d)
@@ -316,7 +367,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_what_is_kept), cmocka_unit_test(test_second_version),
         cmocka_unit_test(test_whole_prompt),       cmocka_unit_test(test_system_message),
-        cmocka_unit_test(test_idle_fill),
+        cmocka_unit_test(test_idle_fill),          cmocka_unit_test(test_local_choice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,6 +41,7 @@ static void print_refined(const struct device_report *r, FILE *to)
     if (r->turn.refined)
         fprintf(to, "  refined: %u of %u prompt tokens for the device", r->turn.reading,
                 r->prompt_tokens);
+    if (r->turn.refined && f->local) fprintf(to, ", chosen here by words");
     if (r->turn.refined && f->versions > 0)
         fprintf(to, "; the choice holds %.0f %% of the score", 100.0 * (double)f->coverage);
     if (r->turn.refined) fputc('\n', to);
@@ -134,10 +135,12 @@ static void put_refined(struct buf *out, const struct device_report *r)
     const struct device_refined *f = &r->refined;
     put_text(out, "unrefined", f->refused[0] ? f->refused : NULL);
     if (r->turn.refined)
-        buf_printf(out,
-                   "\"refined\": {\"read\": %u, \"ratio\": %.4f, \"coverage\": %.4f, "
-                   "\"versions\": %u}, ",
-                   r->turn.reading, (double)f->ratio, (double)f->coverage, f->versions);
+        buf_printf(
+            out,
+            "\"refined\": {\"read\": %u, \"local\": %s, \"ratio\": %.4f, \"coverage\": %.4f, "
+            "\"versions\": %u}, ",
+            r->turn.reading, f->local ? "true" : "false", (double)f->ratio, (double)f->coverage,
+            f->versions);
     else
         buf_puts(out, "\"refined\": null, ");
 }

@@ -15,19 +15,17 @@
  *    "reason": "stop" | "length" | "cancelled" | "failed",
  *    "error": sentence, or null,  "trouble": a fault that the answer survived, or null,
  *    "unrefined": why the cloud chose nothing to keep (a word of policy/keep.h), or null,
- *    "refined": {"read": tokens of the prompt that are for the device,  "ratio",  "coverage",
- *    "versions": of the cloud's choice}, or null,
- *    "unverified": why an inexact cloud's tokens were not compared with our own, or null,
- *    "verified": {"tokens": k,  "compared",  "of": received from the cloud,  "dropped": not shown,
- *    "difference": index of the first token that we would not have drawn, or null}, or null,
- *    "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls", "handover": index of the first token of
- *    the device after cloud tokens, or null,  "handover_gap_ms": or null,
- *    "cloud_first_ms": first token of the cloud, or null,
- *    "cloud_slot_ms": how long the cloud held a slot, from grant to end, or null: no cloud
- * answered, "tokens_total", "cloud_tokens", "device_tokens", "cloud_requests",
- *    "device_prefill_tps", "device_decode_ms": measured,
- *    "text": the answer,
- *    "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms", "shown_ms", "text"}, ...]}
+ *    "refined": {"read": tokens of the prompt that are for the device,  "local": it chose itself,
+ * "ratio",  "coverage", "versions": of the cloud's choice}, or null, "unverified": why an inexact
+ * cloud's tokens were not compared with our own, or null, "verified": {"tokens": k,  "compared",
+ * "of": received from the cloud,  "dropped": not shown, "difference": index of the first token that
+ * we would not have drawn, or null}, or null, "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls",
+ * "handover": index of the first token of the device after cloud tokens, or null,
+ * "handover_gap_ms": or null, "cloud_first_ms": first token of the cloud, or null, "cloud_slot_ms":
+ * how long the cloud held a slot, from grant to end, or null: no cloud answered, "tokens_total",
+ * "cloud_tokens", "device_tokens", "cloud_requests", "device_prefill_tps", "device_decode_ms":
+ * measured, "text": the answer, "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms",
+ * "shown_ms", "text"}, ...]}
  */
 #ifndef PDD_CLI_CHAT_CHAT_STATS_H
 #define PDD_CLI_CHAT_CHAT_STATS_H

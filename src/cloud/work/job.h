@@ -15,8 +15,8 @@
 
 #include "base/err.h"
 #include "base/sampling.h"
-#include "cloud/work/refine.h"
 #include "proto/wire.h"
+#include "refine/refine.h"
 
 struct job_event;
 

@@ -1,14 +1,15 @@
 /*
- * refine: what a job needs so that its prompt can be refined (docs/design/refine.md), and what came
- * of it. The text is looked at when the job is made (refine_new, any thread; for a large request a
- * helper's); the worker scores and chooses (refine_choose), and the loop reads the versions that it
- * reports. A version does not change once it is reported.
+ * refine: what is needed so that a prompt can be refined (docs/design/refine.md), and what came of
+ * it. In the cloud the text is looked at when a job is made (refine_new, any thread; for a large
+ * request a helper's); the worker scores and chooses (refine_choose), and the loop reads the
+ * versions that it reports. A version does not change once it is reported. A device without such a
+ * cloud chooses by words alone. Threads: one at a time.
  *
  * A position's score is attention times words (policy/relevance.h); the question is the last
  * message with a text (bm25_question).
  */
-#ifndef PDD_CLOUD_WORK_REFINE_H
-#define PDD_CLOUD_WORK_REFINE_H
+#ifndef PDD_REFINE_REFINE_H
+#define PDD_REFINE_REFINE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -52,7 +53,8 @@ struct refine {
 int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
                const struct wire_refine *asked, struct refine **ret_refine, struct err *e);
 void refine_free(struct refine *r); /* NULL is fine */
-/* The next version, by attention [n] (session_scores); refused ones are final. */
+/* The next version, by attention [n] (session_scores), or NULL: by words alone. Refused ones are
+ * final. */
 const struct refined *refine_choose(struct refine *r, const float *attention, bool final);
 /* A version that refuses without scores. */
 const struct refined *refine_refuse(struct refine *r, enum keep_refusal refusal);

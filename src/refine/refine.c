@@ -1,5 +1,5 @@
 /* refine: see refine.h. */
-#include "cloud/work/refine.h"
+#include "refine/refine.h"
 
 #include <string.h>
 
