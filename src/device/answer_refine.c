@@ -13,10 +13,6 @@
 #include "policy/keep.h"
 #include "refine/refine.h"
 
-/* Of the scores without attention, which are 1 + BM25. On demo/logbook.txt questions of one fact
- * have 6.0 to 8.5, "Write a summary of the text." and the like 3.9 to 4.6. */
-#define LOCAL_PEAK 5.0f
-
 /* Less than this of a prompt is not asked for by a plan. */
 #define RATIO_LEAST 0.1
 
@@ -130,7 +126,6 @@ int answer_refine_here(struct device *d, struct err *e)
                                 .n_whole = a->whole[1] > 0 ? 2 : 0};
     int code = refine_new(engine_vocab(d->engine), a->prompt.ids, a->prompt.len, &asked, &r, e);
     if (code) return code;
-    r->peak = LOCAL_PEAK;
     const struct refined *v =
         r->refusal == KEEP_OK ? refine_choose(r, NULL, true) : refine_refuse(r, r->refusal);
     snprintf(report->refused, sizeof report->refused, "%s", keep_refusal_name(v->choice.refusal));
