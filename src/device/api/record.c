@@ -166,7 +166,7 @@ void record_ask(struct record *r, const struct ask *a, const char *request, size
     if (put_pdd(a, &pdd)) return;
     bind_text(q, 1, a->id);
     sqlite3_bind_int64(q, 2, (sqlite3_int64)a->created);
-    sqlite3_bind_int(q, 3, a->state);
+    sqlite3_bind_int(q, 3, (int)a->state);
     sqlite3_bind_int(q, 4, a->q.chat);
     sqlite3_bind_int64(q, 5, a->tenant);
     sqlite3_bind_int64(q, 6, (sqlite3_int64)a->q.ask.sampling.seed);
@@ -195,7 +195,7 @@ static void write_state(struct record *r, const struct ask *a)
     sqlite3_stmt *q = r->of[SET_STATE];
     bool over = a->state == ASK_OVER;
     bind_text(q, 1, a->id);
-    sqlite3_bind_int(q, 2, a->state);
+    sqlite3_bind_int(q, 2, (int)a->state);
     bind_text(q, 3, over ? a->finish : NULL);
     sqlite3_bind_int(q, 4, a->failure.code);
     bind_text(q, 5, a->failure.code ? a->failure.text : NULL);
