@@ -318,8 +318,11 @@ static void try_cloud(const struct ground *g, struct plan *p)
     p->ready_us = INFINITY;
     p->cloud_tokens = (uint32_t)g->cap;
     p->cloud_mean = mean_up_to(g, g->cap);
-    if (has_device(g->in))
-        p->late = goes_beyond(g, g->cap); /* it ends, and the device is not ready */
+    if (has_device(g->in)) { /* the stream ends, and the device has not even started */
+        p->late = goes_beyond(g, g->cap);
+        beyond +=
+            p->late * (plan_speed_us(&g->prefill, g->in->kv_tokens, g->prompt) + g->decode_us);
+    }
     price(g, &s, beyond, p);
     note_limits(g, p);
 }
@@ -360,9 +363,11 @@ static void try_both(const struct ground *g, const struct setting *s, struct pla
     double beyond = 0.0;
     if (in->running.held == 0) wait_for(g, races ? prefill + g->decode_us : INFINITY, p, &beyond);
     p->quality = quality_of(g, s->ratio);
-    if (n < needed)
-        p->late =
-            goes_beyond(g, n) * (gain > 0.0 ? tail((n * gain - behind) / larger(sigma, 1.0)) : 1.0);
+    if (n < needed) {
+        double slack = gain > 0.0 ? n * gain - behind : -(start + prefill);
+        p->late = goes_beyond(g, n) * tail(slack / larger(sigma, 1.0));
+        beyond += goes_beyond(g, n) * larger(-slack, 0.0); /* a stall is a wait, too */
+    }
     p->joule =
         (in->device.prefill_w * spent_us(g, start, start + prefill, used) +
          in->device.decode_w * g->decode_us * (mean_up_to(g, in->answer_max) - p->cloud_mean)) /

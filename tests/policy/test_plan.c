@@ -382,6 +382,25 @@ static void test_the_start_waits_for_long_answers(void **state)
     assert_true(fabs(p.start_tokens - prefill / token) <= 1.0);
 }
 
+/* Where stalls cannot be avoided, the shortest is chosen: the device does not wait for the cloud's
+ * few tokens to end. */
+static void test_few_tokens_start_the_device_at_once(void **state)
+{
+    (void)state;
+    struct lengths lengths;
+    struct plan p;
+    lengths_clear(&lengths);
+    struct plan_input in = input(PLAN_EVEN, 2500, 250, 20500, 1e5, 0);
+    in.lengths = &lengths;
+    in.limits.cloud_tokens = 8;
+    in.limits.first_us = 2e5; /* which the device alone breaks */
+    plan_make(&in, &p);
+    assert_int_equal(p.choice, PLAN_BOTH);
+    assert_int_equal(p.start, PLAN_START_NOW);
+    assert_int_equal(p.cloud_tokens, 8);
+    assert_true(p.broken & PLAN_LIMIT_LATE);
+}
+
 /* Truth differs from the plan: T1, speed or grant; the rest is planned again. */
 static void test_planning_again(void **state)
 {
@@ -543,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_goals_differ_as_they_say),
         cmocka_unit_test(test_refinement_needs_leave_and_a_table),
         cmocka_unit_test(test_the_start_waits_for_long_answers),
+        cmocka_unit_test(test_few_tokens_start_the_device_at_once),
         cmocka_unit_test(test_planning_again),
         cmocka_unit_test(test_stop_rule),
         cmocka_unit_test(test_quantiles),
