@@ -242,13 +242,18 @@ static int64_t middle_of(uint32_t u, uint32_t unit, uint32_t n_tokens)
     return (start + end) / 2;
 }
 
-static void weigh_terms(struct terms *t, uint32_t units)
+/* Counts are begun anew, so that the second sweep can start; returns what the text knows. */
+static float weigh_terms(struct terms *t, uint32_t units)
 {
+    int64_t all = 0, found = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         struct term *term = &t->terms[i];
         int32_t idf = log2_fixed(2 * units + 2) - log2_fixed(2 * term->units + 1);
+        all += idf;
+        found += term->units > 0 ? idf : 0;
         *term = (struct term){.word = term->word, .idf = (float)idf / 65536.0f};
     }
+    return all > 0 ? (float)found / (float)all : 0.0f;
 }
 
 void bm25_score(const struct bm25_word *words, uint32_t n_words, uint32_t n_tokens, uint32_t unit,
@@ -265,10 +270,10 @@ void bm25_score(const struct bm25_word *words, uint32_t n_words, uint32_t n_toke
         for (uint32_t i = 0; i < t.n; i++)
             t.terms[i].units += nearness(&t.terms[i], middle) > 0;
     }
-    weigh_terms(&t, units);
+    const float known = weigh_terms(&t, units);
     for (uint32_t u = 0; u < units; u++) {
         int64_t middle = middle_of(u, unit, n_tokens);
         move_to(&second, &t, middle);
-        ret_scores[u] = score_unit(&t, middle);
+        ret_scores[u] = known * score_unit(&t, middle);
     }
 }

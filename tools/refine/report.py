@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes tables and a picture of what `pdd bench refine` wrote.
 
-report.py RESULTS.jsonl... [--page docs/REFINE.md]
+report.py RESULTS.jsonl... [--flat RESULTS.jsonl] [--page docs/REFINE.md]
 
-Without --page the tables go to standard output. Intervals are of 95 %, documents drawn again (tools/train/score.py).
+--flat: what is refused is told by these results instead (of --no-answers, which is soon measured anew). Without --page the tables go to standard output. Intervals are of 95 %, documents drawn again (tools/train/score.py).
 """
 import argparse
 import collections
@@ -220,6 +220,12 @@ def peak_of(r, method):
     return next((run["peak"] for run in r["runs"] if run["method"] == method), None)
 
 
+def refused(r, method, limit):
+    """None where the method was not asked."""
+    peak = peak_of(r, method)
+    return None if peak is None else peak < limit
+
+
 def threshold(results, method):
     """The peak below which REFUSED of the flat tasks lie."""
     peaks = sorted(p for p in (peak_of(r, method) for r in results.of("flat")) if p is not None)
@@ -233,15 +239,15 @@ def flat(results):
     rows = []
     for method in methods:
         limit = threshold(results, method)
-        rows.append([METHODS[method], f"{limit:.2f}", figure(results.of("flat"), lambda r: peak_of(r, method) < limit),
-                     *(figure(results.sets[n], lambda r: peak_of(r, method) < limit) for n in results.asked)])
+        rows.append([METHODS[method], f"{limit:.2f}", figure(results.of("flat"), lambda r: refused(r, method, limit)),
+                     *(figure(results.sets[n], lambda r: refused(r, method, limit)) for n in results.asked)])
     yield from ["Refused as flat, %, where the peak of the scores is below the threshold that refuses 95 % of flat tasks "
                 f"(n = {len(results.of('flat'))}); of questions that is a false refusal:", "",
                 *table(["peak of", "threshold", TITLES["flat"], *(TITLES.get(n, n) for n in results.asked)], rows)]
     limit = threshold(results, OURS)
     kinds = sorted({r["label"] for r in results.of("flat")})
     rows = [[kind, sum(r["label"] == kind for r in results.of("flat")),
-             figure([r for r in results.of("flat") if r["label"] == kind], lambda r: peak_of(r, OURS) < limit)] for kind in kinds]
+             figure([r for r in results.of("flat") if r["label"] == kind], lambda r: refused(r, OURS, limit))] for kind in kinds]
     yield from ["The same by kind of task:", "", *table(["task", "n", "refused, %"], rows)]
 
 
@@ -322,12 +328,15 @@ def picture(results, about):
 # --- the page
 
 
-def lines(results, about):
+def lines(results, about, peaks, about_peaks):
     n = sum(len(v) for v in results.sets.values())
     yield from [f"`{about.get('model', '?')}`, weights `{about.get('weights', '?')[:16]}`, numerics `{about.get('numerics', '?')}`, "
                 f"commit `{about.get('commit', '?')}`; {n} questions. In brackets the 95 % interval, documents drawn again.", ""]
-    for part in (by_ratio, coverages, by_method, by_presence, depths, unanswerable, flat, times):
+    for part in (by_ratio, coverages, by_method, by_presence, depths, unanswerable, times):
         yield from part(results)
+    if peaks is not results:
+        yield from [f"At commit `{about_peaks.get('commit', '?')}`:", ""]
+    yield from flat(peaks)
 
 
 def write_page(path, text, drawn):
@@ -345,13 +354,18 @@ def write_page(path, text, drawn):
 def main():
     p = argparse.ArgumentParser(description="Tables and picture of pdd bench refine.")
     p.add_argument("results", nargs="+")
+    p.add_argument("--flat", help="results that tell what is refused")
     p.add_argument("--page", help="write the tables between the marks of this page, and refine.svg beside it")
     options = p.parse_args()
     about, questions = read(options.results)
     if not questions:
         sys.exit("no results")
     results = Results(questions)
-    text = "\n".join(lines(results, about)).rstrip() + "\n"
+    peaks, about_peaks = results, about
+    if options.flat:
+        about_peaks, asked = read([options.flat])
+        peaks = Results(asked)
+    text = "\n".join(lines(results, about, peaks, about_peaks)).rstrip() + "\n"
     if options.page:
         write_page(options.page, text, picture(results, about))
     else:
