@@ -689,6 +689,9 @@ static const struct option_row rows[] = {
      .initial = "32768"},
     {"tokens-max", "N", SIM, AT(sim.plan.run.answer_max), RANGE(1, TURN_ANSWER_MAX),
      .help = "longest answer in tokens", .initial = "2048"},
+    {"fresh", NULL, SIM, AT(sim.plan.run.fresh),
+     .help = "each answer by a device that knows nothing yet and asks for just the tokens of the "
+             "trace, as bench/truth.py does"},
     {"ratio", "R", SIM, AT(sim.plan.run.ratio), RANGE(0.05, 1),
      .help = "part of the prompt that refinement keeps", .initial = "0.3"},
     HEADING(SIM, "What goes wrong:"),
@@ -702,6 +705,9 @@ static const struct option_row rows[] = {
      .help = "devices that ask for the whole answer, whatever they need"},
     {"heat", NULL, SIM, AT(sim.plan.run.faults.heat), .help = "devices slow down with work"},
     HEADING(SIM, "Output:"),
+    {"report", "DIR", SIM, AT(sim.report),
+     .help = "write the whole report to this folder: claims, all methods, regret, loads, faults, "
+             "pictures. Takes minutes"},
     {"json", NULL, SIM, AT(sim.plan.json), .help = "one JSON object instead of tables"},
     {"list", NULL, SIM, AT(sim.list), .help = "name methods, engines and devices"},
 

@@ -76,6 +76,7 @@ struct model_options {
 
 struct sim_options {
     struct study_plan plan;
+    const char *report; /* a folder */
     double rtt_ms, up_kbit, down_kbit, cut_percent, cut_s, liar_percent;
     bool list;
 };

@@ -13,6 +13,7 @@ static const struct command command = {
     .name = "sim",
     .bit = OPTIONS_SIM,
     .usage = "usage: pdd sim --trace FILE [--link FILE] [OPTION]...\n"
+             "       pdd sim --report DIR --trace FILE... --link FILE...\n"
              "       pdd sim --list\n"
              "Replay recorded requests in virtual time: P/D-Device beside other methods.\n\n"};
 
@@ -26,13 +27,14 @@ static void say(void *arg, const char *what, uint64_t done, uint64_t of)
     *any = true;
 }
 
-static int run(const struct study_plan *p, struct err *e)
+static int run(const struct options *o, const struct study_plan *p, struct err *e)
 {
     struct study *s = NULL;
     struct buf out;
     buf_init(&out, STUDY_TEXT_MAX);
     int code = study_open(p, &s, e);
-    if (code == 0) code = study_compare(s, &out, e);
+    if (code == 0)
+        code = o->sim.report ? study_report(s, o->sim.report, e) : study_compare(s, &out, e);
     if (code == 0) fwrite(out.data, 1, out.len, stdout);
     study_close(s);
     buf_release(&out);
@@ -74,7 +76,7 @@ int cmd_sim(int argc, char **argv)
     p->run.faults.liars = o.sim.liar_percent / 100.0;
     p->say = say;
     p->say_arg = &told;
-    int code = run(p, &e);
+    int code = run(&o, p, &e);
     if (told) fprintf(stderr, "\r%40s\r", "");
     if (code) fprintf(stderr, "pdd sim: %s\n", e.text);
     return code ? EXIT_FAILED : EXIT_DONE;

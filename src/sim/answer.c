@@ -124,7 +124,8 @@ static void open_stream(struct answer *a, uint32_t n, uint64_t now)
         return;
     }
     double bytes = REQUEST_BYTES + (double)ID_BYTES * (a->turn.c.prompt_tokens + a->turn.n);
-    sim_push(s, phone_up(s, p, now, bytes), RUN_ASK, a->self, (uint64_t)a->stream << 32 | n);
+    uint64_t sent = now + (s->c->fresh && a->stream == 1 ? phone_connect_us(s, p, now) : 0);
+    sim_push(s, phone_up(s, p, sent, bytes), RUN_ASK, a->self, (uint64_t)a->stream << 32 | n);
     a->refs++;
 }
 
@@ -365,7 +366,7 @@ int answer_begin(struct sim *s, struct answer *a, uint64_t now)
 {
     const struct run_config *c = s->c;
     const struct phone *p = &s->phones[a->phone];
-    uint32_t most = c->answer_max;
+    uint32_t most = c->fresh && a->r->output < c->answer_max ? a->r->output : c->answer_max;
     bool beyond = a->r->input >= c->context;
     if (!beyond && most > c->context - a->r->input) most = c->context - a->r->input;
     struct turn_config t = {.prompt_tokens = a->r->input,
@@ -406,6 +407,7 @@ static void ask_cloud(struct sim *s, struct answer *a, uint32_t tokens_max, uint
         return;
     }
     struct cloud_request r = {.device = a->phone,
+                              .tenant = s->c->fresh ? 0 : 1 + a->phone % (SCHED_TENANTS_MAX - 1),
                               .stream = a->stream,
                               .owner = a,
                               .prompt = a->turn.c.prompt_tokens,

@@ -45,7 +45,8 @@ enum cloud_end { CLOUD_END_BUDGET, CLOUD_END_STOP, CLOUD_END_LENGTH, CLOUD_END_G
 
 /* A request for tokens [have, have + tokens_max) of an answer that has `length` tokens. */
 struct cloud_request {
-    uint32_t device; /* also its tenant; for `send` */
+    uint32_t device; /* whose quota it uses; for `send` */
+    uint32_t tenant; /* below SCHED_TENANTS_MAX; 0: it has no key */
     uint32_t stream; /* of the device; for `send` */
     void *owner;     /* for `send` and `ended` */
     uint32_t prompt, have, tokens_max, length;

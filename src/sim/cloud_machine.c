@@ -42,7 +42,7 @@ void machine_close(struct machine *n)
 
 static uint32_t tenant_of(const struct work *w)
 {
-    return w->r.device % SCHED_TENANTS_MAX;
+    return w->r.tenant;
 }
 
 /* ---- the prefix cache ---- */
@@ -144,7 +144,7 @@ enum admit_entry machine_enter(struct machine *n, struct work *w, uint64_t now)
                                 .queue_max = n->cloud->c.queue_max,
                                 .inside = n->inside,
                                 .inside_own = n->inside_of[tenant],
-                                .keyed = true};
+                                .keyed = tenant != 0};
     enum admit_entry entry = admit_enter(&state);
     if (entry != ADMIT_ENTERS) return entry;
     n->inside++;
@@ -383,7 +383,7 @@ static double step_us(struct machine *n, uint64_t now)
         }
     }
     if (n->step_decodes > 0 && prompts < h->decode_base_us) prompts = h->decode_base_us;
-    return prompts + decodes;
+    return prompts + decodes > h->least_us ? prompts + decodes : h->least_us;
 }
 
 /* Each job pays for its part of the step, and for its memory while the step lasts. */

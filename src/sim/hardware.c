@@ -12,11 +12,13 @@ static const struct hardware_engine engines[] = {
      "H100 class, 8B in fp8, estimate: 33,000 tok/s of prefill; 15,000 tok/s of decode at batch "
      "128 "
      "and depth 1,024; attention by operations and KV bytes; 64 KiB of KV a token",
-     300.0, 30.3, 0.001, 3000.0, 20.0, 0.024, 65536.0, 983040, 8192, 256},
+     300.0, 0.0, 30.3, 0.001, 3000.0, 20.0, 0.024, 65536.0, 983040, 8192, 256},
     {"cpu",
      "two vCPUs of a Zen 4, Qwen2.5-0.5B Q4_K_M, fitted to bench/results/2026-11-28-zen4-versus.md "
      "(prompts of 512 to 8,192, batches of 1 to 32, depths to 8,192)",
-     500.0, 1290.0, 0.26, 8700.0, 1850.0, 0.8, 12288.0, 131072, 512, 64},
+     500.0, 0.0, 1290.0, 0.26, 8700.0, 1850.0, 0.8, 12288.0, 131072, 512, 64},
+    {"m3-max", "emulated by `pdd cloud --profile m3-max` (engine/emulated.h), for bench/truth.py",
+     0.0, 1e6 / 60.0, 1e6 / 1500.0, 0.0, 0.0, 1e6 / 1500.0, 0.0, 256.0, 65536, 512, 64},
 };
 
 const struct hardware_engine *hardware_engine_at(uint32_t i)
@@ -45,8 +47,10 @@ static const struct hardware_device devices[] = {
     {"pi5", "Raspberry Pi 5, CPU: " LITERT, 133, 8, 7.0, 1.0, 60},
     {"iphone17-e4b-gpu", "iPhone 17 Pro, GPU: " LITERT_E4B, 1189, 25, 5.0, 0.5, 60},
     {"iphone17-e4b-cpu", "iPhone 17 Pro, CPU: " LITERT_E4B, 159, 10, 6.0, 0.5, 60},
-    {"s24-gpu", "Galaxy S24 Ultra, GPU: LiteRT-LM's README, Gemma3n-E2B", 816, 15.6, 5.0, 0.7, 60},
-    {"s24-cpu", "Galaxy S24 Ultra, CPU: LiteRT-LM's README, Gemma3n-E2B", 110, 16, 6.0, 0.7, 60},
+    {"s24-gpu", "Galaxy S24 Ultra, GPU: LiteRT-LM's README, Gemma3n-E2B", 816.0, 15.6, 5.0, 0.7,
+     60},
+    {"s24-cpu", "Galaxy S24 Ultra, CPU: LiteRT-LM's README, Gemma3n-E2B", 110.5, 16.1, 6.0, 0.7,
+     60},
 };
 
 /* Named shares. No census of phones that run models is public: the shares are declared. */

@@ -8,7 +8,8 @@
  *     max(step_us + sum(prefill_us + prefill_depth_us p), decode_base_us if d > 0)
  *         + sum(decode_us + decode_depth_us q)
  *
- * so a prompt of n tokens costs a + b n + c n^2 with b = prefill_us and c = prefill_depth_us / 2.
+ * and at least least_us, so a prompt of n tokens costs a + b n + c n^2 with b = prefill_us and c =
+ * prefill_depth_us / 2.
  */
 #ifndef PDD_SIM_HARDWARE_H
 #define PDD_SIM_HARDWARE_H
@@ -19,7 +20,7 @@
 
 struct hardware_engine {
     const char *name, *source;
-    double step_us;                      /* of any step */
+    double step_us, least_us;            /* of any step: added, and at least */
     double prefill_us, prefill_depth_us; /* of a token; of a token and position */
     double decode_base_us, decode_us, decode_depth_us;
     double kv_bytes;      /* of a position */

@@ -12,13 +12,19 @@ static double uniform(const struct sim *s, uint64_t stream, uint64_t i)
     return rng_u32(s->c->seed, stream, i) / 4294967296.0;
 }
 
+/* A device measures its speeds before its first answer. */
+static void know_speeds(const struct sim *s, struct phone *p)
+{
+    double believed = s->c->faults.believed > 0.0 ? s->c->faults.believed : 1.0;
+    profile_init(&p->profile, p->hardware->prefill_tps * believed,
+                 1e6 / p->hardware->decode_tps / believed);
+}
+
 void phone_init(struct sim *s, uint32_t i, uint32_t kind)
 {
     struct phone *p = &s->phones[i];
-    double believed = s->c->faults.believed > 0.0 ? s->c->faults.believed : 1.0;
     *p = (struct phone){.hardware = s->c->mix->devices[kind], .kind = kind};
-    profile_init(&p->profile, p->hardware->prefill_tps * believed,
-                 1e6 / p->hardware->decode_tps / believed);
+    know_speeds(s, p);
 }
 
 uint32_t phone_kind_of(const struct sim *s, uint64_t request)
@@ -32,6 +38,11 @@ void phone_place(struct sim *s, struct phone *p, uint64_t request, uint64_t now)
     double span = t ? (t->seconds[t->n - 1] - t->seconds[0]) * 1e6 : 0.0;
     p->link_at = (uint64_t)(span * uniform(s, DRAW_LINK, request));
     p->up_free = p->down_free = now;
+    if (s->c->fresh) {
+        *p = (struct phone){.hardware = p->hardware, .kind = p->kind, .link_at = p->link_at};
+        know_speeds(s, p);
+        p->up_free = p->down_free = now;
+    }
     p->liar = uniform(s, DRAW_LIAR, request) < s->c->faults.liars;
 }
 
@@ -58,6 +69,12 @@ uint64_t phone_up(struct sim *s, struct phone *p, uint64_t now, double bytes)
 uint64_t phone_down(struct sim *s, struct phone *p, uint64_t now, double bytes)
 {
     return arrives(&p->down_free, now, rtt_us(s, p, now), bytes, s->c->down_bytes_s);
+}
+
+/* A new process has no warm connection: its first request waits for one round trip. */
+uint64_t phone_connect_us(const struct sim *s, const struct phone *p, uint64_t now)
+{
+    return (uint64_t)rtt_us(s, p, now);
 }
 
 /* ---- the engine ---- */

@@ -19,9 +19,10 @@ static double share(const struct run_result *r, uint64_t n)
     return 100.0 * per_answer(r, (double)n);
 }
 
+/* As long as requests arrive: what is left after the last one is not load. */
 static double duration_s(const struct run_result *r)
 {
-    return r->ended_at > r->began_at ? (double)(r->ended_at - r->began_at) / 1e6 : 1.0;
+    return r->arrived_at > r->began_at ? (double)(r->arrived_at - r->began_at) / 1e6 : 1.0;
 }
 
 #define FIGURE(name, value)                                                                        \
@@ -36,11 +37,18 @@ FIGURE(first_p50, sketch_quantile(&r->tally->first_ms, 0.5))
 FIGURE(first_p95, sketch_quantile(&r->tally->first_ms, 0.95))
 FIGURE(first_p99, sketch_quantile(&r->tally->first_ms, 0.99))
 FIGURE(gap_mean, sketch_mean(&r->tally->gap_ms))
+FIGURE(gap_p50, sketch_quantile(&r->tally->gap_ms, 0.5))
+FIGURE(gap_p95, sketch_quantile(&r->tally->gap_ms, 0.95))
+FIGURE(widest_p95, sketch_quantile(&r->tally->widest_ms, 0.95))
+FIGURE(tokens_p50, sketch_quantile(&r->tally->borrowed, 0.5))
+FIGURE(tokens_p95, sketch_quantile(&r->tally->borrowed, 0.95))
 FIGURE(gap_p99, sketch_quantile(&r->tally->gap_ms, 0.99))
 FIGURE(gap_max, r->tally->gap_ms.max)
 FIGURE(widest_p50, sketch_quantile(&r->tally->widest_ms, 0.5))
 FIGURE(widest_p99, sketch_quantile(&r->tally->widest_ms, 0.99))
 FIGURE(widest_own, sketch_quantile(&r->tally->widest_of_own, 0.5))
+FIGURE(widest_own_p99, sketch_quantile(&r->tally->widest_of_own, 0.99))
+FIGURE(first_max_s, r->tally->first_ms.max / 1e3)
 FIGURE(stalls,
        r->tally->all.tokens ? 1e3 * (double)r->tally->stalls / (double)r->tally->all.tokens : 0.0)
 FIGURE(stalled, share(r, r->tally->stalled_answers))
@@ -86,11 +94,18 @@ static const struct report_figure figures[] = {
     {"first_p95", "TTFT p95", "ms", 0, first_p95},
     {"first_p99", "TTFT p99", "ms", 0, first_p99},
     {"gap_mean", "gap mean", "ms", 1, gap_mean},
+    {"gap_p50", "gap p50", "ms", 1, gap_p50},
+    {"gap_p95", "gap p95", "ms", 1, gap_p95},
+    {"widest_p95", "largest gap p95", "ms", 0, widest_p95},
+    {"tokens_p50", "cloud tokens shown p50", "", 0, tokens_p50},
+    {"tokens_p95", "p95", "", 0, tokens_p95},
     {"gap_p99", "gap p99", "ms", 0, gap_p99},
     {"gap_max", "gap max", "ms", 0, gap_max},
     {"widest_p50", "largest gap of an answer p50", "ms", 0, widest_p50},
     {"widest_p99", "largest gap p99", "ms", 0, widest_p99},
     {"widest_own", "largest gap by the device's own p50", "", 2, widest_own},
+    {"widest_own_p99", "p99", "", 2, widest_own_p99},
+    {"first_max", "TTFT max", "s", 0, first_max_s},
     {"stalls", "stalls in 1,000 tokens", "", 3, stalls},
     {"stalled", "answers with a stall", "%", 2, stalled},
     {"handover_p50", "gap at the handover p50", "ms", 0, handover_p50},

@@ -61,7 +61,8 @@ static struct answer *answer_new(struct sim *s)
 static bool within_limits(const struct sim *s, const struct tally_answer *r)
 {
     const struct run_limits *l = &s->c->limits;
-    return r->report.reason != TURN_FAILED && r->shown > 0 && r->report.ttft_us <= l->first_us &&
+    double first_us = l->first_us + l->first_token_us * r->prompt;
+    return r->report.reason != TURN_FAILED && r->shown > 0 && r->report.ttft_us <= first_us &&
            (r->shown < 2 || r->report.tpot_max_us <= l->late_us ||
             r->report.tpot_max_us <= r->own_decode_us * 1.5);
 }
@@ -283,6 +284,7 @@ static int arrive(struct sim *s, uint32_t copy, uint64_t now)
     if (!a) return ERR_NO_MEMORY;
     a->r = &t->requests[s->copy_at[copy] % t->n];
     a->request = s->arrived++;
+    s->result.arrived_at = now;
     phone_place(s, &s->phones[phone], a->request, now);
     a->phone = phone;
     a->copy = copy;

@@ -41,8 +41,10 @@ struct run_faults {
     bool heat;                  /* devices slow down with work */
 };
 
-struct run_limits { /* for answers that count as kept */
-    double first_us, late_us;
+/* Answers that count as within limits: the first token comes within first_us + first_token_us for
+ * each token of the prompt, no gap is longer than late_us or half more than the device's own. */
+struct run_limits {
+    double first_us, first_token_us, late_us;
 };
 
 /* Of one request, in order of arrival, for oracles and regret. */
@@ -81,12 +83,13 @@ struct run_config {
     const struct run_record *frozen; /* the cloud's times, as recorded, instead of a cloud */
     bool record;
     uint64_t seed;
-    uint32_t copies;        /* of the trace; at least 1 */
-    double speed;           /* times the trace's arrival rate; above 0 */
-    uint32_t requests;      /* of each copy; 0: all */
-    uint32_t devices;       /* at the beginning */
-    uint32_t context;       /* of devices, in tokens */
-    uint32_t answer_max;    /* tokens that a client asks for */
+    uint32_t copies;     /* of the trace; at least 1 */
+    double speed;        /* times the trace's arrival rate; above 0 */
+    uint32_t requests;   /* of each copy; 0: all */
+    uint32_t devices;    /* at the beginning */
+    uint32_t context;    /* of devices, in tokens */
+    uint32_t answer_max; /* tokens that a client asks for */
+    bool fresh; /* each device knows nothing yet, and asks for just the tokens of the trace */
     double device_kv_bytes; /* of a token, for methods that send a KV cache */
     double kv_bytes_s;      /* at which it is sent */
     /* Called now and then; NULL is fine. */
@@ -99,8 +102,8 @@ struct run_result {
     struct cloud_stats cloud;
     struct run_record *records; /* [requests] if asked for */
     struct sketch *decoding;    /* slots that decode, sampled every tenth of a second */
-    uint64_t requests, began_at, ended_at, events;
-    uint32_t devices, answers_most; /* devices; answers at once */
+    uint64_t requests, began_at, arrived_at, ended_at, events; /* arrived_at: the last request */
+    uint32_t devices, answers_most;                            /* devices; answers at once */
 };
 
 int run_simulate(const struct run_config *config, struct run_result *ret_result, struct err *e);

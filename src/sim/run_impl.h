@@ -113,6 +113,7 @@ void phone_place(struct sim *s, struct phone *p, uint64_t request, uint64_t now)
 /* When a message of `bytes` that is sent now arrives. */
 uint64_t phone_up(struct sim *s, struct phone *p, uint64_t now, double bytes);
 uint64_t phone_down(struct sim *s, struct phone *p, uint64_t now, double bytes);
+uint64_t phone_connect_us(const struct sim *s, const struct phone *p, uint64_t now);
 /* Microseconds of an engine step with n tokens, and of a decode; heats the device. */
 double phone_step_us(struct sim *s, struct phone *p, uint32_t n, uint64_t now);
 double phone_decode_us(const struct phone *p);

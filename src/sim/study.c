@@ -8,7 +8,8 @@
 #include "base/mem.h"
 #include "sim/study_impl.h"
 
-#define FIRST_LIMIT_US 2000000.0
+#define FIRST_LIMIT_US 1000000.0
+#define FIRST_LIMIT_TOKEN_US 200.0
 #define LATE_LIMIT_US 200000.0
 
 /* Refined prompts: published for a larger reader, 43.7 of 47.8 points at 1,024 kept tokens
@@ -24,7 +25,7 @@ void study_plan_init(struct study_plan *p)
         .up_bytes_s = 1.25e6,
         .down_bytes_s = 6.25e6,
         .cloud = {.engines = 4, .queue_max = 1024, .cache_percent = 50, .transfer_bytes_s = 50e9},
-        .limits = {FIRST_LIMIT_US, LATE_LIMIT_US},
+        .limits = {FIRST_LIMIT_US, FIRST_LIMIT_TOKEN_US, LATE_LIMIT_US},
         .prefill_s = 1.0 / 33000.0,
         .decode_s = 1.0 / 15000.0,
         .quality = assumed_quality,

@@ -1,6 +1,7 @@
 /*
- * study: many simulations side by side, of the traces, links and methods that a user names. Reads
- * files, prints nothing; progress goes to a callback. One thread.
+ * study: many simulations side by side, of the traces, links and methods that a user names; or the
+ * whole report, with claims, regret, loads and what goes wrong. Reads files, prints nothing;
+ * progress goes to a callback. One thread.
  */
 #ifndef PDD_SIM_STUDY_H
 #define PDD_SIM_STUDY_H
@@ -35,6 +36,8 @@ void study_close(struct study *s); /* NULL is fine */
 
 /* All methods on each trace and link: Markdown or JSON. */
 int study_compare(struct study *s, struct buf *out, struct err *e);
+/* The whole report, a page, JSON and pictures, in a folder that exists; takes minutes. */
+int study_report(struct study *s, const char *folder, struct err *e);
 
 /* Engines and devices that can be named, as Markdown. */
 void study_list(struct buf *out);

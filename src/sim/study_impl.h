@@ -54,4 +54,21 @@ int study_regrets(const struct study *s, struct run_config *c, struct regrets *r
                   struct err *e);
 void study_put_regrets(struct buf *out, const struct regrets *r); /* a Markdown table */
 
+/* study_load.c: the fastest arrival at which STUDY_KEPT percent of the answers keep the limits, to
+ * 2 %. speed 0: none was found; bounded false: the fastest one tried is still kept. */
+enum { STUDY_KEPT = 95 };
+struct study_load {
+    double speed, kept, rate,
+        busy; /* rate: answers/s within limits; busy: of the engines, percent */
+    bool bounded;
+};
+int study_find_load(const struct study *s, const struct run_config *config, const char *method,
+                    struct study_load *ret_load, struct err *e);
+
+/* study_claims.c: the paper's three claims, from a comparison that has device, cloud and planned.
+ */
+void study_put_claims(struct buf *out, const struct comparison *c);
+/* The gain in engine time by class: simulated, and what the formula allows. */
+void study_put_gains(struct buf *out, const struct comparison *c, const struct run_config *config);
+
 #endif

@@ -42,6 +42,7 @@ void tally_add(struct tally *t, const struct tally_answer *a)
     uint32_t c = tally_class(a->prompt);
     add_sums(&t->all, a);
     add_sums(&t->of_class[c], a);
+    add_sums(a->honest ? &t->honest : &t->liars, a);
     t->failed += r->reason == TURN_FAILED;
     t->short_of += a->shown < a->length && r->reason != TURN_LENGTH;
     t->cut += r->reason == TURN_LENGTH && a->shown < a->length;
@@ -53,11 +54,12 @@ void tally_add(struct tally *t, const struct tally_answer *a)
     t->cloud_alone += a->shown > 0 && r->device_tokens == 0;
     t->refused += a->cloud.refused;
     t->reopened += r->cloud_opens > 1;
-    sketch_add(&t->cloud_tokens, a->cloud.produced);
+    sketch_add(&t->borrowed, r->cloud_tokens);
     if (a->cloud.slot_us > 0.0) sketch_add(&t->queue_ms, (double)a->cloud.queued_us / 1e3);
     if (a->shown == 0) return;
     sketch_add(&t->first_ms, r->ttft_us / 1e3);
     sketch_add(&t->first_of_class[c], r->ttft_us / 1e3);
+    sketch_add(a->honest ? &t->first_honest : &t->first_liars, r->ttft_us / 1e3);
     if (a->shown < 2) return;
     sketch_add(&t->widest_ms, r->tpot_max_us / 1e3);
     if (a->own_decode_us > 0.0) sketch_add(&t->widest_of_own, r->tpot_max_us / a->own_decode_us);

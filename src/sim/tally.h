@@ -36,11 +36,12 @@ struct tally_sums {
 };
 
 struct tally {
-    struct tally_sums all, of_class[TALLY_CLASSES];
+    struct tally_sums all, of_class[TALLY_CLASSES], honest, liars;
     uint64_t failed, short_of, cut, beyond_context, handed_over, stalls, stalled_answers;
     uint64_t device_alone, cloud_alone, refused, reopened;
-    struct sketch first_ms, gap_ms, widest_ms, handover_ms, widest_of_own, cloud_tokens, queue_ms;
-    struct sketch first_of_class[TALLY_CLASSES];
+    struct sketch first_ms, gap_ms, widest_ms, handover_ms, widest_of_own, queue_ms;
+    struct sketch borrowed; /* tokens shown that are the cloud's; it may have computed more */
+    struct sketch first_of_class[TALLY_CLASSES], first_honest, first_liars;
 };
 
 void tally_add(struct tally *t, const struct tally_answer *a);

@@ -71,7 +71,7 @@ static struct run_config make_config(const struct trace *t, const char *method)
                   .queue_max = 64,
                   .cache_percent = 50,
                   .transfer_bytes_s = 5e10},
-        .limits = {2e6, 2e5},
+        .limits = {1e6, 200.0, 2e5},
         .prefill_s = 1.0 / 33000.0,
         .decode_s = 1.0 / 15000.0,
         .quality = {{0.5, 0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1, 1}},
