@@ -92,7 +92,7 @@ static void test_messages(void **state)
     uint32_t third = b.n;
     add_message(&b, "user", "The words that count, they are here. ", 60);
     b.n -= 2;
-    add(&b, "\n\nWhat counts?");
+    add(&b, "\n\nWhere are the words that count?");
     b.ids[b.n++] = END;
     add(&b, "\n");
     for (uint32_t i = 0; i < b.n; i++)
