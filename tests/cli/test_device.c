@@ -1,0 +1,197 @@
+/*
+ * test_device: `pdd device` as a process.
+ *
+ * Catches: a socket that a local-only device opens besides its own; a folder or file of the state
+ * that others may read; options that contradict each other taken; a signal that cuts an answer off.
+ */
+#include <dirent.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/net_raw.h"
+#include "support/program.h"
+
+static char state_dir[64];
+
+static int make_state(void **state)
+{
+    (void)state;
+    snprintf(state_dir, sizeof state_dir, "/tmp/pdd-device-XXXXXX");
+    return mkdtemp(state_dir) ? 0 : -1;
+}
+
+static int remove_state(void **state)
+{
+    char command[128];
+    struct buf out;
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf %s", state_dir);
+    (void)program_shell(command, &out);
+    buf_release(&out);
+    return 0;
+}
+
+static uint16_t start(struct program *p, const char *const *args)
+{
+    char url[64];
+    program_start(p, "device", args);
+    program_line_after(p, "device listening on ", url, sizeof url);
+    return (uint16_t)strtoul(strrchr(url, ':') + 1, NULL, 10);
+}
+
+static const char chat[] =
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    "Content-Length: 77\r\n\r\n"
+    "{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Where is the lantern\"}]}";
+
+/* The ports of the sockets that a process has, by /proc. Returns how many sockets there are. */
+static unsigned sockets_of(pid_t pid, uint16_t port, unsigned *ret_others)
+{
+    char path[64], name[400], link[300], line[512];
+    unsigned n = 0;
+    unsigned long inodes[64];
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    for (struct dirent *f; (f = readdir(d)) != NULL;) {
+        snprintf(name, sizeof name, "%s/%s", path, f->d_name);
+        ssize_t len = readlink(name, link, sizeof link - 1);
+        if (len <= 0) continue;
+        link[len] = 0;
+        if (sscanf(link, "socket:[%lu]", &inodes[n]) == 1 && n < 63) n++;
+    }
+    closedir(d);
+    *ret_others = n;
+    FILE *f = fopen("/proc/net/tcp", "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        unsigned local_port;
+        unsigned long inode;
+        if (sscanf(line, " %*d: %*8s:%x %*8s:%*x %*x %*s %*s %*s %*d %*d %lu", &local_port,
+                   &inode) != 2)
+            continue;
+        for (unsigned i = 0; i < n; i++)
+            *ret_others -= inodes[i] == inode && local_port == port;
+    }
+    fclose(f);
+    return n;
+}
+
+/* Before, during and after an answer all its TCP sockets are of its own port. */
+static void test_local_only(void **state)
+{
+    struct program p;
+    struct buf b, out, err;
+    unsigned others;
+    (void)state;
+    uint16_t port = start(
+        &p, ARGS("--fake", "200", "--local-only", "--listen", "127.0.0.1:0", "--state", state_dir));
+    assert_int_equal(sockets_of(p.pid, port, &others), 1);
+    assert_int_equal(others, 0);
+    int fd = raw_connect(port);
+    buf_init(&b, RAW_MAX);
+    raw_puts(fd, chat);
+    assert_true(raw_read_until(fd, &b, "\"index\":3,"));
+    assert_true(sockets_of(p.pid, port, &others) <= 2);
+    assert_int_equal(others, 0);
+    assert_true(raw_read_until(fd, &b, "[DONE]"));
+    close(fd);
+    assert_non_null(strstr(b.data, "\"requests\":0"));
+    kill(p.pid, SIGTERM);
+    assert_int_equal(program_finish(&p, &out, &err), 0);
+    assert_non_null(strstr(out.data, "nothing leaves this machine"));
+    buf_release(&b);
+    buf_release(&out);
+    buf_release(&err);
+}
+
+static unsigned check_modes(const char *folder)
+{
+    char path[512];
+    struct stat st;
+    unsigned n = 0;
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    for (struct dirent *f; (f = readdir(d)) != NULL;) {
+        if (strcmp(f->d_name, "..") == 0) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, f->d_name);
+        assert_int_equal(stat(path, &st), 0);
+        if (st.st_mode & 077) fail_msg("%s has mode %o", path, st.st_mode & 0777);
+        n++;
+        if (S_ISDIR(st.st_mode) && f->d_name[0] != '.') n += check_modes(path);
+    }
+    closedir(d);
+    return n;
+}
+
+/* A signal lets an answer end; what is kept is the user's alone. */
+static void test_drain(void **state)
+{
+    struct program p;
+    struct buf b, out, err;
+    (void)state;
+    uint16_t port = start(
+        &p, ARGS("--fake", "300", "--local-only", "--listen", "127.0.0.1:0", "--state", state_dir));
+    int fd = raw_connect(port);
+    buf_init(&b, RAW_MAX);
+    raw_puts(fd, chat);
+    assert_true(raw_read_until(fd, &b, "\"index\":1,"));
+    kill(p.pid, SIGTERM);
+    assert_true(raw_read_until(fd, &b, "[DONE]"));
+    assert_non_null(strstr(b.data, "\"finish_reason\":\"stop\""));
+    close(fd);
+    assert_int_equal(program_finish(&p, &out, &err), 0);
+    assert_true(check_modes(state_dir) >= 3); /* database, kv, pages */
+    buf_release(&b);
+    buf_release(&out);
+    buf_release(&err);
+}
+
+static const struct {
+    const char *args[8], *says;
+} wrong[] = {
+    {{"--local-only", "--cloud", "http://127.0.0.1:1"}, "exclude each other"},
+    {{"--no-model"}, "--no-model needs --cloud"},
+    {{"--no-model", "--fake", "3", "--cloud", "http://127.0.0.1:1"}, "exclude each other"},
+    {{"--fake", "3", "--ask-before-sending"}, "needs --cloud"},
+    {{"--fake", "3", "--state", "x", "--no-state"}, "exclude each other"},
+    {{"--fake", "3", "--allow-origin", "notes.example"}, "is no origin"},
+    {{"--fake", "3", "--answers-max", "17"}, "answers-max"},
+};
+
+static void test_options(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct program p;
+        struct buf out, err;
+        program_start(&p, "device", wrong[i].args);
+        int status = program_finish(&p, &out, &err);
+        if (status != 2 || !strstr(err.data, wrong[i].says))
+            fail_msg("%s: %d, %s", wrong[i].args[0], status, err.data);
+        buf_release(&out);
+        buf_release(&err);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_local_only, make_state, remove_state),
+        cmocka_unit_test_setup_teardown(test_drain, make_state, remove_state),
+        cmocka_unit_test(test_options),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
