@@ -60,8 +60,8 @@ struct part {
 struct local {
     struct engine *engine;
     struct prefix *prefix;
-    struct kv_disk *disk; /* NULL: none */
-    uint32_t saving;      /* histories whose pages the disk reads */
+    struct kv_disk *disk;          /* NULL: none */
+    uint32_t saving, saving_pages; /* histories whose pages the disk reads, and how many pages */
     struct sched *sched;
     struct stepcost cost;
     void (*wake)(void *arg);
@@ -109,7 +109,7 @@ static void tell_progress(struct local_seat *s, uint32_t kv)
  * written. */
 struct save {
     struct local *local;
-    uint32_t path;
+    uint32_t path, n_path;
 };
 
 static void saved(void *arg)
@@ -119,6 +119,7 @@ static void saved(void *arg)
     pthread_mutex_lock(&w->lock);
     prefix_release(w->prefix, v->path); /* all pages may be idle, so none is evicted by this */
     w->saving--;
+    w->saving_pages -= v->n_path;
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
     mem_free(v);
@@ -144,11 +145,11 @@ static uint32_t pages_to_save(struct local *w, const struct history *h, struct k
     return n;
 }
 
-/* Writing keeps memory from other histories: while there is little, nothing is saved. */
+/* Writing keeps memory from other histories: at most half of it. */
 static bool may_save(const struct local *w, const struct history *h)
 {
-    uint32_t free = engine_kv_pages_free(w->engine) + prefix_idle(w->prefix);
-    return w->disk && h->n_path > 0 && w->saving < KV_DISK_WAITING_MAX && h->n_path <= free / 2;
+    return w->disk && h->n_path > 0 &&
+           w->saving_pages + h->n_path <= engine_info(w->engine)->kv_pages_total / 2;
 }
 
 static void save(struct local *w, const struct history *h)
@@ -157,13 +158,15 @@ static void save(struct local *w, const struct history *h)
     struct kv_disk_page *pages = mem_calloc(h->n_path, sizeof *pages);
     struct save *v = mem_calloc(1, sizeof *v);
     uint32_t n = pages && v ? pages_to_save(w, h, pages) : 0;
-    if (v) *v = (struct save){w, h->path};
+    if (v) *v = (struct save){w, h->path, h->n_path};
     if (n > 0) {
         prefix_hold(w->prefix, h->path);
         w->saving++;
+        w->saving_pages += h->n_path;
         if (kv_disk_write(w->disk, pages, n, saved, v, NULL) == 0) return;
         prefix_release(w->prefix, h->path);
         w->saving--;
+        w->saving_pages -= h->n_path;
     }
     mem_free(pages);
     mem_free(v);

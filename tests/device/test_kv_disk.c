@@ -26,7 +26,7 @@
 #include "engine/native.h"
 #include "support/tiny_model.h"
 
-enum { TOKENS = 320, PAGES = TOKENS / KV_DISK_TOKENS, LATE_US = 20000000 };
+enum { TOKENS = 448, PAGES = TOKENS / KV_DISK_TOKENS, LATE_US = 20000000 };
 
 static const struct sampling greedy = SAMPLING_GREEDY;
 static char folder[64], model[TINY_PATH_MAX];
