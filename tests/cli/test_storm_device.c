@@ -40,7 +40,7 @@ enum {
     AT_ONCE = 6,
     AT_ONCE_MAX = 64,
     QUESTIONS = 8, /* by prompt and sampling; each answer has a text of its own besides */
-    TOKENS = 40,
+    TOKENS = 24,
     ARGS_MAX = 40,
     LATE_US = 120000000, /* an answer takes one or two seconds, and starts again a few times */
     READ_MS = 3000,      /* longer silence: come back */
@@ -115,8 +115,8 @@ static void start_all(void)
     snprintf(storm.url, sizeof storm.url, "http://127.0.0.1:%u", storm_proxy_port(storm.link));
     server_init(&storm.device, "device", "device listening on ",
                 ARGS("--model", storm.model, "--chat-template", "chatml", "--threads", "1",
-                     "--profile", "oneplus12-1b", "--cloud", storm.url, "--state", storm.state,
-                     "--answers-max", "6", "--queue-max", "128", "--refine", "off"));
+                     "--profile", "s24-ultra-gpu", "--cloud", storm.url, "--state", storm.state,
+                     "--answers-max", "12", "--queue-max", "128", "--refine", "off"));
 }
 
 static void *kill_and_start(void *arg)
