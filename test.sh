@@ -146,6 +146,21 @@ run_openai_client() {
     finish
 }
 
+# The page of `pdd device` in Chromium, each case counted.
+run_page() {
+    local log status
+    log=$(mktemp)
+    begin "the page in a browser (tests/e2e/page)"
+    command -v npm >/dev/null || need nodejs npm
+    command -v chromium >/dev/null || need chromium fonts-dejavu-core
+    tests/e2e/page/run.sh build/release/pdd >"$log" 2>&1
+    status=$?
+    count_cases "$log"
+    [ $status -eq 0 ] && echo "  ok page.mjs" || { fail "the page in a browser"; tail -60 "$log"; }
+    rm -f "$log"
+    finish
+}
+
 # Kernels and bits by gcc, bits by gcc on a CPU without dot product, bits by clang.
 run_aarch64() {
     xargs -P "$cores" -L 1 qemu-aarch64 -L /usr/aarch64-linux-gnu <<END
@@ -197,6 +212,7 @@ step "style, layers, banned calls (tools/check.sh)" tools/check.sh
 step "building with gcc" build release
 run_tests release "tests, gcc, optimised"
 run_openai_client
+run_page
 if [ $quick -eq 0 ]; then
     step "building with clang" build clang
     step "building with address and undefined-behaviour sanitizers" build asan

@@ -3,11 +3,13 @@ import {Ask, live} from './ask.js';
 import {ApiError, json, setToken} from './api.js';
 import {AnswerView, QuestionView} from './thread.js';
 import * as talks from './talks.js';
-import {$, button, bytes, count, dress, el, fresh, icon, plural, remember, saveAs, say} from './dom.js';
+import {$, button, bytes, clean, cut, dress, el, fresh, icon, plural, remember, saveAs, say} from './dom.js';
 
 const PASTE_MAX = 2000;          // characters; a longer paste becomes a document
 const DOCUMENT_MAX = 3 << 20;    // bytes; the device keeps 4 MiB of a conversation
 const NEAR_END = 80;             // pixels from the end within which the view follows the answer
+const TITLE_MAX = 45;            // characters
+const TOUCH_MS = 600;            // a scroll that soon after a touch, a wheel or a key is the reader's
 const STATUS_MS = 5000;
 
 let status = null;      // of /v1/status; null: not known yet
@@ -111,13 +113,13 @@ function showList() {
 }
 
 function rename(t, li) {
-    const input = el('input', {type: 'text', dir: 'auto', maxlength: '150', 'aria-label': 'Name of the conversation'});
+    const input = el('input', {type: 'text', dir: 'auto', 'aria-label': 'Name of the conversation'});
     input.value = t.title;
     let done = false;
     const finish = async (keep) => {
         if (done) return;
         done = true;
-        const title = input.value.trim().slice(0, 60);
+        const title = cut(clean(input.value.trim()), TITLE_MAX);
         if (keep && title && title !== t.title) {
             const whole = t.id === talk?.id ? talk : await talks.load(t.id);
             if (whole) {
@@ -208,7 +210,7 @@ function showThread() {
 
 function sizeOf(i) {
     const question = talk.messages[i - 1];
-    return {characters: talks.requestOf(talk, i, remember).messages.reduce((n, m) => n + m.content.length, 0),
+    return {characters: talks.requestOf(talk, i).messages.reduce((n, m) => n + m.content.length, 0),
         documents: question.documents?.length ?? 0, earlier: i - 1};
 }
 
@@ -237,7 +239,7 @@ function resume() {
 /** Follow answer `i` to its end and keep it, whatever is shown meanwhile. */
 async function follow(owner, i, known) {
     const message = owner.messages[i];
-    const ask = new Ask(message.id, talks.requestOf(owner, i, remember));
+    const ask = new Ask(message.id, talks.requestOf(owner, i));
     // Before the view hears of the end, the message has it.
     ask.addEventListener('over', () => Object.assign(message, {parts: ask.parts, report: ask.report, finish: ask.finish ?? 'error', error: ask.error}));
     const end = ask.follow(known);
@@ -271,7 +273,7 @@ async function stop() {
 
 function titleOf(text, docs) {
     const line = text.trim().split('\n')[0];
-    return (line || docs[0]?.name || 'Conversation').slice(0, 60);
+    return cut(line || docs[0]?.name || 'Conversation', TITLE_MAX);
 }
 
 async function ask(text, docs) {
@@ -280,7 +282,7 @@ async function ask(text, docs) {
     if (!talk.messages.length && !talk.named) talk.title = titleOf(text, docs);
     const mode = status?.local_only ? 'local' : remember.mode;
     talk.messages.push({role: 'user', text, documents: docs.map(({name, text: t}) => ({name, text: t}))});
-    talk.messages.push({role: 'assistant', id: fresh('a'), asked: {mode, pace: remember.pace, temperature: remember.temperature, tokensMax: remember.tokensMax}});
+    talk.messages.push({role: 'assistant', id: fresh('a'), asked: {mode, pace: remember.pace, temperature: remember.temperature, tokensMax: remember.tokensMax, system: remember.system}});
     const owner = talk;
     history.replaceState(null, '', '#' + talk.id);
     try {
@@ -291,6 +293,7 @@ async function ask(text, docs) {
             throw e;
         }
     }
+    loadList().catch(() => {});
     const done = follow(owner, owner.messages.length - 1, false);
     showTitle();
     showThread();
@@ -308,6 +311,7 @@ async function resend(i, text) {
 // ---- the view follows the end, unless the reader went elsewhere ----
 
 let atEnd = true;
+let touched = 0; // when the reader last moved the view: not every scroll is theirs, as heights of what is far away are guesses
 
 function followEnd() {
     const scroll = $('scroll');
@@ -317,12 +321,26 @@ function followEnd() {
 function scrollToEnd() {
     atEnd = true;
     followEnd();
+    requestAnimationFrame(followEnd); // heights that were guessed are known then
 }
 
 function onScroll() {
+    const scroll = $('scroll'), now = performance.now();
+    const near = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_END;
+    if (near) atEnd = true;
+    else if (now - touched < TOUCH_MS) {
+        atEnd = false;
+        touched = now;
+    }
+    $('to-end').hidden = near;
+}
+
+function bindScroll() {
     const scroll = $('scroll');
-    atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_END;
-    $('to-end').hidden = atEnd;
+    for (const name of ['wheel', 'touchmove', 'keydown', 'pointerdown'])
+        scroll.addEventListener(name, () => (touched = performance.now()), {passive: true});
+    scroll.addEventListener('scroll', onScroll, {passive: true});
+    $('to-end').addEventListener('click', scrollToEnd);
 }
 
 // ---- the question box ----
@@ -344,7 +362,7 @@ async function addDocument(name, text) {
         tellProblem(text.includes('\0') ? `${name} is no text.` : `${name} is longer than ${bytes(DOCUMENT_MAX)}.`);
         return;
     }
-    const d = {name, text, tokens: 0};
+    const d = {name: clean(name), text: clean(text), tokens: 0};
     documents.push(d);
     showDocuments();
     say(`${name} attached`);
@@ -376,7 +394,7 @@ function grow() {
 }
 
 async function send() {
-    const text = $('question').value.trim(), docs = documents;
+    const text = clean($('question').value.trim()), docs = documents;
     if ((!text && !docs.length) || shownAsk()) return;
     $('question').value = '';
     documents = [];
@@ -460,7 +478,7 @@ function bindSettings() {
     });
     $('temperature').addEventListener('change', () => (remember.temperature = Math.min(2, Math.max(0, Number($('temperature').value) || 0))));
     $('tokens-max').addEventListener('change', () => (remember.tokensMax = Math.min(100000, Math.max(1, Math.floor(Number($('tokens-max').value)) || 1024))));
-    $('system').addEventListener('change', () => (remember.system = $('system').value.trim()));
+    $('system').addEventListener('change', () => (remember.system = clean($('system').value.trim())));
     $('settings').addEventListener('click', () => $('dialog-settings').showModal());
     $('tint').addEventListener('click', () => {
         remember.tint = remember.tint === 'on' ? 'off' : 'on';
@@ -488,8 +506,8 @@ function bind() {
     $('close-side').addEventListener('click', closeSide);
     $('veil').addEventListener('click', closeSide);
     $('export').addEventListener('click', exportTalk);
-    $('to-end').addEventListener('click', scrollToEnd);
-    $('scroll').addEventListener('scroll', onScroll, {passive: true});
+    bindScroll();
+    addEventListener('focus', () => status && loadList().catch(() => {})); // another tab may have changed it
     addEventListener('popstate', () => openTalk(location.hash.slice(1) || null));
     document.addEventListener('keydown', (e) => {
         if (e.key !== 'Escape' || document.querySelector('dialog[open]')) return;

@@ -100,7 +100,7 @@ export class Ask extends EventTarget {
                 this.report = pdd;
                 this.finish = choice?.finish_reason ?? this.finish;
             } else if (pdd.source) {
-                this.take(pdd, choice?.delta?.content ?? '');
+                this.take(pdd, (choice?.delta?.content ?? '').replaceAll('\0', '\ufffd'));
             } else {
                 this.note(pdd);
             }

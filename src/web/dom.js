@@ -66,6 +66,12 @@ export const plural = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one
 export const bytes = (n) => n < 1000 ? `${n} bytes` : n < 1e6 ? `${(n / 1e3).toFixed(1)} kB` : `${(n / 1e6).toFixed(1)} MB`;
 export const ms = (n) => n >= 10000 ? `${(n / 1000).toFixed(1)} s` : `${count(Math.round(n))} ms`;
 
+/** Text that JSON and the device's server take: no halves of characters, no zeros. */
+export const clean = (text) => (text.toWellFormed?.() ?? text).replaceAll('\0', '\ufffd');
+
+/** The first characters of a text, whole ones. */
+export const cut = (text, n) => Array.from(text).slice(0, n).join('');
+
 export const fresh = (prefix) => {
     const random = crypto.getRandomValues(new Uint8Array(12));
     return prefix + Array.from(random, (b) => b.toString(16).padStart(2, '0')).join('');

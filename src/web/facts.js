@@ -40,23 +40,25 @@ function rows(r) {
     return out;
 }
 
-async function putEgress(list, id) {
+async function putEgress(list, id, grew) {
     let sent;
     try {
         sent = (await json('GET', '/v1/egress?answer=' + id)).data;
     } catch {
         return; // a device that keeps no record
     }
-    for (const s of sent ?? []) {
+    for (const s of (sent ?? []).reverse()) {
         const how = s.protected === 'none' ? 'not encrypted' : 'encrypted';
         const what = s.form === 'text' ? plural(s.n, 'message') : plural(s.n, 'token');
         list.append(el('dt', {}, 'Sent to'), el('dd', {}, el('bdi', {}, `${s.host}`), `, ${how}: ${what}${s.have ? ` and ${plural(s.have, 'token')} of the answer` : ''}`));
     }
+    grew();
 }
 
-export function facts(report) {
+/** `grew` is called when what the device recorded has been added. */
+export function facts(report, grew) {
     const list = el('dl', {class: 'facts'});
     for (const [name, value] of rows(report)) list.append(el('dt', {}, name), el('dd', {}, value));
-    if (report.sent_bytes) putEgress(list, report.id);
+    if (report.sent_bytes) putEgress(list, report.id, grew);
     return list;
 }

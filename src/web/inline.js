@@ -4,7 +4,7 @@
 // partner, is built anew. Each node is made by createElement and text nodes: a model's HTML is text.
 
 const TAIL_MAX = 1500;     // characters that may wait for a partner; then the mark is text
-const BLOCK_MAX = 6000;    // characters of one block; a longer one goes on in the next, so that layout stays cheap
+const BLOCK_MAX = 4000;    // characters of one block; a longer one goes on in the next, so that layout stays cheap
 const DEPTH_MAX = 6;
 const LINK_MAX = 2000;
 

@@ -10,6 +10,7 @@ const ROW_MAX = 20000;     // of a table's row
 const DEPTH_MAX = 8;       // lists and quotes in each other
 const LINES_MAX = 60;      // of code in one element
 const ROWS_MAX = 100;      // of a table in one element
+const GROUP_MAX = 24;      // blocks of a group, of which the browser skips those that are far from the view
 
 const bullet = /^( *)([-*+]|\d{1,9}[.)])(?: +|$)/;
 const rule = /^ {0,3}([-*_])(?: *\1){2,} *$/;
@@ -59,6 +60,7 @@ class Code {
 export class Markdown {
     constructor(root) {
         this.root = root;
+        this.group = null;         // element of the latest blocks
         this.buffer = '';          // text that no block has taken
         this.src = new Runs();     // of all text
         this.at = 0;               // offset of the buffer in it
@@ -130,7 +132,13 @@ export class Markdown {
     }
 
     get box() {
-        return this.stack.at(-1)?.node ?? this.root;
+        return this.stack.at(-1)?.node ?? this.group ?? this.root;
+    }
+
+    newGroup() {
+        this.group = document.createElement('div');
+        this.group.className = 'group';
+        this.root.append(this.group);
     }
 
     endLeaf() {
@@ -148,6 +156,7 @@ export class Markdown {
     open(tag) {
         this.endLeaf();
         this.endTable();
+        if (this.stack.length === 0 && !(this.group?.childElementCount < GROUP_MAX)) this.newGroup();
         const node = document.createElement(tag);
         node.dir = 'auto';
         this.box.append(node);

@@ -81,13 +81,13 @@ export function content(message) {
 export const textOf = (answer) => (answer.parts ?? []).map((p) => p[1]).join('');
 
 /** The request that message `i`, an answer, is the response to. */
-export function requestOf(talk, i, taste) {
-    const messages = taste.system ? [{role: 'system', content: taste.system}] : [];
+export function requestOf(talk, i) {
+    const asked = talk.messages[i].asked;
+    const messages = asked.system ? [{role: 'system', content: asked.system}] : [];
     for (const m of talk.messages.slice(0, i)) {
         if (m.role === 'user') messages.push({role: 'user', content: content(m)});
         else if (textOf(m)) messages.push({role: 'assistant', content: textOf(m)});
     }
-    const asked = talk.messages[i].asked;
     return {messages, temperature: asked.temperature, max_tokens: asked.tokensMax, pdd: {mode: asked.mode, pace: asked.pace, conversation: talk.id}};
 }
 

@@ -3,7 +3,9 @@ import {Markdown} from './markdown.js';
 import {Strip} from './strip.js';
 import {facts, summary} from './facts.js';
 import {textOf} from './talks.js';
-import {$, button, bytes, copyText, el, icon, plural, say} from './dom.js';
+import {$, button, bytes, clean, copyText, el, icon, plural, say} from './dom.js';
+
+const LONG = 3; // groups of blocks
 
 function documentChip(d) {
     const show = () => {
@@ -39,7 +41,7 @@ export class QuestionView {
             this.show();
             this.edit.focus();
         };
-        const send = () => area.value.trim() && this.on.resend(area.value.trim());
+        const send = () => area.value.trim() && this.on.resend(clean(area.value.trim()));
         area.addEventListener('keydown', (e) => {
             if (e.isComposing) return;
             if (e.key === 'Escape') cancel();
@@ -74,6 +76,12 @@ export class AnswerView {
         this.markdown = new Markdown(this.prose);
         for (const [source, text] of parts) this.markdown.push(text, source);
         this.markdown.render(!this.ask);
+        this.noteLength();
+    }
+
+    /** Of a long answer the browser lays out and paints what is near the view only. */
+    noteLength() {
+        if (this.prose.childElementCount > LONG) this.prose.classList.add('long');
     }
 
     watch(ask) {
@@ -100,6 +108,7 @@ export class AnswerView {
             this.frame = null;
             if (!this.ask) return;
             this.markdown.render();
+            this.noteLength();
             this.showState();
             this.on.grew();
         };
@@ -166,7 +175,7 @@ export class AnswerView {
         const toggle = r ? el('button', {type: 'button', class: 'summary', 'aria-expanded': 'false', onclick: () => {
             list.hidden = !list.hidden;
             toggle.setAttribute('aria-expanded', String(!list.hidden));
-            if (!list.hasChildNodes()) list.append(facts(r));
+            if (!list.hasChildNodes()) list.append(facts(r, () => this.on.grew()));
             if (!list.hidden) this.on.grew();
         }}, summary(r), icon('chevron')) : null;
         this.foot.replaceChildren(
