@@ -87,6 +87,7 @@ void answer_ask_refined(struct device *d, struct wire_request *r)
     struct answer *a = &d->answer;
     if (a->refine_ratio <= 0.0f || a->by_messages || a->turn.n > 0) return;
     r->refine.ratio = a->refine_ratio;
+    if (a->q->refine == DEVICE_REFINE_RATIO) r->refine.coverage = 1.0f; /* all of it, as asked */
     r->refine.held = a->turn.kv < a->prompt.len ? a->turn.kv : a->prompt.len;
     keep_system(d);
     r->refine.whole = a->whole;

@@ -81,7 +81,7 @@ static size_t score_bytes(uint32_t n)
 
 void session_cut(struct session *s, uint32_t n)
 {
-    uint32_t len = session_len(s), first = engine_score_from(s->score_n);
+    uint32_t len = session_len(s), first = s->score_first;
     CHECK(n <= len);
     s->engine->ops->session_cut(s, n);
     if (!s->scores || n == len || len <= first) return;
@@ -140,7 +140,7 @@ int session_page_adopt(struct session *s, uint32_t page, const int32_t *tokens, 
     CHECK(page < s->engine->info.kv_pages_total && n <= s->engine->info.context_max - len);
     int code = s->engine->ops->page_adopt(s, page, tokens, n, err);
     if (code == 0 && s->engine->emulated_rereads) s->adopted += n;
-    if (code == 0 && s->scores && len + n > engine_score_from(s->score_n)) s->score_lost = true;
+    if (code == 0 && s->scores && len + n > s->score_first) s->score_lost = true;
     return code;
 }
 
@@ -155,16 +155,16 @@ const float *session_logits(const struct session *s)
     return s->engine->ops->session_logits(s);
 }
 
-int session_score(struct session *s, uint32_t n, struct err *err)
+int session_score(struct session *s, uint32_t first, uint32_t n, struct err *err)
 {
-    const uint32_t first = engine_score_from(n);
     const struct engine_ops *ops = s->engine->ops;
     mem_free(s->scores);
     s->scores = NULL;
-    s->score_n = 0;
+    s->score_first = s->score_n = 0;
     if (n == 0) return ops->session_score ? ops->session_score(s, 0, 0, NULL, err) : 0;
     if (!ops->session_score)
         return err_set(err, ERR_UNSUPPORTED, "the engine has no attention to score a prompt with");
+    CHECK(first < n);
     if (n > s->engine->info.context_max || session_len(s) > first)
         return err_set(err, ERR_LIMIT,
                        "a prompt of %u tokens cannot be scored: %u are computed, the context is %u",
@@ -177,6 +177,7 @@ int session_score(struct session *s, uint32_t n, struct err *err)
         return code;
     }
     s->scores = best;
+    s->score_first = first;
     s->score_n = n;
     s->score_lost = false;
     return 0;
@@ -186,7 +187,7 @@ bool engine_scores(struct engine *e)
 {
     struct session *s;
     if (engine_session_open(e, &s, NULL)) return false;
-    bool can = session_score(s, 1, NULL) == 0;
+    bool can = session_score(s, 0, 1, NULL) == 0;
     engine_session_close(s);
     return can;
 }

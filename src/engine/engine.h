@@ -116,26 +116,31 @@ struct engine_span {
  * pages), ERR_BAD_INPUT (token id), or an error of the kind of engine. */
 int engine_step(struct engine *e, struct engine_span *spans, uint32_t n, struct err *err);
 
-/* Scores of a prompt's positions, for refinement (docs/design/refine.md): how much the last
- * ENGINE_SCORE_WINDOW tokens of the prompt, by a ramp from 0 to 1, and all tokens after it attend
- * to each position: the largest weight of all heads of all layers that see the whole prompt, after
- * the first quarter of layers. Steps gather them from the queries that they compute anyway; the
- * same bits for any chunking, batch and number of threads.
+/* Scores of a prompt's positions, for refinement (docs/design/refine.md): how much a window of its
+ * last tokens and all tokens after it attend to each position: the largest weight of all heads of
+ * all layers that see the whole prompt, after the first quarter of layers. The window begins at
+ * `first` and holds the question; its first ENGINE_SCORE_WINDOW tokens count by a ramp from 0 to 1.
+ * Steps gather scores from the queries that they compute anyway; the same bits for any chunking,
+ * batch and number of threads.
  *
- * Ask before tokens of the window are appended: session_len <= n - window, where the window is n
- * for a shorter prompt; n == 0 ends it. ERR_UNSUPPORTED: the engine has no attention, or no layer
- * that sees the whole prompt; ERR_LIMIT: n is above the context, or tokens of the window are there
- * already. */
-enum { ENGINE_SCORE_WINDOW = 64 };
-int session_score(struct session *s, uint32_t n, struct err *err);
+ * Ask before tokens of the window are appended: session_len <= first < n; n == 0 ends it.
+ * ERR_UNSUPPORTED: the engine has no attention, or no layer that sees the whole prompt; ERR_LIMIT:
+ * n is above the context, or tokens of the window are there already. */
+enum {
+    ENGINE_SCORE_WINDOW = 64,  /* tokens at least, where the prompt has so many, */
+    ENGINE_SCORE_LONGEST = 512 /* and at most */
+};
+int session_score(struct session *s, uint32_t first, uint32_t n, struct err *err);
 bool engine_scores(struct engine *e); /* whether it can: asks for a session's, once */
 /* [n], valid until the next change of the session; NULL while tokens of the prompt are missing, and
  * for good after tokens of the window were cut in part or adopted instead of computed. */
 const float *session_scores(const struct session *s);
-/* Where the window of a prompt of n tokens begins. */
-static inline uint32_t engine_score_from(uint32_t n)
+/* Where the window of a prompt of n tokens begins whose question begins at `question` (<= n). */
+static inline uint32_t engine_score_from(uint32_t question, uint32_t n)
 {
-    return n > ENGINE_SCORE_WINDOW ? n - ENGINE_SCORE_WINDOW : 0;
+    uint32_t last = n > ENGINE_SCORE_WINDOW ? n - ENGINE_SCORE_WINDOW : 0;
+    uint32_t earliest = n > ENGINE_SCORE_LONGEST ? n - ENGINE_SCORE_LONGEST : 0;
+    return question > last ? last : question > earliest ? question : earliest;
 }
 
 /* Logits of the last token of the last span that sampled in `s`: [vocab_size], or NULL when the

@@ -55,8 +55,8 @@ struct session {
     uint64_t in_step; /* engine->steps of the call that has it last, to see it twice in one */
     uint64_t adopted; /* tokens of pages adopted since its last step, if they take time */
     float *scores;    /* [score_n, to the end of its page], or NULL */
-    uint32_t score_n; /* tokens of the prompt that is scored */
-    bool score_lost;  /* some of the window were not computed */
+    uint32_t score_first, score_n; /* the window begins; tokens of the prompt that is scored */
+    bool score_lost;               /* some of the window were not computed */
 };
 
 /* How many tokens of a span, its last ones, something is drawn after. */

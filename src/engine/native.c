@@ -183,7 +183,8 @@ static int native_session_score(struct session *session, uint32_t first, uint32_
     struct native_session *s = (struct native_session *)session;
     s->score = (struct forward_score){0};
     int rc = n > 0 ? forward_score_open(native_of(session->engine)->forward, err) : 0;
-    if (rc == 0) s->score = (struct forward_score){first, n, best};
+    uint32_t ramp = n - first < ENGINE_SCORE_WINDOW ? n - first : ENGINE_SCORE_WINDOW;
+    if (rc == 0) s->score = (struct forward_score){first, n, ramp, best};
     return rc;
 }
 

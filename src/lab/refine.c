@@ -95,12 +95,12 @@ static uint32_t common_prefix(const struct session *s, const struct token_list *
 static int ask_whole(struct refine *x, struct refine_answer *ret_answer)
 {
     const struct token_list *t = &x->prompt.tokens;
-    uint32_t from = common_prefix(x->whole, t), least = engine_score_from(t->len);
+    uint32_t from = common_prefix(x->whole, t), least = engine_score_from(t->len, t->len);
     uint64_t begin = clock_us();
     int32_t next = 0;
     if (from > least) from = least;
     session_cut(x->whole, from);
-    int code = session_score(x->whole, t->len, x->e);
+    int code = session_score(x->whole, least, t->len, x->e);
     if (code == 0) code = append(x, x->whole, t->ids + from, t->len - from, &next);
     if (code) return code;
     double ms = from == 0 ? (double)(clock_us() - begin) / 1000.0 : 0.0;

@@ -28,10 +28,11 @@ struct forward;
 
 /* Scores of a prompt's positions: how much the queries at positions first, first + 1, ... attend to
  * them, the largest of all passes, heads and full-attention layers after the first quarter. Queries
- * of the prompt count by a ramp, (position - first + 1) / (n - first), later ones in full. Each
+ * of the prompt count by a ramp, (position - first + 1) / ramp, from `ramp` tokens on in full. Each
  * weight is that of the model's softmax over all that the query sees. */
 struct forward_score {
     uint32_t first, n; /* n: tokens of the prompt; first < n */
+    uint32_t ramp;     /* 1 to n - first */
     float *best;       /* [n, and up to the end of its tile]; zeros at first */
 };
 

@@ -63,8 +63,8 @@ void forward_score_list(struct forward *f, const struct forward_span *span, uint
 
 static float ramp(const struct forward_score *s, uint32_t position)
 {
-    if (position >= s->n) return 1.0f;
-    return (float)(position - s->first + 1) / (float)(s->n - s->first);
+    uint32_t at = position - s->first + 1;
+    return at < s->ramp ? (float)at / (float)s->ramp : 1.0f;
 }
 
 /* Some rows with the heads of one KV head. */

@@ -111,16 +111,21 @@ static bool begins_paragraph(const char *text, size_t at)
 
 size_t bm25_question(const char *text, size_t len)
 {
-    uint32_t words = 0, code;
-    size_t at = len, line = len; /* line: where the last line with a word begins; len: not known */
+    uint32_t words = 0, in_line = 0, code;
+    size_t at = len, list = len; /* list: where its first line begins that is known to be short */
     bool inside = false;
     while (at > 0) {
+        const bool line = text[at - 1] == '\n';
         if (words > 0 && begins_paragraph(text, at)) return at;
-        if (words > 0 && text[at - 1] == '\n' && line == len) line = at;
-        size_t before = character_before(text, at, &code);
-        enum letter kind = letter_of(code);
-        words += kind == WORD_ITSELF || (kind == LETTER && !inside);
-        if (words > BM25_QUESTION) return line < len ? line : at;
+        if (line && words > 0) list = at;
+        if (line) in_line = 0;
+        const size_t before = character_before(text, at, &code);
+        const enum letter kind = letter_of(code);
+        const uint32_t more = kind == WORD_ITSELF || (kind == LETTER && !inside);
+        words += more;
+        in_line += more;
+        const bool listed = list < len && in_line <= BM25_LIST_LINE && words <= BM25_LIST;
+        if (words > BM25_QUESTION && !listed) return list < len ? list : at;
         inside = kind == LETTER;
         at = before;
     }

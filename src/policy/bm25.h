@@ -34,7 +34,9 @@
 enum {
     BM25_PREFIX = 5,     /* characters of a word that count */
     BM25_REACH = 96,     /* tokens */
-    BM25_QUESTION = 64,  /* words of a question that is the end of a longer text */
+    BM25_QUESTION = 64,  /* words of a question that is the end of a longer text, */
+    BM25_LIST = 256,     /* of a list of questions, and */
+    BM25_LIST_LINE = 32, /* of each of its lines */
     BM25_WORDS_MAX = 128 /* distinct words of a question; later ones do not count */
 };
 #define BM25_K1 1.2f
@@ -52,8 +54,9 @@ uint32_t bm25_words(const char *text, size_t len, const uint32_t *ends, uint32_t
                     struct bm25_word *ret_words, uint32_t cap);
 
 /* Where in a user's message the question begins: its last paragraph with a word (an empty line
- * separates them); of one with more than BM25_QUESTION words the last line with a word; of a longer
- * line the last BM25_QUESTION words. */
+ * separates them). Of one with more than BM25_QUESTION words the last line with a word, and those
+ * in front of it that are as short as the items of a list (BM25_LIST_LINE words), up to BM25_LIST
+ * words; of a longer line the last BM25_QUESTION words. */
 size_t bm25_question(const char *text, size_t len);
 
 /* Scores of ceil(n_tokens / unit) units, each >= 0; all 0 where no word of the question occurs.

@@ -12,6 +12,8 @@
 enum {
     TEXT_MAX = 256 << 20, /* bytes of a prompt's text */
     HEADER_TOKENS = 16,   /* of a role, after the control token that opens a message */
+    LIST_TOKENS = 512,    /* of questions at most, and */
+    LIST_PART = 8,        /* this part of the prompt */
     RANGES_MAX = WIRE_WHOLE_MAX / 2
 };
 #define FLOOR_PART 0.25f /* of the ratio, that floors may take */
@@ -29,6 +31,7 @@ struct look {
     struct keep_range *whole; /* [n_whole], at most 2 RANGES_MAX */
     uint32_t n_whole;
     uint32_t body, body_end; /* tokens of the last message with a text, without its header */
+    size_t asked, asked_end; /* bytes of its question */
 };
 
 static void look_release(struct look *l)
@@ -121,13 +124,26 @@ static void find_messages(struct look *l)
     l->ends[l->n_messages++] = l->n;
 }
 
+/* The question in the last message; returns the token in which it begins. A list of questions stays
+ * whole, too, unless it is a large part of the prompt: then it may be anything that has lines. */
+static uint32_t find_question(struct look *l)
+{
+    const size_t body = l->body ? l->token_ends[l->body - 1] : 0;
+    uint32_t at = l->body;
+    l->asked_end = l->body_end ? l->token_ends[l->body_end - 1] : 0;
+    l->asked = body + bm25_question(l->text.data + body, l->asked_end - body);
+    while (at < l->body_end && l->token_ends[at] <= l->asked)
+        at++;
+    if (at + LIST_TOKENS < l->body_end || l->body_end - at > l->n / LIST_PART) return l->n;
+    add_range(l, at, l->body_end);
+    return at;
+}
+
 /* How much each position speaks of the words of the question. */
 static int score_words(struct refine *r, const struct look *l, struct err *e)
 {
     const char *text = l->text.data;
-    const size_t body = l->body ? l->token_ends[l->body - 1] : 0;
-    const size_t end = l->body_end ? l->token_ends[l->body_end - 1] : 0;
-    const size_t question = body + bm25_question(text + body, end - body);
+    const size_t question = l->asked, end = l->asked_end;
     uint32_t n = bm25_words(text, question, l->token_ends, l->n, NULL, 0);
     uint32_t asked = bm25_words(text + question, end - question, NULL, 0, NULL, 0);
     struct bm25_word *words = mem_alloc(((size_t)n + asked + 1) * sizeof *words);
@@ -143,6 +159,7 @@ static int open_keep(struct refine *r, struct look *l, const struct wire_refine 
                      struct err *e)
 {
     find_messages(l);
+    r->question = find_question(l);
     for (uint32_t i = 0; i + 1 < asked->n_whole; i += 2)
         add_range(l, (uint32_t)asked->whole[i], (uint32_t)asked->whole[i + 1]);
     if (asked->n_messages) {
@@ -215,6 +232,7 @@ static const struct refined *add_version(struct refine *r, struct keep_choice ch
 static bool is_flat(const struct refine *r)
 {
     uint32_t to = r->n > KEEP_QUESTION ? r->n - KEEP_QUESTION : 0;
+    if (to > r->question) to = r->question;
     return relevance_peak(r->scores, KEEP_UNIT, to) < r->peak;
 }
 

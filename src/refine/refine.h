@@ -40,6 +40,7 @@ struct refine {
     enum keep_refusal refusal; /* known from the text and the lengths; KEEP_OK: scores decide */
     float peak;                /* a largest score below it is a flat task (RELEVANCE_PEAK) */
     uint32_t n;                /* tokens of the prompt */
+    uint32_t question;         /* token in which the question begins; n: there is none */
     uint32_t made;             /* versions */
     struct refined versions[REFINE_VERSIONS];
     uint8_t *bits; /* [REFINE_VERSIONS][(n + 7) / 8] */

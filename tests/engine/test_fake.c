@@ -76,10 +76,10 @@ static void test_scored(void **state)
     for (uint32_t i = 0; i < sizeof prompt - 1; i++)
         tokens[i] = (uint8_t)prompt[i];
     assert_int_equal(engine_session_open(plain, &s, NULL), 0);
-    assert_int_equal(session_score(s, 23, &err), ERR_UNSUPPORTED);
+    assert_int_equal(session_score(s, 0, 23, &err), ERR_UNSUPPORTED);
     engine_session_close(s);
     assert_int_equal(engine_session_open(e, &s, NULL), 0);
-    assert_int_equal(session_score(s, 23, &err), 0);
+    assert_int_equal(session_score(s, 0, 23, &err), 0);
     assert_int_equal(step(e, s, tokens, 20, &next), 0);
     assert_null(session_scores(s));
     assert_int_equal(step(e, s, tokens + 20, 3, &next), 0);

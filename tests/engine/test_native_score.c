@@ -46,7 +46,7 @@ static struct session *open_scored(struct engine *e)
     struct session *s;
     struct err err;
     assert_int_equal(engine_session_open(e, &s, &err), 0);
-    assert_int_equal(session_score(s, PROMPT, &err), 0);
+    assert_int_equal(session_score(s, engine_score_from(PROMPT, PROMPT), PROMPT, &err), 0);
     assert_null(session_scores(s));
     return s;
 }
@@ -150,7 +150,7 @@ static void test_architectures(void **state)
         tiny_model_file(tiny_arch(a), path);
         struct engine *e = open_engine(path, 1, NULL, NATIVE_KV_AUTO);
         assert_int_equal(engine_session_open(e, &s, &err), 0);
-        int code = session_score(s, PROMPT, &err);
+        int code = session_score(s, engine_score_from(PROMPT, PROMPT), PROMPT, &err);
         engine_session_close(s);
         engine_free(e);
         if (code == 0) check_chunks(path, NATIVE_KV_AUTO, 3, tiny_arch(a)->arch);
@@ -234,11 +234,11 @@ static void test_cuts(void **state)
     assert_int_equal(session_share(t, s, PROMPT - ENGINE_SCORE_WINDOW + 1, &err), 0);
     append(t, e, ALL, 50);
     assert_null(session_scores(t));
-    assert_int_equal(session_score(t, PROMPT, &err), ERR_LIMIT);
-    assert_int_equal(session_score(t, 100000, &err), ERR_LIMIT);
+    assert_int_equal(session_score(t, engine_score_from(PROMPT, PROMPT), PROMPT, &err), ERR_LIMIT);
+    assert_int_equal(session_score(t, engine_score_from(100000, 100000), 100000, &err), ERR_LIMIT);
     session_cut(t, 0);
-    assert_int_equal(session_score(t, PROMPT, &err), 0);
-    assert_int_equal(session_score(t, 0, &err), 0);
+    assert_int_equal(session_score(t, engine_score_from(PROMPT, PROMPT), PROMPT, &err), 0);
+    assert_int_equal(session_score(t, 0, 0, &err), 0);
     append(t, e, ALL, 50);
     assert_null(session_scores(t));
     engine_session_close(s);
@@ -258,7 +258,7 @@ static void test_short_prompt(void **state)
     tiny_model_file(&o, path);
     struct engine *e = open_engine(path, 2, NULL, NATIVE_KV_AUTO);
     assert_int_equal(engine_session_open(e, &s, &err), 0);
-    assert_int_equal(session_score(s, 1, &err), 0);
+    assert_int_equal(session_score(s, 0, 1, &err), 0);
     struct engine_span span = {.session = s, .tokens = tokens, .n = 1};
     assert_int_equal(engine_step(e, &span, 1, &err), 0);
     assert_true(session_scores(s)[0] == 1.0f); /* it sees itself alone, in full */

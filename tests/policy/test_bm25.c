@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -214,6 +215,30 @@ static void test_rare_word(void **state)
     bm25_score(words, 0, 0, 16, question, 2, scores); /* nothing to score: nothing is stored */
 }
 
+/* Catches: a list of questions of which only the last line counts; a text in front of it taken for
+ * a part of it. */
+static void test_list_of_questions(void **state)
+{
+    static const char line[] = "1. What is the code of the iron safe in the hall?\n"; /* 12 words */
+    char text[8000], many[400] = "";
+    size_t list;
+    (void)state;
+    for (int i = 0; i < 40; i++)
+        strcat(many, "many ");
+    for (int lines = 8; lines <= 40; lines += 16) {
+        size_t n = (size_t)snprintf(text, sizeof text, "A text.\n%s.\n", many);
+        list = n;
+        for (int i = 0; i < lines; i++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s", line);
+        n += (size_t)snprintf(text + n, sizeof text - n, "Answer in full sentences.");
+        size_t from = bm25_question(text, n);
+        const size_t most = (BM25_LIST - 4) / 12; /* lines that fit */
+        if ((size_t)lines <= most) assert_int_equal(from, list);
+        if ((size_t)lines > most)
+            assert_int_equal(from, list + ((size_t)lines - most) * strlen(line));
+    }
+}
+
 /* More distinct words than BM25_WORDS_MAX: the first ones count, the others do not. */
 static void test_long_question(void **state)
 {
@@ -231,9 +256,13 @@ static void test_long_question(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_word),      cmocka_unit_test(test_count),
-        cmocka_unit_test(test_places),        cmocka_unit_test(test_question),
-        cmocka_unit_test(test_formula),       cmocka_unit_test(test_rare_word),
+        cmocka_unit_test(test_one_word),
+        cmocka_unit_test(test_count),
+        cmocka_unit_test(test_places),
+        cmocka_unit_test(test_question),
+        cmocka_unit_test(test_list_of_questions),
+        cmocka_unit_test(test_formula),
+        cmocka_unit_test(test_rare_word),
         cmocka_unit_test(test_long_question),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,10 +27,11 @@ int worker_refine_begin(struct worker *w, struct running *r, struct err *e)
     if (!f) return 0;
     if (f->refusal == KEEP_OK && w->c.unfit) f->refusal = KEEP_UNFIT;
     if (f->refusal != KEEP_OK) return 0;
-    int code = session_score(r->history.session, f->n, e);
+    const uint32_t from = engine_score_from(f->question, f->n);
+    int code = session_score(r->history.session, from, f->n, e);
     if (code) return code;
     r->refining = true;
-    r->feed_first = engine_score_from(f->n) + 1;
+    r->feed_first = from + 1;
     return 0;
 }
 
@@ -55,5 +56,5 @@ void worker_refine(struct worker *w, struct running *r)
     send(w, r, v);
     if (!v->final) return;
     r->refining = false;
-    (void)session_score(r->history.session, 0, &ignored);
+    (void)session_score(r->history.session, 0, 0, &ignored);
 }

@@ -288,7 +288,7 @@ static void test_events(void **state)
     s = run(b, j);
     assert_string_equal(s.letters, "arttttttttd");
     assert_true(j->refine->versions[0].final);
-    assert_int_equal(s.cached, engine_score_from(p.n));
+    assert_int_equal(s.cached, engine_score_from(j->refine->question, p.n));
     job_free(j);
     j = submit(b, p.ids, p.n, 3, 0.05f, 0.0f); /* the question alone is more */
     s = run(b, j);
