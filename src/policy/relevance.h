@@ -11,7 +11,7 @@
  * needs around them, and takes the place of keeping neighbours. The product asks for both: places
  * that the model looks at and that speak of the question. Where no word of the question occurs, A
  * alone decides; where attention is not known,
- * 0.24 * (1 + B) stands for A.
+ * 0.31 * (1 + B) stands for A.
  *
  * The peak tells questions from tasks that need the whole text (summaries, counts): for those no
  * place is looked at and spoken of at once. How even the scores are spread tells nothing
@@ -23,8 +23,8 @@
 #include <stdint.h>
 
 enum { RELEVANCE_BLOCK = 16, RELEVANCE_BLOCKS = 4 };
-#define RELEVANCE_WORDS 0.24f /* of A, where attention is not known: one peak for both */
-#define RELEVANCE_PEAK 3.6f   /* a lower peak is a flat task (docs/REFINE.md) */
+#define RELEVANCE_WORDS 0.31f /* of A, where attention is not known: one peak for both */
+#define RELEVANCE_PEAK 2.9f   /* a lower peak is a flat task (docs/REFINE.md) */
 
 /* attention [n], or NULL: not known; bm25 [n], or NULL: 0 everywhere. ret_scores [n] may be
  * bm25's array, not attention's. */

@@ -8,6 +8,7 @@ report.py RESULTS.jsonl... [--flat RESULTS.jsonl] [--page docs/REFINE.md]
 import argparse
 import collections
 import json
+import math
 import os
 import statistics
 import sys
@@ -229,7 +230,7 @@ def refused(r, method, limit):
 def threshold(results, method):
     """The peak below which REFUSED of the flat tasks lie."""
     peaks = sorted(p for p in (peak_of(r, method) for r in results.of("flat")) if p is not None)
-    return peaks[min(len(peaks) - 1, int(REFUSED * len(peaks)))] if peaks else None
+    return peaks[min(len(peaks) - 1, math.ceil(REFUSED * len(peaks)))] if peaks else None
 
 
 def flat(results):
@@ -240,7 +241,7 @@ def flat(results):
     for method in methods:
         limit = threshold(results, method)
         rows.append([METHODS[method], f"{limit:.2f}", figure(results.of("flat"), lambda r: refused(r, method, limit)),
-                     *(figure(results.sets[n], lambda r: refused(r, method, limit)) for n in results.asked)])
+                     *(figure(known(results.sets[n]), lambda r: refused(r, method, limit)) for n in results.asked)])
     yield from ["Refused as flat, %, where the peak of the scores is below the threshold that refuses 95 % of flat tasks "
                 f"(n = {len(results.of('flat'))}); of questions that is a false refusal:", "",
                 *table(["peak of", "threshold", TITLES["flat"], *(TITLES.get(n, n) for n in results.asked)], rows)]
