@@ -625,6 +625,14 @@ static const struct option_row rows[] = {
     {"no-hash", NULL, INSPECT, AT(model.no_hash),
      .help =
          "without the digests that device and cloud compare, for which all of the file is read"},
+    {"render", "JSON", INSPECT, AT(model.render),
+     .help = "only the prompt that the chat template makes of messages: an array of messages, a "
+             "request of OpenAI's API, or -, for one on standard input; control tokens as the file "
+             "spells them"},
+    {"chat-template", "NAME", INSPECT, AT(native.chat_template),
+     .help = "for --render: one of the program's own chat templates"},
+    {"chat-template-file", "FILE", INSPECT, AT(native.chat_template_file),
+     .help = "for --render: a chat template (Jinja text)"},
     HEADING(TOKENIZE, "tokenize: the tokens of a text, by default of standard input"),
     {"text", "TEXT", TOKENIZE, AT(model.text), .help = "the text itself"},
     {"file", "TEXTFILE", TOKENIZE, AT(model.text_file), .help = "the file with the text"},

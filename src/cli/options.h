@@ -70,7 +70,7 @@ struct key_options {
 };
 
 struct model_options {
-    const char *text, *text_file;
+    const char *text, *text_file, *render;
     bool json, no_hash, no_special, ids_only;
 };
 

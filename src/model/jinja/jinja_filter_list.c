@@ -153,8 +153,9 @@ static struct jinja_value filter_join(struct jinja_run *r, struct jinja_value v,
 static struct jargs rest_of(const struct jargs *args, uint32_t from)
 {
     struct jargs rest = *args;
-    rest.v += from < args->n ? from : args->n;
-    rest.n -= from < args->n ? from : args->n;
+    uint32_t taken = from < args->n ? from : args->n;
+    if (taken) rest.v += taken;
+    rest.n -= taken;
     return rest;
 }
 

@@ -223,7 +223,7 @@ static void put_rest(struct jinja_run *r, const struct jmacro *m, struct jargs *
     uint32_t n_rest = args->n > n->list.n ? args->n - n->list.n : 0;
     if (n->uses_varargs)
         put_known(r, r->scope, "varargs",
-                  jlist_of_items(r, J_TUPLE, args->v + (args->n - n_rest), n_rest));
+                  jlist_of_items(r, J_TUPLE, n_rest ? args->v + n->list.n : NULL, n_rest));
     else if (n_rest)
         jfail(r, "macro %.*s takes %u arguments, not %u", (int)n->name->len, n->name->text,
               n->list.n, args->n);

@@ -178,8 +178,9 @@ struct jlist *jiterate(struct jinja_run *r, struct jinja_value v)
     case J_ITER:
         l = jalloc(r, sizeof *l);
         if (!l) return NULL;
-        *l = (struct jlist){.items = jlist_of(v)->items + jlist_of(v)->at};
+        *l = (struct jlist){.items = jlist_of(v)->items};
         l->n = jlist_of(v)->n - jlist_of(v)->at;
+        if (jlist_of(v)->at) l->items += jlist_of(v)->at; /* of nothing there are no items */
         jlist_of(v)->at = jlist_of(v)->n;
         return l;
     case J_STR:
