@@ -284,11 +284,20 @@ static void on_assist_done(void *arg, const struct wire_event *ev)
 static int open_cloud(struct device *d, uint32_t n);
 
 /* A cloud with another tokenizer refuses token ids: it is asked once more, with the messages. */
+static bool has_more_than_texts(const struct device_question *q)
+{
+    bool more = q->tools || q->arguments;
+    for (uint32_t i = 0; q->extras && i < q->n_messages; i++)
+        more = more || wire_message_has_calls(q->extras[i]);
+    return more;
+}
+
 static bool try_messages(struct device *d, int status)
 {
     struct answer *a = &d->answer;
     bool other = status == 400 || status == 409 || status == 422;
-    if (!other || a->by_messages || !a->q->n_messages || a->q->n_have || a->turn.n > 0)
+    if (!other || a->by_messages || !a->q->n_messages || a->q->n_have || a->turn.n > 0 ||
+        has_more_than_texts(a->q))
         return false;
     close_assist(a);
     a->by_messages = true;
@@ -330,8 +339,9 @@ static int open_request(struct device *d, struct wire_request *r, struct err *e)
     if (a->by_messages) {
         for (uint32_t i = 0; i < a->q->n_messages; i++) {
             const struct chat_message *m = &a->q->messages[i];
-            messages[i] = (struct wire_message){(char *)(uintptr_t)m->role,
-                                                (char *)(uintptr_t)m->content, m->content_len};
+            messages[i] = (struct wire_message){.role = (char *)(uintptr_t)m->role,
+                                                .content = (char *)(uintptr_t)m->content,
+                                                .content_len = m->content_len};
         }
         r->messages = messages;
         r->n_messages = a->q->n_messages;
@@ -575,7 +585,10 @@ static int encode_prompt(struct device *d, struct err *e)
     else if (engine_template(d->engine))
         code = chat_template_render(engine_template(d->engine), v,
                                     &(struct chat_prompt){.messages = q->messages,
+                                                          .extras = q->extras,
                                                           .n = q->n_messages,
+                                                          .tools = q->tools,
+                                                          .arguments = q->arguments,
                                                           .generate = true,
                                                           .now = clock_wall_s()},
                                     &a->prompt, e);
@@ -632,6 +645,10 @@ static int check_question(const struct device *d, const struct device_question *
         return err_set(e, ERR_BAD_INPUT, "cloud only, and no cloud is given");
     if (q->n_have && !d->engine)
         return err_set(e, ERR_UNSUPPORTED, "an answer goes on with a model on the device only");
+    if (has_more_than_texts(q) && !d->engine)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "messages with calls or results, tools, and arguments of the chat template "
+                       "need a model on the device");
     if ((q->raw || q->ids) && !d->engine)
         return err_set(e, ERR_UNSUPPORTED, "a raw prompt needs a model on the device");
     if (!q->raw && !q->ids && (q->n_messages == 0 || q->n_messages > WIRE_MESSAGES_MAX))
@@ -649,7 +666,8 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     int code = check_question(d, q, e);
     if (code == 0 && d->engine) code = encode_prompt(d, e);
     if (code) return code;
-    a->by_messages = !d->engine || (d->core->other_words && q->n_messages && !q->n_have);
+    a->by_messages = !d->engine || (d->core->other_words && q->n_messages && !q->n_have &&
+                                    !has_more_than_texts(q));
     make_config(d, &c);
     a->tokens = mem_calloc(c.answer_max, sizeof *a->tokens);
     a->pieces = d->engine ? NULL : mem_calloc(c.answer_max, sizeof *a->pieces);

@@ -84,6 +84,10 @@ struct device_token {
 struct device_question {
     const struct chat_message *messages; /* [n_messages]; or else */
     uint32_t n_messages;
+    /* JSON for the chat template of the engine here, as in struct chat_prompt; each may be NULL. A
+     * cloud with another tokenizer cannot be told of them, and is not asked. */
+    const char *const *extras; /* [n_messages] */
+    const char *tools, *arguments;
     const char *raw; /* a prompt without template; needs an engine here */
     size_t raw_len;
     const int32_t *ids; /* or a prompt in token ids of the engine here */

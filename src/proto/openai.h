@@ -3,18 +3,19 @@
  * requests, writing responses. Pure. Source of the names: OpenAI's API reference; where that is
  * silent, what vLLM and llama-server do.
  *
- * Supported: model, messages (roles system, developer, user, assistant; content a string or parts
- * of type text) or prompt (a text, token ids, or an array of one of these), max_tokens,
+ * Supported: model, messages (roles system, developer, user, assistant, tool; content a string or
+ * parts of type text, null for an answer; tool_calls of functions, tool_call_id, name,
+ * reasoning_content) or prompt (a text, token ids, or an array of one of these), max_tokens,
  * max_completion_tokens (chat), temperature, top_p, stop, seed, stream, stream_options
  * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all),
- * min_p.
+ * min_p. For the chat template, where it knows them: tools with tool_choice "none",
+ * reasoning_effort, enable_thinking, chat_template_kwargs.
  *
  * Refused by name: fields that would change the answer in a way we do not support, unless they ask
  * for what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n,
  * best_of, echo, suffix, tools, tool_choice, functions, function_call, response_format, modalities,
- * audio, prediction, web_search_options, reasoning_effort, verbosity, frequency_penalty,
- * presence_penalty, logit_bias; and of vLLM and llama-server those in `refused` of
- * openai_request.c.
+ * audio, prediction, web_search_options, verbosity, frequency_penalty, presence_penalty,
+ * logit_bias; and of vLLM and llama-server those in `refused` of openai_request.c.
  *
  * Ignored: every other field (user, metadata, store, ..., and misspelt ones), as clients of this
  * API send new fields to old servers. null is the same as absent.

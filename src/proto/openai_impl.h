@@ -17,4 +17,11 @@ int openai_text_take(const struct json_t *string, char **ret_text, size_t *ret_l
 int openai_ids_take(const struct json_t *array, const char *name, int32_t **ret_ids,
                     uint32_t *ret_n, struct err *e);
 
+/* What a message has besides role and content, as a JSON object; stays NULL for nothing. */
+int openai_extra_take(const struct json_t *message, size_t at, char **ret_extra, struct err *e);
+/* The tools of a request, and the arguments of its chat template, as JSON; NULL for none. */
+int openai_tools_take(const struct json_t *root, char **ret_tools, struct err *e);
+int openai_arguments_take(const struct json_t *root, char **ret_arguments, char *ret_param,
+                          struct err *e);
+
 #endif

@@ -31,7 +31,6 @@ static const struct {
     {"best_of", NEUTRAL_ONE},
     {"echo", NEUTRAL_FALSE},
     {"suffix", NEUTRAL_EMPTY},
-    {"tools", NEUTRAL_EMPTY},
     {"functions", NEUTRAL_EMPTY},
     {"function_call", NEUTRAL_NOTHING},
     {"frequency_penalty", NEUTRAL_ZERO},
@@ -42,7 +41,6 @@ static const struct {
     {"audio", NEUTRAL_NOTHING},
     {"prediction", NEUTRAL_NOTHING},
     {"web_search_options", NEUTRAL_NOTHING},
-    {"reasoning_effort", NEUTRAL_NOTHING},
     {"verbosity", NEUTRAL_NOTHING},
     {"prompt_embeds", NEUTRAL_NOTHING},
     {"prompt_logprobs", NEUTRAL_NOTHING},
@@ -56,7 +54,6 @@ static const struct {
     {"add_generation_prompt", NEUTRAL_TRUE},
     {"continue_final_message", NEUTRAL_FALSE},
     {"chat_template", NEUTRAL_EMPTY},
-    {"chat_template_kwargs", NEUTRAL_EMPTY},
     {"grammar", NEUTRAL_EMPTY},
     {"json_schema", NEUTRAL_NOTHING},
     {"structured_outputs", NEUTRAL_NOTHING},
@@ -222,18 +219,22 @@ static int take_content(const json_t *message, size_t at, struct wire_message *m
     const json_t *content = json_object_get(message, "content");
     if (json_is_string(content)) return openai_text_take(content, &m->content, &m->content_len, e);
     if (json_is_array(content)) return join_parts(content, at, &m->content, &m->content_len, e);
+    if ((!content || json_is_null(content)) && strcmp(m->role, "assistant") == 0) {
+        m->content = mem_strdup(""); /* an answer that was a call or a refusal */
+        return m->content ? 0 : err_set(e, ERR_NO_MEMORY, "no memory for a message");
+    }
     return err_set(e, ERR_BAD_INPUT,
                    "messages[%zu].content must be a string, or an array of text parts", at);
 }
 
 static int take_message(const json_t *message, size_t at, struct wire_message *m, struct err *e)
 {
-    static const char *const calls[] = {"tool_calls", "function_call", "audio", "tool_call_id"};
+    static const char *const calls[] = {"function_call", "audio"};
     const json_t *role = json_object_get(message, "role");
     size_t n = json_string_length(role);
     if (!json_is_string(role) || n == 0 || n >= ROLE_MAX || strlen(json_string_value(role)) != n)
         return err_set(e, ERR_BAD_INPUT,
-                       "messages[%zu].role must be system, developer, user or assistant", at);
+                       "messages[%zu].role must be system, developer, user, assistant or tool", at);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         const json_t *value = json_object_get(message, calls[i]);
         if (value && !json_is_null(value) && !is_neutral(value, NEUTRAL_EMPTY))
@@ -251,11 +252,14 @@ static int take_messages(const json_t *array, struct wire_request *r, struct err
     r->messages = mem_calloc(n, sizeof *r->messages);
     if (!r->messages) return err_set(e, ERR_NO_MEMORY, "no memory for %zu messages", n);
     r->n_messages = (uint32_t)n;
+    r->extras = mem_calloc(n, sizeof *r->extras);
+    if (!r->extras) return err_set(e, ERR_NO_MEMORY, "no memory for %zu messages", n);
     for (size_t i = 0; i < n; i++) {
         const json_t *message = json_array_get(array, i);
         int code = json_is_object(message)
                        ? take_message(message, i, &r->messages[i], e)
                        : err_set(e, ERR_BAD_INPUT, "messages[%zu] must be an object", i);
+        if (!code) code = openai_extra_take(message, i, &r->extras[i], e);
         if (code) return code;
     }
     return 0;
@@ -416,6 +420,9 @@ static int take_all(json_t *root, struct openai_request *r, char *ret_param, str
     int code = openai_fields_read(root, plain_fields, sizeof plain_fields / sizeof *plain_fields, r,
                                   ret_param, e);
     if (!code) code = refuse_unserved(root, ret_param, e);
+    if (!code && r->chat) code = openai_arguments_take(root, &r->ask.arguments, ret_param, e);
+    if (!code && (code = openai_tools_take(root, &r->ask.tools, e)) != 0)
+        openai_param_set(ret_param, "tools");
     for (size_t i = 0; i < sizeof takers / sizeof *takers && !code; i++) {
         const json_t *value = json_object_get(root, takers[i].name);
         if (!value || !(takers[i].where & (r->chat ? IN_CHAT : IN_COMPLETION))) continue;

@@ -64,6 +64,9 @@ struct wire_request {
     uint32_t n_prompt;
     struct wire_message *messages; /* [n_messages] */
     uint32_t n_messages;
+    /* JSON for the chat template here, which is not sent; each may be NULL. */
+    char **extras; /* [n_messages] objects of further fields of a message, or NULL */
+    char *tools, *arguments;
     int32_t *have; /* [n_have] tokens of the answer already received */
     uint32_t n_have;
     struct sampling sampling;
@@ -76,6 +79,10 @@ struct wire_request {
     struct wire_json messages_json, prompt_json, have_json, tokens_json;
     struct buf room; /* of wire_request_prepare: memory for the encoded request, mapped already */
 };
+
+/* Whether those further fields hold calls of functions or a result of one, without which the
+ * conversation would be another. NULL is fine. */
+bool wire_message_has_calls(const char *extra);
 
 void wire_request_init(struct wire_request *r); /* greedy, everything optional absent */
 void wire_request_release(struct wire_request *r);

@@ -21,6 +21,11 @@ enum {
     ERROR_BODY_SHOWN = 200 /* of an error body that is not OpenAI's object */
 };
 
+bool wire_message_has_calls(const char *extra)
+{
+    return extra && (strstr(extra, "\"tool_calls\":[") || strstr(extra, "\"tool_call_id\":\""));
+}
+
 void wire_request_init(struct wire_request *r)
 {
     *r = (struct wire_request){.sampling = SAMPLING_GREEDY};
@@ -31,8 +36,12 @@ void wire_request_release(struct wire_request *r)
     for (uint32_t i = 0; i < r->n_messages; i++) {
         mem_free(r->messages[i].role);
         mem_free(r->messages[i].content);
+        if (r->extras) mem_free(r->extras[i]);
     }
     mem_free(r->messages);
+    mem_free(r->extras);
+    mem_free(r->tools);
+    mem_free(r->arguments);
     mem_free(r->prompt);
     mem_free(r->have);
     mem_free(r->refine.messages);

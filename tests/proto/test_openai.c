@@ -71,7 +71,12 @@ static const struct {
     {true, ERR_UNSUPPORTED, "{" ASK ",\"logit_bias\":{\"5\":1}}", "logit_bias"},
     {true, ERR_UNSUPPORTED, "{" ASK ",\"audio\":{}}", "audio"},
     {true, ERR_UNSUPPORTED, "{" ASK ",\"modalities\":[\"text\",\"audio\"]}", "modalities"},
-    {true, ERR_UNSUPPORTED, "{" ASK ",\"reasoning_effort\":\"low\"}", "reasoning_effort"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"reasoning_effort\":1}", "reasoning_effort"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"enable_thinking\":\"no\"}", "enable_thinking"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"chat_template_kwargs\":[1]}", "chat_template_kwargs"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"tools\":[{}],\"tool_choice\":\"none\"}", "tools"},
+    {true, ERR_BAD_INPUT,
+     "{\"messages\":[{\"role\":\"tool\",\"content\":\"\",\"tool_call_id\":1}]}", "messages"},
     {true, ERR_UNSUPPORTED, "{" ASK ",\"guided_json\":{}}", "guided_json"},
     {false, ERR_BAD_INPUT, "{}", "prompt"},
     {false, ERR_BAD_INPUT, "{\"prompt\":7}", "prompt"},
@@ -314,12 +319,45 @@ static void test_stop_cuts(void **state)
     }
 }
 
+/* What a chat template gets beside texts; an answer may have no content. */
+static void test_calls_and_arguments(void **state)
+{
+    struct openai_request r;
+    (void)state;
+    decode("{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\","
+           "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]},"
+           "{\"role\":\"tool\",\"content\":\"42\",\"tool_call_id\":\"c\",\"name\":\"f\"},"
+           "{\"role\":\"assistant\"},{\"role\":\"user\",\"content\":\"x\",\"banana\":1}],"
+           "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":"
+           "\"none\",\"enable_thinking\":false,\"reasoning_effort\":\"low\","
+           "\"chat_template_kwargs\":{\"a\":1}}",
+           true, &r);
+    assert_string_equal(r.ask.messages[0].content, "");
+    assert_string_equal(r.ask.messages[2].content, "");
+    assert_string_equal(r.ask.extras[0],
+                        "{\"tool_calls\":[{\"id\":\"c\",\"type\":\"function\",\"function\":"
+                        "{\"name\":\"f\",\"arguments\":\"{}\"}}]}");
+    assert_true(wire_message_has_calls(r.ask.extras[0]));
+    assert_true(wire_message_has_calls(r.ask.extras[1]));
+    assert_null(r.ask.extras[2]);
+    assert_null(r.ask.extras[3]);
+    assert_false(wire_message_has_calls("{\"name\":\"\\\"tool_calls\\\":[\"}"));
+    assert_string_equal(r.ask.tools, "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]");
+    assert_string_equal(r.ask.arguments,
+                        "{\"a\":1,\"enable_thinking\":false,\"reasoning_effort\":\"low\"}");
+    openai_request_release(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_taken),
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_rows),     cmocka_unit_test(test_stop_cuts),
+        cmocka_unit_test(test_calls_and_arguments),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_taken),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_stop_cuts),
         cmocka_unit_test(test_bombs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,15 +52,35 @@ static int encode_messages(const struct prompt_rules *rules, const struct wire_r
             "messages: the model has no chat template that this program knows; send token "
             "ids, or start the cloud with --chat-template");
     struct chat_message *m = mem_calloc(q->n_messages, sizeof *m);
-    if (!m) return err_set(e, ERR_NO_MEMORY, "no memory for the messages");
-    for (uint32_t i = 0; i < q->n_messages; i++)
+    int code = m ? 0 : err_set(e, ERR_NO_MEMORY, "no memory for the messages");
+    for (uint32_t i = 0; i < q->n_messages && !code; i++) {
         m[i] = (struct chat_message){q->messages[i].role, q->messages[i].content,
                                      q->messages[i].content_len};
-    const struct chat_prompt in = {
-        .messages = m, .n = q->n_messages, .generate = true, .now = clock_wall_s()};
-    int code = chat_template_render(t, rules->vocab, &in, prompt, e);
+    }
+    const struct chat_prompt in = {.messages = m,
+                                   .extras = (const char *const *)q->extras,
+                                   .n = q->n_messages,
+                                   .tools = q->tools,
+                                   .arguments = q->arguments,
+                                   .generate = true,
+                                   .now = clock_wall_s()};
+    if (!code) code = chat_template_render(t, rules->vocab, &in, prompt, e);
     mem_free(m);
     return code;
+}
+
+/* Upstream servers are sent roles and contents only. */
+static int check_plain(const struct wire_request *q, struct err *e)
+{
+    const char *what = q->tools ? "tools" : q->arguments ? "arguments of the chat template" : NULL;
+    for (uint32_t i = 0; i < q->n_messages && !what; i++)
+        if (q->extras && wire_message_has_calls(q->extras[i]))
+            what = "messages with calls or results";
+    if (!what) return 0;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "%s: this server has no chat template, and its upstream servers take roles and "
+                   "contents; its operator can start it with --upstream-vocab FILE",
+                   what);
 }
 
 static int take_ids(const struct prompt_rules *rules, const struct wire_request *q,
@@ -112,7 +132,7 @@ int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, 
             "prompt: token ids need the tokenizer of this server (hashes.tokenizer %s); send "
             "messages instead",
             rules->tokenizer_hash);
-    if (!rules->takes_ids) return 0;
+    if (!rules->takes_ids) return check_plain(q, e);
     int code = q->prompt ? take_ids(rules, q, prompt, e) : encode_messages(rules, q, prompt, e);
     if (code) return code;
     *ret_param = "have";

@@ -310,6 +310,9 @@ static int fill_question(struct ask *a, struct err *e)
         a->messages[i] = (struct chat_message){ask->messages[i].role, ask->messages[i].content,
                                                ask->messages[i].content_len};
     a->question.messages = a->messages;
+    a->question.extras = (const char *const *)ask->extras;
+    a->question.tools = ask->tools;
+    a->question.arguments = ask->arguments;
     return 0;
 }
 

@@ -93,10 +93,12 @@ void jinja_dict_merge(struct jinja_run *r, struct jinja_value to, struct jinja_v
 void jinja_dict_expand(struct jinja_run *r, struct jinja_value v, const char *list,
                        const char *inner, const char *key);
 
-/* Give an argument; or all that a dict has, but those of the n names. */
+/* Give an argument; or all that a dict has, but those of the n names. false: the template reads no
+ * `ret_unknown` (cut to fit), and its value is not true. */
+enum { JINJA_NAME_MAX = 64 };
 void jinja_set(struct jinja_run *r, const char *name, struct jinja_value v);
-void jinja_set_all(struct jinja_run *r, struct jinja_value dict, const char *const *except,
-                   size_t n);
+bool jinja_set_all(struct jinja_run *r, struct jinja_value dict, const char *const *except,
+                   size_t n, char ret_unknown[JINJA_NAME_MAX]);
 
 struct jinja_output {
     const char *text;

@@ -256,6 +256,7 @@ struct jvar {
 struct jscope {
     struct jvar *vars;
     uint32_t n, cap;
+    bool kept; /* a macro was defined in it, or within: it cannot be used again */
     struct jscope *parent;
 };
 

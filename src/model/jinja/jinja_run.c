@@ -52,6 +52,16 @@ static struct jscope *open_scope(struct jinja_run *r, struct jscope *parent)
     return s;
 }
 
+/* A scope for the next item of a loop: the last one again, where nothing refers to it. */
+static bool next_scope(struct jinja_run *r, struct jscope **scope, struct jscope *parent)
+{
+    if (!*scope || (*scope)->kept) *scope = open_scope(r, parent);
+    if (!*scope) return false;
+    (*scope)->n = 0;
+    r->scope = *scope;
+    return true;
+}
+
 static const struct jname *find_name(const struct jinja_template *t, const char *name)
 {
     size_t n = strlen(name);
@@ -131,8 +141,9 @@ static struct jlist *select_items(struct jinja_run *r, const struct jnode *n, st
     uint32_t cap = 0;
     if (!kept) return l;
     *kept = (struct jlist){.n = 0};
+    struct jscope *scope = NULL;
     for (uint32_t i = 0; i < l->n && !r->code; i++) {
-        if (!open_scope(r, outer)) break;
+        if (!next_scope(r, &scope, outer)) break;
         assign(r, n->a, l->items[i]);
         if (jtruth(jeval(r, n->c))) jlist_push(r, kept, &cap, l->items[i]);
     }
@@ -145,8 +156,9 @@ static bool run_items(struct jinja_run *r, const struct jnode *n, struct jloop *
                       struct jscope *outer)
 {
     bool any = false;
+    struct jscope *scope = NULL;
     for (loop->at = 0; loop->at < loop->n && !r->code; loop->at++) {
-        if (!open_scope(r, outer)) break;
+        if (!next_scope(r, &scope, outer)) break;
         jwork(r, 1);
         put_known(r, r->scope, "loop", jobject(J_LOOP, loop));
         assign(r, n->a, loop->items[loop->at]);
@@ -195,6 +207,8 @@ static struct jinja_value make_macro(struct jinja_run *r, const struct jnode *n)
     struct jmacro *m = jalloc(r, sizeof *m);
     if (!m) return jundefined(NULL);
     *m = (struct jmacro){n, r->scope};
+    for (struct jscope *s = r->scope; s && !s->kept; s = s->parent)
+        s->kept = true;
     return jobject(J_MACRO, m);
 }
 
@@ -435,17 +449,22 @@ bool jinja_wants_parts(const struct jinja_run *r)
     return r->parts_wanted;
 }
 
-void jinja_set_all(struct jinja_run *r, struct jinja_value dict, const char *const *except,
-                   size_t n)
+bool jinja_set_all(struct jinja_run *r, struct jinja_value dict, const char *const *except,
+                   size_t n, char ret_unknown[JINJA_NAME_MAX])
 {
-    char name[64];
     for (uint32_t i = 0; dict.type == J_DICT && i < jdict_of(dict)->n; i++) {
         const struct jpair *p = &jdict_of(dict)->pairs[i];
-        bool kept = p->key.type == J_STR && jstr_of(p->key)->len < sizeof name;
-        if (!kept) continue;
-        snprintf(name, sizeof name, "%.*s", (int)jstr_of(p->key)->len, jstr_of(p->key)->data);
+        const struct jstr *key = jto_str(r, p->key);
+        bool skipped = false;
+        snprintf(ret_unknown, JINJA_NAME_MAX, "%.*s", (int)(key->len < 200 ? key->len : 200),
+                 key->data);
         for (size_t k = 0; k < n; k++)
-            kept = kept && strcmp(name, except[k]) != 0;
-        if (kept) jinja_set(r, name, p->value);
+            skipped = skipped || jtext_is(key, except[k]);
+        if (skipped) continue;
+        bool known = strlen(ret_unknown) == key->len && find_name(r->t, ret_unknown);
+        bool neutral = p->value.type == J_BOOL && p->value.as.truth;
+        if (!known && !neutral) return false;
+        if (known) jinja_set(r, ret_unknown, p->value);
     }
+    return true;
 }

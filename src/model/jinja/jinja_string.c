@@ -100,7 +100,9 @@ struct jinja_value jstring_case(struct jinja_run *r, const struct jstr *s, char 
         inside = junicode_is_cased(c);
         jwork(r, 1);
     }
-    return jout_take(r, &o);
+    struct jinja_value v = jout_take(r, &o);
+    if (!r->code) jstr_of(v)->markup = s->markup;
+    return v;
 }
 
 /* In front of every character and at the end. */

@@ -79,6 +79,7 @@ static int put_arguments(struct jinja_run *r, const struct chat_template *t,
     static const char *const own[] = {"messages", "tools", "bos_token", "eos_token",
                                       "add_generation_prompt"};
     struct jinja_value arguments;
+    char unknown[JINJA_NAME_MAX];
     if (!t->thinks) {
         jinja_set(r, "enable_thinking", jinja_bool(false));
         jinja_set(r, "thinking", jinja_bool(false));
@@ -87,8 +88,8 @@ static int put_arguments(struct jinja_run *r, const struct chat_template *t,
     int code =
         jinja_json(r, in->arguments, strlen(in->arguments), "chat_template_kwargs", &arguments, e);
     if (code) return code;
-    jinja_set_all(r, arguments, own, sizeof own / sizeof *own);
-    return 0;
+    if (jinja_set_all(r, arguments, own, sizeof own / sizeof *own, unknown)) return 0;
+    return err_set(e, ERR_UNSUPPORTED, "%s: the chat template has no such argument", unknown);
 }
 
 static int put_all(struct jinja_run *r, const struct chat_template *t, const struct vocab *v,

@@ -504,6 +504,7 @@ static void test_shapes(void **state)
     in.arguments = "{\"reasoning_effort\": \"low\", \"messages\": []}";
     in.now = 86400 * 365;
     expect_prompt(*state, "{{ reasoning_effort }} {{ messages|length }}", &in, "low 2");
+    in.arguments = "{\"enable_thinking\": true}"; /* as any template without it does */
     expect_prompt(*state, "{{ strftime_now('%d %b %Y') }}", &in, "01 Jan 1971");
 }
 
