@@ -224,6 +224,10 @@ static int open_engine(const struct options *o, struct engine **ret_engine, stru
     log_line(LOG_INFO, "cloud", "model %s, context %u, KV memory at most %.1f MB, engine %s%s%s",
              info->model_name, info->context_max, (double)kv_bytes / (1 << 20), info->kind,
              info->emulated ? " as " : "", info->emulated ? info->emulated : "");
+    if (engine_vocab(*ret_engine) && vocab_mended(engine_vocab(*ret_engine))[0])
+        log_line(LOG_WARN, "cloud",
+                 "model %s: the file calls %s ordinary text; taken for control tokens",
+                 info->model_name, vocab_mended(engine_vocab(*ret_engine)));
     if (!engine_template(*ret_engine))
         log_line(LOG_WARN, "cloud",
                  "model %s has no chat template, or one that is no template (see pdd model "

@@ -14,6 +14,7 @@
 #include "base/utf8.h"
 #include "cli/commands.h"
 #include "cli/model_inspect.h"
+#include "cli/model_render.h"
 #include "cli/options.h"
 #include "model/gguf.h"
 #include "model/text/vocab.h"
@@ -23,6 +24,7 @@ enum { TEXT_MAX = 64 << 20, TOKENS_MAX = 1 << 26, IO_BYTES = 1 << 16 };
 struct request {
     const char *file; /* the model */
     const struct model_options *options;
+    struct chat_template_choice chat_template;
     char **ids;
     int n_ids;
 };
@@ -48,6 +50,7 @@ static void source_close(struct tokenizer_file *s)
 
 static int inspect(const struct request *r, struct err *e)
 {
+    if (r->options->render) return model_render(r->file, &r->chat_template, r->options->render, e);
     return model_inspect(r->file, r->options->json, !r->options->no_hash, stdout, e);
 }
 
@@ -171,6 +174,7 @@ static int detokenize(const struct request *r, struct err *e)
 
 #define USAGE                                                                                      \
     "usage: pdd model inspect FILE [--json] [--no-hash]\n"                                         \
+    "       pdd model inspect FILE --render JSON\n"                                                \
     "       pdd model tokenize FILE [--text TEXT | --file TEXTFILE] [OPTION]...\n"                 \
     "       pdd model detokenize FILE ID...\n"                                                     \
     "       pdd model random --shape NAME -o FILE     see pdd model random --help\n"
@@ -201,6 +205,8 @@ static const char *check_request(const struct action *action, const struct reque
     if (!r->file) return "the model FILE is missing";
     if (!action->takes_ids && r->n_ids > 0) return "one model FILE at a time";
     if (action->takes_ids && r->n_ids == 0) return "the IDs of tokens are missing";
+    if ((r->chat_template.family || r->chat_template.file) && !r->options->render)
+        return "--chat-template and --chat-template-file need --render";
     return r->options->text && r->options->text_file ? "--text and --file exclude each other"
                                                      : NULL;
 }
@@ -213,6 +219,8 @@ static int run(const struct action *action, int argc, char **argv)
     struct err e = ERR_INIT;
     int status;
     if (options_parse(&action->command, argc, argv, &o, &line, &status)) return status;
+    r.chat_template =
+        (struct chat_template_choice){o.native.chat_template, o.native.chat_template_file};
     if (line.n_operands > 0) {
         r.file = line.operands[0];
         r.ids = line.operands + 1;

@@ -223,6 +223,9 @@ static void print_lines(const struct facts *f, FILE *to)
     print_vocab(f, to);
     fprintf(to, "%-14s%s\n", f->family ? "template" : "no template",
             f->family ? f->family : f->no_template.text);
+    if (f->vocab && vocab_mended(f->vocab)[0])
+        fprintf(to, "%-14s%s: ordinary text in the file, taken for control tokens\n", "mended",
+                vocab_mended(f->vocab));
     if (f->hashed)
         fprintf(to, "%-14s%s\n%-14s%s\n", "weights hash", f->model.weights_hash, "tokens hash",
                 f->model.tokenizer_hash);
