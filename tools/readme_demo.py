@@ -42,8 +42,22 @@ def speed(p):
     return f"`{p['profile']}`: {p['prefill_tps']:,.0f} tok/s prefill, {p['decode_tps']:g} tok/s decode; {p['source']}"
 
 
+def refined(r):
+    """What the last two runs show, where there are some."""
+    if len(r["runs"]) < 5:
+        return []
+    whole, part = r["runs"][3:]
+    return [f"""**The last two rows** are of a slower phone ({speed(r['slow'])}, emulated) and a prompt of {part['prompt_tokens']:,}
+        tokens (the logbook and [minutes.txt](demo/minutes.txt)). With the whole prompt the phone is ready too late, and
+        {whole['cloud_tokens']} of {whole['tokens']} tokens come from the cloud, {whole['facts_found']} of {r['facts']} facts
+        right. Refined, it reads the {part['read_tokens']:,} tokens that the cloud marks, {part['cloud_tokens']} of
+        {part['tokens']} tokens come from the cloud, {part['facts_found']} of {r['facts']} facts are right, and the slot is free after
+        {part['cloud_slot_ms'] / 1000:.1f} s instead of {whole['cloud_slot_ms'] / 1000:.1f} s. That is lossy
+        ([REFINE.md](docs/REFINE.md))."""]
+
+
 def section(r, sha, day, cpu):
-    device, cloud, both = r["runs"]
+    device, cloud, both = r["runs"][:3]
     own = 1000 / r["device"]["decode_tps"]
     gap, least, plan = both["tpot_max_ms"] / own, r["wait_less_percent"], r["plan_tokens"] or 0
     more = both["cloud_tokens"] / plan if plan else 0
@@ -52,7 +66,8 @@ def section(r, sha, day, cpu):
         on both ends: {asked(r['question'])}, asked about [{r['document']}](demo/{r['document']}), a prompt of {r['prompt_tokens']:,}
         tokens. The answer has {r['answer_tokens']} tokens and {r['facts_found']} of the {r['facts']} facts.""",
         "\n".join([HEAD] + [row(run) for run in r["runs"]]),
-        f"""The three answers are identical. With P/D-Device the first token comes {least:.0f} % sooner than on the device alone
+        *refined(r),
+        f"""The first three answers are identical. With P/D-Device the first token comes {least:.0f} % sooner than on the device alone
         (aim: 80 %{aim(least >= 80)}). The largest gap is {gap:.2f} of the device's own {own:.1f} ms (aim: 1.1{aim(gap <= 1.1)}).
         The cloud gives {both['cloud_tokens']} tokens where the plan's formula asks for {plan:.0f} (aim: at most a fifth
         more{aim(0 < more <= 1.2)}), and its slot is free after {both['cloud_slot_ms'] / 1000:.1f} s,

@@ -26,15 +26,29 @@
 #include "demo/timeline.h"
 #include "engine/emulated.h"
 
-enum { PATH_BYTES = 4096, URL_BYTES = 128, NUMBER_BYTES = 24, WHAT_BYTES = 80, ARGS_MAX = 40 };
+#define REFINE "0.3"            /* share of the prompt that the slow device reads */
+#define SLOW "iphone17-pro-cpu" /* engine/emulated.h */
+
+enum {
+    PATH_BYTES = 4096,
+    URL_BYTES = 128,
+    NUMBER_BYTES = 24,
+    WHAT_BYTES = 80,
+    ARGS_MAX = 40,
+    DOCUMENT_MAX = 16 << 20
+};
 
 static const struct {
-    const char *label, *file, *flag, *said;
+    const char *label, *file, *flag, *said, *refine;
 } run_kinds[DEMO_RUNS] = {
-    [DEMO_DEVICE_ONLY] = {"device only", "device.json", "--local-only", "the device alone"},
+    [DEMO_DEVICE_ONLY] = {"device only", "device.json", "--local-only", "the device alone", "off"},
     [DEMO_CLOUD_ONLY] = {"cloud only", "cloud.json", "--cloud-only",
-                         "the cloud alone, over the link"},
-    [DEMO_BOTH] = {"P/D-Device", "both.json", NULL, "begun in the cloud, finished on the device"},
+                         "the cloud alone, over the link", "off"},
+    [DEMO_BOTH] = {"P/D-Device", "both.json", NULL, "begun in the cloud, finished on the device",
+                   "off"},
+    [DEMO_SLOW] = {"slow, whole", "slow.json", NULL, "a slower device and a longer prompt", "off"},
+    [DEMO_REFINED] = {"slow, refined", "refined.json", NULL,
+                      "of the same prompt the device reads what the cloud marks", REFINE},
 };
 
 static const struct command command = {
@@ -48,7 +62,8 @@ struct demo {
     char cloud_url[URL_BYTES], url[URL_BYTES]; /* the latter over the link */
     struct demo_task task;
     const char *device_name, *provider_name;
-    const struct device_profile *device, *provider;
+    const struct device_profile *device, *provider, *slow;
+    char long_document[PATH_BYTES + 32]; /* the document and what stands behind it; "": no more */
     char temperature[NUMBER_BYTES], seed[NUMBER_BYTES], tokens[NUMBER_BYTES];
     uint32_t rtt_ms;
     double prefill_ms; /* of the prompt by the cloud's process, as fast as this machine can */
@@ -84,16 +99,16 @@ static int start_link(struct demo *d, struct err *e)
 }
 
 /* `pdd chat` with the question and `more`, which ends with NULL, to its end. */
-static int ask(struct demo *d, const char *const more[], const char *label, bool own_output,
-               struct err *e)
+static int ask(struct demo *d, const char *document, const char *const more[], const char *label,
+               bool own_output, struct err *e)
 {
     char log[PATH_BYTES + 32], what[WHAT_BYTES];
     struct process device;
     int status = 0, n = 0;
     const char *argv[ARGS_MAX] = {0};
-    const char *const common[] = {"pdd",        "chat",           "--model",       d->model,
-                                  "--document", d->task.document, "--prompt",      d->task.question,
-                                  "--seed",     d->seed,          "--temperature", d->temperature,
+    const char *const common[] = {"pdd",        "chat",   "--model",       d->model,
+                                  "--document", document, "--prompt",      d->task.question,
+                                  "--seed",     d->seed,  "--temperature", d->temperature,
                                   "--no-state"};
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
         argv[n++] = common[i];
@@ -111,7 +126,7 @@ static int ask(struct demo *d, const char *const more[], const char *label, bool
 }
 
 /* The prompt goes through the cloud's engine once, before any clock runs. */
-static int prefill_cloud(struct demo *d, struct err *e)
+static int prefill_cloud(struct demo *d, const char *document, double *ret_ms, struct err *e)
 {
     char stats[PATH_BYTES + 32];
     const char *const more[] = {"--cloud", d->cloud_url,   "--cloud-only", "--max-tokens",
@@ -120,13 +135,23 @@ static int prefill_cloud(struct demo *d, struct err *e)
     in_out(d, "prefill.json", stats);
     printf("\nthis machine prefills the prompt for the cloud, once, before the clock runs: ");
     fflush(stdout);
-    int code = ask(d, more, "the cloud's prefill", false, e);
+    int code = ask(d, document, more, "the cloud's prefill", false, e);
     if (code == 0) code = timeline_load(stats, "the cloud's prefill", &once, e);
     if (code) return code;
-    d->prefill_ms = once.ttft_ms;
+    *ret_ms = once.ttft_ms;
     printf("%.1f s\n", once.ttft_ms / 1e3);
     timeline_release(&once);
     return 0;
+}
+
+static bool is_slow(int kind)
+{
+    return kind >= DEMO_SAME;
+}
+
+static int n_runs(const struct demo *d)
+{
+    return d->long_document[0] ? DEMO_RUNS : DEMO_SAME;
 }
 
 /* One answer by a device process of its own. */
@@ -135,9 +160,12 @@ static int run_one(struct demo *d, int kind, struct err *e)
     char stats[PATH_BYTES + 32];
     /* One thread: a device prefills in small steps, and on a busy machine threads that wait for
      * each other in every layer of each step are slower than one. */
-    const char *more[ARGS_MAX] = {"--max-tokens", d->tokens, "--profile", d->device->name,
-                                  "--stats-json", stats,     "--threads", "1"};
-    int n = 8;
+    const char *more[ARGS_MAX] = {"--max-tokens", d->tokens,
+                                  "--profile",    is_slow(kind) ? d->slow->name : d->device->name,
+                                  "--stats-json", stats,
+                                  "--threads",    "1",
+                                  "--refine",     run_kinds[kind].refine};
+    int n = 10;
     in_out(d, run_kinds[kind].file, stats);
     unlink(stats);
     if (kind != DEMO_DEVICE_ONLY) {
@@ -145,16 +173,21 @@ static int run_one(struct demo *d, int kind, struct err *e)
         more[n++] = d->url;
     }
     more[n] = run_kinds[kind].flag;
-    int code = ask(d, more, run_kinds[kind].label, kind == DEMO_BOTH, e);
+    const char *document = is_slow(kind) ? d->long_document : d->task.document;
+    int code = ask(d, document, more, run_kinds[kind].label, kind == DEMO_BOTH, e);
     return code ? code : timeline_load(stats, run_kinds[kind].label, &d->runs[kind], e);
 }
 
 static int run_all(struct demo *d, struct err *e)
 {
-    static const int order[DEMO_RUNS] = {DEMO_BOTH, DEMO_DEVICE_ONLY, DEMO_CLOUD_ONLY};
+    static const int order[DEMO_RUNS] = {DEMO_BOTH, DEMO_DEVICE_ONLY, DEMO_CLOUD_ONLY, DEMO_SLOW,
+                                         DEMO_REFINED};
     int code = 0;
-    for (int i = 0; i < DEMO_RUNS && code == 0; i++) {
+    for (int i = 0; i < n_runs(d) && code == 0; i++) {
         int kind = order[i];
+        double ignored;
+        if (kind == DEMO_SLOW) code = prefill_cloud(d, d->long_document, &ignored, e);
+        if (code) return code;
         printf("\n--- %s: %s ---\n", run_kinds[kind].label, run_kinds[kind].said);
         fflush(stdout);
         code = run_one(d, kind, e);
@@ -189,7 +222,7 @@ static int write_picture(const struct demo *d, struct err *e)
              d->provider->prefill_tps, d->provider->decode_tps, d->rtt_ms);
     const char *const notes[] = {prompt, emulated, NULL};
     in_out(d, "timeline.svg", path);
-    int code = timeline_svg(d->runs, DEMO_RUNS, gain, notes, &svg);
+    int code = timeline_svg(d->runs, (uint32_t)n_runs(d), gain, notes, &svg);
     if (code)
         err_set(e, code, "no memory for the picture");
     else
@@ -221,13 +254,15 @@ static void introduce(const struct demo *d)
 static int show(const struct demo *d, struct err *e)
 {
     char path[PATH_BYTES + 32];
-    const struct demo_report r = {d->model,  &d->task,      d->device, d->provider,
-                                  d->rtt_ms, d->prefill_ms, d->runs};
+    const struct demo_report r = {d->model,  &d->task,      d->device, d->provider, d->slow,
+                                  d->rtt_ms, d->prefill_ms, d->runs,   n_runs(d)};
+    const uint32_t n = (uint32_t)n_runs(d);
     printf("\n");
-    timeline_print_table(d->runs, DEMO_RUNS, stdout);
+    timeline_print_table(d->runs, n, stdout);
     demo_report_targets(&r);
+    demo_report_refined(&r);
     printf("\n");
-    timeline_print(d->runs, DEMO_RUNS, isatty(STDOUT_FILENO), stdout);
+    timeline_print(d->runs, n, isatty(STDOUT_FILENO), stdout);
     in_out(d, "demo.json", path);
     int code = demo_report_json(&r, path, e);
     if (code) return code;
@@ -237,14 +272,31 @@ static int show(const struct demo *d, struct err *e)
     return write_picture(d, e);
 }
 
+/* The document of the slow device's prompt, where the task has more. */
+static int write_long(struct demo *d, struct err *e)
+{
+    struct buf text;
+    if (!d->task.more[0]) return 0;
+    in_out(d, "document.txt", d->long_document);
+    buf_init(&text, DOCUMENT_MAX);
+    int code = os_read_file(d->task.document, &text, e);
+    if (code == 0) code = buf_append(&text, "\n", 1);
+    if (code == 0) code = os_read_file(d->task.more, &text, e);
+    if (code == 0) code = os_write_file(d->long_document, text.data, text.len, e);
+    buf_release(&text);
+    return code;
+}
+
 static int demonstrate(struct demo *d, struct err *e)
 {
     if (mkdir(d->out, 0755) != 0 && access(d->out, W_OK) != 0)
         return err_set(e, ERR_IO, "%s: cannot be written to; choose another with --out", d->out);
+    int code = write_long(d, e);
+    if (code) return code;
     introduce(d);
-    int code = start_cloud(d, e);
+    code = start_cloud(d, e);
     if (code == 0) code = start_link(d, e);
-    if (code == 0) code = prefill_cloud(d, e);
+    if (code == 0) code = prefill_cloud(d, d->task.document, &d->prefill_ms, e);
     if (code == 0) code = run_all(d, e);
     return code ? code : show(d, e);
 }
@@ -271,6 +323,7 @@ static int find_task(char *path, size_t size, struct err *e)
 static int run(struct demo *d, struct err *e)
 {
     int code = engine_profile(d->device_name, &d->device, e);
+    if (code == 0) code = engine_profile(SLOW, &d->slow, e);
     if (code == 0) code = engine_profile(d->provider_name, &d->provider, e);
     if (code == 0 && !d->model[0]) code = model_file_find(d->model, sizeof d->model, e);
     if (code == 0 && !d->task_path[0]) code = find_task(d->task_path, sizeof d->task_path, e);

@@ -90,6 +90,21 @@ void demo_report_targets(const struct demo_report *r)
     if (both->trouble) printf("trouble on the way: %s\n", both->trouble);
 }
 
+void demo_report_refined(const struct demo_report *r)
+{
+    if (r->n_runs <= DEMO_REFINED) return;
+    const struct timeline_run *whole = &r->runs[DEMO_SLOW], *part = &r->runs[DEMO_REFINED];
+    printf("\non %s, with a prompt of %u tokens:\n", r->slow->name, part->prompt_tokens);
+    printf("  whole    %u of %u tokens from the cloud, a slot for %.1f s, %u of %u facts right\n",
+           whole->cloud_tokens, whole->n, whole->slot_ms / 1e3,
+           demo_task_found(r->task, whole->text), r->task->n_facts);
+    printf(
+        "  refined  %u of %u tokens from the cloud, a slot for %.1f s, %u of %u facts right; the "
+        "device read %u tokens\n",
+        part->cloud_tokens, part->n, part->slot_ms / 1e3, demo_task_found(r->task, part->text),
+        r->task->n_facts, part->read_tokens ? part->read_tokens : part->prompt_tokens);
+}
+
 static json_t *json_profile(const struct device_profile *p)
 {
     return json_pack("{s:s, s:f, s:f, s:s}", "profile", p->name, "prefill_tps", p->prefill_tps,
@@ -105,14 +120,17 @@ static json_t *json_known(double value)
 static json_t *json_runs(const struct demo_report *r)
 {
     json_t *all = json_array();
-    for (int i = 0; i < DEMO_RUNS; i++) {
+    for (int i = 0; i < r->n_runs; i++) {
         const struct timeline_run *k = &r->runs[i];
         json_array_append_new(
-            all, json_pack("{s:s, s:o, s:o, s:o, s:o, s:i, s:i, s:o}", "label", k->label, "ttft_ms",
-                           json_known(k->ttft_ms), "tpot_mean_ms", json_known(k->tpot_mean_ms),
-                           "tpot_max_ms", json_known(k->tpot_max_ms), "handover_gap_ms",
-                           json_known(k->handover_gap_ms), "tokens", (int)k->n, "cloud_tokens",
-                           (int)k->cloud_tokens, "cloud_slot_ms", json_known(k->slot_ms)));
+            all, json_pack("{s:s, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:i, s:i, s:o}", "label",
+                           k->label, "ttft_ms", json_known(k->ttft_ms), "tpot_mean_ms",
+                           json_known(k->tpot_mean_ms), "tpot_max_ms", json_known(k->tpot_max_ms),
+                           "handover_gap_ms", json_known(k->handover_gap_ms), "tokens", (int)k->n,
+                           "cloud_tokens", (int)k->cloud_tokens, "cloud_slot_ms",
+                           json_known(k->slot_ms), "prompt_tokens", (int)k->prompt_tokens,
+                           "facts_found", (int)demo_task_found(r->task, k->text), "read_tokens",
+                           k->read_tokens ? json_integer((int)k->read_tokens) : json_null()));
     }
     return all;
 }
@@ -127,16 +145,17 @@ static json_t *json_all(const struct demo_report *r)
 {
     const struct timeline_run *both = &r->runs[DEMO_BOTH];
     return json_pack(
-        "{s:i, s:s, s:s, s:s?, s:s?, s:o, s:o, s:i, s:i, s:f, s:f, s:s, s:s, s:i, s:i, s:b, s:i, "
+        "{s:i, s:s, s:s, s:s?, s:s?, s:o, s:o, s:o, s:i, s:i, s:f, s:f, s:s, s:s, s:i, s:i, s:b, "
+        "s:i, "
         "s:i, "
         "s:f, s:o, s:o}",
         "version", DEMO_REPORT_VERSION, "commit", both->commit ? both->commit : "", "model",
         file_name(r->model), "weights", both->weights, "numerics", both->numerics, "device",
-        json_profile(r->device), "cloud", json_profile(r->cloud), "rtt_ms", (int)r->rtt_ms, "cpus",
-        (int)os_cpu_count(), "load", load_now(), "machine_prefill_ms", r->prefill_ms, "document",
-        file_name(r->task->document), "question", r->task->question, "prompt_tokens",
-        (int)both->prompt_tokens, "answer_tokens", (int)both->n, "identical",
-        (int)demo_report_identical(r), "facts", (int)r->task->n_facts, "facts_found",
+        json_profile(r->device), "cloud", json_profile(r->cloud), "slow", json_profile(r->slow),
+        "rtt_ms", (int)r->rtt_ms, "cpus", (int)os_cpu_count(), "load", load_now(),
+        "machine_prefill_ms", r->prefill_ms, "document", file_name(r->task->document), "question",
+        r->task->question, "prompt_tokens", (int)both->prompt_tokens, "answer_tokens", (int)both->n,
+        "identical", (int)demo_report_identical(r), "facts", (int)r->task->n_facts, "facts_found",
         (int)demo_task_found(r->task, both->text), "wait_less_percent", wait_less_percent(r),
         "plan_tokens", json_known(plan_tokens(r)), "runs", json_runs(r));
 }

@@ -17,11 +17,21 @@ static const json_t *facts_of(const struct demo_task *t)
     return json_object_get(t->root, "facts");
 }
 
+/* `file` as the task at `path` means it. */
+static int path_of(const char *path, const char *file, char to[DEMO_TASK_PATH_MAX], struct err *e)
+{
+    const char *slash = strrchr(path, '/');
+    int folder = slash && file[0] != '/' ? (int)(slash - path) + 1 : 0;
+    int n = snprintf(to, DEMO_TASK_PATH_MAX, "%.*s%s", folder, path, file);
+    if (n < 0 || n >= DEMO_TASK_PATH_MAX)
+        return err_set(e, ERR_LIMIT, "%s: the path of \"%s\" is too long", path, file);
+    return 0;
+}
+
 /* Fills the task from its root. */
 static int read_task(const char *path, struct demo_task *t, struct err *e)
 {
-    const char *document = text_of(t, "document"), *slash = strrchr(path, '/');
-    int folder = slash ? (int)(slash - path) + 1 : 0;
+    const char *document = text_of(t, "document"), *more = text_of(t, "more");
     t->question = text_of(t, "question");
     if (!document || !t->question)
         return err_set(e, ERR_BAD_INPUT, "%s: \"document\" and \"question\" must be texts", path);
@@ -29,12 +39,10 @@ static int read_task(const char *path, struct demo_task *t, struct err *e)
     for (uint32_t i = 0; i < t->n_facts; i++)
         if (!json_is_string(json_array_get(facts_of(t), i)))
             return err_set(e, ERR_BAD_INPUT, "%s: \"facts\" must be texts", path);
-    int n = document[0] == '/'
-                ? snprintf(t->document, sizeof t->document, "%s", document)
-                : snprintf(t->document, sizeof t->document, "%.*s%s", folder, path, document);
-    if (n < 0 || (size_t)n >= sizeof t->document)
-        return err_set(e, ERR_LIMIT, "%s: the document's path is too long", path);
-    return 0;
+    if (!more && json_object_get(t->root, "more"))
+        return err_set(e, ERR_BAD_INPUT, "%s: \"more\" must be a text", path);
+    int code = path_of(path, document, t->document, e);
+    return code || !more ? code : path_of(path, more, t->more, e);
 }
 
 int demo_task_load(const char *path, struct demo_task *ret_task, struct err *e)

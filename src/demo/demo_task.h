@@ -2,7 +2,8 @@
  * demo_task: the task of the demonstration, a JSON file: a document, a question, and the facts of a
  * right answer.
  *
- *   {"document": file, relative to this one,  "question": text,  "facts": [text, ...]}
+ *   {"document": file, relative to this one,  "question": text,  "facts": [text, ...],
+ *    "more": file that stands behind the document where the prompt is to be long; optional}
  *
  * Other members are for tests and readers. No threads.
  */
@@ -18,7 +19,7 @@ enum { DEMO_TASK_PATH_MAX = 4096, DEMO_TASK_BYTES_MAX = 1 << 20 };
 struct json_t;
 
 struct demo_task {
-    char document[DEMO_TASK_PATH_MAX];
+    char document[DEMO_TASK_PATH_MAX], more[DEMO_TASK_PATH_MAX]; /* more: "" where there is none */
     const char *question;
     uint32_t n_facts;
     struct json_t *root; /* owns the texts */

@@ -56,6 +56,8 @@ static int read_run(const json_t *root, struct timeline_run *r)
     r->numerics = text_of(root, "numerics");
     r->trouble = text_of(root, "trouble");
     r->plan = text_of(json_object_get(root, "plan"), "why");
+    r->read_tokens =
+        (uint32_t)json_integer_value(json_object_get(json_object_get(root, "refined"), "read"));
     return read_tokens(json_object_get(root, "tokens"), r);
 }
 
@@ -103,11 +105,11 @@ static void print_ms(FILE *to, double ms)
 
 void timeline_print_table(const struct timeline_run *runs, uint32_t n, FILE *to)
 {
-    fprintf(to, "%-12s %10s %10s %10s %10s %8s %14s %12s\n", "", "TTFT", "TPOT mean", "TPOT max",
+    fprintf(to, "%-13s %10s %10s %10s %10s %8s %14s %12s\n", "", "TTFT", "TPOT mean", "TPOT max",
             "handover", "tokens", "of the cloud", "cloud's slot");
     for (uint32_t i = 0; i < n; i++) {
         const struct timeline_run *r = &runs[i];
-        fprintf(to, "%-12s", r->label);
+        fprintf(to, "%-13s", r->label);
         print_ms(to, r->ttft_ms);
         print_ms(to, r->tpot_mean_ms);
         print_ms(to, r->tpot_max_ms);
@@ -134,7 +136,7 @@ static void print_row(const struct timeline_run *r, double end, bool colour, FIL
         at = at < COLUMNS ? at : COLUMNS - 1;
         (r->tokens[i].cloud ? cloud : device)[at]++;
     }
-    fprintf(to, "%-12s ", r->label);
+    fprintf(to, "%-13s ", r->label);
     double last = r->n ? r->tokens[r->n - 1].shown_ms : 0.0;
     for (uint32_t c = 0; c < COLUMNS; c++) {
         bool started = r->n && c >= (uint32_t)(r->ttft_ms / end * (COLUMNS - 1));
@@ -154,14 +156,14 @@ void timeline_print(const struct timeline_run *runs, uint32_t n, bool colour, FI
     double end = last_shown(runs, n);
     for (uint32_t i = 0; i < n; i++)
         print_row(&runs[i], end, colour, to);
-    fprintf(to, "%-12s 0 s%*s%.1f s\n", "", COLUMNS - 8, "", end / 1e3);
+    fprintf(to, "%-13s 0 s%*s%.1f s\n", "", COLUMNS - 8, "", end / 1e3);
     if (colour)
         fprintf(to,
-                "%-12s . waiting   \033[34m\xE2\x96\x88\033[0m from the cloud   "
+                "%-13s . waiting   \033[34m\xE2\x96\x88\033[0m from the cloud   "
                 "\033[32m\xE2\x96\x88\033[0m from the device\n",
                 "");
     else
-        fprintf(to, "%-12s . waiting   c from the cloud   d from the device\n", "");
+        fprintf(to, "%-13s . waiting   c from the cloud   d from the device\n", "");
 }
 
 /* Geometry of the picture, in SVG units. */

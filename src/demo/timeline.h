@@ -24,6 +24,7 @@ struct timeline_run {
     const char *label;
     struct timeline_token *tokens; /* [n] */
     uint32_t n, cloud_tokens, stalls, prompt_tokens;
+    uint32_t read_tokens; /* of the refined prompt, by the device; 0: the prompt is whole */
     double ttft_ms, tpot_mean_ms, tpot_max_ms, handover_gap_ms; /* gap < 0: no handover */
     double slot_ms;     /* how long the cloud held a slot; 0: it was not asked */
     double prefill_tps; /* of the device, measured */

@@ -9,6 +9,8 @@
 static const struct device_profile profiles[] = {
     {"s24-ultra-gpu", 816.0, 15.6, "Galaxy S24 Ultra, GPU, Gemma3n-E2B: LiteRT-LM's README", false},
     {"s24-ultra-cpu", 110.5, 16.1, "Galaxy S24 Ultra, CPU, Gemma3n-E2B: LiteRT-LM's README", false},
+    {"iphone17-pro-cpu", 532.0, 25.0,
+     "iPhone 17 Pro, CPU, Gemma-4-E2B in 4 bits: LiteRT-LM's table", false},
     {"oneplus12-1b", 260.5, 50.2, "OnePlus 12, a model of 1B parameters", false},
     {"m3-max", 1500.0, 60.0,
      "a laptop of the M3 Max class with a model of 3B parameters: our estimate", false},

@@ -162,9 +162,9 @@ static void demonstrate(const char *model, const char *folder, const char *seed,
 
 static void remove_folder(const char *folder)
 {
-    static const char *const names[] = {"both.json",    "cloud.json", "device.json",
-                                        "prefill.json", "demo.json",  "cloud.log",
-                                        "link.log",     "device.log", "timeline.svg"};
+    static const char *const names[] = {
+        "both.json", "cloud.json", "device.json",  "prefill.json", "demo.json",    "cloud.log",
+        "link.log",  "device.log", "timeline.svg", "slow.json",    "refined.json", "document.txt"};
     char path[PATH_BYTES];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
