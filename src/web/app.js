@@ -175,22 +175,30 @@ function go(id) {
     return openTalk(id);
 }
 
+let opening = 0;
+
 async function openTalk(id) {
-    talk = null;
-    if (id) {
-        try {
-            talk = await talks.load(id);
-        } catch (e) {
-            say(e.message);
-        }
-        if (!talk) history.replaceState(null, '', location.pathname);
+    const mine = ++opening;
+    let next = null;
+    try {
+        next = id ? await talks.load(id) : null;
+        if (mine !== opening) return;
+        if (id && !next) history.replaceState(null, '', location.pathname); // it was deleted
+    } catch (e) {
+        say(e.message);
     }
+    talk = next;
+    resume();
     showTitle();
     showList();
     showThread();
-    resume();
     scrollToEnd();
     if (matchMedia('(pointer: fine)').matches) $('question').focus();
+}
+
+function greeting() {
+    if (status?.local_only) return 'Nothing leaves this device.';
+    return status?.model ? 'The first words come from the cloud, the rest from this device.' : 'The cloud answers.';
 }
 
 function showThread() {
@@ -199,7 +207,7 @@ function showThread() {
     const thread = $('thread');
     if (!talk?.messages.length) {
         thread.replaceChildren(el('div', {class: 'hello'}, el('span', {class: 'mark big', 'aria-hidden': 'true'}),
-            el('p', {}, status?.local_only ? 'Ask something. Nothing leaves this device.' : 'Ask something. The first words come from the cloud, the rest from this device.')));
+            el('p', {}, `Ask something. ${greeting()}`)));
         showBusy();
         return;
     }
@@ -218,7 +226,7 @@ function answerView(message, i) {
     const ask = live.get(message.id);
     const shown = talk;
     return new AnswerView(message, ask, {
-        again: () => resend(i - 1, talk.messages[i - 1].text),
+        again: i === talk.messages.length - 1 ? () => resend(i - 1, talk.messages[i - 1].text) : null,
         grew: () => talk === shown && followEnd(),
         changed: (a) => {
             if (a.trouble) noteCloud(a.trouble);
@@ -233,7 +241,6 @@ function resume() {
     if (!talk) return;
     for (const [i, m] of talk.messages.entries())
         if (m.role === 'assistant' && !m.finish && !live.has(m.id)) follow(talk, i, true);
-    showThread();
 }
 
 /** Follow answer `i` to its end and keep it, whatever is shown meanwhile. */

@@ -59,7 +59,7 @@ export class QuestionView {
 
 /** An answer: growing, as `ask` says, or as it was kept. */
 export class AnswerView {
-    /** on: again(), grew(), changed(ask). context: {local, cloud, size}. */
+    /** on: again() of the last answer, grew(), changed(ask). context: {local, cloud, size}. */
     constructor(message, ask, on, context) {
         Object.assign(this, {message, ask, on, context});
         this.prose = el('div', {class: 'prose'});
@@ -181,7 +181,7 @@ export class AnswerView {
         this.foot.replaceChildren(
             ...(problem ? [el('p', {class: message.error ? 'error' : 'end', dir: 'auto'}, problem)] : []),
             el('div', {class: 'tools'}, toggle, el('span', {class: 'grow'}), button('copy', 'Copy the answer', () => copyText(textOf(message))),
-                button('again', 'Answer again', () => this.on.again())),
+                this.on.again ? button('again', 'Answer again', this.on.again) : null),
             list);
     }
 

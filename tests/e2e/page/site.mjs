@@ -9,10 +9,9 @@ import {chromium} from 'playwright-core';
 const running = new Set();
 const folders = [];
 let browser;
-const pages = [];
 
-/** The tab that was opened last, also one that is not ready. */
-export const lastPage = () => pages.at(-1);
+/** What the processes complained of, for a case that fails. */
+export const complaints = [];
 
 export async function open(executablePath) {
     browser = await chromium.launch({executablePath, args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu']});
@@ -48,6 +47,7 @@ export function start(pdd, command, ...args) {
         };
         child.stdout.on('data', look);
         child.stderr.on('data', look);
+        child.stderr.on('data', (data) => complaints.push(`${command} ${child.pid}: ${data}`));
         child.on('exit', (code) => reject(new Error(`pdd ${command} ended with ${code}: ${text}`)));
     });
 }
@@ -82,17 +82,16 @@ export function upstream(pieces, everyMs = 1, burst = () => 20) {
     return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(Object.assign(server, {url: `http://127.0.0.1:${server.address().port}`}))));
 }
 
-/** A tab of a browser of its own, with what went wrong in it. */
-export async function tab(url, options = {}) {
+/** A tab of a browser of its own, with what went wrong in it; `ready`: wait for the device's status. */
+export async function tab(url, {ready = true, ...options} = {}) {
     const context = await browser.newContext({viewport: {width: 1100, height: 760}, acceptDownloads: true, reducedMotion: 'reduce', ...options});
     const page = await context.newPage();
-    pages.push(page);
     const wrong = [], asked = [];
     page.on('pageerror', (e) => wrong.push(e.stack));
     page.on('console', (m) => m.type() === 'error' && !/Failed to load resource/.test(m.text()) && wrong.push(m.text()));
     page.on('request', (r) => asked.push(r.url()));
     page.setDefaultTimeout(30000);
     await page.goto(url);
-    await page.waitForFunction(() => document.getElementById('where').childElementCount > 0);
+    if (ready) await page.waitForFunction(() => document.getElementById('where').childElementCount > 0);
     return Object.assign(page, {wrong, asked, leave: () => context.close()});
 }
