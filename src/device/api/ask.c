@@ -128,6 +128,7 @@ static void end(struct ask *a, const char *finish)
     s->n_over++;
     reader_tell(a);
     trim(s, a);
+    if (a->forgotten) loop_timer_set(s->forget_timer, 0);
 }
 
 static void fail(struct ask *a, const struct err *why)
@@ -532,6 +533,41 @@ void ask_cancel(struct ask *a)
     }
 }
 
+/* ---- a conversation that was deleted ---- */
+
+static struct ask *next_of(const struct serve *s, const char *conversation)
+{
+    for (struct ask *a = s->asks; a; a = a->next)
+        if (!a->forgotten && strcmp(a->pdd.conversation, conversation) == 0) return a;
+    return NULL;
+}
+
+void ask_forget(struct serve *s, const char *conversation)
+{
+    struct ask *a;
+    while ((a = next_of(s, conversation)) != NULL) { /* an end may free others: see trim */
+        a->forgotten = true;
+        ask_cancel(a);
+    }
+    ask_sweep(s);
+}
+
+void ask_sweep(void *serve)
+{
+    struct serve *s = serve;
+    for (struct ask **link = &s->asks; *link;) {
+        struct ask *a = *link;
+        if (!a->forgotten || a->state != ASK_OVER || a->readers || a->device) {
+            link = &a->next;
+            continue;
+        }
+        *link = a->next;
+        s->n_over--;
+        record_forget(s->record, a->id);
+        ask_free(a);
+    }
+}
+
 uint32_t ask_waiting(const struct serve *s)
 {
     return admit_waiting(s->line);
@@ -541,7 +577,10 @@ uint32_t ask_waiting(const struct serve *s)
 
 void ask_nobody_reads(struct ask *a)
 {
-    if (a->state == ASK_OVER) return;
+    if (a->state == ASK_OVER) {
+        if (a->forgotten) loop_timer_set(a->serve->forget_timer, 0);
+        return;
+    }
     a->unread_since = clock_us();
     ask_check_unread(a->serve);
 }

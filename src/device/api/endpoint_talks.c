@@ -82,6 +82,7 @@ void serve_talk_drop(struct http_request *r, void *serve)
 {
     struct serve *s = serve;
     if (!good_id(r, s)) return;
+    ask_forget(s, http_request_id(r));
     if (record_drop_conversation(s->record, http_request_id(r)))
         reply_none(r, s);
     else

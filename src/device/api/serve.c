@@ -120,6 +120,7 @@ static int open_parts(struct serve *s, struct err *e)
     s->c.device.store = record_store(s->record);
     if (!code) code = loop_timer_new(s->loop, ask_start_waiting, s, &s->start_timer, e);
     if (!code) code = loop_timer_new(s->loop, ask_check_unread, s, &s->unread_timer, e);
+    if (!code) code = loop_timer_new(s->loop, ask_sweep, s, &s->forget_timer, e);
     if (!code) code = admit_line_new(c->answers_max + c->queue_max + 1, &s->line, e);
     if (!code)
         code = http_server_new(s->loop, &c->http, routes, sizeof routes / sizeof *routes, s,
@@ -153,6 +154,7 @@ static void close_parts(struct serve *s, bool with_engine)
     record_close(s->record);
     loop_timer_free(s->start_timer);
     loop_timer_free(s->unread_timer);
+    loop_timer_free(s->forget_timer);
     loop_timer_free(s->drain_timer);
     buf_release(&s->bytes);
     mem_free(s->texts);

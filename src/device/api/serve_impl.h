@@ -42,6 +42,7 @@ struct ask {
     struct ask *next; /* all of the server, the newest first */
     char id[WIRE_ID_MAX];
     enum ask_state state;
+    bool forgotten; /* its conversation was deleted: it goes when it is over and unread */
     struct openai_request q;
     struct openai_pdd pdd;
     enum device_mode mode;
@@ -90,7 +91,7 @@ struct serve {
     struct record *record; /* NULL: nothing is kept */
     struct ask *asks;
     uint32_t n_over;
-    struct loop_timer *start_timer, *unread_timer, *drain_timer;
+    struct loop_timer *start_timer, *unread_timer, *forget_timer, *drain_timer;
     uint64_t started;
     bool draining;
     char model[WIRE_NAME_MAX], fingerprint[24], token[SERVE_TEXT_MAX + 1];
@@ -119,6 +120,9 @@ void ask_cancel(struct ask *a);
 void ask_nobody_reads(struct ask *a); /* its last reader has gone */
 void ask_start_waiting(void *serve);  /* start_timer */
 void ask_check_unread(void *serve);   /* unread_timer */
+/* Cancel the answers of a conversation, and keep nothing of them. */
+void ask_forget(struct serve *s, const char *conversation);
+void ask_sweep(void *serve); /* forget_timer */
 uint32_t ask_waiting(const struct serve *s);
 const struct ask_token *ask_token_at(const struct ask *a, uint32_t i);
 const char *ask_state_name(const struct ask *a);

@@ -4,7 +4,8 @@
  *
  * Catches: a page without its policy, or that an old browser cache outlives; one that another site
  * can frame or load, or that a link cannot lead to; files that need the token, so that nobody could
- * be asked for it; a prefill or a lost cloud of which nothing is told once the answer has begun.
+ * be asked for it; a conversation whose answers stay when it is deleted; a prefill or a lost cloud
+ * of which nothing is told once the answer has begun.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "device/api/page.h"
 #include "support/cloud_fixture.h"
 #include "support/serve_site.h"
@@ -109,6 +111,70 @@ static void test_other_sites(void **state)
     serve_site_stop(&site);
 }
 
+static int status_of(const char *id)
+{
+    struct buf b;
+    char path[64];
+    snprintf(path, sizeof path, "/v1/answers/%s", id);
+    int status = get(path, "", &b);
+    buf_release(&b);
+    return status;
+}
+
+static void put_question(char *body, size_t n, bool stream, const char *talk, const char *id)
+{
+    snprintf(body, n,
+             "{\"messages\":[{\"role\":\"user\",\"content\":\"?\"}],\"stream\":%s,"
+             "\"max_tokens\":%u,\"pdd\":{\"conversation\":\"%s\",\"id\":\"%s\",\"keep\":600}}",
+             stream ? "true" : "false", stream ? 2000 : 3, talk, id);
+}
+
+static void answer_whole(const char *talk, const char *id)
+{
+    struct buf b;
+    char body[512];
+    put_question(body, sizeof body, false, talk, id);
+    assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions", "", body, &b), 200);
+    buf_release(&b);
+}
+
+/* The answers of a conversation that is deleted: over, running and unread, running and read. */
+static void test_forgotten(void **state)
+{
+    static const char *const ids[] = {"unread", "read"};
+    struct buf b, read[2];
+    char body[512];
+    int fds[2];
+    (void)state;
+    serve_site_defaults(&site);
+    site.fake.answer_tokens = 3000;
+    site.fake.step_us = 2000.0;
+    serve_site_start(&site);
+    answer_whole("c1", "over");
+    answer_whole("c2", "other");
+    for (int i = 0; i < 2; i++) {
+        buf_init(&read[i], RAW_MAX);
+        fds[i] = raw_connect(site.port);
+        put_question(body, sizeof body, true, "c1", ids[i]);
+        serve_site_send(fds[i], "POST", "/v1/chat/completions", "", body);
+        assert_true(raw_read_until(fds[i], &read[i], "\"index\":2,"));
+    }
+    close(fds[0]);
+    (void)serve_site_ask(&site, "DELETE", "/v1/conversations/c1", "", "", &b);
+    buf_release(&b);
+    assert_int_equal(status_of("over"), 404);
+    (void)raw_read_until(fds[1], &read[1], NULL);
+    assert_non_null(strstr(read[1].data, "\"finish_reason\":\"cancelled\""));
+    close(fds[1]);
+    uint64_t until = clock_us() + 20000000;
+    while (status_of("unread") != 404 || status_of("read") != 404)
+        assert_true(clock_us() < until);
+    assert_int_equal(status_of("other"), 200);
+    for (int i = 0; i < 2; i++)
+        buf_release(&read[i]);
+    serve_site_stop(&site);
+}
+
 /* The cloud answers while the device still reads; then it is gone. */
 static void test_told_while_answering(void **state)
 {
@@ -154,6 +220,7 @@ int main(void)
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_cached),
         cmocka_unit_test(test_other_sites),
+        cmocka_unit_test(test_forgotten),
         cmocka_unit_test(test_told_while_answering),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -310,6 +310,7 @@ const cases = {
         await page.click('#dialog-delete button.danger');
         await page.waitForFunction(() => document.querySelectorAll('.talks li').length === 1);
         assert.equal((await (await fetch(d.url + '/v1/conversations')).json()).data.length, 1);
+        assert.equal((await (await fetch(d.url + '/v1/answers')).json()).data.length, 1);
         assert.equal(await page.textContent('#title'), 'New conversation');
         return page;
     },

@@ -55,7 +55,7 @@ async function handover(c) {
     const page = await site.tab(d.url, {viewport: {width: 1120, height: 740}});
     await ask(page);
     await phase(page, 'handover');
-    await page.waitForTimeout(1100);
+    await page.waitForTimeout(1400);
     await shot(page, 'page-handover');
     await page.waitForSelector('.summary', {timeout: 90000});
     await page.emulateMedia({colorScheme: 'dark'});
