@@ -58,7 +58,8 @@ static uint64_t find_regret(const struct comparison *c, uint32_t k, uint32_t cla
     return n;
 }
 
-/* The cloud's times as the planner met them, and where it did not ask, as one met them who did. */
+/* The cloud's times as the planner met them, and where it did not ask, as a run met them that
+ * always asks. */
 static int record_times(const struct study *s, struct run_config *c, struct run_result *ret_times,
                         struct regrets *to, struct err *e)
 {
