@@ -197,6 +197,12 @@ static void test_flags(void **state)
         {"llama", "tokenizer.ggml.add_bos_token", false, "a", VOCAB_ADD_BOS, "3 4"},
         {"llama", "tokenizer.ggml.add_eos_token", true, "a", VOCAB_ADD_BOS, "1 3 4 2"},
         {"llama", "tokenizer.ggml.add_space_prefix", false, "a b", VOCAB_ADD_BOS, "1 4 3 5"},
+        /* A BOS that the text begins with is the one that is asked for; of two, two stay. */
+        {"llama", NULL, false, "<s>a", VOCAB_ADD_BOS, "1 3 4"},
+        {"llama", NULL, false, "<s>a", VOCAB_ADD_BOS | VOCAB_SPECIAL, "1 3 4"},
+        {"llama", NULL, false, "<s><s>a", VOCAB_ADD_BOS | VOCAB_SPECIAL, "1 1 3 4"},
+        {"llama", "tokenizer.ggml.add_bos_token", false, "<s>a", VOCAB_ADD_BOS | VOCAB_SPECIAL,
+         "1 3 4"},
         {"llama", NULL, false, "<|user|> a", VOCAB_SPECIAL, "6 3 3 4"},
         /* Phi-3 swallows the white space behind its control tokens. */
         {"phi3", "tokenizer.ggml.add_space_prefix", false, "<|user|> \n a", VOCAB_SPECIAL, "6 4"},
@@ -219,6 +225,75 @@ static void test_flags(void **state)
     assert_int_equal(open_flags(&f, "llama", "tokenizer.ggml.remove_extra_whitespaces", true, &e),
                      ERR_UNSUPPORTED);
     assert_non_null(strstr(e.text, "remove_extra_whitespaces"));
+    close_fixture(&f);
+}
+
+/* A file that calls all its tokens ordinary, and its chat template. */
+static void open_untyped(struct fixture *f, const char *key, const char *jinja)
+{
+    static const char *const pieces[] = {"<unk>",   "<s>",  "</s>",    "\xE2\x96\x81",  "a",
+                                         "<|odd|>", "[XX]", "<think>", "<end_of_turn>", "<|user|>"};
+    static const int32_t kinds[] = {2, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    static const float scores[10] = {0};
+    struct gguf_writer w;
+    struct err e = ERR_INIT;
+    gguf_writer_init(&w);
+    gguf_writer_text(&w, "tokenizer.ggml.model", "llama");
+    gguf_writer_texts(&w, "tokenizer.ggml.tokens", pieces, 10);
+    gguf_writer_i32s(&w, "tokenizer.ggml.token_type", kinds, 10);
+    gguf_writer_f32s(&w, "tokenizer.ggml.scores", scores, 10);
+    gguf_writer_u32(&w, "tokenizer.ggml.bos_token_id", 1);
+    gguf_writer_u32(&w, "tokenizer.ggml.eos_token_id", 4);
+    if (key) gguf_writer_text(&w, key, jinja);
+    buf_init(&f->file, 10000);
+    gguf_writer_finish(&w, &f->file);
+    gguf_writer_release(&w);
+    token_list_init(&f->ids, 1000);
+    assert_int_equal(gguf_open_bytes(f->file.data, f->file.len, "tiny", &f->g, &e), 0);
+    assert_int_equal(vocab_open(f->g, &f->v, &e), 0);
+}
+
+/* What turns are made of is a control token by the template, by name, or by being BOS; what is said
+ * in an answer stays text, and so does an EOS that looks like text. */
+static void test_types_are_mended(void **state)
+{
+    static const struct {
+        const char *key, *jinja;
+        bool odd, bracket; /* "<|odd|>" and "[XX]" are control tokens */
+        const char *mended;
+    } cases[] = {
+        {NULL, NULL, false, false, "<end_of_turn>, <|user|>, <s>"},
+        {"tokenizer.chat_template", "<|odd|><think>", true, false,
+         "<end_of_turn>, <|user|>, <s>, <|odd|>"},
+        {"tokenizer.chat_template.tool_use", "[XX]", false, true,
+         "<end_of_turn>, <|user|>, <s>, [XX]"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fixture f;
+        open_untyped(&f, cases[i].key, cases[i].jinja);
+        assert_true(vocab_is_control(f.v, 1) && vocab_is_control(f.v, 8) &&
+                    vocab_is_control(f.v, 9));
+        assert_false(vocab_is_control(f.v, 2) || vocab_is_control(f.v, 4) ||
+                     vocab_is_control(f.v, 7));
+        assert_int_equal(vocab_is_control(f.v, 5), cases[i].odd);
+        assert_int_equal(vocab_is_control(f.v, 6), cases[i].bracket);
+        assert_true(vocab_is_end(f.v, 8) && vocab_is_end(f.v, 4) && !vocab_is_end(f.v, 2));
+        assert_string_equal(vocab_mended(f.v), cases[i].mended);
+        close_fixture(&f);
+    }
+    struct fixture f; /* another template, after the file was opened */
+    open_untyped(&f, NULL, NULL);
+    encode(&f, "<|odd|>", 7, VOCAB_SPECIAL);
+    assert_true(f.ids.len > 1);
+    assert_int_equal(vocab_mend(f.v, "x<|odd|>", 8, NULL), 0);
+    encode(&f, "<|odd|>", 7, VOCAB_SPECIAL);
+    assert_int_equal(f.ids.len, 1);
+    encode(&f, "<|odd|>", 7, 0); /* a user's */
+    assert_true(f.ids.len > 1);
+    close_fixture(&f);
+    open_fixture(&f, "gpt-2");
+    assert_string_equal(vocab_mended(f.v), "");
     close_fixture(&f);
 }
 
@@ -408,6 +483,7 @@ int main(void)
         cmocka_unit_test(test_specials_against_plain_search),
         cmocka_unit_test(test_spm_merges),
         cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_types_are_mended),
         cmocka_unit_test(test_text_cannot_forge_control_tokens),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_long_texts),
