@@ -12,7 +12,7 @@
 #include "cli/service.h"
 #include "cloud/api/keys.h"
 #include "cloud/api/server.h"
-#include "net/http_client.h"
+#include "net/http_url.h"
 
 enum {
     STREAMS_DEFAULT = 64,

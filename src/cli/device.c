@@ -12,7 +12,7 @@
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "cli/service.h"
-#include "net/http_client.h"
+#include "net/http_url.h"
 #include "net/key_file.h"
 #include "proto/wire.h"
 #include "store/store.h"

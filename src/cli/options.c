@@ -320,7 +320,7 @@ static const struct option_row rows[] = {
 
     HEADING(CHAT | DEVICE, "Cloud:"),
     {"cloud", "URL", CHAT | DEVICE, AT(chat.cloud_url),
-     .help = "the cloud, as http://127.0.0.1:8080"},
+     .help = "the cloud, as http://127.0.0.1:8080, with or without /v1"},
     {"key-file", "FILE", CHAT | DEVICE, AT(chat.key_file),
      .help = "its bearer key, on the first line"},
     {"ca-file", "FILE", CHAT | DEVICE, AT(chat.ca_file),

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "device/device_impl.h"
+#include "net/http_url.h"
 
 /* ---- the core ---- */
 
@@ -25,10 +26,8 @@ static int open_client(struct device_core *c, const struct device_options *o, st
 {
     struct http_client_config config;
     http_client_config_default(&config);
-    if (snprintf(c->url, sizeof c->url, "%s", o->cloud_url) >= (int)sizeof c->url)
-        return err_set(e, ERR_BAD_INPUT, "the cloud's URL is longer than %d bytes", DEVICE_URL_MAX);
-    for (size_t n = strlen(c->url); n > 0 && c->url[n - 1] == '/'; n--)
-        c->url[n - 1] = '\0';
+    int code = http_url_base(o->cloud_url, c->url, sizeof c->url, e);
+    if (code) return err_prefix(e, "the cloud's URL");
     config.base_url = c->url;
     config.bearer = o->key;
     config.ca_file = o->ca_file;

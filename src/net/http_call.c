@@ -111,7 +111,8 @@ static bool set_options(struct http_call *call, const struct http_call_spec *spe
         SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->spec.body_len);
     }
     SET(CURLOPT_USERAGENT, "pdd/" PDD_VERSION);
-    SET(CURLOPT_PROXY, "");
+    if (c->is_local) SET(CURLOPT_PROXY, ""); /* else the environment's: http_proxy, no_proxy, ... */
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_TCP_NODELAY, 1L);
     SET(CURLOPT_FOLLOWLOCATION, 0L);
@@ -279,6 +280,8 @@ static const struct {
     const char *sentence;
 } failures[] = {
     {CURLE_COULDNT_RESOLVE_HOST, ERR_NET, "its name cannot be resolved"},
+    {CURLE_COULDNT_RESOLVE_PROXY, ERR_NET,
+     "the name of the proxy that the environment gives cannot be resolved"},
     {CURLE_COULDNT_CONNECT, ERR_NET, "no connection can be made"},
     {CURLE_OPERATION_TIMEDOUT, ERR_TIMEOUT, "the connection took too long to be made"},
     {CURLE_PEER_FAILED_VERIFICATION, ERR_NET, "its certificate cannot be verified"},

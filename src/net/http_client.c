@@ -1,15 +1,14 @@
 /* http_client: libcurl's multi interface on the loop, and the warm spare; see http_client.h. */
 #include "net/http_client.h"
 
-#include <arpa/inet.h>
 #include <event2/event.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_client_impl.h"
+#include "net/http_url.h"
 
 void http_client_config_default(struct http_client_config *ret_config)
 {
@@ -205,56 +204,6 @@ static int set_curl_timer(CURLM *multi, long timeout_ms, void *arg)
     return 0;
 }
 
-static int check_url(const char *url, struct err *e)
-{
-    CURLU *parsed = curl_url();
-    char *scheme = NULL, *query = NULL, *user = NULL, *fragment = NULL;
-    bool ok = parsed && url && strlen(url) < HTTP_URL_MAX / 2 &&
-              curl_url_set(parsed, CURLUPART_URL, url, 0) == CURLUE_OK &&
-              curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-              (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0);
-    if (ok)
-        ok = curl_url_get(parsed, CURLUPART_QUERY, &query, 0) == CURLUE_NO_QUERY &&
-             curl_url_get(parsed, CURLUPART_USER, &user, 0) == CURLUE_NO_USER &&
-             curl_url_get(parsed, CURLUPART_FRAGMENT, &fragment, 0) == CURLUE_NO_FRAGMENT;
-    curl_free(scheme);
-    curl_free(query);
-    curl_free(user);
-    curl_free(fragment);
-    curl_url_cleanup(parsed);
-    if (ok) return 0;
-    return err_set(e, ERR_BAD_INPUT,
-                   "'%.200s' is not a URL such as http://host:port or https://host/path (without "
-                   "user, query and fragment)",
-                   url ? url : "");
-}
-
-static bool is_this_machine(const char *host)
-{
-    static const char local[] = "localhost";
-    struct in_addr four;
-    size_t n = strlen(host), tail = sizeof local - 1;
-    if (n >= tail && strcasecmp(host + n - tail, local) == 0 &&
-        (n == tail || host[n - tail - 1] == '.'))
-        return true;
-    if (inet_pton(AF_INET, host, &four) == 1) return ntohl(four.s_addr) >> 24 == 127;
-    return strcmp(host, "[::1]") == 0;
-}
-
-bool http_url_exposes(const char *url)
-{
-    CURLU *parsed = curl_url();
-    char *scheme = NULL, *host = NULL;
-    bool exposes = parsed && curl_url_set(parsed, CURLUPART_URL, url, 0) == CURLUE_OK &&
-                   curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-                   curl_url_get(parsed, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-                   strcmp(scheme, "http") == 0 && !is_this_machine(host);
-    curl_free(scheme);
-    curl_free(host);
-    curl_url_cleanup(parsed);
-    return exposes;
-}
-
 static bool copy_text(const char *text, char **ret_copy)
 {
     *ret_copy = text ? mem_strdup(text) : NULL;
@@ -264,15 +213,17 @@ static bool copy_text(const char *text, char **ret_copy)
 static int copy_config(struct http_client *c, const struct http_client_config *config,
                        struct err *e)
 {
+    char base_url[HTTP_URL_MAX];
+    int code = http_url_base(config->base_url, base_url, sizeof base_url, e);
+    if (code) return code;
     c->config = *config;
     c->warm_retry_us = HTTP_WARM_RETRY_US;
     if (config->bearer && strpbrk(config->bearer, "\r\n"))
         return err_set(e, ERR_BAD_INPUT, "the key for %s holds a line end", config->base_url);
-    if (!copy_text(config->base_url, &c->base_url) || !copy_text(config->bearer, &c->bearer) ||
+    if (!copy_text(base_url, &c->base_url) || !copy_text(config->bearer, &c->bearer) ||
         !copy_text(config->ca_file, &c->ca_file) || !copy_text(config->warm_path, &c->warm_path))
         return err_set(e, ERR_NO_MEMORY, "no memory for a client");
-    for (size_t n = strlen(c->base_url); n > 0 && c->base_url[n - 1] == '/'; n--)
-        c->base_url[n - 1] = 0;
+    c->is_local = http_url_is_local(base_url);
     return 0;
 }
 
@@ -298,13 +249,12 @@ int http_client_new(struct loop *l, const struct http_client_config *config,
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return err_set(e, ERR_INTERNAL, "libcurl cannot be initialised");
     struct http_client *c = mem_calloc(1, sizeof *c);
-    int code = c ? check_url(config->base_url, e) : err_set(e, ERR_NO_MEMORY, "no memory");
     if (!c) {
         curl_global_cleanup();
-        return code;
+        return err_set(e, ERR_NO_MEMORY, "no memory for a client");
     }
     c->loop = l;
-    if (!code) code = copy_config(c, config, e);
+    int code = copy_config(c, config, e);
     if (!code) code = loop_timer_new(l, curl_timer_fired, c, &c->curl_timer, e);
     if (!code) code = loop_timer_new(l, warm, c, &c->warm_timer, e);
     if (!code) code = make_multi(c, e);

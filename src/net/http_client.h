@@ -12,8 +12,10 @@
  * closed at once, which the server sees. Callbacks may cancel their own call or any other, and
  * start calls; they must not free the client.
  *
- * Certificates are verified. No redirects, proxies, cookies or HTTP/0.9. A request is retried only
- * if its connection, taken from the spare, was dead already. Threads: the loop only.
+ * Certificates are verified. No redirects, cookies or HTTP/0.9. A request is retried only if its
+ * connection, taken from the spare, was dead already. A proxy is used as libcurl reads it from the
+ * environment (http_proxy, https_proxy, all_proxy, no_proxy), never to this machine; the key goes
+ * to the server alone. Threads: the loop only.
  */
 #ifndef PDD_NET_HTTP_CLIENT_H
 #define PDD_NET_HTTP_CLIENT_H
@@ -39,7 +41,7 @@ struct http_client;
 struct http_call;
 
 struct http_client_config {
-    const char *base_url;  /* "http://127.0.0.1:8080" or "https://host/prefix"; no query */
+    const char *base_url;  /* as http_url_base takes it: "http://127.0.0.1:8080" */
     const char *bearer;    /* key, or NULL */
     const char *ca_file;   /* PEM bundle instead of the system's, or NULL */
     const char *warm_path; /* "/health"; NULL: no spare */
@@ -50,10 +52,6 @@ struct http_client_config {
     uint32_t calls_max;             /* calls at once, those that linger too */
     uint32_t lingering_max;         /* of them, that linger */
 };
-
-/* Whether a key that is sent to this URL can be read on the way: by http, and not to this machine
- * (localhost, 127.0.0.0/8, ::1). False for what is no URL. */
-bool http_url_exposes(const char *url);
 
 void http_client_config_default(struct http_client_config *ret_config);
 

@@ -44,6 +44,7 @@ struct http_client {
     struct loop_timer *curl_timer, *warm_timer;
     struct http_client_config config; /* strings are ours */
     char *base_url, *bearer, *ca_file, *warm_path;
+    bool is_local;           /* the server is this machine */
     struct http_call *calls; /* newest first, the warming one too */
     uint32_t n_calls;        /* without the warming one */
     uint32_t n_lingering;

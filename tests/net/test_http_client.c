@@ -16,6 +16,7 @@
 #include "base/os.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
+#include "net/http_url.h"
 #include "net/key_file.h"
 #include "proto/wire.h"
 #include "support/net_raw.h"

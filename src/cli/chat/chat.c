@@ -23,7 +23,7 @@
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
-#include "net/http_client.h"
+#include "net/http_url.h"
 #include "net/key_file.h"
 #include "store/store.h"
 
