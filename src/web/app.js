@@ -43,6 +43,13 @@ function showStatus() {
         ...(status.emulated ? [el('p', {class: 'row note'}, status.emulated)] : []));
 }
 
+/** What the idle device reads, so that the next question finds it ready. */
+function showReading() {
+    const reading = status?.reading;
+    $('reading').hidden = !reading;
+    if (reading) $('reading').firstElementChild.textContent = `Reads on while idle, ${Math.floor(100 * reading[0] / Math.max(1, reading[1]))} %`;
+}
+
 function showBanner() {
     const banner = $('banner');
     let words = null, detail = '';
@@ -71,6 +78,7 @@ async function watchDevice() {
         const back = !reachable;
         reachable = true;
         showStatus();
+        showReading();
         if (back) await open();
     } catch (e) {
         if (e.status === 401) await askToken();
@@ -262,6 +270,7 @@ async function follow(owner, i, known) {
     }
     await loadList().catch(() => {});
     showBusy();
+    watchDevice();
 }
 
 const shownAsk = () => talk?.messages.map((m) => live.get(m.id)).find(Boolean);
@@ -514,6 +523,7 @@ function bind() {
     $('veil').addEventListener('click', closeSide);
     $('export').addEventListener('click', exportTalk);
     bindScroll();
+    $('reading-stop').addEventListener('click', () => json('DELETE', '/v1/reading').then(watchDevice, (e) => say(e.message)));
     addEventListener('focus', () => status && loadList().catch(() => {})); // another tab may have changed it
     addEventListener('popstate', () => openTalk(location.hash.slice(1) || null));
     document.addEventListener('keydown', (e) => {
@@ -539,4 +549,13 @@ async function start() {
 
 applyTaste();
 bind();
-start().then(() => setInterval(() => document.hidden || watchDevice(), STATUS_MS));
+
+/** A closer look while something moves. */
+function watch() {
+    setTimeout(async () => {
+        if (!document.hidden) await watchDevice();
+        watch();
+    }, status?.reading ? STATUS_MS / 5 : STATUS_MS);
+}
+
+start().then(watch);

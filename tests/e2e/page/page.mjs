@@ -245,6 +245,20 @@ const cases = {
         u.close();
         return page;
     },
+    // Work of an idle device that nobody sees, or that cannot be stopped.
+    async reads_on() {
+        const c = await cloud(), d = await device(...FAKE, '--profile', 's24-ultra-cpu', '--no-state', '--idle-fill', 'on', '--cloud', c.url);
+        const page = await site.tab(d.url);
+        await page.selectOption('#pace', 'off');
+        await ask(page, question.repeat(6));
+        await over(page);
+        await page.waitForSelector('#reading:visible');
+        assert.match(await page.textContent('#reading'), /Reads on while idle, \d+ %/);
+        await page.click('#reading-stop');
+        await page.waitForSelector('#reading', {state: 'hidden'});
+        assert.equal((await (await fetch(d.url + '/v1/status')).json()).reading, null);
+        return page;
+    },
     // A question that leaves before the person has said yes, or that does after a no.
     async ask_before_sending() {
         const u = await site.upstream(['From ', 'the ', 'cloud.']), c = await site.start(pdd, 'cloud', '--upstream', u.url);
