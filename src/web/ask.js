@@ -146,7 +146,9 @@ export class Ask extends EventTarget {
         }
     }
 
+    /** The person's word on a question that is held; after a no this device answers alone. */
     allow(send) {
+        this.local = !send;
         return call('POST', `/v1/answers/${this.id}/send`, {send});
     }
 

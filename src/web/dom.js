@@ -69,8 +69,13 @@ export const ms = (n) => n >= 10000 ? `${(n / 1000).toFixed(1)} s` : `${count(Ma
 /** Text that JSON and the device's server take: no halves of characters, no zeros. */
 export const clean = (text) => (text.toWellFormed?.() ?? text).replaceAll('\0', '\ufffd');
 
-/** The first characters of a text, whole ones. */
-export const cut = (text, n) => Array.from(text).slice(0, n).join('');
+/** The beginning of a text: whole characters, at most n of them, and whole words where there are some. */
+export function cut(text, n) {
+    const all = Array.from(text);
+    if (all.length <= n) return text;
+    const head = all.slice(0, n - 1).join('');
+    return (all[n - 1] === ' ' ? head : head.replace(/(\S)\s+\S*$/, '$1')) + '\u2026';
+}
 
 export const fresh = (prefix) => {
     const random = crypto.getRandomValues(new Uint8Array(12));

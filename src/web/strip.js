@@ -9,8 +9,8 @@ function lane(name, label) {
     return {node, fill};
 }
 
-/** What an ask is doing: [phase, words, words for the right]. */
-function describe(ask, context) {
+/** What an ask is doing: [phase, words, words for the right]. `local`: the cloud has no part in it. */
+function describe(ask, local) {
     const cloud = ask.progress.cloud, device = ask.progress.device;
     const reads = device && device[0] < device[1] ? `this device reads along, ${percent(device)} %` : '';
     if (ask.state === 'away') return ['away', 'This device\'s server does not answer. It is asked again', ''];
@@ -21,7 +21,7 @@ function describe(ask, context) {
         const of = (p) => `${count(p[0])} of ${count(p[1])}`;
         const right = [cloud ? `cloud ${of(cloud)}` : '', device ? `device ${of(device)}` : ''].filter(Boolean).join(' · ');
         if (ask.trouble) return ['device', 'The cloud is away. This device reads the prompt', right];
-        return [context.local ? 'device' : 'reading', right ? 'Reading the prompt' : 'Asking', right];
+        return [local ? 'device' : 'reading', right ? 'Reading the prompt' : 'Asking', right];
     }
     const source = ask.parts.at(-1)[0];
     if (source === 'cloud') {
@@ -30,7 +30,7 @@ function describe(ask, context) {
     }
     if (ask.handover && ask.n - ask.handover < 24)
         return ['handover', ask.trouble ? 'The cloud is lost. This device goes on' : 'Handed over to this device', `at token ${count(ask.handover)}`];
-    return ['device', 'This device answers', ask.handover ? `since token ${count(ask.handover)}` : context.local ? 'nothing leaves it' : ''];
+    return ['device', 'This device answers', ask.handover ? `since token ${count(ask.handover)}` : local ? 'nothing leaves it' : ''];
 }
 
 export class Strip {
@@ -55,13 +55,14 @@ export class Strip {
     }
 
     update() {
-        const {ask} = this, [phase, words, right] = describe(ask, this.context);
+        const {ask} = this, local = this.context.local || ask.local;
+        const [phase, words, right] = describe(ask, local);
         if (this.words.textContent !== words) this.words.textContent = words;
         if (this.right.textContent !== right) this.right.textContent = right;
         const source = ask.parts.at(-1)?.[0];
         const cloud = ask.parts[0]?.[0] === 'cloud' ? 100 : percent(ask.progress.cloud);
         const device = source === 'device' ? 100 : percent(ask.progress.device);
-        this.cloud.node.hidden = this.context.local;
+        this.cloud.node.hidden = local;
         this.setLane(this.cloud, cloud, phase === 'cloud' || (phase === 'reading' && cloud < 100));
         this.setLane(this.device, device, source === 'device');
         if (phase === this.phase) return;
