@@ -350,7 +350,7 @@ void turn_cloud_verify(struct turn *t, uint64_t now)
 {
     if (!cloud_active(t)) return;
     t->cloud_heard = now;
-    t->verifying = true;
+    t->verifying = t->prompt_len == t->c.prompt_tokens; /* a shortened history draws others */
 }
 
 void turn_cloud_progress(struct turn *t, uint64_t now, uint32_t done)
@@ -471,6 +471,7 @@ static void shorten(struct turn *t)
     for (uint32_t at = next; at < all; at++)
         if (t->wanted[at / 8] >> (at % 8) & 1 || at + 1 == all) t->map[len++] = at;
     t->prompt_len = len;
+    if (len < all) t->verifying = false;
 }
 
 void turn_refined(struct turn *t, uint64_t now, const uint8_t *bits)
@@ -481,7 +482,6 @@ void turn_refined(struct turn *t, uint64_t now, const uint8_t *bits)
     if (!t->map_room) t->map_room = mem_alloc(t->c.prompt_tokens * sizeof *t->map);
     if (!t->wanted || !t->map_room) return; /* then the whole prompt it is */
     memcpy(t->wanted, bits, bytes);
-    t->verifying = false;
     if (!t->feeding) {
         shorten(t);
     } else if (!t->pausing) {

@@ -158,7 +158,8 @@ void turn_pace(struct turn *t, double pace_us); /* a new plan's; as turn_config.
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
 /* The stream has text, which the caller tokenises: the number granted is an estimate. */
 void turn_cloud_by_text(struct turn *t, uint64_t now);
-/* The numerics of the stream are not the device's: its tokens are verified. */
+/* The numerics of the stream are not the device's: its tokens are verified, unless the prompt is
+ * shortened: what follows from that proves nothing. */
 void turn_cloud_verify(struct turn *t, uint64_t now);
 /* `done` tokens of the prompt are prefilled; a sign of life only when it grows, and for no longer
  * than TURN_PROGRESS_STALLS without a token: a counter alone must not keep the user waiting. */
@@ -174,7 +175,7 @@ void turn_cloud_refused(struct turn *t, uint64_t now, uint64_t wait_us, const ch
 void turn_cloud_lost(struct turn *t, uint64_t now, const char *why);
 void turn_local_progress(struct turn *t, uint64_t now, uint32_t kv);
 /* Which tokens of the prompt are needed: bits [prompt_tokens], the lowest of a byte first; the last
- * token always is. Also before turn_start. Tokens are not verified from now on. */
+ * token always is. Also before turn_start. Once that leaves tokens out, none is verified. */
 void turn_refined(struct turn *t, uint64_t now, const uint8_t *bits);
 /* The feed has ended at position kv, as told; if it was complete by then, turn_local_token comes
  * instead. */

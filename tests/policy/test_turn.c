@@ -580,6 +580,39 @@ static void test_user_stops_waiting(void **state)
     turn_release(&w.t);
 }
 
+/* What a cloud with other numerics sends is compared, also when a choice of the prompt keeps all of
+ * it; not when tokens are left out, and not by a later stream either. */
+static void test_refined_and_verified(void **state)
+{
+    (void)state;
+    uint8_t bits[4];
+    for (int half = 0; half < 2; half++) {
+        struct turn t;
+        struct turn_report r;
+        struct turn_config c = {.prompt_tokens = 32,
+                                .answer_max = 8,
+                                .use_cloud = true,
+                                .use_local = true,
+                                .cloud_tokens = 8,
+                                .local_after = 1,
+                                .prefill_tps = 100.0,
+                                .decode_us = 1000.0,
+                                .stall_us = 1000000};
+        assert_int_equal(turn_init(&t, &c, NULL), 0);
+        turn_start(&t, 0);
+        turn_cloud_grant(&t, 1, 8);
+        turn_cloud_verify(&t, 1);
+        memset(bits, half ? 0x55 : 0xff, sizeof bits);
+        turn_refined(&t, 2, bits);
+        for (int again = 0; again < 2; again++) {
+            turn_report_of(&t, &r);
+            assert_true(r.refined == (half == 1) && r.verifying == (half == 0));
+            turn_cloud_verify(&t, 3);
+        }
+        turn_release(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -595,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_late_device_borrows_more),
         cmocka_unit_test(test_pace_and_most_as_planned),
         cmocka_unit_test(test_no_life),
+        cmocka_unit_test(test_refined_and_verified),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
