@@ -94,22 +94,38 @@ void answer_ask_refined(struct device *d, struct wire_request *r)
     r->refine.n_whole = a->whole[1] > 0 ? 2 : 0;
 }
 
+/* A cloud may leave out what it likes, but not the rules and the question. */
+static int keep_must(struct device *d, uint8_t *bits, uint32_t *ret_added)
+{
+    struct answer *a = &d->answer;
+    const struct wire_refine asked = {.whole = a->whole, .n_whole = a->whole[1] > 0 ? 2 : 0};
+    struct err ignored;
+    return refine_must(engine_vocab(d->engine), a->prompt.ids, a->prompt.len, &asked, bits,
+                       ret_added, &ignored);
+}
+
+/* A choice, or a refusal that takes an earlier choice back: what is left is read whole then. */
 void answer_refined(struct device *d, const struct wire_event *ev)
 {
     struct answer *a = &d->answer;
     struct device_refined *r = &a->report.refined;
     uint32_t n = a->prompt.len;
     if (a->refine_ratio <= 0.0f) return; /* nobody asked */
-    snprintf(r->refused, sizeof r->refused, "%s", ev->refused);
-    r->versions = ev->version;
-    if (ev->refused[0]) return;
+    if (ev->refused[0] && r->ratio <= 0.0f) {
+        snprintf(r->refused, sizeof r->refused, "%s", ev->refused);
+        return; /* the whole prompt is being read */
+    }
     uint8_t *bits = mem_calloc(n / 8 + 1, 1);
     if (!bits) return; /* then the whole prompt it is */
     for (uint32_t i = 0; i < n; i++)
         if (wire_event_keeps(ev, i)) bits[i / 8] |= (uint8_t)(1u << i % 8);
-    r->ratio = ev->ratio;
-    r->coverage = ev->coverage;
-    turn_refined(&a->turn, clock_us(), bits);
+    if (keep_must(d, bits, &r->restored) == 0) {
+        snprintf(r->refused, sizeof r->refused, "%s", ev->refused);
+        r->versions = ev->version;
+        r->ratio = ev->ratio;
+        r->coverage = ev->coverage;
+        turn_refined(&a->turn, clock_us(), bits);
+    }
     mem_free(bits);
 }
 

@@ -121,7 +121,8 @@ struct device_question {
 struct device_refined {
     uint32_t versions;         /* of the choice that came; 0: none */
     bool local;                /* it is the device's own */
-    float ratio, coverage;     /* of the last one */
+    float ratio, coverage;     /* of the last one, as it says */
+    uint32_t restored;         /* tokens that it left out and that stay in any case */
     char refused[WIRE_ID_MAX]; /* "", or why nothing was chosen (policy/keep.h) */
 };
 

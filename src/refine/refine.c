@@ -155,11 +155,11 @@ static int score_words(struct refine *r, const struct look *l, struct err *e)
     return 0;
 }
 
-static int open_keep(struct refine *r, struct look *l, const struct wire_refine *asked,
-                     struct err *e)
+static int open_keep(struct look *l, const struct wire_refine *asked, uint32_t *ret_question,
+                     struct keep **ret_keep, struct err *e)
 {
     find_messages(l);
-    r->question = find_question(l);
+    *ret_question = find_question(l);
     for (uint32_t i = 0; i + 1 < asked->n_whole; i += 2)
         add_range(l, (uint32_t)asked->whole[i], (uint32_t)asked->whole[i + 1]);
     if (asked->n_messages) {
@@ -175,7 +175,13 @@ static int open_keep(struct refine *r, struct look *l, const struct wire_refine 
                                   .n_messages = l->n_messages,
                                   .whole = l->whole,
                                   .n_whole = l->n_whole};
-    int code = keep_open(&p, &r->keep, e);
+    return keep_open(&p, ret_keep, e);
+}
+
+static int look_closer(struct refine *r, struct look *l, const struct wire_refine *asked,
+                       struct err *e)
+{
+    int code = open_keep(l, asked, &r->question, &r->keep, e);
     if (code) return code;
     r->limits = (struct keep_limits)KEEP_LIMITS_DEFAULT(asked->ratio);
     if (asked->coverage > 0.0f) r->limits.coverage = asked->coverage;
@@ -201,13 +207,35 @@ int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
     }
     if (code == 0 && (!r || !r->bits || !r->words || !r->scores))
         code = err_set(e, ERR_NO_MEMORY, "no memory to refine a prompt of %u tokens", n);
-    if (code == 0) code = open_keep(r, &l, asked, e);
+    if (code == 0) code = look_closer(r, &l, asked, e);
     look_release(&l);
     if (code)
         refine_free(r);
     else
         *ret_refine = r;
     return code;
+}
+
+int refine_must(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
+                const struct wire_refine *asked, uint8_t *bits, uint32_t *ret_added, struct err *e)
+{
+    struct look l = {.vocab = vocab, .prompt = prompt, .n = n};
+    struct keep *k = NULL;
+    uint32_t question, units = 0;
+    int code = look_open(&l, e);
+    if (code == 0) code = open_keep(&l, asked, &question, &k, e);
+    look_release(&l);
+    if (code) return code;
+    *ret_added = 0;
+    const struct keep_unit *u = keep_units(k, &units);
+    for (uint32_t i = 0; i < units; i++)
+        for (uint32_t at = u[i].from; u[i].must && at < u[i].to; at++) {
+            const uint8_t bit = (uint8_t)(1u << at % 8);
+            *ret_added += !(bits[at / 8] & bit);
+            bits[at / 8] |= bit;
+        }
+    keep_close(k);
+    return 0;
 }
 
 void refine_free(struct refine *r)

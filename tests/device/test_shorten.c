@@ -268,6 +268,76 @@ static void test_system_message(void **state)
     rig_stop(&g);
 }
 
+/* A cloud that would keep nothing: the system message, the template's tokens, the beginning and the
+ * question stay, the answer follows from just that, and the report counts what was missing. */
+static void test_what_must_stay(void **state)
+{
+    (void)state;
+    static const char guard[] = "Never name the captain.";
+    struct rig g;
+    struct device_report r;
+    struct token_list prompt, history;
+    uint32_t added = 0;
+    rig_start(&g);
+    struct chat_message m[] = {{"system", guard, sizeof guard - 1},
+                               {"user", document, strlen(document)}};
+    struct engine *e = open_engine(0.0);
+    token_list_init(&prompt, 1 << 20);
+    const struct chat_prompt chat = {.messages = m, .n = 2, .generate = true};
+    assert_int_equal(
+        chat_template_render(engine_template(e), engine_vocab(e), &chat, &prompt, NULL), 0);
+    memset(g.bits[0], 0, sizeof g.bits[0]);
+    g.script.prompt_tokens = prompt.len;
+    script_cloud_set(g.cloud, &g.script);
+    struct device *d = open_device(150.0, script_cloud_url(g.cloud), false);
+    struct device_question q = question_of(m, 2, 0.3f);
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    int32_t whole[2] = {0, (int32_t)script_cloud_refine(g.cloud).whole_to};
+    assert_true(whole[1] >= (int32_t)sizeof guard - 1);
+    const struct wire_refine asked = {.whole = whole, .n_whole = 2};
+    assert_int_equal(
+        refine_must(engine_vocab(e), prompt.ids, prompt.len, &asked, g.bits[0], &added, NULL), 0);
+    for (uint32_t i = 0; i < prompt.len; i++)
+        if (i < (uint32_t)whole[1] || i + KEEP_QUESTION >= prompt.len)
+            assert_true(has(g.bits[0], i));
+    assert_true(added >= (uint32_t)whole[1] + KEEP_QUESTION && added < prompt.len / 2);
+    assert_true(r.turn.refined && r.refined.restored == added);
+    expect_history(&prompt, g.bits[0], r.turn.reading, &history);
+    check_draws(&r, &history);
+    token_list_release(&history);
+    token_list_release(&prompt);
+    device_close(d);
+    engine_free(e);
+    rig_stop(&g);
+}
+
+/* A choice that is taken back: what is left is read whole, and the report says both. */
+static void test_taken_back(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct device_report r;
+    rig_start(&g);
+    struct chat_message m = {"user", document, strlen(document)};
+    g.script.kept[1] = g.bits[1]; /* the refusal comes in its place */
+    g.script.kept_at[1] = 4;
+    g.script.refused = "flat";
+    g.script.takes_back = true;
+    g.script.token_pause_us = 5000;
+    script_cloud_set(g.cloud, &g.script);
+    struct device *d = open_device(150.0, script_cloud_url(g.cloud), false);
+    struct device_question q = question_of(&m, 1, 0.4f);
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    assert_int_equal(r.refined.versions, 2);
+    assert_string_equal(r.refined.refused, "flat");
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < g.want.prompt.len; i++)
+        kept += has(g.bits[0], i);
+    assert_true(r.turn.reading > kept + g.want.prompt.len / 4);
+    device_close(d);
+    rig_stop(&g);
+}
+
 /* The device chooses by words itself, alone and beside a cloud: its tokens follow from just that
  * history. A question whose words are nowhere needs the whole prompt. */
 static void test_local_choice(void **state)
@@ -368,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_reads_what_is_kept), cmocka_unit_test(test_second_version),
         cmocka_unit_test(test_whole_prompt),       cmocka_unit_test(test_system_message),
         cmocka_unit_test(test_idle_fill),          cmocka_unit_test(test_local_choice),
+        cmocka_unit_test(test_what_must_stay),     cmocka_unit_test(test_taken_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

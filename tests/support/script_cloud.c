@@ -227,15 +227,16 @@ static void send_refined(struct stream *st)
 {
     const struct script *s = st->s;
     uint32_t v = st->version;
+    bool refuses = s->refused && v == (s->takes_back ? 1 : 0);
     st->ev.kind = WIRE_REFINED;
     st->ev.version = ++st->version;
-    st->ev.final = s->refused || v + 1 == SCRIPT_VERSIONS || !s->kept[v + 1];
+    st->ev.final = refuses || v + 1 == SCRIPT_VERSIONS || !s->kept[v + 1];
     st->ev.ratio = 0.5f;
     st->ev.coverage = 0.9f;
     st->ev.chunk = 1;
     buf_clear(&st->ev.kept);
-    snprintf(st->ev.refused, sizeof st->ev.refused, "%s", s->refused ? s->refused : "");
-    if (!s->refused && buf_append(&st->ev.kept, s->kept[v], wire_kept_bytes(s->prompt_tokens, 1)))
+    snprintf(st->ev.refused, sizeof st->ev.refused, "%s", refuses ? s->refused : "");
+    if (!refuses && buf_append(&st->ev.kept, s->kept[v], wire_kept_bytes(s->prompt_tokens, 1)))
         st->open = false;
     send_event(st);
 }
@@ -245,7 +246,7 @@ static bool refines_now(const struct stream *st)
     const struct script *s = st->s;
     uint32_t v = st->version;
     if (!st->refines || v == SCRIPT_VERSIONS) return false;
-    return s->refused ? v == 0 : s->kept[v] && st->index >= s->kept_at[v];
+    return s->refused && !s->takes_back ? v == 0 : s->kept[v] && st->index >= s->kept_at[v];
 }
 
 static void stream_tokens(struct stream *st)

@@ -51,6 +51,7 @@ struct script {
     const uint8_t *kept[SCRIPT_VERSIONS];
     uint32_t kept_at[SCRIPT_VERSIONS];
     const char *refused;
+    bool takes_back;          /* that word instead of the second bitmap alone */
     uint32_t lies;            /* 0: none; k: token k - 1 is sent with another id */
     bool other_words;         /* refuses token ids, takes messages, and matches by text */
     const char *const *texts; /* [n] when other_words */
