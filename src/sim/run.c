@@ -159,7 +159,7 @@ void sim_release(struct sim *s, struct answer *a)
     s->active--;
     s->done++;
     if (s->c->progress && s->done % TELL_EVERY == 0)
-        s->c->progress(s->c->progress_arg, s->done, s->total);
+        s->c->progress(s->c->progress_arg, s->done, s->all);
 }
 
 void sim_add_cost(struct sim *s, struct answer *a, const struct cloud_cost *c)
@@ -262,14 +262,15 @@ static int open_copies(struct sim *s, struct err *e)
     if (!s->copy_from || !s->copy_at || !s->copy_done)
         return err_set(e, ERR_NO_MEMORY, "no memory for %u copies of a trace", c->copies);
     for (uint32_t k = 0; k < c->copies; k++) {
-        double share = k > 0 ? rng_u32(c->seed, DRAW_COPY, k) / 4294967296.0 : 0.0;
+        uint32_t copy = s->first_copy + k;
+        double share = copy > 0 ? rng_u32(c->seed, DRAW_COPY, copy) / 4294967296.0 : 0.0;
         s->copy_from[k] = (uint64_t)(share * (double)trace_span_us(c->trace));
         while (s->copy_at[k] < c->trace->n &&
                c->trace->requests[s->copy_at[k]].at_us < s->copy_from[k])
             s->copy_at[k]++;
         sim_push(s, arrival_of(s, k), RUN_ARRIVAL, k, 0);
     }
-    s->total = (uint64_t)requests_of_copy(c) * c->copies;
+    s->total = s->arrived + (uint64_t)requests_of_copy(c) * c->copies;
     return 0;
 }
 
@@ -284,10 +285,10 @@ static int arrive(struct sim *s, uint32_t copy, uint64_t now)
     if (!a) return ERR_NO_MEMORY;
     a->r = &t->requests[s->copy_at[copy] % t->n];
     a->request = s->arrived++;
-    s->result.arrived_at = now;
+    if (now > s->result.arrived_at) s->result.arrived_at = now;
     phone_place(s, &s->phones[phone], a->request, now);
     a->phone = phone;
-    a->copy = copy;
+    a->copy = s->first_copy + copy;
     s->copy_at[copy]++;
     if (++s->copy_done[copy] < requests_of_copy(s->c))
         sim_push(s, arrival_of(s, copy), RUN_ARRIVAL, copy, 0);
@@ -375,26 +376,84 @@ static void release(struct sim *s)
     mem_free(s->copy_done);
 }
 
+/* ---- parts ---- */
+
+/* A copy keeps to one cell of the cloud, so cells are simulated one after the other: the events of
+ * one fit the processor's caches. A pool for decoding serves all cells: then there is one part. */
+static uint32_t parts_of(const struct run_config *c)
+{
+    uint32_t cells = (c->cloud.engines + CLOUD_CELL_MAX - 1) / CLOUD_CELL_MAX;
+    if (c->cloud.decode_engines > 0) return 1;
+    return cells < c->copies ? cells : c->copies;
+}
+
+/* Of n things, those of part i of `parts`. */
+static uint32_t share_of(uint32_t n, uint32_t i, uint32_t parts)
+{
+    return n / parts + (i < n % parts);
+}
+
+static void add_stats(struct cloud_stats *sum, const struct cloud_stats *c)
+{
+    sum->prefill_tokens += c->prefill_tokens;
+    sum->cached_tokens += c->cached_tokens;
+    sum->decode_tokens += c->decode_tokens;
+    sum->steps += c->steps;
+    sum->refused += c->refused;
+    sum->grants_cut += c->grants_cut;
+    sum->busy_us += c->busy_us;
+    sum->decode_busy_us += c->decode_busy_us;
+    sum->running += c->running;
+    sum->waiting += c->waiting;
+}
+
+/* Adds part i to *r, whose totals exist. */
+static int run_part(const struct run_config *config, uint32_t i, struct run_result *r,
+                    struct err *e)
+{
+    struct run_config c = *config;
+    uint32_t first = 0, parts = r->parts;
+    for (uint32_t k = 0; k < i; k++)
+        first += share_of(config->copies, k, parts);
+    c.copies = share_of(config->copies, i, parts);
+    c.devices = share_of(config->devices, i, parts);
+    c.cloud.engines = share_of(config->cloud.engines, i, parts);
+    struct sim s = {.c = &c, .unused = NONE, .result = *r, .first_copy = first};
+    s.all = (uint64_t)requests_of_copy(config) * config->copies;
+    s.arrived = s.done = r->requests;
+    s.result.answers_most = 0;
+    int code = run(&s, e);
+    if (code == 0) {
+        struct cloud_stats stats;
+        cloud_stats_of(s.cloud, &stats);
+        add_stats(&s.result.cloud, &stats);
+        s.result.devices += s.n_phones;
+        s.result.answers_most += r->answers_most;
+        s.result.requests = s.done;
+        *r = s.result;
+    }
+    release(&s);
+    return code;
+}
+
 int run_simulate(const struct run_config *config, struct run_result *ret_result, struct err *e)
 {
-    struct sim s = {.c = config, .unused = NONE};
+    struct run_result r = {.began_at = BEGIN_US, .arrived_at = BEGIN_US, .ended_at = BEGIN_US};
     CHECK(config->copies > 0 && config->copies <= RUN_COPIES_MAX && config->speed > 0.0);
-    s.result.tally = mem_calloc(1, sizeof *s.result.tally);
-    s.result.decoding = mem_calloc(1, sizeof *s.result.decoding);
-    s.result.began_at = s.result.ended_at = BEGIN_US;
     uint64_t total = (uint64_t)requests_of_copy(config) * config->copies;
-    if (config->record) s.result.records = mem_calloc(total, sizeof *s.result.records);
-    int code = s.result.tally && s.result.decoding && (s.result.records || !config->record)
-                   ? run(&s, e)
+    r.tally = mem_calloc(1, sizeof *r.tally);
+    r.decoding = mem_calloc(1, sizeof *r.decoding);
+    if (config->record) r.records = mem_calloc(total, sizeof *r.records);
+    r.parts = parts_of(config);
+    int code = r.tally && r.decoding && (r.records || !config->record)
+                   ? 0
                    : err_set(e, ERR_NO_MEMORY, "no memory for the simulation's totals");
-    if (code == 0) cloud_stats_of(s.cloud, &s.result.cloud);
-    s.result.devices = s.n_phones;
-    s.result.requests = s.done;
-    release(&s);
+    for (uint32_t i = 0; code == 0 && i < r.parts; i++)
+        code = run_part(config, i, &r, e);
     if (code)
-        run_release(&s.result);
+        run_release(&r);
     else
-        *ret_result = s.result;
+        *ret_result = r;
     return code;
 }
 

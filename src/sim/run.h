@@ -8,7 +8,8 @@
  * the device that has been idle longest; if all answer, a new device comes.
  *
  * Copies: the trace is replayed `copies` times at once, each copy from its own place in the trace
- * and with prompts of its own, so that bursts do not coincide.
+ * and with prompts of its own, so that bursts do not coincide. Cells of a large cloud share
+ * nothing: they are simulated one after the other, each with its part of copies and devices.
  */
 #ifndef PDD_SIM_RUN_H
 #define PDD_SIM_RUN_H
@@ -101,9 +102,10 @@ struct run_result {
     struct tally *tally;
     struct cloud_stats cloud;
     struct run_record *records; /* [requests] if asked for */
-    struct sketch *decoding;    /* slots that decode, sampled every tenth of a second */
+    struct sketch *decoding;    /* slots that decode in a part, sampled every 0.1 s */
     uint64_t requests, began_at, arrived_at, ended_at, events; /* arrived_at: the last request */
-    uint32_t devices, answers_most;                            /* devices; answers at once */
+    uint32_t devices, answers_most; /* devices; answers at once, the most of each part added up */
+    uint32_t parts;                 /* simulated one after the other */
 };
 
 int run_simulate(const struct run_config *config, struct run_result *ret_result, struct err *e);

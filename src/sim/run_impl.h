@@ -99,7 +99,8 @@ struct sim {
     uint32_t n_answers, room_answers, unused, active;
     uint64_t *copy_from;
     uint32_t *copy_at, *copy_done;
-    uint64_t arrived, done, total, now;
+    uint32_t first_copy;
+    uint64_t arrived, done, total, all, now; /* numbers of requests go on from part to part */
     struct run_result result;
     int failed; /* the first error that could not be returned */
 };

@@ -223,6 +223,25 @@ static void test_same_seed_same_bytes(void **state)
     }
 }
 
+/* Cells of a large cloud run one after the other: every copy is there, and again the same bytes. */
+static void test_parts(void **state)
+{
+    struct trace t = make_trace();
+    struct run_config c = make_config(&t, "planned");
+    struct run_result r;
+    (void)state;
+    c.cloud.engines = 2 * CLOUD_CELL_MAX + 2;
+    c.copies = 5;
+    c.devices = 20;
+    run(&c, &r);
+    assert_int_equal(r.parts, 3);
+    check_whole(&c, &r);
+    for (uint64_t i = 0; i < r.requests; i++)
+        assert_true(r.records[i].shown_first_us > 0.0f);
+    run_release(&r);
+    assert_true(digest(&c) == digest(&c));
+}
+
 static void test_pools(void **state)
 {
     static const char *const methods[] = {"cloud", "planned", "kv"};
@@ -397,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_frozen_cloud),
         cmocka_unit_test(test_ends_that_are_not_used),
         cmocka_unit_test(test_same_seed_same_bytes),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_pools),
         cmocka_unit_test(test_what_goes_wrong),
         cmocka_unit_test(test_little_memory),
