@@ -35,7 +35,9 @@ static int dispatch(struct sse_parser *p)
 static int take_field(struct sse_parser *p, const char *field, size_t field_len, const char *value,
                       size_t n, struct err *e)
 {
-    if (field_len == 4 && memcmp(field, "data", 4) == 0) {
+    bool error = field_len == 5 && memcmp(field, "error", 5) == 0;
+    if (error) memcpy(p->name, "error", sizeof "error");
+    if (error || (field_len == 4 && memcmp(field, "data", 4) == 0)) {
         p->any_data = true;
         if (buf_append(&p->data, value, n) || buf_putc(&p->data, '\n'))
             return err_set(e, ERR_PROTOCOL, "an event of the stream is longer than %d bytes",

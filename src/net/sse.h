@@ -1,6 +1,7 @@
 /*
  * sse: server-sent events (WHATWG HTML, "Server-sent events"): a parser that takes bytes in any
- * pieces. Pure. The fields `id` and `retry` are ignored: nothing here reconnects.
+ * pieces. Pure. The fields `id` and `retry` are ignored: nothing here reconnects. Besides the
+ * standard a line "error: ..." is data of an event named error, as llama-server wrote it.
  */
 #ifndef PDD_NET_SSE_H
 #define PDD_NET_SSE_H

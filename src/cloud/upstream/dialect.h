@@ -92,9 +92,10 @@ struct dialect_stream {
 void dialect_stream_init(struct dialect_stream *s, const struct dialect_request *q,
                          const struct vocab *v);
 void dialect_stream_release(struct dialect_stream *s);
-/* Take one event of the stream. ERR_PROTOCOL: malformed, ids out of range or missing, or events of
- * a pdd out of order (wire_stream: its grant comes first). Other codes: the server sent an error.
- */
+/* Take one event of the stream. What is not understood is passed over: signs of life, counts, and
+ * all but counts that follows a finish_reason. ERR_PROTOCOL: malformed, ids out of range or
+ * missing, or events of a pdd out of order (wire_stream: its grant comes first). Other codes: the
+ * server sent an error, in one of the forms of error_of. */
 int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
                    struct err *e);
 

@@ -119,8 +119,10 @@ static void take_usage(struct dialect_stream *s, const json_t *usage)
                &s->cached_tokens);
 }
 
+/* "" and "null" are how some gateways write null. */
 static void take_finish(struct dialect_stream *s, const char *reason)
 {
+    if (!reason[0] || strcmp(reason, "null") == 0) return;
     if (strcmp(reason, "length") == 0)
         finish(s, s->by_ids && s->produced < s->asked ? WIRE_LENGTH : WIRE_BUDGET);
     else
@@ -133,8 +135,6 @@ static int read_openai(struct dialect_stream *s, const json_t *root, struct err 
     const json_t *ids = json_object_get(choice, "token_ids"),
                  *text = json_object_get(choice, "text");
     const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
-    if (!json_is_array(json_object_get(root, "choices")))
-        return err_set(e, ERR_PROTOCOL, "it sent an event without choices");
     take_usage(s, json_object_get(root, "usage"));
     if (take_progress(s, json_object_get(root, "prompt_progress"))) return 0;
     if (!text) text = json_object_get(json_object_get(choice, "delta"), "content");
@@ -227,8 +227,7 @@ static int read_sglang(struct dialect_stream *s, const json_t *root, struct err 
                  *ids = json_object_get(root, "output_ids");
     uint32_t all = s->seen;
     size_t n = json_array_size(ids);
-    if (!json_is_object(meta))
-        return err_set(e, ERR_PROTOCOL, "it sent an event without meta_info");
+    if (!json_is_object(meta)) return 0; /* a sign of life */
     take_count(json_object_get(meta, "completion_tokens"), &all);
     take_count(json_object_get(meta, "cached_tokens"), &s->cached_tokens);
     if (all > s->seen && n == 0)
@@ -287,38 +286,125 @@ static int read_pdd(struct dialect_stream *s, const char *name, const char *data
     }
 }
 
+/* ---- errors ---- */
+
+/* The sentence of an error, which is a text, an object, or an array of these; NULL: none. */
+static const char *sentence_of(const json_t *error)
+{
+    static const char *const names[] = {"message",       "msg",    "detail", "error_msg",
+                                        "error_message", "reason", "text",   "type"};
+    if (json_is_array(error)) error = json_array_get(error, 0);
+    for (size_t i = 0; i < sizeof names / sizeof *names && json_is_object(error); i++) {
+        const char *text = json_string_value(json_object_get(error, names[i]));
+        if (text && text[0]) return text;
+    }
+    return json_string_value(error);
+}
+
+static bool says_something(const json_t *value)
+{
+    if (json_is_object(value)) return json_object_size(value) > 0;
+    if (json_is_array(value)) return json_array_size(value) > 0;
+    if (json_is_string(value)) return json_string_length(value) > 0;
+    return json_is_true(value) || (json_is_number(value) && json_number_value(value) != 0.0);
+}
+
+static bool is_text(const json_t *value, const char *text)
+{
+    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+}
+
+/* The part of an event that is an error, in any of the usual forms; NULL: it is none. `name`: the
+ * event's. */
+static const json_t *error_of(const json_t *root, const char *name)
+{
+    static const char *const members[] = {"error", "errors"};
+    const json_t *choices = json_object_get(root, "choices"), *choice = json_array_get(choices, 0);
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        const json_t *value = json_object_get(root, members[i]);
+        if (says_something(value)) return value;
+    }
+    if (says_something(json_object_get(choice, "error"))) return json_object_get(choice, "error");
+    if (is_text(json_object_get(choice, "finish_reason"), "error")) return choice;
+    if (strcmp(name, "error") == 0 || is_text(json_object_get(root, "object"), "error") ||
+        is_text(json_object_get(root, "type"), "error") ||
+        says_something(json_object_get(root, "error_code")))
+        return root;
+    if (choices || json_object_get(root, "meta_info") || json_object_get(root, "content"))
+        return NULL;
+    if (says_something(json_object_get(root, "detail"))) return json_object_get(root, "detail");
+    bool coded = says_something(json_object_get(root, "code")) &&
+                 json_is_string(json_object_get(root, "message"));
+    return coded ? root : NULL;
+}
+
 /* ---- all ---- */
 
-static int read_json(struct dialect_stream *s, const char *data, size_t n, struct err *e)
+static int read_object(struct dialect_stream *s, const char *name, const json_t *root,
+                       struct err *e)
+{
+    const json_t *error = error_of(root, name);
+    const char *why = sentence_of(error);
+    if (error)
+        return err_set(e, ERR_NET, "it failed: %.300s",
+                       why && why[0] ? why : "an error without a message");
+    if (s->by_ids && s->dialect == DIALECT_LLAMA) return read_llama(s, root, e);
+    if (s->by_ids && s->dialect == DIALECT_SGLANG) return read_sglang(s, root, e);
+    return read_openai(s, root, e);
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static const char *skip_blanks(const char *at, const char *end)
+{
+    while (at < end && is_blank(*at))
+        at++;
+    return at;
+}
+
+static int read_json(struct dialect_stream *s, const char *name, const char *data, size_t n,
+                     struct err *e)
 {
     json_t *root;
     int code = json_object_parse(data, n, "its event", &root, e);
     if (code) return err_set(e, ERR_PROTOCOL, "it sent data that is no JSON object");
-    const json_t *error = json_object_get(root, "error");
-    const char *why = json_string_value(json_object_get(error, "message"));
-    if (json_is_object(error))
-        code = err_set(e, ERR_NET, "it failed: %.300s", why ? why : "an error without a message");
-    else if (s->by_ids && s->dialect == DIALECT_LLAMA)
-        code = read_llama(s, root, e);
-    else if (s->by_ids && s->dialect == DIALECT_SGLANG)
-        code = read_sglang(s, root, e);
-    else
-        code = read_openai(s, root, e);
+    code = read_object(s, name, root, e);
     json_decref(root);
     return code;
+}
+
+/* Data that is neither an object nor the end is a sign of life, unless it is called an error. An
+ * object may stand in an array, as Google's errors do. */
+static int read_data(struct dialect_stream *s, const char *name, const char *data, size_t n,
+                     struct err *e)
+{
+    const char *end = data + n, *at = skip_blanks(data, end);
+    while (end > at && is_blank(end[-1]))
+        end--;
+    n = (size_t)(end - at);
+    if (n == 6 && memcmp(at, "[DONE]", 6) == 0) {
+        if (!s->finished) return err_set(e, ERR_PROTOCOL, "its stream ended without a reason");
+        s->over = true;
+        return 0;
+    }
+    if (n > 2 && *at == '[' && end[-1] == ']') at = skip_blanks(at + 1, --end);
+    n = (size_t)(end - at);
+    if (n > 0 && *at == '{') return read_json(s, name, at, n, e);
+    if (strcmp(name, "error") != 0) return 0;
+    return err_set(e, ERR_NET, "it failed: %.*s", n < 300 ? (int)n : 300, at);
 }
 
 int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
                    struct err *e)
 {
+    bool whole = s->finished;
     s->granted = s->progress = false;
     s->ids.len = 0;
     buf_clear(&s->text);
     if (s->dialect == DIALECT_PDD) return read_pdd(s, name, data, n, e);
-    if (n == 6 && memcmp(data, "[DONE]", 6) == 0) {
-        if (!s->finished) return err_set(e, ERR_PROTOCOL, "its stream ended without a reason");
-        s->over = true;
-        return 0;
-    }
-    return read_json(s, data, n, e);
+    int code = read_data(s, name, data, n, whole ? NULL : e);
+    return whole ? 0 : code; /* what follows a whole answer does not undo it */
 }

@@ -358,11 +358,11 @@ static void on_end(void *arg, const struct http_result *r, const struct err *mal
     enter(req);
     event_stream_close(req->events);
     req->events = NULL;
-    if (!r) {
+    if (req->stream.finished) { /* only counts were still to come */
+        finish_whole(req);
+    } else if (!r) {
         f.e = *malformed;
         server_failed(req, &f);
-    } else if (req->stream.finished) { /* only counts were still to come */
-        finish_whole(req);
     } else if (r->err.code == ERR_TIMEOUT && clock_us() >= req->job->deadline) {
         finish(req, WIRE_DEADLINE);
     } else {

@@ -244,7 +244,6 @@ static void test_refused(void **state)
         int code;
     } cases[] = {
         {DIALECT_OPENAI, false, "data: {nonsense\n\n", "no JSON", ERR_PROTOCOL},
-        {DIALECT_OPENAI, false, "data: {}\n\n", "without choices", ERR_PROTOCOL},
         {DIALECT_OPENAI, false, DONE, "without a reason", ERR_PROTOCOL},
         {DIALECT_OPENAI, false, "data: {\"error\":{\"message\":\"too hot\"}}\n\n", "too hot",
          ERR_NET},
@@ -254,7 +253,6 @@ static void test_refused(void **state)
         {DIALECT_VLLM, true, VLLM("H", "[\"a\"]", NONE), "-1", ERR_PROTOCOL},
         {DIALECT_SGLANG, true, SGLANG("[75,439]", "5", "null"), "counts 5", ERR_PROTOCOL},
         {DIALECT_SGLANG, true, SGLANG("[]", "5", "null"), "gives no token ids", ERR_UNSUPPORTED},
-        {DIALECT_SGLANG, true, "data: {}\n\n", "meta_info", ERR_PROTOCOL},
         {DIALECT_SGLANG, true, SGLANG("[]", "0", "{\"type\":\"abort\",\"message\":\"out of it\"}"),
          "out of it", ERR_NET},
         {DIALECT_LLAMA, true,
@@ -284,6 +282,85 @@ static void test_refused(void **state)
         reading_release(&r);
     }
     vocab_close(v);
+}
+
+#define SAID(text) "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" text "\"}}]}\n\n"
+#define ENDED(why) "data: {\"choices\":[{\"delta\":{},\"finish_reason\":" why "}]}\n\n"
+
+/* Whatever stands beside an answer, before, in or behind it, changes nothing of it. */
+static void test_passed_over(void **state)
+{
+    static const char *const beside[] = {
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        "data: {\"type\":\"ping\"}\n\n",
+        "data: {}\n\n",
+        "data:\n\n",
+        "data: null\n\n",
+        "data: keep-alive\n\n",
+        ": keep-alive\n\n",
+        ": \n\n\n\n",
+        "event: ping\n\n",
+        "id: 7\nretry: 100\n\n",
+        "data: {\"id\":\"c\",\"usage\":{\"prompt_tokens\":3}}\n\n",
+        "data: {\"choices\":null,\"cost\":0.1}\n\n",
+        "data: {\"choices\":[],\"error\":null}\n\n",
+        "data: {\"choices\":[null],\"error\":{}}\n\n",
+        "data: {\"choices\":[{\"delta\":null,\"finish_reason\":\"\"}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"null\"}],\"error\":\"\"}\n\n",
+        "data: []\n\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        char stream[2000];
+        struct reading r;
+        snprintf(stream, sizeof stream, "%s%s%s%s%s%s" DONE, beside[i], SAID("Hel"), beside[i],
+                 SAID("lo"), ENDED("\"stop\""), beside[i]);
+        if (read_stream(&r, DIALECT_OPENAI, NULL, 9, stream, strlen(stream), 7))
+            fail_msg("%s: %s", beside[i], r.e.text);
+        assert_string_equal(r.text.data, "Hello");
+        assert_true(r.s.over && r.s.reason == WIRE_STOP);
+        reading_release(&r);
+    }
+}
+
+/* Each usual form of an error ends a stream and tells why; behind an answer's end none counts. */
+static void test_errors(void **state)
+{
+    static const char *const errors[] = {
+        "data: {\"error\":{\"message\":\"too hot\",\"code\":500}}\n\n",
+        "data: {\"error\":\"too hot\"}\n\n",
+        "data: {\"choices\":[],\"error\":{\"type\":\"too hot\"}}\n\n",
+        "data: {\"error\":{\"msg\":\"too hot\"},\"choices\":[{\"delta\":{}}]}\n\n",
+        "data: {\"type\":\"error\",\"error\":{\"type\":\"x\",\"message\":\"too hot\"}}\n\n",
+        "data: {\"object\":\"error\",\"message\":\"too hot\",\"code\":50001}\n\n",
+        "data: {\"text\":\"too hot\",\"error_code\":50001}\n\n",
+        "data: {\"error_code\":17,\"error_msg\":\"too hot\"}\n\n",
+        "data: {\"code\":\"Throttled\",\"message\":\"too hot\"}\n\n",
+        "data: {\"detail\":\"too hot\"}\n\n",
+        "data: {\"detail\":[{\"loc\":[\"body\"],\"msg\":\"too hot\"}]}\n\n",
+        "data: {\"errors\":[{\"message\":\"too hot\"}]}\n\n",
+        "data: [{\"error\":{\"code\":503,\"message\":\"too hot\"}}]\n\n",
+        "data: {\"choices\":[{\"delta\":{},\"error\":{\"message\":\"too hot\"}}]}\n\n",
+        "data: {\"choices\":[{\"finish_reason\":\"error\",\"text\":\"too hot\"}]}\n\n",
+        "event: error\ndata: {\"message\":\"too hot\"}\n\n",
+        "event: error\ndata: too hot\n\n",
+        "error: {\"message\":\"too hot\"}\n\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        char stream[2000];
+        struct reading r;
+        snprintf(stream, sizeof stream, "%s%s", SAID("Hello"), errors[i]);
+        assert_int_equal(read_stream(&r, DIALECT_OPENAI, NULL, 9, stream, strlen(stream), 99),
+                         ERR_NET);
+        assert_string_equal(r.text.data, "Hello");
+        if (!strstr(r.e.text, "too hot")) fail_msg("%s: %s", errors[i], r.e.text);
+        reading_release(&r);
+        snprintf(stream, sizeof stream, "%s%s%s", SAID("Hello"), ENDED("\"length\""), errors[i]);
+        assert_int_equal(read_stream(&r, DIALECT_OPENAI, NULL, 9, stream, strlen(stream), 99), 0);
+        assert_true(r.s.finished && r.s.reason == WIRE_BUDGET);
+        reading_release(&r);
+    }
 }
 
 static void read_models_file(const char *file, struct dialect_model *m)
@@ -445,7 +522,8 @@ int main(void)
         cmocka_unit_test(test_recorded), cmocka_unit_test(test_hole),
         cmocka_unit_test(test_written),  cmocka_unit_test(test_refused),
         cmocka_unit_test(test_models),   cmocka_unit_test(test_requests),
-        cmocka_unit_test(test_prepared),
+        cmocka_unit_test(test_prepared), cmocka_unit_test(test_passed_over),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
