@@ -77,6 +77,7 @@ struct openai_head {
 
 struct openai_usage {
     uint32_t prompt_tokens, cached_tokens, completion_tokens;
+    uint32_t reasoning_tokens; /* of completion_tokens; written unless 0 */
 };
 
 /* A token's bytes, which need not be whole characters. */
@@ -101,12 +102,16 @@ struct openai_rows {
     uint32_t from, to;
 };
 
-/* One choice: its text, rows (NULL: null) and finish_reason (NULL: null). */
+/* One choice: its text, rows (NULL: null), finish_reason (NULL: null), and what the model thought
+ * before (thought_len 0: nothing), which is reasoning_content of a chat. A chunk has one of both.
+ */
 struct openai_choice {
     const char *text;
     size_t text_len;
     const struct openai_rows *rows;
     const char *finish_reason;
+    const char *thought;
+    size_t thought_len;
 };
 
 /* Append a whole response. */

@@ -183,6 +183,9 @@ static void put_usage(struct buf *out, const struct openai_usage *u)
     put_field(out, ",\"completion_tokens\":", u->completion_tokens);
     put_field(out, ",\"total_tokens\":", (uint64_t)u->prompt_tokens + u->completion_tokens);
     put_field(out, ",\"prompt_tokens_details\":{\"cached_tokens\":", u->cached_tokens);
+    if (u->reasoning_tokens)
+        put_field(out,
+                  "},\"completion_tokens_details\":{\"reasoning_tokens\":", u->reasoning_tokens);
     buf_puts(out, "}}");
 }
 
@@ -211,6 +214,10 @@ int openai_put_answer(struct buf *out, const struct openai_head *h, const struct
                             "\"refusal\":null,\"content\":"
                           : "{\"index\":0,\"text\":");
     json_put_string(out, c->text, c->text_len);
+    if (h->chat && c->thought_len) {
+        buf_puts(out, ",\"reasoning_content\":");
+        json_put_string(out, c->thought, c->thought_len);
+    }
     if (h->chat) buf_putc(out, '}');
     put_choice_end(out, c, h->chat);
     put_usage(out, usage);
@@ -237,8 +244,12 @@ static void put_delta(struct buf *out, const struct openai_choice *c)
         buf_puts(out, "{\"index\":0,\"delta\":{}");
         return;
     }
-    buf_puts(out, "{\"index\":0,\"delta\":{\"content\":");
-    json_put_string(out, c->text, c->text_len);
+    buf_puts(out, c->thought_len ? "{\"index\":0,\"delta\":{\"reasoning_content\":"
+                                 : "{\"index\":0,\"delta\":{\"content\":");
+    if (c->thought_len)
+        json_put_string(out, c->thought, c->thought_len);
+    else
+        json_put_string(out, c->text, c->text_len);
     buf_putc(out, '}');
 }
 

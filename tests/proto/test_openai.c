@@ -247,7 +247,8 @@ static void test_rows(void **state)
     (void)state;
     struct openai_head h = {false, "id", "m", "", 5, NULL};
     struct openai_rows rows = {fill_row, NULL, 3, 5};
-    struct openai_choice choice = {"t", 1, &rows, "stop"};
+    struct openai_choice choice = {
+        .text = "t", .text_len = 1, .rows = &rows, .finish_reason = "stop"};
     struct buf out;
     buf_init(&out, ROOM);
     assert_int_equal(openai_put_chunk(&out, &h, &choice, false), 0);

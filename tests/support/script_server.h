@@ -43,6 +43,11 @@ struct script_server {
     char url[64];
     const char *owner; /* "vllm", "pdd", or anything */
     const char *_Atomic saying;
+    /* A body with one of these fields gets 400 with the text in its place. */
+    struct {
+        const char *field, *answer;
+    } refuses[4];
+    char body[4000]; /* the last one that came; read it when it is answered */
     atomic_int how, status, after;
     atomic_int empties_ms; /* ...for so long, then the rest of the answer; 0: for ever */
     uint64_t emptied;      /* since when */
@@ -228,6 +233,19 @@ static inline void script_left(void *arg)
     atomic_fetch_add(&s->closed, 1);
 }
 
+/* Returns whether a field of the body was refused. */
+static inline bool script_refuse(struct script_server *s, struct http_request *r)
+{
+    size_t n;
+    snprintf(s->body, sizeof s->body, "%s", http_request_body(r, &n));
+    for (int i = 0; i < 4 && s->refuses[i].field; i++) {
+        if (!strstr(s->body, s->refuses[i].field)) continue;
+        http_reply_json(r, 400, s->refuses[i].answer, strlen(s->refuses[i].answer));
+        return true;
+    }
+    return false;
+}
+
 /* What another pdd begins its stream with. */
 #define SCRIPT_GRANT                                                                               \
     "event: grant\ndata: {\"id\":\"as-1\",\"match\":\"text\",\"tokens_max\":5,"                    \
@@ -242,10 +260,13 @@ static inline void script_answer(struct http_request *r, void *arg)
     const char *max = strstr(http_request_body(r, &n), name);
     int how = atomic_load(&s->how);
     atomic_fetch_add(&s->requests, 1);
+    if (!max && (max = strstr(http_request_body(r, &n), "\"max_completion_tokens\":")) != NULL)
+        max += 11;
     s->asked_for = max ? (uint32_t)strtoul(max + 13, NULL, 10) : 0;
     s->sent = 0;
     s->emptied = 0;
     s->prefilled = 0;
+    if (script_refuse(s, r)) return;
     if (how == SCRIPT_STATUS) {
         http_request_reply_header(r, "Retry-After", "7");
         http_reply_error(r, atomic_load(&s->status), NULL, NULL, "not today");

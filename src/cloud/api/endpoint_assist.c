@@ -92,6 +92,13 @@ static void on_token(struct assist_exchange *a, const struct job_event *ev)
         exchange_cut_off(&a->x);
 }
 
+/* The wire has no place for thoughts: a device would take them for the answer. */
+static bool only_thought(const struct assist_exchange *a, const struct job_event *ev)
+{
+    return a->x.n_thoughts > 0 && a->x.n_tokens == 0 &&
+           (ev->reason == WIRE_STOP || ev->reason == WIRE_LENGTH || ev->reason == WIRE_BUDGET);
+}
+
 static void on_done(struct assist_exchange *a, const struct job_event *ev)
 {
     struct wire_event *out = &a->x.server->event;
@@ -105,6 +112,12 @@ static void on_done(struct assist_exchange *a, const struct job_event *ev)
         out->kind = WIRE_ERROR;
         snprintf(out->code, sizeof out->code, "%s", err_code_name(ev->failure->e.code));
         snprintf(out->message, sizeof out->message, "%s", ev->failure->e.text);
+    } else if (only_thought(a, ev)) {
+        out->kind = WIRE_ERROR;
+        snprintf(out->code, sizeof out->code, "%s", err_code_name(ERR_LIMIT));
+        snprintf(out->message, sizeof out->message,
+                 "the model spent all tokens on its thought and gave no answer: allow more tokens "
+                 "(--max-tokens)");
     } else {
         out->kind = WIRE_DONE;
         out->reason = ev->reason;
@@ -131,6 +144,8 @@ static void on_event(void *owner, const struct job_event *ev)
         break;
     case JOB_REFINED:
         on_refined(a, ev->refined);
+        break;
+    case JOB_THOUGHT:
         break;
     case JOB_TOKEN:
         on_token(a, ev);

@@ -36,6 +36,7 @@ struct openai_exchange {
     struct exchange x; /* first */
     struct openai_request q;
     struct buf text;    /* of the answer, but for what a stream has sent */
+    struct buf thought; /* unless it is streamed */
     size_t showable;    /* bytes at its beginning in which no stop string can begin */
     struct mark so_far; /* all text that has come */
     uint32_t sent;      /* bytes of the answer before `text` */
@@ -64,6 +65,7 @@ static void release(struct exchange *x)
     struct openai_exchange *a = (struct openai_exchange *)x;
     openai_request_release(&a->q);
     buf_release(&a->text);
+    buf_release(&a->thought);
     buf_release(&a->pieces);
     buf_release(&a->marks);
     buf_release(&a->whole.out);
@@ -134,8 +136,9 @@ static void let_go(struct openai_exchange *a, bool all_rows)
     uint32_t end = a->sent + (uint32_t)a->showable;
     struct openai_rows rows = rows_until(a, all_rows ? UINT32_MAX : end);
     if (a->showable == 0 && rows.from == rows.to) return;
-    send_chunk(
-        a, &(struct openai_choice){a->text.data, a->showable, a->q.logprobs ? &rows : NULL, NULL});
+    send_chunk(a, &(struct openai_choice){.text = a->text.data,
+                                          .text_len = a->showable,
+                                          .rows = a->q.logprobs ? &rows : NULL});
     a->rows_sent = rows.to;
     a->sent = end;
     buf_consume(&a->text, a->showable);
@@ -144,7 +147,10 @@ static void let_go(struct openai_exchange *a, bool all_rows)
 
 static struct openai_usage usage_of(const struct openai_exchange *a)
 {
-    return (struct openai_usage){a->x.n_prompt, a->x.cached, a->n_tokens};
+    return (struct openai_usage){.prompt_tokens = a->x.n_prompt,
+                                 .cached_tokens = a->x.cached,
+                                 .completion_tokens = a->n_tokens + a->x.n_thoughts,
+                                 .reasoning_tokens = a->x.n_thoughts};
 }
 
 static void end_stream(struct openai_exchange *a)
@@ -158,7 +164,7 @@ static void finish_stream(struct openai_exchange *a, const char *reason)
     struct openai_head h = head_of(a);
     struct openai_usage usage = usage_of(a);
     struct buf *out = &a->x.server->bytes;
-    send_chunk(a, &(struct openai_choice){"", 0, NULL, reason});
+    send_chunk(a, &(struct openai_choice){.text = "", .finish_reason = reason});
     buf_clear(out);
     int code = a->q.include_usage ? openai_put_usage(out, &h, &usage) : 0;
     if (!code) code = openai_put_end(out);
@@ -171,8 +177,12 @@ static void finish_stream(struct openai_exchange *a, const char *reason)
 static void write_whole(struct openai_exchange *a)
 {
     struct openai_head h = head_of(a);
-    struct openai_choice c = {a->text.data, a->showable, a->q.logprobs ? &a->whole.rows : NULL,
-                              a->whole.reason};
+    struct openai_choice c = {.text = a->text.data,
+                              .text_len = a->showable,
+                              .thought = a->thought.data,
+                              .thought_len = a->thought.len,
+                              .rows = a->q.logprobs ? &a->whole.rows : NULL,
+                              .finish_reason = a->whole.reason};
     (void)openai_put_answer(&a->whole.out, &h, &c, &a->whole.usage);
 }
 
@@ -263,6 +273,14 @@ static void fail(struct openai_exchange *a, const struct job_failure *f)
     end_stream(a);
 }
 
+static void no_memory(struct openai_exchange *a)
+{
+    struct job_failure failed = {.e = ERR_INIT};
+    err_set(&failed.e, ERR_NO_MEMORY, "no memory for the answer");
+    fail(a, &failed);
+    exchange_cancel(&a->x);
+}
+
 static void on_admitted(struct openai_exchange *a)
 {
     if (!a->q.stream || !a->x.request) return;
@@ -271,6 +289,17 @@ static void on_admitted(struct openai_exchange *a)
     struct openai_head h = head_of(a);
     buf_clear(&a->x.server->bytes);
     send_scratch(a, openai_put_role(&a->x.server->bytes, &h, a->q.include_usage));
+}
+
+/* It goes on under the name that it came with, apart from the answer; no stop string ends it. */
+static void on_thought(struct openai_exchange *a, const struct job_event *ev)
+{
+    if (!a->q.chat) return;
+    if (a->q.stream) {
+        send_chunk(a, &(struct openai_choice){.thought = ev->text, .thought_len = ev->text_len});
+    } else if (buf_append(&a->thought, ev->text, ev->text_len)) {
+        no_memory(a);
+    }
 }
 
 static uint32_t count_chars(const char *text, size_t n)
@@ -288,10 +317,7 @@ static void on_token(struct openai_exchange *a, const struct job_event *ev)
     if (!code) code = exchange_text(&a->x, ev, &a->text);
     a->n_tokens++;
     if (code) {
-        struct job_failure failed = {.e = ERR_INIT};
-        err_set(&failed.e, ERR_NO_MEMORY, "no memory for the answer");
-        fail(a, &failed);
-        exchange_cancel(&a->x);
+        no_memory(a);
         return;
     }
     a->so_far.bytes += (uint32_t)(a->text.len - before);
@@ -339,6 +365,7 @@ static void on_event(void *owner, const struct job_event *ev)
 {
     struct openai_exchange *a = owner;
     if (ev->kind == JOB_ADMITTED && !a->ended) on_admitted(a);
+    if (ev->kind == JOB_THOUGHT && !a->ended) on_thought(a, ev);
     if (ev->kind == JOB_TOKEN && !a->ended) on_token(a, ev);
     if (ev->kind != JOB_DONE) return;
     if (!a->ended) on_done(a, ev);
@@ -417,6 +444,7 @@ static struct openai_exchange *openai_new(const struct request_ctx *c, struct op
     a->x.logprobs_top = a->q.top_logprobs;
     a->created = (uint64_t)time(NULL);
     buf_init(&a->text, TEXT_MAX);
+    buf_init(&a->thought, TEXT_MAX);
     buf_init(&a->marks, WIRE_TOKENS_MAX * sizeof(struct mark));
     buf_init(&a->pieces, PIECES_MAX);
     buf_init(&a->whole.out, ANSWER_MAX);

@@ -265,10 +265,13 @@ void exchange_deliver(const struct job_event *ev)
     CHECK(x->running && ev->job == x->job);
     CHECK(ev->kind != JOB_ADMITTED || !x->admitted);
     CHECK(ev->kind != JOB_TOKEN || (x->admitted && ev->index == x->job->n_have + x->n_tokens));
+    CHECK(ev->kind != JOB_THOUGHT || x->admitted);
     CHECK(ev->kind == JOB_DONE || !ev->failure);
     x->running = ev->kind != JOB_DONE;
     if (ev->kind == JOB_ADMITTED)
         note_admitted(x, ev, m);
+    else if (ev->kind == JOB_THOUGHT)
+        x->n_thoughts++;
     else if (ev->kind == JOB_TOKEN)
         note_token(x, ev, m);
     else if (ev->kind == JOB_DONE)

@@ -92,6 +92,7 @@ void quota_use_event(struct exchange *x, const struct job_event *ev)
     case JOB_REFINED:
         x->unfed = ev->total - ev->done;
         break;
+    case JOB_THOUGHT: /* it costs as much as it would in the answer */
     case JOB_TOKEN:
         x->unfed = 0;
         quota_spend(&x->key->quota, clock_us(), 1);

@@ -38,6 +38,7 @@ struct exchange {
      * the request arrived, or by exchange_submit. */
     uint64_t began, admitted, first_token, last_token;
     uint32_t n_prompt, cached, n_tokens; /* n_tokens: of the answer, so far */
+    uint32_t n_thoughts;                 /* pieces of a thought, so far */
     /* Set by the endpoint before it submits: whether it wants log-probabilities, and of how many of
      * the likeliest tokens. */
     bool logprobs;

@@ -65,7 +65,8 @@ bool dialect_by_ids(const struct dialect_request *q);
 int dialect_encode(const struct dialect_request *q, const char **ret_path, struct buf *body,
                    struct err *e);
 
-/* A stream while it is read. `ids` and `text` are those of the last event. */
+/* A stream while it is read. `ids`, `text` and `thought` are those of the last event; a thought
+ * (reasoning_content, reasoning, parts of type thinking) is no part of the text. */
 struct dialect_stream {
     enum dialect dialect;
     bool by_ids;           /* dialect_by_ids of the request */
@@ -75,7 +76,7 @@ struct dialect_stream {
     /* of the last event */
     bool granted, progress, over;
     struct token_list ids;
-    struct buf text;
+    struct buf text, thought;
     uint32_t done, total; /* progress */
     enum wire_reason reason;
     /* so far */

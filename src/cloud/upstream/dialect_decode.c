@@ -29,6 +29,7 @@ void dialect_stream_init(struct dialect_stream *s, const struct dialect_request 
     s->match = s->by_ids ? WIRE_TOKENS : WIRE_TEXT;
     token_list_init(&s->ids, DIALECT_EVENT_TOKENS_MAX);
     buf_init(&s->text, DIALECT_TEXT_MAX);
+    buf_init(&s->thought, DIALECT_TEXT_MAX);
     wire_event_init(&s->event);
     wire_stream_init(&s->order, ids_sent(q), q->n_have);
 }
@@ -37,6 +38,7 @@ void dialect_stream_release(struct dialect_stream *s)
 {
     token_list_release(&s->ids);
     buf_release(&s->text);
+    buf_release(&s->thought);
     wire_event_release(&s->event);
 }
 
@@ -77,14 +79,39 @@ static int take_ids(struct dialect_stream *s, const json_t *ids, size_t from, st
     return code;
 }
 
+static int append(struct buf *out, const json_t *text, struct err *e)
+{
+    if (!json_is_string(text) ||
+        !buf_append(out, json_string_value(text), json_string_length(text)))
+        return 0;
+    return err_set(e, ERR_PROTOCOL, "it sent too much text at once");
+}
+
+/* Text, or parts of it: of type text, and of type thinking, which are texts or parts in turn. */
 static int take_text(struct dialect_stream *s, const json_t *text, struct err *e)
 {
-    size_t n = json_string_length(text);
-    if (!json_is_string(text) || n == 0 || s->by_ids) return 0;
-    s->produced++;
-    return buf_append(&s->text, json_string_value(text), n)
-               ? err_set(e, ERR_PROTOCOL, "it sent too much text at once")
-               : 0;
+    int code = 0;
+    if (s->by_ids || s->finished) return 0;
+    for (size_t i = 0; i < json_array_size(text) && !code; i++) {
+        const json_t *part = json_array_get(text, i), *inner = json_object_get(part, "thinking");
+        code = append(&s->text, json_object_get(part, "text"), e);
+        if (!code) code = append(&s->thought, inner, e);
+        for (size_t k = 0; k < json_array_size(inner) && !code; k++)
+            code = append(&s->thought, json_object_get(json_array_get(inner, k), "text"), e);
+    }
+    if (!code) code = append(&s->text, text, e);
+    if (s->text.len) s->produced++;
+    return code;
+}
+
+/* What the model thinks before it answers, where the server parts the two. Some send it under both
+ * names. */
+static int take_thought(struct dialect_stream *s, const json_t *delta, struct err *e)
+{
+    const json_t *thought = json_object_get(delta, "reasoning_content");
+    if (json_string_length(thought) == 0) thought = json_object_get(delta, "reasoning");
+    if (json_string_length(thought) == 0) thought = json_object_get(delta, "thinking");
+    return s->by_ids || s->finished ? 0 : append(&s->thought, thought, e);
 }
 
 /* A count, when it is told. */
@@ -138,9 +165,11 @@ static int read_openai(struct dialect_stream *s, const json_t *root, struct err 
     take_usage(s, json_object_get(root, "usage"));
     if (take_progress(s, json_object_get(root, "prompt_progress"))) return 0;
     if (!text) text = json_object_get(json_object_get(choice, "delta"), "content");
+    int code = take_thought(s, json_object_get(choice, "delta"), e);
+    if (code) return code;
     if (s->by_ids && json_string_length(text) > 0 && !json_is_array(ids))
         return err_set(e, ERR_UNSUPPORTED, "it gives no token ids (vLLM does from 0.10.2 on)");
-    int code = s->by_ids ? take_ids(s, ids, 0, e) : take_text(s, text, e);
+    code = s->by_ids ? take_ids(s, ids, 0, e) : take_text(s, text, e);
     if (!code && reason) take_finish(s, reason);
     return code;
 }
@@ -404,6 +433,7 @@ int dialect_decode(struct dialect_stream *s, const char *name, const char *data,
     s->granted = s->progress = false;
     s->ids.len = 0;
     buf_clear(&s->text);
+    buf_clear(&s->thought);
     if (s->dialect == DIALECT_PDD) return read_pdd(s, name, data, n, e);
     int code = read_data(s, name, data, n, whole ? NULL : e);
     return whole ? 0 : code; /* what follows a whole answer does not undo it */

@@ -187,7 +187,7 @@ static void server_failed(struct upstream_request *req, struct failure *f)
     if (!f->ours) err_set(&f->e, f->e.code, "upstream server %.200s: %s", s->url, why);
     leave_server(req);
     close_stream(req);
-    if (req->sent == 0 && !f->ours)
+    if (req->sent == 0 && !req->thought && !f->ours)
         next_server(req, f);
     else
         fail(req, f);
@@ -229,7 +229,8 @@ static void note_progress(struct upstream_request *req)
 
 static uint64_t stall_due(const struct upstream_request *req)
 {
-    return req->progressed + (req->sent ? req->u->c.timeout_us : req->u->c.prefill_us);
+    return req->progressed +
+           (req->sent || req->thought ? req->u->c.timeout_us : req->u->c.prefill_us);
 }
 
 static void on_stall(void *arg)
@@ -286,6 +287,17 @@ static bool tell_token(struct upstream_request *req, int32_t id, const char *tex
     return push(req, ev, text, n);
 }
 
+/* From its first thought on no other server can answer, as from the first token. */
+static bool tell_thought(struct upstream_request *req)
+{
+    const struct buf *thought = &req->stream.thought;
+    if (thought->len == 0) return true;
+    note_progress(req);
+    if (!req->thought) loop_timer_set(req->stall, stall_due(req));
+    req->thought = true;
+    return push(req, (struct job_event){.kind = JOB_THOUGHT}, thought->data, thought->len);
+}
+
 /* Of another pdd id and text come together; else the id is all, or the text. */
 static bool tell_tokens(struct upstream_request *req)
 {
@@ -309,7 +321,8 @@ static int take_event(struct upstream_request *req, const char *name, const char
     bool first = req->stream.granted || req->stream.dialect != DIALECT_PDD;
     if (first && !admit(req)) return 0;
     extend_if_wished(req);
-    if (tell_progress(req) && tell_tokens(req) && req->stream.over) finish_whole(req);
+    if (tell_progress(req) && tell_thought(req) && tell_tokens(req) && req->stream.over)
+        finish_whole(req);
     return 0;
 }
 

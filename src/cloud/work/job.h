@@ -85,7 +85,9 @@ void job_note_logprobs(struct job *j, uint32_t i, struct job_logprob token, cons
 /* NULL: none. [1 + logprobs_top] */
 const struct job_logprob *job_logprobs_of(const struct job *j, uint32_t i);
 
-enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_REFINED, JOB_TOKEN, JOB_DONE };
+/* JOB_THOUGHT: a piece of text that the model thinks before it answers, from a server that parts
+ * the two. */
+enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_REFINED, JOB_THOUGHT, JOB_TOKEN, JOB_DONE };
 
 struct job_event {
     enum job_event_kind kind;
@@ -98,7 +100,7 @@ struct job_event {
     const struct refined *refined; /* REFINED: of job.refine */
     uint32_t index;                /* TOKEN: absolute index in the answer */
     int32_t token;                 /* TOKEN; -1: only its text is known */
-    const char *text; /* TOKEN: UTF-8, until the next event is taken; NULL: see token */
+    const char *text; /* TOKEN, THOUGHT: UTF-8, until the next event is taken; NULL: see token */
     size_t text_len;
     enum wire_reason reason;           /* DONE */
     uint32_t produced;                 /* DONE: tokens sent */

@@ -158,9 +158,10 @@ static void note_report(struct ask *a, const struct device_report *r)
         m->first_n += 1.0;
     }
     a->usage = (struct openai_usage){
-        a->serve->info ? r->prompt_tokens : r->cloud_prompt_tokens,
-        r->kept_tokens > r->cloud_cached_tokens ? r->kept_tokens : r->cloud_cached_tokens,
-        a->n_tokens};
+        .prompt_tokens = a->serve->info ? r->prompt_tokens : r->cloud_prompt_tokens,
+        .cached_tokens =
+            r->kept_tokens > r->cloud_cached_tokens ? r->kept_tokens : r->cloud_cached_tokens,
+        .completion_tokens = a->n_tokens};
     if (report_put(&a->report, a, r, false)) buf_release(&a->report);
     if (report_put(&a->brief, a, r, true)) buf_release(&a->brief);
 }

@@ -165,8 +165,8 @@ static void tell_run(struct reader *r)
     buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", r->at, to - r->at,
                source_names[first->source]);
     struct openai_head h = ask_head(a, pdd.data);
-    struct openai_choice c = {a->text.data + first->at, last->at + last->len - first->at, NULL,
-                              NULL};
+    struct openai_choice c = {.text = a->text.data + first->at,
+                              .text_len = last->at + last->len - first->at};
     openai_put_chunk(scratch(r), &h, &c, a->q.include_usage);
     send_scratch(r);
     buf_release(&pdd);
@@ -184,7 +184,7 @@ static void tell_end(struct reader *r)
         openai_put_error(out, http_err_status(a->failure.code), err_code_name(a->failure.code),
                          a->failure.text);
     } else {
-        struct openai_choice c = {"", 0, NULL, a->finish};
+        struct openai_choice c = {.text = "", .finish_reason = a->finish};
         openai_put_chunk(out, &h, &c, a->q.include_usage);
         struct openai_head bare = ask_head(a, NULL);
         if (a->q.include_usage) openai_put_usage(out, &bare, &a->usage);
@@ -240,7 +240,8 @@ static void tell_whole(struct reader *r)
         return;
     }
     struct openai_head h = ask_head(a, a->report.len ? a->report.data : NULL);
-    struct openai_choice c = {a->text.data, a->text.len, NULL, a->finish};
+    struct openai_choice c = {
+        .text = a->text.data, .text_len = a->text.len, .finish_reason = a->finish};
     struct buf out;
     buf_init(&out, DEVICE_TEXT_MAX * 8ull);
     openai_put_answer(&out, &h, &c, &a->usage);
