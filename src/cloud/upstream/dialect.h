@@ -49,6 +49,24 @@ int dialect_decode_models(const char *json, size_t n, const char *wanted,
 /* Whether the response of vLLM's GET /version names a version that returns token ids. */
 bool dialect_vllm_gives_ids(const char *json, size_t n);
 
+/* Fields of a chat that a server may refuse, and goes without; max_tokens is called
+ * max_completion_tokens then. */
+enum {
+    DIALECT_NO_MAX_TOKENS = 1 << 0,
+    DIALECT_NO_TEMPERATURE = 1 << 1,
+    DIALECT_NO_TOP_P = 1 << 2,
+    DIALECT_NO_TOP_K = 1 << 3,
+    DIALECT_NO_MIN_P = 1 << 4,
+    DIALECT_NO_PENALTY = 1 << 5,
+    DIALECT_NO_SEED = 1 << 6,
+    DIALECT_NO_STREAM_OPTIONS = 1 << 7,
+    DIALECT_REFUSAL_MAX = 1 << 16 /* bytes of an error that is looked at */
+};
+
+/* Which of them the error of a status 400 or 422 refuses; 0: none but those of `without`. */
+uint32_t dialect_refused_field(const char *body, size_t n, uint32_t without);
+const char *dialect_field_name(uint32_t bit);
+
 struct dialect_request {
     const struct dialect_model *model;
     const int32_t *tokens; /* [n_tokens] prompt and `have`; NULL: see asked */
@@ -56,6 +74,7 @@ struct dialect_request {
     const struct wire_request *asked;
     struct sampling sampling;
     uint32_t tokens_max, deadline_ms; /* 0: none */
+    uint32_t without;                 /* of a chat: DIALECT_NO_... */
 };
 
 /* Whether its stream will have token ids. */

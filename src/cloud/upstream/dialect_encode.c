@@ -141,27 +141,32 @@ static const struct sampling_names sampling_names[DIALECTS] = {
     [DIALECT_SGLANG] = {"top_k", "min_p", "repetition_penalty", NULL, NULL, true, false},
     [DIALECT_OPENAI] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, true}};
 
-static void put_sampling(struct buf *out, enum dialect d, const struct sampling *s)
+/* `without`: DIALECT_NO_... */
+static void put_sampling(struct buf *out, enum dialect d, const struct sampling *s,
+                         uint32_t without)
 {
     const struct sampling_names *n = &sampling_names[d];
     bool penalty = s->repeat_penalty < 1.0f || s->repeat_penalty > 1.0f;
-    put_float(out, "\"temperature\":", s->temperature);
-    if (!n->only_set || s->top_p < 1.0f) put_float(out, ",\"top_p\":", s->top_p);
-    if (s->top_k == 0 && n->top_k_all_is_minus && !n->only_set)
+    bool top_k = (!n->only_set || s->top_k) && !(without & DIALECT_NO_TOP_K);
+    if (!(without & DIALECT_NO_TEMPERATURE)) put_float(out, ",\"temperature\":", s->temperature);
+    if ((!n->only_set || s->top_p < 1.0f) && !(without & DIALECT_NO_TOP_P))
+        put_float(out, ",\"top_p\":", s->top_p);
+    if (top_k && s->top_k == 0 && n->top_k_all_is_minus)
         buf_printf(out, ",\"%s\":-1", n->top_k);
-    else if (!n->only_set || s->top_k)
+    else if (top_k)
         buf_printf(out, ",\"%s\":%u", n->top_k, s->top_k);
-    if (!n->only_set || s->min_p > 0.0f) {
+    if ((!n->only_set || s->min_p > 0.0f) && !(without & DIALECT_NO_MIN_P)) {
         buf_printf(out, ",\"%s\":", n->min_p);
         json_put_float(out, s->min_p);
     }
-    if (!n->only_set || penalty) {
+    if ((!n->only_set || penalty) && !(without & DIALECT_NO_PENALTY)) {
         buf_printf(out, ",\"%s\":", n->penalty);
         json_put_float(out, s->repeat_penalty);
     }
     if (n->repeat_last) buf_printf(out, ",\"%s\":%u", n->repeat_last, s->repeat_last);
-    if (n->seed && s->temperature > 0.0f) /* llama-server takes 32 bits of it */
-        buf_printf(out, ",\"%s\":%u", n->seed, (uint32_t)(s->seed & 0x7fffffff));
+    if (n->seed && s->temperature > 0.0f && !(without & DIALECT_NO_SEED))
+        buf_printf(out, ",\"%s\":%u", n->seed, /* llama-server takes 32 bits of it */
+                   (uint32_t)(s->seed & 0x7fffffff));
 }
 
 static void put_messages(struct buf *out, const struct wire_request *q)
@@ -170,7 +175,6 @@ static void put_messages(struct buf *out, const struct wire_request *q)
     buf_puts(out, "\"messages\":");
     if (made->text) {
         buf_append(out, made->text, made->len);
-        buf_putc(out, ',');
         return;
     }
     buf_putc(out, '[');
@@ -180,19 +184,21 @@ static void put_messages(struct buf *out, const struct wire_request *q)
         put_text(out, ",\"content\":", m->content, m->content_len);
         buf_putc(out, '}');
     }
-    buf_puts(out, "],");
+    buf_putc(out, ']');
 }
 
 static void put_chat(struct buf *out, const struct dialect_request *q)
 {
     enum dialect d = q->model->dialect;
     put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
-    buf_printf(out,
-               ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-               "\"max_tokens\":%u,%s",
+    buf_puts(out, ",\"stream\":true,");
+    if (!(q->without & DIALECT_NO_STREAM_OPTIONS))
+        buf_puts(out, "\"stream_options\":{\"include_usage\":true},");
+    buf_printf(out, "\"%s\":%u,%s",
+               q->without & DIALECT_NO_MAX_TOKENS ? "max_completion_tokens" : "max_tokens",
                q->tokens_max, d == DIALECT_LLAMA ? "\"return_progress\":true," : "");
     put_messages(out, q->asked);
-    put_sampling(out, d, &q->sampling);
+    put_sampling(out, d, &q->sampling, q->without);
 }
 
 static void put_llama(struct buf *out, const struct dialect_request *q)
@@ -200,9 +206,9 @@ static void put_llama(struct buf *out, const struct dialect_request *q)
     put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
     buf_printf(out,
                ",\"stream\":true,\"return_tokens\":true,\"return_progress\":true,"
-               "\"n_predict\":%u,",
+               "\"n_predict\":%u",
                q->tokens_max);
-    put_sampling(out, DIALECT_LLAMA, &q->sampling);
+    put_sampling(out, DIALECT_LLAMA, &q->sampling, 0);
     put_tokens(out, ",\"prompt\":", q);
 }
 
@@ -211,16 +217,16 @@ static void put_vllm(struct buf *out, const struct dialect_request *q)
     put_text(out, "{\"model\":", q->model->name, strlen(q->model->name));
     buf_printf(out,
                ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-               "\"return_token_ids\":true,\"max_tokens\":%u,",
+               "\"return_token_ids\":true,\"max_tokens\":%u",
                q->tokens_max);
-    put_sampling(out, DIALECT_VLLM, &q->sampling);
+    put_sampling(out, DIALECT_VLLM, &q->sampling, 0);
     put_tokens(out, ",\"prompt\":", q);
 }
 
 static void put_sglang(struct buf *out, const struct dialect_request *q)
 {
-    buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u,", q->tokens_max);
-    put_sampling(out, DIALECT_SGLANG, &q->sampling);
+    buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u", q->tokens_max);
+    put_sampling(out, DIALECT_SGLANG, &q->sampling, 0);
     put_tokens(out, "},\"input_ids\":", q);
 }
 

@@ -29,7 +29,8 @@ struct upstream_server {
     struct http_client *client;
     struct dialect_model model; /* valid once `known` */
     bool known;
-    bool no_ids; /* a vLLM too old to give token ids */
+    bool no_ids;      /* a vLLM too old to give token ids */
+    uint32_t without; /* DIALECT_NO_...: what it has refused */
     /* probing */
     struct loop_timer *timer;
     struct http_call *probe;

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "cloud/upstream/upstream_impl.h"
 
@@ -26,6 +27,7 @@ struct failure {
 
 static void next_server(struct upstream_request *req, const struct failure *last);
 static void extend_if_wished(struct upstream_request *req);
+static int ask(struct upstream_request *req, struct upstream_server *s, struct err *e);
 
 /* ---- events ---- */
 
@@ -335,12 +337,23 @@ static int on_event(void *arg, const char *name, const char *data, size_t n, str
     return code;
 }
 
+/* No further server can be asked: the request itself is needed no more, once the last one cannot
+ * refuse a field of it. Until then a job holds it twice, in the form that is sent too. */
+static bool all_tried(const struct upstream_request *req)
+{
+    uint32_t n = req->u->c.n_servers;
+    uint64_t all = n < 64 ? (1ull << n) - 1 : UINT64_MAX;
+    return (req->tried & all) == all;
+}
+
 /* llama-server tells with its first event what was cached; of the others the head is enough. */
 static void on_head(void *arg, int status)
 {
     struct upstream_request *req = arg;
     enum dialect d = req->stream.dialect;
-    if (status >= 300 || d == DIALECT_PDD || d == DIALECT_LLAMA) return;
+    if (status >= 300) return;
+    if (all_tried(req)) wire_request_release(&req->job->asked);
+    if (d == DIALECT_PDD || d == DIALECT_LLAMA) return;
     enter(req);
     admit(req);
     leave(req);
@@ -364,6 +377,31 @@ static void judge_end(struct upstream_request *req, const struct http_result *r,
     }
 }
 
+/* A server that knows a field by another name, or not at all, is asked once more without it, and
+ * from then on always. Each time it is one field fewer, so that this ends. */
+static bool ask_without(struct upstream_request *req, const struct http_result *r)
+{
+    struct upstream_server *s = req->server;
+    struct err e = ERR_INIT;
+    uint32_t bit = 0;
+    if (!r || r->err.code || (r->status != 400 && r->status != 422) || req->stream.by_ids)
+        return false;
+    bit = dialect_refused_field(r->body, r->body_len, s->without);
+    if (!bit) return false;
+    s->without |= bit;
+    log_line(LOG_WARN, "upstream", "%s refuses %s: it is asked %s from now on", s->url,
+             dialect_field_name(bit),
+             bit == DIALECT_NO_MAX_TOKENS ? "by max_completion_tokens" : "without it");
+    leave_server(req);
+    close_stream(req);
+    int code = ask(req, s, &e);
+    if (code) {
+        struct failure f = {.e = e, .status = code == ERR_BAD_INPUT ? 400 : STATUS_NONE};
+        fail(req, &f);
+    }
+    return true;
+}
+
 static void on_end(void *arg, const struct http_result *r, const struct err *malformed)
 {
     struct upstream_request *req = arg;
@@ -373,6 +411,8 @@ static void on_end(void *arg, const struct http_result *r, const struct err *mal
     req->events = NULL;
     if (req->stream.finished) { /* only counts were still to come */
         finish_whole(req);
+    } else if (ask_without(req, r)) {
+        /* once more */
     } else if (!r) {
         f.e = *malformed;
         server_failed(req, &f);
@@ -404,6 +444,7 @@ static void describe(const struct upstream_request *req, const struct upstream_s
                                   .asked = &j->asked,
                                   .sampling = j->sampling,
                                   .tokens_max = atomic_load(&j->tokens_max)};
+    q->without = s->without;
     if (s->no_ids) { /* with messages, then; a pdd never comes here */
         q->tokens = NULL;
         q->n_tokens = 0;
@@ -427,15 +468,6 @@ static int start_call(struct upstream_request *req, struct upstream_server *s, c
     return event_stream_open(s->client, &spec, &req->events, e);
 }
 
-/* No further server can be asked: the request itself is needed no more. Until then a job holds it
- * twice, in the form that is sent too. */
-static bool all_tried(const struct upstream_request *req)
-{
-    uint32_t n = req->u->c.n_servers;
-    uint64_t all = n < 64 ? (1ull << n) - 1 : UINT64_MAX;
-    return (req->tried & all) == all;
-}
-
 static int ask(struct upstream_request *req, struct upstream_server *s, struct err *e)
 {
     struct dialect_request q;
@@ -451,7 +483,7 @@ static int ask(struct upstream_request *req, struct upstream_server *s, struct e
     if (code) return code;
     dialect_stream_init(&req->stream, &q, req->u->vocab);
     req->open = true;
-    if (all_tried(req)) wire_request_release(&req->job->asked);
+    if (all_tried(req) && req->stream.by_ids) wire_request_release(&req->job->asked);
     req->server = s;
     req->u->routes[s->index].outstanding++;
     s->requests++;

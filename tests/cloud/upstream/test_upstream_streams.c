@@ -3,7 +3,8 @@
  * what their streams say besides an answer, and which fields they refuse.
  *
  * Catches: a thought that is lost, taken for the answer or told twice; an answer that was only
- * thought and ends without a word.
+ * thought and ends without a word; a server that is given up for a field that it could do without,
+ * is asked for ever, or is asked anew for what it has refused; a refusal that is not passed on.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "cloud/upstream/dialect.h"
 #include "support/cloud_site.h"
 #include "support/script_server.h"
 
@@ -124,11 +126,101 @@ static void test_only_thoughts(void **state)
     script_stop(&a);
 }
 
+#define REFUSED(param, code)                                                                       \
+    "{\"error\":{\"message\":\"Unsupported parameter: '" param "'\",\"param\":\"" param            \
+    "\",\"code\":\"" code "\"}}"
+
+/* Each field is refused once, in one of the usual forms, and the next request knows. */
+static void test_without(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a);
+    a.refuses[0].field = "\"max_tokens\"";
+    a.refuses[0].answer = REFUSED("max_tokens", "unsupported_parameter");
+    a.refuses[1].field = "\"temperature\"";
+    a.refuses[1].answer = REFUSED("temperature", "unsupported_value");
+    a.refuses[2].field = "\"stream_options\"";
+    a.refuses[2].answer =
+        "{\"detail\":[{\"type\":\"extra_forbidden\",\"loc\":[\"body\",\"stream_options\"],"
+        "\"msg\":\"Extra inputs are not permitted\",\"input\":{\"include_usage\":true}}]}";
+    for (uint32_t i = 0; i < 2; i++) {
+        chat(&s, ",\"max_tokens\":3,\"temperature\":0.5", &b);
+        check_says(&b, "\"content\":\"abc\"", true);
+        buf_release(&b);
+        assert_non_null(strstr(a.body, "\"max_completion_tokens\":3"));
+        assert_int_equal(atomic_load(&a.requests), 4 + i);
+    }
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* A server that refuses whatever it is asked gets no more requests than there are fields. */
+static void test_never_content(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a);
+    a.refuses[0].field = "messages";
+    a.refuses[0].answer = "{\"error\":\"unknown: max_tokens, top_p, temperature, stream_options, "
+                          "top_k, min_p, repetition_penalty, seed\"}";
+    chat(&s, "", &b);
+    check_says(&b, "HTTP/1.1 400", true);
+    check_says(&b, "unknown: max_tokens", true);
+    assert_in_range(atomic_load(&a.requests), 2, 9);
+    buf_release(&b);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+static const struct {
+    const char *body;
+    uint32_t without, want;
+} refusals[] = {
+    {REFUSED("max_tokens", "unsupported_parameter"), 0, DIALECT_NO_MAX_TOKENS},
+    {REFUSED("max_tokens", "unsupported_parameter"), DIALECT_NO_MAX_TOKENS, 0},
+    {"{\"error\":{\"message\":\"max_tokens is too large: 9. This model supports at most 4\","
+     "\"param\":\"max_tokens\",\"code\":\"invalid_value\"}}",
+     0, 0},
+    {"{\"error\":{\"message\":\"'temperature' does not support 0.7 with this model.\"}}", 0,
+     DIALECT_NO_TEMPERATURE},
+    {"{\"error\":{\"message\":\"invalid temperature: only 1 is allowed for this model\"}}", 0,
+     DIALECT_NO_TEMPERATURE},
+    {"{\"message\":\"`temperature` and `top_p` cannot both be specified\"}", 0, DIALECT_NO_TOP_P},
+    {"{\"error\":{\"message\":\"property 'stream_options' is unsupported\"}}", 0,
+     DIALECT_NO_STREAM_OPTIONS},
+    {"{\"error\":{\"message\":\"Unrecognized request argument supplied: top_k\"}}", 0,
+     DIALECT_NO_TOP_K},
+    {"[{\"error\":{\"message\":\"Unknown name \\\"seed\\\": Cannot find field.\"}}]", 0,
+     DIALECT_NO_SEED},
+    {"{\"error\":{\"message\":\"unknown model; temperature was 1\",\"param\":\"model\"}}", 0, 0},
+    {"{\"detail\":[{\"loc\":[\"body\",\"messages\"],\"msg\":\"unexpected seed\"}]}", 0, 0},
+    {"not even JSON: unsupported seed", 0, 0},
+    {"{\"error\":{\"message\":\"the picture is not supported\"}}", 0, 0},
+};
+
+static void test_refused_field(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        const char *body = refusals[i].body;
+        uint32_t got = dialect_refused_field(body, strlen(body), refusals[i].without);
+        if (got != refusals[i].want) fail_msg("%s: %x", body, got);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_thoughts),
-        cmocka_unit_test(test_only_thoughts),
+        cmocka_unit_test(test_thoughts),      cmocka_unit_test(test_only_thoughts),
+        cmocka_unit_test(test_without),       cmocka_unit_test(test_never_content),
+        cmocka_unit_test(test_refused_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
