@@ -117,7 +117,7 @@ enum jnode_kind {
     N_FILTER_BLOCK, /* a: filters over N_CAPTURED, b: body */
     N_WITH,         /* list: targets, list2: values, b: body */
     N_SCOPE,        /* b: body */
-    N_BLOCK,        /* list: statements */
+    N_BLOCK,        /* list: statements; list2: names that its scope hides */
     N_BREAK,
     N_CONTINUE,
     N_CAPTURED /* the text that a block was, for its filters */
@@ -245,6 +245,9 @@ struct jnode *jexpr_parse_target(struct jparser *p, bool attributes);
 struct jnode *jexpr_parse_filters(struct jparser *p, struct jnode *of, bool first_named);
 void jexpr_parse_arguments(struct jparser *p, struct jnode *call);
 struct jnode *jexpr_parse_call(struct jparser *p);
+
+/* jinja_scope.c: note in every scope's body what it hides. */
+void jscope_analyse(struct jparser *p, struct jnode *root);
 
 /* ---- a run ---- */
 

@@ -497,6 +497,7 @@ int jinja_compile(const char *text, size_t n, struct jinja_template **ret_templa
     if (!p.code) p.code = jlex_next(&p.lexer, &p.next);
     if (!p.code) jparse_advance(&p);
     if (!p.code) t->body = parse_body(&p, none, "");
+    if (!p.code) jscope_analyse(&p, t->body);
     if (p.code) {
         jinja_free(t);
         return p.code;

@@ -391,6 +391,10 @@ static void run_statement(struct jinja_run *r, const struct jnode *n)
 void jrun_block(struct jinja_run *r, const struct jnode *body)
 {
     if (!jdeeper(r)) return;
+    for (uint32_t i = 0; i < body->list2.n && !r->code; i++) {
+        const struct jname *name = body->list2.v[i]->name;
+        if (!find_var(r->scope, name)) put_var(r, r->scope, name, jundefined(name->text));
+    }
     for (uint32_t i = 0; i < body->list.n && !r->code && r->flow == FLOW_ON; i++) {
         r->line = body->list.v[i]->line;
         jwork(r, 1);

@@ -308,9 +308,9 @@ class Grammar:
                     s += t('else') + self.body()
                 return s + t('endfor')
             if k < 15:
-                return t('set %s = %s' % (r.choice(['u', 'v', 'ns.v', 'w', 'u, v']), self.expr()))
+                return t('set %s = %s' % (r.choice(['u', 'v', 'ns.v', 'w', 'u, v', 'x', 's', 'y, n']), self.expr()))
             if k == 15:
-                return t('set ' + r.choice(['u', 'v | upper', 'w | trim'])) + self.body() + t('endset')
+                return t('set ' + r.choice(['u', 'v | upper', 'w | trim', 's', 'x'])) + self.body() + t('endset')
             if k == 16:
                 return t('macro f(x=1, y=%s)' % self.leaf()) + self.body() + r.choice(['', '{{ varargs }}', '{{ kwargs }}']) + t('endmacro') + '{{ f(' + r.choice(['', '1', "'z', 2", 'y=3', '1, 2, 3', 'z=1']) + ') }}'
             if k == 17:
