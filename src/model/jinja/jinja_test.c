@@ -127,7 +127,7 @@ static bool test_rest(struct jinja_run *r, enum which which, struct jinja_value 
         if (which != IS_DIVISIBLE) by = jint(2);
         struct jinja_value rest = jeval_binary(r, OP_MOD, v, by);
         if (r->code || !jis_number(rest)) return false;
-        return jtruth(rest) == (which == IS_ODD);
+        return jequal(r, rest, jint(which == IS_ODD)); /* 2.5 is neither */
     }
     switch (which) {
     case IS_LOWER:
