@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/gguf.h"
+
 /* The largest model of one folder goes to `path`; false when there is none. Of equals the first by
  * name. */
 static bool largest(const char *folder, char *path, size_t size)
@@ -20,6 +22,7 @@ static bool largest(const char *folder, char *path, size_t size)
         struct stat st;
         size_t n = strlen(entry->d_name);
         if (n < 6 || strcmp(entry->d_name + n - 5, ".gguf") != 0) continue;
+        if (gguf_is_later_part(entry->d_name)) continue;
         int len = snprintf(candidate, sizeof candidate, "%s/%s", folder, entry->d_name);
         if (len < 0 || (size_t)len >= sizeof candidate || (size_t)len >= size) continue;
         if (stat(candidate, &st) || !S_ISREG(st.st_mode)) continue;

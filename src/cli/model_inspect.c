@@ -5,7 +5,6 @@
 #include <jansson.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/pool.h"
 #include "model/forward.h"
@@ -133,10 +132,9 @@ static void list_features(const struct facts *f, char out[FEATURES_MAX])
 
 static int gather(struct facts *f, bool hash, struct err *e)
 {
-    struct stat st;
     int code = gguf_open(f->path, &f->g, e);
     if (code) return code;
-    if (stat(f->path, &st) == 0) f->file_bytes = (uint64_t)st.st_size;
+    f->file_bytes = gguf_file_bytes(f->g);
     count_types(f);
     vocab_open(f->g, &f->vocab, &f->no_vocab);
     check_model(f);

@@ -49,6 +49,8 @@ struct gguf {
     struct gguf_tensor *tensors;
     uint32_t n_keys, n_tensors;
     uint32_t *keys_by_name, *tensors_by_name; /* indices, sorted */
+    struct gguf **parts;                      /* the further files of a split model */
+    uint32_t n_parts;
 };
 
 const struct kern_type_info *gguf_type_info(uint32_t type)
@@ -146,6 +148,12 @@ static int read_key(struct cursor *c, struct gguf_key *k)
     return c->bad ? -1 : 0;
 }
 
+static int refuse_cut_tensor(const struct gguf *g, const struct gguf_tensor *t, struct err *e)
+{
+    return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: the file is cut off inside its description",
+                   g->name, gguf_show(t->name).text);
+}
+
 /* Name, shape and type; sizes are checked, the place in the file not yet. `data` holds the offset.
  */
 static int read_tensor(struct gguf *g, struct cursor *c, struct gguf_tensor *t,
@@ -153,22 +161,21 @@ static int read_tensor(struct gguf *g, struct cursor *c, struct gguf_tensor *t,
 {
     t->name = cursor_text(c);
     t->dims = (uint32_t)cursor_int(c, 4);
-    if (c->bad || t->dims < 1 || t->dims > GGUF_DIMS_MAX)
-        return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: %s", g->name, gguf_show(t->name).text,
-                       c->bad ? "the file ends inside its description"
-                              : "1 to 4 dimensions allowed");
+    if (c->bad) return refuse_cut_tensor(g, t, e);
+    if (t->dims < 1 || t->dims > GGUF_DIMS_MAX)
+        return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: 1 to 4 dimensions allowed", g->name,
+                       gguf_show(t->name).text);
     uint64_t elements = 1;
     for (uint32_t i = 0; i < GGUF_DIMS_MAX; i++) {
         t->shape[i] = i < t->dims ? cursor_int(c, 8) : 1;
+        if (c->bad) return refuse_cut_tensor(g, t, e);
         if (t->shape[i] == 0 || __builtin_mul_overflow(elements, t->shape[i], &elements))
             return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: impossible shape", g->name,
                            gguf_show(t->name).text);
     }
     t->type = (uint32_t)cursor_int(c, 4);
     *ret_offset = cursor_int(c, 8);
-    if (c->bad)
-        return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: the file ends inside its description",
-                       g->name, gguf_show(t->name).text);
+    if (c->bad) return refuse_cut_tensor(g, t, e);
     const struct kern_type_info *info = gguf_type_info(t->type);
     if (!info) return 0;
     if (t->shape[0] % info->block != 0)
@@ -250,18 +257,54 @@ static uint32_t find_name(const struct gguf *g, name_fn *name, const uint32_t *o
     return UINT32_MAX;
 }
 
+/* What lies under the name of a model instead of it, by its first bytes. */
+static const struct {
+    const char *begins, *what;
+} strangers[] = {
+    {"version https://git-lfs", "a pointer of Git LFS; fetch the file itself (git lfs pull)"},
+    {"<", "a web page: the download was refused, or the address is that of a page"},
+    {"{", "JSON: the download was refused, or this is another file of the model"},
+    {"PK\003\004", "a zip archive, such as PyTorch's; convert the model to GGUF"},
+    {"lmgg", "a model of the time before GGUF; convert it again"},
+    {"fmgg", "a model of the time before GGUF; convert it again"},
+    {"tjgg", "a model of the time before GGUF; convert it again"},
+    {"\037\213", "packed with gzip; unpack it"},
+    {"\375"
+     "7zXZ",
+     "packed with xz; unpack it"},
+    {"\050\265\057\375", "packed with zstd; unpack it"},
+};
+
+static int refuse_stranger(const struct gguf *g, struct err *e)
+{
+    size_t zeros = 0;
+    for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+        size_t n = strlen(strangers[i].begins);
+        if (g->size >= n && memcmp(g->base, strangers[i].begins, n) == 0)
+            return err_set(e, ERR_BAD_INPUT, "%s: not a GGUF file, but %s", g->name,
+                           strangers[i].what);
+    }
+    while (zeros < g->size && zeros < 64 && g->base[zeros] == 0)
+        zeros++;
+    if (zeros == g->size || zeros == 64)
+        return err_set(e, ERR_BAD_INPUT, "%s: not a GGUF file: %s; download it again", g->name,
+                       g->size ? "it begins with zeros, as an unfinished download does"
+                               : "it is empty");
+    return err_set(e, ERR_BAD_INPUT, "%s: not a GGUF file", g->name);
+}
+
 static int read_header(struct gguf *g, struct cursor *c, struct err *e)
 {
-    const uint8_t *magic = cursor_take(c, 4);
-    if (!magic || memcmp(magic, "GGUF", 4) != 0)
-        return err_set(e, ERR_BAD_INPUT, "%s: not a GGUF file", g->name);
+    if (g->size < 4 || memcmp(cursor_take(c, 4), "GGUF", 4) != 0) return refuse_stranger(g, e);
     uint32_t version = (uint32_t)cursor_int(c, 4);
+    if (c->bad) return err_set(e, ERR_BAD_INPUT, "%s: the file is cut off after 4 bytes", g->name);
     if (version != 2 && version != 3)
         return err_set(e, ERR_UNSUPPORTED,
                        "%s: GGUF version %u%s; versions 2 and 3 (little endian) are supported",
                        g->name, version, version > 0xFFFF ? " (a big-endian file?)" : "");
     uint64_t tensors = cursor_int(c, 8), keys = cursor_int(c, 8);
-    if (c->bad) return err_set(e, ERR_BAD_INPUT, "%s: the file ends inside its header", g->name);
+    if (c->bad)
+        return err_set(e, ERR_BAD_INPUT, "%s: the file is cut off inside its header", g->name);
     if (tensors > GGUF_TENSORS_MAX || keys > GGUF_KEYS_MAX)
         return err_set(e, ERR_LIMIT,
                        "%s: %" PRIu64 " tensors and %" PRIu64 " keys, limits are %d and %d",
@@ -282,21 +325,50 @@ static int read_keys(struct gguf *g, struct cursor *c, struct err *e)
     for (uint32_t i = 0; i < g->n_keys; i++) {
         if (read_key(c, &g->keys[i]) != 0)
             return err_set(e, ERR_BAD_INPUT,
-                           "%s: metadata key %s (number %u) is malformed or cut off", g->name,
-                           gguf_show(g->keys[i].name).text, i);
+                           "%s: metadata key %s (number %u) is malformed, or the file is cut off",
+                           g->name, gguf_show(g->keys[i].name).text, i);
     }
     return sort_names(g, key_name, g->keys_by_name, g->n_keys, "metadata key", e);
+}
+
+/* The bytes that the file must have for this tensor; UINT64_MAX when no file has so many. */
+static uint64_t tensor_end(const struct gguf_tensor *t, uint64_t offset, size_t data_at)
+{
+    uint64_t end;
+    if (!gguf_type_info(t->type)) return 0;
+    if (__builtin_add_overflow(offset, t->bytes, &end) ||
+        __builtin_add_overflow(end, data_at, &end))
+        return UINT64_MAX;
+    return end;
+}
+
+/* A download that broke off leaves a good head and too few bytes: say so, with both numbers. */
+static int refuse_cut(const struct gguf *g, const uint64_t *offsets, size_t data_at, struct err *e)
+{
+    uint64_t needed = 0;
+    const struct gguf_tensor *last = NULL;
+    for (uint32_t i = 0; i < g->n_tensors; i++) {
+        uint64_t end = tensor_end(&g->tensors[i], offsets[i], data_at);
+        if (end == UINT64_MAX)
+            return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: impossible offset", g->name,
+                           gguf_show(g->tensors[i].name).text);
+        if (end > needed) last = &g->tensors[i];
+        if (end > needed) needed = end;
+    }
+    if (needed <= g->size) return 0;
+    return err_set(e, ERR_BAD_INPUT,
+                   "%s: the file is cut off: it has %zu bytes, and its tensors need %" PRIu64
+                   " (the last is %s); download it again",
+                   g->name, g->size, needed, gguf_show(last->name).text);
 }
 
 static int place_tensor(struct gguf *g, struct gguf_tensor *t, uint64_t offset, size_t data_at,
                         uint32_t alignment, struct err *e)
 {
     if (!gguf_type_info(t->type)) return 0;
-    size_t room = g->size > data_at ? g->size - data_at : 0;
-    if (offset % alignment != 0 || offset > room || t->bytes > room - offset)
-        return err_set(e, ERR_BAD_INPUT,
-                       "%s: tensor %s: its data lie outside the file or are not aligned", g->name,
-                       gguf_show(t->name).text);
+    if (offset % alignment != 0)
+        return err_set(e, ERR_BAD_INPUT, "%s: tensor %s: its data are not aligned to %u", g->name,
+                       gguf_show(t->name).text, alignment);
     t->data = g->base + data_at + offset;
     return 0;
 }
@@ -318,6 +390,7 @@ static int read_tensors(struct gguf *g, struct cursor *c, struct err *e)
     for (uint32_t i = 0; i < g->n_tensors && code == 0; i++)
         code = read_tensor(g, c, &g->tensors[i], &offsets[i], e);
     size_t data_at = (c->at + alignment - 1) & ~(size_t)(alignment - 1);
+    if (code == 0) code = refuse_cut(g, offsets, data_at, e);
     for (uint32_t i = 0; i < g->n_tensors && code == 0; i++)
         code = place_tensor(g, &g->tensors[i], offsets[i], data_at, alignment, e);
     mem_free(offsets);
@@ -370,7 +443,7 @@ static int open_common(struct gguf *g, const char *name, struct gguf **ret_gguf,
     return 0;
 }
 
-int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e)
+static int open_file(const char *path, struct gguf **ret_gguf, struct err *e)
 {
     struct gguf *g = mem_calloc(1, sizeof *g);
     if (!g) return err_set(e, ERR_NO_MEMORY, "%s: no memory", path);
@@ -384,14 +457,197 @@ int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e)
     return open_common(g, path, ret_gguf, e);
 }
 
+/* ---- models in several files ---- */
+
+/* Which part a file is, from 0, and how many there are; 1 where the model is not split. */
+struct part {
+    uint32_t no, count;
+};
+
+static int read_part(const struct gguf *g, struct part *ret_part, struct err *e)
+{
+    struct part p = {0, 1};
+    int code = 0;
+    if (gguf_has(g, "split.count")) code = gguf_u32(g, "split.count", &p.count, e);
+    if (code == 0 && p.count > 1) code = gguf_u32(g, "split.no", &p.no, e);
+    if (code) return code;
+    if (p.count > GGUF_PARTS_MAX || (p.count > 1 && p.no >= p.count))
+        return err_set(e, ERR_BAD_INPUT,
+                       "%s: split.no is %u and split.count %u; at most %d parts, numbered from 0, "
+                       "are allowed",
+                       g->name, p.no, p.count, GGUF_PARTS_MAX);
+    *ret_part = p;
+    return 0;
+}
+
+static size_t digits_before(const char *text, size_t end)
+{
+    size_t n = 0;
+    while (n < end && text[end - n - 1] >= '0' && text[end - n - 1] <= '9')
+        n++;
+    return n;
+}
+
+/* Where the number of a part stands in "name-00001-of-00003.gguf"; false for other names. */
+static bool find_part_number(const char *path, size_t *ret_at, size_t *ret_digits)
+{
+    static const char tail[] = ".gguf", middle[] = "-of-";
+    size_t n = strlen(path), t = sizeof tail - 1, m = sizeof middle - 1;
+    if (n < t || strcmp(path + n - t, tail) != 0) return false;
+    size_t count_at = n - t - digits_before(path, n - t);
+    if (count_at == n - t || count_at < m || memcmp(path + count_at - m, middle, m) != 0)
+        return false;
+    size_t digits = digits_before(path, count_at - m), at = count_at - m - digits;
+    if (digits == 0 || at == 0 || path[at - 1] != '-') return false;
+    *ret_at = at;
+    *ret_digits = digits;
+    return true;
+}
+
+bool gguf_is_later_part(const char *path)
+{
+    size_t at, digits;
+    return find_part_number(path, &at, &digits) && strtoul(path + at, NULL, 10) > 1;
+}
+
+/* The path of part `no` (from 0) beside that of another one. */
+static int part_path(const char *path, struct part part, uint32_t no, struct buf *ret_path,
+                     struct err *e)
+{
+    size_t at, digits;
+    if (!find_part_number(path, &at, &digits))
+        return err_set(e, ERR_BAD_INPUT,
+                       "%s: part %u of a model that is split into %u files, but its name does not "
+                       "end in -%05u-of-%05u.gguf, from which the names of the others follow",
+                       path, part.no + 1, part.count, part.no + 1, part.count);
+    buf_init(ret_path, strlen(path) + 16);
+    int code = buf_append(ret_path, path, at);
+    if (code == 0) code = buf_printf(ret_path, "%0*u%s", (int)digits, no + 1, path + at + digits);
+    return code ? err_set(e, code, "%s: no memory for the names of its parts", path) : 0;
+}
+
+/* Open part `no`, which must belong to the first one. */
+static int open_part(struct gguf *first, struct part all, uint32_t no, struct err *e)
+{
+    struct part is = {0, 0};
+    struct buf path;
+    struct gguf *g = NULL;
+    int code = part_path(first->name, all, no, &path, e);
+    if (code) return code;
+    code = open_file(path.data, &g, e);
+    if (code == ERR_NOT_FOUND)
+        err_set(e, code, "%s is missing: it is part %u of the %u files of %s", path.data, no + 1,
+                all.count, first->name);
+    buf_release(&path);
+    if (code) return code;
+    first->parts[first->n_parts++] = g;
+    if ((code = read_part(g, &is, e)) != 0) return code;
+    if (is.no == no && is.count == all.count) return 0;
+    return err_set(e, ERR_BAD_INPUT, "%s: by its keys it is part %u of %u, not part %u of %u",
+                   g->name, is.no + 1, is.count, no + 1, all.count);
+}
+
+/* The tensors of all parts in the first one's list, in the order of the parts: the list of the
+ * whole model. */
+static int join_tensors(struct gguf *g, struct err *e)
+{
+    uint64_t n = g->n_tensors;
+    uint32_t wanted;
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        n += g->parts[i]->n_tensors;
+    if (gguf_has(g, "split.tensors.count")) {
+        int code = gguf_u32(g, "split.tensors.count", &wanted, e);
+        if (code) return code;
+        if (wanted != n)
+            return err_set(e, ERR_BAD_INPUT,
+                           "%s: its parts have %" PRIu64
+                           " tensors together, and split.tensors.count "
+                           "is %u: they are not of one model",
+                           g->name, n, wanted);
+    }
+    if (n > GGUF_TENSORS_MAX)
+        return err_set(e, ERR_LIMIT, "%s: %" PRIu64 " tensors, the limit is %d", g->name, n,
+                       GGUF_TENSORS_MAX);
+    struct gguf_tensor *tensors = mem_calloc((size_t)n, sizeof *tensors);
+    uint32_t *order = mem_calloc((size_t)n, sizeof *order), at = g->n_tensors;
+    if (!tensors || !order) {
+        mem_free(tensors);
+        mem_free(order);
+        return err_set(e, ERR_NO_MEMORY, "%s: no memory for its tables", g->name);
+    }
+    memcpy(tensors, g->tensors, g->n_tensors * sizeof *tensors);
+    for (uint32_t i = 0; i < g->n_parts; at += g->parts[i++]->n_tensors)
+        memcpy(tensors + at, g->parts[i]->tensors, g->parts[i]->n_tensors * sizeof *tensors);
+    mem_free(g->tensors);
+    mem_free(g->tensors_by_name);
+    g->tensors = tensors;
+    g->tensors_by_name = order;
+    g->n_tensors = (uint32_t)n;
+    return sort_names(g, tensor_name, order, g->n_tensors, "tensor", e);
+}
+
+static int open_parts(struct gguf *g, struct err *e)
+{
+    struct part part;
+    struct buf path;
+    int code = read_part(g, &part, e);
+    if (code || part.count == 1) return code;
+    if (part.no != 0) {
+        code = part_path(g->name, part, 0, &path, e);
+        if (code) return code;
+        err_set(e, ERR_BAD_INPUT,
+                "%s: part %u of the %u files of a split model; give the first, %s", g->name,
+                part.no + 1, part.count, path.data);
+        buf_release(&path);
+        return ERR_BAD_INPUT;
+    }
+    g->parts = mem_calloc(part.count, sizeof *g->parts);
+    if (!g->parts) return err_set(e, ERR_NO_MEMORY, "%s: no memory for its parts", g->name);
+    for (uint32_t i = 1; i < part.count && code == 0; i++)
+        code = open_part(g, part, i, e);
+    return code ? code : join_tensors(g, e);
+}
+
+int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e)
+{
+    struct gguf *g = NULL;
+    int code = open_file(path, &g, e);
+    if (code == 0) code = open_parts(g, e);
+    if (code) {
+        gguf_close(g);
+        return code;
+    }
+    *ret_gguf = g;
+    return 0;
+}
+
+static bool holds(const struct gguf *g, const uint8_t *at)
+{
+    return at >= g->base && (size_t)(at - g->base) < g->size;
+}
+
 void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t)
 {
-    if (t->data) os_map_forget(&g->map, t->data, t->bytes);
+    if (!t->data) return;
+    const struct gguf *owner = g;
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        if (holds(g->parts[i], t->data)) owner = g->parts[i];
+    os_map_forget(&owner->map, t->data, t->bytes);
 }
 
 void gguf_forget(const struct gguf *g)
 {
     os_map_forget(&g->map, g->base, g->size);
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        gguf_forget(g->parts[i]);
+}
+
+uint64_t gguf_file_bytes(const struct gguf *g)
+{
+    uint64_t n = g->size;
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        n += g->parts[i]->size;
+    return n;
 }
 
 int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf,
@@ -407,6 +663,9 @@ int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **
 void gguf_close(struct gguf *g)
 {
     if (!g) return;
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        gguf_close(g->parts[i]); /* parts have no parts */
+    mem_free(g->parts);
     os_map_close(&g->map);
     mem_free(g->keys);
     mem_free(g->tensors);

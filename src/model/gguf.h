@@ -17,7 +17,7 @@
 #include "base/err.h"
 #include "kern/kern.h"
 
-enum { GGUF_DIMS_MAX = 4, GGUF_KEYS_MAX = 65536, GGUF_TENSORS_MAX = 65536 };
+enum { GGUF_DIMS_MAX = 4, GGUF_KEYS_MAX = 65536, GGUF_TENSORS_MAX = 65536, GGUF_PARTS_MAX = 1000 };
 
 /* Tensor types by their number in the file (ggml_type): GGUF_F32, GGUF_Q8_0, ... */
 #define GGUF_TYPE(name, number, ...) GGUF_##name = number,
@@ -47,12 +47,21 @@ struct gguf_tensor {
 
 struct gguf;
 
+/*
+ * A model in several files is opened by its first one, "NAME-00001-of-00003.gguf" (key split.no 0):
+ * the others are mapped too, and the object is that of the whole model, with its tensors in the
+ * order of the parts. Keys are read from the first. An error names the part that is missing, cut
+ * off or another model's, and the first where another one was given.
+ */
 int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e);
 /* The same over bytes that the caller keeps; for tests and fuzzing. `name` is for errors. */
 int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf,
                     struct err *e);
 void gguf_close(struct gguf *g);
-const char *gguf_name(const struct gguf *g); /* path or name given */
+/* Whether a file is by its name a part after the first, so that nobody would open it. */
+bool gguf_is_later_part(const char *path);
+const char *gguf_name(const struct gguf *g);    /* path or name given */
+uint64_t gguf_file_bytes(const struct gguf *g); /* of all its files */
 
 /* Metadata. A missing key is ERR_NOT_FOUND, a key of another type ERR_BAD_INPUT; both are named.
  * The integer readers accept any integer type whose value fits, as writers vary. */
@@ -84,7 +93,7 @@ const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *nam
 
 /* Release the mapped memory of a tensor that will not be read soon. */
 void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t);
-/* The same for the whole file, with its keys. */
+/* The same for the whole file, or all files, with the keys. */
 void gguf_forget(const struct gguf *g);
 
 /* Facts of a tensor type; NULL for an unknown one. */

@@ -346,6 +346,81 @@ static void test_hashes(void **state)
     engine_free(b);
 }
 
+/* The length of a tensor's description; its last 8 bytes say where its data begin. */
+static size_t info_len(const struct buf *infos, size_t at)
+{
+    uint64_t name;
+    uint32_t dims;
+    memcpy(&name, infos->data + at, 8);
+    memcpy(&dims, infos->data + at + 8 + name, 4);
+    return (size_t)name + 8 + 4 + 8u * dims + 4 + 8;
+}
+
+/* Move the tensors from the n-th on to `rest`, where their data begin anew. */
+static void move_tensors(struct gguf_writer *w, uint64_t n, struct gguf_writer *rest)
+{
+    size_t at = 0;
+    uint64_t base, offset;
+    for (uint64_t i = 0; i < n; i++)
+        at += info_len(&w->infos, at);
+    memcpy(&base, w->infos.data + at + info_len(&w->infos, at) - 8, 8);
+    assert_int_equal(buf_append(&rest->infos, w->infos.data + at, w->infos.len - at), 0);
+    assert_int_equal(buf_append(&rest->data, w->data.data + base, w->data.len - base), 0);
+    buf_cut(&w->infos, at);
+    buf_cut(&w->data, base);
+    rest->n_tensors = w->n_tensors - n;
+    w->n_tensors = n;
+    for (at = 0; at < rest->infos.len;) {
+        at += info_len(&rest->infos, at);
+        memcpy(&offset, rest->infos.data + at - 8, 8);
+        offset -= base;
+        memcpy(rest->infos.data + at - 8, &offset, 8);
+    }
+}
+
+static void write_part(struct gguf_writer *w, uint32_t no, const char *part_path)
+{
+    struct buf bytes;
+    struct err err;
+    gguf_writer_u32(w, "split.no", no);
+    gguf_writer_u32(w, "split.count", 2);
+    buf_init(&bytes, 64 << 20);
+    gguf_writer_finish(w, &bytes);
+    assert_int_equal(os_write_file(part_path, bytes.data, bytes.len, &err), 0);
+    buf_release(&bytes);
+}
+
+/* Catches: a split model that is another one than the whole, so that nothing hands over exactly. */
+static void test_split_hashes(void **state)
+{
+    struct tiny_options tiny = TINY_DEFAULT;
+    struct gguf_writer first, second;
+    struct engine *whole, *split;
+    struct err err;
+    char paths[2][TINY_PATH_MAX + 32];
+    (void)state;
+    gguf_writer_init(&first);
+    gguf_writer_init(&second);
+    tiny_model_write(&tiny, &first);
+    move_tensors(&first, first.n_tensors / 2, &second);
+    for (int i = 0; i < 2; i++)
+        snprintf(paths[i], sizeof paths[i], "%s-0000%d-of-00002.gguf", path, i + 1);
+    write_part(&first, 0, paths[0]);
+    write_part(&second, 1, paths[1]);
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    assert_int_equal(open_file(path, &whole, &err), 0);
+    if (open_file(paths[0], &split, &err)) fail_msg("%s", err.text);
+    assert_string_equal(engine_info(whole)->weights_hash, engine_info(split)->weights_hash);
+    assert_string_equal(engine_info(whole)->tokenizer_hash, engine_info(split)->tokenizer_hash);
+    assert_string_equal(engine_info(whole)->template_hash, engine_info(split)->template_hash);
+    engine_free(whole);
+    engine_free(split);
+    gguf_writer_release(&first);
+    gguf_writer_release(&second);
+    unlink(paths[0]);
+    unlink(paths[1]);
+}
+
 static int set_up(void **state)
 {
     struct tiny_options o = TINY_DEFAULT;
@@ -372,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_cut_files),        cmocka_unit_test(test_mutations),
         cmocka_unit_test(test_out_of_memory),    cmocka_unit_test(test_out_of_pages),
         cmocka_unit_test(test_options),          cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_split_hashes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
