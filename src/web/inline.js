@@ -168,7 +168,12 @@ const kinds = {'**': 'strong', __: 'strong', '*': 'em', _: 'em', '~~': 'del'};
 
 /** Tokens of text[from, end): {kind, s, e, ...}; `open`: more text may change it. */
 function scan(text, from, end) {
-    const out = [];
+    const out = [], none = new Set(); // marks without a partner from here to the end
+    const partner = (key, find) => {
+        const at = none.has(key) ? -1 : find();
+        if (at < 0) none.add(key);
+        return at;
+    };
     let plain = from;
     const put = (token, s, e) => {
         if (s > plain) out.push({kind: 'text', s: plain, e: s});
@@ -187,15 +192,15 @@ function scan(text, from, end) {
             put({kind: 'br'}, i, i + 1);
             i++;
         } else if (c === '`') {
-            const n = runLength(text, i, end), close = codeEnd(text, i + n, end, n);
+            const n = runLength(text, i, end), close = partner('`' + n, () => codeEnd(text, i + n, end, n));
             if (close < 0) put({kind: 'text', open: true}, i, i + n);
-            else put({kind: 'code', inner: i + n, innerEnd: close}, i, close + n);
+            else put({kind: 'code', inner: i + n, innerEnd: close, open: close + n === end}, i, close + n);
             i = close < 0 ? i + n : close + n;
         } else if (c === '*' || c === '_' || c === '~') {
             const n = runLength(text, i, end);
             const opens = !space(text[i + n]) && !(c === '_' && i > from && word.test(text[i - 1]));
             const kind = n === 3 && c !== '~' ? 'both' : kinds[text.slice(i, i + n)];
-            const close = kind && opens ? closer(text, i, end, n) : -1;
+            const close = kind && opens ? partner(c + n, () => closer(text, i, end, n)) : -1;
             const last = i + n === end;
             if (close < 0) put({kind: 'text', open: (kind && opens) || last}, i, i + n);
             else put({kind, inner: i + n, innerEnd: close, open: close + n === end}, i, close + n);
@@ -241,23 +246,15 @@ export class Inline {
         this.tail?.remove();
         this.tail = null;
         if (this.done === this.text.length) return;
-        let from = this.done;
-        for (;;) {
-            const tokens = scan(this.text, from, this.text.length);
-            const open = final ? tokens.length : this.certain(tokens);
-            for (const token of tokens.slice(0, open)) {
-                this.put(this.room(), token, 0);
-                this.done = token.e;
-            }
-            this.done = open < tokens.length ? tokens[open].s : this.text.length;
-            if (open === tokens.length || this.text.length - this.done <= TAIL_MAX) {
-                this.putTail(tokens.slice(open));
-                return;
-            }
-            // A partner that is so far away is none.
-            this.put(this.room(), {kind: 'text', s: this.done, e: this.done + 1}, 0);
-            from = ++this.done;
+        const tokens = scan(this.text, this.done, this.text.length);
+        let open = final ? tokens.length : this.certain(tokens);
+        // A partner that is too far away is none: one look at the tail in each frame, however long the text.
+        while (open < tokens.length && this.text.length - tokens[open].s > TAIL_MAX) open++;
+        for (const token of tokens.slice(0, open)) {
+            this.put(this.room(), token, 0);
+            this.done = token.e;
         }
+        this.putTail(tokens.slice(open));
     }
 
     /** How many tokens stay. A last word may grow into an address. */

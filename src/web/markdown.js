@@ -111,7 +111,7 @@ export class Markdown {
 
     /** May the beginning of a line still become something else? */
     undecided(line) {
-        const text = line.replace(/^(?: {0,3}> ?)+/, '').trimStart();
+        const text = line.replace(/^(?: {0,3}> ?| *(?:[-*+]|\d{1,9}[.)]) +)+/, '').trimStart();
         if (text[0] === '|' || (this.held && /^[-:]/.test(text))) return line.length < ROW_MAX;
         if (line.length > HOLD_MAX) return false;
         if (this.leaf instanceof Code) return /^ {0,3}(`*|~*) *$/.test(line);

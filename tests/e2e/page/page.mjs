@@ -152,7 +152,7 @@ const cases = {
         assert.ok(page.asked.every((u) => u.startsWith(d.url)));
         return page;
     },
-    // Scripts, pictures, styles, addresses and reordered text of a model that means harm.
+    // Scripts, pictures, styles, addresses and reordered text of a model that means harm; marks that take a look at all before them each.
     async hostile_output() {
         const harm = [
             '<script>window.harmed = 1</script>\n\n<img src=x onerror="window.harmed = 2">\n\n<style>*{display:none}</style>\n\n',
@@ -160,9 +160,9 @@ const cases = {
             '[https://bank.example](https://evil.example/login) <svg onload=alert(1)> <a href="javascript:1">x</a>\n\n',
             'The file is \u202Egnp.exe\u202C and \u2066hidden\u2069 and \u0007bell\n\n',
             '```html\n</code></pre><script>window.harmed = 4</script>\n```\n\n', '| <b>x</b> | [y](vbscript:1) |\n|---|---|\n| <script>window.harmed=5</script> | `</td>` |\n\n',
-            '> '.repeat(200) + 'deep\n\n', '- '.repeat(200) + 'deep\n\n', '*'.repeat(3000) + '\n\n', '['.repeat(3000) + '\n\n', '`'.repeat(999) + '\n\nend of harm',
+            '> '.repeat(200) + 'deep\n\n', '- '.repeat(200) + 'deep\n\n', '*'.repeat(3000) + '\n\n', '['.repeat(3000) + '\n\n', '*a '.repeat(8000) + '\n\n', '`'.repeat(999) + '\n\nend of harm',
         ];
-        const u = await site.upstream(harm.flatMap((t) => t.match(/[^]{1,17}/g)));
+        const u = await site.upstream(harm.flatMap((t) => t.match(/[^]{1,61}/g)));
         const c = await site.start(pdd, 'cloud', '--upstream', u.url), d = await device('--no-model', '--no-state', '--cloud', c.url);
         const page = await site.tab(d.url);
         await ask(page);
