@@ -38,8 +38,8 @@ static const char *const texts[STATEMENTS] = {
     [PUT_TOKEN] = "INSERT OR REPLACE INTO token VALUES (?1, ?2, ?3, ?4, ?5)",
     [CUT_TOKENS] = "DELETE FROM token WHERE answer = ?1 AND i >= ?2",
     [SET_STATE] = "UPDATE answer SET state = ?2, finish = ?3, code = ?4, error = ?5, report = ?6, "
-                  "prompt_tokens = ?7, cached_tokens = ?8, sent_bytes = ?9, received_bytes = ?10 "
-                  "WHERE id = ?1",
+                  "prompt_tokens = ?7, cached_tokens = ?8, sent_bytes = ?9, received_bytes = ?10, "
+                  "pdd = ?11 WHERE id = ?1",
     [FORGET] = "DELETE FROM answer WHERE id = ?1",
     [PUT_EGRESS] = "INSERT INTO egress VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [CUT_EGRESS] = "DELETE FROM egress WHERE rowid <= (SELECT max(rowid) FROM egress) - ?1",
@@ -70,6 +70,13 @@ static void complain(struct record *r, const struct err *e)
 {
     r->broken = true;
     log_line(LOG_ERROR, "device", "nothing more is kept for after a restart: %s", e->text);
+}
+
+static void no_memory(struct record *r)
+{
+    struct err e = ERR_INIT;
+    err_set(&e, ERR_NO_MEMORY, "no memory for an answer's row");
+    complain(r, &e);
 }
 
 int record_open(const char *dir, struct record **ret_record, struct err *e)
@@ -144,6 +151,7 @@ static const char *text_of(sqlite3_stmt *q, int i)
 
 /* ---- answers ---- */
 
+/* What was said besides; the mode may have changed since: the user's no makes it "local". */
 static int put_pdd(const struct ask *a, struct buf *out)
 {
     static const char *const modes[] = {"auto", "local", "cloud"};
@@ -163,7 +171,11 @@ void record_ask(struct record *r, const struct ask *a, const char *request, size
     if (!r || r->broken) return;
     sqlite3_stmt *q = r->of[PUT_ANSWER];
     buf_init(&pdd, PDD_MAX);
-    if (put_pdd(a, &pdd)) return;
+    if (put_pdd(a, &pdd)) {
+        no_memory(r);
+        buf_release(&pdd);
+        return;
+    }
     bind_text(q, 1, a->id);
     sqlite3_bind_int64(q, 2, (sqlite3_int64)a->created);
     sqlite3_bind_int(q, 3, (int)a->state);
@@ -194,6 +206,13 @@ static void write_state(struct record *r, const struct ask *a)
 {
     sqlite3_stmt *q = r->of[SET_STATE];
     bool over = a->state == ASK_OVER;
+    struct buf pdd;
+    buf_init(&pdd, PDD_MAX);
+    if (put_pdd(a, &pdd)) {
+        no_memory(r);
+        buf_release(&pdd);
+        return;
+    }
     bind_text(q, 1, a->id);
     sqlite3_bind_int(q, 2, (int)a->state);
     bind_text(q, 3, over ? a->finish : NULL);
@@ -204,7 +223,9 @@ static void write_state(struct record *r, const struct ask *a)
     sqlite3_bind_int64(q, 8, a->usage.cached_tokens);
     sqlite3_bind_int64(q, 9, (sqlite3_int64)a->sent_bytes);
     sqlite3_bind_int64(q, 10, (sqlite3_int64)a->received_bytes);
+    bind_text(q, 11, pdd.data);
     (void)run(r, SET_STATE);
+    buf_release(&pdd);
 }
 
 /* A stop string, or a character that stayed open, changes the last tokens. */

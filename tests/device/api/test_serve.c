@@ -506,6 +506,46 @@ static void test_restart(void **state)
     remove_folder();
 }
 
+/* The user's no outlives the program: what was refused is not sent by the next run. */
+static void test_no_is_kept(void **state)
+{
+    struct buf b;
+    struct engine *engine;
+    struct fake_options quick = {.answer_tokens = 120};
+    (void)state;
+    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(&site);
+    site.fake = (struct fake_options){.answer_tokens = 120, .step_us = 3000.0};
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    site.config.ask_before_sending = true;
+    make_folder();
+    serve_site_start(&site);
+    int fd =
+        begin_stream(",\"pdd\":{\"id\":\"n\",\"keep\":60,\"progress\":true,\"mode\":\"cloud\"}", "",
+                     "\"state\":\"held\"", &b);
+    buf_release(&b);
+    serve_site_ask(&site, "POST", "/v1/answers/n/send", "", "{\"send\":false}", &b);
+    buf_release(&b);
+    buf_init(&b, RAW_MAX);
+    assert_true(raw_read_until(fd, &b, "\"index\":3,"));
+    buf_release(&b);
+    serve_site_stop(&site);
+    close(fd);
+    serve_site_start(&site);
+    wait_for("/v1/answers/n", "\"state\":\"done\"");
+    serve_site_ask(&site, "GET", "/v1/answers/n", "", "", &b);
+    assert_int_equal(number_of(&b, "\"device_tokens\":"), 120);
+    assert_int_equal(number_of(&b, "\"requests\":"), 0);
+    buf_release(&b);
+    serve_site_ask(&site, "GET", "/v1/egress", "", "", &b);
+    assert_non_null(strstr(b.data, "\"data\":[]"));
+    buf_release(&b);
+    serve_site_stop(&site);
+    cloud_fixture_stop(cloud);
+    remove_folder();
+}
+
 /* What left the machine is on record before it leaves, and outlives the program. */
 static void test_egress(void **state)
 {
@@ -624,6 +664,7 @@ int main(void)
         cmocka_unit_test(test_ask_before_sending),
         cmocka_unit_test(test_cloud_away),
         cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_no_is_kept),
         cmocka_unit_test(test_egress),
         cmocka_unit_test(test_conversations),
         cmocka_unit_test(test_reads_on),
