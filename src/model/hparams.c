@@ -91,9 +91,32 @@ static const char *const known_keys[] = {"vocab_size",
                                          "rope.scaling.finetuned",
                                          "rope.scaling.yarn_log_multiplier",
                                          "rope.scaling.yarn_beta_fast",
-                                         "rope.scaling.yarn_beta_slow"};
+                                         "rope.scaling.yarn_beta_slow",
+                                         "rope.scaling.yarn_ext_factor",
+                                         "rope.scaling.yarn_attn_factor",
+                                         "rope.dimension_count_swa",
+                                         "attention.key_length_swa",
+                                         "attention.value_length_swa",
+                                         "pooling_type"};
+
+/* Keys that we do not compute, with the values that mean "not used": those are taken. */
+static const struct {
+    const char *name;
+    double values[2];
+} neutral_keys[] = {
+    {"attention.clamp_kqv", {0, 0}},         {"attention.max_alibi_bias", {0, 0}},
+    {"attention.output_scale", {1, 0}},      {"attention.q_lora_rank", {0, 0}},
+    {"attention.kv_lora_rank", {0, 0}},      {"attention.relative_buckets_count", {0, 0}},
+    {"attention.shared_kv_layers", {0, 0}},  {"attention.temperature_length", {0, 0}},
+    {"attention.temperature_scale", {0, 0}}, {"expert_group_count", {0, 1}},
+    {"expert_group_used_count", {0, 1}},     {"interleave_moe_layer_step", {0, 1}},
+    {"leading_dense_block_count", {0, 0}},   {"moe_every_n_layers", {0, 1}},
+    {"n_deepstack_layers", {0, 0}},          {"nextn_predict_layers", {0, 0}},
+    {"rescale_every_n_layers", {0, 0}},      {"swin_norm", {0, 0}},
+    {"use_parallel_residual", {0, 0}}};
 
 enum { KEY_MAX = 128 };
+#define FACTOR_ROUNDING 5e-7 /* a few steps of a float32 */
 
 /* Where keys are read from and whose they are. */
 struct key_reader {
@@ -114,13 +137,25 @@ static bool has(const struct key_reader *r, const char *name)
     return gguf_has(r->g, key);
 }
 
+/* Some writers give one number for each layer: where all are equal, it is that number. */
+static bool read_equal_list(const struct gguf *g, const char *key, uint32_t *ret_value)
+{
+    struct gguf_array list;
+    if (gguf_array(g, key, &list, NULL) < 0 || list.n == 0 || list.type > 5) return false;
+    int32_t first = gguf_array_i32(&list, 0);
+    for (uint64_t i = 1; i < list.n; i++)
+        if (gguf_array_i32(&list, i) != first) return false;
+    *ret_value = (uint32_t)first;
+    return first >= 0;
+}
+
 static int read_u32(const struct key_reader *r, const char *name, uint32_t min, uint32_t max,
                     uint32_t *ret_value)
 {
     char key[KEY_MAX];
     key_of(r, name, key);
     uint32_t value;
-    int rc = gguf_u32(r->g, key, &value, r->e);
+    int rc = read_equal_list(r->g, key, &value) ? 0 : gguf_u32(r->g, key, &value, r->e);
     if (rc < 0) return rc;
     if (value < min || value > max)
         return err_set(r->e, ERR_BAD_INPUT, "%s: %s is %u; it must be between %u and %u",
@@ -137,13 +172,22 @@ static int read_u32_or(const struct key_reader *r, const char *name, uint32_t mi
     return 0;
 }
 
+/* A number, also one that is written as an integer. */
+static int read_real(const struct gguf *g, const char *key, float *ret_value, struct err *e)
+{
+    uint32_t whole;
+    if (gguf_u32(g, key, &whole, NULL) < 0) return gguf_f32(g, key, ret_value, e);
+    *ret_value = (float)whole;
+    return 0;
+}
+
 /* A float in (0, max]; NaN fails every comparison and so is refused. */
 static int read_f32(const struct key_reader *r, const char *name, float max, float *ret_value)
 {
     char key[KEY_MAX];
     key_of(r, name, key);
     float value;
-    int rc = gguf_f32(r->g, key, &value, r->e);
+    int rc = read_real(r->g, key, &value, r->e);
     if (rc < 0) return rc;
     if (!(value > 0.0f && value <= max))
         return err_set(r->e, ERR_BAD_INPUT, "%s: %s is %g; it must be above 0 and at most %g",
@@ -175,6 +219,18 @@ static int read_arch(const struct gguf *g, const struct arch **ret_arch, struct 
                    gguf_name(g), gguf_show(name).text, names);
 }
 
+/* A size of windowed layers, which we compute where it is that of the others. */
+static int read_same(const struct key_reader *r, const char *name, uint32_t size)
+{
+    uint32_t value;
+    int rc = read_u32_or(r, name, 0, UINT32_MAX, size, &value);
+    if (rc < 0 || value == size) return rc;
+    return err_set(r->e, ERR_UNSUPPORTED,
+                   "%s: %s.%s is %u, and %u in other layers: we compute "
+                   "layers of one size only",
+                   gguf_name(r->g), r->prefix, name, value, size);
+}
+
 /* Heads: their number, those of K and V, their size. */
 static int read_heads(const struct key_reader *r, struct hparams *h)
 {
@@ -196,6 +252,9 @@ static int read_heads(const struct key_reader *r, struct hparams *h)
     if (rc < 0) return rc;
     if (value_dim != h->head_dim)
         return bad(r, "attention.value_length", "differs from attention.key_length");
+    if ((rc = read_same(r, "attention.key_length_swa", h->head_dim)) < 0 ||
+        (rc = read_same(r, "attention.value_length_swa", h->head_dim)) < 0)
+        return rc;
     if (hparams_q_dim(h) > MODEL_DIM_MAX * 4u)
         return bad(r, "attention.key_length", "times the heads is too large");
     return 0;
@@ -209,9 +268,49 @@ static int read_f32_or(const struct key_reader *r, const char *name, float max, 
     return 0;
 }
 
+/* The same, where 0 is written for what is not used. */
+static int read_f32_unless_0(const struct key_reader *r, const char *name, float max,
+                             float otherwise, float *ret_value)
+{
+    char key[KEY_MAX];
+    float value;
+    key_of(r, name, key);
+    if (gguf_has(r->g, key) && read_real(r->g, key, &value, NULL) == 0 && value == 0.0f) {
+        *ret_value = otherwise;
+        return 0;
+    }
+    return read_f32_or(r, name, max, otherwise, ret_value);
+}
+
 static bool is_text(struct gguf_str s, const char *text)
 {
     return s.len == strlen(text) && memcmp(s.data, text, s.len) == 0;
+}
+
+/* A factor that converters write beside the scaling: taken where it says what is computed anyway.
+ * -1 means that the program chooses. */
+static int check_factor(const struct key_reader *r, const char *name, double computed, double also)
+{
+    char key[KEY_MAX];
+    float value;
+    key_of(r, name, key);
+    if (!gguf_has(r->g, key)) return 0;
+    int rc = read_real(r->g, key, &value, r->e);
+    if (rc < 0) return rc;
+    double v = (double)value, off = v > computed ? v - computed : computed - v;
+    if (off <= FACTOR_ROUNDING * computed || v == also || v == -1.0) return 0;
+    return err_set(r->e, ERR_UNSUPPORTED, "%s: %s is %.9g; we compute %.9g only", gguf_name(r->g),
+                   key, v, computed);
+}
+
+/* YaRN's own factors. In other scalings the first is 1 and the second, the share of YaRN, 0. */
+static int check_yarn_factors(const struct key_reader *r, const struct rope *rope)
+{
+    bool yarn = rope->scaling == ROPE_YARN;
+    double attention = yarn && rope->factor > 1.0 ? 1.0 + 0.1 * kern_log(rope->factor) : 1.0;
+    int rc = check_factor(r, "rope.scaling.yarn_attn_factor", attention, 1.0);
+    double share = yarn ? 1.0 : 0.0;
+    return rc < 0 ? rc : check_factor(r, "rope.scaling.yarn_ext_factor", share, share);
 }
 
 /* YaRN: angles of fast pairs stay, those of slow ones are divided, and attention is sharpened. */
@@ -221,7 +320,8 @@ static int read_yarn(const struct key_reader *r, struct hparams *h)
     float fast, slow, multiplier;
     int rc = read_f32_or(r, "rope.scaling.yarn_beta_fast", 1e4f, 32.0f, &fast);
     if (rc == 0) rc = read_f32_or(r, "rope.scaling.yarn_beta_slow", 1e4f, 1.0f, &slow);
-    if (rc == 0) rc = read_f32_or(r, "rope.scaling.yarn_log_multiplier", 100.0f, 0.0f, &multiplier);
+    if (rc == 0)
+        rc = read_f32_unless_0(r, "rope.scaling.yarn_log_multiplier", 100.0f, 0.0f, &multiplier);
     if (rc < 0) return rc;
     if (rope->base <= 1.0) return bad(r, "rope.freq_base", "must be above 1 for YaRN");
     double log_factor = rope->factor > 1.0 ? kern_log(rope->factor) : 0.0;
@@ -252,16 +352,18 @@ static int read_rope_scaling(const struct key_reader *r, struct hparams *h)
     float factor = 0.0f;
     const char *name = has(r, "rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear";
     key_of(r, name, key);
-    if (gguf_has(r->g, key)) rc = gguf_f32(r->g, key, &factor, r->e);
+    if (gguf_has(r->g, key)) rc = read_real(r->g, key, &factor, r->e);
     if (rc == 0 && factor != 0.0f) rc = read_f32(r, name, 1e4f, &factor); /* 0: not scaled */
     if (rc == 0)
-        rc = read_u32_or(r, "rope.scaling.original_context_length", 1, MODEL_CONTEXT_MAX,
+        rc = read_u32_or(r, "rope.scaling.original_context_length", 0, MODEL_CONTEXT_MAX,
                          h->context, &rope->original);
+    if (rope->original == 0) rope->original = h->context;
     if (rc == 0) rc = read_f32_or(r, "rope.scaling.attn_factor", 100.0f, 1.0f, &rope->magnitude);
     if (rc < 0) return rc;
     rope->has_long = gguf_tensor_find(r->g, "rope_factors_long.weight") != NULL;
     rope->factor = factor == 0.0f || rope->scaling == ROPE_PLAIN ? 1.0 : (double)factor;
-    return rope->scaling == ROPE_YARN ? read_yarn(r, h) : 0;
+    rc = check_yarn_factors(r, rope);
+    return rc == 0 && rope->scaling == ROPE_YARN ? read_yarn(r, h) : rc;
 }
 
 static int read_rope(const struct key_reader *r, struct hparams *h)
@@ -270,6 +372,7 @@ static int read_rope(const struct key_reader *r, struct hparams *h)
     int rc = read_u32_or(r, "rope.dimension_count", 2, h->head_dim, h->head_dim, &h->rope_dims);
     if (rc < 0) return rc;
     if (h->rope_dims % 2 != 0) return bad(r, "rope.dimension_count", "is odd");
+    if ((rc = read_same(r, "rope.dimension_count_swa", h->rope_dims)) < 0) return rc;
     float base, window_base = 0.0f;
     rc = read_f32_or(r, "rope.freq_base", 1e12f, 10000.0f, &base);
     if (rc < 0) return rc;
@@ -321,19 +424,20 @@ static int read_window(const struct key_reader *r, struct hparams *h)
     return read_window_pattern(r, h);
 }
 
-/* A factor or cap, which only some architectures have. */
+/* A factor or cap, which only some architectures have. 0 and the value that is computed anyway mean
+ * that it is not used. */
 static int read_scale(const struct key_reader *r, const char *name, bool allowed, float otherwise,
                       float *ret_value)
 {
-    if (!allowed && has(r, name))
+    int rc = read_f32_unless_0(r, name, 1e9f, otherwise, ret_value);
+    if (rc < 0) return rc;
+    if (!allowed && *ret_value != otherwise)
         return err_set(r->e, ERR_UNSUPPORTED,
-                       "%s: key %s.%s: we do not compute it for this "
-                       "architecture",
-                       gguf_name(r->g), r->prefix, name);
-    int rc = read_f32_or(r, name, 1e9f, otherwise, ret_value);
-    if (rc == 0 && has(r, name) && *ret_value < 1e-9f)
+                       "%s: key %s.%s is %g: we do not compute it for this architecture",
+                       gguf_name(r->g), r->prefix, name, (double)*ret_value);
+    if (*ret_value != otherwise && *ret_value < 1e-9f)
         return bad(r, name, "is too small: its reciprocal would leave float32");
-    return rc;
+    return 0;
 }
 
 static int read_scales(const struct key_reader *r, struct hparams *h)
@@ -363,12 +467,12 @@ static int read_experts(const struct key_reader *r, struct hparams *h)
     if (!h->arch->experts) return bad(r, "expert_count", "is set, but the architecture has none");
     if ((rc = read_u32(r, "expert_used_count", 1, h->experts, &h->experts_used)) < 0 ||
         (rc = read_u32_or(r, "expert_feed_forward_length", 1, MODEL_FF_MAX, h->ff, &h->ff)) < 0 ||
-        (rc = read_f32_or(r, "expert_weights_scale", 1e4f, 1.0f, &h->expert_scale)) < 0 ||
+        (rc = read_f32_unless_0(r, "expert_weights_scale", 1e4f, 1.0f, &h->expert_scale)) < 0 ||
         (rc = read_u32_or(r, "expert_gating_func", 0, 9, 1, &gating)) < 0 ||
         (rc = read_u32_or(r, "expert_shared_count", 0, 9, 0, &shared)) < 0)
         return rc;
     if (h->experts_used > MODEL_EXPERTS_USED_MAX) return bad(r, "expert_used_count", "is above 32");
-    if (gating != 1) return bad(r, "expert_gating_func", "is not softmax (1)");
+    if (gating > 1) return bad(r, "expert_gating_func", "is not softmax (1)");
     if (shared == 0)
         rc = read_u32_or(r, "expert_shared_feed_forward_length", 0, MODEL_FF_MAX, 0, &shared);
     if (rc < 0) return rc;
@@ -398,6 +502,43 @@ static int read_vocab(const struct key_reader *r, struct hparams *h)
     return 0;
 }
 
+/* Whether a key that we do not compute has a value that means "not used". */
+static bool is_neutral(const struct gguf *g, struct gguf_str key, struct gguf_str name,
+                       bool *ret_computed_never)
+{
+    char text[KEY_MAX];
+    uint32_t whole;
+    float real = 0.0f;
+    bool flag = false;
+    size_t k = 0, n = sizeof neutral_keys / sizeof *neutral_keys;
+    while (k < n && !is_text(name, neutral_keys[k].name))
+        k++;
+    *ret_computed_never = k < n;
+    if (k == n || key.len >= sizeof text) return false;
+    memcpy(text, key.data, key.len);
+    text[key.len] = 0;
+    if (read_equal_list(g, text, &whole))
+        real = (float)whole;
+    else if (gguf_bool(g, text, &flag, NULL) == 0)
+        real = flag ? 1.0f : 0.0f;
+    else if (read_real(g, text, &real, NULL) < 0)
+        return false;
+    return (double)real == neutral_keys[k].values[0] || (double)real == neutral_keys[k].values[1];
+}
+
+static int refuse_key(const struct key_reader *r, struct gguf_str key, struct gguf_str name)
+{
+    bool never;
+    if (is_neutral(r->g, key, name, &never)) return 0;
+    if (never)
+        return err_set(r->e, ERR_UNSUPPORTED,
+                       "%s: key %s has a value that changes the results, and we do not compute it",
+                       gguf_name(r->g), gguf_show(key).text);
+    return err_set(r->e, ERR_UNSUPPORTED,
+                   "%s: key %s is not one we know, and it may change the results", gguf_name(r->g),
+                   gguf_show(key).text);
+}
+
 /* Keys of the architecture that we do not know may change the result; so may some values. */
 static int refuse_unknown(const struct key_reader *r, bool rope_switch)
 {
@@ -411,10 +552,8 @@ static int refuse_unknown(const struct key_reader *r, bool rope_switch)
         size_t k = 0, n = sizeof known_keys / sizeof *known_keys;
         while (k < n && !is_text(name, known_keys[k]))
             k++;
-        if (k == n)
-            return err_set(r->e, ERR_UNSUPPORTED,
-                           "%s: key %s is not one we know, and it may change the results",
-                           gguf_name(r->g), gguf_show(key).text);
+        int rc = k == n ? refuse_key(r, key, name) : 0;
+        if (rc < 0) return rc;
     }
     bool causal = true, rotates = true;
     char key[KEY_MAX];

@@ -118,6 +118,106 @@ static void test_tensors(void **state)
 }
 
 /* A model without one of its tensors. */
+enum value_kind { REAL, WHOLE, FLAG, LIST };
+
+static void put_value(struct gguf_writer *w, const char *key, enum value_kind kind, double value)
+{
+    const int32_t list[3] = {(int32_t)value, (int32_t)value, (int32_t)value};
+    if (kind == REAL) gguf_writer_f32(w, key, (float)value);
+    if (kind == WHOLE) gguf_writer_u32(w, key, (uint32_t)value);
+    if (kind == FLAG) gguf_writer_bool(w, key, value != 0.0);
+    if (kind == LIST) gguf_writer_i32s(w, key, list, 3);
+}
+
+/* Opens the model with one key more; "" for its hash where that is refused, naming the key. */
+static void hash_with(const struct tiny_options *o, const char *key, enum value_kind kind,
+                      double value, char hash[ENGINE_HASH_TEXT])
+{
+    struct gguf_writer w;
+    struct buf bytes;
+    struct err err = ERR_INIT;
+    struct engine *e;
+    gguf_writer_init(&w);
+    buf_init(&bytes, 1 << 28);
+    tiny_model_write(o, &w);
+    if (key) put_value(&w, key, kind, value);
+    gguf_writer_finish(&w, &bytes);
+    assert_int_equal(os_write_file(path, bytes.data, bytes.len, &err), 0);
+    hash[0] = 0;
+    if (open_file(path, &e, &err) == 0) {
+        snprintf(hash, ENGINE_HASH_TEXT, "%s", engine_info(e)->weights_hash);
+        engine_free(e);
+    } else if (!key || !strstr(err.text, key)) {
+        fail_msg("%s: %s", key ? key : "", err.text);
+    }
+    gguf_writer_release(&w);
+    buf_release(&bytes);
+}
+
+/* Catches: a key that changes nothing, refused; one that would change results, passed over; one
+ * that changes the identity although it changes no result. */
+static void test_neutral_values(void **state)
+{
+    static const struct {
+        const char *key;
+        enum value_kind kind;
+        double value;
+        bool yarn, taken; /* yarn: in a model with YaRN and factor 4 */
+    } cases[] = {
+        {"llama.rope.scaling.yarn_attn_factor", REAL, 1.1386294361119891, true, true},
+        {"llama.rope.scaling.yarn_attn_factor", REAL, 1.0, true, true},
+        {"llama.rope.scaling.yarn_attn_factor", WHOLE, 1, true, true},
+        {"llama.rope.scaling.yarn_attn_factor", REAL, -1.0, true, true},
+        {"llama.rope.scaling.yarn_attn_factor", REAL, 1.1387, true, false},
+        {"llama.rope.scaling.yarn_attn_factor", REAL, 0.5, true, false},
+        {"llama.rope.scaling.yarn_ext_factor", REAL, 1.0, true, true},
+        {"llama.rope.scaling.yarn_ext_factor", REAL, -1.0, true, true},
+        {"llama.rope.scaling.yarn_ext_factor", REAL, 0.0, true, false},
+        {"llama.rope.scaling.yarn_log_multiplier", REAL, 0.0, true, true},
+        {"llama.rope.scaling.yarn_attn_factor", REAL, 1.0, false, true},
+        {"llama.rope.scaling.yarn_attn_factor", REAL, 1.2, false, false},
+        {"llama.rope.scaling.yarn_ext_factor", REAL, 0.0, false, true},
+        {"llama.rope.scaling.yarn_ext_factor", REAL, 1.0, false, false},
+        {"llama.rope.scaling.original_context_length", WHOLE, 0, false, true},
+        {"llama.rope.scaling.factor", WHOLE, 1, false, true},
+        {"llama.logit_scale", REAL, 1.0, false, true},
+        {"llama.logit_scale", REAL, 0.0, false, true},
+        {"llama.logit_scale", WHOLE, 1, false, true},
+        {"llama.residual_scale", REAL, 1.0, false, true},
+        {"llama.residual_scale", REAL, 1.5, false, false},
+        {"llama.embedding_scale", REAL, 1.0, false, true},
+        {"llama.attention.scale", REAL, 0.0, false, true},
+        {"llama.attn_logit_softcapping", REAL, 0.0, false, true},
+        {"llama.attn_logit_softcapping", REAL, 50.0, false, false},
+        {"llama.attention.clamp_kqv", REAL, 0.0, false, true},
+        {"llama.attention.clamp_kqv", REAL, 8.0, false, false},
+        {"llama.attention.key_length_swa", WHOLE, 16, false, true},
+        {"llama.attention.key_length_swa", WHOLE, 32, false, false},
+        {"llama.rope.dimension_count_swa", WHOLE, 16, false, true},
+        {"llama.rope.dimension_count_swa", WHOLE, 8, false, false},
+        {"llama.use_parallel_residual", FLAG, 0, false, true},
+        {"llama.use_parallel_residual", FLAG, 1, false, false},
+        {"llama.expert_count", WHOLE, 0, false, true},
+        {"llama.leading_dense_block_count", WHOLE, 0, false, true},
+        {"llama.leading_dense_block_count", WHOLE, 1, false, false},
+        {"llama.nextn_predict_layers", LIST, 0, false, true},
+        {"llama.pooling_type", WHOLE, 3, false, true},
+        {"llama.attention.value_length", LIST, 16, false, true},
+    };
+    struct tiny_options plain = TINY_DEFAULT, yarn = TINY_DEFAULT;
+    char base[2][ENGINE_HASH_TEXT], hash[ENGINE_HASH_TEXT];
+    (void)state;
+    yarn.scaling = "yarn";
+    hash_with(&plain, NULL, REAL, 0, base[0]);
+    hash_with(&yarn, NULL, REAL, 0, base[1]);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hash_with(cases[i].yarn ? &yarn : &plain, cases[i].key, cases[i].kind, cases[i].value,
+                  hash);
+        if (strcmp(hash, cases[i].taken ? base[cases[i].yarn] : "") != 0)
+            fail_msg("%s %g: %s", cases[i].key, cases[i].value, hash[0] ? "taken" : "refused");
+    }
+}
+
 static void test_missing_tensor(void **state)
 {
     struct tiny_options o = TINY_DEFAULT;
@@ -447,7 +547,7 @@ int main(void)
         cmocka_unit_test(test_cut_files),        cmocka_unit_test(test_mutations),
         cmocka_unit_test(test_out_of_memory),    cmocka_unit_test(test_out_of_pages),
         cmocka_unit_test(test_options),          cmocka_unit_test(test_hashes),
-        cmocka_unit_test(test_split_hashes),
+        cmocka_unit_test(test_neutral_values),   cmocka_unit_test(test_split_hashes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
