@@ -371,6 +371,8 @@ static int check_refine(const struct wire_request *r, struct err *e)
     if (f->held > r->n_prompt)
         return err_set(e, ERR_BAD_INPUT, "refine.held is above the %u tokens of prompt",
                        r->n_prompt);
+    if (f->n_messages && f->messages[0] == 0)
+        return err_set(e, ERR_BAD_INPUT, "refine.messages[0] must be above 0");
     for (uint32_t i = 1; i < f->n_messages; i++)
         if (f->messages[i] <= f->messages[i - 1])
             return err_set(e, ERR_BAD_INPUT, "refine.messages[%u] must be above the one before", i);

@@ -95,6 +95,8 @@ static const struct {
      "refine.held is above the 1 tokens"},
     {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"messages\":[2,2]}}",
      "refine.messages[1] must be above"},
+    {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"messages\":[0,2]}}",
+     "refine.messages[0] must be above 0"},
     {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"messages\":[1]}}",
      "the last of refine.messages must be 2"},
     {"{\"tokens_max\":1,\"prompt\":[1,2],\"refine\":{\"ratio\":0.5,\"messages\":[-1,2]}}",
