@@ -109,6 +109,7 @@ static void fill_report(struct device *d)
     r->kept_tokens = a->turn.c.kv_tokens;
     r->prefill_tps = a->turn.tps;
     r->decode_us = a->turn.decode_us;
+    r->unrefined = answer_unrefined(d);
     if (r->turn.refined && r->match != WIRE_EXACT) r->unverified = "the prompt is refined";
     r->trouble = a->turn.error.code && a->turn.reason != TURN_FAILED ? a->turn.error.text : "";
 }
@@ -549,7 +550,7 @@ static void init(struct device *d, const struct device_question *q)
     buf_init(&a->text, DEVICE_TEXT_MAX);
     buf_init(&a->cloud_text, DEVICE_TEXT_MAX);
     a->report.text = a->text.data;
-    a->report.unverified = "";
+    a->report.unverified = a->report.unrefined = "";
     if (d->engine) {
         a->report.emulated = engine_info(d->engine)->emulated;
         a->report.model = engine_info(d->engine)->model_name;

@@ -101,7 +101,7 @@ void answer_plan_granted(struct device *d, uint32_t granted)
     struct plan_input in;
     struct plan p;
     if (granted >= a->plan.cloud_tokens || a->turn.n > 0 || a->turn.c.fixed ||
-        a->q->mode != DEVICE_AUTO || !d->local || a->refine_ratio > 0.0f)
+        a->q->mode != DEVICE_AUTO || !d->local || a->plan.ratio < 1.0)
         return;
     ask_plan(d, &a->turn.c, &in);
     in.cloud.grant_max = granted > 0 ? granted : 1;

@@ -24,8 +24,35 @@ static const struct plan_quality kept_quality = {
 static bool may_ask(const struct device *d)
 {
     const struct answer *a = &d->answer;
-    bool wanted = a->q->refine == DEVICE_REFINE_AUTO || a->q->refine == DEVICE_REFINE_RATIO;
-    return wanted && d->client && d->local && !a->by_messages && a->q->mode == DEVICE_AUTO;
+    bool here = a->q->refine == DEVICE_REFINE_LOCAL; /* then the cloud does not matter */
+    return a->q->refine != DEVICE_REFINE_OFF && d->client && d->local &&
+           (here || !a->by_messages) && a->q->mode == DEVICE_AUTO;
+}
+
+/* A share that is asked for, of the cloud or of the device itself: who asks for a shorter prompt
+ * wants it read, whatever the plan is. */
+static void plan_share(struct device *d, const struct plan_input *whole)
+{
+    struct answer *a = &d->answer;
+    struct plan_input in = *whole;
+    struct plan refined, alone = a->plan;
+    double share = (double)a->q->refine_ratio;
+    if (a->q->refine == DEVICE_REFINE_RATIO) a->refine_ratio = a->q->refine_ratio;
+    in.prompt_tokens = (uint32_t)((double)in.prompt_tokens * share) + 1;
+    plan_make(&in, &refined);
+    if (refined.choice == PLAN_BOTH) {
+        a->plan = refined;
+        size_t n = strlen(a->plan.why);
+        snprintf(a->plan.why + n, sizeof a->plan.why - n, " with %.0f %% of the prompt, as asked",
+                 100.0 * share);
+    } else if (alone.choice == PLAN_CLOUD) {
+        a->plan.choice = PLAN_BOTH;
+        a->plan.start = PLAN_START_NOW;
+        snprintf(a->plan.why, sizeof a->plan.why,
+                 "the device reads %.0f %% of the prompt, as asked; the plan would be %.180s",
+                 100.0 * share, alone.why);
+    }
+    a->plan.ratio = share;
 }
 
 /* Whether the device catches up in time with the whole prompt, so that nothing need be lost. */
@@ -42,16 +69,8 @@ void answer_plan_refined(struct device *d, const struct plan_input *whole)
     struct plan_input in = *whole;
     struct plan refined;
     if (!may_ask(d) || in.prompt_tokens < KEEP_NEW_LEAST || a->plan.choice == PLAN_DEVICE) return;
-    if (a->q->refine == DEVICE_REFINE_RATIO) {
-        a->refine_ratio = a->q->refine_ratio;
-        in.prompt_tokens = (uint32_t)((double)in.prompt_tokens * (double)a->refine_ratio) + 1;
-        plan_make(&in, &refined);
-        if (refined.choice == PLAN_BOTH) a->plan = refined;
-        a->plan.ratio = (double)a->refine_ratio;
-        if (a->plan.choice == PLAN_CLOUD) { /* who asks for a shorter prompt wants it read */
-            a->plan.choice = PLAN_BOTH;
-            a->plan.start = PLAN_START_NOW;
-        }
+    if (a->q->refine != DEVICE_REFINE_AUTO) {
+        plan_share(d, whole);
         return;
     }
     if (in_time(&a->plan, &in)) return;
@@ -111,7 +130,10 @@ void answer_refined(struct device *d, const struct wire_event *ev)
     struct device_refined *r = &a->report.refined;
     uint32_t n = a->prompt.len;
     if (a->refine_ratio <= 0.0f) return; /* nobody asked */
-    if (ev->refused[0] && r->ratio <= 0.0f) {
+    const bool first = r->versions == 0;
+    r->versions = ev->version;
+    if (a->turn.kv >= a->turn.prompt_len) return; /* too late: all is read */
+    if (ev->refused[0] && first) {
         snprintf(r->refused, sizeof r->refused, "%s", ev->refused);
         return; /* the whole prompt is being read */
     }
@@ -119,9 +141,10 @@ void answer_refined(struct device *d, const struct wire_event *ev)
     if (!bits) return; /* then the whole prompt it is */
     for (uint32_t i = 0; i < n; i++)
         if (wire_event_keeps(ev, i)) bits[i / 8] |= (uint8_t)(1u << i % 8);
-    if (keep_must(d, bits, &r->restored) == 0) {
+    uint32_t restored;
+    if (keep_must(d, bits, &restored) == 0) {
+        if (restored > r->restored) r->restored = restored;
         snprintf(r->refused, sizeof r->refused, "%s", ev->refused);
-        r->versions = ev->version;
         r->ratio = ev->ratio;
         r->coverage = ev->coverage;
         turn_refined(&a->turn, clock_us(), bits);
@@ -155,6 +178,21 @@ int answer_refine_here(struct device *d, struct err *e)
     }
     refine_free(r);
     return 0;
+}
+
+const char *answer_unrefined(const struct device *d)
+{
+    const struct answer *a = &d->answer;
+    const struct device_refined *r = &a->report.refined;
+    const struct turn *t = &a->turn;
+    if (r->refused[0]) return r->refused;
+    if (a->report.turn.refined || (a->q->refine != DEVICE_REFINE_RATIO && a->refine_ratio <= 0.0f))
+        return "";
+    if (a->refine_ratio <= 0.0f)
+        return t->c.prompt_tokens - t->c.kv_tokens < KEEP_NEW_LEAST ? keep_refusal_name(KEEP_SHORT)
+                                                                    : "the cloud was not asked";
+    if (r->versions == 0) return "no choice came from the cloud";
+    return t->map ? "the choice is all of the prompt" : "the choice came too late";
 }
 
 /* ---- idle ---- */

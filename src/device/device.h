@@ -122,7 +122,7 @@ struct device_refined {
     uint32_t versions;         /* of the choice that came; 0: none */
     bool local;                /* it is the device's own */
     float ratio, coverage;     /* of the last one, as it says */
-    uint32_t restored;         /* tokens that it left out and that stay in any case */
+    uint32_t restored;         /* the most tokens that one left out and that stay in any case */
     char refused[WIRE_ID_MAX]; /* "", or why nothing was chosen (policy/keep.h) */
 };
 
@@ -136,6 +136,9 @@ struct device_report {
     uint32_t prompt_tokens, kept_tokens; /* of the prompt, already in the device's KV cache */
     bool any_match;                      /* the cloud answered, and `match` holds */
     enum wire_match match;
+    /* Why the prompt that was to be shortened was read whole, or from some place on: a word of
+     * policy/keep.h or a sentence; "": it was not to be, or it was. */
+    const char *unrefined;
     const char *unverified; /* why an inexact cloud's tokens were not verified; "": they were, or
                                it was exact */
     struct device_refined refined;

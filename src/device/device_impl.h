@@ -106,6 +106,8 @@ void answer_plan_refined(struct device *d, const struct plan_input *whole);
 /* What a request says of refinement; `r` only borrows it. */
 void answer_ask_refined(struct device *d, struct wire_request *r);
 void answer_refined(struct device *d, const struct wire_event *ev);
+/* Of a finished answer; device_report.unrefined. */
+const char *answer_unrefined(const struct device *d);
 /* Before the turn starts: the device's own choice, if the question asks for it. */
 int answer_refine_here(struct device *d, struct err *e);
 /* After an answer: read, behind all else, what of prompt and answer the KV cache lacks. */

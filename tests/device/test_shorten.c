@@ -338,6 +338,35 @@ static void test_taken_back(void **state)
     rig_stop(&g);
 }
 
+/* A share was asked for, and the prompt is read whole all the same: the report says why. And the
+ * plan says what is read, also where alone it would leave the device out. */
+static void test_says_why(void **state)
+{
+    (void)state;
+    static const char *const why[] = {"", "no choice came from the cloud",
+                                      "the choice is all of the prompt", "short"};
+    struct rig g;
+    rig_start(&g);
+    for (size_t how = 0; how < sizeof why / sizeof *why; how++) {
+        struct device_report r;
+        const char *text = how == 3 ? tail : document;
+        struct chat_message m = {"user", text, strlen(text)};
+        struct device *d = open_device(150.0, script_cloud_url(g.cloud), false);
+        struct device_question q = question_of(&m, 1, 0.3f);
+        q.cloud_tokens = how == 0 ? -1 : N;
+        g.script.token_pause_us = 10000; /* the choice takes effect first */
+        if (how == 1) g.script.kept[0] = NULL;
+        if (how == 2) memset(g.bits[0], 0xff, sizeof g.bits[0]);
+        if (how == 2) g.script.kept[0] = g.bits[0];
+        script_cloud_set(g.cloud, &g.script);
+        (void)device_ask(d, &q, &r, NULL);
+        assert_string_equal(r.unrefined, why[how]);
+        if (how == 0) assert_non_null(strstr(r.plan.why, "30 % of the prompt, as asked"));
+        device_close(d);
+    }
+    rig_stop(&g);
+}
+
 /* The device chooses by words itself, alone and beside a cloud: its tokens follow from just that
  * history. A question whose words are nowhere needs the whole prompt. */
 static void test_local_choice(void **state)
@@ -439,6 +468,7 @@ int main(void)
         cmocka_unit_test(test_whole_prompt),       cmocka_unit_test(test_system_message),
         cmocka_unit_test(test_idle_fill),          cmocka_unit_test(test_local_choice),
         cmocka_unit_test(test_what_must_stay),     cmocka_unit_test(test_taken_back),
+        cmocka_unit_test(test_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

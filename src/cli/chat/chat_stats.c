@@ -44,8 +44,11 @@ static void print_refined(const struct device_report *r, FILE *to)
     if (r->turn.refined && f->local) fprintf(to, ", chosen here by words");
     if (r->turn.refined && f->versions > 0)
         fprintf(to, "; the choice holds %.0f %% of the score", 100.0 * (double)f->coverage);
+    if (r->turn.refined && f->restored > 0)
+        fprintf(to, "; it lacked %u tokens that must stay", f->restored);
     if (r->turn.refined) fputc('\n', to);
-    if (f->refused[0]) fprintf(to, "  not refined: %s\n", f->refused);
+    if (r->unrefined && r->unrefined[0])
+        fprintf(to, "  not refined%s: %s\n", r->turn.refined ? " any more" : "", r->unrefined);
 }
 
 void chat_stats_print(const struct device_report *r, FILE *to)
@@ -133,14 +136,14 @@ static void put_head(struct buf *out, const struct device_report *r, const char 
 static void put_refined(struct buf *out, const struct device_report *r)
 {
     const struct device_refined *f = &r->refined;
-    put_text(out, "unrefined", f->refused[0] ? f->refused : NULL);
+    put_text(out, "unrefined", r->unrefined && r->unrefined[0] ? r->unrefined : NULL);
     if (r->turn.refined)
         buf_printf(
             out,
             "\"refined\": {\"read\": %u, \"local\": %s, \"ratio\": %.4f, \"coverage\": %.4f, "
-            "\"versions\": %u}, ",
+            "\"versions\": %u, \"restored\": %u}, ",
             r->turn.reading, f->local ? "true" : "false", (double)f->ratio, (double)f->coverage,
-            f->versions);
+            f->versions, f->restored);
     else
         buf_puts(out, "\"refined\": null, ");
 }

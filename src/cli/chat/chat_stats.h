@@ -14,9 +14,10 @@
  *    "cloud_prompt_tokens", "cloud_cached_tokens",
  *    "reason": "stop" | "length" | "cancelled" | "failed",
  *    "error": sentence, or null,  "trouble": a fault that the answer survived, or null,
- *    "unrefined": why the cloud chose nothing to keep (a word of policy/keep.h), or null,
+ *    "unrefined": why a prompt that was to be shortened was not (device_report), or null,
  *    "refined": {"read": tokens of the prompt that are for the device,  "local": it chose itself,
- * "ratio",  "coverage", "versions": of the cloud's choice}, or null, "unverified": why an inexact
+ * "ratio",  "coverage", "versions": of the cloud's choice, "restored": tokens that it lacked and
+ * that must stay}, or null, "unverified": why an inexact
  * cloud's tokens were not compared with our own, or null, "verified": {"tokens": k,  "compared",
  * "of": received from the cloud,  "dropped": not shown, "difference": index of the first token that
  * we would not have drawn, or null}, or null, "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls",
