@@ -96,7 +96,7 @@ const cases = {
     },
     // A lost cloud that stops the answer, or that the person is not told of.
     async cloud_killed_in_mid_answer() {
-        const c = await cloud('--fake-beat-us', '50000'), d = await device(...FAKE, ...SLOW, '--cloud', c.url);
+        const c = await cloud('--fake-beat-us', '100000'), d = await device(...FAKE, '--profile', 's24-ultra-cpu', '--no-state', '--cloud', c.url);
         const page = await site.tab(d.url);
         await ask(page);
         await tokens(page, 5);
