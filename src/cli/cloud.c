@@ -228,6 +228,10 @@ static int open_engine(const struct options *o, struct engine **ret_engine, stru
         log_line(LOG_WARN, "cloud",
                  "model %s: the file calls %s ordinary text; taken for control tokens",
                  info->model_name, vocab_mended(engine_vocab(*ret_engine)));
+    if (engine_vocab(*ret_engine) && vocab_merges_passed(engine_vocab(*ret_engine)) > 0)
+        log_line(LOG_WARN, "cloud",
+                 "model %s: %u malformed merges of its tokenizer are passed over", info->model_name,
+                 vocab_merges_passed(engine_vocab(*ret_engine)));
     if (!engine_template(*ret_engine))
         log_line(LOG_WARN, "cloud",
                  "model %s has no chat template, or one that is no template (see pdd model "

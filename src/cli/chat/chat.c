@@ -103,7 +103,12 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
     }
     if (code) return code;
     struct fake_options fake = {.answer_tokens = o->fake_tokens};
-    return engine_open(&o->native, is_fake ? &fake : NULL, o->profile, ret_engine, e);
+    code = engine_open(&o->native, is_fake ? &fake : NULL, o->profile, ret_engine, e);
+    const struct vocab *v = code ? NULL : engine_vocab(*ret_engine);
+    if (v && vocab_merges_passed(v) > 0)
+        fprintf(stderr, "pdd chat: note: %u malformed merges of the tokenizer are passed over\n",
+                vocab_merges_passed(v));
+    return code;
 }
 
 /* What was learned before, if there is a place for it; an answer needs none. */

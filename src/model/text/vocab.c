@@ -399,6 +399,11 @@ void vocab_close(struct vocab *v)
     mem_free(v);
 }
 
+uint32_t vocab_merges_passed(const struct vocab *v)
+{
+    return v->merges_passed;
+}
+
 uint32_t vocab_size(const struct vocab *v)
 {
     return v->size;

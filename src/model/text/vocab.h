@@ -52,6 +52,8 @@ const char *vocab_spelling(const struct vocab *v, int32_t id, size_t *ret_len);
  * that the file calls ordinary, with commas; "": none. */
 int vocab_mend(struct vocab *v, const char *chat_template, size_t n, struct err *e);
 const char *vocab_mended(const struct vocab *v);
+/* Merges of the file that do not join two tokens to a third: they are passed over. */
+uint32_t vocab_merges_passed(const struct vocab *v);
 
 /* The token of exactly these bytes, which may be a part of a character; -1: none. */
 int32_t vocab_of_bytes(const struct vocab *v, const char *bytes, size_t n);

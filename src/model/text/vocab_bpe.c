@@ -61,18 +61,20 @@ static int read_merges(struct vocab *v, const struct gguf *g, struct err *e)
     if (!v->merges || !v->merge_slots)
         return err_set(e, ERR_NO_MEMORY, "%s: no memory for its merges", gguf_name(g));
     const uint8_t *at = a.data;
+    uint32_t first = 0;
     for (uint32_t i = 0; i < a.n; i++) {
         struct merge *m = &v->merges[i];
-        if (read_merge(v, gguf_array_next_text(&at), m) != 0)
-            return err_set(
-                e, ERR_BAD_INPUT,
-                "%s: tokenizer.ggml.merges: number %u does not join two tokens to a third",
-                gguf_name(g), i);
+        if (read_merge(v, gguf_array_next_text(&at), m) != 0) {
+            if (v->merges_passed++ == 0) first = i;
+            continue;
+        }
         uint32_t *slot = merge_slot(v, m->left, m->right);
         if (!*slot) *slot = i + 1;
-        v->n_merges = i + 1;
     }
-    return 0;
+    if (a.n == 0 || v->merges_passed < a.n) return 0;
+    return err_set(e, ERR_BAD_INPUT,
+                   "%s: tokenizer.ggml.merges: none joins two tokens to a third, from number %u on",
+                   gguf_name(g), first);
 }
 
 int bpe_open(struct vocab *v, const struct gguf *g, struct err *e)

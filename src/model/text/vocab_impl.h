@@ -54,9 +54,9 @@ struct vocab {
     /* BPE */
     struct merge {
         int32_t left, right, result;
-    } * merges; /* in order of rank */
-    uint32_t n_merges;
-    uint32_t *merge_slots; /* hash of (left, right) -> rank + 1 */
+    } * merges;             /* in order of rank */
+    uint32_t merges_passed; /* malformed: no pair in the file's list, so that ranks stay */
+    uint32_t *merge_slots;  /* hash of (left, right) -> rank + 1 */
     uint32_t merge_mask;
     struct pretok *pretok;
     /* control and user-defined tokens, sorted by their bytes; from[b]: the first that begins with b
