@@ -141,9 +141,22 @@ static enum turn_cloud_end end_of(enum wire_reason r)
     return ends[r];
 }
 
+/* The sentence of a loss that ends the answer says so, where ids are missing to go on with it. */
+static void lose_for(struct device *d, uint64_t wait_us, const char *why)
+{
+    struct answer *a = &d->answer;
+    struct err full = ERR_INIT;
+    if (a->no_ids && !a->turn.local_ok)
+        err_set(&full, ERR_NET,
+                "%.400s; the answer ends here, as this cloud gives no token ids to "
+                "go on with it",
+                why);
+    turn_cloud_refused(&a->turn, clock_us(), wait_us, full.code ? full.text : why);
+}
+
 static void lose_cloud(struct device *d, const char *why)
 {
-    turn_cloud_lost(&d->answer.turn, clock_us(), why);
+    lose_for(d, 0, why);
 }
 
 /* Why the tokens of this stream are not to be verified; NULL: they are, "": they need not be. */
@@ -238,6 +251,10 @@ static void on_token(struct device *d, const struct wire_event *ev)
     uint64_t now = clock_us();
     char why[96];
     first_token(d, now);
+    if (ev->token < 0 && (a->as_text || !v)) {
+        a->no_ids = true;
+        turn_cloud_no_ids(&a->turn);
+    }
     if (a->as_text) {
         on_text_token(d, ev, now);
     } else if (v && (ev->token < 0 || (uint32_t)ev->token >= vocab_size(v) ||
@@ -318,7 +335,7 @@ static void on_assist_lost(void *arg, int status, uint32_t retry_after_s, const 
 {
     struct device *d = arg;
     if (try_messages(d, status)) return;
-    turn_cloud_refused(&d->answer.turn, clock_us(), wait_after(status, retry_after_s), why->text);
+    lose_for(d, wait_after(status, retry_after_s), why->text);
     carry_out(d);
 }
 

@@ -29,6 +29,7 @@ struct answer {
     bool running;       /* between answer_start and the turn's end */
     bool by_messages;   /* the cloud gets messages, not ids */
     bool as_text;       /* its tokens are of another vocabulary: their text counts */
+    bool no_ids;        /* they have none */
     uint32_t next_wire; /* index of the next token event, when as_text */
     uint64_t began, opened, granted;
     bool in_slot; /* from a grant to the end of its stream */

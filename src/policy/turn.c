@@ -410,6 +410,11 @@ void turn_cloud_done(struct turn *t, uint64_t now, enum turn_cloud_end end)
     steer_cloud(t, now);
 }
 
+void turn_cloud_no_ids(struct turn *t)
+{
+    t->cloud_final = true;
+}
+
 void turn_cloud_lost(struct turn *t, uint64_t now, const char *why)
 {
     if (!cloud_active(t)) return;

@@ -108,7 +108,7 @@ struct turn {
     bool cloud_by_text;   /* its tokens are counted in another vocabulary than ours */
     uint64_t cloud_heard; /* last sign of life: a grant, progress or a token that is new */
     uint64_t cloud_gave;  /* its last new token, or when it was asked */
-    bool cloud_final;     /* it refused for a reason that asking again does not change */
+    bool cloud_final;     /* asking it again cannot help: it refused for good, or gives no ids */
     bool cloud_waits;     /* it is asked again at `cloud_again`, and only it can go on */
     uint64_t cloud_again; /* not before; a refusal's Retry-After */
     /* device */
@@ -158,6 +158,8 @@ void turn_pace(struct turn *t, double pace_us); /* a new plan's; as turn_config.
 void turn_cloud_grant(struct turn *t, uint64_t now, uint32_t tokens_max);
 /* The stream has text, which the caller tokenises: the number granted is an estimate. */
 void turn_cloud_by_text(struct turn *t, uint64_t now);
+/* A token of the stream has no id: no other stream can go on with this answer. */
+void turn_cloud_no_ids(struct turn *t);
 /* The numerics of the stream are not the device's: its tokens are verified, unless the prompt is
  * shortened: what follows from that proves nothing. */
 void turn_cloud_verify(struct turn *t, uint64_t now);

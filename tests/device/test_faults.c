@@ -369,6 +369,48 @@ static void test_text_match(void **state)
     script_cloud_stop(cloud);
 }
 
+/* Behind a cloud without token ids a cut answer cannot go on: what was shown stays, the sentence
+ * has the cause, and nothing is asked with ids that are none. A device with a model goes on. */
+static void test_cut_without_ids(void **state)
+{
+    static const int32_t ids[] = {-1, -1, -1, -1};
+    static const char *const texts[] = {"The ", "caf\xC3\xA9", " is", " open"};
+    static const struct {
+        enum script_fault fault;
+        const char *part;
+    } cuts[] = {{SCRIPT_CUT, "go on with it"},      {SCRIPT_CUT_HALF, "go on with it"},
+                {SCRIPT_GARBAGE, "go on with it"},  {SCRIPT_ERROR, "a scripted mishap"},
+                {SCRIPT_DRAIN, "ended the stream"}, {SCRIPT_STALL, "fell silent"}};
+    struct script s = {.tokens = ids,
+                       .n = 4,
+                       .ends = true,
+                       .prompt_tokens = 5,
+                       .at = 3,
+                       .other_words = true,
+                       .texts = texts,
+                       .always = true};
+    struct script_cloud *cloud = script_cloud_start(&s);
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof cuts / sizeof *cuts; i++) {
+        bool alone = i % 2 == 0;
+        struct device *d = open_device(alone ? NULL : open_engine(0.0), script_cloud_url(cloud),
+                                       cuts[i / 2].fault == SCRIPT_STALL ? STALL_US : PATIENT_US);
+        struct device_report r;
+        struct err e = ERR_INIT;
+        s.fault = cuts[i / 2].fault;
+        script_cloud_set(cloud, &s);
+        int code = ask(d, DEVICE_CLOUD_ONLY, alone ? -1 : 4, &r, &e);
+        assert_true(code < 0);
+        if (!strstr(e.text, cuts[i / 2].part) || strstr(e.text, "cannot be written"))
+            fail_msg("fault %d: %s", s.fault, e.text);
+        assert_int_equal(r.text_len, 9);
+        assert_memory_equal(r.text, "The caf\xC3\xA9", 9);
+        assert_int_equal(script_cloud_asked(cloud), alone ? 1 : 2); /* 2: with ids at first */
+        device_close(d);
+    }
+    script_cloud_stop(cloud);
+}
+
 /* Memory gives out at any moment of opening and asking: an error or the answer, nothing else; what
  * leaks is the leak checker's to find. */
 static void test_failing_allocations(void **state)
@@ -475,6 +517,7 @@ int main(void)
         cmocka_unit_test(test_broken_engine),
         cmocka_unit_test(test_local_only_opens_no_socket),
         cmocka_unit_test(test_text_match),
+        cmocka_unit_test(test_cut_without_ids),
         cmocka_unit_test(test_failing_allocations),
         cmocka_unit_test(test_cancel),
     };
