@@ -8,8 +8,10 @@
  * reasoning_content) or prompt (a text, token ids, or an array of one of these), max_tokens,
  * max_completion_tokens (chat), temperature, top_p, stop, seed, stream, stream_options
  * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all),
- * min_p. For the chat template, where it knows them: tools with tool_choice "none",
- * reasoning_effort, enable_thinking, chat_template_kwargs.
+ * min_p, repetition_penalty or repeat_penalty, repeat_last_n, n_predict. A number without a
+ * fraction is an integer; max_tokens -1 is as many as fit; "" is no stop string. For the chat
+ * template, where it knows them: tools with tool_choice "none", reasoning_effort, enable_thinking,
+ * chat_template_kwargs.
  *
  * Refused by name: fields that would change the answer in a way we do not support, unless they ask
  * for what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n,
@@ -32,11 +34,12 @@
 #include "proto/wire.h"
 
 enum {
-    OPENAI_STOPS_MAX = 4,
+    OPENAI_STOPS_MAX = 64,
     OPENAI_STOP_BYTES_MAX = 1024,
-    OPENAI_TOP_CHAT_MAX = 20,      /* top_logprobs of a chat */
-    OPENAI_TOP_COMPLETION_MAX = 5, /* logprobs of a completion */
-    OPENAI_COMPLETION_TOKENS = 16, /* default of max_tokens there; of a chat: all that fits */
+    OPENAI_STOPS_BYTES_MAX = 16384, /* of all, since each token is searched for all */
+    OPENAI_TOP_CHAT_MAX = 20,       /* top_logprobs of a chat */
+    OPENAI_TOP_COMPLETION_MAX = 5,  /* logprobs of a completion */
+    OPENAI_COMPLETION_TOKENS = 16,  /* default of max_tokens there; of a chat: all that fits */
     OPENAI_PARAM_MAX = 64
 };
 

@@ -10,12 +10,17 @@
 enum {
     ROLE_MAX = 32,       /* bytes */
     TOP_K_MAX = 1 << 24, /* more than any vocabulary */
-    PARTS_MAX = 1024     /* of one message */
+    PARTS_MAX = 1024,    /* of one message */
+    REPEAT_LAST_MAX = 1 << 20
 };
+
+/* Every integer up to here is a double, and no other number reads the same. */
+#define WHOLE_MAX 9007199254740992.0
 
 /* What a field that we cannot serve may hold all the same. */
 enum neutral {
     NEUTRAL_ZERO,
+    NEUTRAL_OFF, /* zero and less */
     NEUTRAL_ONE,
     NEUTRAL_FALSE,
     NEUTRAL_TRUE,
@@ -35,8 +40,6 @@ static const struct {
     {"function_call", NEUTRAL_NOTHING},
     {"frequency_penalty", NEUTRAL_ZERO},
     {"presence_penalty", NEUTRAL_ZERO},
-    {"repetition_penalty", NEUTRAL_ONE},
-    {"repeat_penalty", NEUTRAL_ONE},
     {"logit_bias", NEUTRAL_EMPTY},
     {"audio", NEUTRAL_NOTHING},
     {"prediction", NEUTRAL_NOTHING},
@@ -61,11 +64,80 @@ static const struct {
     {"guided_regex", NEUTRAL_NOTHING},
     {"guided_choice", NEUTRAL_NOTHING},
     {"guided_grammar", NEUTRAL_NOTHING},
+    {"guided_whitespace_pattern", NEUTRAL_NOTHING},
+    {"regex", NEUTRAL_EMPTY},
+    {"ebnf", NEUTRAL_EMPTY},
+    {"typical_p", NEUTRAL_ONE},
+    {"typical", NEUTRAL_ONE},
+    {"tfs", NEUTRAL_ONE},
+    {"tfs_z", NEUTRAL_ONE},
+    {"top_a", NEUTRAL_ZERO},
+    {"top_n_sigma", NEUTRAL_OFF},
+    {"nsigma", NEUTRAL_OFF},
+    {"mirostat", NEUTRAL_ZERO},
+    {"mirostat_mode", NEUTRAL_ZERO},
+    {"dry_multiplier", NEUTRAL_ZERO},
+    {"xtc_probability", NEUTRAL_ZERO},
+    {"dynatemp_range", NEUTRAL_ZERO},
+    {"dynamic_temperature", NEUTRAL_FALSE},
+    {"adaptive_target", NEUTRAL_OFF},
+    {"smoothing_factor", NEUTRAL_ZERO},
+    {"epsilon_cutoff", NEUTRAL_ZERO},
+    {"eta_cutoff", NEUTRAL_ZERO},
+    {"penalty_alpha", NEUTRAL_ZERO},
+    {"no_repeat_ngram_size", NEUTRAL_ZERO},
+    {"length_penalty", NEUTRAL_ONE},
+    {"guidance_scale", NEUTRAL_ONE},
+    {"negative_prompt", NEUTRAL_EMPTY},
+    {"ban_eos_token", NEUTRAL_FALSE},
+    {"custom_token_bans", NEUTRAL_EMPTY},
+    {"bad_words", NEUTRAL_EMPTY},
+    {"bad_words_ids", NEUTRAL_EMPTY},
+    {"allowed_token_ids", NEUTRAL_EMPTY},
+    {"logits_processors", NEUTRAL_EMPTY},
+    {"lora", NEUTRAL_EMPTY},
+    {"documents", NEUTRAL_EMPTY},
 };
 
 void openai_param_set(char *ret_param, const char *name)
 {
     snprintf(ret_param, OPENAI_PARAM_MAX, "%s", name);
+}
+
+/* The integer that a number without a fraction is; NULL: it has one, or is none. */
+static json_t *whole_of(const json_t *value)
+{
+    double x = json_real_value(value);
+    if (!json_is_real(value) || x < -WHOLE_MAX || x > WHOLE_MAX) return NULL;
+    return x < (double)(json_int_t)x || x > (double)(json_int_t)x ? NULL
+                                                                  : json_integer((json_int_t)x);
+}
+
+static int make_array_whole(json_t *array)
+{
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        json_t *whole = whole_of(json_array_get(array, i));
+        if (whole && json_array_set_new(array, i, whole)) return ERR_NO_MEMORY;
+    }
+    return 0;
+}
+
+/* JSON has one kind of number, and many clients write 40.0 for 40: where we look for an integer it
+ * is one. Deeper objects stay: a template may read them, and 1.0 is another text than 1 there. */
+static int make_whole(json_t *root)
+{
+    const char *name;
+    json_t *value;
+    int code = 0;
+    json_object_foreach(root, name, value)
+    {
+        json_t *whole = whole_of(value);
+        if (whole && json_object_set_new(root, name, whole)) return ERR_NO_MEMORY;
+        if (whole) continue;
+        if (!code) code = make_array_whole(value);
+        if (!code) code = make_array_whole(json_array_get(value, 0));
+    }
+    return code;
 }
 
 int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, struct err *e)
@@ -79,7 +151,11 @@ int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, 
     {
         if (json_is_null(value)) json_object_del(*ret_object, name);
     }
-    return 0;
+    code = make_whole(*ret_object);
+    if (!code) return 0;
+    json_decref(*ret_object);
+    *ret_object = NULL;
+    return err_set(e, code, "no memory for a request");
 }
 
 int openai_fields_read(struct json_t *object, const struct json_field *fields, size_t n, void *out,
@@ -135,6 +211,8 @@ static bool is_neutral(const json_t *value, enum neutral neutral)
     switch (neutral) {
     case NEUTRAL_ZERO:
         return number >= 0.0 && number <= 0.0;
+    case NEUTRAL_OFF:
+        return json_is_number(value) && number <= 0.0;
     case NEUTRAL_ONE:
         return number >= 1.0 && number <= 1.0;
     case NEUTRAL_FALSE:
@@ -282,10 +360,16 @@ static int take_prompt(const json_t *prompt, struct openai_request *r, struct er
 
 static int take_stop(const json_t *text, struct openai_request *r, struct err *e)
 {
-    size_t n = json_string_length(text);
-    if (!json_is_string(text) || n == 0 || n > OPENAI_STOP_BYTES_MAX)
-        return err_set(e, ERR_BAD_INPUT, "stop: a stop string must be a text of 1 to %d bytes",
+    size_t n = json_string_length(text), all = n;
+    if ((json_is_string(text) && n == 0) || json_is_null(text)) return 0; /* a form's "none" */
+    if (!json_is_string(text) || n > OPENAI_STOP_BYTES_MAX)
+        return err_set(e, ERR_BAD_INPUT, "stop: a stop string must be a text of at most %d bytes",
                        OPENAI_STOP_BYTES_MAX);
+    for (uint32_t i = 0; i < r->n_stops; i++)
+        all += r->stops[i].len;
+    if (r->n_stops == OPENAI_STOPS_MAX || all > OPENAI_STOPS_BYTES_MAX)
+        return err_set(e, ERR_BAD_INPUT, "stop: at most %d stop strings of together %d bytes",
+                       OPENAI_STOPS_MAX, OPENAI_STOPS_BYTES_MAX);
     struct openai_stop *stop = &r->stops[r->n_stops];
     int code = openai_text_take(text, &stop->text, &stop->len, e);
     if (!code) r->n_stops++;
@@ -295,8 +379,6 @@ static int take_stop(const json_t *text, struct openai_request *r, struct err *e
 static int take_stops(const json_t *stop, struct openai_request *r, struct err *e)
 {
     if (!json_is_array(stop)) return take_stop(stop, r, e);
-    if (json_array_size(stop) > OPENAI_STOPS_MAX)
-        return err_set(e, ERR_BAD_INPUT, "stop: at most %d stop strings", OPENAI_STOPS_MAX);
     int code = 0;
     for (size_t i = 0; i < json_array_size(stop) && !code; i++)
         code = take_stop(json_array_get(stop, i), r, e);
@@ -327,6 +409,17 @@ static int take_top_k(const json_t *top_k, struct openai_request *r, struct err 
     if (!json_is_integer(top_k) || k < -1 || k > TOP_K_MAX)
         return err_set(e, ERR_BAD_INPUT, "top_k must be an integer from -1 to %d", TOP_K_MAX);
     r->ask.sampling.top_k = k > 0 ? (uint32_t)k : 0;
+    return 0;
+}
+
+/* -1: all of the history. */
+static int take_repeat_last(const json_t *last, struct openai_request *r, struct err *e)
+{
+    json_int_t n = json_integer_value(last);
+    if (!json_is_integer(last) || n < -1 || n > REPEAT_LAST_MAX)
+        return err_set(e, ERR_BAD_INPUT, "repeat_last_n must be an integer from -1 to %d",
+                       REPEAT_LAST_MAX);
+    r->ask.sampling.repeat_last = n < 0 ? REPEAT_LAST_MAX : (uint32_t)n;
     return 0;
 }
 
@@ -371,13 +464,15 @@ static int take_stream_options(const json_t *options, struct openai_request *r, 
     return 0;
 }
 
-/* One of the two names; the newer one counts. */
+/* OpenAI's two names, of which the newer one counts, and llama-server's. */
 static int take_max_tokens(const json_t *max, struct openai_request *r, struct err *e)
 {
     json_int_t n = json_integer_value(max);
-    if (!json_is_integer(max) || n < 1)
+    if (!json_is_integer(max) || n == 0 || n < -1)
         return err_set(e, ERR_BAD_INPUT,
-                       "max_tokens, or max_completion_tokens, must be an integer of at least 1");
+                       "max_tokens, or max_completion_tokens, must be an integer of at least 1, or "
+                       "-1 for as many as fit");
+    if (n == -1) n = WIRE_TOKENS_MAX;
     r->ask.tokens_max = n < WIRE_TOKENS_MAX ? (uint32_t)n : WIRE_TOKENS_MAX;
     return 0;
 }
@@ -395,6 +490,8 @@ static const struct {
     {"seed", IN_BOTH, take_seed},
     {"top_p", IN_BOTH, take_top_p},
     {"top_k", IN_BOTH, take_top_k},
+    {"repeat_last_n", IN_BOTH, take_repeat_last},
+    {"n_predict", IN_BOTH, take_max_tokens},
     {"max_tokens", IN_BOTH, take_max_tokens},
     {"max_completion_tokens", IN_CHAT, take_max_tokens},
     {"logprobs", IN_BOTH, take_logprobs},
@@ -409,6 +506,10 @@ static const struct json_field plain_fields[] = {
      offsetof(struct openai_request, ask.sampling.temperature)},
     {"min_p", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 0x1.fffffep-1f,
      offsetof(struct openai_request, ask.sampling.min_p)},
+    {"repetition_penalty", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1000.0f,
+     offsetof(struct openai_request, ask.sampling.repeat_penalty)},
+    {"repeat_penalty", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1000.0f,
+     offsetof(struct openai_request, ask.sampling.repeat_penalty)},
     {"stream", JSON_FIELD_BOOL, false, 0, 0, 0, 0, offsetof(struct openai_request, stream)},
 };
 

@@ -54,9 +54,17 @@ static const struct {
      "stream_options"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":0}", "max_tokens"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"max_completion_tokens\":1.5}", "max_completion_tokens"},
-    {true, ERR_BAD_INPUT, "{" ASK ",\"stop\":\"\"}", "stop"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":-2}", "max_tokens"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":6.5}", "max_tokens"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":1e300}", "max_tokens"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":\"6\"}", "max_tokens"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"n_predict\":0.0}", "n_predict"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"top_k\":40.25}", "top_k"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"repetition_penalty\":0}", "repetition_penalty"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"repeat_penalty\":\"1\"}", "repeat_penalty"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"repeat_last_n\":-2}", "repeat_last_n"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"n\":2.0}", "n"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"stop\":[1]}", "stop"},
-    {true, ERR_BAD_INPUT, "{" ASK ",\"stop\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}", "stop"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"logprobs\":3}", "logprobs"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"top_logprobs\":3}", "top_logprobs"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"logprobs\":true,\"top_logprobs\":21}", "top_logprobs"},
@@ -83,6 +91,7 @@ static const struct {
     {false, ERR_BAD_INPUT, "{\"prompt\":[]}", "prompt"},
     {false, ERR_BAD_INPUT, "{\"prompt\":[[]]}", "prompt"},
     {false, ERR_BAD_INPUT, "{\"prompt\":[1,-1]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[1.5]}", "prompt"},
     {false, ERR_UNSUPPORTED, "{\"prompt\":[\"a\",\"b\"]}", "prompt"},
     {false, ERR_UNSUPPORTED, "{\"prompt\":[[1],[2]]}", "prompt"},
     {false, ERR_BAD_INPUT, "{\"prompt\":\"a\",\"logprobs\":6}", "logprobs"},
@@ -209,6 +218,109 @@ static void test_defaults(void **state)
     openai_request_release(&r);
 }
 
+/* Samplers and limits that we do not have: refused by name, unless they are off. */
+static void test_off_or_refused(void **state)
+{
+    static const struct {
+        const char *name, *off, *on;
+    } cases[] = {
+        {"typical_p", "1", "0.5"},
+        {"tfs_z", "1.0", "0.9"},
+        {"top_a", "0", "0.1"},
+        {"top_n_sigma", "0", "1.0"},
+        {"top_n_sigma", "-1", "2"},
+        {"mirostat", "0", "2"},
+        {"mirostat_mode", "0.0", "1"},
+        {"dry_multiplier", "0", "0.8"},
+        {"xtc_probability", "0.0", "0.5"},
+        {"dynatemp_range", "0", "0.5"},
+        {"smoothing_factor", "0", "0.2"},
+        {"epsilon_cutoff", "0", "1"},
+        {"no_repeat_ngram_size", "0", "3"},
+        {"length_penalty", "1.0", "2"},
+        {"guidance_scale", "1", "1.5"},
+        {"bad_words", "[]", "[\"x\"]"},
+        {"allowed_token_ids", "null", "[1]"},
+        {"ban_eos_token", "false", "true"},
+        {"negative_prompt", "\"\"", "\"x\""},
+        {"regex", "null", "\"a*\""},
+    };
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        struct openai_request r;
+        struct err e = ERR_INIT;
+        char param[OPENAI_PARAM_MAX], json[200];
+        bool on = i % 2;
+        snprintf(json, sizeof json, "{" ASK ",\"%s\":%s}", cases[i / 2].name,
+                 on ? cases[i / 2].on : cases[i / 2].off);
+        int code = openai_request_decode(json, strlen(json), true, &r, param, &e);
+        if (code != (on ? ERR_UNSUPPORTED : 0)) fail_msg("%s: %d %s", json, code, e.text);
+        assert_string_equal(param, on ? cases[i / 2].name : "");
+        if (!code) openai_request_release(&r);
+    }
+}
+
+/* Numbers as other languages write them, and the limits of local servers. */
+static void test_lenient(void **state)
+{
+    struct openai_request r;
+    struct buf b;
+    (void)state;
+    decode("{" ASK ",\"max_tokens\":6.0,\"top_k\":40.0,\"seed\":7.0,\"n\":1.0,\"logprobs\":true,"
+           "\"top_logprobs\":2e0,\"repetition_penalty\":1.25,\"repeat_last_n\":-1.0}",
+           true, &r);
+    assert_int_equal(r.ask.tokens_max, 6);
+    assert_int_equal(r.ask.sampling.top_k, 40);
+    assert_true(r.seeded && r.ask.sampling.seed == 7 && r.top_logprobs == 2);
+    assert_true(r.ask.sampling.repeat_penalty == 1.25f && r.ask.sampling.repeat_last == 1 << 20);
+    openai_request_release(&r);
+    decode("{\"prompt\":[[3.0,4]],\"logprobs\":1.0,\"max_tokens\":-1}", false, &r);
+    assert_true(r.ask.n_prompt == 2 && r.ask.prompt[0] == 3 && r.top_logprobs == 1);
+    assert_int_equal(r.ask.tokens_max, WIRE_TOKENS_MAX);
+    openai_request_release(&r);
+    decode("{\"prompt\":[5.0],\"n_predict\":3,\"repeat_penalty\":2}", false, &r);
+    assert_true(r.ask.prompt[0] == 5 && r.ask.tokens_max == 3);
+    assert_true(r.ask.sampling.repeat_penalty == 2.0f);
+    openai_request_release(&r);
+    decode("{" ASK ",\"max_completion_tokens\":-1.0,\"stop\":\"\","
+           "\"chat_template_kwargs\":{\"x\":1.0}}",
+           true, &r);
+    assert_true(r.ask.tokens_max == WIRE_TOKENS_MAX && r.n_stops == 0);
+    assert_string_equal(r.ask.arguments, "{\"x\":1.0}");
+    openai_request_release(&r);
+    buf_init(&b, ROOM);
+    buf_puts(&b, "{" ASK ",\"stop\":[\"\",null");
+    for (int i = 0; i < OPENAI_STOPS_MAX; i++)
+        buf_printf(&b, ",\"<%d>\",\"\"", i);
+    buf_puts(&b, "]}");
+    decode(b.data, true, &r);
+    assert_int_equal(r.n_stops, OPENAI_STOPS_MAX);
+    assert_string_equal(r.stops[OPENAI_STOPS_MAX - 1].text, "<63>");
+    openai_request_release(&r);
+    buf_release(&b);
+}
+
+/* More than the limits of stop strings, in number and in bytes. */
+static void test_too_many_stops(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct openai_request r;
+        struct err e = ERR_INIT;
+        char param[OPENAI_PARAM_MAX];
+        struct buf b;
+        buf_init(&b, ROOM);
+        buf_puts(&b, "{" ASK ",\"stop\":[\"x\"");
+        for (int k = 0; k < (i ? OPENAI_STOPS_MAX : 16); k++)
+            buf_printf(&b, ",\"%0*d\"", i ? 2 : OPENAI_STOP_BYTES_MAX, k);
+        buf_puts(&b, "]}");
+        assert_int_equal(openai_request_decode(b.data, b.len, true, &r, param, &e), ERR_BAD_INPUT);
+        assert_string_equal(param, "stop");
+        assert_non_null(strstr(e.text, "at most 64"));
+        buf_release(&b);
+    }
+}
+
 /* Every allocation that fails is told, and nothing leaks (under the sanitizers). */
 static void test_no_memory(void **state)
 {
@@ -295,8 +407,8 @@ static void test_stop_cuts(void **state)
 {
     (void)state;
     for (uint32_t round = 0; round < 20000; round++) {
-        char text[24], words[OPENAI_STOPS_MAX][6];
-        struct openai_stop stops[OPENAI_STOPS_MAX];
+        char text[24], words[4][6];
+        struct openai_stop stops[4];
         uint64_t at = (uint64_t)round * 100;
         uint32_t n = 1 + (uint32_t)(rng_uniform(7, 1, at++) * 4);
         for (size_t i = 0; i < sizeof text; i++)
@@ -353,6 +465,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_calls_and_arguments),
+        cmocka_unit_test(test_off_or_refused),
+        cmocka_unit_test(test_lenient),
+        cmocka_unit_test(test_too_many_stops),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_taken),
         cmocka_unit_test(test_defaults),
