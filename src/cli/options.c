@@ -348,9 +348,9 @@ static const struct option_row rows[] = {
              "conversation. mains: but while the machine runs on its battery; on; off",
      .words = fills, .initial = "mains"},
     {"verify", "MODE", CHAT, AT(chat.verify),
-     .help = "compare the cloud's tokens with this model's own, where the numerics of both differ. "
-             "auto: if the cloud says that it has the same weights; on: it has, though it does not "
-             "say so (another engine; with temperature 0)",
+     .help = "compare the cloud's tokens with this model's own. auto: where the cloud says that it "
+             "has the same weights, but other numerics; on: also where it says that both are the "
+             "same, or does not say so (another engine; with temperature 0)",
      .words = verifies, .initial = "auto"},
 
     {"goal", "NAME", CHAT, AT(chat.goal),

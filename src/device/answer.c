@@ -110,7 +110,8 @@ static void fill_report(struct device *d)
     r->prefill_tps = a->turn.tps;
     r->decode_us = a->turn.decode_us;
     r->unrefined = answer_unrefined(d);
-    if (r->turn.refined && r->match != WIRE_EXACT) r->unverified = "the prompt is refined";
+    if (r->turn.refined && (r->match != WIRE_EXACT || a->q->verify == DEVICE_VERIFY_ON))
+        r->unverified = "the prompt is refined";
     r->trouble = a->turn.error.code && a->turn.reason != TURN_FAILED ? a->turn.error.text : "";
 }
 
@@ -163,7 +164,9 @@ static void lose_cloud(struct device *d, const char *why)
 static const char *unverified(const struct device *d, enum wire_match match)
 {
     const struct device_question *q = d->answer.q;
-    if (match == WIRE_EXACT || !d->answer.turn.c.use_local) return "";
+    if (!d->answer.turn.c.use_local) return "";
+    if (match == WIRE_EXACT) /* so it says */
+        return q->verify == DEVICE_VERIFY_ON ? NULL : "";
     if (q->verify == DEVICE_VERIFY_OFF) return "switched off";
     if (match == WIRE_WEIGHTS) return NULL;
     if (q->verify == DEVICE_VERIFY_AUTO) return "the cloud does not say that it has our weights";
