@@ -10,8 +10,16 @@
 struct assist_exchange {
     struct exchange x; /* first */
     enum wire_match match;
-    bool begun; /* the head of the stream is sent: with its first event */
+    bool begun; /* the head of the stream is sent: with its first bytes */
 };
+
+static bool open_stream(struct exchange *x)
+{
+    struct assist_exchange *a = (struct assist_exchange *)x;
+    if (!a->begun) http_stream_begin(x->request, "text/event-stream");
+    a->begun = true;
+    return true;
+}
 
 /* Out of memory ends the stream: one with a hole would be worse than none. */
 static void send_event(struct assist_exchange *a)
@@ -20,8 +28,7 @@ static void send_event(struct assist_exchange *a)
     struct err e;
     buf_clear(&s->bytes);
     if (!a->x.request) return;
-    if (!a->begun) http_stream_begin(a->x.request, "text/event-stream");
-    a->begun = true;
+    (void)open_stream(&a->x);
     if (wire_event_encode(&s->event, &s->bytes, &e))
         exchange_cut_off(&a->x);
     else
@@ -197,6 +204,7 @@ static void begin(struct assist_work *from)
         a->x.detok = from->detok;
         a->x.began = from->w.arrived;
         a->x.adjustable = true;
+        a->x.open_stream = open_stream;
         a->x.refine = from->refine;
         from->refine = NULL;
         exchange_take_body(&a->x, &from->w.body);

@@ -45,6 +45,7 @@ struct openai_exchange {
     struct buf pieces; /* scratch of fill_row */
     uint64_t created;
     char fingerprint[16];
+    bool begun;   /* the head of the stream is sent */
     bool ended;   /* the response is complete; ignore further events */
     bool over;    /* the job is; the exchange goes when its response is written */
     bool writing; /* `whole` is the helper thread's */
@@ -260,7 +261,7 @@ static void finish(struct openai_exchange *a, const char *reason, bool stopped)
 static void fail(struct openai_exchange *a, const struct job_failure *f)
 {
     a->ended = true;
-    if (!a->q.stream || !a->x.admitted) {
+    if (!a->begun) {
         struct http_request *r = exchange_detach(&a->x);
         if (r) request_refuse_job(a->x.server, r, f);
         return;
@@ -281,10 +282,18 @@ static void no_memory(struct openai_exchange *a)
     exchange_cancel(&a->x);
 }
 
+static bool open_stream(struct exchange *x)
+{
+    struct openai_exchange *a = (struct openai_exchange *)x;
+    if (!a->q.stream || a->ended) return false;
+    if (!a->begun) http_stream_begin(x->request, "text/event-stream");
+    a->begun = true;
+    return true;
+}
+
 static void on_admitted(struct openai_exchange *a)
 {
-    if (!a->q.stream || !a->x.request) return;
-    http_stream_begin(a->x.request, "text/event-stream");
+    if (!a->x.request || !open_stream(&a->x)) return;
     if (!a->q.chat) return;
     struct openai_head h = head_of(a);
     buf_clear(&a->x.server->bytes);
@@ -438,6 +447,7 @@ static struct openai_exchange *openai_new(const struct request_ctx *c, struct op
         return NULL;
     }
     a->x.release = release;
+    a->x.open_stream = open_stream;
     a->q = *q;
     *q = (struct openai_request){.chat = a->q.chat};
     a->x.logprobs = a->q.logprobs;

@@ -9,6 +9,8 @@
 #include "base/mem.h"
 #include "cloud/api/server_impl.h"
 
+enum { QUIET_CHECKS = 4 }; /* within quiet_us */
+
 void *exchange_new(const struct request_ctx *c, enum metrics_endpoint endpoint, size_t size)
 {
     struct exchange *x = mem_calloc(1, size);
@@ -170,7 +172,21 @@ struct http_request *exchange_detach(struct exchange *x)
 
 void exchange_send(struct exchange *x, const void *data, size_t n)
 {
+    x->spoke = clock_us();
     if (x->request) http_stream_send(x->request, data, n); /* on failure client_gone follows */
+}
+
+void exchange_break_silence(void *server)
+{
+    static const char sign[] = ": keep-alive\n\n";
+    struct server *s = server;
+    uint64_t now = clock_us();
+    for (struct exchange *x = s->exchanges; x; x = x->next) {
+        uint64_t since = x->spoke ? x->spoke : x->began;
+        if (!x->request || !x->open_stream || now - since < s->c.quiet_us) continue;
+        if (x->open_stream(x)) exchange_send(x, sign, sizeof sign - 1);
+    }
+    loop_timer_set(s->quiet_timer, now + s->c.quiet_us / QUIET_CHECKS);
 }
 
 void exchange_cut_off(struct exchange *x)

@@ -57,14 +57,20 @@ static int encode_messages(const struct prompt_rules *rules, const struct wire_r
         m[i] = (struct chat_message){q->messages[i].role, q->messages[i].content,
                                      q->messages[i].content_len};
     }
-    const struct chat_prompt in = {.messages = m,
-                                   .extras = (const char *const *)q->extras,
-                                   .n = q->n_messages,
-                                   .tools = q->tools,
-                                   .arguments = q->arguments,
-                                   .generate = true,
-                                   .now = clock_wall_s()};
+    struct chat_prompt in = {.messages = m,
+                             .extras = (const char *const *)q->extras,
+                             .n = q->n_messages,
+                             .tools = q->tools,
+                             .arguments = q->arguments,
+                             .generate = true,
+                             .now = clock_wall_s()};
     if (!code) code = chat_template_render(t, rules->vocab, &in, prompt, e);
+    if (code == ERR_UNSUPPORTED && in.tools) { /* none may be called, and none can be named */
+        in.tools = NULL;
+        prompt->len = 0;
+        *e = (struct err)ERR_INIT;
+        code = chat_template_render(t, rules->vocab, &in, prompt, e);
+    }
     mem_free(m);
     return code;
 }

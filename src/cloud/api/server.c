@@ -98,6 +98,8 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
 {
     int code = s->c.keys_path ? keys_open(s->c.keys_path, clock_us(), &s->keys, e) : 0;
     if (code == 0) code = loop_timer_new(s->loop, drain_over, s, &s->drain_timer, e);
+    if (code == 0) code = loop_timer_new(s->loop, exchange_break_silence, s, &s->quiet_timer, e);
+    if (code == 0) loop_timer_set(s->quiet_timer, clock_us() + s->c.quiet_us / 4);
     if (code == 0) code = loop_wake_new(s->loop, backend_has_events, s, &s->wake, e);
     if (code == 0) code = offload_new(s->loop, &s->offload, e);
     if (code == 0 && s->c.n_tls) code = tls_new(s->c.tls, s->c.n_tls, &s->tls, e);
@@ -138,6 +140,7 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
     s->started = (uint64_t)time(NULL);
     s->process_started = os_started();
     if (s->c.tokens_max == 0) s->c.tokens_max = SERVER_TOKENS_MAX;
+    if (s->c.quiet_us == 0) s->c.quiet_us = SERVER_QUIET_US;
     const char *name = config->model_name;
     if (engine) {
         if (!name) name = engine_info(engine)->model_name;
@@ -173,6 +176,7 @@ void server_free(struct server *s)
     }
     loop_wake_free(s->wake);
     loop_timer_free(s->drain_timer);
+    loop_timer_free(s->quiet_timer);
     keys_close(s->keys);
     tls_free(s->tls);
     wire_event_release(&s->event);

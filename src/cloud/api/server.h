@@ -27,7 +27,9 @@
  * upstream.streams_max.
  *
  * The head of a stream waits for its first event, so that an earlier failure has its own status;
- * a later one is an `error` event.
+ * a later one is an `error` event. A stream that was silent for quiet_us, in the queue, in a
+ * prefill or later, gets a comment as a sign of life, with its head if need be: proxies and mobile
+ * networks close what is silent.
  *
  * OpenAI's endpoints: the same prompt, greedy or with the same seed, gives the same answer as
  * /v1/assist, streamed or not. Without a seed one is drawn. An error in a stream is OpenAI's error
@@ -59,6 +61,7 @@ struct server_config {
     const char *model_name;          /* NULL: the engine's, or that of the upstream servers */
     const char *keys_path;           /* of cloud/api/keys.h; NULL: no key is needed */
     uint32_t tokens_max;             /* largest N of one assist */
+    uint64_t quiet_us;               /* 0: SERVER_QUIET_US */
     struct tls_identity tls[TLS_IDENTITIES_MAX];
     size_t n_tls;                /* 0: plain HTTP */
     const char *metrics_address; /* numeric; NULL: /metrics on the main port, with a key */
@@ -66,8 +69,9 @@ struct server_config {
 };
 
 enum {
-    SERVER_TOKENS_MAX = 4096, /* default of tokens_max */
-    SERVER_RETRY_AFTER_S = 1  /* when the backend does not know */
+    SERVER_TOKENS_MAX = 4096,   /* default of tokens_max */
+    SERVER_QUIET_US = 10000000, /* found within a quarter more: 12.5 s of silence at most */
+    SERVER_RETRY_AFTER_S = 1    /* when the backend does not know */
 };
 
 struct server;

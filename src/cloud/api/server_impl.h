@@ -48,6 +48,9 @@ struct exchange {
     bool running;                        /* its job is submitted, and JOB_DONE has not come */
     struct http_body body;               /* the place in the budget of what the job keeps of it */
     void (*release)(struct exchange *x); /* what else the endpoint holds; NULL: nothing */
+    /* Send the head of the stream unless it is sent; false: the response is none. */
+    bool (*open_stream)(struct exchange *x);
+    uint64_t spoke; /* clock_us() of the last bytes sent; 0: none yet */
     uint32_t quota_tokens,
         unfed; /* quota_use.c: prompt tokens taken from the key, and not computed yet */
     char id[WIRE_ID_MAX];
@@ -59,7 +62,7 @@ struct server {
     struct backend *backend;
     struct offload *offload; /* for large bodies (request_work.h) */
     struct loop_wake *wake;
-    struct loop_timer *drain_timer;
+    struct loop_timer *drain_timer, *quiet_timer;
     struct keys *keys;
     struct tls *tls;                  /* NULL: plain HTTP */
     struct http_server *metrics_http; /* NULL: /metrics is on the main port */
@@ -100,6 +103,8 @@ struct http_request *exchange_detach(struct exchange *x);         /* NULL: the c
 void exchange_send(struct exchange *x, const void *data,
                    size_t n);              /* to the stream, if the client is there */
 void exchange_cut_off(struct exchange *x); /* end it: a stream with a hole is worse than none */
+/* A comment to each stream that is silent for too long; the timer of `server` calls it. */
+void exchange_break_silence(void *server);
 /* The log line of one that ends with the process. */
 void exchange_log_stopped(const struct exchange *x);
 /* Every event of a job passes through this on its way to the endpoint: times, counters, log. */

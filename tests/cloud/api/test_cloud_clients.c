@@ -1,0 +1,160 @@
+/*
+ * test_cloud_clients: what clients of `pdd cloud` and the networks between take for granted, over
+ * real sockets with the fake engine.
+ *
+ * Catches: a stream that is silent in the queue or in a prefill until somebody closes it; a second
+ * head or none; an error that is lost behind a sign of life; tools that may not be used and are
+ * refused.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support/cloud_site.h"
+
+#define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]"
+#define CHAT "/v1/chat/completions"
+
+enum { QUIET_US = 20000 };
+
+static struct site site;
+static struct client c;
+
+/* The end of OpenAI's streams. */
+static int other_event(void *arg, const char *name, const char *data, size_t n)
+{
+    (void)name, (void)n;
+    if (strcmp(data, "[DONE]") == 0) ((struct client *)arg)->done = true;
+    return 0;
+}
+
+static void post(const char *path, const char *body)
+{
+    client_open(&c, site.port);
+    if (strcmp(path, "/v1/assist") != 0) c.sse.fn = other_event;
+    client_send(&c, "POST", path, NULL, body, strlen(body));
+}
+
+static unsigned count(const char *text, const char *part)
+{
+    unsigned n = 0;
+    for (const char *at = text; (at = strstr(at, part)) != NULL; at += strlen(part))
+        n++;
+    return n;
+}
+
+static const struct {
+    const char *path, *body;
+} streams[] = {
+    {"/v1/assist", "{" ASK ",\"tokens_max\":3}"},
+    {CHAT, "{" ASK ",\"max_tokens\":3,\"stream\":true}"},
+    {"/v1/completions", "{\"prompt\":\"Hello\",\"max_tokens\":3,\"stream\":true}"},
+};
+
+/* Comments come while one waits in the queue, and while its prompt is read; the answer is whole. */
+static void test_signs_of_life(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof streams / sizeof *streams; i++) {
+        bool queue = i % 2;
+        struct client first;
+        site_init(&site);
+        site.config.quiet_us = QUIET_US;
+        site.config.worker.streams_max = 1;
+        site.fake.prefill_us_per_token = queue ? 0.0 : 60000.0;
+        site.fake.step_us = queue ? 20000.0 : 0.0;
+        site_start(&site);
+        client_open(&first, site.port);
+        if (queue) {
+            static const char body[] = "{" ASK ",\"tokens_max\":50}";
+            client_send(&first, "POST", "/v1/assist", NULL, body, sizeof body - 1);
+            while (first.n_tokens == 0)
+                assert_true(client_read(&first, 100));
+        }
+        post(streams[i / 2].path, streams[i / 2].body);
+        client_finish(&c);
+        assert_int_equal(c.status, 200);
+        if (count(c.body.data, ": keep-alive\n\n") < 2) fail_msg("case %zu: %s", i, c.body.data);
+        assert_int_equal(count(c.raw.data, "HTTP/1.1"), 1);
+        if (i / 2 == 0)
+            assert_true(c.done && c.n_tokens == 3);
+        else
+            assert_int_equal(count(c.body.data, "data: [DONE]"), 1);
+        if (i / 2 == 1) assert_int_equal(count(c.body.data, "\"role\":\"assistant\""), 1);
+        client_close(&c);
+        client_close(&first);
+        site_stop(&site);
+    }
+}
+
+/* What fails behind a sign of life is an error in the stream; a whole answer gets its status. */
+static void test_error_after_sign(void **state)
+{
+    static const struct {
+        const char *path, *body;
+        int status;
+    } cases[] = {{"/v1/assist", "{" ASK ",\"tokens_max\":3}", 200},
+                 {CHAT, "{" ASK ",\"max_tokens\":3,\"stream\":true}", 200},
+                 {CHAT, "{" ASK ",\"max_tokens\":3}", 503}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static const char body[] = "{" ASK ",\"tokens_max\":50}";
+        struct client first;
+        site_init(&site);
+        site.config.quiet_us = QUIET_US;
+        site.config.worker.streams_max = 1;
+        site.fake.step_us = 20000.0;
+        site.drain_us = 100000;
+        site_start(&site);
+        client_open(&first, site.port);
+        client_send(&first, "POST", "/v1/assist", NULL, body, sizeof body - 1);
+        while (first.n_tokens == 0)
+            assert_true(client_read(&first, 100));
+        post(cases[i].path, cases[i].body);
+        while (cases[i].status == 200 && !c.status)
+            assert_true(client_read(&c, 100));
+        while (!site_stats(&site).waiting)
+            clock_sleep_us(500);
+        loop_wake_signal(site.drain);
+        uint64_t until = clock_us() + SITE_WAIT_US;
+        while (!c.done && !c.failed && clock_us() < until && client_read(&c, 100))
+            ;
+        assert_int_equal(c.status, cases[i].status);
+        if (i == 0 && !c.done) fail_msg("%s", c.body.data);
+        if (i > 0 && !strstr(c.body.data, "shutting down")) fail_msg("%s", c.body.data);
+        client_close(&c);
+        client_close(&first);
+        site_stop(&site);
+    }
+}
+
+/* Tools that may not be called change nothing where the template has no place for them. */
+static void test_tools_of_no_use(void **state)
+{
+    struct buf b;
+    (void)state;
+    site_init(&site);
+    site_start(&site);
+    buf_init(&b, RAW_MAX);
+    int status = (site_ask(&site, "POST", CHAT, NULL,
+                           "{" ASK ",\"max_tokens\":3,\"tool_choice\":\"none\",\"tools\":[{"
+                           "\"type\":\"function\",\"function\":{\"name\":\"f\"}}]}",
+                           &b));
+    if (status != 200) fail_msg("%s", b.data);
+    buf_release(&b);
+    site_stop(&site);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_signs_of_life),
+        cmocka_unit_test(test_error_after_sign),
+        cmocka_unit_test(test_tools_of_no_use),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
