@@ -273,9 +273,14 @@ export class Inline {
         for (const token of tokens) this.put(this.tail, token, 0);
     }
 
+    /** May it go on in a block of its own? A cell may not. */
+    get parts() {
+        return !/^T[DH]$/.test(this.parent.tagName);
+    }
+
     /** A block that has become long goes on in a new one. */
     room() {
-        if (this.done - this.placed < BLOCK_MAX || /^T[DH]$/.test(this.parent.tagName)) return this.parent;
+        if (this.done - this.placed < BLOCK_MAX || !this.parts) return this.parent;
         const next = document.createElement(this.parent.tagName);
         next.className = 'cont';
         next.dir = 'auto';
@@ -326,7 +331,7 @@ export class Inline {
     /** Plain text; at the top, in blocks of bounded length. */
     putLong(parent, token, depth) {
         let from = token.s;
-        while (depth === 0 && parent === this.parent && token.e - this.placed > BLOCK_MAX + 200 && from < token.e) {
+        while (depth === 0 && parent === this.parent && this.parts && token.e - this.placed > BLOCK_MAX + 200 && from < token.e) {
             let cut = Math.min(token.e, Math.max(from, this.placed + BLOCK_MAX));
             while (cut < token.e && this.text[cut] !== ' ' && cut - from < BLOCK_MAX + 200) cut++;
             if (cut >= token.e) break;

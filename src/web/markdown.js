@@ -15,7 +15,7 @@ const GROUP_MAX = 24;      // blocks of a group, of which the browser skips thos
 const bullet = /^( *)([-*+]|\d{1,9}[.)])(?: +|$)/;
 const rule = /^ {0,3}([-*_])(?: *\1){2,} *$/;
 const fence = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
-const delimiter = /^ *\|?(?: *:?-+:? *\|)+ *(?::?-+:? *)?$/;
+const delimiter = /^\|?(?: *:?-+:? *\|)+ *(?::?-+:?)?$/;   // of a line without blanks around it: they would be tried in pairs
 
 /** A code block: text that grows by lines. */
 class Code {
@@ -289,7 +289,7 @@ export class Markdown {
         const row = text.trimStart()[0] === '|';
         if (this.table && row) {
             this.addRow(this.cells(text, used), 'td');
-        } else if (this.held && delimiter.test(text)) {
+        } else if (this.held && delimiter.test(text.trim())) {
             this.openTable(text);
         } else {
             this.flushHeld();

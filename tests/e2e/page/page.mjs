@@ -160,9 +160,10 @@ const cases = {
             '[https://bank.example](https://evil.example/login) <svg onload=alert(1)> <a href="javascript:1">x</a>\n\n',
             'The file is \u202Egnp.exe\u202C and \u2066hidden\u2069 and \u0007bell\n\n',
             '```html\n</code></pre><script>window.harmed = 4</script>\n```\n\n', '| <b>x</b> | [y](vbscript:1) |\n|---|---|\n| <script>window.harmed=5</script> | `</td>` |\n\n',
-            '> '.repeat(200) + 'deep\n\n', '- '.repeat(200) + 'deep\n\n', '*'.repeat(3000) + '\n\n', '['.repeat(3000) + '\n\n', '*a '.repeat(8000) + '\n\n', '`'.repeat(999) + '\n\nend of harm',
+            '> '.repeat(200) + 'deep\n\n', '- '.repeat(200) + 'deep\n\n', '*'.repeat(3000) + '\n\n', '['.repeat(3000) + '\n\n', '*a '.repeat(8000) + '\n\n', '`'.repeat(999) + '\n\n',
+            '| a |\n|---|\n| ' + 'word '.repeat(1200) + '|\n\n', '| a |\n' + ' '.repeat(100000) + '- x\n\n', 'end of harm',
         ];
-        const u = await site.upstream(harm.flatMap((t) => t.match(/[^]{1,61}/g)));
+        const u = await site.upstream(harm.flatMap((t) => t.match(t.length > 50000 ? /[^]{1,1000}/g : /[^]{1,61}/g)));
         const c = await site.start(pdd, 'cloud', '--upstream', u.url), d = await device('--no-model', '--no-state', '--cloud', c.url);
         const page = await site.tab(d.url);
         await ask(page);
