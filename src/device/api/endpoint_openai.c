@@ -11,11 +11,16 @@
 
 static const float refine_least = 0.01f;
 
-/* A header that says what the "pdd" object does not. */
-static void take_header(struct http_request *r, const char *name, char *field, size_t size)
+/* A header that says what the "pdd" object does not. Cut short, an id would be another's. */
+static int take_header(struct http_request *r, const char *name, char *field, size_t size,
+                       struct err *e)
 {
     const char *value = http_request_header(r, name);
-    if (value && !field[0]) snprintf(field, size, "%s", value);
+    if (!value || field[0]) return 0;
+    if (strlen(value) >= size)
+        return err_set(e, ERR_BAD_INPUT, "%s must have at most %zu characters", name, size - 1);
+    memcpy(field, value, strlen(value) + 1);
+    return 0;
 }
 
 /* A number in a header; false: it is none. */
@@ -34,9 +39,10 @@ static bool take_number(struct http_request *r, const char *name, double most, d
 static int take_headers(struct http_request *r, struct openai_pdd *p, struct err *e)
 {
     double keep = p->keep_s == UINT32_MAX ? -1.0 : p->keep_s, refine = (double)p->refine;
-    take_header(r, "X-PDD-Answer", p->id, sizeof p->id);
-    take_header(r, "X-PDD-Mode", p->mode, sizeof p->mode);
-    take_header(r, "X-PDD-Pace", p->pace, sizeof p->pace);
+    int code = take_header(r, "X-PDD-Answer", p->id, sizeof p->id, e);
+    if (!code) code = take_header(r, "X-PDD-Mode", p->mode, sizeof p->mode, e);
+    if (!code) code = take_header(r, "X-PDD-Pace", p->pace, sizeof p->pace, e);
+    if (code) return code;
     if (keep < 0.0 && !take_number(r, "X-PDD-Keep", 604800.0, &keep))
         return err_set(e, ERR_BAD_INPUT, "X-PDD-Keep must be seconds, from 0 to 604800");
     if (refine < 0.0 && !take_number(r, "X-PDD-Refine", 1.0, &refine))

@@ -193,7 +193,18 @@ static void test_wrong_requests(void **state)
                                     wrong[4].body, &b),
                      400);
     buf_release(&b);
+    /* Cut to what fits, two clients' ids would be one, and its answer both's. */
+    assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions",
+                                    "X-PDD-Answer: a123456789b123456789c123456789d123456789\r\n",
+                                    "{\"messages\":[{\"role\":\"user\",\"content\":\"?\"}]}", &b),
+                     400);
+    assert_non_null(strstr(b.data, "X-PDD-Answer must have at most 39"));
+    buf_release(&b);
     assert_int_equal(serve_site_ask(&site, "GET", "/v1/answers/ans-none", "", "", &b), 404);
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "GET", "/v1/answers", "", "", &b), 200);
+    assert_non_null(strstr(b.data, "Cache-Control: no-store\r\n"));
+    assert_non_null(strstr(b.data, "X-Content-Type-Options: nosniff\r\n"));
     buf_release(&b);
     serve_site_stop(&site);
 }
