@@ -8,8 +8,16 @@
 
 enum { REPLY_MAX = 64 << 20, PAGE_MAX = 1 << 16 };
 
+/* What a person asked stays with who asked: not in a cache, nor as another page's script. */
+static void put_private(struct http_request *r)
+{
+    http_request_reply_header(r, "Cache-Control", "no-store");
+    http_request_reply_header(r, "X-Content-Type-Options", "nosniff");
+}
+
 void serve_reply(struct http_request *r, struct buf *b)
 {
+    put_private(r);
     if (!b->error)
         http_reply_take(r, 200, "application/json", b);
     else
