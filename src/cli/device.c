@@ -12,6 +12,7 @@
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "cli/service.h"
+#include "device/api/record.h"
 #include "net/http_url.h"
 #include "net/key_file.h"
 #include "proto/wire.h"
@@ -180,6 +181,8 @@ static void fill_config(struct device_command *c, struct engine *engine)
     s->http.port = o->listen.port;
     s->http.connections_max = CONNECTIONS_MAX;
     if (engine) s->http.body_max = wire_body_max(engine_info(engine)->context_max);
+    if (s->http.body_max < RECORD_CONVERSATION_BYTES) /* a conversation outgrows the context */
+        s->http.body_max = RECORD_CONVERSATION_BYTES;
 }
 
 static bool is_loopback(const char *host)

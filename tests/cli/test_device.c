@@ -2,7 +2,8 @@
  * test_device: `pdd device` as a process.
  *
  * Catches: a socket that a local-only device opens besides its own; a folder or file of the state
- * that others may read; options that contradict each other taken; a signal that cuts an answer off.
+ * that others may read; options that contradict each other taken; a signal that cuts an answer off;
+ * a long conversation refused.
  */
 #include <dirent.h>
 #include <setjmp.h>
@@ -158,6 +159,44 @@ static void test_drain(void **state)
     buf_release(&err);
 }
 
+/* As long as docs/DEVICE.md says, however short the context of the model here. */
+static void test_long_conversation(void **state)
+{
+    enum { BYTES = 4 << 20 };
+    static const char begin[] = "{\"title\":\"t\",\"text\":\"";
+    struct program p;
+    struct buf b, out, err;
+    (void)state;
+    uint16_t port = start(
+        &p, ARGS("--fake", "3", "--local-only", "--listen", "127.0.0.1:0", "--state", state_dir));
+    int fd = raw_connect(port);
+    buf_init(&b, RAW_MAX);
+    buf_printf(&b,
+               "PUT /v1/conversations/long HTTP/1.1\r\nHost: localhost\r\n"
+               "Connection: close\r\nContent-Length: %d\r\n\r\n%s",
+               BYTES, begin);
+    for (size_t i = sizeof begin - 1; i < BYTES - 2; i++)
+        buf_putc(&b, 'x');
+    buf_puts(&b, "\"}");
+    raw_send(fd, b.data, b.len);
+    buf_clear(&b);
+    (void)raw_read_until(fd, &b, NULL);
+    assert_non_null(strstr(b.data, "HTTP/1.1 204"));
+    close(fd);
+    fd = raw_connect(port);
+    raw_puts(fd, "GET /v1/conversations/long HTTP/1.1\r\nHost: localhost\r\n"
+                 "Connection: close\r\n\r\n");
+    buf_clear(&b);
+    (void)raw_read_until(fd, &b, NULL);
+    assert_non_null(strstr(b.data, "Content-Length: 4194304\r\n"));
+    close(fd);
+    kill(p.pid, SIGTERM);
+    assert_int_equal(program_finish(&p, &out, &err), 0);
+    buf_release(&b);
+    buf_release(&out);
+    buf_release(&err);
+}
+
 static const struct {
     const char *args[8], *says;
 } wrong[] = {
@@ -190,6 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_local_only, make_state, remove_state),
         cmocka_unit_test_setup_teardown(test_drain, make_state, remove_state),
+        cmocka_unit_test_setup_teardown(test_long_conversation, make_state, remove_state),
         cmocka_unit_test(test_options),
     };
     signal(SIGPIPE, SIG_IGN);
