@@ -191,6 +191,7 @@ static int open_database(struct store *s, struct err *e)
     if (code) return code;
     return store_exec(s,
                       "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"
+                      "PRAGMA secure_delete = ON;" /* what is deleted is zeroed */
                       "PRAGMA cell_size_check = ON",
                       e);
 }

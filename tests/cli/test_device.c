@@ -3,7 +3,7 @@
  *
  * Catches: a socket that a local-only device opens besides its own; a folder or file of the state
  * that others may read; options that contradict each other taken; a signal that cuts an answer off;
- * a long conversation refused.
+ * a long conversation refused; a second device on one state folder.
  */
 #include <dirent.h>
 #include <setjmp.h>
@@ -197,6 +197,38 @@ static void test_long_conversation(void **state)
     buf_release(&err);
 }
 
+/* A second device does not go on with what the first one was asked, and it says why. */
+static void test_two_devices(void **state)
+{
+    struct program p, q;
+    struct buf b, out, err;
+    static const char *const args[] = {"--fake",      "3",       "--local-only", "--listen",
+                                       "127.0.0.1:0", "--state", state_dir,      NULL};
+    (void)state;
+    uint16_t port = start(&p, args);
+    int fd = raw_connect(port);
+    buf_init(&b, RAW_MAX);
+    raw_puts(fd, chat);
+    assert_true(raw_read_until(fd, &b, "[DONE]"));
+    close(fd);
+    fd = raw_connect(start(&q, args));
+    raw_puts(fd, "GET /v1/answers HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    buf_clear(&b);
+    (void)raw_read_until(fd, &b, NULL);
+    assert_non_null(strstr(b.data, "\"data\":[]"));
+    close(fd);
+    buf_release(&b);
+    kill(p.pid, SIGTERM);
+    kill(q.pid, SIGTERM);
+    assert_int_equal(program_finish(&p, &out, &err), 0);
+    buf_release(&out);
+    buf_release(&err);
+    assert_int_equal(program_finish(&q, &out, &err), 0);
+    assert_non_null(strstr(err.data, "another pdd device uses this folder"));
+    buf_release(&out);
+    buf_release(&err);
+}
+
 static const struct {
     const char *args[8], *says;
 } wrong[] = {
@@ -230,6 +262,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_local_only, make_state, remove_state),
         cmocka_unit_test_setup_teardown(test_drain, make_state, remove_state),
         cmocka_unit_test_setup_teardown(test_long_conversation, make_state, remove_state),
+        cmocka_unit_test_setup_teardown(test_two_devices, make_state, remove_state),
         cmocka_unit_test(test_options),
     };
     signal(SIGPIPE, SIG_IGN);

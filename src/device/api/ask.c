@@ -556,6 +556,7 @@ void ask_forget(struct serve *s, const char *conversation)
 void ask_sweep(void *serve)
 {
     struct serve *s = serve;
+    bool any = false;
     for (struct ask **link = &s->asks; *link;) {
         struct ask *a = *link;
         if (!a->forgotten || a->state != ASK_OVER || a->readers || a->device) {
@@ -566,7 +567,9 @@ void ask_sweep(void *serve)
         s->n_over--;
         record_forget(s->record, a->id);
         ask_free(a);
+        any = true;
     }
+    if (any) record_scrub(s->record);
 }
 
 uint32_t ask_waiting(const struct serve *s)

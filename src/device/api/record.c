@@ -1,9 +1,13 @@
 /* record: see record.h. */
 #include "device/api/record.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -33,8 +37,9 @@ enum statement {
 };
 
 static const char *const texts[STATEMENTS] = {
-    [PUT_ANSWER] = "INSERT INTO answer (id, created, state, chat, client, seed, conversation, "
-                   "request, pdd) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [PUT_ANSWER] =
+        "INSERT OR REPLACE INTO answer (id, created, state, chat, client, seed, conversation, "
+        "request, pdd) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [PUT_TOKEN] = "INSERT OR REPLACE INTO token VALUES (?1, ?2, ?3, ?4, ?5)",
     [CUT_TOKENS] = "DELETE FROM token WHERE answer = ?1 AND i >= ?2",
     [SET_STATE] = "UPDATE answer SET state = ?2, finish = ?3, code = ?4, error = ?5, report = ?6, "
@@ -60,6 +65,7 @@ static const char *const texts[STATEMENTS] = {
 
 struct record {
     struct store *store;
+    int folder; /* locked while this is open; -1 */
     sqlite3_stmt *of[STATEMENTS];
     bool broken; /* an error was logged; nothing more is kept */
 };
@@ -79,11 +85,24 @@ static void no_memory(struct record *r)
     complain(r, &e);
 }
 
+/* Two devices would both go on with what one was asked. A folder that cannot be locked, as on some
+ * network drives, is taken as it is. The lock ends with the process, however that ends. */
+static int lock_folder(const char *dir, int *ret_fd, struct err *e)
+{
+    *ret_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*ret_fd < 0) return err_set(e, ERR_IO, "%.300s: %s", dir, strerror(errno));
+    if (flock(*ret_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return 0;
+    return err_set(e, ERR_BUSY, "%.300s: another pdd device uses this folder: give --state DIR",
+                   dir);
+}
+
 int record_open(const char *dir, struct record **ret_record, struct err *e)
 {
     struct record *r = mem_calloc(1, sizeof *r);
     if (!r) return err_set(e, ERR_NO_MEMORY, "no memory for a record");
+    r->folder = -1;
     int code = store_open(dir, &r->store, e);
+    if (!code) code = lock_folder(dir, &r->folder, e);
     for (int i = 0; i < STATEMENTS && !code; i++)
         code = store_prepare(r->store, texts[i], &r->of[i], e);
     if (code) {
@@ -100,6 +119,7 @@ void record_close(struct record *r)
     for (int i = 0; i < STATEMENTS; i++)
         sqlite3_finalize(r->of[i]);
     store_close(r->store);
+    if (r->folder >= 0) close(r->folder);
     mem_free(r);
 }
 
@@ -261,6 +281,13 @@ void record_forget(struct record *r, const char *answer)
     if (!r || r->broken) return;
     bind_text(r->of[FORGET], 1, answer);
     (void)run(r, FORGET);
+}
+
+void record_scrub(struct record *r)
+{
+    struct err e = ERR_INIT;
+    if (!r || r->broken) return;
+    if (store_exec(r->store, "PRAGMA wal_checkpoint(TRUNCATE)", &e)) complain(r, &e);
 }
 
 /* ---- after a restart ---- */

@@ -28,7 +28,8 @@ enum {
     RECORD_TITLE_MAX = 200
 };
 
-/* ERR_*: the store cannot be used; the sentence names file and remedy. */
+/* ERR_*: the store cannot be used; the sentence names file and remedy. ERR_BUSY: by another device
+ * in use. */
 int record_open(const char *dir, struct record **ret_record, struct err *e);
 struct store *record_store(struct record *r); /* for others of the same thread */
 void record_close(struct record *r);          /* NULL is fine, here and below */
@@ -39,6 +40,8 @@ void record_token(struct record *r, const struct ask *a, uint32_t i);
 /* It changed its state: held, in work, or over, with its report. */
 void record_state(struct record *r, const struct ask *a);
 void record_forget(struct record *r, const char *answer);
+/* Take what was deleted out of the file's log, too: its pages are zeroed (store.c). */
+void record_scrub(struct record *r);
 void record_sent(struct record *r, const struct ask *a, const struct device_sent *sent);
 
 /* What an earlier run left: each answer is read into a new ask, the oldest first, and given to

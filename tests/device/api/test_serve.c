@@ -632,9 +632,32 @@ static void test_reads_on(void **state)
     cloud_fixture_stop(cloud);
 }
 
+/* In the database or its log. */
+static bool is_on_disk(const char *text)
+{
+    static const char *const names[] = {"state.db", "state.db-wal"};
+    char path[128];
+    bool found = false;
+    for (size_t i = 0; i < 2; i++) {
+        struct buf b;
+        size_t n;
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        FILE *f = fopen(path, "rb");
+        char piece[4096];
+        buf_init(&b, RAW_MAX);
+        while (f && (n = fread(piece, 1, sizeof piece, f)) > 0)
+            assert_int_equal(buf_append(&b, piece, n), 0);
+        if (f) fclose(f);
+        found = found || memmem(b.data, b.len, text, strlen(text));
+        buf_release(&b);
+    }
+    return found;
+}
+
 static void test_conversations(void **state)
 {
     static const char path[] = "/v1/conversations/c1";
+    struct buf text;
     static const char body[] = "{\"title\":\"Lamps \u00e9\",\"messages\":[{\"text\":\"a\"}]}";
     struct buf b;
     (void)state;
@@ -655,8 +678,13 @@ static void test_conversations(void **state)
     assert_int_equal(serve_site_ask(&site, "GET", "/v1/conversations", "", "", &b), 200);
     assert_non_null(strstr(b.data, "\"id\":\"c1\",\"title\":\"Lamps \xc3\xa9\""));
     buf_release(&b);
+    chat(",\"pdd\":{\"id\":\"of-c1\",\"conversation\":\"c1\"}", &text, &b);
+    buf_release(&text);
+    buf_release(&b);
+    assert_true(is_on_disk("Lamps") && is_on_disk("of-c1"));
     assert_int_equal(serve_site_ask(&site, "DELETE", path, "", "", &b), 204);
     buf_release(&b);
+    assert_false(is_on_disk("Lamps") || is_on_disk("of-c1"));
     assert_int_equal(serve_site_ask(&site, "GET", path, "", "", &b), 404);
     buf_release(&b);
     serve_site_stop(&site);
