@@ -184,6 +184,8 @@ static void finish_options(struct options *o)
     http->per_address_max = c->per_address;
     if (c->per_address == UINT32_MAX)
         http->per_address_max = is_loopback(o->listen.host) ? 0 : PER_ADDRESS_DEFAULT;
+    http->origins = c->origins;
+    http->n_origins = c->n_origins;
     http->proxies = c->proxies;
     http->n_proxies = c->n_proxies;
     fit_connections(http);

@@ -182,16 +182,34 @@ static int read_allowed_host(const struct option_row *row, struct options *o, ch
     return read_allowed(c->hosts, &c->n_hosts, text, e);
 }
 
+static int check_origin(const char *text, struct err *e)
+{
+    const char *host = strstr(text, "://");
+    if (host && host[3] && !strchr(host + 3, '/')) return 0;
+    return err_set(e, ERR_BAD_INPUT,
+                   "\"%.100s\" is no origin: a scheme, a host and a port, as "
+                   "https://notes.example",
+                   text);
+}
+
+static int read_cloud_origin(const struct option_row *row, struct options *o, char *text,
+                             struct err *e)
+{
+    struct cloud_options *c = &o->cloud;
+    (void)row;
+    if (strcmp(text, "*") != 0 && check_origin(text, e)) return e->code;
+    if (c->n_origins == OPTIONS_ORIGINS_MAX)
+        return err_set(e, ERR_LIMIT, "at most %d", OPTIONS_ORIGINS_MAX);
+    c->origins[c->n_origins++] = text;
+    return 0;
+}
+
 static int read_allowed_origin(const struct option_row *row, struct options *o, char *text,
                                struct err *e)
 {
     struct serve_config *c = &o->device.server;
     (void)row;
-    if (!strstr(text, "://") || strchr(strstr(text, "://") + 3, '/'))
-        return err_set(e, ERR_BAD_INPUT,
-                       "\"%.100s\" is no origin: a scheme, a host and a port, as "
-                       "https://notes.example",
-                       text);
+    if (check_origin(text, e)) return e->code;
     return read_allowed(c->origins, &c->n_origins, text, e);
 }
 
@@ -497,6 +515,10 @@ static const struct option_row rows[] = {
      .otherwise = "256; on a loopback address no limit"},
     {"trusted-proxy", "ADDRESS[/BITS]", CLOUD, .read = read_proxy,
      .help = "believe the X-Forwarded-For of this proxy; may be repeated"},
+    {"allow-origin", "ORIGIN", CLOUD, .read = read_cloud_origin,
+     .help = "pages of this origin, as https://notes.example, may ask from a browser; may be "
+             "repeated; *: all pages",
+     .otherwise = "none: no page of another site can read an answer"},
     {"drain-seconds", "N", CLOUD | DEVICE, AT(drain_s), RANGE(0, 3600),
      .help = "time for running answers after SIGTERM, while new connections are refused; a second "
              "signal ends them at once",

@@ -46,6 +46,8 @@ struct chat_options {
     bool local_only, cloud_only, no_model, raw, stats, no_state;
 };
 
+enum { OPTIONS_ORIGINS_MAX = 16 };
+
 struct cloud_options {
     struct server_config server;
     uint32_t upstream_s, cache_percent, step_ms, fake_beat_us;
@@ -54,6 +56,8 @@ struct cloud_options {
     struct http_network proxies[HTTP_PROXIES_MAX];
     size_t n_proxies;
     struct option_address metrics; /* host "": none */
+    const char *origins[OPTIONS_ORIGINS_MAX];
+    uint32_t n_origins;
 };
 
 struct device_server_options {

@@ -115,6 +115,29 @@ static void put_date(struct evbuffer *out)
                         t.tm_hour, t.tm_min, t.tm_sec);
 }
 
+const char *reply_origin(const struct http_request *c)
+{
+    const struct http_server_config *config = &c->server->config;
+    const char *origin = http_request_header(c, "Origin");
+    for (size_t i = 0; i < config->n_origins; i++) {
+        if (strcmp(config->origins[i], "*") == 0) return "*";
+        if (origin && strcasecmp(config->origins[i], origin) == 0) return origin;
+    }
+    return NULL;
+}
+
+static void put_cors(const struct http_request *r, struct evbuffer *out)
+{
+    const char *origin = reply_origin(r);
+    if (!r->server->config.n_origins) return;
+    if (origin)
+        evbuffer_add_printf(out,
+                            "Access-Control-Allow-Origin: %s\r\n"
+                            "Access-Control-Expose-Headers: Retry-After\r\n",
+                            origin);
+    if (!origin || strcmp(origin, "*") != 0) evbuffer_add_printf(out, "Vary: Origin\r\n");
+}
+
 static void put_head(struct http_request *r, int status, const char *content_type)
 {
     struct evbuffer *out = output_of(r);
@@ -122,6 +145,7 @@ static void put_head(struct http_request *r, int status, const char *content_typ
     evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", status, http_status_text(status));
     if (content_type) evbuffer_add_printf(out, "Content-Type: %s\r\n", content_type);
     put_date(out);
+    put_cors(r, out);
     evbuffer_add(out, r->reply_headers.data, r->reply_headers.len);
     if (r->close_after)
         evbuffer_add_printf(out, "Connection: close\r\n");

@@ -51,10 +51,31 @@ static bool path_matches(const char *pattern, const char *path, char id[HTTP_ID_
     return true;
 }
 
+enum { ASKED_HEADERS_MAX = 1024 }; /* bytes of their names */
+
+/* Names of headers with commas between them, and nothing else. */
+static bool are_names(const char *text)
+{
+    size_t n = strlen(text);
+    return n > 0 && n < ASKED_HEADERS_MAX &&
+           strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_, ") == n;
+}
+
+/* A page may send what headers it likes: keys guard the paths, not names of headers. */
+static void allow_page(struct http_request *r)
+{
+    const char *asked = http_request_header(r, "Access-Control-Request-Headers");
+    if (!asked || !are_names(asked)) asked = "Authorization, Content-Type";
+    http_request_reply_header(r, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
+    http_request_reply_header(r, "Access-Control-Allow-Headers", asked);
+    http_request_reply_header(r, "Access-Control-Max-Age", "600");
+}
+
 /* What may be asked of the path stands in the Allow header already. */
 static void reply_options(struct http_request *r, void *arg)
 {
     (void)arg;
+    if (reply_origin(r)) allow_page(r);
     http_reply(r, 204, NULL, NULL, 0);
 }
 

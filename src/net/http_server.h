@@ -7,7 +7,8 @@
  * http_stream_end. That call ends the life of `struct http_request`. Requests of one connection are
  * served in order (pipelined ones wait); connections are kept alive.
  *
- * HEAD uses the handler of GET: the same head, no body. OPTIONS gets 204 with Allow.
+ * HEAD uses the handler of GET: the same head, no body. OPTIONS gets 204 with Allow, and for pages
+ * of `origins` with what CORS asks for.
  *
  * A disconnect (close, reset, or half-close: a client that closes its sending side counts as gone)
  * is noticed at once, before the response and during it: the function given to
@@ -96,6 +97,11 @@ struct http_server_config {
      * handlers; `reason` is a constant word. May be NULL. */
     void (*on_refused)(struct http_request *r, int status, const char *reason, void *arg);
     http_gate *options_gate; /* of OPTIONS: may refuse, or add headers (CORS). May be NULL */
+    /* [n_origins] pages of these may read responses (CORS): each response to them says so, errors
+     * too, and OPTIONS allows the headers that were asked for. "*": all pages. Must outlive the
+     * server. */
+    const char *const *origins;
+    size_t n_origins;
     /* NULL: plain TCP. Otherwise makes the connection's bufferevent around fd (it closes fd when
      * freed); NULL refuses the connection. */
     struct bufferevent *(*make_bufferevent)(struct event_base *base, int fd, void *arg);

@@ -137,4 +137,7 @@ int server_route(struct http_request *c, struct buf *allow);
 http_gate *server_gate(const struct http_request *c); /* of its route; NULL: none */
 void server_forget(struct http_request *c);           /* c leaves the list */
 
+/* http_reply.c: the origin that may read the response (config.origins), "*" for all; NULL: none. */
+const char *reply_origin(const struct http_request *c);
+
 #endif

@@ -119,6 +119,7 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
         config.address = s->c.metrics_address;
         config.port = s->c.metrics_port;
         config.make_bufferevent = NULL;
+        config.n_origins = 0;
         code =
             http_server_new(s->loop, &config, metrics_routes,
                             sizeof metrics_routes / sizeof *metrics_routes, s, &s->metrics_http, e);

@@ -4,7 +4,7 @@
  *
  * Catches: a stream that is silent in the queue or in a prefill until somebody closes it; a second
  * head or none; an error that is lost behind a sign of life; tools that may not be used and are
- * refused.
+ * refused; a page that is let in though nobody named it, or shut out though somebody did.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -149,12 +149,73 @@ static void test_tools_of_no_use(void **state)
     site_stop(&site);
 }
 
+#define PAGE "http://localhost:3000"
+#define OTHER "http://elsewhere.example"
+
+/* The head of the response to a page. */
+static void ask_as_page(const char *method, const char *path, const char *origin, const char *body,
+                        struct buf *ret)
+{
+    char request[1000];
+    snprintf(request, sizeof request,
+             "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: %s\r\n"
+             "Access-Control-Request-Headers: authorization,x-stainless-os\r\n"
+             "Content-Length: %zu\r\n\r\n%s",
+             method, path, origin, strlen(body), body);
+    raw_ask(site.port, request, ret);
+}
+
+static const struct {
+    const char *method, *path, *body;
+    int status;
+} visits[] = {
+    {"OPTIONS", CHAT, "", 204},
+    {"POST", CHAT, "{" ASK ",\"max_tokens\":2}", 200},
+    {"POST", CHAT, "{" ASK ",\"max_tokens\":2,\"stream\":true}", 200},
+    {"POST", CHAT, "{" ASK ",\"max_tokens\":\"x\"}", 400},
+    {"POST", "/v1/assist", "{" ASK ",\"tokens_max\":2}", 200},
+    {"GET", "/nowhere", "", 404},
+    {"PUT", CHAT, "", 405},
+};
+
+/* Every response names the page's origin, errors and streams too, and none does for another. */
+static void test_pages(void **state)
+{
+    static const char *const lists[][2] = {{PAGE, "https://b.example"}, {"*", "*"}, {NULL, NULL}};
+    static const char *const pages[] = {PAGE, OTHER};
+    (void)state;
+    for (size_t i = 0; i < 6 * sizeof visits / sizeof *visits; i++) {
+        size_t list = i % 3, v = i / 6;
+        const char *page = pages[i / 3 % 2], *named = list == 1 ? "*" : page;
+        bool allowed = list == 1 || (list == 0 && page == pages[0]);
+        char status[16], line[100];
+        struct buf b;
+        site_init(&site);
+        site.config.http.origins = lists[list];
+        site.config.http.n_origins = list == 2 ? 0 : 2;
+        site_start(&site);
+        ask_as_page(visits[v].method, visits[v].path, page, visits[v].body, &b);
+        snprintf(status, sizeof status, "HTTP/1.1 %d", visits[v].status);
+        snprintf(line, sizeof line, "Access-Control-Allow-Origin: %s\r\n", named);
+        if (strncmp(b.data, status, strlen(status)) != 0) fail_msg("%s", b.data);
+        if ((strstr(b.data, line) != NULL) != allowed) fail_msg("%s: %s", line, b.data);
+        if (!allowed) assert_null(strstr(b.data, "Access-Control-Allow"));
+        assert_int_equal(strstr(b.data, "Vary: Origin") != NULL, list == 0);
+        if (v == 0)
+            assert_int_equal(strstr(b.data, "Allow-Headers: authorization,x-stainless-os") != NULL,
+                             allowed);
+        buf_release(&b);
+        site_stop(&site);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signs_of_life),
         cmocka_unit_test(test_error_after_sign),
         cmocka_unit_test(test_tools_of_no_use),
+        cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
