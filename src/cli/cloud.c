@@ -113,6 +113,7 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
 {
     struct loop_signal *term = NULL, *interrupt = NULL, *hangup = NULL;
     struct server_config config = o->cloud.server;
+    char where[OPTION_HOST_MAX + 16];
     uint64_t pages = engine ? engine_info(engine)->kv_pages_total : 0; /* none: upstreams */
     config.worker.cache_pages = (uint32_t)(pages * o->cloud.cache_percent / 100);
     int code = server_new(c->loop, engine, &config, &c->server, e);
@@ -125,11 +126,10 @@ static int serve(struct cloud *c, struct engine *engine, const struct options *o
     if (code == 0) code = loop_signal_new(c->loop, SIGHUP, asked_to_reload, c, &hangup, e);
     if (code == 0) {
         block_hangup(false); /* one that came meanwhile comes now */
-        printf("cloud listening on %s://%s:%u\n", o->cloud.n_certs ? "https" : "http",
-               o->listen.host, server_port(c->server));
-        if (server_metrics_port(c->server))
-            printf("metrics on http://%s:%u/metrics\n", o->cloud.metrics.host,
-                   server_metrics_port(c->server));
+        option_address_text(&o->listen, server_port(c->server), where);
+        printf("cloud listening on %s://%s\n", o->cloud.n_certs ? "https" : "http", where);
+        option_address_text(&o->cloud.metrics, server_metrics_port(c->server), where);
+        if (server_metrics_port(c->server)) printf("metrics on http://%s/metrics\n", where);
         fflush(stdout);
         service_notify("READY=1");
         code = loop_run(c->loop, e);
@@ -151,12 +151,6 @@ static void fit_connections(struct http_server_config *http)
     log_line(LOG_WARN, "cloud", "%u connections at most: the process may open %u files (ulimit -n)",
              left, most);
     http->connections_max = left;
-}
-
-/* Who listens for this machine alone has clients of one address, often a proxy's. */
-static bool is_loopback(const char *host)
-{
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
 }
 
 /* The fake engine's KV memory is small: enough of it for all streams. */
@@ -182,8 +176,9 @@ static void finish_options(struct options *o)
     http->address = o->listen.host;
     http->port = o->listen.port;
     http->per_address_max = c->per_address;
+    /* Who listens for this machine alone has clients of one address, often a proxy's. */
     if (c->per_address == UINT32_MAX)
-        http->per_address_max = is_loopback(o->listen.host) ? 0 : PER_ADDRESS_DEFAULT;
+        http->per_address_max = option_address_local(&o->listen) ? 0 : PER_ADDRESS_DEFAULT;
     http->origins = c->origins;
     http->n_origins = c->n_origins;
     http->proxies = c->proxies;
@@ -201,7 +196,7 @@ static void warn_exposed(const struct options *o)
             log_line(LOG_WARN, "cloud",
                      "the key for %s and the prompts travel there unencrypted: give an https URL",
                      u->servers[i].url);
-    if (is_loopback(host)) return;
+    if (option_address_local(&o->listen)) return;
     if (!o->cloud.server.keys_path)
         log_line(LOG_WARN, "cloud", "any client that reaches %s is served: --key-file is not given",
                  host);

@@ -185,11 +185,6 @@ static void fill_config(struct device_command *c, struct engine *engine)
         s->http.body_max = RECORD_CONVERSATION_BYTES;
 }
 
-static bool is_loopback(const char *host)
-{
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
-}
-
 /* What is easily forgotten, and what it means. */
 static void warn_exposed(const struct options *o)
 {
@@ -197,7 +192,7 @@ static void warn_exposed(const struct options *o)
     if (url && http_url_exposes(url))
         log_line(LOG_WARN, "device", "prompts%s travel to %s unencrypted: give an https URL",
                  o->chat.key_file ? " and the key" : "", url);
-    if (is_loopback(o->listen.host)) return;
+    if (option_address_local(&o->listen)) return;
     log_line(LOG_WARN, "device",
              "%s can be reached from other machines%s: prompts and answers "
              "travel there unencrypted",
@@ -208,8 +203,9 @@ static void warn_exposed(const struct options *o)
 static void say_hello(const struct device_command *c)
 {
     const struct options *o = &c->o;
-    printf("device listening on http://%s%s%s:%u\n", strchr(o->listen.host, ':') ? "[" : "",
-           o->listen.host, strchr(o->listen.host, ':') ? "]" : "", serve_port(c->serve));
+    char where[OPTION_HOST_MAX + 16];
+    option_address_text(&o->listen, serve_port(c->serve), where);
+    printf("device listening on http://%s\n", where);
     if (o->chat.cloud_url)
         printf("cloud: %s%s\n", o->chat.cloud_url,
                o->device.server.ask_before_sending ? ", asked before anything is sent" : "");

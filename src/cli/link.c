@@ -1,6 +1,7 @@
 /* link: `pdd link`, a TCP proxy that behaves like a mobile link. */
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -26,7 +27,9 @@ static int run_loop(struct loop *l, const struct relay_config *config, struct er
     if (code == 0) code = loop_signal_new(l, SIGTERM, asked_to_stop, l, &term, e);
     if (code == 0) code = loop_signal_new(l, SIGINT, asked_to_stop, l, &interrupt, e);
     if (code == 0) {
-        printf("link listening on http://%s:%u\n", config->listen_host, relay_port(relay));
+        bool six = strchr(config->listen_host, ':') != NULL;
+        printf("link listening on http://%s%s%s:%u\n", six ? "[" : "", config->listen_host,
+               six ? "]" : "", relay_port(relay));
         fflush(stdout);
         code = loop_run(l, e);
     }

@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/check.h"
 #include "cli/commands.h"
@@ -56,17 +57,35 @@ static int read_address(const char *text, struct option_address *ret_address, st
 {
     const char *colon = strrchr(text, ':'), *port = colon ? colon + 1 : text;
     size_t n = colon ? (size_t)(colon - text) : 0;
+    bool brackets = n > 2 && text[0] == '[' && text[n - 1] == ']';
     char *end;
     errno = 0;
     long v = strtol(port, &end, 10);
-    if (end == port || *end || errno || v < 0 || v > 65535 || n >= OPTION_HOST_MAX)
+    if (end == port || *end || errno || v < 0 || v > 65535 || n >= OPTION_HOST_MAX ||
+        (!brackets && n > 0 && (text[0] == '[' || text[n - 1] == ']')))
         return err_set(e, ERR_BAD_INPUT, "HOST:PORT is needed, for example 127.0.0.1:8080");
     if (n == 0)
         snprintf(ret_address->host, sizeof ret_address->host, "127.0.0.1");
+    else if (brackets)
+        snprintf(ret_address->host, sizeof ret_address->host, "%.*s", (int)n - 2, text + 1);
     else
         snprintf(ret_address->host, sizeof ret_address->host, "%.*s", (int)n, text);
     ret_address->port = (uint16_t)v;
     return 0;
+}
+
+void option_address_text(const struct option_address *a, uint16_t port,
+                         char ret_text[OPTION_HOST_MAX + 16])
+{
+    bool six = strchr(a->host, ':') != NULL;
+    snprintf(ret_text, OPTION_HOST_MAX + 16, "%s%s%s:%u", six ? "[" : "", a->host, six ? "]" : "",
+             port);
+}
+
+bool option_address_local(const struct option_address *a)
+{
+    return strncmp(a->host, "127.", 4) == 0 || strcmp(a->host, "::1") == 0 ||
+           strcasecmp(a->host, "localhost") == 0;
 }
 
 /* "smooth, off or reading is needed" */

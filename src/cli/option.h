@@ -31,11 +31,18 @@ enum option_kind {
     OPTION_ADDRESS /* struct option_address */
 };
 
-/* "HOST:PORT" with a numeric host; ":PORT" and "PORT" mean 127.0.0.1. */
+/* "HOST:PORT" with a numeric host, an IPv6 one in brackets or not, or localhost; ":PORT" means
+ * 127.0.0.1. `host` has no brackets. */
 struct option_address {
     char host[OPTION_HOST_MAX];
     uint16_t port;
 };
+
+/* As a URL writes it, with brackets where it needs them. */
+void option_address_text(const struct option_address *a, uint16_t port,
+                         char ret_text[OPTION_HOST_MAX + 16]);
+/* Whether only this machine reaches it. */
+bool option_address_local(const struct option_address *a);
 
 struct options; /* the values: cli/options.h */
 

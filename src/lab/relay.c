@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "base/buf.h"
@@ -50,12 +51,19 @@ struct pair {
     bool stalled, counted;
 };
 
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
 struct relay {
     struct loop *loop;
     struct relay_config c;
     struct evconnlistener *listener;
     struct loop_timer *cut_timer;
-    struct sockaddr_in to;
+    union address to;
+    socklen_t to_len;
     struct pair *pairs;
     uint64_t began;
     uint32_t accepted, cuts, open;
@@ -297,7 +305,7 @@ static void accepted(struct evconnlistener *listener, evutil_socket_t fd, struct
     }
     bufferevent_setcb(client, bytes_came, written_out, something_happened, p);
     bufferevent_setcb(server, bytes_came, written_out, something_happened, p);
-    if (bufferevent_socket_connect(server, (struct sockaddr *)&r->to, (int)sizeof r->to) != 0)
+    if (bufferevent_socket_connect(server, &r->to.any, (int)r->to_len) != 0)
         return; /* something_happened has freed the pair */
     set_nodelay(client);
     set_nodelay(server);
@@ -314,29 +322,42 @@ static void cut_all(void *arg)
     }
 }
 
-static int make_address(const char *host, uint16_t port, struct sockaddr_in *a, struct err *e)
+static int make_address(const char *host, uint16_t port, union address *a, socklen_t *ret_len,
+                        struct err *e)
 {
-    *a = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
-    if (inet_pton(AF_INET, host, &a->sin_addr) != 1)
-        return err_set(e, ERR_BAD_INPUT, "\"%s\" is no IPv4 address", host);
+    memset(a, 0, sizeof *a);
+    if (strcasecmp(host, "localhost") == 0) host = "127.0.0.1";
+    if (inet_pton(AF_INET, host, &a->v4.sin_addr) == 1) {
+        a->v4.sin_family = AF_INET;
+        a->v4.sin_port = htons(port);
+        *ret_len = sizeof a->v4;
+        return 0;
+    }
+    if (inet_pton(AF_INET6, host, &a->v6.sin6_addr) != 1)
+        return err_set(e, ERR_BAD_INPUT, "\"%s\" is no numeric address", host);
+    a->v6.sin6_family = AF_INET6;
+    a->v6.sin6_port = htons(port);
+    *ret_len = sizeof a->v6;
     return 0;
 }
 
 int relay_new(struct loop *l, const struct relay_config *config, struct relay **ret_relay,
               struct err *e)
 {
-    struct sockaddr_in listen;
+    union address listen;
+    socklen_t listen_len = 0;
     struct relay *r = mem_calloc(1, sizeof *r);
     if (!r) return err_set(e, ERR_NO_MEMORY, "no memory for a relay");
     r->loop = l;
     r->c = *config;
     r->began = clock_us();
-    int code = make_address(config->to_host, config->to_port, &r->to, e);
-    if (code == 0) code = make_address(config->listen_host, config->listen_port, &listen, e);
+    int code = make_address(config->to_host, config->to_port, &r->to, &r->to_len, e);
+    if (code == 0)
+        code = make_address(config->listen_host, config->listen_port, &listen, &listen_len, e);
     if (code == 0) {
         r->listener = evconnlistener_new_bind(loop_base(l), accepted, r,
                                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, BACKLOG,
-                                              (struct sockaddr *)&listen, (int)sizeof listen);
+                                              &listen.any, (int)listen_len);
         if (!r->listener)
             code = err_set(e, ERR_NET, "cannot listen on %s:%u: %s", config->listen_host,
                            config->listen_port, strerror(errno));
@@ -364,10 +385,10 @@ void relay_free(struct relay *r)
 
 uint16_t relay_port(const struct relay *r)
 {
-    struct sockaddr_in a;
+    union address a;
     socklen_t n = sizeof a;
-    getsockname(evconnlistener_get_fd(r->listener), (struct sockaddr *)&a, &n);
-    return ntohs(a.sin_port);
+    getsockname(evconnlistener_get_fd(r->listener), &a.any, &n);
+    return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
 }
 
 uint32_t relay_accepted(const struct relay *r)

@@ -7,6 +7,7 @@
 #include <event2/listener.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,6 +16,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_server_impl.h"
+
+enum { LOCALHOST_TRIES = 16 };
 
 union address {
     struct sockaddr any;
@@ -51,7 +54,7 @@ static bool path_matches(const char *pattern, const char *path, char id[HTTP_ID_
     return true;
 }
 
-enum { ASKED_HEADERS_MAX = 1024 }; /* bytes of their names */
+enum { ASKED_HEADERS_MAX = 1024 /* bytes of their names */ };
 
 /* Names of headers with commas between them, and nothing else. */
 static bool are_names(const char *text)
@@ -147,25 +150,26 @@ static void on_accept_error(struct evconnlistener *listener, void *arg)
 static void accept_again(void *arg)
 {
     struct http_server *s = arg;
-    if (s->listener) evconnlistener_enable(s->listener);
+    for (int i = 0; i < HTTP_LISTENERS; i++)
+        if (s->listeners[i]) evconnlistener_enable(s->listeners[i]);
 }
 
-static int parse_address(const struct http_server_config *config, union address *ret_address,
+static int parse_address(const char *host, uint16_t port, union address *ret_address,
                          socklen_t *ret_len, struct err *e)
 {
     memset(ret_address, 0, sizeof *ret_address);
-    if (inet_pton(AF_INET, config->address, &ret_address->v4.sin_addr) == 1) {
+    if (inet_pton(AF_INET, host, &ret_address->v4.sin_addr) == 1) {
         ret_address->v4.sin_family = AF_INET;
-        ret_address->v4.sin_port = htons(config->port);
+        ret_address->v4.sin_port = htons(port);
         *ret_len = sizeof ret_address->v4;
-    } else if (inet_pton(AF_INET6, config->address, &ret_address->v6.sin6_addr) == 1) {
+    } else if (inet_pton(AF_INET6, host, &ret_address->v6.sin6_addr) == 1) {
         ret_address->v6.sin6_family = AF_INET6;
-        ret_address->v6.sin6_port = htons(config->port);
+        ret_address->v6.sin6_port = htons(port);
         *ret_len = sizeof ret_address->v6;
     } else {
         return err_set(e, ERR_BAD_INPUT,
                        "'%s' is not a numeric address to listen on (such as 127.0.0.1 or ::)",
-                       config->address);
+                       host);
     }
     return 0;
 }
@@ -181,23 +185,60 @@ static void allow_descriptors(uint32_t connections)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* else accept pauses when they run out */
 }
 
-static int start_listening(struct http_server *s, struct err *e)
+/* `ret_errno`: why the system refuses, with ERR_NET. */
+static int listen_at(struct http_server *s, int which, const char *host, uint16_t port,
+                     int *ret_errno, struct err *e)
 {
     union address address;
     socklen_t len;
-    int code = parse_address(&s->config, &address, &len, e);
+    int code = parse_address(host, port, &address, &len, e);
     if (code) return code;
     unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE;
-    s->listener = evconnlistener_new_bind(loop_base(s->loop), on_accept, s, flags, HTTP_BACKLOG,
-                                          &address.any, (int)len);
-    if (!s->listener)
-        return err_set(e, ERR_NET, "cannot listen on %s port %u: %s", s->config.address,
-                       s->config.port, strerror(errno));
-    evconnlistener_set_error_cb(s->listener, on_accept_error);
-    if (getsockname(evconnlistener_get_fd(s->listener), &address.any, &len) == 0)
+    struct evconnlistener *listener = evconnlistener_new_bind(
+        loop_base(s->loop), on_accept, s, flags, HTTP_BACKLOG, &address.any, (int)len);
+    *ret_errno = errno;
+    if (!listener)
+        return err_set(e, ERR_NET, "cannot listen on %s port %u: %s", host, port,
+                       strerror(*ret_errno));
+    s->listeners[which] = listener;
+    evconnlistener_set_error_cb(listener, on_accept_error);
+    if (getsockname(evconnlistener_get_fd(listener), &address.any, &len) == 0)
         s->port =
             ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
     return 0;
+}
+
+static void stop_listening(struct http_server *s)
+{
+    for (int i = 0; i < HTTP_LISTENERS; i++) {
+        if (s->listeners[i]) evconnlistener_free(s->listeners[i]);
+        s->listeners[i] = NULL;
+    }
+}
+
+/* A client that resolves localhost may try ::1 first: nobody else may listen on our port there. A
+ * free port must be free on both; a machine without IPv6 has the first only. */
+static int listen_locally(struct http_server *s, struct err *e)
+{
+    uint16_t port = s->config.port;
+    int why = 0, code = ERR_NET;
+    for (int tries = 0; tries < LOCALHOST_TRIES && code == ERR_NET; tries++) {
+        stop_listening(s);
+        code = listen_at(s, 0, "127.0.0.1", port, &why, e);
+        if (code) return code;
+        code = listen_at(s, 1, "::1", s->port, &why, e);
+        if (code && (why == EADDRNOTAVAIL || why == EAFNOSUPPORT)) code = 0;
+        if (code && (port || why != EADDRINUSE)) return code;
+    }
+    if (!code && e) *e = (struct err)ERR_INIT;
+    return code;
+}
+
+static int start_listening(struct http_server *s, struct err *e)
+{
+    int why;
+    if (strcasecmp(s->config.address, "localhost") == 0) return listen_locally(s, e);
+    return listen_at(s, 0, s->config.address, s->config.port, &why, e);
 }
 
 static void cut_all(struct http_server *s)
@@ -249,7 +290,7 @@ void http_server_free(struct http_server *s)
     if (!s) return;
     s->drain_done = NULL;
     cut_all(s);
-    if (s->listener) evconnlistener_free(s->listener);
+    stop_listening(s);
     loop_timer_free(s->accept_timer);
     loop_timer_free(s->drain_timer);
     loop_timer_free(s->unsent_timer);
@@ -277,8 +318,7 @@ void http_server_drain(struct http_server *s, uint64_t deadline_us, loop_fn *don
     s->draining = true;
     s->drain_done = done;
     s->drain_arg = arg;
-    if (s->listener) evconnlistener_free(s->listener);
-    s->listener = NULL;
+    stop_listening(s);
     for (struct http_request *c = s->connections, *next; c; c = next) {
         next = c->next;
         if (c->state == CONN_HEAD && c->idle) conn_close(c);

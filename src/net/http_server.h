@@ -79,7 +79,8 @@ typedef bool http_gate(struct http_request *r, void *arg);
 
 struct http_server_config {
     http_error_body_fn *error_body; /* has no default: the caller sets it (proto/wire.h) */
-    const char *address;            /* numeric; default "127.0.0.1" */
+    const char *address;            /* numeric; default "127.0.0.1". "localhost": 127.0.0.1, and
+                                       ::1 where the machine has it; "::": IPv4 too */
     uint16_t port;                  /* 0: any free one, see http_server_port */
     uint32_t connections_max;
     uint32_t per_address_max; /* connections, or requests through proxies; 0: no limit (default) */

@@ -79,13 +79,15 @@ struct http_request {
     void *on_close_arg;
 };
 
+enum { HTTP_LISTENERS = 2 }; /* localhost has two addresses */
+
 struct http_server {
     struct loop *loop;
     struct http_server_config config;
     const struct http_route *routes;
     size_t n_routes;
     void *arg;
-    struct evconnlistener *listener; /* NULL once draining */
+    struct evconnlistener *listeners[HTTP_LISTENERS]; /* NULL: none, as all are once draining */
     uint16_t port;
     struct http_request *connections; /* any order */
     struct http_request *unsent;      /* streams to be written at the next iteration of the loop */

@@ -6,13 +6,18 @@
  * Catches: a row whose kind, range or commands are wrong; a help that tells of what is not there.
  */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "support/program.h"
 
@@ -102,6 +107,10 @@ static void test_values(void **state)
         {"chat", NULL, "--color", "Auto", "auto, always or never is needed"},
         {"cloud", NULL, "--listen", "127.0.0.1", "HOST:PORT is needed"},
         {"cloud", NULL, "--listen", "127.0.0.1:65536", "HOST:PORT is needed"},
+        {"cloud", NULL, "--listen", "[::1:8080", "HOST:PORT is needed"},
+        {"cloud", NULL, "--listen", "::1]:8080", "HOST:PORT is needed"},
+        {"cloud", NULL, "--listen", "[::1]", "HOST:PORT is needed"},
+        {"cloud", NULL, "--allow-origin", "notes.example", "is no origin"},
         {"cloud", NULL, "--metrics-listen", "x:y", "HOST:PORT is needed"},
         {"cloud", NULL, "--prefix-cache-scope", "none", "all or key is needed"},
         {"cloud", NULL, "--log-level", "loud", "error, warn, info or debug is needed"},
@@ -150,12 +159,56 @@ static void test_line(void **state)
     }
 }
 
+static bool has_ipv6(void)
+{
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    bool has = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0;
+    if (fd >= 0) close(fd);
+    return has;
+}
+
+/* Addresses as people write them, and the URL that is printed. */
+static void test_addresses(void **state)
+{
+    static const struct {
+        const char *command, *listen, *url;
+    } cases[] = {
+        {"cloud", "[::1]:0", "http://[::1]:"},
+        {"cloud", "::1:0", "http://[::1]:"},
+        {"cloud", "[::]:0", "http://[::]:"},
+        {"cloud", "localhost:0", "http://localhost:"},
+        {"cloud", "127.0.0.1:0", "http://127.0.0.1:"},
+        {"cloud", ":0", "http://127.0.0.1:"},
+        {"link", "[::1]:0", "http://[::1]:"},
+        {"link", "localhost:0", "http://localhost:"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct program p;
+        char url[200];
+        bool cloud = strcmp(cases[i].command, "cloud") == 0;
+        if (strstr(cases[i].listen, "::") && !has_ipv6()) {
+            print_message("skipped: this machine has no IPv6\n");
+            continue;
+        }
+        program_start(&p, cases[i].command,
+                      cloud ? ARGS("--fake", "3", "--listen", cases[i].listen)
+                            : ARGS("--to", "[::1]:9", "--listen", cases[i].listen));
+        program_line_after(&p, "listening on ", url, sizeof url);
+        program_kill(&p, SIGKILL);
+        if (strncmp(url, cases[i].url, strlen(cases[i].url)) != 0)
+            fail_msg("%s: %s", cases[i].listen, url);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_help),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_line),
+        cmocka_unit_test(test_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -774,6 +774,66 @@ static void drain_deadline(void **state)
     site_stop(s);
 }
 
+/* Whether a connection to it is accepted. */
+static bool reaches(int family, uint16_t port)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    v6.sin6_addr = in6addr_loopback;
+    int fd = socket(family, SOCK_STREAM, 0);
+    int code = family == AF_INET ? connect(fd, (struct sockaddr *)&v4, sizeof v4)
+                                 : connect(fd, (struct sockaddr *)&v6, sizeof v6);
+    close(fd);
+    return code == 0;
+}
+
+/* Catches: localhost that listens on one of its two addresses, :: without IPv4, ::1 with it. */
+static void addresses_of_both_kinds(void **state)
+{
+    static const struct {
+        const char *address;
+        bool v4, v6;
+    } cases[] = {{"127.0.0.1", true, false},
+                 {"::1", false, true},
+                 {"localhost", true, true},
+                 {"LocalHost", true, true},
+                 {"::", true, true}};
+    (void)state;
+    uint16_t taken_port;
+    int taken = raw_listen(&taken_port);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct loop *l;
+        struct err e = ERR_INIT;
+        struct http_server *server;
+        struct http_server_config config;
+        http_server_config_default(&config);
+        config.error_body = wire_error_body;
+        config.address = cases[i].address;
+        assert_int_equal(loop_new(&l, &e), 0);
+        int code = http_server_new(l, &config, routes, 1, NULL, &server, &e);
+        if (code && cases[i].v6 && strstr(e.text, "assign")) {
+            print_message("skipped: this machine has no IPv6\n");
+            loop_free(l);
+            continue;
+        }
+        if (code) fail_msg("%s", e.text);
+        assert_int_equal(e.code, 0);
+        uint16_t port = http_server_port(server);
+        assert_int_equal(reaches(AF_INET, port), cases[i].v4);
+        if (reaches(AF_INET6, port) != cases[i].v6) print_message("no ::1 here\n");
+        if (!cases[i].v6) assert_false(reaches(AF_INET6, port));
+        http_server_free(server);
+        config.port = taken_port; /* of 127.0.0.1, by another program */
+        bool clash = cases[i].v4;
+        code = http_server_new(l, &config, routes, 1, NULL, &server, &e);
+        assert_int_equal(code, clash ? ERR_NET : 0);
+        if (!code) http_server_free(server);
+        loop_free(l);
+    }
+    close(taken);
+}
+
 /* Catches: a listening address that cannot be used and fails without saying why. */
 static void bad_addresses(void **state)
 {
@@ -823,6 +883,7 @@ int main(void)
         cmocka_unit_test(drain),
         cmocka_unit_test(drain_deadline),
         cmocka_unit_test(bad_addresses),
+        cmocka_unit_test(addresses_of_both_kinds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
