@@ -426,6 +426,25 @@ static int take_have(struct ask *a, struct err *e)
     return ask_make_prompt(a, e);
 }
 
+static bool may_be_sent(const struct ask *a)
+{
+    return a->serve->c.device.cloud_url && a->mode != DEVICE_LOCAL_ONLY;
+}
+
+/* It went on without a word when the program was killed. What has not reached this cloud yet waits
+ * for the user's yes if this run asks for it: another one may not have, or had another cloud. */
+static void go_on(struct ask *a)
+{
+    struct serve *s = a->serve;
+    bool known = !may_be_sent(a) || record_was_sent(s->record, a->id, s->c.device.cloud_url);
+    if (!s->c.ask_before_sending || known) {
+        (void)join(a);
+        return;
+    }
+    a->state = ASK_HELD;
+    record_state(s->record, a);
+}
+
 void ask_restore(struct ask *a)
 {
     struct serve *s = a->serve;
@@ -450,7 +469,7 @@ void ask_restore(struct ask *a)
     else if (keep_us(a) == 0)
         end(a, "cancelled"); /* its client is gone, as its connection is */
     else if (a->state == ASK_WAITING)
-        (void)join(a);
+        go_on(a);
     if (a->state != ASK_OVER) loop_timer_set(s->unread_timer, a->unread_since + keep_us(a));
 }
 
@@ -477,8 +496,7 @@ int ask_submit(struct ask *a, const char *request, size_t n, struct err *e)
     a->next = s->asks;
     s->asks = a;
     s->metrics.asked++;
-    bool sends = s->c.device.cloud_url && a->mode != DEVICE_LOCAL_ONLY;
-    a->state = s->c.ask_before_sending && sends ? ASK_HELD : ASK_WAITING;
+    a->state = s->c.ask_before_sending && may_be_sent(a) ? ASK_HELD : ASK_WAITING;
     record_ask(s->record, a, request, n);
     if (a->state == ASK_WAITING) return join(a);
     if (s->c.on_held) s->c.on_held(s->c.on_held_arg, a->id);

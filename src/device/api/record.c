@@ -25,6 +25,7 @@ enum statement {
     FORGET,
     PUT_EGRESS,
     CUT_EGRESS,
+    WAS_SENT,
     ALL_ANSWERS,
     ALL_TOKENS,
     ALL_EGRESS,
@@ -48,6 +49,7 @@ static const char *const texts[STATEMENTS] = {
     [FORGET] = "DELETE FROM answer WHERE id = ?1",
     [PUT_EGRESS] = "INSERT INTO egress VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [CUT_EGRESS] = "DELETE FROM egress WHERE rowid <= (SELECT max(rowid) FROM egress) - ?1",
+    [WAS_SENT] = "SELECT 1 FROM egress WHERE answer = ?1 AND host = ?2 LIMIT 1",
     [ALL_ANSWERS] =
         "SELECT id, created, state, chat, client, seed, request, pdd, finish, code, error, report, "
         "prompt_tokens, cached_tokens, sent_bytes, received_bytes FROM answer ORDER BY created, id",
@@ -400,6 +402,17 @@ void record_sent(struct record *r, const struct ask *a, const struct device_sent
     (void)run(r, PUT_EGRESS);
     sqlite3_bind_int64(r->of[CUT_EGRESS], 1, RECORD_EGRESS_MAX);
     if (!r->broken) (void)run(r, CUT_EGRESS);
+}
+
+bool record_was_sent(struct record *r, const char *answer, const char *url)
+{
+    if (!r || r->broken) return false;
+    sqlite3_stmt *q = r->of[WAS_SENT];
+    bind_text(q, 1, answer);
+    sqlite3_bind_text(q, 2, url, (int)host_length(url), SQLITE_STATIC);
+    bool sent = next_row(r, WAS_SENT);
+    sqlite3_reset(q);
+    return sent;
 }
 
 static void put_string(struct buf *out, const char *name, const char *text)

@@ -9,6 +9,7 @@
 #ifndef PDD_DEVICE_API_RECORD_H
 #define PDD_DEVICE_API_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,8 @@ void record_forget(struct record *r, const char *answer);
 /* Take what was deleted out of the file's log, too: its pages are zeroed (store.c). */
 void record_scrub(struct record *r);
 void record_sent(struct record *r, const struct ask *a, const struct device_sent *sent);
+/* Was the question sent to the host of that URL, as far as is known? */
+bool record_was_sent(struct record *r, const char *answer, const char *url);
 
 /* What an earlier run left: each answer is read into a new ask, the oldest first, and given to
  * `take`, which owns it. */

@@ -557,6 +557,48 @@ static void test_no_is_kept(void **state)
     remove_folder();
 }
 
+/* A question that an earlier run may have sent without asking is held by one that asks. */
+static void test_asks_after_restart(void **state)
+{
+    struct buf b;
+    struct engine *engine;
+    struct fake_options quick = {.answer_tokens = 20};
+    int fds[2];
+    (void)state;
+    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(&site);
+    site.fake = (struct fake_options){.answer_tokens = 120, .step_us = 3000.0};
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    site.config.answers_max = 1;
+    make_folder();
+    serve_site_start(&site);
+    fds[0] = begin_stream(",\"pdd\":{\"id\":\"a\",\"mode\":\"local\"}", "", "\"index\":2,", &b);
+    buf_release(&b);
+    fds[1] =
+        begin_stream(",\"pdd\":{\"id\":\"b\",\"keep\":60,\"progress\":true,\"mode\":\"cloud\"}", "",
+                     "\"state\":\"waiting\"", &b);
+    buf_release(&b);
+    serve_site_stop(&site);
+    close(fds[0]);
+    close(fds[1]);
+    site.config.ask_before_sending = true;
+    serve_site_start(&site);
+    wait_for("/v1/answers/b", "\"state\":\"held\"");
+    serve_site_ask(&site, "GET", "/v1/egress", "", "", &b);
+    assert_non_null(strstr(b.data, "\"data\":[]"));
+    buf_release(&b);
+    serve_site_ask(&site, "POST", "/v1/answers/b/send", "", "{\"send\":true}", &b);
+    buf_release(&b);
+    wait_for("/v1/answers/b", "\"state\":\"done\"");
+    serve_site_ask(&site, "GET", "/v1/egress", "", "", &b);
+    assert_non_null(strstr(b.data, "\"answer\":\"b\""));
+    buf_release(&b);
+    serve_site_stop(&site);
+    cloud_fixture_stop(cloud);
+    remove_folder();
+}
+
 /* What left the machine is on record before it leaves, and outlives the program. */
 static void test_egress(void **state)
 {
@@ -704,6 +746,7 @@ int main(void)
         cmocka_unit_test(test_cloud_away),
         cmocka_unit_test(test_restart),
         cmocka_unit_test(test_no_is_kept),
+        cmocka_unit_test(test_asks_after_restart),
         cmocka_unit_test(test_egress),
         cmocka_unit_test(test_conversations),
         cmocka_unit_test(test_reads_on),
