@@ -128,6 +128,12 @@ void serve_egress(struct http_request *r, void *serve)
     if (n >= sizeof id) n = sizeof id - 1; /* no answer has a longer one */
     if (value) memcpy(id, value, n);
     buf_init(&b, LIST_MAX);
-    (void)record_put_egress(s->record, value ? id : NULL, &b);
-    serve_reply(r, &b);
+    if (!record_put_egress(s->record, value ? id : NULL, &b)) {
+        serve_reply(r, &b);
+        return;
+    }
+    buf_release(&b);
+    http_reply_error(r, 503, "no_record", NULL,
+                     "what is sent is not on record: the device has no state folder, or its log "
+                     "says why it cannot write there");
 }

@@ -432,11 +432,12 @@ static void put_number(struct buf *out, const char *name, sqlite3_stmt *q, int i
 
 int record_put_egress(struct record *r, const char *answer, struct buf *out)
 {
+    if (!r || r->broken) return 1;
     buf_puts(out, "{\"object\":\"list\",\"data\":[");
-    sqlite3_stmt *q = r && !r->broken ? r->of[ALL_EGRESS] : NULL;
-    if (q) bind_text(q, 1, answer);
-    if (q) sqlite3_bind_int(q, 2, ROWS_MAX);
-    for (int n = 0; q && next_row(r, ALL_EGRESS); n++) {
+    sqlite3_stmt *q = r->of[ALL_EGRESS];
+    bind_text(q, 1, answer);
+    sqlite3_bind_int(q, 2, ROWS_MAX);
+    for (int n = 0; next_row(r, ALL_EGRESS); n++) {
         buf_puts(out, n ? ",{" : "{");
         put_string(out, "answer", text_of(q, 1));
         put_number(out, "at", q, 0);
@@ -452,7 +453,7 @@ int record_put_egress(struct record *r, const char *answer, struct buf *out)
         put_number(out, "answer_received_bytes", q, 8);
         buf_putc(out, '}');
     }
-    return buf_puts(out, "]}");
+    return buf_puts(out, "]}") || r->broken;
 }
 
 /* ---- conversations ---- */

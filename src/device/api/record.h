@@ -51,7 +51,8 @@ bool record_was_sent(struct record *r, const char *answer, const char *url);
  * `take`, which owns it. */
 void record_restore(struct record *r, struct serve *s, void (*take)(struct ask *a));
 
-/* JSON of the latest rows of the egress record, or those of one answer (NULL: all). */
+/* JSON of the latest rows of the egress record, or those of one answer (NULL: all). Not 0: there is
+ * no record, or no whole one. */
 int record_put_egress(struct record *r, const char *answer, struct buf *out);
 
 /* Conversations: a client's own JSON by id. */

@@ -619,6 +619,12 @@ static void test_egress(void **state)
     buf_release(&b);
     buf_release(&text);
     serve_site_stop(&site);
+    site.config.state_dir = NULL; /* no record is not an empty one */
+    serve_site_start(&site);
+    assert_int_equal(serve_site_ask(&site, "GET", "/v1/egress", "", "", &b), 503);
+    buf_release(&b);
+    serve_site_stop(&site);
+    site.config.state_dir = folder;
     serve_site_start(&site);
     assert_int_equal(serve_site_ask(&site, "GET", "/v1/egress", "", "", &b), 200);
     assert_non_null(strstr(b.data, cloud_fixture_url(cloud)));
