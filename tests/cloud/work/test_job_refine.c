@@ -349,7 +349,7 @@ static void test_same_bits(void **state)
         struct native_options o = {.model_path = path,
                                    .threads = threads,
                                    .context_max = 1024,
-                                   .step_tokens_max = 64 << threads,
+                                   .step_tokens_max = 64u << threads,
                                    .kv_bytes_max = (uint64_t)64 << 20};
         struct engine *e;
         assert_int_equal(native_open(&o, &e, NULL), 0);
