@@ -201,7 +201,7 @@ static int run_all(struct demo *d, struct err *e)
 
 static int write_picture(const struct demo *d, struct err *e)
 {
-    char path[PATH_BYTES + 32], gain[160], prompt[320], emulated[320];
+    char path[PATH_BYTES + 32], gain[160], prompt[320], emulated[320], slow[320];
     const struct timeline_run *both = &d->runs[DEMO_BOTH], *cloud = &d->runs[DEMO_CLOUD_ONLY];
     struct buf svg;
     buf_init(&svg, 16 << 20);
@@ -220,7 +220,13 @@ static int write_picture(const struct demo *d, struct err *e)
              "%.0f) and the link (%u ms round trip).",
              d->device->name, d->device->prefill_tps, d->device->decode_tps, d->provider->name,
              d->provider->prefill_tps, d->provider->decode_tps, d->rtt_ms);
-    const char *const notes[] = {prompt, emulated, NULL};
+    snprintf(
+        slow, sizeof slow,
+        "The last two: a prompt of %u tokens on %s (prefill %.0f, decode %.1f tok/s); refined, "
+        "the answer may differ.",
+        d->runs[DEMO_REFINED].prompt_tokens, d->slow->name, d->slow->prefill_tps,
+        d->slow->decode_tps);
+    const char *const notes[] = {prompt, emulated, d->long_document[0] ? slow : NULL, NULL};
     in_out(d, "timeline.svg", path);
     int code = timeline_svg(d->runs, (uint32_t)n_runs(d), gain, notes, &svg);
     if (code)
