@@ -15,6 +15,8 @@
 
 /* Less than this of a prompt is not asked for by a plan. */
 #define RATIO_LEAST 0.1
+/* With the whole prompt the device takes over in fewer answers than this: too late for most. */
+#define HANDOVER_RARE (1.0 / 3.0)
 
 /* Share of answers that are still in what is kept, by ratio: docs/decisions/0010-relevance.md, the
  * last row; 0.4 as 0.3. */
@@ -55,12 +57,14 @@ static void plan_share(struct device *d, const struct plan_input *whole)
     a->plan.ratio = share;
 }
 
-/* Whether the device catches up in time with the whole prompt, so that nothing need be lost. */
+/* Whether the device catches up in time with the whole prompt, so that nothing need be lost: in a
+ * third of the answers at least, by the lengths that answers have here. */
 static bool in_time(const struct plan *p, const struct plan_input *in)
 {
     return p->choice == PLAN_DEVICE ||
            (p->choice == PLAN_BOTH && p->start != PLAN_START_NEVER &&
-            p->cloud_tokens < in->answer_max && !(p->broken & PLAN_LIMIT_LATE));
+            p->cloud_tokens < in->answer_max && p->handover > HANDOVER_RARE &&
+            !(p->broken & PLAN_LIMIT_LATE));
 }
 
 void answer_plan_refined(struct device *d, const struct plan_input *whole)

@@ -367,6 +367,28 @@ static void test_says_why(void **state)
     rig_stop(&g);
 }
 
+/* Catches: `auto` that takes any plan below the answer's limit for in time. The device reads the
+ * whole prompt in the time of some 440 tokens: few answers are longer. */
+static void test_auto(void **state)
+{
+    (void)state;
+    struct rig g;
+    struct device_report r;
+    struct chat_message m = {"user", document, 0};
+    rig_start(&g);
+    m.content_len = strlen(document);
+    struct device *d = open_device(150.0, script_cloud_url(g.cloud), false);
+    struct device_question q = question_of(&m, 1, 0.3f);
+    q.refine = DEVICE_REFINE_AUTO;
+    q.cloud_tokens = -1;
+    q.tokens_max = 4096;
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    if (!(r.plan.ratio < 1.0)) fail_msg("not refined: %s", r.plan.why);
+    assert_non_null(strstr(r.plan.why, "% of the prompt (quality"));
+    device_close(d);
+    rig_stop(&g);
+}
+
 /* The device chooses by words itself, alone and beside a cloud: its tokens follow from just that
  * history. A question whose words are nowhere needs the whole prompt. */
 static void test_local_choice(void **state)
@@ -468,7 +490,7 @@ int main(void)
         cmocka_unit_test(test_whole_prompt),       cmocka_unit_test(test_system_message),
         cmocka_unit_test(test_idle_fill),          cmocka_unit_test(test_local_choice),
         cmocka_unit_test(test_what_must_stay),     cmocka_unit_test(test_taken_back),
-        cmocka_unit_test(test_says_why),
+        cmocka_unit_test(test_says_why),           cmocka_unit_test(test_auto),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
