@@ -34,8 +34,9 @@ struct device_command {
     struct buf key, token;
     char model_path[MODEL_FILE_PATH_MAX];
     char state_dir[STORE_PATH_MAX];
-    struct loop_wake *said; /* the terminal's word has come */
-    atomic_int word;        /* 1: yes, -1: no, 0: none */
+    char asked[WIRE_ID_MAX]; /* of which the terminal was asked last; "": none */
+    struct loop_wake *said;  /* the terminal's word has come */
+    atomic_int word;         /* 1: yes, -1: no, 0: none */
     int signals;
 };
 
@@ -114,18 +115,32 @@ static int find_state(struct device_command *c, struct err *e)
 
 /* ---- the user's word on what is sent, in the terminal ---- */
 
+/* One question at a time, so that a word is on the one that was named. */
+static void ask_terminal(struct device_command *c)
+{
+    const char *id = serve_held(c->serve);
+    if (id && strcmp(id, c->asked) == 0) return;
+    snprintf(c->asked, sizeof c->asked, "%s", id ? id : "");
+    if (id)
+        fprintf(stderr, "pdd device: send the question of %s to %s? (y/n) ", id,
+                c->o.chat.cloud_url);
+}
+
 static void on_held(void *arg, const char *id)
 {
-    const struct device_command *c = arg;
-    fprintf(stderr, "pdd device: send the question of %s to %s? (y/n) ", id, c->o.chat.cloud_url);
+    (void)id;
+    ask_terminal(arg);
 }
 
 static void word_said(void *arg)
 {
     struct device_command *c = arg;
     int word = atomic_exchange(&c->word, 0);
-    if (word && !serve_allow(c->serve, NULL, word > 0))
-        fprintf(stderr, "pdd device: no question waits to be sent\n");
+    if (!word) return;
+    if (!serve_allow(c->serve, c->asked, word > 0))
+        fprintf(stderr, "pdd device: %s%s\n",
+                c->asked[0] ? "it waits no more: " : "no question waits to be sent", c->asked);
+    ask_terminal(c);
 }
 
 /* It waits in read(2) until the program ends. */
@@ -232,6 +247,7 @@ static int serve(struct device_command *c, struct err *e)
     if (!code) code = listen_to_terminal(c, e);
     if (!code) {
         say_hello(c);
+        if (c->o.device.server.on_held) ask_terminal(c); /* what an earlier run left */
         service_notify("READY=1");
         code = loop_run(c->loop, e);
     }

@@ -3,9 +3,12 @@
  *
  * Catches: a socket that a local-only device opens besides its own; a folder or file of the state
  * that others may read; options that contradict each other taken; a signal that cuts an answer off;
- * a long conversation refused; a second device on one state folder.
+ * a long conversation refused; a second device on one state folder;
+ * the user's word in the terminal taken for another question.
  */
 #include <dirent.h>
+#include <poll.h>
+#include <pty.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -229,6 +232,70 @@ static void test_two_devices(void **state)
     buf_release(&err);
 }
 
+static void wait_for_terminal(int terminal, struct buf *b, const char *text)
+{
+    char piece[256];
+    while (!strstr(b->data, text)) {
+        struct pollfd p = {terminal, POLLIN, 0};
+        ssize_t n = poll(&p, 1, RAW_WAIT_MS) > 0 ? read(terminal, piece, sizeof piece) : 0;
+        if (n <= 0) fail_msg("no \"%s\" in: %s", text, b->data);
+        assert_int_equal(buf_append(b, piece, (size_t)n), 0);
+    }
+}
+
+/* Its terminal is asked about one question at a time, and a word is on the one that was named. */
+static void test_terminal(void **state)
+{
+    static const char *const ids[] = {"first", "second"};
+    const char *bin = getenv("PDD_BIN");
+    struct buf said, b, held;
+    int terminal, fds[2];
+    char body[128];
+    (void)state;
+    if (!bin || !bin[0]) skip();
+    pid_t pid = forkpty(&terminal, NULL, NULL, NULL);
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        execl(bin, "pdd", "device", "--fake", "3", "--cloud", "http://127.0.0.1:1", "--no-state",
+              "--ask-before-sending", "--listen", "127.0.0.1:0", (char *)NULL);
+        _exit(127);
+    }
+    buf_init(&said, RAW_MAX);
+    wait_for_terminal(terminal, &said, "asked before anything is sent");
+    uint16_t port = (uint16_t)strtoul(strstr(said.data, "127.0.0.1:") + 10, NULL, 10);
+    for (int i = 0; i < 2; i++) {
+        fds[i] = raw_connect(port);
+        buf_init(&b, RAW_MAX);
+        snprintf(body, sizeof body,
+                 "{\"stream\":true,\"pdd\":{\"id\":\"%s\",\"progress\":true},"
+                 "\"messages\":[{\"role\":\"user\",\"content\":\"?\"}]}",
+                 ids[i]);
+        buf_printf(&b,
+                   "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                   "Content-Length: %zu\r\n\r\n%s",
+                   strlen(body), body);
+        raw_send(fds[i], b.data, b.len);
+        buf_init(&held, RAW_MAX);
+        assert_true(raw_read_until(fds[i], &held, "\"state\":\"held\""));
+        buf_release(&held);
+        buf_release(&b);
+    }
+    wait_for_terminal(terminal, &said, "the question of first");
+    assert_null(strstr(said.data, "the question of second"));
+    assert_int_equal(write(terminal, "n\n", 2), 2);
+    wait_for_terminal(terminal, &said, "the question of second");
+    buf_init(&b, RAW_MAX);
+    assert_true(raw_read_until(fds[0], &b, "[DONE]"));
+    assert_non_null(strstr(b.data, "\"mode\":\"local\""));
+    buf_release(&b);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(fds[0]);
+    close(fds[1]);
+    close(terminal);
+    buf_release(&said);
+}
+
 static const struct {
     const char *args[8], *says;
 } wrong[] = {
@@ -263,6 +330,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_drain, make_state, remove_state),
         cmocka_unit_test_setup_teardown(test_long_conversation, make_state, remove_state),
         cmocka_unit_test_setup_teardown(test_two_devices, make_state, remove_state),
+        cmocka_unit_test(test_terminal),
         cmocka_unit_test(test_options),
     };
     signal(SIGPIPE, SIG_IGN);

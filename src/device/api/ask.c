@@ -520,13 +520,20 @@ void ask_allow(struct ask *a, bool send)
     fail(a, &e);
 }
 
+const char *serve_held(const struct serve *s)
+{
+    const char *oldest = NULL;
+    for (const struct ask *a = s->asks; a; a = a->next)
+        if (a->state == ASK_HELD) oldest = a->id;
+    return oldest;
+}
+
 bool serve_allow(struct serve *s, const char *id, bool send)
 {
-    struct ask *found = NULL;
-    for (struct ask *a = s->asks; a; a = a->next)
-        if (a->state == ASK_HELD && (!id || strcmp(a->id, id) == 0)) found = a;
-    if (found) ask_allow(found, send);
-    return found != NULL;
+    struct ask *a = ask_find(s, id);
+    if (!a || a->state != ASK_HELD) return false;
+    ask_allow(a, send);
+    return true;
 }
 
 static bool is_the_one(void *arg, void *waiting)

@@ -67,8 +67,9 @@ int serve_new(struct loop *l, const struct serve_config *config, struct serve **
               struct err *e);
 void serve_free(struct serve *s); /* NULL is fine */
 uint16_t serve_port(const struct serve *s);
-/* The user's word on a held answer (ask_before_sending); false: it is not held. `id` NULL: on the
- * oldest that is. */
+/* The id of the answer that has been held (ask_before_sending) the longest; NULL: none is. */
+const char *serve_held(const struct serve *s);
+/* The user's word on a held answer; false: it is not held. */
 bool serve_allow(struct serve *s, const char *id, bool send);
 /* Refuse new requests;answers that are read end first, until drain_us are over. `done` is called
  * once. */
