@@ -41,13 +41,16 @@ static size_t tree_bytes(const char *json, size_t n)
     return bytes;
 }
 
-int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
-                      struct err *e)
+static int parse(const char *json, size_t n, const char *what, bool wide,
+                 struct json_t **ret_object, struct err *e)
 {
+    static const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
     json_error_t error;
     if (tree_bytes(json, n) > JSON_TREE_MAX)
         return err_set(e, ERR_BAD_INPUT, "%s has too many objects, arrays and values", what);
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    json_t *root = json_loadb(json, n, flags, &error);
+    if (!root && wide && json_error_code(&error) == json_error_numeric_overflow)
+        root = json_loadb(json, n, flags | JSON_DECODE_INT_AS_REAL, &error);
     if (!root)
         return err_set(e, ERR_BAD_INPUT, "%s is not valid JSON: %s (line %d, column %d)", what,
                        error.text, error.line, error.column);
@@ -57,6 +60,18 @@ int json_object_parse(const char *json, size_t n, const char *what, struct json_
     }
     *ret_object = root;
     return 0;
+}
+
+int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
+                      struct err *e)
+{
+    return parse(json, n, what, false, ret_object, e);
+}
+
+int json_object_parse_wide(const char *json, size_t n, const char *what, struct json_t **ret_object,
+                           struct err *e)
+{
+    return parse(json, n, what, true, ret_object, e);
 }
 
 static int read_integer(const json_t *value, const char *prefix, const struct json_field *f,

@@ -49,6 +49,10 @@ struct json_field {
 int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
                       struct err *e);
 
+/* The same, but where an integer has more than 64 bits all numbers are reals. */
+int json_object_parse_wide(const char *json, size_t n, const char *what, struct json_t **ret_object,
+                           struct err *e);
+
 /* Fill `out` from the object. `prefix` precedes names in sentences ("sampling."). `strict`: a
  * field that is not in the table is refused. Nothing needs to be released on failure. */
 int json_object_read(struct json_t *object, const char *prefix, const struct json_field *fields,

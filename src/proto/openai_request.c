@@ -1,6 +1,7 @@
 /* openai_request: the bodies of /v1/chat/completions and /v1/completions; see openai.h. */
 #include <float.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -142,7 +143,8 @@ static int make_whole(json_t *root)
 
 int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, struct err *e)
 {
-    int code = json_object_parse(json, n, "the request", ret_object, e);
+    bool mark = n >= 3 && memcmp(json, "\xEF\xBB\xBF", 3) == 0; /* of byte order, by some editors */
+    int code = json_object_parse_wide(json + 3 * mark, n - 3 * mark, "the request", ret_object, e);
     if (code) return code;
     const char *name;
     json_t *value;
@@ -388,8 +390,12 @@ static int take_stops(const json_t *stop, struct openai_request *r, struct err *
 /* Seeds of OpenAI's clients may be negative; ours are not: the sign bit is dropped. */
 static int take_seed(const json_t *seed, struct openai_request *r, struct err *e)
 {
-    if (!json_is_integer(seed)) return err_set(e, ERR_BAD_INPUT, "seed must be an integer");
-    r->ask.sampling.seed = (uint64_t)json_integer_value(seed) & INT64_MAX;
+    double wide = json_real_value(seed); /* an integer above 2^53, as whole numbers go */
+    bool whole = json_is_real(seed) && (wide >= WHOLE_MAX || wide <= -WHOLE_MAX);
+    if (!json_is_integer(seed) && !whole)
+        return err_set(e, ERR_BAD_INPUT, "seed must be an integer");
+    r->ask.sampling.seed =
+        whole ? (uint64_t)fmod(fabs(wide), 0x1p63) : (uint64_t)json_integer_value(seed) & INT64_MAX;
     r->seeded = true;
     return 0;
 }

@@ -57,6 +57,7 @@ static const struct {
     {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":-2}", "max_tokens"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":6.5}", "max_tokens"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":1e300}", "max_tokens"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"top_k\":99999999999999999999}", "top_k"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"max_tokens\":\"6\"}", "max_tokens"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"n_predict\":0.0}", "n_predict"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"top_k\":40.25}", "top_k"},
@@ -287,6 +288,10 @@ static void test_lenient(void **state)
            true, &r);
     assert_true(r.ask.tokens_max == WIRE_TOKENS_MAX && r.n_stops == 0);
     assert_string_equal(r.ask.arguments, "{\"x\":1.0}");
+    openai_request_release(&r);
+    decode("\xEF\xBB\xBF{" ASK ",\"seed\":18446744073709551615,\"max_tokens\":6,\"top_k\":40}",
+           true, &r);
+    assert_true(r.seeded && r.ask.tokens_max == 6 && r.ask.sampling.top_k == 40);
     openai_request_release(&r);
     buf_init(&b, ROOM);
     buf_puts(&b, "{" ASK ",\"stop\":[\"\",null");
