@@ -385,8 +385,21 @@ static int open_folder(struct kv_disk *d, struct err *e)
     if (mkdir(d->dir, 0700) && errno != EEXIST)
         return err_set(e, ERR_IO, "%.300s: the folder for the KV cache cannot be made: %s", d->dir,
                        strerror(errno));
-    DIR *folder = opendir(d->dir);
-    if (!folder) return err_set(e, ERR_IO, "%.300s: %s", d->dir, strerror(errno));
+    struct stat st;
+    int fd = open(d->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return err_set(e, ERR_IO, "%.300s: %s", d->dir, strerror(errno));
+    int code = 0;
+    if (fstat(fd, &st) || st.st_uid != geteuid())
+        code = err_set(e, ERR_DENIED, "%.300s: belongs to another user: give --state DIR", d->dir);
+    else if ((st.st_mode & 07777) != 0700 && fchmod(fd, 0700))
+        code = err_set(e, ERR_IO, "%.300s: its mode cannot be set to 0700: %s", d->dir,
+                       strerror(errno));
+    DIR *folder = code ? NULL : fdopendir(fd);
+    if (!folder) {
+        if (!code) code = err_set(e, ERR_IO, "%.300s: %s", d->dir, strerror(errno));
+        close(fd);
+        return code;
+    }
     scan(d, folder);
     closedir(folder);
     return 0;

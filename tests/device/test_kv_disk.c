@@ -325,13 +325,37 @@ static void test_restart(void **state)
     remove_folder();
 }
 
+/* A folder that is there already is the user's own and closed to others, and no link to another. */
+static void test_folder(void **state)
+{
+    struct kv_disk *d = NULL;
+    struct err e = ERR_INIT;
+    struct stat st;
+    char link[80];
+    (void)state;
+    make_folder();
+    struct kv_disk_config c = {
+        .dir = folder, .fingerprint = "f", .page_bytes = 1024, .bytes_max = 1 << 20};
+    assert_int_equal(chmod(folder, 0777), 0);
+    assert_int_equal(kv_disk_open(&c, &d, &e), 0);
+    kv_disk_close(d);
+    assert_int_equal(stat(folder, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+    snprintf(link, sizeof link, "%s-link", folder);
+    assert_int_equal(symlink(folder, link), 0);
+    c.dir = link;
+    assert_int_equal(kv_disk_open(&c, &d, &e), ERR_IO);
+    assert_non_null(strstr(e.text, link));
+    unlink(link);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_limit),     cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_folder),
     };
     return cmocka_run_group_tests(tests, begin_all, end_all);
 }
