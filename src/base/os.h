@@ -48,6 +48,10 @@ bool os_on_battery(const char *folder);
 
 unsigned os_cpu_count(void); /* CPUs this process may use, at least 1 */
 
+/* Open /dev/null in place of standard streams that are closed: else the next file or socket would
+ * get their number, and what is printed. Before anything else is opened. */
+void os_fill_streams(void);
+
 /* Raise the limit of file descriptors to at least `wanted`; returns the limit from now on. */
 uint32_t os_raise_descriptors(uint32_t wanted);
 

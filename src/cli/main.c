@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/os.h"
 #include "cli/commands.h"
 
 static const struct {
@@ -64,6 +65,7 @@ static int check_output(int status)
 
 int main(int argc, char **argv)
 {
+    os_fill_streams();
     signal(SIGPIPE, SIG_IGN);
     return check_output(run(argc, argv));
 }
