@@ -620,7 +620,7 @@ static int encode_prompt(struct device *d, struct err *e)
     if (code) return code;
     if (a->prompt.len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
     if (take_have(a, v)) return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
-    if (a->prompt.len > info->context_max)
+    if (a->prompt.len > info->context_max || info->context_max - a->prompt.len < q->room_min)
         return err_set(e, ERR_LIMIT,
                        "the prompt has %u tokens, and the context of model %s holds %u: shorten "
                        "it, or begin a new chat",

@@ -96,6 +96,7 @@ struct device_question {
     uint32_t n_have;
     struct sampling sampling;
     uint32_t tokens_max; /* of the answer; 0: DEVICE_ANSWER_DEFAULT */
+    uint32_t room_min;   /* refuse a prompt (ERR_LIMIT) that leaves fewer tokens for the answer */
     enum device_mode mode;
     enum pace_mode pace;
     enum plan_goal goal;

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include "base/utf8.h"
 #include "cli/chat/chat_input.h"
 #include "cli/chat/chat_stats.h"
+#include "cli/chat/chat_talk.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
 #include "cli/model_file.h"
@@ -32,11 +34,14 @@ enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
 struct chat {
     struct options o;
     struct device *device;
-    struct store *store;           /* NULL: nothing is kept */
-    struct chat_message *messages; /* [WIRE_MESSAGES_MAX], contents owned */
-    uint32_t n_messages;
+    struct store *store; /* NULL: nothing is kept */
+    struct chat_talk talk;
+    uint32_t context; /* of the model here; 0: none */
     struct buf json;
-    struct buf document; /* waits for the first question, with the empty line after it */
+    struct buf document;       /* goes before the first question, with the empty line after it */
+    bool document_asked;       /* the conversation holds it */
+    struct device_report last; /* of the last answer; its pointers hold until the next question */
+    bool any_last;
     char model_path[MODEL_FILE_PATH_MAX];
     bool color, progress, progress_shown;
     bool terminal;    /* the answer is shown to a person, not kept by a program */
@@ -46,19 +51,40 @@ struct chat {
     /* the signal thread's */
     pthread_t signals;
     int interrupt_pipe[2];
-    atomic_bool ready, answering, leaving;
+    atomic_bool ready, answering, leaving, typing; /* typing: `in` is open */
+    struct chat_input in;
 };
 
 /* ---- signals ---- */
+
+static void ending_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGHUP);
+}
+
+/* As the signal does by itself, but the terminal is left as it was found. */
+static void end_by(struct chat *c, int number)
+{
+    sigset_t set;
+    if (atomic_load(&c->typing)) chat_input_restore(&c->in);
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    signal(number, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+}
 
 static void *wait_for_interrupts(void *arg)
 {
     struct chat *c = arg;
     sigset_t set;
     int number;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
+    ending_signals(&set);
     while (sigwait(&set, &number) == 0 && !atomic_load(&c->leaving)) {
+        if (number != SIGINT) end_by(c, number);
         if (!atomic_load(&c->ready)) _exit(EXIT_INTERRUPTED);
         if (atomic_load(&c->answering)) {
             device_cancel(c->device);
@@ -73,8 +99,7 @@ static void *wait_for_interrupts(void *arg)
 static int signals_begin(struct chat *c, struct err *e)
 {
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
+    ending_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by every thread made from now on */
     if (pipe(c->interrupt_pipe) || pthread_create(&c->signals, NULL, wait_for_interrupts, c))
         return err_set(e, ERR_IO, "the thread that waits for Ctrl-C cannot be started");
@@ -142,6 +167,7 @@ static int open_device(struct chat *c, struct err *e)
     int code = o->key_file ? key_file_read(o->key_file, &key, e) : 0;
     if (o->key_file) d.key = key.data;
     if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
+    if (code == 0 && d.engine) c->context = engine_info(d.engine)->context_max;
     if (code == 0) open_store(c);
     d.store = c->store;
     if (code == 0) code = device_open(&d, &c->device, e);
@@ -156,24 +182,6 @@ static int open_device(struct chat *c, struct err *e)
 }
 
 /* ---- the conversation ---- */
-
-static int remember(struct chat *c, const char *role, const char *text, size_t n, struct err *e)
-{
-    if (c->n_messages == WIRE_MESSAGES_MAX)
-        return err_set(e, ERR_LIMIT, "a conversation of %d messages is full: start a new one",
-                       WIRE_MESSAGES_MAX);
-    char *copy = mem_alloc(n + 1);
-    if (!copy) return err_set(e, ERR_NO_MEMORY, "no memory for the conversation");
-    memcpy(copy, text, n);
-    copy[n] = '\0';
-    c->messages[c->n_messages++] = (struct chat_message){role, copy, n};
-    return 0;
-}
-
-static void forget_last(struct chat *c)
-{
-    mem_free((char *)(uintptr_t)c->messages[--c->n_messages].content);
-}
 
 static void clear_progress(struct chat *c)
 {
@@ -206,13 +214,23 @@ static void write_to_terminal(const char *text, size_t n)
     }
 }
 
+static void say_left_out(const struct chat *c, uint32_t messages)
+{
+    const char *more = messages > 2 ? "s" : "";
+    fprintf(stderr,
+            "pdd chat: note: the context is full: the oldest %u question%s and answer%s are left "
+            "out from here on%s; /clear begins anew\n",
+            messages / 2, more, more, c->document.len > 0 ? ", and with them the document" : "");
+}
+
 static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source)
 {
     struct chat *c = arg;
     (void)index;
     if (n == 0) return;
-    c->begun = true;
     clear_progress(c);
+    if (!c->begun && c->talk.left_out > 0) say_left_out(c, c->talk.left_out);
+    c->begun = true;
     paint(c, (int)source);
     if (c->terminal)
         write_to_terminal(text, n);
@@ -247,10 +265,8 @@ static int write_stats(struct chat *c, const struct device_report *r, const char
     return os_write_file(c->o.chat.stats_json, c->json.data, c->json.len, e);
 }
 
-/* Ask with what the question says about the prompt; the rest comes from the options. */
-static int ask(struct chat *c, struct device_question *q, struct device_report *r, struct err *e)
+static void fill_question(struct chat *c, struct device_question *q)
 {
-    struct err stats_err = ERR_INIT;
     q->sampling = c->o.chat.sampling;
     q->tokens_max = c->o.tokens_max;
     q->mode = c->o.chat.local_only   ? DEVICE_LOCAL_ONLY
@@ -268,19 +284,55 @@ static int ask(struct chat *c, struct device_question *q, struct device_report *
     q->on_text = on_text;
     q->on_progress = on_progress;
     q->arg = c;
+}
+
+/* Whether the prompt was too long for the context, here or in the cloud, which alone knows its own.
+ */
+static bool is_too_long(const struct chat *c, int code, const struct device_report *r,
+                        const struct err *e)
+{
+    if (r->text_len > 0) return false;
+    return code == ERR_LIMIT || (code && c->context == 0 && strstr(e->text, "context"));
+}
+
+/* An answer that does not end where the model would have ended it. */
+static void say_cut(const struct chat *c, const struct device_report *r)
+{
+    if (r->turn.reason != TURN_LENGTH || c->o.chat.stats) return;
+    if (r->n >= c->o.tokens_max)
+        fprintf(stderr, "pdd chat: note: the answer is cut off after %u tokens (--max-tokens)\n",
+                r->n);
+    else
+        fprintf(stderr,
+                "pdd chat: note: the answer is cut off after %u tokens: the context is full\n",
+                r->n);
+}
+
+/* Ask with what the question says about the prompt; the rest comes from the options. A prompt that
+ * is too long is not reported where the caller can shorten it (`again`). */
+static int ask(struct chat *c, struct device_question *q, bool again, struct device_report *r,
+               struct err *e)
+{
+    struct err stats_err = ERR_INIT;
+    fill_question(c, q);
     *r = (struct device_report){.text = "", .trouble = ""};
+    c->any_last = false;
     c->painted = -1;
     c->begun = false;
     atomic_store(&c->answering, true);
     int code = device_ask(c->device, q, r, e);
     atomic_store(&c->answering, false);
     clear_progress(c);
+    if (again && is_too_long(c, code, r, e)) return code;
+    c->last = *r;
+    c->any_last = code == 0;
     paint(c, -1);
     if (r->text_len > 0 || code == 0) fputc('\n', stdout);
     if (fflush(stdout) && !c->output_error) c->output_error = errno;
     if (c->output_error && code == 0)
         code = err_set(e, ERR_IO, "the answer cannot be written to standard output: %s",
                        strerror(c->output_error));
+    if (code == 0) say_cut(c, r);
     if (write_stats(c, r, code ? e->text : NULL, &stats_err) && code == 0) {
         *e = stats_err;
         code = stats_err.code;
@@ -288,37 +340,57 @@ static int ask(struct chat *c, struct device_question *q, struct device_report *
     return code;
 }
 
+/* Ask the last question. Where the conversation no longer fits, its oldest pairs stay behind, until
+ * a good part of the context is free: each cut costs a whole prefill. */
+static int ask_talk(struct chat *c, struct device_report *r, struct err *e)
+{
+    struct device_question q = {0};
+    uint32_t quarter = c->context / 4;
+    q.room_min = c->o.tokens_max < quarter ? c->o.tokens_max : quarter;
+    for (;;) {
+        bool again = chat_talk_can_shorten(&c->talk);
+        if (!again) q.room_min = 0;
+        q.messages = chat_talk_view(&c->talk, &q.n_messages);
+        int code = ask(c, &q, again, r, e);
+        if (!again || !is_too_long(c, code, r, e)) return code;
+        chat_talk_shorten(&c->talk);
+        q.room_min = quarter;
+        *e = (struct err)ERR_INIT;
+    }
+}
+
+/* The question as the last message, and its answer after it. */
 static int ask_message(struct chat *c, const char *text, size_t n, struct device_report *r,
                        struct err *e)
 {
-    struct device_question q = {0};
+    uint32_t dropped = 0;
     if (c->o.chat.raw) {
-        q.raw = text;
-        q.raw_len = n;
-        return ask(c, &q, r, e);
+        struct device_question q = {.raw = text, .raw_len = n};
+        return ask(c, &q, false, r, e);
     }
-    int code = remember(c, "user", text, n, e);
+    int code = chat_talk_add(&c->talk, "user", text, n, &dropped, e);
     if (code) return code;
-    q.messages = c->messages;
-    q.n_messages = c->n_messages;
-    code = ask(c, &q, r, e);
+    code = ask_talk(c, r, e);
     if (code || r->text_len == 0) {
-        forget_last(c);
+        chat_talk_restore(&c->talk);
+        chat_talk_forget_last(&c->talk);
         return code;
     }
-    buf_clear(&c->document); /* the conversation holds it now */
-    return remember(c, "assistant", r->text, r->text_len, e);
+    chat_talk_settle(&c->talk);
+    c->document_asked = true; /* the conversation holds it now */
+    code = chat_talk_add(&c->talk, "assistant", r->text, r->text_len, &dropped, e);
+    if (dropped) say_left_out(c, dropped);
+    return code;
 }
 
 /* The question, after the document if that was not asked about yet. */
 static int ask_text(struct chat *c, const char *text, size_t n, struct device_report *r,
                     struct err *e)
 {
-    if (c->document.len == 0) return ask_message(c, text, n, r, e);
-    size_t document = c->document.len;
+    if (c->document.len == 0 || c->document_asked) return ask_message(c, text, n, r, e);
     struct buf all;
     buf_init(&all, 2 * PROMPT_BYTES_MAX);
-    int code = buf_append(&all, c->document.data, document);
+    int code = buf_append(&all, c->document.data, c->document.len);
     if (code == 0) code = buf_append(&all, text, n);
     if (code)
         err_set(e, code, "no memory for document and question");
@@ -373,15 +445,85 @@ static int run_once(struct chat *c, struct err *e)
     return r.turn.reason == TURN_CANCELLED ? EXIT_INTERRUPTED : EXIT_DONE;
 }
 
+/* The last question once more. Another seed gives another answer, if tokens are sampled. */
+static int regenerate(struct chat *c, struct err *e)
+{
+    struct chat_message old;
+    struct device_report r;
+    if (!chat_talk_take_answer(&c->talk, &old))
+        return err_set(e, ERR_NOT_FOUND, "there is no answer to give again");
+    c->o.chat.sampling.seed++;
+    if (c->o.chat.sampling.temperature == 0.0f)
+        fputs("pdd chat: note: with temperature 0 the answer stays the same\n", stderr);
+    int code = ask_talk(c, &r, e);
+    if (code || r.text_len == 0) {
+        chat_talk_restore(&c->talk);
+        chat_talk_give_answer(&c->talk, old);
+        return code;
+    }
+    chat_talk_settle(&c->talk);
+    mem_free((char *)(uintptr_t)old.content);
+    return chat_talk_add(&c->talk, "assistant", r.text, r.text_len, NULL, e);
+}
+
+static void clear(struct chat *c)
+{
+    chat_talk_clear(&c->talk);
+    c->document_asked = false;
+    fputs("pdd chat: the conversation begins anew\n", stderr);
+}
+
+static void show_help(const struct chat *c)
+{
+    (void)c;
+    fputs("/help        this list\n"
+          "/clear       begin anew; the system message stays\n"
+          "/regenerate  answer the last question again\n"
+          "/stats       a report on the last answer\n"
+          "/exit        leave, as Ctrl-D does\n"
+          "A line that begins with a blank is a question, whatever it says.\n",
+          stderr);
+}
+
+static int show_stats(const struct chat *c, struct err *e)
+{
+    if (!c->any_last) return err_set(e, ERR_NOT_FOUND, "there is no answer yet");
+    chat_stats_print(&c->last, stderr);
+    return 0;
+}
+
+enum typed { TYPED_QUESTION, TYPED_DONE, TYPED_EXIT };
+
+/* A line of one word after a slash is a command; all else is a question. */
+static enum typed take_command(struct chat *c, const struct buf *line, int *ret_code, struct err *e)
+{
+    const char *word = line->data + 1;
+    size_t n = line->len ? strspn(word, "abcdefghijklmnopqrstuvwxyz") : 0;
+    *ret_code = 0;
+    if (line->data[0] != '/' || n == 0 || n + 1 != line->len) return TYPED_QUESTION;
+    if (strcmp(word, "exit") == 0 || strcmp(word, "quit") == 0) return TYPED_EXIT;
+    if (strcmp(word, "help") == 0)
+        show_help(c);
+    else if (strcmp(word, "clear") == 0)
+        clear(c);
+    else if (strcmp(word, "stats") == 0)
+        *ret_code = show_stats(c, e);
+    else if (strcmp(word, "regenerate") == 0)
+        *ret_code = regenerate(c, e);
+    else
+        *ret_code = err_set(e, ERR_BAD_INPUT, "there is no command /%.40s; /help lists them", word);
+    return TYPED_DONE;
+}
+
 static int run_conversation(struct chat *c)
 {
-    struct chat_input in;
     struct buf line;
     int interrupts = 0, status = EXIT_DONE;
-    chat_input_init(&in, c->interrupt_pipe[0]);
+    chat_input_init(&c->in, c->interrupt_pipe[0]);
+    atomic_store(&c->typing, true);
     buf_init(&line, CHAT_LINE_MAX);
     for (;;) {
-        enum chat_input_result got = chat_input_read(&in, &line);
+        enum chat_input_result got = chat_input_read(&c->in, &line);
         if (got == CHAT_INPUT_END) break;
         if (got == CHAT_INPUT_TOO_LONG) {
             fprintf(stderr, "pdd chat: a line is longer than %d bytes: use --prompt-file\n",
@@ -390,7 +532,7 @@ static int run_conversation(struct chat *c)
             break;
         }
         if (got == CHAT_INPUT_INTERRUPT) {
-            if (++interrupts > 1 || !in.tty) break;
+            if (++interrupts > 1 || !c->in.tty) break;
             fputs("\n(Ctrl-C again, or Ctrl-D, leaves)\n", stderr);
             continue;
         }
@@ -398,16 +540,21 @@ static int run_conversation(struct chat *c)
         if (line.len == 0) continue;
         struct device_report r;
         struct err e = ERR_INIT;
+        int code;
+        enum typed typed = take_command(c, &line, &code, &e);
+        if (typed == TYPED_EXIT) break;
         status = EXIT_DONE;
-        if (ask_text(c, line.data, line.len, &r, &e)) {
+        if (typed == TYPED_QUESTION) code = ask_text(c, line.data, line.len, &r, &e);
+        if (code) {
             fprintf(stderr, "pdd chat: %s\n", e.text);
             status = EXIT_FAILED;
         }
         if (c->output_error) break;
     }
-    if (in.tty) fputc('\n', stdout);
+    if (c->in.tty) fputc('\n', stdout);
     buf_release(&line);
-    chat_input_release(&in);
+    atomic_store(&c->typing, false);
+    chat_input_release(&c->in);
     return status;
 }
 
@@ -417,7 +564,8 @@ static int run(struct chat *c, struct err *e)
     int code = document ? read_document(c, document, e) : 0;
     if (code == 0) code = open_device(c, e);
     if (code == 0 && c->o.chat.system)
-        code = remember(c, "system", c->o.chat.system, strlen(c->o.chat.system), e);
+        code =
+            chat_talk_add(&c->talk, "system", c->o.chat.system, strlen(c->o.chat.system), NULL, e);
     if (code) return EXIT_FAILED;
     atomic_store(&c->ready, true);
     if (c->o.chat.prompt || c->o.prompt_file) return run_once(c, e);
@@ -430,7 +578,7 @@ static const struct command command = {
     .usage = "usage: pdd chat [--cloud URL] [OPTION]...\n"
              "Ask a model. With --cloud the answer starts there and is finished here.\n"
              "Without --prompt or --prompt-file it is a conversation; Ctrl-C stops an answer,\n"
-             "Ctrl-D (or Ctrl-C twice at the prompt) exits.\n"};
+             "Ctrl-D (or Ctrl-C twice at the prompt) exits, /help lists commands.\n"};
 
 /* What the options mean together. */
 static int check_options(const struct options *o)
@@ -473,14 +621,16 @@ int cmd_chat(int argc, char **argv)
     if (options_parse(&command, argc, argv, &c.o, &line, &status)) return status;
     if (check_options(&c.o)) return EXIT_USAGE;
     bool tty = isatty(STDOUT_FILENO);
-    c.color = c.o.chat.color == CHAT_COLOR_ALWAYS || (c.o.chat.color == CHAT_COLOR_AUTO && tty);
+    bool plain = chat_input_terminal_is_plain();
+    const char *no_color = secure_getenv("NO_COLOR"); /* no-color.org: when not empty */
+    c.color = c.o.chat.color == CHAT_COLOR_ALWAYS ||
+              (c.o.chat.color == CHAT_COLOR_AUTO && tty && !plain && !(no_color && *no_color));
     c.terminal = tty;
-    c.progress = tty && isatty(STDERR_FILENO);
+    c.progress = tty && isatty(STDERR_FILENO) && !plain;
     buf_init(&c.json, CHAT_STATS_BYTES_MAX);
     buf_init(&c.document, PROMPT_BYTES_MAX);
-    c.messages = mem_calloc(WIRE_MESSAGES_MAX, sizeof *c.messages);
-    if (!c.messages || signals_begin(&c, &e)) {
-        fprintf(stderr, "pdd chat: %s\n", e.code ? e.text : "no memory");
+    if (chat_talk_init(&c.talk, WIRE_MESSAGES_MAX, &e) || signals_begin(&c, &e)) {
+        fprintf(stderr, "pdd chat: %s\n", e.text);
         return EXIT_FAILED;
     }
     status = run(&c, &e);
@@ -488,9 +638,7 @@ int cmd_chat(int argc, char **argv)
     signals_end(&c);
     device_close(c.device);
     store_close(c.store);
-    while (c.n_messages > 0)
-        forget_last(&c);
-    mem_free(c.messages);
+    chat_talk_release(&c.talk);
     buf_release(&c.json);
     buf_release(&c.document);
     return status;

@@ -21,8 +21,12 @@ struct chat_edit {
     struct chat_input *in;
     EditLine *line;
     History *history;
-    bool interrupted;
+    bool interrupted, too_long;
 };
+
+/* Bracketed paste: the terminal marks what is pasted, while it is asked to. */
+#define PASTE_BEGINS "\033[200~"
+#define PASTE_ENDS "\033[201~"
 
 static char *prompt(EditLine *el)
 {
@@ -53,6 +57,60 @@ static int get_character(EditLine *el, wchar_t *ret_character)
     return 1;
 }
 
+/* The bytes of a paste up to its closing mark, which is left out. CHAT_INPUT_LINE when it came. */
+static enum chat_input_result read_paste(struct chat_edit *e, struct buf *text)
+{
+    size_t mark = sizeof PASTE_ENDS - 1;
+    for (char byte;;) {
+        int got = chat_input_byte(e->in, &byte);
+        if (got <= 0) return got == 0 ? CHAT_INPUT_INTERRUPT : CHAT_INPUT_END;
+        if (buf_putc(text, byte)) return CHAT_INPUT_TOO_LONG;
+        if (byte != '~' || text->len < mark) continue;
+        if (memcmp(text->data + text->len - mark, PASTE_ENDS, mark) != 0) continue;
+        buf_cut(text, text->len - mark);
+        return CHAT_INPUT_LINE;
+    }
+}
+
+/* As the line editor wants it: line ends as \n, tabs, and no other control characters, which the
+ * terminal would obey. Bytes that are not UTF-8 become U+FFFD. */
+static wchar_t *paste_characters(const struct buf *text)
+{
+    wchar_t *out = mem_calloc(text->len + 1, sizeof *out);
+    size_t n = 0;
+    for (size_t at = 0, len; out && at < text->len; at += len) {
+        const char *here = text->data + at;
+        uint32_t code = 0;
+        size_t control = utf8_control(here, text->len - at);
+        size_t got = utf8_decode(here, text->len - at, &code);
+        len = got > 0 ? got : 1;
+        if (*here == '\r' && at + 1 < text->len && here[1] == '\n') continue;
+        if (*here == '\r')
+            out[n++] = L'\n';
+        else if (control == 0 || *here == '\n' || *here == '\t')
+            out[n++] = got > 0 ? (wchar_t)code : (wchar_t)0xFFFD;
+    }
+    return out;
+}
+
+/* What the terminal marks as pasted is text, whatever it holds: no key of it does anything. */
+static unsigned char paste(EditLine *el, int key)
+{
+    struct chat_edit *e;
+    struct buf text;
+    (void)key;
+    el_get(el, EL_CLIENTDATA, &e);
+    buf_init(&text, CHAT_LINE_MAX);
+    enum chat_input_result got = read_paste(e, &text);
+    wchar_t *characters = got == CHAT_INPUT_LINE ? paste_characters(&text) : NULL;
+    if (characters && *characters) el_winsertstr(el, characters);
+    mem_free(characters);
+    buf_release(&text);
+    e->interrupted = got == CHAT_INPUT_INTERRUPT;
+    e->too_long = got == CHAT_INPUT_TOO_LONG;
+    return got == CHAT_INPUT_LINE ? CC_REFRESH : CC_EOF;
+}
+
 struct chat_edit *chat_edit_open(struct chat_input *in)
 {
     struct chat_edit *e = mem_calloc(1, sizeof *e);
@@ -73,6 +131,8 @@ struct chat_edit *chat_edit_open(struct chat_input *in)
     el_set(e->line, EL_SIGNAL, 0);
     el_set(e->line, EL_HIST, history, e->history);
     el_set(e->line, EL_GETCFN, get_character);
+    el_set(e->line, EL_ADDFN, "chat-paste", "Insert what the terminal pastes", paste);
+    el_set(e->line, EL_BIND, PASTE_BEGINS, "chat-paste", NULL);
     return e;
 }
 
@@ -88,8 +148,11 @@ enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line)
 {
     int n = 0;
     HistEvent ev;
-    e->interrupted = false;
+    e->interrupted = e->too_long = false;
+    chat_input_mark_pastes(true);
     const char *text = el_gets(e->line, &n);
+    chat_input_mark_pastes(false);
+    if (e->too_long) return CHAT_INPUT_TOO_LONG;
     if (!text || n <= 0) {
         if (e->interrupted) el_reset(e->line);
         return e->interrupted ? CHAT_INPUT_INTERRUPT : CHAT_INPUT_END;

@@ -4,17 +4,40 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { READ_BYTES = 4096 };
 
+bool chat_input_terminal_is_plain(void)
+{
+    const char *term = secure_getenv("TERM");
+    return !term || !*term || strcmp(term, "dumb") == 0;
+}
+
+void chat_input_mark_pastes(bool on)
+{
+    fputs(on ? "\033[?2004h" : "\033[?2004l", stdout);
+    fflush(stdout);
+}
+
+void chat_input_restore(const struct chat_input *in)
+{
+    static const char unmark[] = "\033[?2004l";
+    if (!in->saved) return;
+    ssize_t done = write(STDOUT_FILENO, unmark, in->edit ? sizeof unmark - 1 : 0);
+    (void)done;
+    tcsetattr(STDIN_FILENO, TCSANOW, &in->terminal);
+}
+
 void chat_input_init(struct chat_input *in, int interrupt_fd)
 {
     *in = (struct chat_input){.interrupt_fd = interrupt_fd};
     in->tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    in->saved = in->tty && tcgetattr(STDIN_FILENO, &in->terminal) == 0;
     buf_init(&in->pending, CHAT_LINE_MAX + READ_BYTES);
-    if (in->tty) in->edit = chat_edit_open(in);
+    if (in->tty && !chat_input_terminal_is_plain()) in->edit = chat_edit_open(in);
 }
 
 void chat_input_release(struct chat_input *in)

@@ -6,6 +6,7 @@
 #define PDD_CLI_CHAT_CHAT_INPUT_H
 
 #include <stdbool.h>
+#include <termios.h>
 
 #include "base/buf.h"
 
@@ -15,7 +16,9 @@ struct chat_edit; /* libedit's part */
 
 struct chat_input {
     int interrupt_fd;
-    bool tty; /* standard input is a terminal: show a prompt */
+    bool tty;   /* standard input is a terminal: show a prompt */
+    bool saved; /* `terminal` is as it was found */
+    struct termios terminal;
     struct buf pending;
     struct chat_edit *edit; /* NULL: plain lines */
 };
@@ -28,10 +31,19 @@ enum chat_input_result {
     CHAT_INPUT_TOO_LONG
 };
 
+/* Whether the terminal knows no escape sequences: TERM is unset, empty or "dumb". */
+bool chat_input_terminal_is_plain(void);
+
 void chat_input_init(struct chat_input *in, int interrupt_fd);
 void chat_input_release(struct chat_input *in);
 /* The next line without its end, in `line` (cleared first). */
 enum chat_input_result chat_input_read(struct chat_input *in, struct buf *line);
+
+/* Ask the terminal to mark what is pasted (bracketed paste), or to stop that. */
+void chat_input_mark_pastes(bool on);
+/* The terminal as chat_input_init found it, after a signal that ends the program. From any thread,
+ * also while chat_input_read runs. */
+void chat_input_restore(const struct chat_input *in);
 
 /* Wait for the next byte: 1; interrupted: 0; end of input: -1. For chat_edit too. */
 int chat_input_byte(struct chat_input *in, char *ret_byte);
