@@ -134,7 +134,7 @@ static void test_inspect(void **state)
     (void)state;
     struct buf out;
     json_error_t error;
-    expect("inspect bpe.gguf", 0, "chatml");
+    expect("inspect bpe.gguf", 0, "template      of the file");
     expect("inspect spm.gguf", 0, "llama (pre-tokeniser none)");
     expect("inspect odd.gguf", 0, "?[31mred");
     expect("inspect odd.gguf", 0, "this program runs");
