@@ -35,25 +35,12 @@ enum { TRIES = 3, TOKENS_LEAST = 150, PATH_BYTES = 256, WHY_BYTES = 512 };
 
 static const double WAIT_LESS = 0.8, CLOUD_MORE = 1.2, DECODE_TPS = 15.6;
 
-/* Instrumented programs compute many times slower than the device that they emulate. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static const bool too_slow = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-static const bool too_slow = true;
-#else
-static const bool too_slow = false;
-#endif
-#else
-static const bool too_slow = false;
-#endif
-
 /* The model that the demonstration takes: the largest that reads. Without one a test is skipped. */
 static void find_model(char path[PATH_BYTES])
 {
     glob_t found;
     off_t best = 0;
-    if (too_slow || glob(MODELS, 0, NULL, &found) != 0) skip();
+    if (program_instrumented || glob(MODELS, 0, NULL, &found) != 0) skip();
     for (size_t i = 0; i < found.gl_pathc; i++) {
         struct stat st;
         assert_int_equal(stat(found.gl_pathv[i], &st), 0);

@@ -144,7 +144,7 @@ static void test_harness(void **state)
     struct buf out;
     (void)state;
     need_python();
-    if (!bin || !bin[0]) skip();
+    if (!bin || !bin[0] || program_instrumented) skip();
     find_model(model);
     snprintf(
         command, sizeof command,

@@ -250,8 +250,14 @@ static void ask_and_replay(const char *url, const struct sampling *sampling,
                                .cloud_url = url,
                                .prefill_tps = 200.0,
                                .decode_us = 20000.0};
-    assert_int_equal(device_open(&o, &d, NULL), 0);
-    assert_int_equal(ask(d, sampling, PACE_SMOOTH, verify, &r), 0);
+    /* On a busy machine one end may be done before the other begins. */
+    for (int i = 0; i < ATTEMPTS; i++) {
+        assert_int_equal(device_open(&o, &d, NULL), 0);
+        assert_int_equal(ask(d, sampling, PACE_SMOOTH, verify, &r), 0);
+        if ((r.turn.received > 0 && r.turn.device_tokens > 0) || i + 1 == ATTEMPTS) break;
+        device_close(d);
+        o.engine = open_native(NATIVE_KV_I16, true);
+    }
     assert_true(r.any_match);
     assert_int_equal(r.match, match);
     assert_true(r.turn.received > 0 && r.turn.device_tokens > 0);

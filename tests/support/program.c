@@ -15,6 +15,18 @@
 
 #include <cmocka.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+const bool program_instrumented = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+const bool program_instrumented = true;
+#else
+const bool program_instrumented = false;
+#endif
+#else
+const bool program_instrumented = false;
+#endif
+
 enum { LINE_MAX_BYTES = 512 };
 
 void program_start(struct program *p, const char *command, const char *const *args)

@@ -5,6 +5,7 @@
 #ifndef PDD_TESTS_PROGRAM_H
 #define PDD_TESTS_PROGRAM_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/buf.h"
@@ -17,6 +18,10 @@ struct program {
 enum { PROGRAM_ARGS_MAX = 48, PROGRAM_OUTPUT_MAX = 1 << 20 };
 
 #define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* Whether this build is instrumented by a sanitizer: such programs compute many times slower, too
+ * slow for a test that emulates a device or asks whole models many questions. */
+extern const bool program_instrumented;
 
 /* Start `pdd COMMAND ARGS...`; the list ends with NULL. */
 void program_start(struct program *p, const char *command, const char *const *args);
