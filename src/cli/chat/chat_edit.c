@@ -131,7 +131,8 @@ struct chat_edit *chat_edit_open(struct chat_input *in)
     el_set(e->line, EL_SIGNAL, 0);
     el_set(e->line, EL_HIST, history, e->history);
     el_set(e->line, EL_GETCFN, get_character);
-    el_set(e->line, EL_ADDFN, "chat-paste", "Insert what the terminal pastes", paste);
+    /* el_set would copy both texts and lose the copies. */
+    el_wset(e->line, EL_ADDFN, L"chat-paste", L"Insert what the terminal pastes", paste);
     el_set(e->line, EL_BIND, PASTE_BEGINS, "chat-paste", NULL);
     return e;
 }
