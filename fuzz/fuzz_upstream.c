@@ -96,6 +96,12 @@ static void on_event(void *owner, const struct job_event *ev)
     case JOB_PROGRESS:
         CHECK(o->admitted && o->tokens == 0 && ev->done <= ev->total);
         break;
+    case JOB_THOUGHT:
+        CHECK(o->admitted && ev->text);
+        break;
+    case JOB_REFINED:
+        CHECK(false); /* other servers refine nothing */
+        break;
     case JOB_TOKEN:
         check_token(o, ev);
         o->next++;
