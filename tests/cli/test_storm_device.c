@@ -78,7 +78,7 @@ static void server_start(struct server *s)
     snprintf(s->listen, sizeof s->listen, "127.0.0.1:%u", s->port);
     program_start(&s->p, s->command, s->args);
     program_line_after(&s->p, s->told, url, sizeof url);
-    s->port = (uint16_t)strtoul(strrchr(url, ':') + 1, NULL, 10);
+    if (!s->port) s->port = (uint16_t)strtoul(strrchr(url, ':') + 1, NULL, 10); /* keeps it */
 }
 
 static void server_init(struct server *s, const char *command, const char *told,
