@@ -30,7 +30,12 @@ at_once=$((cores + 2))
 # The programs that take longest begin first, or the last of them would run alone at the end.
 longest='test_processes
 test_storm
+test_storm_device
+test_evaluate
+test_refine_tools
 test_native_exact
+test_native_score
+test_kern_weigh
 test_cloud_pressure
 test_conformance
 test_native_memory
