@@ -4,10 +4,8 @@
 #include <time.h>
 
 #include "device/device_impl.h"
+#include "policy/turn_plan.h"
 #include "store/store_profile.h"
-
-/* Shorter runs than these say more about the cost of a step than about the rate. */
-enum { MEASURE_PREFILL_MIN = 128, MEASURE_DECODES_MIN = 4, MEASURE_STREAM_MIN = 8 };
 
 static double now_s(void)
 {
@@ -58,17 +56,6 @@ static void ask_plan(struct device *d, const struct turn_config *c, struct plan_
     in->limits.cloud_only = a->q->mode == DEVICE_CLOUD_ONLY;
 }
 
-/* What the turn predicts with. */
-static void predict(const struct plan_input *in, struct turn_config *c)
-{
-    double n = in->prompt_tokens, heat = in->device.heat;
-    double us = plan_speed_us(&in->device.prefill, in->kv_tokens, n) * heat;
-    c->prefill_tps = us > 0.0 ? n * 1e6 / us : 0.0;
-    c->decode_us = plan_speed_us(&in->device.decode, in->kv_tokens + n, 1.0) * heat;
-    c->rtt_us = in->cloud.rtt_us;
-    c->spread = in->device.prefill.spread;
-}
-
 void answer_plan(struct device *d, struct turn_config *c)
 {
     struct answer *a = &d->answer;
@@ -76,7 +63,7 @@ void answer_plan(struct device *d, struct turn_config *c)
     struct plan_input in;
     a->unsent = new_to_cloud(d->core, a);
     ask_plan(d, c, &in);
-    predict(&in, c);
+    turn_plan_predict(&in, c);
     plan_make(&in, p);
     answer_plan_refined(d, &in);
     if (a->q->cloud_tokens >= 0 && a->q->mode == DEVICE_AUTO && d->client && d->local) {
@@ -88,10 +75,8 @@ void answer_plan(struct device *d, struct turn_config *c)
         p->interval_us = c->decode_us;
         snprintf(p->why, sizeof p->why, "%u cloud tokens, as asked", p->cloud_tokens);
     }
-    c->cloud_tokens = p->cloud_tokens;
+    turn_plan_follow(p, c);
     c->cloud_most = a->q->limits.cloud_tokens;
-    c->local_after = plan_local_after(p);
-    c->pace_us = p->choice == PLAN_BOTH ? p->interval_us : 0.0;
     if (p->choice != PLAN_DEVICE) note_sent(d->core, a);
 }
 
@@ -99,33 +84,16 @@ void answer_plan_granted(struct device *d, uint32_t granted)
 {
     struct answer *a = &d->answer;
     struct plan_input in;
-    struct plan p;
-    if (granted >= a->plan.cloud_tokens || a->turn.n > 0 || a->turn.c.fixed ||
-        a->q->mode != DEVICE_AUTO || !d->local || a->plan.ratio < 1.0)
-        return;
+    const uint32_t wanted = a->plan.cloud_tokens;
+    if (a->q->mode != DEVICE_AUTO || !d->local || a->plan.ratio < 1.0) return;
     ask_plan(d, &a->turn.c, &in);
-    in.cloud.grant_max = granted > 0 ? granted : 1;
-    plan_make(&in, &p);
-    if (p.choice == PLAN_DEVICE) return; /* the race is on already, and settles it */
-    turn_pace(&a->turn, p.choice == PLAN_BOTH ? p.interval_us : 0.0);
-    p.choice = a->plan.choice;
-    size_t n = strlen(p.why);
-    snprintf(p.why + n, sizeof p.why - n, " (%u of %u tokens were granted)", granted,
-             a->plan.cloud_tokens);
-    a->plan = p;
+    if (!turn_plan_again(&a->turn, &a->plan, &in, granted)) return;
+    size_t n = strlen(a->plan.why);
+    snprintf(a->plan.why + n, sizeof a->plan.why - n, " (%u of %u tokens were granted)", granted,
+             wanted);
 }
 
 /* ---- what an answer teaches ---- */
-
-/* Of the tokens that the cloud sent one after another. */
-static double stream_us(const struct turn *t)
-{
-    uint32_t n = 0;
-    while (n < t->n && t->tokens[n].source == TURN_CLOUD)
-        n++;
-    if (n < MEASURE_STREAM_MIN) return 0.0;
-    return (double)(t->tokens[n - 1].arrived - t->tokens[0].arrived) / (n - 1);
-}
 
 static void save(struct device_core *c)
 {
@@ -147,13 +115,9 @@ void answer_learn(struct device *d)
     struct answer *a = &d->answer;
     const struct turn *t = &a->turn;
     struct profile *p = &d->core->profile;
-    uint32_t fresh = t->prompt_len - t->c.kv_tokens;
-    if (t->c.use_local && t->kv >= t->prompt_len && fresh >= MEASURE_PREFILL_MIN && t->tps > 0.0)
-        profile_prefilled(p, now_s(), t->c.kv_tokens, fresh, fresh * 1e6 / t->tps);
-    if (a->report.turn.device_tokens >= MEASURE_DECODES_MIN)
-        profile_decoded(p, now_s(), t->kv, t->decode_us);
-    profile_streamed(p, stream_us(t));
-    if (t->n > 0) profile_answered(p, t->c.prompt_tokens, t->n, t->reason != TURN_STOP);
+    turn_plan_learn_prefill(t, now_s(), p);
+    turn_plan_learn_decode(t, now_s(), a->report.turn.device_tokens, p);
+    turn_plan_learn_answer(t, p);
     save(d->core);
     if (d->core->store_err.code && !a->report.trouble[0]) {
         a->store_err = d->core->store_err; /* said once */

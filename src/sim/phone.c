@@ -1,10 +1,9 @@
 /* phone: a device of a simulation: its speed, its link, and what it knows of both. */
 #include "base/rng.h"
 #include "policy/keep.h"
+#include "policy/turn_plan.h"
 #include "sim/run_impl.h"
 
-/* As device/answer_plan.c: shorter ones say more about the cost of a step than about the rate. */
-enum { MEASURE_PREFILL_MIN = 128, MEASURE_DECODES_MIN = 4, MEASURE_STREAM_MIN = 8 };
 enum { DRAW_DEVICE = 1, DRAW_LINK, DRAW_LIAR }; /* streams of random numbers */
 
 static double uniform(const struct sim *s, uint64_t stream, uint64_t i)
@@ -158,17 +157,6 @@ static void fill_input(const struct sim *s, struct answer *a, const struct turn_
     }
 }
 
-/* As predict of device/answer_plan.c: what the turn predicts with. */
-static void predict(const struct plan_input *in, struct turn_config *c)
-{
-    double n = in->prompt_tokens, heat = in->device.heat;
-    double us = plan_speed_us(&in->device.prefill, in->kv_tokens, n) * heat;
-    c->prefill_tps = us > 0.0 ? n * 1e6 / us : 0.0;
-    c->decode_us = plan_speed_us(&in->device.decode, in->kv_tokens + n, 1.0) * heat;
-    c->rtt_us = in->cloud.rtt_us;
-    c->spread = in->device.prefill.spread;
-}
-
 /* DiSCo: the cloud fills a buffer that lasts, at the pace of the device, while that prefills the
  * prompt; then it stops and the device begins. A prompt that the device reads sooner than the
  * cloud's first token comes stays on the device. */
@@ -188,13 +176,11 @@ static void plan_plain(struct plan_input *in, double ratio, struct turn_config *
     c->cloud_tokens = n < 1.0 ? 1 : n < c->answer_max ? (uint32_t)n : c->answer_max;
 }
 
-/* As answer_plan of device/answer_plan.c. */
+/* As the device does: see device/answer_plan.c. */
 static void follow_plan(struct answer *a, const struct plan *p, struct turn_config *c)
 {
     c->use_cloud = p->choice != PLAN_DEVICE;
-    c->cloud_tokens = p->cloud_tokens;
-    c->local_after = plan_local_after(p);
-    c->pace_us = p->choice == PLAN_BOTH ? p->interval_us : 0.0;
+    turn_plan_follow(p, c);
     if (p->choice == PLAN_BOTH) a->ratio = p->ratio;
 }
 
@@ -203,7 +189,7 @@ void phone_plan(struct sim *s, struct answer *a, uint64_t now, struct turn_confi
     const struct method *m = s->c->method;
     struct plan_input in;
     fill_input(s, a, c, now, &in);
-    predict(&in, c);
+    turn_plan_predict(&in, c);
     c->use_cloud = m->cloud;
     c->use_local = m->local;
     c->fixed = m->plan == METHOD_PLAN_NONE;
@@ -220,36 +206,16 @@ void phone_plan(struct sim *s, struct answer *a, uint64_t now, struct turn_confi
     }
 }
 
-/* As answer_plan_granted of device/answer_plan.c. */
 void phone_granted(struct sim *s, struct answer *a, uint64_t now, uint32_t granted)
 {
     struct turn *t = &a->turn;
     struct plan_input in;
-    struct plan p;
     profile_granted(&s->phones[a->phone].profile, (double)now / 1e6, (double)(now - a->opened));
-    if (s->c->method->plan < METHOD_PLAN_FREE || granted >= a->plan.cloud_tokens || t->n > 0 ||
-        t->c.fixed || !t->c.use_local)
-        return;
+    if (s->c->method->plan < METHOD_PLAN_FREE || !t->c.use_local) return;
     fill_input(s, a, &t->c, now, &in);
-    in.cloud.grant_max = granted > 0 ? granted : 1;
-    plan_make(&in, &p);
-    if (p.choice == PLAN_DEVICE) return;
-    turn_pace(t, p.choice == PLAN_BOTH ? p.interval_us : 0.0);
-    p.choice = a->plan.choice;
-    a->plan = p;
+    turn_plan_again(t, &a->plan, &in, granted);
 }
 
-/* Of the tokens that the cloud sent one after another. */
-static double stream_us(const struct turn *t)
-{
-    uint32_t n = 0;
-    while (n < t->n && t->tokens[n].source == TURN_CLOUD)
-        n++;
-    if (n < MEASURE_STREAM_MIN) return 0.0;
-    return (double)(t->tokens[n - 1].arrived - t->tokens[0].arrived) / (n - 1);
-}
-
-/* As answer_learn of device/answer_plan.c. */
 void phone_learn(struct sim *s, struct answer *a, uint64_t now)
 {
     const struct turn *t = &a->turn;
@@ -259,10 +225,7 @@ void phone_learn(struct sim *s, struct answer *a, uint64_t now)
     uint32_t decoded = 0;
     for (uint32_t i = 0; i < t->shown; i++)
         decoded += t->tokens[i].source == TURN_DEVICE;
-    if (!believes && t->c.use_local && t->kv >= t->prompt_len && s->c->method->kv_share <= 0.0 &&
-        t->prompt_len >= MEASURE_PREFILL_MIN && t->tps > 0.0)
-        profile_prefilled(p, now_s, 0, t->prompt_len, t->prompt_len * 1e6 / t->tps);
-    if (!believes && decoded >= MEASURE_DECODES_MIN) profile_decoded(p, now_s, t->kv, t->decode_us);
-    profile_streamed(p, stream_us(t));
-    if (t->n > 0) profile_answered(p, t->c.prompt_tokens, t->n, t->reason != TURN_STOP);
+    if (!believes && s->c->method->kv_share <= 0.0) turn_plan_learn_prefill(t, now_s, p);
+    if (!believes) turn_plan_learn_decode(t, now_s, decoded, p);
+    turn_plan_learn_answer(t, p);
 }
