@@ -13,9 +13,10 @@
  *   3. the best of all, until the chosen ones have `coverage` of the score of all free text, or
  *      `ratio` of the new tokens is used up.
  *
- * A larger ratio or coverage keeps a superset, so the coverage reached never falls. Where even the
- * whole ratio covers too little, scores are flat (a summary, a count): keep_choose refuses, and the
- * prompt is needed whole. Equal scores: the earlier unit first.
+ * A larger ratio or coverage keeps a superset, so the coverage reached never falls. A caller may
+ * refuse a choice that covers too little (`least`); for scores of policy/relevance their peak tells
+ * better that a prompt is needed whole (docs/decisions/0010-relevance.md). Equal scores: the
+ * earlier unit first.
  */
 #ifndef PDD_POLICY_KEEP_H
 #define PDD_POLICY_KEEP_H
@@ -34,7 +35,6 @@ enum {
 };
 #define KEEP_FLOOR 0.05f    /* default of keep_limits.floor */
 #define KEEP_COVERAGE 0.65f /* of keep_limits.coverage, for scores of policy/relevance */
-#define KEEP_LEAST 0.50f    /* of keep_limits.least */
 
 /* Whether a unit may end before a token. */
 enum keep_cut {
@@ -82,8 +82,7 @@ struct keep_limits {
 };
 #define KEEP_LIMITS_DEFAULT(r)                                                                     \
     {                                                                                              \
-        .ratio = (r), .coverage = KEEP_COVERAGE, .least = KEEP_LEAST, .floor = KEEP_FLOOR,         \
-        .new_least = KEEP_NEW_LEAST                                                                \
+        .ratio = (r), .coverage = KEEP_COVERAGE, .floor = KEEP_FLOOR, .new_least = KEEP_NEW_LEAST  \
     }
 
 /* One part of the prompt. */

@@ -188,7 +188,6 @@ static int look_closer(struct refine *r, struct look *l, const struct wire_refin
     if (r->limits.floor > asked->ratio * FLOOR_PART) r->limits.floor = asked->ratio * FLOOR_PART;
     r->refusal = keep_refuses(r->keep, &r->limits);
     r->peak = RELEVANCE_PEAK;
-    r->limits.least = 0.0f; /* the peak tells flat tasks, coverage does not */
     if (r->refusal == KEEP_OK) r->refusal = keep_text_refuses(l->text.data, l->text.len);
     return r->refusal == KEEP_OK ? score_words(r, l, e) : 0;
 }
