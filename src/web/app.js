@@ -22,7 +22,7 @@ let cloudLost = null;   // why
 
 // ---- what is shown around the conversation ----
 
-function applyTaste() {
+function applyPreferences() {
     document.documentElement.dataset.theme = remember.theme;
     document.documentElement.dataset.tint = remember.tint;
     $('tint').setAttribute('aria-pressed', String(remember.tint === 'on'));
@@ -490,7 +490,7 @@ function bindSettings() {
     $('system').value = remember.system;
     $('theme').addEventListener('change', () => {
         remember.theme = $('theme').value;
-        applyTaste();
+        applyPreferences();
     });
     $('temperature').addEventListener('change', () => (remember.temperature = Math.min(2, Math.max(0, Number($('temperature').value) || 0))));
     $('tokens-max').addEventListener('change', () => (remember.tokensMax = Math.min(100000, Math.max(1, Math.floor(Number($('tokens-max').value)) || 1024))));
@@ -498,7 +498,7 @@ function bindSettings() {
     $('settings').addEventListener('click', () => $('dialog-settings').showModal());
     $('tint').addEventListener('click', () => {
         remember.tint = remember.tint === 'on' ? 'off' : 'on';
-        applyTaste();
+        applyPreferences();
     });
 }
 
@@ -547,7 +547,7 @@ async function start() {
     if (status && !opened) await open().catch((e) => say(e.message));
 }
 
-applyTaste();
+applyPreferences();
 bind();
 
 /** A closer look while something moves. */

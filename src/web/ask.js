@@ -3,7 +3,7 @@
 import {ApiError, call, events} from './api.js';
 
 const WAIT_MS = [200, 400, 800, 1500, 3000];
-export const KEEP_S = 86400; // an answer goes on that long while no page reads it
+const KEEP_S = 86400; // an answer goes on that long while no page reads it
 
 /** Live answers by id; more than one may run, in several conversations. */
 export const live = new Map();

@@ -1,4 +1,4 @@
-// dom.js: elements, icons, what a screen reader is told, and what this browser remembers of taste.
+// dom.js: elements, icons, what a screen reader is told, and the preferences that this browser keeps.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -82,14 +82,14 @@ export const fresh = (prefix) => {
     return prefix + Array.from(random, (b) => b.toString(16).padStart(2, '0')).join('');
 };
 
-// A browser may forbid storage; then taste lasts as long as the page.
-const taste = {theme: 'auto', tint: 'on', mode: 'auto', pace: 'smooth', temperature: 0, tokensMax: 1024, system: ''};
+// A browser may forbid storage; then preferences last as long as the page.
+const preferences = {theme: 'auto', tint: 'on', mode: 'auto', pace: 'smooth', temperature: 0, tokensMax: 1024, system: ''};
 const KEY = 'pdd-taste';
 try {
-    Object.assign(taste, JSON.parse(localStorage.getItem(KEY) ?? '{}'));
+    Object.assign(preferences, JSON.parse(localStorage.getItem(KEY) ?? '{}'));
 } catch {}
 
-export const remember = new Proxy(taste, {
+export const remember = new Proxy(preferences, {
     set(target, name, value) {
         target[name] = value;
         try {

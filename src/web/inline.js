@@ -15,7 +15,7 @@ const hidden = /[\u202a-\u202e\u2066-\u2069\u{e0000}-\u{e007f}]/u;
 const control = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 
 /** Text as it is shown: characters that reorder or hide are named instead. */
-export function putSafe(parent, text) {
+function putSafe(parent, text) {
     text = text.replace(control, '\ufffd');
     if (!hidden.test(text)) {
         const last = parent.lastChild;
@@ -39,7 +39,7 @@ export function putSafe(parent, text) {
     if (plain) parent.append(plain);
 }
 
-/** Who gave which part of a text: runs {end, source, seam}, by offset. */
+/** Who gave which part of a text: {end, run}, by offset; a run is {source, seam}. */
 export class Runs {
     constructor() {
         this.all = [];
@@ -66,7 +66,7 @@ export class Runs {
 
 /**
  * One run's text in an element of its source, the last one where it can; where the source changes, with a
- * seam. `owner` and `offset` tell where that is, for a tail is built again.
+ * seam. `owner` and `offset` tell where that is, because a tail is built again.
  */
 export function putRun(parent, text, run, owner, offset) {
     if (run.seam && (!run.owner || (run.owner === owner && run.offset === offset))) {
@@ -155,7 +155,7 @@ function linkAt(text, at, end) {
 }
 
 /** Only what a person can be sent to: no javascript:, no data:, no path of this server. */
-export function safeUrl(href) {
+function safeUrl(href) {
     try {
         const url = new URL(href);
         return ['http:', 'https:', 'mailto:'].includes(url.protocol) ? url : null;
@@ -226,7 +226,7 @@ function scan(text, from, end) {
 }
 
 export class Inline {
-    /** `runs` parts come by append; the nodes go into `parent`. */
+    /** Text comes by append; its nodes go into `parent`. */
     constructor(parent) {
         this.parent = parent;
         this.text = '';

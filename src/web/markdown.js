@@ -251,7 +251,7 @@ export class Markdown {
             if (next === null) break;
             text = next;
         }
-        return this.leaf && !(this.leaf instanceof Code) ? text.trimStart() : text.replace(/^ {1,3}(?=\S)/, '');
+        return this.leaf ? text.trimStart() : text.replace(/^ {1,3}(?=\S)/, '');
     }
 
     starts(text) {
@@ -294,7 +294,6 @@ export class Markdown {
         } else {
             this.flushHeld();
             if (!row || this.leaf) return false;
-            this.endLeaf();
             this.held = this.cells(text, used);
         }
         this.skip(used + text.length);
