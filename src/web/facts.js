@@ -7,9 +7,10 @@ const matches = {
     weights: 'same weights, other numerics',
     tokens: 'same tokenizer, other weights',
     text: 'by text alone: another tokenizer',
+    refined: 'this device read a shortened prompt, so its words may differ',
 };
 const modes = {auto: 'cloud and device', local: 'this device only', cloud: 'cloud only'};
-const ends = {stop: 'it was complete', length: 'the longest answer was reached', cancelled: 'it was stopped', failed: 'it failed', error: 'it failed'};
+const ends = {stop: 'it was complete', length: 'the longest answer was reached', cancelled: 'it was stopped', failed: 'it failed'};
 
 export function summary(report) {
     const {tokens, cloud_tokens: cloud, device_tokens: device} = report;

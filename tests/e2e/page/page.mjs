@@ -365,6 +365,17 @@ const cases = {
         assert.equal(await page.textContent('#document-text'), 'The ferry sails on Monday.\n');
         return page;
     },
+    // A prompt that was shortened, and a person who is not told so.
+    async refined() {
+        const d = await device(...FAKE, '--refine', 'local:0.3', '--local-only', '--no-state'), page = await site.tab(d.url);
+        const entries = Array.from({length: 40}, (_, i) => `Entry ${i}: the crew of boat ${i} mended a net and rowed to pier ${7 * i}.`);
+        await ask(page, `${entries.join(' ')} The brass lantern of the old sailor hangs in the chapel.\nWhere did the old sailor leave the brass lantern?`);
+        await over(page);
+        assert.equal((await same(page, d.url)).report.match, 'refined');
+        await page.click('.summary');
+        assert.match(await page.textContent('.facts'), /Agreementthis device read a shortened prompt.*Kept of the prompt\d\d %/);
+        return page;
+    },
     // What a screen reader gets: names, roles, and not a sentence for every token. And no mouse.
     async accessibility() {
         const c = await cloud(), d = await device(...FAKE, ...SLOW, '--cloud', c.url), page = await site.tab(d.url);
