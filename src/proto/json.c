@@ -224,6 +224,11 @@ int json_put_string(struct buf *out, const char *text, size_t n)
     return buf_putc(out, '"');
 }
 
+int json_put_text(struct buf *out, const char *text)
+{
+    return text ? json_put_string(out, text, strlen(text)) : buf_puts(out, "null");
+}
+
 int json_put_u64(struct buf *out, uint64_t value)
 {
     char digits[20], *at = digits + sizeof digits;

@@ -60,6 +60,8 @@ int json_object_read(struct json_t *object, const char *prefix, const struct jso
 
 /* Append `text` as a JSON string with its quotes; text that is not UTF-8 is ERR_BAD_INPUT. */
 int json_put_string(struct buf *out, const char *text, size_t n);
+/* The same for a zero-terminated text; NULL becomes null. */
+int json_put_text(struct buf *out, const char *text);
 int json_put_u64(struct buf *out, uint64_t value);
 /* Ids with commas between them; ERR_BAD_INPUT for a negative one. */
 int json_put_ids(struct buf *out, const int32_t *ids, uint32_t n);

@@ -54,11 +54,6 @@ void wire_request_release(struct wire_request *r)
     wire_request_init(r);
 }
 
-static void put_text(struct buf *out, const char *text)
-{
-    json_put_string(out, text, strlen(text));
-}
-
 static void put_ids(struct buf *out, const struct wire_json *made, const int32_t *ids, uint32_t n)
 {
     buf_putc(out, '[');
@@ -79,7 +74,7 @@ static void put_messages(struct buf *out, const struct wire_request *r)
     buf_putc(out, '[');
     for (uint32_t i = 0; i < r->n_messages; i++) {
         buf_puts(out, i > 0 ? ",{\"role\":" : "{\"role\":");
-        put_text(out, messages[i].role);
+        json_put_text(out, messages[i].role);
         buf_puts(out, ",\"content\":");
         json_put_string(out, messages[i].content, messages[i].content_len);
         buf_putc(out, '}');
@@ -124,7 +119,7 @@ static void put_identity(struct buf *out, const struct wire_request *r)
                  {",\"template\":", r->chat_template}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         buf_puts(out, texts[i].name);
-        put_text(out, texts[i].value);
+        json_put_text(out, texts[i].value);
     }
     buf_putc(out, '}');
 }
@@ -467,14 +462,6 @@ static const char *error_type(int status)
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
-static void put_text_or_null(struct buf *out, const char *text)
-{
-    if (text)
-        put_text(out, text);
-    else
-        buf_puts(out, "null");
-}
-
 int wire_error_body(int status, const char *code, const char *message, const char *param,
                     struct buf *out)
 {
@@ -482,9 +469,9 @@ int wire_error_body(int status, const char *code, const char *message, const cha
     /* A sentence that was cut at its maximum may end inside a character. */
     json_put_string(out, message, utf8_valid_prefix(message, strlen(message)));
     buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(status));
-    put_text_or_null(out, param);
+    json_put_text(out, param);
     buf_puts(out, ",\"code\":");
-    put_text_or_null(out, code);
+    json_put_text(out, code);
     return buf_puts(out, "}}");
 }
 

@@ -1,8 +1,6 @@
 /* chat_stats: see chat_stats.h. */
 #include "cli/chat/chat_stats.h"
 
-#include <string.h>
-
 #include "proto/json.h"
 
 static const char *const choice_names[] = {"device", "cloud", "both"};
@@ -85,10 +83,7 @@ void chat_stats_print(const struct device_report *r, FILE *to)
 static void put_text(struct buf *out, const char *key, const char *text)
 {
     buf_printf(out, "\"%s\": ", key);
-    if (text)
-        json_put_string(out, text, strlen(text));
-    else
-        buf_puts(out, "null");
+    json_put_text(out, text);
     buf_puts(out, ", ");
 }
 
@@ -121,7 +116,7 @@ static void put_head(struct buf *out, const struct device_report *r, const char 
     put_text(out, "emulated", r->emulated);
     buf_printf(out, "\"plan\": {\"choice\": \"%s\", \"cloud_tokens\": %u, \"why\": ",
                choice_names[r->plan.choice], r->plan.cloud_tokens);
-    json_put_string(out, r->plan.why, strlen(r->plan.why));
+    json_put_text(out, r->plan.why);
     buf_puts(out, "}, ");
     put_text(out, "match", r->any_match ? match_name(r) : NULL);
     buf_printf(out,

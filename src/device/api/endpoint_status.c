@@ -180,10 +180,7 @@ void serve_status(struct http_request *r, void *serve)
     else
         buf_puts(&b, "null");
     buf_puts(&b, ",\"cloud\":");
-    if (s->c.device.cloud_url)
-        json_put_string(&b, s->c.device.cloud_url, strlen(s->c.device.cloud_url));
-    else
-        buf_puts(&b, "null");
+    json_put_text(&b, s->c.device.cloud_url);
     buf_printf(&b,
                ",\"local_only\":%s,\"ask_before_sending\":%s,\"needs_token\":%s,"
                "\"running\":%u,\"waiting\":%u,\"held\":%u,\"answers_max\":%u,\"queue_max\":%u",
@@ -196,10 +193,7 @@ void serve_status(struct http_request *r, void *serve)
     else
         buf_puts(&b, ",\"reading\":null");
     buf_puts(&b, ",\"emulated\":");
-    if (s->info && s->info->emulated)
-        json_put_string(&b, s->info->emulated, strlen(s->info->emulated));
-    else
-        buf_puts(&b, "null");
+    json_put_text(&b, s->info ? s->info->emulated : NULL);
     buf_putc(&b, '}');
     serve_reply(r, &b);
 }

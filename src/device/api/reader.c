@@ -145,7 +145,7 @@ static void tell_trouble(struct reader *r)
     r->told_trouble = true;
     buf_init(&b, TROUBLE_MAX);
     buf_puts(&b, "{\"trouble\":");
-    json_put_string(&b, a->trouble, strlen(a->trouble));
+    json_put_text(&b, a->trouble);
     buf_putc(&b, '}');
     if (!b.error) send_note(r, b.data);
     buf_release(&b);

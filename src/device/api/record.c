@@ -418,7 +418,7 @@ bool record_was_sent(struct record *r, const char *answer, const char *url)
 static void put_string(struct buf *out, const char *name, const char *text)
 {
     buf_printf(out, "\"%s\":", name);
-    json_put_string(out, text ? text : "", text ? strlen(text) : 0);
+    json_put_text(out, text ? text : "");
 }
 
 static void put_number(struct buf *out, const char *name, sqlite3_stmt *q, int i)

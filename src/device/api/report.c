@@ -1,6 +1,4 @@
 /* report: what happened, as JSON; see serve_impl.h. */
-#include <string.h>
-
 #include "device/api/serve_impl.h"
 #include "proto/json.h"
 
@@ -16,10 +14,7 @@ static void put_ms(struct buf *out, const char *name, double us)
 static void put_text(struct buf *out, const char *name, const char *text)
 {
     buf_printf(out, ",\"%s\":", name);
-    if (text)
-        json_put_string(out, text, strlen(text));
-    else
-        buf_puts(out, "null");
+    json_put_text(out, text);
 }
 
 int report_put_served(struct buf *out, const struct ask *a)
