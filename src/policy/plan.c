@@ -24,6 +24,12 @@ enum {
     N_LONGS = sizeof longs / sizeof *longs
 };
 
+const char *plan_choice_name(enum plan_choice c)
+{
+    static const char *const names[] = {"device", "cloud", "both"};
+    return names[c];
+}
+
 /* ---- goals ---- */
 
 const char *const plan_goal_names[] = {"even", "fast", "cheap", "battery", NULL};

@@ -128,6 +128,7 @@ struct plan_input {
 /* ---- what is decided ---- */
 
 enum plan_choice { PLAN_DEVICE, PLAN_CLOUD, PLAN_BOTH };
+const char *plan_choice_name(enum plan_choice c);
 
 enum plan_start {
     PLAN_START_NOW,

@@ -24,6 +24,12 @@ const char *turn_reason_name(enum turn_reason r)
     return reason_names[r];
 }
 
+const char *turn_source_name(enum turn_source s)
+{
+    static const char *const names[] = {"cloud", "device"};
+    return names[s];
+}
+
 int turn_init(struct turn *t, const struct turn_config *config, struct err *e)
 {
     CHECK(config->answer_max > 0 && config->answer_max <= TURN_ANSWER_MAX);

@@ -208,5 +208,6 @@ enum { TURN_STALL_US = 200000 };
 void turn_report_of(const struct turn *t, struct turn_report *ret_report);
 
 const char *turn_reason_name(enum turn_reason r);
+const char *turn_source_name(enum turn_source s);
 
 #endif

@@ -3,9 +3,6 @@
 
 #include "proto/json.h"
 
-static const char *const choice_names[] = {"device", "cloud", "both"};
-static const char *const source_names[] = {"cloud", "device"};
-
 static double ms(double us)
 {
     return us / 1e3;
@@ -101,7 +98,7 @@ static void put_token(struct buf *out, const struct device_report *r, uint32_t i
     buf_printf(out,
                "%s{\"i\": %u, \"id\": %d, \"source\": \"%s\", \"arrived_ms\": %.3f, "
                "\"shown_ms\": %.3f, \"text\": ",
-               i ? ", " : "", i, k->id, source_names[k->source], ms((double)k->arrived_us),
+               i ? ", " : "", i, k->id, turn_source_name(k->source), ms((double)k->arrived_us),
                ms((double)k->shown_us));
     json_put_string(out, r->text + k->text_at, k->text_len);
     buf_putc(out, '}');
@@ -115,7 +112,7 @@ static void put_head(struct buf *out, const struct device_report *r, const char 
     put_text(out, "numerics", r->numerics);
     put_text(out, "emulated", r->emulated);
     buf_printf(out, "\"plan\": {\"choice\": \"%s\", \"cloud_tokens\": %u, \"why\": ",
-               choice_names[r->plan.choice], r->plan.cloud_tokens);
+               plan_choice_name(r->plan.choice), r->plan.cloud_tokens);
     json_put_text(out, r->plan.why);
     buf_puts(out, "}, ");
     put_text(out, "match", r->any_match ? match_name(r) : NULL);

@@ -19,6 +19,8 @@ enum {
     ID_BYTES = 8
 };
 
+const char *const ask_modes[] = {"auto", "local", "cloud", NULL};
+
 /* ---- making one ---- */
 
 struct ask *ask_new(struct serve *s)

@@ -14,8 +14,6 @@ enum {
     PROGRESS_EVERY_US = 100000
 };
 
-static const char *const source_names[] = {"cloud", "device"};
-
 struct reader {
     struct ask *ask;
     struct reader *next;
@@ -130,7 +128,8 @@ static void tell_progress(struct reader *r)
     buf_puts(&b, "{\"progress\":{");
     for (int i = 0, n = 0; i < 2; i++)
         if (a->progress[i].total > 0)
-            buf_printf(&b, "%s\"%s\":[%u,%u]", n++ ? "," : "", source_names[i], a->progress[i].done,
+            buf_printf(&b, "%s\"%s\":[%u,%u]", n++ ? "," : "",
+                       turn_source_name((enum turn_source)i), a->progress[i].done,
                        a->progress[i].total);
     buf_puts(&b, "}}");
     if (!b.error) send_note(r, b.data);
@@ -163,7 +162,7 @@ static void tell_run(struct reader *r)
     struct buf pdd;
     buf_init(&pdd, NOTE_MAX);
     buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", r->at, to - r->at,
-               source_names[first->source]);
+               turn_source_name(first->source));
     struct openai_head h = ask_head(a, pdd.data);
     struct openai_choice c = {.text = a->text.data + first->at,
                               .text_len = last->at + last->len - first->at};

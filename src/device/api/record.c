@@ -176,9 +176,8 @@ static const char *text_of(sqlite3_stmt *q, int i)
 /* What was said besides; the mode may have changed since: the user's no makes it "local". */
 static int put_pdd(const struct ask *a, struct buf *out)
 {
-    static const char *const modes[] = {"auto", "local", "cloud"};
     const struct openai_pdd *p = &a->pdd;
-    buf_printf(out, "{\"pdd\":{\"mode\":\"%s\"", modes[a->mode]);
+    buf_printf(out, "{\"pdd\":{\"mode\":\"%s\"", ask_modes[a->mode]);
     if (p->pace[0]) buf_printf(out, ",\"pace\":\"%s\"", p->pace);
     if (p->keep_s != UINT32_MAX) buf_printf(out, ",\"keep\":%u", p->keep_s);
     if (p->cloud_tokens != UINT32_MAX) buf_printf(out, ",\"cloud_tokens\":%u", p->cloud_tokens);

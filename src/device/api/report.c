@@ -2,10 +2,6 @@
 #include "device/api/serve_impl.h"
 #include "proto/json.h"
 
-static const char *const source_names[] = {"cloud", "device"};
-static const char *const choice_names[] = {"device", "cloud", "both"};
-static const char *const mode_names[] = {"auto", "local", "cloud"};
-
 static void put_ms(struct buf *out, const char *name, double us)
 {
     buf_printf(out, ",\"%s\":%.3f", name, us / 1e3);
@@ -25,7 +21,7 @@ int report_put_served(struct buf *out, const struct ask *a)
         uint32_t from = i;
         while (i < a->n_tokens && ask_token_at(a, i)->source == source)
             i++;
-        buf_printf(out, "%s[\"%s\",%u]", from ? "," : "", source_names[source], i - from);
+        buf_printf(out, "%s[\"%s\",%u]", from ? "," : "", turn_source_name(source), i - from);
     }
     return buf_putc(out, ']');
 }
@@ -77,7 +73,7 @@ static void put_cloud(struct buf *out, const struct device_report *r)
 
 int report_put(struct buf *out, const struct ask *a, const struct device_report *r, bool brief)
 {
-    buf_printf(out, "{\"id\":\"%s\",\"mode\":\"%s\",\"tokens\":%u", a->id, mode_names[a->mode],
+    buf_printf(out, "{\"id\":\"%s\",\"mode\":\"%s\",\"tokens\":%u", a->id, ask_modes[a->mode],
                a->n_tokens);
     put_turn(out, a, &r->turn);
     put_cloud(out, r);
@@ -86,7 +82,7 @@ int report_put(struct buf *out, const struct ask *a, const struct device_report 
                r->prompt_tokens, r->kept_tokens, r->prefill_tps);
     put_ms(out, "decode_ms", r->decode_us);
     buf_printf(out, ",\"plan\":{\"choice\":\"%s\",\"cloud_tokens\":%u",
-               choice_names[r->plan.choice], r->plan.cloud_tokens);
+               plan_choice_name(r->plan.choice), r->plan.cloud_tokens);
     put_text(out, "why", r->plan.why);
     buf_putc(out, '}');
     if (brief) return buf_putc(out, '}'); /* what follows grows, or may be more than ASCII */

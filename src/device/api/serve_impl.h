@@ -102,6 +102,8 @@ struct serve {
     const struct engine_info *info;
 };
 
+extern const char *const ask_modes[]; /* by enum device_mode, as pdd.mode says them; NULL ends */
+
 /* ask.c. NULL: no memory. */
 struct ask *ask_new(struct serve *s);
 void ask_free(struct ask *a);
