@@ -162,12 +162,8 @@ static void drop(struct serve *s, struct http_request *r, struct ask *a, const s
 static bool attach_known(struct serve *s, struct http_request *r, const struct ask *a)
 {
     struct ask *known = a->pdd.id[0] ? ask_find(s, a->pdd.id) : NULL;
-    struct err e = ERR_INIT;
     if (!known) return false;
-    if (reader_add(known, r, a->q.stream, false, 0)) {
-        err_set(&e, ERR_NO_MEMORY, "no memory for another reader");
-        serve_refuse(s, r, &e, NULL);
-    }
+    (void)reader_add(known, r, a->q.stream, false, 0);
     return true;
 }
 
@@ -202,11 +198,7 @@ static void post(struct http_request *r, struct serve *s, bool chat)
         drop(s, r, a, &e, NULL);
         return;
     }
-    if (reader_add(a, r, a->q.stream, false, 0)) {
-        err_set(&e, ERR_NO_MEMORY, "no memory for another reader");
-        serve_refuse(s, r, &e, NULL);
-        ask_cancel(a);
-    }
+    if (reader_add(a, r, a->q.stream, false, 0)) ask_cancel(a);
 }
 
 void serve_chat(struct http_request *r, void *serve)

@@ -60,11 +60,15 @@ static struct buf *scratch(struct reader *r)
     return out;
 }
 
-static void send_note(struct reader *r, const char *pdd)
+/* A note whose "pdd" is what was written to `pdd`, if there was memory for it; releases that. */
+static void send_note(struct reader *r, struct buf *pdd)
 {
-    struct openai_head h = ask_head(r->ask, pdd);
-    openai_put_note(scratch(r), &h, r->ask->q.include_usage);
-    send_scratch(r);
+    struct openai_head h = ask_head(r->ask, pdd->data);
+    if (!pdd->error) {
+        openai_put_note(scratch(r), &h, r->ask->q.include_usage);
+        send_scratch(r);
+    }
+    buf_release(pdd);
 }
 
 static void begin(struct reader *r)
@@ -83,16 +87,14 @@ static void begin(struct reader *r)
 static void tell_state(struct reader *r)
 {
     struct ask *a = r->ask;
-    char pdd[NOTE_MAX];
     struct buf b;
     if (!a->pdd.progress || r->told == a->state || a->state == ASK_OVER) return;
     r->told = a->state;
-    buf_init(&b, sizeof pdd);
+    buf_init(&b, NOTE_MAX);
     buf_printf(&b, "{\"state\":\"%s\"", ask_state_name(a));
     if (a->state == ASK_WAITING) buf_printf(&b, ",\"waiting\":%u", ask_waiting(a->serve));
     buf_puts(&b, "}");
-    if (!b.error) send_note(r, b.data);
-    buf_release(&b);
+    send_note(r, &b);
 }
 
 /* What breaks a silence, for proxies and clients that would give up. */
@@ -132,8 +134,7 @@ static void tell_progress(struct reader *r)
                        turn_source_name((enum turn_source)i), a->progress[i].done,
                        a->progress[i].total);
     buf_puts(&b, "}}");
-    if (!b.error) send_note(r, b.data);
-    buf_release(&b);
+    send_note(r, &b);
 }
 
 static void tell_trouble(struct reader *r)
@@ -146,8 +147,7 @@ static void tell_trouble(struct reader *r)
     buf_puts(&b, "{\"trouble\":");
     json_put_text(&b, a->trouble);
     buf_putc(&b, '}');
-    if (!b.error) send_note(r, b.data);
-    buf_release(&b);
+    send_note(r, &b);
 }
 
 /* Clear tokens of one source, as one chunk. */
@@ -264,7 +264,12 @@ void reader_tell(struct ask *a)
 int reader_add(struct ask *a, struct http_request *http, bool stream, bool now, uint32_t from)
 {
     struct reader *r = mem_calloc(1, sizeof *r);
-    if (!r) return ERR_NO_MEMORY;
+    struct err e = ERR_INIT;
+    if (!r) {
+        err_set(&e, ERR_NO_MEMORY, "no memory for another reader");
+        serve_refuse(a->serve, http, &e, NULL);
+        return ERR_NO_MEMORY;
+    }
     *r = (struct reader){.ask = a,
                          .next = a->readers,
                          .http = http,

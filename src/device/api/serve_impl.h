@@ -131,7 +131,7 @@ const char *ask_state_name(const struct ask *a);
 struct openai_head ask_head(const struct ask *a, const char *pdd);
 
 /* reader.c: the request gets what there is from token `from` on, and what comes. A stream's head
- * waits for the start of work, unless `now`. */
+ * waits for the start of work, unless `now`. Not 0: no memory, and the request was refused. */
 int reader_add(struct ask *a, struct http_request *r, bool stream, bool now, uint32_t from);
 /* Tokens, progress, a state or the end have come. */
 void reader_tell(struct ask *a);
