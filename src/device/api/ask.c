@@ -376,12 +376,11 @@ static uint64_t keep_us(const struct ask *a)
     return keep_s * 1000000ull;
 }
 
-static int join(struct ask *a)
+static void join(struct ask *a)
 {
     a->state = ASK_WAITING;
     admit_join(a->serve->line, a, a->tenant, 0);
     loop_timer_set(a->serve->start_timer, 0);
-    return 0;
 }
 
 static void count_inside(const struct serve *s, const struct ask *own, struct admit_state *state)
@@ -440,7 +439,7 @@ static void go_on(struct ask *a)
     struct serve *s = a->serve;
     bool known = !may_be_sent(a) || record_was_sent(s->record, a->id, s->c.device.cloud_url);
     if (!s->c.ask_before_sending || known) {
-        (void)join(a);
+        join(a);
         return;
     }
     a->state = ASK_HELD;
@@ -500,8 +499,10 @@ int ask_submit(struct ask *a, const char *request, size_t n, struct err *e)
     s->metrics.asked++;
     a->state = s->c.ask_before_sending && may_be_sent(a) ? ASK_HELD : ASK_WAITING;
     record_ask(s->record, a, request, n);
-    if (a->state == ASK_WAITING) return join(a);
-    if (s->c.on_held) s->c.on_held(s->c.on_held_arg, a->id);
+    if (a->state == ASK_WAITING)
+        join(a);
+    else if (s->c.on_held)
+        s->c.on_held(s->c.on_held_arg, a->id);
     return 0;
 }
 
@@ -511,7 +512,7 @@ void ask_allow(struct ask *a, bool send)
     if (a->state != ASK_HELD) return;
     if (!send) a->mode = DEVICE_LOCAL_ONLY;
     if (send || a->serve->info) {
-        (void)join(a);
+        join(a);
         record_state(a->serve->record, a);
         reader_tell(a);
         return;
