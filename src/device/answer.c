@@ -304,7 +304,7 @@ static void on_assist_done(void *arg, const struct wire_event *ev)
 
 static int open_cloud(struct device *d, uint32_t n);
 
-/* A cloud with another tokenizer refuses token ids: it is asked once more, with the messages. */
+/* Tools, calls or template arguments, which messages to a cloud do not carry. */
 static bool has_more_than_texts(const struct device_question *q)
 {
     bool more = q->tools || q->arguments;
@@ -313,6 +313,7 @@ static bool has_more_than_texts(const struct device_question *q)
     return more;
 }
 
+/* A cloud with another tokenizer refuses token ids: it is asked once more, with the messages. */
 static bool try_messages(struct device *d, int status)
 {
     struct answer *a = &d->answer;

@@ -65,8 +65,8 @@ enum device_verify { DEVICE_VERIFY_AUTO, DEVICE_VERIFY_ON, DEVICE_VERIFY_OFF };
 
 /* Whether the prompt may be shortened to what the answer needs (docs/design/refine.md), which is
  * lossy. AUTO: only where the device could not take over in time with the whole prompt. RATIO: ask
- * the cloud for so much. Only `pdd cloud` with an engine can tell. LOCAL: this device chooses as
- * much by the words of the question, also without a cloud. */
+ * the cloud for refine_ratio of it; only `pdd cloud` with an engine can choose. LOCAL: this device
+ * chooses refine_ratio of it by the words of the question, also without a cloud. */
 enum device_refine {
     DEVICE_REFINE_AUTO,
     DEVICE_REFINE_OFF,

@@ -111,7 +111,8 @@ void answer_refined(struct device *d, const struct wire_event *ev);
 const char *answer_unrefined(const struct device *d);
 /* Before the turn starts: the device's own choice, if the question asks for it. */
 int answer_refine_here(struct device *d, struct err *e);
-/* After an answer: read, behind all else, what of prompt and answer the KV cache lacks. */
+/* After an answer: prefill what of prompt and answer the KV cache lacks, while there is no other
+ * work. */
 void answer_fill(struct device *d);
 void answer_fill_stop(struct device_core *c); /* within a step */
 void answer_fill_end(struct device_core *c);  /* take its events */

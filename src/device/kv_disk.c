@@ -161,7 +161,7 @@ static void remove_file(struct kv_disk *d, int32_t i)
     forget(d, i);
 }
 
-/* Make room for so many more files, used then; what was used later stays. */
+/* Make room for `more` files whose last use is `used`. Files used later stay. */
 static void evict(struct kv_disk *d, uint32_t more, uint64_t used)
 {
     while (d->stats.files > 0 && (d->stats.files + more > KV_DISK_FILES_MAX ||

@@ -43,7 +43,7 @@ struct local_seat {
     uint32_t progress;
     struct local_event end;
     int32_t *drawn;   /* [context_max + 1] of this feed, for positions from draw_at on */
-    uint32_t n_draws; /* so many of the tokens are drawn after */
+    uint32_t n_draws; /* of the tokens, the last ones, that are drawn after */
     uint32_t draw_at; /* position of what the first of them gives */
     uint32_t n_drawn; /* of the feed so far, but for its last token */
     uint32_t n_taken; /* of them, those that an event told */
@@ -100,8 +100,6 @@ static void tell_progress(struct local_seat *s, uint32_t kv)
     s->have_progress = true;
     s->local->wake(s->local->arg);
 }
-
-/* ---- histories and memory ---- */
 
 /* ---- pages on disk ---- */
 
@@ -341,7 +339,7 @@ static bool in_front(const struct local_seat *s)
     return !s->behind && (s->feeding || s->history.session);
 }
 
-/* Which of the next `given` tokens of a seat are drawn after: the last so many. */
+/* How many of the next `given` tokens of a seat are drawn after: always the last ones. */
 static uint32_t draws_of(const struct local_seat *s, uint32_t given)
 {
     uint32_t len = session_len(s->history.session), plain = s->n - s->n_draws;

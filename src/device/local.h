@@ -9,8 +9,8 @@
  * A cancelled feed ends after the current step, without further events. Steps are sized by
  * measurement to about LOCAL_STEP_US (a prefill that runs alone: three times that), so that
  * progress and cancelling stay quick at any speed of the engine. While KV memory is short, the seat
- * that began last waits; what it loses of the cache is computed again, which nobody but the clock
- * can tell. A seat `behind` works only while no other seat has work.
+ * that began last waits. What it loses of the cache is computed again: the answer stays the same,
+ * it only takes longer. A seat `behind` works only while no other seat has work.
  *
  * Threads: all functions belong to one owner (the loop thread); call local_free there or after
  * joining it. Results are announced through `wake` and fetched by local_take.

@@ -87,7 +87,7 @@ void engine_page_drop(struct engine *e, uint32_t page);
 size_t engine_page_bytes(const struct engine *e);
 void *engine_page_data(struct engine *e, uint32_t page); /* of a held page */
 int engine_page_new(struct engine *e, uint32_t *ret_page, struct err *err);
-/* Append to `s`, whose length is a multiple of 64,the first n (1 to 64) tokens of a held page,
+/* Append to `s`, whose length is a multiple of 64, the first n (1 to 64) tokens of a held page,
  * without computing. The caller guarantees that they are those tokens, and that the history
  * that preceded them is that of `s`. A whole page is shared, a part of one copied: ERR_NO_MEMORY
  * when no page is free for that. */

@@ -4,8 +4,8 @@
  *
  * Life: history_open; then, in any order: history_follow and history_follow_part where the tokens
  * to come may be cached, steps of the engine on `session` and history_grow after each, history_cut;
- * history_close. The session's full pages are the path to `at` in the cache, as far as they are
- * there. Threads: those of the engine.
+ * history_close. The session's first n_path pages are those of the cache that end with page
+ * `path`. Threads: those of the engine.
  */
 #ifndef PDD_ENGINE_HISTORY_H
 #define PDD_ENGINE_HISTORY_H

@@ -118,7 +118,7 @@ static bool check_origin(struct http_request *r, struct serve *s)
                   origin ? origin : site);
 }
 
-/* As long whatever the difference. */
+/* The time depends on the length of `a` only, not on where the texts differ. */
 static bool same_text(const char *a, const char *b)
 {
     size_t n = strlen(a), m = strlen(b);

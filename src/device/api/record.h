@@ -29,8 +29,8 @@ enum {
     RECORD_TITLE_MAX = 200
 };
 
-/* ERR_*: the store cannot be used; the sentence names file and remedy. ERR_BUSY: by another device
- * in use. */
+/* ERR_*: the store cannot be used; the sentence names file and remedy. ERR_BUSY: another
+ * device uses it. */
 int record_open(const char *dir, struct record **ret_record, struct err *e);
 struct store *record_store(struct record *r); /* for others of the same thread */
 void record_close(struct record *r);          /* NULL is fine, here and below */

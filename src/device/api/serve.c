@@ -99,7 +99,7 @@ static void open_record(struct serve *s)
         log_line(LOG_ERROR, "device", "nothing is kept for after a restart: %s", e.text);
 }
 
-/* In a folder of its own beside the database, which makes the one around it. */
+/* In its own folder beside the database; opening the database has made the state folder. */
 static void open_kv_disk(struct serve *s)
 {
     char dir[KV_DISK_DIR_MAX];

@@ -58,7 +58,7 @@ struct serve_config {
     float refine_ratio;
     const char *state_dir;  /* NULL: nothing outlives the program */
     uint64_t kv_disk_bytes; /* of KV pages in it; 0: none */
-    uint32_t keep_s;        /*how longan answer goes on that nobody reads */
+    uint32_t keep_s;        /* seconds that an answer without readers goes on */
 };
 
 struct serve;
@@ -71,7 +71,7 @@ uint16_t serve_port(const struct serve *s);
 const char *serve_held(const struct serve *s);
 /* The user's word on a held answer; false: it is not held. */
 bool serve_allow(struct serve *s, const char *id, bool send);
-/* Refuse new requests;answers that are read end first, until drain_us are over. `done` is called
+/* Refuse new requests; answers that have readers end first, for drain_us at most. `done` is called
  * once. */
 void serve_drain(struct serve *s, uint64_t drain_us, loop_fn *done, void *arg);
 
