@@ -19,6 +19,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/mem.h"
 #include "net/http_server_impl.h"
 
@@ -42,6 +43,17 @@ const char *http_request_query(const struct http_request *r)
 const char *http_request_id(const struct http_request *r)
 {
     return r->asked ? r->asked->id : "";
+}
+
+bool http_request_id_is(const struct http_request *r, const char *name)
+{
+    const char *id = http_request_id(r);
+    for (; *id && *name; id++, name++) {
+        unsigned char byte = (unsigned char)*id;
+        if (byte == '%' && hex_decode(id + 1, &byte, 1)) id += 2;
+        if ((char)byte != *name) return false;
+    }
+    return !*id && !*name;
 }
 
 const char *http_request_header(const struct http_request *r, const char *name)

@@ -155,6 +155,8 @@ const char *http_request_method(const struct http_request *r);
 const char *http_request_path(const struct http_request *r);  /* without the query, as sent */
 const char *http_request_query(const struct http_request *r); /* after '?', or "" */
 const char *http_request_id(const struct http_request *r);    /* what {id} matched, or "" */
+/* Whether that is `name`, percent-encoded or not: clients encode the slash of "owner/model". */
+bool http_request_id_is(const struct http_request *r, const char *name);
 /* First header of that name (any case), or NULL. */
 const char *http_request_header(const struct http_request *r, const char *name);
 const char *http_request_body(const struct http_request *r, size_t *ret_len); /* 0-terminated */

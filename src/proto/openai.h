@@ -40,7 +40,8 @@ enum {
     OPENAI_TOP_CHAT_MAX = 20,       /* top_logprobs of a chat */
     OPENAI_TOP_COMPLETION_MAX = 5,  /* logprobs of a completion */
     OPENAI_COMPLETION_TOKENS = 16,  /* default of max_tokens there; of a chat: all that fits */
-    OPENAI_PARAM_MAX = 64
+    OPENAI_PARAM_MAX = 64,
+    OPENAI_FINGERPRINT_MAX = 16
 };
 
 struct openai_stop {
@@ -77,6 +78,10 @@ struct openai_head {
     uint64_t created;        /* seconds since 1970 */
     const char *pdd;         /* JSON, the value of "pdd" in answers and chunks; NULL: none */
 };
+
+/* Another one for other weights and for other numerics; "" where weights_hash is "". */
+void openai_fingerprint(const char *weights_hash, const char *numerics,
+                        char ret_fingerprint[OPENAI_FINGERPRINT_MAX]);
 
 struct openai_usage {
     uint32_t prompt_tokens, cached_tokens, completion_tokens;

@@ -1,7 +1,9 @@
 /* openai_answer: answers and chunks in OpenAI's shape, written by hand as one is sent per token;
  * see openai.h. */
+#include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/utf8.h"
 #include "proto/json.h"
 #include "proto/openai.h"
@@ -10,6 +12,17 @@
 #define LOGPROB_LEAST -9999.0f
 
 enum { PIECE_TEXT_MAX = 1 << 16 };
+
+void openai_fingerprint(const char *weights_hash, const char *numerics,
+                        char ret_fingerprint[OPENAI_FINGERPRINT_MAX])
+{
+    uint64_t hash = fnv_bytes(FNV_BEGIN, weights_hash, strlen(weights_hash));
+    hash = fnv_bytes(hash, numerics, strlen(numerics));
+    ret_fingerprint[0] = 0;
+    if (weights_hash[0])
+        snprintf(ret_fingerprint, OPENAI_FINGERPRINT_MAX, "fp_%010llx",
+                 (unsigned long long)(hash & 0xFFFFFFFFFF));
+}
 
 static void put_field(struct buf *out, const char *name, uint64_t value)
 {

@@ -191,6 +191,9 @@ void wire_stream_init(struct wire_stream *s, uint32_t n_prompt, uint32_t n_have)
  * knows whether it is the same. */
 int wire_stream_take(struct wire_stream *s, const struct wire_event *ev, struct err *e);
 
+/* A model's name that can stand in JSON, headers, logs and URLs as it is: '-' takes the place of
+ * each byte that cannot, and what is too long is cut. */
+void wire_name_set(char ret_name[WIRE_NAME_MAX], const char *name);
 const char *wire_match_name(enum wire_match m);
 const char *wire_reason_name(enum wire_reason r);
 

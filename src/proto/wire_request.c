@@ -462,6 +462,16 @@ static const char *error_type(int status)
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
+void wire_name_set(char ret_name[WIRE_NAME_MAX], const char *name)
+{
+    size_t n = 0;
+    for (; name[n] && n + 1 < WIRE_NAME_MAX; n++) {
+        char c = name[n];
+        ret_name[n] = c > 32 && c < 127 && c != '"' && c != '\\' ? c : '-';
+    }
+    ret_name[n] = 0;
+}
+
 int wire_error_body(int status, const char *code, const char *message, const char *param,
                     struct buf *out)
 {

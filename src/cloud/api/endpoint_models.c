@@ -1,8 +1,5 @@
 /* endpoint_models: /v1/models and /v1/models/{id}: what is served, with the hashes by which a
  * device knows whether it has the same. */
-#include <string.h>
-
-#include "base/hex.h"
 #include "cloud/api/server_impl.h"
 
 enum { REPLY_BYTES_MAX = 1 << 16 };
@@ -47,22 +44,6 @@ void models_list(struct http_request *r, void *server)
     reply(r, &b);
 }
 
-/* Whether a path's segment, percent-encoded or not, names it: clients encode the slash of
- * "owner/model". */
-static bool names(const char *segment, const char *name)
-{
-    for (; *segment && *name; segment++, name++) {
-        char c = *segment;
-        unsigned char byte;
-        if (c == '%' && hex_decode(segment + 1, &byte, 1)) {
-            c = (char)byte;
-            segment += 2;
-        }
-        if (c != *name) return false;
-    }
-    return !*segment && !*name;
-}
-
 void models_one(struct http_request *r, void *server)
 {
     struct server *s = server;
@@ -75,7 +56,7 @@ void models_one(struct http_request *r, void *server)
         http_reply_error(r, 503, "network", NULL, "no upstream server has been up yet");
         return;
     }
-    if (!names(http_request_id(r), s->model_name)) {
+    if (!http_request_id_is(r, s->model_name)) {
         if (!quota_use_request(&c)) return;
         s->metrics.refused[METRICS_INVALID]++;
         request_log_refusal(&c, 404, "model_not_found");

@@ -9,12 +9,10 @@
  * See server.h for what it promises, server_impl.h for the life of an exchange.
  */
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
-#include "base/hash.h"
 #include "cloud/api/request_work.h"
 #include "proto/openai.h"
 #include "proto/stop.h"
@@ -44,7 +42,7 @@ struct openai_exchange {
     struct buf marks;  /* struct mark of each token; empty without log-probabilities */
     struct buf pieces; /* scratch of fill_row */
     uint64_t created;
-    char fingerprint[16];
+    char fingerprint[OPENAI_FINGERPRINT_MAX];
     bool begun;   /* the head of the stream is sent */
     bool ended;   /* the response is complete; ignore further events */
     bool over;    /* the job is; the exchange goes when its response is written */
@@ -424,17 +422,6 @@ static int check_backend(const struct server *s, const struct openai_request *q,
                    "forwarded");
 }
 
-/* Another one for other weights and for other numerics; none where the weights are not known. */
-static void put_fingerprint(struct openai_exchange *a, const struct engine_info *info)
-{
-    uint64_t hash = FNV_BEGIN;
-    if (!info->weights_hash[0]) return;
-    hash = fnv_bytes(hash, info->weights_hash, strlen(info->weights_hash));
-    hash = fnv_bytes(hash, info->numerics, strlen(info->numerics));
-    snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx",
-             (unsigned long long)(hash & 0xFFFFFFFFFF));
-}
-
 /* An exchange that has taken `q`. NULL: no memory. */
 static struct openai_exchange *openai_new(const struct request_ctx *c, struct openai_request *q,
                                           struct err *e)
@@ -459,7 +446,8 @@ static struct openai_exchange *openai_new(const struct request_ctx *c, struct op
     buf_init(&a->pieces, PIECES_MAX);
     buf_init(&a->whole.out, ANSWER_MAX);
     detok_init(&a->x.detok, a->q.chat); /* a completion goes on with the prompt's text */
-    put_fingerprint(a, c->server->backend->info);
+    const struct engine_info *info = c->server->backend->info;
+    openai_fingerprint(info->weights_hash, info->numerics, a->fingerprint);
     if (!a->q.seeded && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
         a->q.ask.sampling.seed = seed & INT64_MAX;
     return a;

@@ -39,22 +39,11 @@ static const struct http_route routes[] = {
     {"GET", "/v1/models/{id}", models_one, request_gate, SHORT_BODY_MAX},
 };
 
-/* A name that can stand in JSON, logs and URLs as it is. */
-static void set_name(struct server *s, const char *name)
-{
-    size_t n = 0;
-    for (; name[n] && n + 1 < sizeof s->model_name; n++) {
-        char c = name[n];
-        s->model_name[n] = c > 32 && c < 127 && c != '"' && c != '\\' ? c : '-';
-    }
-    s->model_name[n] = 0;
-}
-
 static void backend_has_events(void *arg)
 {
     struct server *s = arg;
     struct job_event ev;
-    if (!s->model_name[0]) set_name(s, s->backend->info->model_name);
+    if (!s->model_name[0]) wire_name_set(s->model_name, s->backend->info->model_name);
     for (uint32_t n = 1; backend_take_event(s->backend, &ev); n++) {
         exchange_deliver(&ev);
         if (n == EVENTS_PER_TURN) {
@@ -148,7 +137,7 @@ int server_new(struct loop *l, struct engine *engine, const struct server_config
         size_t body_max = wire_body_max(engine_info(engine)->context_max);
         if (s->c.http.body_max > body_max) s->c.http.body_max = body_max;
     }
-    if (name) set_name(s, name); /* else the upstream servers will say */
+    if (name) wire_name_set(s->model_name, name); /* else the upstream servers will say */
     wire_event_init(&s->event);
     buf_init(&s->bytes, EVENT_BYTES_MAX);
     int code = open_parts(s, engine, e);

@@ -1,7 +1,6 @@
 /* endpoint_status: what is here and how it does: models, tokens, health, metrics. */
 #include <string.h>
 
-#include "base/hex.h"
 #include "base/mem.h"
 #include "device/api/serve_impl.h"
 #include "proto/json.h"
@@ -58,22 +57,11 @@ void serve_models(struct http_request *r, void *serve)
     serve_reply(r, &b);
 }
 
-/* Clients encode the slash of "owner/model". */
-static bool names(const char *segment, const char *name)
-{
-    for (; *segment && *name; segment++, name++) {
-        unsigned char byte = (unsigned char)*segment;
-        if (byte == '%' && hex_decode(segment + 1, &byte, 1)) segment += 2;
-        if ((char)byte != *name) return false;
-    }
-    return !*segment && !*name;
-}
-
 void serve_model(struct http_request *r, void *serve)
 {
     struct serve *s = serve;
     struct buf b;
-    if (!names(http_request_id(r), s->model)) {
+    if (!http_request_id_is(r, s->model)) {
         s->metrics.invalid++;
         http_reply_error(r, 404, "model_not_found", "model",
                          "model \"%s\" is not served here; \"%s\" is", http_request_id(r),

@@ -6,7 +6,6 @@
 #include <time.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "device/api/guard.h"
@@ -39,28 +38,14 @@ static const struct http_route routes[] = {
     {"GET", "/health", serve_health, guard_open, SHORT_BODY_MAX},
 };
 
-/* A name that can stand in JSON, headers and URLs as it is. */
-static void set_name(struct serve *s, const char *name)
-{
-    size_t n = 0;
-    for (; name[n] && n + 1 < sizeof s->model; n++) {
-        char c = name[n];
-        s->model[n] = c > 32 && c < 127 && c != '"' && c != '\\' ? c : '-';
-    }
-    s->model[n] = 0;
-}
-
 static void set_model(struct serve *s, const struct device_options *o)
 {
-    uint64_t hash = FNV_BEGIN;
     s->info = o->engine ? engine_info(o->engine) : NULL;
     s->vocab = o->engine ? engine_vocab(o->engine) : NULL;
-    set_name(s, s->info ? s->info->model_name : o->model && o->model[0] ? o->model : "cloud");
-    if (!s->info || !s->info->weights_hash[0]) return;
-    hash = fnv_bytes(hash, s->info->weights_hash, strlen(s->info->weights_hash));
-    hash = fnv_bytes(hash, s->info->numerics, strlen(s->info->numerics));
-    snprintf(s->fingerprint, sizeof s->fingerprint, "fp_%010llx",
-             (unsigned long long)(hash & 0xFFFFFFFFFF));
+    wire_name_set(s->model, s->info                   ? s->info->model_name
+                            : o->model && o->model[0] ? o->model
+                                                      : "cloud");
+    if (s->info) openai_fingerprint(s->info->weights_hash, s->info->numerics, s->fingerprint);
 }
 
 static int keep_text(const char *from, char to[SERVE_TEXT_MAX + 1], const char *what, struct err *e)

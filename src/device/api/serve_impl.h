@@ -94,7 +94,7 @@ struct serve {
     struct loop_timer *start_timer, *unread_timer, *forget_timer, *drain_timer;
     uint64_t started;
     bool draining;
-    char model[WIRE_NAME_MAX], fingerprint[24], token[SERVE_TEXT_MAX + 1];
+    char model[WIRE_NAME_MAX], fingerprint[OPENAI_FINGERPRINT_MAX], token[SERVE_TEXT_MAX + 1];
     char (*texts)[SERVE_TEXT_MAX + 1]; /* of hosts and origins */
     struct serve_metrics metrics;
     struct buf bytes;          /* scratch */
