@@ -1,40 +1,16 @@
 // device.mjs PDD MODEL: OpenAI's own client against a real `pdd device` in front of a real `pdd cloud`,
-// each of which is killed. The output has cmocka's marks, so that test.sh counts the cases.
+// each of which is killed.
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import OpenAI from 'openai';
+import {announce, end, run, start} from './harness.mjs';
 
 const [pdd, model] = process.argv.slice(2);
 const passage = 'The keeper oiled the wheels of the clock before midnight. '.repeat(20);
 const messages = [{role: 'system', content: passage}, {role: 'user', content: 'Who oiled the wheels, and when?'}];
-const running = new Set();
 const state = fs.mkdtempSync(path.join(os.tmpdir(), 'pdd-e2e-'));
-
-// A server; {url, kill} once it listens.
-function server(command, listen, ...args) {
-    const child = spawn(pdd, [command, '--listen', listen, '--log-level', 'error', ...args], {stdio: ['ignore', 'pipe', 'pipe']});
-    running.add(child);
-    const gone = new Promise((resolve) => child.on('exit', resolve));
-    const kill = async () => {
-        running.delete(child);
-        child.kill('SIGKILL');
-        await gone;
-    };
-    return new Promise((resolve, reject) => {
-        let text = '';
-        const look = (data) => {
-            text += data;
-            const found = text.match(/listening on (http:\S+)/);
-            if (found) resolve({url: found[1], kill});
-        };
-        child.stdout.on('data', look);
-        child.stderr.on('data', look);
-        gone.then(() => reject(new Error(`pdd ${command} ended: ${text}`)));
-    });
-}
 
 const cloudArgs = ['--model', model, '--threads', '1', '--profile', 'm3-max'];
 const deviceArgs = (url) => ['--model', model, '--threads', '1', '--profile', 'oneplus12-1b', '--cloud', url, '--state', state,
@@ -127,7 +103,7 @@ const cases = {
         const local = (await t.api.chat.completions.create(ask({mode: 'local'}))).choices[0].message.content;
         assert.ok(killed && want.length > 0);
         assert.equal(all.text, local);
-        t.cloud = await server('cloud', new URL(t.cloud.url).host, ...cloudArgs);
+        t.cloud = await start(pdd, 'cloud', '--listen', new URL(t.cloud.url).host, ...cloudArgs);
     },
     // The device dies in the middle of an answer, starts again, and the answer goes on.
     async device_killed(t) {
@@ -136,7 +112,7 @@ const cases = {
         const stream = await t.api.chat.completions.create({...question(t.name, {id, keep: 60, mode: 'local'}), stream: true});
         const first = await gather(stream, 3);
         await t.device.kill();
-        t.device = await server('device', host, ...deviceArgs(t.cloud.url));
+        t.device = await start(pdd, 'device', '--listen', host, ...deviceArgs(t.cloud.url));
         const rest = await resume(t.url, id, first.next);
         assert.equal(first.text + rest.text, want);
         assert.ok(rest.report.resumed >= first.next);
@@ -161,27 +137,19 @@ const cases = {
 
 async function main() {
     const t = {};
-    t.cloud = await server('cloud', '127.0.0.1:0', ...cloudArgs);
-    t.device = await server('device', '127.0.0.1:0', ...deviceArgs(t.cloud.url));
+    t.cloud = await start(pdd, 'cloud', ...cloudArgs);
+    t.device = await start(pdd, 'device', ...deviceArgs(t.cloud.url));
     t.url = t.device.url;
     t.api = client(t.url);
     t.name = (await t.api.models.list()).data[0].id;
     let failed = 0;
-    console.log(`[==========] Running ${Object.keys(cases).length} test(s).`);
-    for (const [name, run] of Object.entries(cases)) {
-        try {
-            await run(t);
-            console.log(`[       OK ] ${name}`);
-        } catch (e) {
-            failed++;
-            console.log(`${e.stack}\n[  FAILED  ] ${name}`);
-        }
-    }
+    announce(Object.keys(cases).length);
+    for (const [name, test] of Object.entries(cases)) failed += await run(name, () => test(t));
     return failed;
 }
 
 main().catch((e) => (console.log(e.stack), 1)).then((failed) => {
-    running.forEach((child) => child.removeAllListeners('exit').kill());
+    end();
     fs.rmSync(state, {recursive: true, force: true});
     process.exitCode = failed ? 1 : 0;
 });

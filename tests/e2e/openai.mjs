@@ -1,35 +1,21 @@
 // openai.mjs PDD MODEL: OpenAI's own client against real `pdd cloud` processes. Each case says what
-// it catches; the output has cmocka's marks, so that test.sh counts the cases.
+// it catches.
 import assert from 'node:assert/strict';
-import {execFileSync, spawn} from 'node:child_process';
+import {execFileSync} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import OpenAI from 'openai';
+import {announce, end, run, start} from './harness.mjs';
 
 const [pdd, model] = process.argv.slice(2);
 const messages = [{role: 'developer', content: 'Be brief.'},
                   {role: 'user', content: [{type: 'text', text: 'Tell me of a fox.'}]}];
 const greedy = {model: 'tale', messages, temperature: 0, max_tokens: 24};
 const secret = 'pdd-0123456789abcdef0123456789abcdef';
-const running = [];
 
 // A cloud on a free port; its URL once it listens.
-function cloud(...args) {
-    const child = spawn(pdd, ['cloud', '--listen', '127.0.0.1:0', '--log-level', 'error', ...args]);
-    running.push(child);
-    return new Promise((resolve, reject) => {
-        let text = '';
-        const look = (data) => {
-            text += data;
-            const found = text.match(/listening on (http:\S+)/);
-            if (found) resolve(found[1]);
-        };
-        child.stdout.on('data', look);
-        child.stderr.on('data', look);
-        child.on('exit', () => reject(new Error('pdd cloud ended: ' + text)));
-    });
-}
+const cloud = async (...args) => (await start(pdd, 'cloud', ...args)).url;
 
 function client(url, options = {}) {
     return new OpenAI({baseURL: url + '/v1', apiKey: 'none', maxRetries: 0, timeout: 60000, ...options});
@@ -207,21 +193,13 @@ async function main() {
     const slow = await cloud('--fake', '3000', '--fake-beat-us', '5000', '--streams-max', '1', '--queue-max', '1');
     const guarded = await cloud('--fake', '8', '--key-file', keys);
     let failed = 0;
-    console.log(`[==========] Running ${Object.keys(cases).length} test(s).`);
-    for (const [name, run] of Object.entries(cases)) {
-        try {
-            await run({url, slow, guarded, api: client(url)});
-            console.log(`[       OK ] ${name}`);
-        } catch (e) {
-            failed++;
-            console.log(`${e.stack}\n[  FAILED  ] ${name}`);
-        }
-    }
+    announce(Object.keys(cases).length);
+    for (const [name, test] of Object.entries(cases)) failed += await run(name, () => test({url, slow, guarded, api: client(url)}));
     fs.rmSync(path.dirname(keys), {recursive: true});
     return failed;
 }
 
 main().catch((e) => (console.log(e.stack), 1)).then((failed) => {
-    running.forEach((child) => child.removeAllListeners('exit').kill());
+    end();
     process.exitCode = failed ? 1 : 0;
 });

@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 pdd=$PWD/${1:-build/release/pdd}
 mkdir -p build/e2e
-cp tests/e2e/openai.mjs tests/e2e/device.mjs tests/e2e/package.json tests/e2e/package-lock.json tests/e2e/.npmrc build/e2e/
+cp tests/e2e/*.mjs tests/e2e/package.json tests/e2e/package-lock.json tests/e2e/.npmrc build/e2e/
 if ! (cd build/e2e && npm ci --no-audit --no-fund >npm.log 2>&1); then
     cat build/e2e/npm.log
     if (cd build/e2e && npm ping >/dev/null 2>&1); then exit 1; fi

@@ -1,7 +1,8 @@
 // page.mjs PDD CHROMIUM [CASE...]: the page of `pdd device` in a real browser, with real servers that are killed and started
-// again. Each case says what it catches; the output has cmocka's marks, so that test.sh counts the cases.
+// again. Each case says what it catches.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import {announce, run, start} from './harness.mjs';
 import * as site from './site.mjs';
 
 const [pdd, executable, ...only] = process.argv.slice(2);
@@ -11,8 +12,8 @@ const question = 'Where did the old sailor leave the brass lantern, and who foun
 const FAKE = ['--fake', '140'];
 const SLOW = ['--profile', 'oneplus12-1b', '--no-state']; // 50 tokens a second, and 1.3 s to read the question
 
-const cloud = (...args) => site.start(pdd, 'cloud', ...FAKE, ...args);
-const device = (...args) => site.start(pdd, 'device', ...args);
+const cloud = (...args) => start(pdd, 'cloud', ...FAKE, ...args);
+const device = (...args) => start(pdd, 'device', ...args);
 
 async function ask(page, text = question) {
     await page.fill('#question', text);
@@ -164,7 +165,7 @@ const cases = {
             '| a |\n|---|\n| ' + 'word '.repeat(1200) + '|\n\n', '| a |\n' + ' '.repeat(100000) + '- x\n\n', 'end of harm',
         ];
         const u = await site.upstream(harm.flatMap((t) => t.match(t.length > 50000 ? /[^]{1,1000}/g : /[^]{1,61}/g)));
-        const c = await site.start(pdd, 'cloud', '--upstream', u.url), d = await device('--no-model', '--no-state', '--cloud', c.url);
+        const c = await start(pdd, 'cloud', '--upstream', u.url), d = await device('--no-model', '--no-state', '--cloud', c.url);
         const page = await site.tab(d.url);
         await ask(page);
         await over(page);
@@ -195,7 +196,7 @@ const cases = {
         assert.ok(text.length > 200000);
         const pieces = text.match(/[^]{1,60}/g), slow = Math.floor(text.indexOf('## Slowly') / 60);
         const u = await site.upstream(pieces, 10, (i) => i < slow ? 20 : 1);
-        const c = await site.start(pdd, 'cloud', '--upstream', u.url, '--tokens-max', '100000'), d = await device('--no-model', '--no-state', '--cloud', c.url);
+        const c = await start(pdd, 'cloud', '--upstream', u.url, '--tokens-max', '100000'), d = await device('--no-model', '--no-state', '--cloud', c.url);
         const page = await site.tab(d.url);
         await page.evaluate(() => {
             document.getElementById('tokens-max').value = 90000;
@@ -262,7 +263,7 @@ const cases = {
     },
     // A question that leaves before the person has said yes, or that does after a no.
     async ask_before_sending() {
-        const u = await site.upstream(['From ', 'the ', 'cloud.']), c = await site.start(pdd, 'cloud', '--upstream', u.url);
+        const u = await site.upstream(['From ', 'the ', 'cloud.']), c = await start(pdd, 'cloud', '--upstream', u.url);
         const d = await device(...FAKE, '--no-state', '--ask-before-sending', '--cloud', c.url), page = await site.tab(d.url);
         await ask(page);
         await page.waitForSelector('.consent');
@@ -441,28 +442,24 @@ const cases = {
     },
 };
 
-async function run(name) {
-    const begun = Date.now();
-    try {
-        const page = await cases[name]();
-        assert.deepEqual(page.wrong, []);
-        await page.leave();
-        console.log(`[       OK ] ${name} (${((Date.now() - begun) / 1000).toFixed(1)} s)`);
-        return 0;
-    } catch (e) {
-        console.log(`${e.stack}\n${site.complaints.join('')}[  FAILED  ] ${name}`);
-        return 1;
-    }
+/** A case passes when nothing went wrong in its page besides. */
+async function pass(name) {
+    const page = await cases[name]();
+    assert.deepEqual(page.wrong, []);
+    await page.leave();
 }
 
 async function main() {
     const names = Object.keys(cases).filter((n) => only.length === 0 || only.includes(n));
     await site.open(executable);
-    console.log(`[==========] Running ${names.length} test(s).`);
+    announce(names.length);
     let failed = 0;
     const queue = [...LONGEST.filter((n) => names.includes(n)), ...names.filter((n) => !LONGEST.includes(n))];
     await Promise.all(Array.from({length: AT_ONCE}, async () => {
-        while (queue.length) failed += await run(queue.shift());
+        while (queue.length) {
+            const name = queue.shift();
+            failed += await run(name, () => pass(name));
+        }
     }));
     return failed;
 }

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import {fileURLToPath} from 'node:url';
+import {start} from './harness.mjs';
 import * as site from './site.mjs';
 
 const [pdd, executable, out, root = path.join(path.dirname(fileURLToPath(import.meta.url)), '../..')] = process.argv.slice(2);
@@ -13,8 +14,8 @@ const model = path.join(root, 'models/pdd-read-q6_k.gguf');
 const logbook = fs.readFileSync(path.join(root, 'demo/logbook.txt'), 'utf8');
 const {question, short} = JSON.parse(fs.readFileSync(path.join(root, 'demo/logbook.json'), 'utf8'));
 
-const cloud = () => site.start(pdd, 'cloud', '--model', model, '--profile', 'provider-20ms');
-const device = (...more) => site.start(pdd, 'device', '--model', model, '--profile', 's24-ultra-gpu', ...more);
+const cloud = () => start(pdd, 'cloud', '--model', model, '--profile', 'provider-20ms');
+const device = (...more) => start(pdd, 'device', '--model', model, '--profile', 's24-ultra-gpu', ...more);
 
 async function post(url, body) {
     const response = await fetch(url, {method: 'POST', body: JSON.stringify(body)});

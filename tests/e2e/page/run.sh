@@ -13,7 +13,7 @@ skip() {
 chromium=$(command -v chromium || command -v chromium-browser) || skip "there is no chromium"
 command -v npm >/dev/null || skip "there is no npm"
 mkdir -p build/page
-cp tests/e2e/page/*.mjs tests/e2e/page/package.json tests/e2e/page/package-lock.json tests/e2e/.npmrc build/page/
+cp tests/e2e/harness.mjs tests/e2e/page/*.mjs tests/e2e/page/package.json tests/e2e/page/package-lock.json tests/e2e/.npmrc build/page/
 if ! (cd build/page && npm ci --no-audit --no-fund >npm.log 2>&1); then
     cat build/page/npm.log
     if (cd build/page && npm ping >/dev/null 2>&1); then exit 1; fi

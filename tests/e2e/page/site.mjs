@@ -1,17 +1,13 @@
-// site.mjs: real processes for a case: clouds, devices, an upstream server that says what it is told, one browser.
-import {spawn} from 'node:child_process';
+// site.mjs: what surrounds the page in a case: an upstream server that says what it is told, folders, one browser.
 import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import {chromium} from 'playwright-core';
+import * as harness from './harness.mjs';
 
-const running = new Set();
 const folders = [];
 let browser;
-
-/** What the processes complained of, for a case that fails. */
-export const complaints = [];
 
 export async function open(executablePath) {
     browser = await chromium.launch({executablePath, args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu']});
@@ -19,7 +15,7 @@ export async function open(executablePath) {
 
 export async function close() {
     await browser?.close();
-    for (const child of running) child.kill('SIGKILL');
+    harness.end();
     for (const f of folders) fs.rmSync(f, {recursive: true, force: true});
 }
 
@@ -27,29 +23,6 @@ export function folder() {
     const f = fs.mkdtempSync(path.join(os.tmpdir(), 'pdd-page-'));
     folders.push(f);
     return f;
-}
-
-/** A `pdd COMMAND`, once it listens: {url, port, kill()}. */
-export function start(pdd, command, ...args) {
-    const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
-    const child = spawn(pdd, [command, '--log-level', 'error', ...listen, ...args]);
-    running.add(child);
-    return new Promise((resolve, reject) => {
-        let text = '';
-        const look = (data) => {
-            text += data;
-            const found = text.match(/listening on (http:\/\/[^\s:]+:(\d+))/);
-            if (found) resolve({url: found[1], port: Number(found[2]), kill: () => new Promise((gone) => {
-                running.delete(child);
-                child.once('exit', gone);
-                child.kill('SIGKILL');
-            })});
-        };
-        child.stdout.on('data', look);
-        child.stderr.on('data', look);
-        child.stderr.on('data', (data) => complaints.push(`${command} ${child.pid}: ${data}`));
-        child.on('exit', (code) => reject(new Error(`pdd ${command} ended with ${code}: ${text}`)));
-    });
 }
 
 /** An OpenAI server of another kind, which streams `pieces` for every question: every so often burst(i) of them, from the i-th on. */

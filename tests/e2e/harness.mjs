@@ -1,0 +1,49 @@
+// harness.mjs: what the tests of real clients share: `pdd` processes, and cases with cmocka's marks, so that test.sh counts them.
+import {spawn} from 'node:child_process';
+
+const running = new Set();
+const complaints = []; // of the processes, for a case that fails
+
+/** A `pdd COMMAND`, once it listens: {url, port, kill()}. */
+export function start(pdd, command, ...args) {
+    const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
+    const child = spawn(pdd, [command, '--log-level', 'error', ...listen, ...args], {stdio: ['ignore', 'pipe', 'pipe']});
+    running.add(child);
+    return new Promise((resolve, reject) => {
+        let text = '';
+        const look = (data) => {
+            text += data;
+            const found = text.match(/listening on (http:\/\/[^\s:]+:(\d+))/);
+            if (found) resolve({url: found[1], port: Number(found[2]), kill: () => new Promise((gone) => {
+                running.delete(child);
+                child.once('exit', gone);
+                child.kill('SIGKILL');
+            })});
+        };
+        child.stdout.on('data', look);
+        child.stderr.on('data', look);
+        child.stderr.on('data', (data) => complaints.push(`${command} ${child.pid}: ${data}`));
+        child.on('exit', (code) => reject(new Error(`pdd ${command} ended with ${code}: ${text}`)));
+    });
+}
+
+/** End every process that still runs. */
+export function end() {
+    for (const child of running) child.kill('SIGKILL');
+}
+
+/** How many cases follow. */
+export const announce = (n) => console.log(`[==========] Running ${n} test(s).`);
+
+/** Run a case. Returns how many failed: 0 or 1. */
+export async function run(name, test) {
+    const begun = Date.now();
+    try {
+        await test();
+        console.log(`[       OK ] ${name} (${((Date.now() - begun) / 1000).toFixed(1)} s)`);
+        return 0;
+    } catch (e) {
+        console.log(`${e.stack}\n${complaints.join('')}[  FAILED  ] ${name}`);
+        return 1;
+    }
+}
