@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import OpenAI from 'openai';
-import {announce, end, run, start} from './harness.mjs';
+import {announce, end, failed, run, start} from './harness.mjs';
 
 const [pdd, model] = process.argv.slice(2);
 const passage = 'The keeper oiled the wheels of the clock before midnight. '.repeat(20);
@@ -142,14 +142,12 @@ async function main() {
     t.url = t.device.url;
     t.api = client(t.url);
     t.name = (await t.api.models.list()).data[0].id;
-    let failed = 0;
     announce(Object.keys(cases).length);
-    for (const [name, test] of Object.entries(cases)) failed += await run(name, () => test(t));
-    return failed;
+    for (const [name, test] of Object.entries(cases)) await run(name, () => test(t));
 }
 
-main().catch((e) => (console.log(e.stack), 1)).then((failed) => {
+main().then(() => failed > 0, (e) => (console.log(e.stack), true)).then((bad) => {
     end();
     fs.rmSync(state, {recursive: true, force: true});
-    process.exitCode = failed ? 1 : 0;
+    process.exitCode = bad ? 1 : 0;
 });

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import OpenAI from 'openai';
-import {announce, end, run, start} from './harness.mjs';
+import {announce, end, failed, run, start} from './harness.mjs';
 
 const [pdd, model] = process.argv.slice(2);
 const messages = [{role: 'developer', content: 'Be brief.'},
@@ -192,14 +192,12 @@ async function main() {
     const url = await cloud('--model', model, '--model-name', 'tale');
     const slow = await cloud('--fake', '3000', '--fake-beat-us', '5000', '--streams-max', '1', '--queue-max', '1');
     const guarded = await cloud('--fake', '8', '--key-file', keys);
-    let failed = 0;
     announce(Object.keys(cases).length);
-    for (const [name, test] of Object.entries(cases)) failed += await run(name, () => test({url, slow, guarded, api: client(url)}));
+    for (const [name, test] of Object.entries(cases)) await run(name, () => test({url, slow, guarded, api: client(url)}));
     fs.rmSync(path.dirname(keys), {recursive: true});
-    return failed;
 }
 
-main().catch((e) => (console.log(e.stack), 1)).then((failed) => {
+main().then(() => failed > 0, (e) => (console.log(e.stack), true)).then((bad) => {
     end();
-    process.exitCode = failed ? 1 : 0;
+    process.exitCode = bad ? 1 : 0;
 });
