@@ -94,12 +94,8 @@ int cmd_bench(int argc, char **argv)
         return wants_help ? EXIT_DONE : EXIT_USAGE;
     }
     if (options_parse(&command, argc - 1, argv + 1, &o, &line, &status)) return status;
+    int code = model_file_default(&o.native.model_path, path, &e);
     o.bench.engine = o.native;
-    int code = 0;
-    if (!o.native.model_path) {
-        code = model_file_find(path, sizeof path, &e);
-        o.bench.engine.model_path = path;
-    }
     status = code ? EXIT_FAILED : measure(&o.bench, o.bench_load_child, &e);
     if (status == EXIT_FAILED) fprintf(stderr, "pdd bench engine: %s\n", e.text);
     return status;

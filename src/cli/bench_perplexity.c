@@ -30,12 +30,9 @@ int cmd_bench_perplexity(int argc, char **argv)
     struct option_line line;
     struct err e = ERR_INIT;
     char path[MODEL_FILE_PATH_MAX];
-    int status, code = 0;
+    int status;
     if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
-    if (!o.native.model_path) {
-        code = model_file_find(path, sizeof path, &e);
-        o.native.model_path = path;
-    }
+    int code = model_file_default(&o.native.model_path, path, &e);
     o.perplexity.engine = o.native;
     if (code == 0) code = measure(&o.perplexity, &e);
     if (code == 0) return EXIT_DONE;

@@ -89,10 +89,7 @@ static int open_engine(struct device_command *c, struct engine **ret_engine, str
     int code = 0;
     *ret_engine = NULL;
     if (o->chat.no_model) return 0;
-    if (!is_fake(o) && !o->native.model_path) {
-        code = model_file_find(c->model_path, sizeof c->model_path, e);
-        o->native.model_path = c->model_path;
-    }
+    if (!is_fake(o)) code = model_file_default(&o->native.model_path, c->model_path, e);
     if (code) return code;
     return engine_open(&o->native, is_fake(o) ? &fake : NULL, o->profile, ret_engine, e);
 }

@@ -51,3 +51,10 @@ int model_file_find(char *path, size_t size, struct err *e)
     return err_set(e, ERR_NOT_FOUND,
                    "no *.gguf in models/ beside the program or above it: name one with --model");
 }
+
+int model_file_default(const char **model_path, char path[MODEL_FILE_PATH_MAX], struct err *e)
+{
+    if (*model_path) return 0;
+    *model_path = path;
+    return model_file_find(path, MODEL_FILE_PATH_MAX, e);
+}

@@ -14,5 +14,7 @@
 enum { MODEL_FILE_PATH_MAX = 4096, MODEL_FILE_FOLDERS_UP = 3 };
 
 int model_file_find(char *path, size_t size, struct err *e); /* ERR_NOT_FOUND names the remedy */
+/* Where *model_path is NULL, find a model: its name goes to `path`, which *model_path is then. */
+int model_file_default(const char **model_path, char path[MODEL_FILE_PATH_MAX], struct err *e);
 
 #endif

@@ -121,11 +121,7 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
 {
     struct options *o = &c->o;
     bool is_fake = o->fake_tokens != OPTIONS_NO_FAKE;
-    int code = 0;
-    if (!is_fake && !o->native.model_path) {
-        code = model_file_find(c->model_path, sizeof c->model_path, e);
-        o->native.model_path = c->model_path;
-    }
+    int code = is_fake ? 0 : model_file_default(&o->native.model_path, c->model_path, e);
     if (code) return code;
     struct fake_options fake = {.answer_tokens = o->fake_tokens};
     code = engine_open(&o->native, is_fake ? &fake : NULL, o->profile, ret_engine, e);
