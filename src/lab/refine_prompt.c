@@ -26,7 +26,6 @@ void refine_prompt_release(struct refine_prompt *p)
     mem_free(p->ends);
     mem_free(p->cuts);
     mem_free(p->bm25);
-    mem_free(p->words);
     refine_prompt_init(p);
 }
 
@@ -75,16 +74,6 @@ static int spell(struct refine_prompt *p, const struct vocab *v, struct err *e)
 
 /* ---- BM25 ---- */
 
-static int room_for_words(struct refine_prompt *p, uint32_t n, struct err *e)
-{
-    if (n <= p->words_cap) return 0;
-    struct bm25_word *more = mem_realloc(p->words, n * sizeof *more);
-    if (!more) return err_set(e, ERR_NO_MEMORY, "no memory for the %u words of a prompt", n);
-    p->words = more;
-    p->words_cap = n;
-    return 0;
-}
-
 /* Where text [n] has `part` last; n where it has not: a template may change a message. */
 static size_t last_place(const char *text, size_t n, const char *part, size_t part_len)
 {
@@ -100,14 +89,7 @@ static int score_words(struct refine_prompt *p, struct err *e)
     const char *question = p->message.data + bm25_question(p->message.data, p->message.len);
     const size_t len = (size_t)(p->message.data + p->message.len - question);
     const size_t from = last_place(text, p->text.len, question, len);
-    uint32_t n = bm25_words(text, from, p->ends, p->tokens.len, NULL, 0);
-    uint32_t asked = bm25_words(question, len, NULL, 0, NULL, 0);
-    int code = room_for_words(p, n + asked, e);
-    if (code) return code;
-    bm25_words(text, from, p->ends, p->tokens.len, p->words, n);
-    bm25_words(question, len, NULL, 0, p->words + n, asked);
-    bm25_score(p->words, n, p->tokens.len, 1, p->words + n, asked, p->bm25);
-    return 0;
+    return bm25_score_text(text, from, p->ends, p->tokens.len, question, len, p->bm25, e);
 }
 
 int refine_prompt_make(struct refine_prompt *p, const struct engine *engine, const char *text,

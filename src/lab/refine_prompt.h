@@ -21,8 +21,7 @@ struct refine_prompt {
     uint32_t *ends;     /* [tokens.len] of each token in the text */
     uint8_t *cuts;      /* [tokens.len] enum keep_cut */
     float *bm25;        /* [tokens.len] */
-    struct bm25_word *words;
-    uint32_t cap, words_cap; /* room in the arrays */
+    uint32_t cap;       /* room in the arrays */
 };
 
 void refine_prompt_init(struct refine_prompt *p);

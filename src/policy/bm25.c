@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/mem.h"
 #include "base/utf8.h"
 
 /* ---- words ---- */
@@ -281,4 +282,18 @@ void bm25_score(const struct bm25_word *words, uint32_t n_words, uint32_t n_toke
         move_to(&second, &t, middle);
         ret_scores[u] = known * score_unit(&t, middle);
     }
+}
+
+int bm25_score_text(const char *text, size_t len, const uint32_t *ends, uint32_t n,
+                    const char *question, size_t question_len, float *ret_scores, struct err *e)
+{
+    uint32_t n_words = bm25_words(text, len, ends, n, NULL, 0);
+    uint32_t asked = bm25_words(question, question_len, NULL, 0, NULL, 0);
+    struct bm25_word *words = mem_alloc(((size_t)n_words + asked + 1) * sizeof *words);
+    if (!words) return err_set(e, ERR_NO_MEMORY, "no memory for the words of a prompt");
+    bm25_words(text, len, ends, n, words, n_words);
+    bm25_words(question, question_len, NULL, 0, words + n_words, asked);
+    bm25_score(words, n_words, n, 1, words + n_words, asked, ret_scores);
+    mem_free(words);
+    return 0;
 }

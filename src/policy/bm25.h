@@ -23,13 +23,16 @@
  * unit alone (of 32): 91, 85, 80, 73 %; a window of equal weights (144 tokens): 99, 98, 96, 91 %;
  * token ids for words: 99, 98, 97, 93 %.
  *
- * Time: bytes of the text, then tokens + units * words of the question. Memory: the caller's.
+ * Time: bytes of the text, then tokens + units * words of the question. Memory: the caller's, but
+ * for bm25_score_text.
  */
 #ifndef PDD_POLICY_BM25_H
 #define PDD_POLICY_BM25_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/err.h"
 
 enum {
     BM25_PREFIX = 5,     /* characters of a word that count */
@@ -64,5 +67,10 @@ size_t bm25_question(const char *text, size_t len);
  * best; unit >= 1. */
 void bm25_score(const struct bm25_word *words, uint32_t n_words, uint32_t n_tokens, uint32_t unit,
                 const struct bm25_word *question, uint32_t n_question, float *ret_scores);
+
+/* The same with the words of text[len], whose tokens are as in bm25_words, and of a question, and
+ * with units of one token: ret_scores is [n]. ERR_NO_MEMORY. */
+int bm25_score_text(const char *text, size_t len, const uint32_t *ends, uint32_t n,
+                    const char *question, size_t question_len, float *ret_scores, struct err *e);
 
 #endif

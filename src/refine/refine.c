@@ -143,16 +143,8 @@ static uint32_t find_question(struct look *l)
 static int score_words(struct refine *r, const struct look *l, struct err *e)
 {
     const char *text = l->text.data;
-    const size_t question = l->asked, end = l->asked_end;
-    uint32_t n = bm25_words(text, question, l->token_ends, l->n, NULL, 0);
-    uint32_t asked = bm25_words(text + question, end - question, NULL, 0, NULL, 0);
-    struct bm25_word *words = mem_alloc(((size_t)n + asked + 1) * sizeof *words);
-    if (!words) return err_set(e, ERR_NO_MEMORY, "no memory for the words of a prompt");
-    bm25_words(text, question, l->token_ends, l->n, words, n);
-    bm25_words(text + question, end - question, NULL, 0, words + n, asked);
-    bm25_score(words, n, l->n, 1, words + n, asked, r->words);
-    mem_free(words);
-    return 0;
+    return bm25_score_text(text, l->asked, l->token_ends, l->n, text + l->asked,
+                           l->asked_end - l->asked, r->words, e);
 }
 
 static int open_keep(struct look *l, const struct wire_refine *asked, uint32_t *ret_question,

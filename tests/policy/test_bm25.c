@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "base/mem.h"
 #include "base/rng.h"
 #include "policy/bm25.h"
 
@@ -253,6 +254,30 @@ static void test_long_question(void **state)
     assert_true(scores[500 / 16] > 0.0f);
 }
 
+/* It scores as its parts do, and says when there is no memory. */
+static void test_score_text(void **state)
+{
+    static const char text[] = "A key lies under the mat, a mouse under the table.";
+    static const char asked[] = "Where is the key?";
+    uint32_t ends[sizeof text - 1];
+    float want[sizeof text - 1], got[sizeof text - 1];
+    struct bm25_word question[WORDS];
+    (void)state;
+    const uint32_t n = sizeof ends / sizeof *ends;
+    for (uint32_t i = 0; i < n; i++)
+        ends[i] = i + 1;
+    uint32_t n_words = bm25_words(text, n, ends, n, words, WORDS);
+    uint32_t n_asked = bm25_words(asked, sizeof asked - 1, NULL, 0, question, WORDS);
+    bm25_score(words, n_words, n, 1, question, n_asked, want);
+    assert_int_equal(bm25_score_text(text, n, ends, n, asked, sizeof asked - 1, got, NULL), 0);
+    assert_memory_equal(got, want, sizeof want);
+    assert_true(got[2] > 0.0f);
+    mem_fail_at(1);
+    assert_int_equal(bm25_score_text(text, n, ends, n, asked, sizeof asked - 1, got, NULL),
+                     ERR_NO_MEMORY);
+    mem_fail_at(0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +289,7 @@ int main(void)
         cmocka_unit_test(test_formula),
         cmocka_unit_test(test_rare_word),
         cmocka_unit_test(test_long_question),
+        cmocka_unit_test(test_score_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
