@@ -10,6 +10,7 @@
 #include "model/gguf.h"
 #include "model/model.h"
 #include "model/text/template.h"
+#include "net/http_url.h"
 #include "net/key_file.h"
 
 #define CONNECT_US 3000000ull
@@ -201,24 +202,22 @@ int upstream_option(char *text, struct upstream_config *c, struct err *e)
     return 0;
 }
 
-/* Without what clients append by themselves. A name in it would get into logs and metrics. */
+/* The base URL, which logs and metrics show: it must hold no user name, and needs no escaping. */
 static int take_url(struct upstream_server *s, const char *url, struct err *e)
 {
-    size_t n = strlen(url);
-    while (n > 0 && url[n - 1] == '/')
-        n--;
-    if (n > 3 && memcmp(url + n - 3, "/v1", 3) == 0) n -= 3;
-    if (n >= sizeof s->url)
-        return err_set(e, ERR_LIMIT, "the URL of a server has at most %zu characters",
-                       sizeof s->url - 1);
-    memcpy(s->url, url, n);
-    s->url[n] = 0;
-    for (size_t i = 0; i < n; i++)
-        if (s->url[i] <= 32 || s->url[i] > 126 || strchr("\"\\@?#", s->url[i]))
+    char base[HTTP_URL_MAX];
+    for (const char *c = url; *c; c++)
+        if (*c <= 32 || *c > 126 || strchr("\"\\@?#", *c))
             return err_set(e, ERR_BAD_INPUT,
                            "%s: a URL of a server has no quotes, blanks, query or user name; keys "
                            "come from a file: URL,key-file",
                            url);
+    int code = http_url_base(url, base, sizeof base, e);
+    if (code) return code;
+    if (strlen(base) >= sizeof s->url)
+        return err_set(e, ERR_LIMIT, "the URL of a server has at most %zu characters",
+                       sizeof s->url - 1);
+    memcpy(s->url, base, strlen(base) + 1);
     return 0;
 }
 
@@ -236,7 +235,7 @@ static int open_server(struct upstream *u, uint32_t i, struct err *e)
                                          .outstanding_max = u->c.streams_max};
     buf_init(&key, UPSTREAM_KEY_MAX);
     http_client_config_default(&http);
-    http.base_url = s->url;
+    http.base_url = c->url;
     http.ca_file = u->c.ca_file;
     http.connect_timeout_us = CONNECT_US;
     http.first_byte_timeout_us = http.idle_timeout_us = u->c.timeout_us;
