@@ -80,19 +80,16 @@ static int check(const char *url, struct err *e)
                    url);
 }
 
-/* A host without a scheme: http is meant where nobody listens on the way, else only its owner
- * knows.
- */
+/* A host without a scheme. Of this machine it is http; of another one the user must say which,
+ * since http shows what is sent. `ret_base` has room. */
 static int add_scheme(const char *url, char *ret_base, size_t size, struct err *e)
 {
     char *scheme, *host;
-    bool fits = snprintf(ret_base, size, "http://%s", url) < (int)size;
-    bool is_url = fits && split(ret_base, &scheme, &host);
+    snprintf(ret_base, size, "http://%s", url);
+    bool is_url = split(ret_base, &scheme, &host);
     bool local = is_url && names_this_machine(host);
-    if (is_url) {
-        curl_free(scheme);
-        curl_free(host);
-    }
+    curl_free(scheme);
+    curl_free(host);
     if (local) return 0;
     if (!is_url) return check(url, e);
     return err_set(e, ERR_BAD_INPUT, "'%.200s' lacks its scheme: write https://%.200s, or http://",
