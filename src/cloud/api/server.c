@@ -88,7 +88,7 @@ static int open_parts(struct server *s, struct engine *engine, struct err *e)
     int code = s->c.keys_path ? keys_open(s->c.keys_path, clock_us(), &s->keys, e) : 0;
     if (code == 0) code = loop_timer_new(s->loop, drain_over, s, &s->drain_timer, e);
     if (code == 0) code = loop_timer_new(s->loop, exchange_break_silence, s, &s->quiet_timer, e);
-    if (code == 0) loop_timer_set(s->quiet_timer, clock_us() + s->c.quiet_us / 4);
+    if (code == 0) exchange_break_silence(s); /* there is no exchange yet: it sets the timer */
     if (code == 0) code = loop_wake_new(s->loop, backend_has_events, s, &s->wake, e);
     if (code == 0) code = offload_new(s->loop, &s->offload, e);
     if (code == 0 && s->c.n_tls) code = tls_new(s->c.tls, s->c.n_tls, &s->tls, e);
