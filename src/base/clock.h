@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 uint64_t clock_us(void); /* monotonic, arbitrary origin */
-/* Seconds since 1970 as a clock on the wall shows them here: for dates that people read. */
+/* Local time: seconds since 1970 plus the offset of the time zone, for dates that people read. */
 int64_t clock_wall_s(void);
 void clock_sleep_us(uint64_t us);
 void clock_sleep_until_us(uint64_t when); /* a clock_us() value; returns at once if it is past */

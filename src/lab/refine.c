@@ -8,7 +8,6 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "base/os.h"
 #include "lab/refine_method.h"
 #include "lab/refine_prompt.h"
 #include "lab/refine_result.h"

@@ -1,16 +1,11 @@
 /*
  * refine_method: scores of a prompt's positions by each method of lab/refine.h. Pure.
- *
- * "share" of a score: its part of the sum over all positions; "rank": the share of positions that
- * have a lower one.
  */
 #ifndef PDD_LAB_REFINE_METHOD_H
 #define PDD_LAB_REFINE_METHOD_H
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#include "base/err.h"
 
 /* What methods score by: [n] each, from 0 up. */
 struct refine_evidence {

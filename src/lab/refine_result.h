@@ -8,8 +8,8 @@
  *      "answer", "ended", "ms"}]}
  *
  * kept: tokens; coverage: of the method's own scores; peak: the largest of them outside of what is
- * kept in any case; has: whether an accepted answer stands in
- * what is kept; ended: the answer ended by itself; ms: its prefill.
+ * kept in any case; has: whether an accepted answer stands in what is kept; ended: the answer ended
+ * by itself; ms: its prefill.
  */
 #ifndef PDD_LAB_REFINE_RESULT_H
 #define PDD_LAB_REFINE_RESULT_H

@@ -23,8 +23,8 @@ struct refine_question {
 struct refine_document {
     const char *set, *text;
     uint32_t number; /* in its set, from 0 */
-    uint32_t before; /* questions of documents in front of it, in its set, */
-    uint32_t of;     /* of so many */
+    uint32_t before; /* questions of the documents before it in its set */
+    uint32_t of;     /* questions of its set */
     uint32_t n_questions;
     struct json_t *line;
 };

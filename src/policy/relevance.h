@@ -4,14 +4,14 @@
  * so every machine gives the same bits.
  *
  *     relevance = A * (1 + B)
- *     A = sum over blocks b of 16 tokens of max(0, 1 - |b - own block| / 4) * largest attention in
- * b B = BM25 score
+ *     A = sum over blocks b of 16 tokens of
+ *         max(0, 1 - |b - own block| / 4) * largest attention in b
+ *     B = BM25 score
  *
  * Attention points at single tokens, often just beside the answer; A spreads it over what a reader
  * needs around them, and takes the place of keeping neighbours. The product asks for both: places
  * that the model looks at and that speak of the question. Where no word of the question occurs, A
- * alone decides; where attention is not known,
- * 0.31 * (1 + B) stands for A.
+ * alone decides; where attention is not known, 0.31 * (1 + B) stands for A.
  *
  * The peak tells questions from tasks that need the whole text (summaries, counts): for those no
  * place is looked at and spoken of at once. How even the scores are spread tells nothing

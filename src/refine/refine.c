@@ -247,7 +247,8 @@ static const struct refined *add_version(struct refine *r, struct keep_choice ch
     return v;
 }
 
-/* Whether no place is looked at and spoken of at once, beside those that stay in any case. */
+/* Whether no place has both attention and words of the question, besides those that stay in any
+ * case. */
 static bool is_flat(const struct refine *r)
 {
     uint32_t to = r->n > KEEP_QUESTION ? r->n - KEEP_QUESTION : 0;

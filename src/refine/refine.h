@@ -53,9 +53,9 @@ struct refine {
  * whole. */
 int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
                const struct wire_refine *asked, struct refine **ret_refine, struct err *e);
-/* Set the bits, [(n + 7) / 8] bytes, of the tokens that stay in any case, whoever chooses the
- * others: those of the rules above, the question, and what `asked` names. *ret_added of them were
- * not set before. */
+/* Set the bits, [(n + 7) / 8] bytes, of the tokens that stay in any case, also where another
+ * program has chosen: those of the rules above, the question, and what `asked` names. *ret_added of
+ * them were not set before. */
 int refine_must(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
                 const struct wire_refine *asked, uint8_t *bits, uint32_t *ret_added, struct err *e);
 void refine_free(struct refine *r); /* NULL is fine */

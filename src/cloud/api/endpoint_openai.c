@@ -298,7 +298,8 @@ static void on_admitted(struct openai_exchange *a)
     send_scratch(a, openai_put_role(&a->x.server->bytes, &h, a->q.include_usage));
 }
 
-/* It goes on under the name that it came with, apart from the answer; no stop string ends it. */
+/* Whatever its name was, it is sent as reasoning_content, apart from the answer; no stop string
+ * ends it. */
 static void on_thought(struct openai_exchange *a, const struct job_event *ev)
 {
     if (!a->q.chat) return;

@@ -224,8 +224,8 @@ static int read_lines(const char *path, struct lines *all, struct err *e)
     return code;
 }
 
-/* That of its name, or of the same key when it was removed: a key that comes back has what still
- * runs and what is owed. NULL: none. */
+/* The live slot of the line's name, else one of a removed key of this name with the same hash: a
+ * key that comes back still has its running jobs and its debt. NULL: none. */
 static struct key_slot *slot_of(struct keys *k, const struct key_line *line)
 {
     struct key_slot *left = NULL;

@@ -61,10 +61,9 @@ struct histogram {
  * What the server counts itself, a line for each metric: its kind, its field in struct metrics, its
  * name and help. COUNTER is a number, SECONDS and TOKENS are histograms, the others counters by
  * label. A new metric is a line here and the code that counts; one whose value is read from another
- * part is a line of METRICS_READ in metrics.c. What no
- * struct backend_stats holds is a field of struct metrics_now, filled by status_metrics_open
- * (endpoint_status.c). Metrics of one upstream server are rows of UPSTREAM_METRICS in
- * cloud/upstream/upstream.c.
+ * part is a line of METRICS_READ in metrics.c. A value that struct backend_stats does not hold is a
+ * field of struct metrics_now, filled by status_metrics_open (endpoint_status.c). Metrics of one
+ * upstream server are rows of UPSTREAM_METRICS in cloud/upstream/upstream.c.
  */
 #define METRICS_COUNTED(X)                                                                         \
     X(BY_END, requests, "pdd_requests_total", "Requests that were admitted, by end.")              \

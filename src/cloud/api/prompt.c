@@ -53,10 +53,9 @@ static int encode_messages(const struct prompt_rules *rules, const struct wire_r
             "ids, or start the cloud with --chat-template");
     struct chat_message *m = mem_calloc(q->n_messages, sizeof *m);
     int code = m ? 0 : err_set(e, ERR_NO_MEMORY, "no memory for the messages");
-    for (uint32_t i = 0; i < q->n_messages && !code; i++) {
+    for (uint32_t i = 0; i < q->n_messages && !code; i++)
         m[i] = (struct chat_message){q->messages[i].role, q->messages[i].content,
                                      q->messages[i].content_len};
-    }
     struct chat_prompt in = {.messages = m,
                              .extras = (const char *const *)q->extras,
                              .n = q->n_messages,

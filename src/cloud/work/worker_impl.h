@@ -29,7 +29,7 @@ struct running {
     uint32_t promise;    /* reserved pages that it has not taken yet */
     int32_t next;        /* sampled, not yet in the session */
     bool refining;       /* its scores are gathered */
-    uint32_t feed_first; /* of job->tokens, at most so many less one come from the cache */
+    uint32_t feed_first; /* of job->tokens, fewer than this come from the cache */
     uint64_t arrived, served;
 };
 
