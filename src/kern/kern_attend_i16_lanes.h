@@ -120,27 +120,11 @@ typedef void products_i16_fn(struct products_i16 *p);
     {                                                                                              \
         multiply_i16(p, N, NARROW);                                                                \
     }
-PRODUCTS_I16(1)
-PRODUCTS_I16(2)
-PRODUCTS_I16(3)
-#if QUERIES == 6
-PRODUCTS_I16(4)
-PRODUCTS_I16(5)
-PRODUCTS_I16(6)
-#endif
+EACH_GROUP(PRODUCTS_I16)
 
 /* By number of queries: as many registers as there are sums, or NARROW. */
-static products_i16_fn *const products_i16[][2] = {
-    {NULL, NULL},
-    {wide_i16_1, narrow_i16_1},
-    {wide_i16_2, narrow_i16_2},
-    {wide_i16_3, narrow_i16_3},
-#if QUERIES == 6
-    {wide_i16_4, narrow_i16_4},
-    {wide_i16_5, narrow_i16_5},
-    {wide_i16_6, narrow_i16_6},
-#endif
-};
+#define PRODUCTS_I16_ROW(N) {wide_i16_##N, narrow_i16_##N},
+static products_i16_fn *const products_i16[][2] = {{NULL, NULL}, EACH_GROUP(PRODUCTS_I16_ROW)};
 
 /* Sums of keys times queries for n queries from i0 on, KERN_I16_TERMS dimensions at a time. */
 static void scores_i16(struct walk_i16 *s, uint32_t i0, int n, const struct tiles *t)
@@ -282,21 +266,10 @@ typedef void group_i16_fn(struct walk_i16 *s, uint32_t i0, const struct tiles *t
     {                                                                                              \
         group_i16(s, i0, N, t);                                                                    \
     }
-GROUP_I16(1)
-GROUP_I16(2)
-GROUP_I16(3)
-#if QUERIES == 6
-GROUP_I16(4)
-GROUP_I16(5)
-GROUP_I16(6)
-#endif
+EACH_GROUP(GROUP_I16)
 
-static group_i16_fn *const groups_i16[] = {
-    NULL,        group_i16_1, group_i16_2, group_i16_3,
-#if QUERIES == 6
-    group_i16_4, group_i16_5, group_i16_6,
-#endif
-};
+#define GROUP_I16_ROW(N) group_i16_##N,
+static group_i16_fn *const groups_i16[] = {NULL, EACH_GROUP(GROUP_I16_ROW)};
 
 /* All queries through a tile, in groups as even as can be. */
 static void walk_tile_i16(struct walk_i16 *s, struct tiles t)

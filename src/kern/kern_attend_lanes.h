@@ -35,6 +35,13 @@ enum {
     LINE = 64
 };
 
+/* X(n) for each size that a group of queries may have. */
+#if QUERIES == 6
+#define EACH_GROUP(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#else
+#define EACH_GROUP(X) X(1) X(2) X(3)
+#endif
+
 /* The state of all queries of a call; what they see of the current tile, and their weights in it.
  */
 struct walk {
@@ -318,22 +325,11 @@ typedef void group_fn(struct walk *w, uint32_t i0, const struct tiles *t, int wi
         else                                                                                       \
             group_values(w, i0, N, t, 0);                                                          \
     }
-GROUP(1)
-GROUP(2)
-GROUP(3)
-#if QUERIES == 6
-GROUP(4)
-GROUP(5)
-GROUP(6)
-#endif
+EACH_GROUP(GROUP)
 
 /* By number of queries: from keys to weights, and values. */
-static group_fn *const groups[][2] = {
-    {NULL, NULL},          {weights_1, values_1}, {weights_2, values_2}, {weights_3, values_3},
-#if QUERIES == 6
-    {weights_4, values_4}, {weights_5, values_5}, {weights_6, values_6},
-#endif
-};
+#define GROUP_ROW(N) {weights_##N, values_##N},
+static group_fn *const groups[][2] = {{NULL, NULL}, EACH_GROUP(GROUP_ROW)};
 
 /* What each query sees of a tile; returns how many see some. None: the tile may not exist. */
 static uint32_t walk_visible(struct walk *w, uint32_t tile)

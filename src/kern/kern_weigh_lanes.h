@@ -16,21 +16,10 @@ typedef void scores_fn(struct walk *w, uint32_t i0, const struct tiles *t, int w
         else                                                                                       \
             group_scores(w, i0, N, t, 0);                                                          \
     }
-SCORES(1)
-SCORES(2)
-SCORES(3)
-#if QUERIES == 6
-SCORES(4)
-SCORES(5)
-SCORES(6)
-#endif
+EACH_GROUP(SCORES)
 
-static scores_fn *const scores_of[] = {
-    NULL,     scores_1, scores_2, scores_3,
-#if QUERIES == 6
-    scores_4, scores_5, scores_6,
-#endif
-};
+#define SCORES_ROW(N) scores_##N,
+static scores_fn *const scores_of[] = {NULL, EACH_GROUP(SCORES_ROW)};
 
 /* Scores of a tile for n queries from i0 on, with the cap; what a query does not see is -infinity.
  * They go to the tile's place in each query's row. */
