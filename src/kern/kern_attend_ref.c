@@ -187,9 +187,9 @@ void kern_ref_attend(const struct kern_attend *a)
         attend_one(a, i);
 }
 
-/* Scores of a tile, as attention has them; what is not seen is -infinity. */
-static void weigh_tile(const struct kern_weigh *g, const float *query, const int16_t *q,
-                       float q_scale, const void *tile, struct seen see, float *score)
+/* Scores of a tile, as attention has them; what is not seen is -infinity. Returns the largest. */
+static float weigh_tile(const struct kern_weigh *g, const float *query, const int16_t *q,
+                        float q_scale, const void *tile, struct seen see, float *score)
 {
     const struct kern_attend a = {.head_dim = g->head_dim, .kv = g->kv};
     float open[KERN_HEAD_MAX * KERN_TILE];
@@ -201,7 +201,7 @@ static void weigh_tile(const struct kern_weigh *g, const float *query, const int
         open_tile(&a, tile, 0, open);
         tile_scores(query, g->head_dim, open, see, score);
     }
-    (void)cap_and_max(score, g->softcap, see);
+    return cap_and_max(score, g->softcap, see);
 }
 
 static void weigh_one(const struct kern_weigh *g, uint32_t i)
@@ -212,9 +212,9 @@ static void weigh_one(const struct kern_weigh *g, uint32_t i)
     if (g->kv == KERN_KV_I16) q_scale = kern_ref_i16_row(g->q[i], g->head_dim, q);
     for (uint32_t at = 0; at < n; at += KERN_TILE) {
         struct seen see = {0, n - at < KERN_TILE ? n - at : KERN_TILE};
-        weigh_tile(g, g->q[i], q, q_scale, g->k_tiles[at / KERN_TILE], see, row + at);
-        for (uint32_t t = 0; t < see.to; t++)
-            max = row[at + t] > max ? row[at + t] : max;
+        const float tile_max =
+            weigh_tile(g, g->q[i], q, q_scale, g->k_tiles[at / KERN_TILE], see, row + at);
+        max = tile_max > max ? tile_max : max;
     }
     for (uint32_t at = 0; at < n; at += KERN_TILE) {
         struct seen see = {0, n - at < KERN_TILE ? n - at : KERN_TILE};
