@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hex.h"
 #include "base/utf8.h"
 #include "model/jinja/jinja_impl.h"
 
@@ -35,13 +36,9 @@ static int hex_digits(const char *text, size_t n, uint32_t *ret_code)
 {
     uint32_t code = 0;
     for (size_t i = 0; i < n; i++) {
-        char c = text[i];
-        uint32_t digit = c >= '0' && c <= '9'   ? (uint32_t)(c - '0')
-                         : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10)
-                         : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10)
-                                                : 99;
-        if (digit == 99) return -1;
-        code = code << 4 | digit;
+        int digit = hex_digit(text[i]);
+        if (digit < 0) return -1;
+        code = code << 4 | (uint32_t)digit;
     }
     *ret_code = code;
     return 0;

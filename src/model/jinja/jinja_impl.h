@@ -173,6 +173,9 @@ struct jinja_template {
     struct jnode *body;
 };
 
+/* The name of these bytes, if the template has it; else NULL. */
+struct jname *jname_find(const struct jinja_template *t, const char *text, size_t n);
+
 /* ---- tokens ---- */
 
 enum jtoken_kind {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "model/jinja/jinja_impl.h"
 
 enum { USES_VARARGS = 1, USES_KWARGS = 2, USES_CALLER = 4, ARENA_STEP = 16 };
@@ -132,15 +133,24 @@ void jparse_expect_op(struct jparser *p, const char *op)
     if (!jparse_take_op(p, op)) unexpected(p, wanted);
 }
 
+static uint32_t bucket_of(const char *text, size_t n)
+{
+    return (uint32_t)(fnv_bytes(FNV_BEGIN, text, n) % NAME_BUCKETS);
+}
+
+struct jname *jname_find(const struct jinja_template *t, const char *text, size_t n)
+{
+    for (struct jname *name = t->names[bucket_of(text, n)]; name; name = name->next)
+        if (name->len == n && memcmp(name->text, text, n) == 0) return name;
+    return NULL;
+}
+
 struct jname *jparse_intern(struct jparser *p, const char *text, size_t n)
 {
-    uint32_t hash = 2166136261u;
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ (uint8_t)text[i]) * 16777619u;
-    struct jname **bucket = &p->t->names[hash % NAME_BUCKETS];
-    for (struct jname *name = *bucket; name; name = name->next)
-        if (name->len == n && memcmp(name->text, text, n) == 0) return name;
-    struct jname *name = allocate(p, sizeof *name);
+    struct jname **bucket = &p->t->names[bucket_of(text, n)];
+    struct jname *name = jname_find(p->t, text, n);
+    if (name) return name;
+    name = allocate(p, sizeof *name);
     if (!name) return NULL;
     *name = (struct jname){text, n, *bucket};
     *bucket = name;
@@ -515,9 +525,5 @@ void jinja_free(struct jinja_template *t)
 
 bool jinja_mentions(const struct jinja_template *t, const char *name)
 {
-    size_t n = strlen(name);
-    for (int i = 0; i < NAME_BUCKETS; i++)
-        for (const struct jname *at = t->names[i]; at; at = at->next)
-            if (at->len == n && memcmp(at->text, name, n) == 0) return true;
-    return false;
+    return jname_find(t, name, strlen(name)) != NULL;
 }

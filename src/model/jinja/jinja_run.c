@@ -62,20 +62,9 @@ static bool next_scope(struct jinja_run *r, struct jscope **scope, struct jscope
     return true;
 }
 
-static const struct jname *find_name(const struct jinja_template *t, const char *name)
-{
-    size_t n = strlen(name);
-    uint32_t hash = 2166136261u;
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ (uint8_t)name[i]) * 16777619u;
-    for (const struct jname *at = t->names[hash % NAME_BUCKETS]; at; at = at->next)
-        if (at->len == n && memcmp(at->text, name, n) == 0) return at;
-    return NULL;
-}
-
 static void put_known(struct jinja_run *r, struct jscope *s, const char *name, struct jinja_value v)
 {
-    const struct jname *known = find_name(r->t, name);
+    const struct jname *known = jname_find(r->t, name, strlen(name));
     if (known) put_var(r, s, known, v);
 }
 
@@ -465,7 +454,7 @@ bool jinja_set_all(struct jinja_run *r, struct jinja_value dict, const char *con
         for (size_t k = 0; k < n; k++)
             skipped = skipped || jtext_is(key, except[k]);
         if (skipped) continue;
-        bool known = strlen(ret_unknown) == key->len && find_name(r->t, ret_unknown);
+        bool known = strlen(ret_unknown) == key->len && jname_find(r->t, key->data, key->len);
         bool neutral = p->value.type == J_BOOL && p->value.as.truth;
         if (!known && !neutral) return false;
         if (known) jinja_set(r, ret_unknown, p->value);

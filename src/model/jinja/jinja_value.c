@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "model/jinja/jinja_impl.h"
 
 enum { PLAIN_PAIRS = 8, ALIGN = 16 };
@@ -199,11 +200,9 @@ struct jlist *jiterate(struct jinja_run *r, struct jinja_value v)
 
 /* ---- dicts ---- */
 
-static uint64_t hash_bytes(const char *p, size_t n)
+static uint64_t hash_bytes(const void *p, size_t n)
 {
-    uint64_t h = 14695981039346656037u;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (uint8_t)p[i]) * 1099511628211u;
+    uint64_t h = fnv_bytes(FNV_BEGIN, p, n);
     return h ^ h >> 29;
 }
 
@@ -222,7 +221,7 @@ static bool hash_value(struct jinja_value v, int depth, uint64_t *ret_hash)
     case J_INT:
     case J_FLOAT: {
         double d = jnumber(v) + 0.0; /* -0.0 as 0.0 */
-        *ret_hash = hash_bytes((const char *)&d, sizeof d);
+        *ret_hash = hash_bytes(&d, sizeof d);
         return true;
     }
     case J_TUPLE:
