@@ -547,7 +547,7 @@ static void spread_dict(struct jinja_run *r, const struct jnode *n, struct jargs
     args->named = named;
 }
 
-static void eval_arguments(struct jinja_run *r, const struct jnode *n, struct jargs *args)
+void jeval_arguments(struct jinja_run *r, const struct jnode *n, struct jargs *args)
 {
     *args = (struct jargs){.n = n->list.n, .n_named = n->list2.n, .of = "it"};
     if (args->n) args->v = jalloc(r, args->n * sizeof *args->v);
@@ -602,7 +602,7 @@ static struct jinja_value eval_call(struct jinja_run *r, const struct jnode *n)
     struct jargs args;
     struct jinja_value f = jeval(r, n->a);
     if (r->code) return f;
-    eval_arguments(r, n, &args);
+    jeval_arguments(r, n, &args);
     r->line = n->line;
     return jeval_call(r, f, &args);
 }
@@ -612,7 +612,7 @@ static struct jinja_value eval_filter(struct jinja_run *r, const struct jnode *n
     struct jargs args;
     struct jinja_value v = jeval(r, n->a);
     if (r->code) return v;
-    eval_arguments(r, n, &args);
+    jeval_arguments(r, n, &args);
     r->line = n->line;
     return r->code ? v : jfilter_call(r, n->name->text, n->name->len, v, &args);
 }
@@ -622,7 +622,7 @@ static struct jinja_value eval_test(struct jinja_run *r, const struct jnode *n)
     struct jargs args;
     struct jinja_value v = jeval(r, n->a);
     if (r->code) return v;
-    eval_arguments(r, n, &args);
+    jeval_arguments(r, n, &args);
     r->line = n->line;
     if (r->code) return v;
     return jinja_bool(jtest_call(r, n->name->text, n->name->len, v, &args) != n->flag);

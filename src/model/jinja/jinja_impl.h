@@ -342,6 +342,8 @@ struct jinja_value jeval(struct jinja_run *r, const struct jnode *n);
 struct jinja_value jeval_attribute(struct jinja_run *r, struct jinja_value of, const char *name,
                                    size_t len);
 struct jinja_value jeval_item(struct jinja_run *r, struct jinja_value of, struct jinja_value key);
+/* The arguments of a call, a filter or a test, with those of * and **. */
+void jeval_arguments(struct jinja_run *r, const struct jnode *n, struct jargs *args);
 struct jinja_value jeval_call(struct jinja_run *r, struct jinja_value f, struct jargs *args);
 struct jinja_value jeval_binary(struct jinja_run *r, enum jop op, struct jinja_value a,
                                 struct jinja_value b);

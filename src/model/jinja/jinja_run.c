@@ -270,18 +270,15 @@ struct jinja_value jrun_macro(struct jinja_run *r, const struct jmacro *m, struc
 static void run_call_block(struct jinja_run *r, const struct jnode *n)
 {
     struct jinja_value caller = make_macro(r, n->c), f = jeval(r, n->a->a);
-    const struct jnode *call = n->a;
-    struct jargs args = {.n = call->list.n, .n_named = call->list2.n, .of = "call"};
+    struct jargs args;
     if (r->code) return;
-    args.v = jalloc(r, (args.n + 1) * sizeof *args.v);
-    args.named = jalloc(r, (args.n_named + 1) * sizeof *args.named);
-    for (uint32_t i = 0; i < args.n && !r->code; i++)
-        args.v[i] = jeval(r, call->list.v[i]);
-    for (uint32_t i = 0; i < args.n_named && !r->code; i++)
-        args.named[i] =
-            (struct jarg){call->keys[i]->text, call->keys[i]->len, jeval(r, call->list2.v[i])};
-    if (r->code) return;
-    args.named[args.n_named++] = (struct jarg){"caller", 6, caller};
+    jeval_arguments(r, n->a, &args);
+    struct jarg *named = jalloc(r, (args.n_named + (size_t)1) * sizeof *named);
+    if (!named) return;
+    if (args.n_named) memcpy(named, args.named, args.n_named * sizeof *named);
+    named[args.n_named++] = (struct jarg){"caller", 6, caller};
+    args.named = named;
+    args.of = "call";
     jout_value(r, &r->out, jeval_call(r, f, &args));
 }
 

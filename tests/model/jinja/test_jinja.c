@@ -79,6 +79,9 @@ static const struct {
     {"{% set x %}a{{ 1 }}{% endset %}[{{ x }}]", "[a1]"},
     {"{% macro f(a, b='B') %}{{ a }}{{ b }}{% endmacro %}{{ f(1) }}{{ f(1, b=2) }}", "1B12"},
     {"{% macro f() %}[{{ caller() }}]{% endmacro %}{% call f() %}x{% endcall %}", "[x]"},
+    {"{% macro f(a, b) %}{{ a }}{{ b }}{{ caller() }}{% endmacro %}"
+     "{% call f(*['x'], **{'b': 'z'}) %}y{% endcall %}",
+     "xzy"},
     {"{% macro f(n) %}{{ n }}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}", "3210"},
     {"{{ messages|tojson }}", "[{\"role\": \"user\", \"content\": \" hi \", \"n\": 2}, {\"role\": "
                               "\"assistant\", \"content\": \"yes\", \"n\": 1}]"},
