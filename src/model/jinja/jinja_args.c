@@ -34,7 +34,7 @@ bool jarg_int(struct jinja_run *r, const struct jargs *a, uint32_t at, const cha
         jfail(r, "%s: an argument must be a whole number, not %s", a->of, jtype_name(*v));
         return false;
     }
-    *ret_value = v->type == J_BOOL ? v->as.truth : v->as.integer;
+    *ret_value = jinteger(*v);
     return true;
 }
 

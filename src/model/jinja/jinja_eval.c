@@ -32,6 +32,11 @@ struct jinja_value jfail(struct jinja_run *r, const char *format, ...)
     return jfail_code(r, ERR_BAD_INPUT, "%s", text);
 }
 
+struct jinja_value jfail_undefined(struct jinja_run *r, struct jinja_value v)
+{
+    return jfail(r, "%.80s is undefined", v.as.object ? (char *)v.as.object : "a value");
+}
+
 void *jalloc(struct jinja_run *r, size_t size)
 {
     if (r->code) return NULL;
@@ -63,11 +68,6 @@ bool jdeeper(struct jinja_run *r)
 }
 
 /* ---- arithmetic ---- */
-
-static int64_t integer_of(struct jinja_value v)
-{
-    return v.type == J_BOOL ? v.as.truth : v.as.integer;
-}
 
 static struct jinja_value too_large(struct jinja_run *r)
 {
@@ -194,8 +194,7 @@ static struct jinja_value no_operands(struct jinja_run *r, enum jop op, struct j
                                       struct jinja_value b)
 {
     struct jinja_value u = a.type == J_UNDEFINED ? a : b;
-    if (u.type == J_UNDEFINED)
-        return jfail(r, "%.80s is undefined", u.as.object ? (char *)u.as.object : "a value");
+    if (u.type == J_UNDEFINED) return jfail_undefined(r, u);
     return jfail(r, "%s has no meaning for %s and %s", op_text(op), jtype_name(a), jtype_name(b));
 }
 
@@ -208,7 +207,7 @@ struct jinja_value jeval_binary(struct jinja_run *r, enum jop op, struct jinja_v
         if (a.type == J_FLOAT || b.type == J_FLOAT)
             v = floats(r, op, jnumber(a), jnumber(b));
         else
-            v = integers(r, op, integer_of(a), integer_of(b));
+            v = integers(r, op, jinteger(a), jinteger(b));
         v.foreign = a.foreign || b.foreign;
         return v;
     }
@@ -220,9 +219,9 @@ struct jinja_value jeval_binary(struct jinja_run *r, enum jop op, struct jinja_v
     bool left = a.type == J_STR || a.type == J_LIST || a.type == J_TUPLE;
     bool right = b.type == J_STR || b.type == J_LIST || b.type == J_TUPLE;
     if (op == OP_MUL && left && (b.type == J_INT || b.type == J_BOOL))
-        return repeat(r, a, integer_of(b));
+        return repeat(r, a, jinteger(b));
     if (op == OP_MUL && right && (a.type == J_INT || a.type == J_BOOL))
-        return repeat(r, b, integer_of(a));
+        return repeat(r, b, jinteger(a));
     return no_operands(r, op, a, b);
 }
 
@@ -335,11 +334,9 @@ static struct jinja_value attribute(struct jinja_run *r, struct jinja_value of, 
     return jmethod_bind(r, of, name, len, ret_found);
 }
 
-static bool index_of(struct jinja_run *r, const struct jlist *l, struct jinja_value key,
-                     uint32_t *ret_at)
+static bool index_of(const struct jlist *l, struct jinja_value key, uint32_t *ret_at)
 {
-    int64_t at = integer_of(key);
-    (void)r;
+    int64_t at = jinteger(key);
     if (at < 0) at += l->n;
     if (at < 0 || at >= l->n) return false;
     *ret_at = (uint32_t)at;
@@ -371,11 +368,11 @@ static struct jinja_value item(struct jinja_run *r, struct jinja_value of, struc
         return found ? *found : jundefined(NULL);
     }
     if (key.type != J_INT && key.type != J_BOOL) return jundefined(NULL);
-    if (jis_sequence(of) && index_of(r, jlist_of(of), key, &at)) {
+    if (jis_sequence(of) && index_of(jlist_of(of), key, &at)) {
         *ret_found = true;
         return jlist_of(of)->items[at];
     }
-    return of.type == J_STR ? character(r, jstr_of(of), integer_of(key), ret_found)
+    return of.type == J_STR ? character(r, jstr_of(of), jinteger(key), ret_found)
                             : jundefined(NULL);
 }
 
@@ -387,17 +384,12 @@ static void note_parts(struct jinja_run *r, struct jinja_value of, const char *n
         r->parts_wanted = r->parts_wanted || jtext_is_foreign(jstr_of(of));
 }
 
-static struct jinja_value fail_undefined(struct jinja_run *r, struct jinja_value v)
-{
-    return jfail(r, "%.80s is undefined", v.as.object ? (char *)v.as.object : "a value");
-}
-
 struct jinja_value jeval_attribute(struct jinja_run *r, struct jinja_value of, const char *name,
                                    size_t len)
 {
     bool found;
     if (r->code) return jundefined(NULL);
-    if (of.type == J_UNDEFINED) return fail_undefined(r, of);
+    if (of.type == J_UNDEFINED) return jfail_undefined(r, of);
     note_parts(r, of, name, len);
     struct jinja_value v = attribute(r, of, name, len, &found);
     if (found || r->code) return v;
@@ -412,7 +404,7 @@ struct jinja_value jeval_item(struct jinja_run *r, struct jinja_value of, struct
 {
     bool found;
     if (r->code) return jundefined(NULL);
-    if (of.type == J_UNDEFINED) return fail_undefined(r, of);
+    if (of.type == J_UNDEFINED) return jfail_undefined(r, of);
     struct jinja_value v = item(r, of, key, &found);
     if (found || r->code) return v;
     if (key.type != J_STR) return jundefined("an item that is not there");
@@ -428,7 +420,7 @@ static bool bound(struct jinja_run *r, const struct jnode *n, bool *ret_given, i
     if (r->code) return false;
     *ret_given = v.type != J_NONE;
     if (v.type == J_INT || v.type == J_BOOL)
-        *ret_value = integer_of(v);
+        *ret_value = jinteger(v);
     else if (v.type != J_NONE)
         jfail(r, "a slice has a bound of type %s", jtype_name(v));
     return !r->code;
@@ -491,7 +483,7 @@ static struct jinja_value eval_slice(struct jinja_run *r, const struct jnode *n)
     int64_t start = 0, stop = 0, step = 1;
     bool has_start, has_stop, has_step;
     if (r->code) return of;
-    if (of.type == J_UNDEFINED) return fail_undefined(r, of);
+    if (of.type == J_UNDEFINED) return jfail_undefined(r, of);
     if (!bound(r, n->b, &has_start, &start) || !bound(r, n->c, &has_stop, &stop) ||
         !bound(r, n->d, &has_step, &step))
         return jundefined(NULL);
@@ -588,7 +580,7 @@ struct jinja_value jeval_call(struct jinja_run *r, struct jinja_value f, struct 
         break;
     }
     case J_UNDEFINED:
-        fail_undefined(r, f);
+        jfail_undefined(r, f);
         break;
     default:
         jfail(r, "a value of type %s is no function", jtype_name(f));
@@ -712,13 +704,13 @@ static struct jinja_value eval_sign(struct jinja_run *r, const struct jnode *n)
 {
     struct jinja_value v = jeval(r, n->a);
     if (r->code) return v;
-    if (v.type == J_UNDEFINED) return fail_undefined(r, v);
+    if (v.type == J_UNDEFINED) return jfail_undefined(r, v);
     if (!jis_number(v)) return jfail(r, "a sign in front of a value of type %s", jtype_name(v));
     bool foreign = v.foreign;
     if (v.type == J_FLOAT)
         v = jfloat(n->kind == N_NEGATE ? -v.as.real : v.as.real);
     else
-        v = n->kind == N_NEGATE ? integers(r, OP_SUB, 0, integer_of(v)) : jint(integer_of(v));
+        v = n->kind == N_NEGATE ? integers(r, OP_SUB, 0, jinteger(v)) : jint(jinteger(v));
     v.foreign = foreign;
     return v;
 }

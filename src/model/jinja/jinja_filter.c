@@ -16,8 +16,8 @@ static struct jinja_value filter_abs(struct jinja_run *r, struct jinja_value v, 
         return v;
     }
     if (!jis_number(v)) return jfail(r, "abs: a number is needed, not %s", jtype_name(v));
-    int64_t i = v.type == J_BOOL ? v.as.truth : v.as.integer;
-    return i < 0 ? jeval_binary(r, OP_SUB, jint(0), v) : jeval_binary(r, OP_ADD, jint(0), v);
+    return jinteger(v) < 0 ? jeval_binary(r, OP_SUB, jint(0), v)
+                           : jeval_binary(r, OP_ADD, jint(0), v);
 }
 
 static struct jinja_value filter_attr(struct jinja_run *r, struct jinja_value v, struct jargs *args)
@@ -99,15 +99,9 @@ static struct jinja_value filter_default(struct jinja_run *r, struct jinja_value
 static struct jinja_value filter_escape(struct jinja_run *r, struct jinja_value v,
                                         struct jargs *args)
 {
-    struct jstr *s = jto_str(r, v);
-    struct jout o;
+    const struct jstr *s = jto_str(r, v);
     (void)args;
-    if (s->markup) return v;
-    jout_init(&o);
-    jout_escaped(r, &o, s);
-    v = jout_take(r, &o);
-    if (!r->code) jstr_of(v)->markup = true;
-    return v;
+    return s->markup ? v : jtext_escaped(r, s);
 }
 
 static struct jinja_value filter_safe(struct jinja_run *r, struct jinja_value v, struct jargs *args)
@@ -163,7 +157,7 @@ static bool to_int(struct jinja_run *r, struct jinja_value v, int base, int64_t 
     char text[64], *end;
     double d;
     if (v.type == J_INT || v.type == J_BOOL) {
-        *ret_value = v.type == J_BOOL ? v.as.truth : v.as.integer;
+        *ret_value = jinteger(v);
         return true;
     }
     if (v.type == J_STR) {
@@ -199,8 +193,7 @@ static struct jinja_value filter_int(struct jinja_run *r, struct jinja_value v, 
     struct jinja_value *otherwise = jarg(args, 0, "default");
     if (!jargs_check(r, args, 0, 2) || !jarg_int(r, args, 1, "base", 10, &base)) return v;
     if (base < 0 || base == 1 || base > 36) return jfail(r, "int: a base of %lld", (long long)base);
-    if (v.type == J_UNDEFINED)
-        return jfail(r, "%.80s is undefined", v.as.object ? (char *)v.as.object : "a value");
+    if (v.type == J_UNDEFINED) return jfail_undefined(r, v);
     bool good = to_int(r, v, (int)base, &i);
     if (!good) return otherwise ? *otherwise : jint(0);
     struct jinja_value result = jint(i);
@@ -214,8 +207,7 @@ static struct jinja_value filter_float(struct jinja_run *r, struct jinja_value v
     double d;
     struct jinja_value *otherwise = jarg(args, 0, "default");
     if (!jargs_check(r, args, 0, 1)) return v;
-    if (v.type == J_UNDEFINED)
-        return jfail(r, "%.80s is undefined", v.as.object ? (char *)v.as.object : "a value");
+    if (v.type == J_UNDEFINED) return jfail_undefined(r, v);
     if (!to_float(r, v, &d)) return otherwise ? *otherwise : jfloat(0.0);
     struct jinja_value result = jfloat(d);
     result.foreign = is_foreign(v);

@@ -59,7 +59,7 @@ static bool print_number(struct jinja_value v, const struct spec *f, char type, 
     char format[8] = "%.*f";
     int precision = f->precision < 0 ? 6 : (int)f->precision;
     double d = fabs(jnumber(v));
-    int64_t i = v.type == J_BOOL ? v.as.truth : v.as.integer;
+    int64_t i = jinteger(v);
     unsigned long long size = i < 0 ? 0ull - (unsigned long long)i : (unsigned long long)i;
     if (precision > 400 || !jis_number(v)) return false;
     if (strchr("eEfFgG%", type)) {

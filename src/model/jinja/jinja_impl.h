@@ -333,6 +333,7 @@ struct jinja_value jfail(struct jinja_run *r, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 struct jinja_value jfail_code(struct jinja_run *r, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+struct jinja_value jfail_undefined(struct jinja_run *r, struct jinja_value v); /* with its name */
 void *jalloc(struct jinja_run *r, size_t size); /* NULL: the error is noted */
 void jwork(struct jinja_run *r, size_t amount); /* count steps of something that takes long */
 bool jdeeper(struct jinja_run *r);              /* false: too deep; else r->depth-- after */
@@ -366,6 +367,7 @@ struct jlist *jlist_of(struct jinja_value v);
 struct jdict *jdict_of(struct jinja_value v);
 bool jis_number(struct jinja_value v); /* or a truth value */
 double jnumber(struct jinja_value v);
+int64_t jinteger(struct jinja_value v);  /* of an int or a truth value */
 bool jis_sequence(struct jinja_value v); /* list, tuple, range */
 bool jtruth(struct jinja_value v);
 const char *jtype_name(struct jinja_value v);
@@ -388,6 +390,7 @@ struct jinja_value jdict_view(struct jinja_run *r, const struct jdict *d, char w
 struct jinja_value jtext(struct jinja_run *r, const char *text, size_t n, uint8_t mark);
 struct jinja_value jtext_c(struct jinja_run *r, const char *text); /* own, borrowed */
 struct jinja_value jtext_sub(struct jinja_run *r, const struct jstr *s, size_t from, size_t to);
+struct jinja_value jtext_escaped(struct jinja_run *r, const struct jstr *s); /* HTML, as markup */
 struct jinja_value jtext_concat(struct jinja_run *r, struct jstr *a, struct jstr *b);
 uint8_t jmark_at(const struct jstr *s, size_t at);
 bool jtext_is_foreign(const struct jstr *s); /* any byte of it */
@@ -409,7 +412,6 @@ void jout_str(struct jinja_run *r, struct jout *o, const struct jstr *s);
 void jout_code(struct jinja_run *r, struct jout *o, uint32_t code, uint8_t mark);
 void jout_value(struct jinja_run *r, struct jout *o, struct jinja_value v); /* as str() */
 void jout_repr(struct jinja_run *r, struct jout *o, struct jinja_value v);
-void jout_escaped(struct jinja_run *r, struct jout *o, const struct jstr *s); /* for HTML */
 struct jinja_value jout_take(struct jinja_run *r, struct jout *o); /* as a string; released */
 struct jstr *jto_str(struct jinja_run *r, struct jinja_value v);   /* str(v); never NULL */
 enum { JFLOAT_TEXT = 40 };

@@ -131,11 +131,21 @@ static struct jgrow *grow_for(struct jinja_run *r, const struct jstr *a, size_t 
     return g;
 }
 
-static struct jinja_value escaped(struct jinja_run *r, const struct jstr *s)
+struct jinja_value jtext_escaped(struct jinja_run *r, const struct jstr *s)
 {
+    static const char from[] = "&<>'\"";
+    static const char *const to[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
     struct jout o;
+    size_t start = 0;
     jout_init(&o);
-    jout_escaped(r, &o, s);
+    for (size_t i = 0; i < s->len && !r->code; i++) {
+        const char *at = s->data[i] ? strchr(from, s->data[i]) : NULL;
+        if (!at) continue;
+        jout_sub(r, &o, s, start, i);
+        jout_puts(r, &o, to[at - from], jmark_at(s, i));
+        start = i + 1;
+    }
+    jout_sub(r, &o, s, start, s->len);
     struct jinja_value v = jout_take(r, &o);
     if (!r->code) jstr_of(v)->markup = true;
     return v;
@@ -145,7 +155,7 @@ struct jinja_value jtext_concat(struct jinja_run *r, struct jstr *a, struct jstr
 {
     bool markup = a->markup || b->markup;
     if (a->markup != b->markup) {
-        struct jinja_value v = escaped(r, a->markup ? b : a);
+        struct jinja_value v = jtext_escaped(r, a->markup ? b : a);
         if (r->code) return v;
         *(a->markup ? &b : &a) = jstr_of(v);
     }
@@ -249,21 +259,6 @@ struct jinja_value jout_take(struct jinja_run *r, struct jout *o)
     }
     jout_release(o);
     return r->code ? jundefined(NULL) : v;
-}
-
-void jout_escaped(struct jinja_run *r, struct jout *o, const struct jstr *s)
-{
-    static const char from[] = "&<>'\"";
-    static const char *const to[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
-    size_t start = 0;
-    for (size_t i = 0; i < s->len && !r->code; i++) {
-        const char *at = s->data[i] ? strchr(from, s->data[i]) : NULL;
-        if (!at) continue;
-        jout_sub(r, o, s, start, i);
-        jout_puts(r, o, to[at - from], jmark_at(s, i));
-        start = i + 1;
-    }
-    jout_sub(r, o, s, start, s->len);
 }
 
 /* ---- str() and repr() ---- */

@@ -60,10 +60,10 @@ bool jis_number(struct jinja_value v)
 double jnumber(struct jinja_value v)
 {
     if (v.type == J_FLOAT) return v.as.real;
-    return v.type == J_BOOL ? (double)v.as.truth : (double)v.as.integer;
+    return (double)jinteger(v);
 }
 
-static int64_t integer_of(struct jinja_value v)
+int64_t jinteger(struct jinja_value v)
 {
     return v.type == J_BOOL ? v.as.truth : v.as.integer;
 }
@@ -373,7 +373,7 @@ static bool equal_numbers(struct jinja_value a, struct jinja_value b)
 {
     if (a.type == J_FLOAT || b.type == J_FLOAT)
         return jnumber(a) >= jnumber(b) && jnumber(a) <= jnumber(b);
-    return integer_of(a) == integer_of(b);
+    return jinteger(a) == jinteger(b);
 }
 
 static bool equal_lists(struct jinja_run *r, const struct jlist *a, const struct jlist *b)
@@ -428,7 +428,7 @@ int jorder(struct jinja_run *r, struct jinja_value a, struct jinja_value b)
 {
     int order = 0;
     if (jis_number(a) && jis_number(b)) {
-        if (a.type != J_FLOAT && b.type != J_FLOAT) return sign(integer_of(a), integer_of(b));
+        if (a.type != J_FLOAT && b.type != J_FLOAT) return sign(jinteger(a), jinteger(b));
         return (jnumber(a) > jnumber(b)) - (jnumber(a) < jnumber(b));
     }
     if (a.type == J_STR && b.type == J_STR) { /* the order of code points is that of bytes */
