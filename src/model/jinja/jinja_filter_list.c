@@ -234,47 +234,17 @@ static struct jinja_value filter_rejectattr(struct jinja_run *r, struct jinja_va
 
 /* ---- order ---- */
 
-struct keyed {
-    struct jinja_value key, item;
-};
-
-/* Stable, from the bottom up; backwards: larger keys first, equal ones in their order. */
-static struct keyed *merge_sort(struct jinja_run *r, struct keyed *from, uint32_t n, bool backwards)
-{
-    struct keyed *to = jalloc(r, (n + 1) * sizeof *to);
-    if (!to) return from;
-    for (uint32_t size = 1; size < n && !r->code; size *= 2) {
-        for (uint32_t low = 0; low < n && !r->code; low += 2 * size) {
-            uint32_t middle = low + size < n ? low + size : n;
-            uint32_t high = low + 2 * size < n ? low + 2 * size : n, i = low, j = middle;
-            for (uint32_t k = low; k < high; k++) {
-                bool left = j >= high;
-                if (i < middle && j < high) {
-                    int order = jorder(r, from[i].key, from[j].key);
-                    left = backwards ? order >= 0 : order <= 0;
-                }
-                to[k] = left ? from[i++] : from[j++];
-                jwork(r, 1);
-            }
-        }
-        struct keyed *other = from;
-        from = to;
-        to = other;
-    }
-    return from;
-}
-
 static struct jinja_value sorted(struct jinja_run *r, struct jlist *l, struct jlist *keys,
                                  bool backwards)
 {
-    struct keyed *all = jalloc(r, (l->n + (size_t)1) * sizeof *all);
+    struct jpair *all = jalloc(r, (l->n + (size_t)1) * sizeof *all);
     struct jinja_value v = jlist_new(r, J_LIST, l->n);
     if (!all || r->code) return v;
     for (uint32_t i = 0; i < l->n; i++)
-        all[i] = (struct keyed){keys->items[i], l->items[i]};
-    all = merge_sort(r, all, l->n, backwards);
+        all[i] = (struct jpair){.key = keys->items[i], .value = l->items[i]};
+    all = jsort_pairs(r, all, l->n, backwards);
     for (uint32_t i = 0; i < l->n && !r->code; i++)
-        jlist_of(v)->items[i] = all[i].item;
+        jlist_of(v)->items[i] = all[i].value;
     return v;
 }
 

@@ -374,6 +374,9 @@ const char *jtype_name(struct jinja_value v);
 bool jequal(struct jinja_run *r, struct jinja_value a, struct jinja_value b);
 /* -1, 0, 1; values that Python does not order are an error. */
 int jorder(struct jinja_run *r, struct jinja_value a, struct jinja_value b);
+/* By their keys, a stable merge from the bottom up; backwards: larger keys first, equal ones in
+ * their order. Returns the sorted pairs, in `pairs` or elsewhere. */
+struct jpair *jsort_pairs(struct jinja_run *r, struct jpair *pairs, uint32_t n, bool backwards);
 struct jinja_value jlist_new(struct jinja_run *r, enum jinja_type type, uint32_t n);
 struct jinja_value jlist_of_items(struct jinja_run *r, enum jinja_type type,
                                   struct jinja_value *items, uint32_t n);

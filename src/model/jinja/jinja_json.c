@@ -180,32 +180,13 @@ static void dump_key(struct dump *d, struct jinja_value key)
     put(d, "\"", JINJA_OWN);
 }
 
-static int order_pairs(struct jinja_run *r, const struct jpair *a, const struct jpair *b)
-{
-    return jorder(r, a->key, b->key);
-}
-
-/* A copy in the order of the keys; merged from the bottom up. */
+/* A copy in the order of the keys. */
 static const struct jpair *sort_pairs(struct jinja_run *r, const struct jdict *d)
 {
-    struct jpair *from = jalloc(r, (d->n + 1) * sizeof *from);
-    struct jpair *to = jalloc(r, (d->n + 1) * sizeof *to);
-    if (!from || !to) return d->pairs;
-    if (d->n) memcpy(from, d->pairs, d->n * sizeof *from);
-    for (uint32_t size = 1; size < d->n && !r->code; size *= 2) {
-        for (uint32_t low = 0; low < d->n && !r->code; low += 2 * size) {
-            uint32_t middle = low + size < d->n ? low + size : d->n;
-            uint32_t high = low + 2 * size < d->n ? low + 2 * size : d->n, i = low, j = middle;
-            for (uint32_t k = low; k < high; k++) {
-                bool left = i < middle && (j >= high || order_pairs(r, &from[i], &from[j]) <= 0);
-                to[k] = left ? from[i++] : from[j++];
-            }
-        }
-        struct jpair *other = from;
-        from = to;
-        to = other;
-    }
-    return from;
+    struct jpair *copy = jalloc(r, (d->n + (size_t)1) * sizeof *copy);
+    if (!copy) return d->pairs;
+    if (d->n) memcpy(copy, d->pairs, d->n * sizeof *copy);
+    return jsort_pairs(r, copy, d->n, false);
 }
 
 static void dump_dict(struct dump *d, const struct jdict *dict, uint32_t depth)

@@ -454,3 +454,28 @@ int jorder(struct jinja_run *r, struct jinja_value a, struct jinja_value b)
     r->depth--;
     return decided ? order : sign(x->n, y->n);
 }
+
+struct jpair *jsort_pairs(struct jinja_run *r, struct jpair *from, uint32_t n, bool backwards)
+{
+    struct jpair *to = jalloc(r, (n + (size_t)1) * sizeof *to);
+    if (!to) return from;
+    for (uint32_t size = 1; size < n && !r->code; size *= 2) {
+        for (uint32_t low = 0; low < n && !r->code; low += 2 * size) {
+            uint32_t middle = low + size < n ? low + size : n;
+            uint32_t high = low + 2 * size < n ? low + 2 * size : n, i = low, j = middle;
+            for (uint32_t k = low; k < high; k++) {
+                bool left = j >= high;
+                if (i < middle && j < high) {
+                    int order = jorder(r, from[i].key, from[j].key);
+                    left = backwards ? order >= 0 : order <= 0;
+                }
+                to[k] = left ? from[i++] : from[j++];
+                jwork(r, 1);
+            }
+        }
+        struct jpair *other = from;
+        from = to;
+        to = other;
+    }
+    return from;
+}
