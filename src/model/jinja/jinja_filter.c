@@ -104,6 +104,13 @@ static struct jinja_value filter_escape(struct jinja_run *r, struct jinja_value 
     return s->markup ? v : jtext_escaped(r, s);
 }
 
+static struct jinja_value filter_forceescape(struct jinja_run *r, struct jinja_value v,
+                                             struct jargs *args)
+{
+    (void)args;
+    return jtext_escaped(r, jto_str(r, v));
+}
+
 static struct jinja_value filter_safe(struct jinja_run *r, struct jinja_value v, struct jargs *args)
 {
     const struct jstr *s = jto_str(r, v);
@@ -408,7 +415,7 @@ static const struct jfilter filters[] = {
     {"e", filter_escape},
     {"escape", filter_escape},
     {"float", filter_float},
-    {"forceescape", filter_escape},
+    {"forceescape", filter_forceescape},
     {"format", filter_format},
     {"indent", filter_indent},
     {"int", filter_int},

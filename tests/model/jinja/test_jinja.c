@@ -85,6 +85,8 @@ static const struct {
     {"{% macro f(n) %}{{ n }}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}", "3210"},
     {"{{ messages|tojson }}", "[{\"role\": \"user\", \"content\": \" hi \", \"n\": 2}, {\"role\": "
                               "\"assistant\", \"content\": \"yes\", \"n\": 1}]"},
+    {"{{ '<'|escape }}{{ '<'|safe|escape }}{{ '<'|escape|forceescape }}{{ '<'|safe|forceescape }}",
+     "&lt;<&amp;lt;&lt;"},
     {"{{ {'b': 1, 'c': 2, 'a': 3}|tojson(sort_keys=true) }}{{ [2, 3, 1]|sort(reverse=true) }}",
      "{\"a\": 3, \"b\": 1, \"c\": 2}[3, 2, 1]"},
     {"{{ {'a': [1, {}]}|tojson(indent=1) }}", "{\n \"a\": [\n  1,\n  {}\n ]\n}"},
