@@ -1,15 +1,11 @@
 /* jinja_args: arguments of a call by place or name; see jinja_impl.h. */
-#include <string.h>
-
 #include "model/jinja/jinja_impl.h"
 
 struct jinja_value *jarg(const struct jargs *a, uint32_t at, const char *name)
 {
     if (at < a->n) return &a->v[at];
-    size_t n = strlen(name);
-    for (uint32_t i = 0; n && i < a->n_named; i++)
-        if (a->named[i].len == n && memcmp(a->named[i].name, name, n) == 0)
-            return &a->named[i].value;
+    for (uint32_t i = 0; *name && i < a->n_named; i++)
+        if (jname_is(a->named[i].name, a->named[i].len, name)) return &a->named[i].value;
     return NULL;
 }
 

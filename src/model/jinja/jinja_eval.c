@@ -307,7 +307,7 @@ static struct jinja_value loop_attribute(struct jinja_run *r, const struct jloop
         {"nextitem", at + 1 < n ? l->items[at + 1] : jundefined("there is no next item; it")},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strlen(known[i].name) != len || memcmp(known[i].name, name, len) != 0) continue;
+        if (!jname_is(name, len, known[i].name)) continue;
         *ret_found = true;
         return known[i].value;
     }
@@ -325,7 +325,7 @@ static struct jinja_value attribute(struct jinja_run *r, struct jinja_value of, 
         *ret_found = found != NULL;
         return found ? *found : jundefined(NULL);
     }
-    if (of.type == J_MACRO && len == 4 && memcmp(name, "name", 4) == 0) {
+    if (of.type == J_MACRO && jname_is(name, len, "name")) {
         const struct jname *n = ((struct jmacro *)of.as.object)->node->name;
         *ret_found = true;
         return jtext(r, n->text, n->len, JINJA_OWN);
@@ -379,8 +379,7 @@ static struct jinja_value item(struct jinja_run *r, struct jinja_value of, struc
 /* A template that asks a text for its type or text takes it for a list of parts. */
 static void note_parts(struct jinja_run *r, struct jinja_value of, const char *name, size_t len)
 {
-    if (of.type == J_STR && len == 4 &&
-        (memcmp(name, "type", 4) == 0 || memcmp(name, "text", 4) == 0))
+    if (of.type == J_STR && (jname_is(name, len, "type") || jname_is(name, len, "text")))
         r->parts_wanted = r->parts_wanted || jtext_is_foreign(jstr_of(of));
 }
 

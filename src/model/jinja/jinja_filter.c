@@ -439,8 +439,7 @@ struct jinja_value jfilter_call(struct jinja_run *r, const char *name, size_t le
     jfilter_fn *fn = jfilter_of_lists(name, len);
     char *copy = jalloc(r, len + 1);
     for (size_t i = 0; i < sizeof filters / sizeof *filters && !fn; i++)
-        if (strlen(filters[i].name) == len && memcmp(filters[i].name, name, len) == 0)
-            fn = filters[i].fn;
+        if (jname_is(name, len, filters[i].name)) fn = filters[i].fn;
     if (!copy) return v;
     if (!fn) return jfail(r, "there is no filter %.*s", (int)(len < 80 ? len : 80), name);
     memcpy(copy, name, len);

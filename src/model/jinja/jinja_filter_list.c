@@ -418,7 +418,6 @@ static const struct jfilter filters[] = {
 jfilter_fn *jfilter_of_lists(const char *name, size_t len)
 {
     for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
-        if (strlen(filters[i].name) == len && memcmp(filters[i].name, name, len) == 0)
-            return filters[i].fn;
+        if (jname_is(name, len, filters[i].name)) return filters[i].fn;
     return NULL;
 }

@@ -1,6 +1,5 @@
 /* jinja_global: the functions that every template has; see jinja_impl.h. */
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
 #include "model/jinja/jinja_impl.h"
@@ -202,7 +201,7 @@ enum { FUNCTIONS = sizeof names / sizeof *names, STRFTIME = FUNCTIONS - 1 };
 struct jinja_value jglobal_find(struct jinja_run *r, const char *name, size_t len)
 {
     for (int i = 0; i < FUNCTIONS; i++) {
-        if (strlen(names[i]) != len || memcmp(names[i], name, len) != 0) continue;
+        if (!jname_is(name, len, names[i])) continue;
         if (i == STRFTIME && !r->has_now) break;
         return (struct jinja_value){.type = J_FUNCTION, .as.integer = i};
     }

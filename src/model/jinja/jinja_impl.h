@@ -397,6 +397,7 @@ struct jinja_value jtext_escaped(struct jinja_run *r, const struct jstr *s); /* 
 struct jinja_value jtext_concat(struct jinja_run *r, struct jstr *a, struct jstr *b);
 uint8_t jmark_at(const struct jstr *s, size_t at);
 bool jtext_is_foreign(const struct jstr *s); /* any byte of it */
+bool jname_is(const char *name, size_t len, const char *text);
 bool jtext_is(const struct jstr *s, const char *text);
 size_t jtext_count(const struct jstr *s);                         /* characters */
 size_t jtext_offset(const struct jstr *s, size_t i);              /* of character i, or len */

@@ -1,6 +1,5 @@
 /* jinja_method: methods of dicts, lists, loops and cyclers; see jinja_impl.h. Methods that would
  * change a value in place are refused, as in Jinja's immutable sandbox. */
-#include <string.h>
 
 #include "model/jinja/jinja_impl.h"
 
@@ -49,9 +48,7 @@ struct jinja_value jmethod_bind(struct jinja_run *r, struct jinja_value of, cons
     const char *known = NULL;
     int index = of.type == J_STR ? jstring_method(name, len, &known) : -1;
     for (size_t i = 0; i < sizeof methods / sizeof *methods && index < 0; i++) {
-        if (methods[i].type != of.type || strlen(methods[i].name) != len ||
-            memcmp(methods[i].name, name, len) != 0)
-            continue;
+        if (methods[i].type != of.type || !jname_is(name, len, methods[i].name)) continue;
         index = methods[i].which;
         known = methods[i].name;
     }

@@ -79,8 +79,7 @@ bool jparse_is_op(const struct jparser *p, const char *op)
 
 static bool is_name(const struct jtoken *t, const char *name)
 {
-    size_t n = strlen(name);
-    return t->kind == T_NAME && t->len == n && memcmp(t->text, name, n) == 0;
+    return t->kind == T_NAME && jname_is(t->text, t->len, name);
 }
 
 bool jparse_is_name(const struct jparser *p, const char *name)

@@ -237,7 +237,7 @@ static void put_rest(struct jinja_run *r, const struct jmacro *m, struct jargs *
         for (uint32_t i = 0; i < n->list.n; i++)
             known = known || is_text(n->list.v[i]->name, a->name, a->len);
         if (known) continue;
-        if (a->len == 6 && memcmp(a->name, "caller", 6) == 0 && n->uses_caller)
+        if (jname_is(a->name, a->len, "caller") && n->uses_caller)
             put_known(r, r->scope, "caller", a->value);
         else if (n->uses_kwargs)
             jdict_set(r, jdict_of(rest), jtext(r, a->name, a->len, JINJA_OWN), a->value);

@@ -621,7 +621,7 @@ static const struct {
 int jstring_method(const char *name, size_t len, const char **ret_name)
 {
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
-        if (strlen(methods[i].name) != len || memcmp(methods[i].name, name, len) != 0) continue;
+        if (!jname_is(name, len, methods[i].name)) continue;
         *ret_name = methods[i].name;
         return (int)i;
     }

@@ -1,6 +1,5 @@
 /* jinja_test: what follows "is"; see jinja_impl.h. */
 #include <math.h>
-#include <string.h>
 
 #include "model/jinja/jinja_impl.h"
 
@@ -116,7 +115,7 @@ static const struct {
 static int find_test(const char *name, size_t len)
 {
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        if (strlen(tests[i].name) == len && memcmp(tests[i].name, name, len) == 0) return (int)i;
+        if (jname_is(name, len, tests[i].name)) return (int)i;
     return -1;
 }
 

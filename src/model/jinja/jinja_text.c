@@ -52,10 +52,14 @@ bool jtext_is_foreign(const struct jstr *s)
     return s->mark == JINJA_FOREIGN;
 }
 
+bool jname_is(const char *name, size_t len, const char *text)
+{
+    return strlen(text) == len && memcmp(name, text, len) == 0;
+}
+
 bool jtext_is(const struct jstr *s, const char *text)
 {
-    size_t n = strlen(text);
-    return s->len == n && memcmp(s->data, text, n) == 0;
+    return jname_is(s->data, s->len, text);
 }
 
 uint32_t jtext_code(const char *text, size_t n, size_t *ret_len)
