@@ -1,7 +1,6 @@
 /* link: `pdd link`, a TCP proxy that behaves like a mobile link. */
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -19,17 +18,17 @@ static void asked_to_stop(void *arg)
     loop_stop(arg);
 }
 
-static int run_loop(struct loop *l, const struct relay_config *config, struct err *e)
+static int run_loop(struct loop *l, const struct options *o, struct err *e)
 {
+    char where[OPTION_HOST_MAX + 16];
     struct relay *relay = NULL;
     struct loop_signal *term = NULL, *interrupt = NULL;
-    int code = relay_new(l, config, &relay, e);
+    int code = relay_new(l, &o->link, &relay, e);
     if (code == 0) code = loop_signal_new(l, SIGTERM, asked_to_stop, l, &term, e);
     if (code == 0) code = loop_signal_new(l, SIGINT, asked_to_stop, l, &interrupt, e);
     if (code == 0) {
-        bool six = strchr(config->listen_host, ':') != NULL;
-        printf("link listening on http://%s%s%s:%u\n", six ? "[" : "", config->listen_host,
-               six ? "]" : "", relay_port(relay));
+        option_address_text(&o->listen, relay_port(relay), where);
+        printf("link listening on http://%s\n", where);
         fflush(stdout);
         code = loop_run(l, e);
     }
@@ -39,14 +38,14 @@ static int run_loop(struct loop *l, const struct relay_config *config, struct er
     return code;
 }
 
-static int run(struct relay_config *config, const char *trace, struct err *e)
+static int run(struct options *o, struct err *e)
 {
     struct loop *l = NULL;
-    int code = trace ? rtt_trace_open(trace, &config->trace, e) : 0;
+    int code = o->trace ? rtt_trace_open(o->trace, &o->link.trace, e) : 0;
     if (code == 0) code = loop_new(&l, e);
-    if (code == 0) code = run_loop(l, config, e);
+    if (code == 0) code = run_loop(l, o, e);
     loop_free(l);
-    rtt_trace_release(&config->trace);
+    rtt_trace_release(&o->link.trace);
     return code;
 }
 
@@ -61,7 +60,7 @@ int cmd_link(int argc, char **argv)
     o.link.listen_port = o.listen.port;
     o.link.to_host = o.to.host;
     o.link.to_port = o.to.port;
-    if (run(&o.link, o.trace, &e)) {
+    if (run(&o, &e)) {
         fprintf(stderr, "pdd link: %s\n", e.text);
         return EXIT_FAILED;
     }
