@@ -167,9 +167,11 @@ static int read_upstream(const struct option_row *row, struct options *o, char *
     return upstream_option(text, &o->cloud.server.upstream, e);
 }
 
-static int read_allowed(const char **list, uint32_t *n, const char *text, struct err *e)
+/* An option that may be repeated: its text at the end of list[max]; `what`: " files", or "". */
+static int add_text(const char **list, uint32_t *n, uint32_t max, const char *what,
+                    const char *text, struct err *e)
 {
-    if (*n == SERVE_HOSTS_MAX) return err_set(e, ERR_LIMIT, "at most %d", SERVE_HOSTS_MAX);
+    if (*n == max) return err_set(e, ERR_LIMIT, "at most %u%s", max, what);
     list[(*n)++] = text;
     return 0;
 }
@@ -179,7 +181,7 @@ static int read_allowed_host(const struct option_row *row, struct options *o, ch
 {
     struct serve_config *c = &o->device.server;
     (void)row;
-    return read_allowed(c->hosts, &c->n_hosts, text, e);
+    return add_text(c->hosts, &c->n_hosts, SERVE_HOSTS_MAX, "", text, e);
 }
 
 static int check_origin(const char *text, struct err *e)
@@ -198,10 +200,7 @@ static int read_cloud_origin(const struct option_row *row, struct options *o, ch
     struct cloud_options *c = &o->cloud;
     (void)row;
     if (strcmp(text, "*") != 0 && check_origin(text, e)) return e->code;
-    if (c->n_origins == OPTIONS_ORIGINS_MAX)
-        return err_set(e, ERR_LIMIT, "at most %d", OPTIONS_ORIGINS_MAX);
-    c->origins[c->n_origins++] = text;
-    return 0;
+    return add_text(c->origins, &c->n_origins, OPTIONS_ORIGINS_MAX, "", text, e);
 }
 
 static int read_allowed_origin(const struct option_row *row, struct options *o, char *text,
@@ -210,7 +209,7 @@ static int read_allowed_origin(const struct option_row *row, struct options *o, 
     struct serve_config *c = &o->device.server;
     (void)row;
     if (check_origin(text, e)) return e->code;
-    return read_allowed(c->origins, &c->n_origins, text, e);
+    return add_text(c->origins, &c->n_origins, SERVE_HOSTS_MAX, "", text, e);
 }
 
 /* auto, off, RATIO or local[:RATIO] */
@@ -269,23 +268,16 @@ static int read_part(const struct option_row *row, struct options *o, char *text
     return err_set(e, ERR_BAD_INPUT, "\"%s\" is no I/N with I from 1 to N", text);
 }
 
-static int add_file(const char **files, uint32_t *n, const char *path, struct err *e)
-{
-    if (*n == STUDY_FILES_MAX) return err_set(e, ERR_LIMIT, "at most %d files", STUDY_FILES_MAX);
-    files[(*n)++] = path;
-    return 0;
-}
-
 static int read_trace(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
     (void)row;
-    return add_file(o->sim.plan.traces, &o->sim.plan.n_traces, text, e);
+    return add_text(o->sim.plan.traces, &o->sim.plan.n_traces, STUDY_FILES_MAX, " files", text, e);
 }
 
 static int read_link(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
     (void)row;
-    return add_file(o->sim.plan.links, &o->sim.plan.n_links, text, e);
+    return add_text(o->sim.plan.links, &o->sim.plan.n_links, STUDY_FILES_MAX, " files", text, e);
 }
 
 /* ---- the table ---- */
