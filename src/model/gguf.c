@@ -257,7 +257,7 @@ static uint32_t find_name(const struct gguf *g, name_fn *name, const uint32_t *o
     return UINT32_MAX;
 }
 
-/* What lies under the name of a model instead of it, by its first bytes. */
+/* Other files that are given as models, by their first bytes. */
 static const struct {
     const char *begins, *what;
 } strangers[] = {
@@ -331,7 +331,7 @@ static int read_keys(struct gguf *g, struct cursor *c, struct err *e)
     return sort_names(g, key_name, g->keys_by_name, g->n_keys, "metadata key", e);
 }
 
-/* The bytes that the file must have for this tensor; UINT64_MAX when no file has so many. */
+/* The bytes that the file must have for this tensor; UINT64_MAX: the sum does not fit 64 bits. */
 static uint64_t tensor_end(const struct gguf_tensor *t, uint64_t offset, size_t data_at)
 {
     uint64_t end;

@@ -58,7 +58,7 @@ int gguf_open(const char *path, struct gguf **ret_gguf, struct err *e);
 int gguf_open_bytes(const void *data, size_t n, const char *name, struct gguf **ret_gguf,
                     struct err *e);
 void gguf_close(struct gguf *g);
-/* Whether a file is by its name a part after the first, so that nobody would open it. */
+/* Whether a file, by its name, is a part after the first; such a file is not opened by itself. */
 bool gguf_is_later_part(const char *path);
 const char *gguf_name(const struct gguf *g);    /* path or name given */
 uint64_t gguf_file_bytes(const struct gguf *g); /* of all its files */

@@ -221,7 +221,7 @@ static struct jinja_value filter_float(struct jinja_run *r, struct jinja_value v
     return result;
 }
 
-/* The decimal with so many places that is nearest, ties by the digits as printed exactly. */
+/* The nearest decimal of `places` digits; ties are decided by the exact digits, as printf does. */
 static double round_common(double d, int64_t places)
 {
     char text[512];

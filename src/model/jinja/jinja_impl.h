@@ -40,7 +40,7 @@ enum jinja_type {
 
 /* ---- strings ---- */
 
-/* Room for a string that grows by concatenation: whoever ends where `used` ends may append. */
+/* Room for a string that grows by concatenation. A string that ends at `used` may append. */
 struct jgrow {
     char *data;
     uint8_t *marks;

@@ -76,7 +76,8 @@ static size_t end_of_data(const struct jlexer *l, size_t from, size_t to, char s
     return skip_spaces(l, line) >= to ? line : to;
 }
 
-/* Behind the end of a tag: "-" takes white space, "+" nothing, else a line break where trimmed. */
+/* Where text goes on after a tag that ends at `at`. "-" takes the white space, "+" nothing; without
+ * a sign a line break goes where `trims`. */
 static size_t after_tag(const struct jlexer *l, size_t at, const char *end, bool trims)
 {
     char sign = l->source[at];
