@@ -100,7 +100,7 @@ static const char *const known_keys[] = {"vocab_size",
                                          "pooling_type"};
 
 /* Keys that we do not compute, with the values that mean "not used": those are taken. */
-static const struct {
+static const struct neutral_key {
     const char *name;
     double values[2];
 } neutral_keys[] = {
@@ -502,19 +502,21 @@ static int read_vocab(const struct key_reader *r, struct hparams *h)
     return 0;
 }
 
-/* Whether a key that we do not compute has a value that means "not used". */
-static bool is_neutral(const struct gguf *g, struct gguf_str key, struct gguf_str name,
-                       bool *ret_computed_never)
+static const struct neutral_key *find_neutral(struct gguf_str name)
+{
+    for (size_t k = 0; k < sizeof neutral_keys / sizeof *neutral_keys; k++)
+        if (is_text(name, neutral_keys[k].name)) return &neutral_keys[k];
+    return NULL;
+}
+
+/* Whether the value of that key means "not used". */
+static bool is_neutral(const struct gguf *g, struct gguf_str key, const struct neutral_key *by)
 {
     char text[KEY_MAX];
     uint32_t whole;
     float real = 0.0f;
     bool flag = false;
-    size_t k = 0, n = sizeof neutral_keys / sizeof *neutral_keys;
-    while (k < n && !is_text(name, neutral_keys[k].name))
-        k++;
-    *ret_computed_never = k < n;
-    if (k == n || key.len >= sizeof text) return false;
+    if (key.len >= sizeof text) return false;
     memcpy(text, key.data, key.len);
     text[key.len] = 0;
     if (read_equal_list(g, text, &whole))
@@ -523,20 +525,20 @@ static bool is_neutral(const struct gguf *g, struct gguf_str key, struct gguf_st
         real = flag ? 1.0f : 0.0f;
     else if (read_real(g, text, &real, NULL) < 0)
         return false;
-    return (double)real == neutral_keys[k].values[0] || (double)real == neutral_keys[k].values[1];
+    return (double)real == by->values[0] || (double)real == by->values[1];
 }
 
 static int refuse_key(const struct key_reader *r, struct gguf_str key, struct gguf_str name)
 {
-    bool never;
-    if (is_neutral(r->g, key, name, &never)) return 0;
-    if (never)
+    const struct neutral_key *known = find_neutral(name);
+    if (!known)
         return err_set(r->e, ERR_UNSUPPORTED,
-                       "%s: key %s has a value that changes the results, and we do not compute it",
+                       "%s: key %s is not one we know, and it may change the results",
                        gguf_name(r->g), gguf_show(key).text);
+    if (is_neutral(r->g, key, known)) return 0;
     return err_set(r->e, ERR_UNSUPPORTED,
-                   "%s: key %s is not one we know, and it may change the results", gguf_name(r->g),
-                   gguf_show(key).text);
+                   "%s: key %s has a value that changes the results, and we do not compute it",
+                   gguf_name(r->g), gguf_show(key).text);
 }
 
 /* Keys of the architecture that we do not know may change the result; so may some values. */
