@@ -26,6 +26,18 @@ static const char question[] = "\"messages\":[{\"role\":\"user\",\"content\":\"W
 
 static struct serve_site site;
 
+/* The site's defaults, and a cloud for it whose answers have that many tokens. */
+static struct cloud_fixture *site_with_cloud(uint32_t answer_tokens)
+{
+    struct fake_options quick = {.answer_tokens = answer_tokens};
+    struct engine *engine;
+    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(&site);
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    return cloud;
+}
+
 /* The text of all chunks, and of the whole response. */
 static void join_chunks(const struct buf *b, struct buf *text)
 {
@@ -49,6 +61,16 @@ static void chat(const char *more, struct buf *text, struct buf *ret_response)
     buf_release(&body);
 }
 
+/* A request of which the status alone is looked at. */
+static void expect(int status, const char *method, const char *path, const char *headers,
+                   const char *body)
+{
+    struct buf b;
+    int got = serve_site_ask(&site, method, path, headers, body, &b);
+    if (got != status) fail_msg("%s %s: %d, not %d: %s", method, path, got, status, b.data);
+    buf_release(&b);
+}
+
 static uint32_t number_of(const struct buf *b, const char *name)
 {
     const char *at = strstr(b->data, name);
@@ -68,15 +90,10 @@ static void test_same_answer(void **state)
         ",\"pdd\":{\"cloud_tokens\":9,\"pace\":\"smooth\"}",
         ",\"stream\":true,\"stream_options\":{\"include_usage\":true}",
     };
-    struct engine *engine;
-    struct fake_options quick = {.answer_tokens = 20};
     struct buf first, text, response;
     (void)state;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
+    struct cloud_fixture *cloud = site_with_cloud(20);
     site.fake.prefill_us_per_token = 2000.0;
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
     serve_site_start(&site);
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         chat(ways[i], i ? &text : &first, &response);
@@ -144,10 +161,8 @@ static void test_completions(void **state)
         serve_site_ask(&site, "POST", "/detokenize", "", "{\"tokens\":[97,98,99]}", &a), 200);
     assert_non_null(strstr(a.data, "\"content\":\"abc\""));
     buf_release(&a);
-    assert_int_equal(serve_site_ask(&site, "GET", "/v1/models/fake", "", "", &a), 200);
-    buf_release(&a);
-    assert_int_equal(serve_site_ask(&site, "GET", "/v1/models/other", "", "", &a), 404);
-    buf_release(&a);
+    expect(200, "GET", "/v1/models/fake", "", "");
+    expect(404, "GET", "/v1/models/other", "", "");
     assert_int_equal(serve_site_ask(&site, "GET", "/metrics", "", "", &a), 200);
     assert_non_null(strstr(a.data, "pdd_answers_total{end=\"stop\"}"));
     buf_release(&a);
@@ -189,10 +204,7 @@ static void test_wrong_requests(void **state)
             fail_msg("%s: %d %s", wrong[i].body, status, b.data);
         buf_release(&b);
     }
-    assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions", "X-PDD-Keep: soon\r\n",
-                                    wrong[4].body, &b),
-                     400);
-    buf_release(&b);
+    expect(400, "POST", "/v1/chat/completions", "X-PDD-Keep: soon\r\n", wrong[4].body);
     /* Cut to what fits, two clients' ids would be one, and its answer both's. */
     assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions",
                                     "X-PDD-Answer: a123456789b123456789c123456789d123456789\r\n",
@@ -200,8 +212,7 @@ static void test_wrong_requests(void **state)
                      400);
     assert_non_null(strstr(b.data, "X-PDD-Answer must have at most 39"));
     buf_release(&b);
-    assert_int_equal(serve_site_ask(&site, "GET", "/v1/answers/ans-none", "", "", &b), 404);
-    buf_release(&b);
+    expect(404, "GET", "/v1/answers/ans-none", "", "");
     assert_int_equal(serve_site_ask(&site, "GET", "/v1/answers", "", "", &b), 200);
     assert_non_null(strstr(b.data, "Cache-Control: no-store\r\n"));
     assert_non_null(strstr(b.data, "X-Content-Type-Options: nosniff\r\n"));
@@ -316,8 +327,7 @@ static void test_queue(void **state)
     assert_non_null(strstr(r.data, "the queue is full"));
     buf_release(&r);
     /* A place becomes free: the client that has none is next, though it came later. */
-    assert_int_equal(serve_site_ask(&site, "DELETE", "/v1/answers/a0", "", "", &r), 200);
-    buf_release(&r);
+    expect(200, "DELETE", "/v1/answers/a0", "", "");
     assert_true(raw_read_until(fds[4], &b[4], "\"state\":\"running\""));
     for (int i = 0; i < 6; i++) {
         close(fds[i]);
@@ -382,25 +392,17 @@ static void test_guests(void **state)
 /* With ask_before_sending nothing reaches the cloud without a yes; with a no the device answers. */
 static void test_ask_before_sending(void **state)
 {
-    struct buf a, b, text;
-    struct engine *engine;
-    struct fake_options quick = {.answer_tokens = 20};
+    struct buf a, text;
     (void)state;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    struct cloud_fixture *cloud = site_with_cloud(20);
     site.config.ask_before_sending = true;
     serve_site_start(&site);
     for (int yes = 0; yes < 2; yes++) {
         int fd = begin_stream(yes ? ",\"pdd\":{\"id\":\"y\",\"progress\":true,\"cloud_tokens\":5}"
                                   : ",\"pdd\":{\"id\":\"n\",\"progress\":true,\"cloud_tokens\":5}",
                               "", "\"state\":\"held\"", &a);
-        assert_int_equal(serve_site_ask(&site, "POST",
-                                        yes ? "/v1/answers/y/send" : "/v1/answers/n/send", "",
-                                        yes ? "{\"send\":true}" : "{\"send\":false}", &b),
-                         200);
-        buf_release(&b);
+        expect(200, "POST", yes ? "/v1/answers/y/send" : "/v1/answers/n/send", "",
+               yes ? "{\"send\":true}" : "{\"send\":false}");
         assert_true(raw_read_until(fd, &a, "[DONE]"));
         assert_int_equal(number_of(&a, "\"requests\":"), yes);
         join_chunks(&a, &text);
@@ -409,9 +411,7 @@ static void test_ask_before_sending(void **state)
         buf_release(&a);
         close(fd);
     }
-    assert_int_equal(serve_site_ask(&site, "POST", "/v1/answers/y/send", "", "{\"send\":true}", &b),
-                     400);
-    buf_release(&b);
+    expect(400, "POST", "/v1/answers/y/send", "", "{\"send\":true}");
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
 }
@@ -521,14 +521,9 @@ static void test_restart(void **state)
 static void test_no_is_kept(void **state)
 {
     struct buf b;
-    struct engine *engine;
-    struct fake_options quick = {.answer_tokens = 120};
     (void)state;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
+    struct cloud_fixture *cloud = site_with_cloud(120);
     site.fake = (struct fake_options){.answer_tokens = 120, .step_us = 3000.0};
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
     site.config.ask_before_sending = true;
     make_folder();
     serve_site_start(&site);
@@ -561,15 +556,10 @@ static void test_no_is_kept(void **state)
 static void test_asks_after_restart(void **state)
 {
     struct buf b;
-    struct engine *engine;
-    struct fake_options quick = {.answer_tokens = 20};
     int fds[2];
     (void)state;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
+    struct cloud_fixture *cloud = site_with_cloud(20);
     site.fake = (struct fake_options){.answer_tokens = 120, .step_us = 3000.0};
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
     site.config.answers_max = 1;
     make_folder();
     serve_site_start(&site);
@@ -603,13 +593,8 @@ static void test_asks_after_restart(void **state)
 static void test_egress(void **state)
 {
     struct buf b, text;
-    struct engine *engine;
-    struct fake_options quick = {.answer_tokens = 20};
     (void)state;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    struct cloud_fixture *cloud = site_with_cloud(20);
     make_folder();
     serve_site_start(&site);
     chat(",\"pdd\":{\"id\":\"here\",\"mode\":\"local\"}", &text, &b);
@@ -621,8 +606,7 @@ static void test_egress(void **state)
     serve_site_stop(&site);
     site.config.state_dir = NULL; /* no record is not an empty one */
     serve_site_start(&site);
-    assert_int_equal(serve_site_ask(&site, "GET", "/v1/egress", "", "", &b), 503);
-    buf_release(&b);
+    expect(503, "GET", "/v1/egress", "", "");
     serve_site_stop(&site);
     site.config.state_dir = folder;
     serve_site_start(&site);
@@ -646,14 +630,9 @@ static void test_egress(void **state)
 static void test_reads_on(void **state)
 {
     struct buf b, text;
-    struct engine *engine;
-    struct fake_options quick = {.answer_tokens = 20};
     (void)state;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
+    struct cloud_fixture *cloud = site_with_cloud(20);
     site.fake.prefill_us_per_token = 5000.0;
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
     site.config.device.idle_fill = site.config.device.fill_always = true;
     serve_site_start(&site);
     chat(",\"pdd\":{\"cloud_tokens\":100}", &text, &b);
@@ -673,8 +652,7 @@ static void test_reads_on(void **state)
     buf_release(&text);
     buf_release(&b);
     wait_for("/v1/status", "\"reading\":[");
-    assert_int_equal(serve_site_ask(&site, "DELETE", "/v1/reading", "", "", &b), 204);
-    buf_release(&b);
+    expect(204, "DELETE", "/v1/reading", "", "");
     wait_for("/v1/status", "\"reading\":null");
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
@@ -712,12 +690,9 @@ static void test_conversations(void **state)
     serve_site_defaults(&site);
     make_folder();
     serve_site_start(&site);
-    assert_int_equal(serve_site_ask(&site, "PUT", path, "", body, &b), 204);
-    buf_release(&b);
-    assert_int_equal(serve_site_ask(&site, "PUT", path, "", "[1]", &b), 400);
-    buf_release(&b);
-    assert_int_equal(serve_site_ask(&site, "PUT", "/v1/conversations/a%2Fb", "", body, &b), 400);
-    buf_release(&b);
+    expect(204, "PUT", path, "", body);
+    expect(400, "PUT", path, "", "[1]");
+    expect(400, "PUT", "/v1/conversations/a%2Fb", "", body);
     serve_site_stop(&site);
     serve_site_start(&site);
     assert_int_equal(serve_site_ask(&site, "GET", path, "", "", &b), 200);
@@ -730,11 +705,9 @@ static void test_conversations(void **state)
     buf_release(&text);
     buf_release(&b);
     assert_true(is_on_disk("Lamps") && is_on_disk("of-c1"));
-    assert_int_equal(serve_site_ask(&site, "DELETE", path, "", "", &b), 204);
-    buf_release(&b);
+    expect(204, "DELETE", path, "", "");
     assert_false(is_on_disk("Lamps") || is_on_disk("of-c1"));
-    assert_int_equal(serve_site_ask(&site, "GET", path, "", "", &b), 404);
-    buf_release(&b);
+    expect(404, "GET", path, "", "");
     serve_site_stop(&site);
     remove_folder();
 }
