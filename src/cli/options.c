@@ -44,11 +44,9 @@ enum {
 static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL};
 static const char *const log_formats[] = {"text", "json", NULL};
 static const char *const cache_scopes[] = {"all", "key", NULL};
-static const char *const paces[] = {"smooth", "off", "reading", NULL};
 static const char *const fills[] = {"mains", "on", "off", NULL};
 static const char *const verifies[] = {"auto", "on", "off", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
-static const char *const goals[] = {"even", "fast", "cheap", "battery", NULL};
 static const char *const cuts[] = {"reset", "close", "stall", NULL};
 
 /* ---- names and readers ---- */
@@ -405,12 +403,12 @@ static const struct option_row rows[] = {
      .help = "penalty for tokens that occurred lately; 1: none", .initial = "1"},
     {"seed", "N", CHAT, AT(chat.sampling.seed), RANGE(0, UINT32_MAX),
      .help = "seed of the sampling", .initial = "0"},
-    {"pace", "MODE", CHAT, AT(chat.pace), .help = "pace of the tokens shown", .words = paces,
-     .initial = "smooth"},
+    {"pace", "MODE", CHAT, AT(chat.pace), .help = "pace of the tokens shown",
+     .words = pace_mode_names, .initial = "smooth"},
 
     HEADING(DEVICE, "Answers:"),
     {"pace", "MODE", DEVICE, AT(device.server.pace),
-     .help = "pace of the tokens shown, where a request says none", .words = paces,
+     .help = "pace of the tokens shown, where a request says none", .words = pace_mode_names,
      .initial = "smooth"},
     {"answers-max", "N", DEVICE, AT(device.server.answers_max), RANGE(1, SERVE_ANSWERS_MAX),
      .help = "answers at once; they share the steps of the engine", .initial = "4"},
@@ -680,8 +678,8 @@ static const struct option_row rows[] = {
      .initial = "50000"},
     {"method", "LIST", SIM, AT(sim.plan.methods), .help = "methods, separated by commas",
      .otherwise = "all of --list"},
-    {"goal", "GOAL", SIM, AT(sim.plan.run.goal), .help = "what plans aim at", .words = goals,
-     .initial = "even"},
+    {"goal", "GOAL", SIM, AT(sim.plan.run.goal), .help = "what plans aim at",
+     .words = plan_goal_names, .initial = "even"},
     {"seed", "N", SIM, AT(sim.plan.run.seed), RANGE(0, UINT32_MAX),
      .help = "the same seed gives the same bytes", .initial = "1"},
     {"requests", "N", SIM, AT(sim.plan.run.requests), RANGE(1, UINT32_MAX),

@@ -1,8 +1,12 @@
 /* pace: see pace.h. */
 #include "policy/pace.h"
 
+#include <stddef.h>
+
 /* Bounds of D around the device's time per token, and the speed-up after the handover. */
 static const double FASTEST = 0.90, SLOWEST = 1.03, DRAIN = 0.96, REFILL = 1.02;
+
+const char *const pace_mode_names[] = {"smooth", "off", "reading", NULL};
 
 void pace_init(struct pace *p, enum pace_mode mode, double decode_us)
 {

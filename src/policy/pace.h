@@ -18,6 +18,7 @@ enum pace_mode {
     PACE_OFF,    /* show on arrival */
     PACE_READING /* as smooth, but no faster than a reader: needs fewer cloud tokens */
 };
+extern const char *const pace_mode_names[]; /* "smooth", ..., NULL */
 
 struct pace {
     enum pace_mode mode;

@@ -299,9 +299,8 @@ static int fill_question(struct ask *a, struct err *e)
         .on_trouble = on_trouble,
         .on_send = on_send,
         .arg = a};
-    if (strcmp(a->pdd.pace, "off") == 0) a->question.pace = PACE_OFF;
-    if (strcmp(a->pdd.pace, "reading") == 0) a->question.pace = PACE_READING;
-    if (strcmp(a->pdd.pace, "smooth") == 0) a->question.pace = PACE_SMOOTH;
+    for (int i = 0; pace_mode_names[i]; i++)
+        if (strcmp(a->pdd.pace, pace_mode_names[i]) == 0) a->question.pace = (enum pace_mode)i;
     if (a->pdd.refine >= 0.0f) {
         bool off = a->pdd.refine <= 0.0f || a->pdd.refine >= 1.0f;
         a->question.refine = off ? DEVICE_REFINE_OFF : DEVICE_REFINE_RATIO;

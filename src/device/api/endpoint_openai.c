@@ -68,11 +68,10 @@ static int word_of(const char *text, const char *const *words, const char *field
 
 static int check_mode(struct ask *a, struct err *e)
 {
-    static const char *const paces[] = {"smooth", "off", "reading", NULL};
     const struct serve *s = a->serve;
     uint32_t mode, pace;
     int code = word_of(a->pdd.mode, ask_modes, "mode", &mode, e);
-    if (!code) code = word_of(a->pdd.pace, paces, "pace", &pace, e);
+    if (!code) code = word_of(a->pdd.pace, pace_mode_names, "pace", &pace, e);
     if (code) return code;
     a->mode = (enum device_mode)mode;
     if (a->mode == DEVICE_AUTO && !s->c.device.cloud_url) a->mode = DEVICE_LOCAL_ONLY;
