@@ -63,28 +63,30 @@ def start(command):
     raise SystemExit(f"{' '.join(command)}: does not listen")
 
 
-def ask(pdd, url, folder, i, prompt, answer, begun):
+def report_of(folder, i):
+    return os.path.join(folder, f"{i}.json")
+
+
+def ask(pdd, url, folder, i, prompt, answer):
     text = os.path.join(folder, f"{i}.txt")
     r = random.Random(i)
     with open(text, "w") as f:
         f.write("".join(r.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(prompt - TEMPLATE)))
-    stats = os.path.join(folder, f"{i}.json")
     subprocess.run([pdd, "chat", "--fake", str(CONTEXT), "--profile", PROFILES["device"][0], "--cloud", url, "--prompt-file", text,
                     "--max-tokens", str(answer), "--no-state", "--idle-fill", "off", "--refine", "off", "--verify", "off",
-                    "--stats-json", stats], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    begun[i] = stats
+                    "--stats-json", report_of(folder, i)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def run_real(pdd, rows, rtt):
     with tempfile.TemporaryDirectory() as folder:
         cloud, url = start([pdd, "cloud", "--fake", str(CONTEXT), "--profile", PROFILES["cloud"][0], "--listen", "127.0.0.1:0"])
         link, url = start([pdd, "link", "--to", url.removeprefix("http://"), "--rtt", str(rtt)])
-        begun, threads, begin, loads = {}, [], time.monotonic() + START_S, []
+        threads, begin, loads = [], time.monotonic() + START_S, []
         try:
             for i, (at, prompt, answer) in enumerate(rows):
                 time.sleep(max(0.0, begin + at - START_S - time.monotonic()))
                 loads.append(os.getloadavg()[0])
-                t = threading.Thread(target=ask, args=(pdd, url, folder, i, prompt, answer, begun))
+                t = threading.Thread(target=ask, args=(pdd, url, folder, i, prompt, answer))
                 t.start()
                 threads.append(t)
             for t in threads:
@@ -94,9 +96,10 @@ def run_real(pdd, rows, rtt):
                 p.terminate()
                 p.wait()
         answers = []
-        for i in sorted(begun):
-            with open(begun[i]) as f:
-                answers.append(json.load(f))
+        for i in range(len(rows)):
+            if os.path.exists(report_of(folder, i)):  # else its chat failed
+                with open(report_of(folder, i)) as f:
+                    answers.append(json.load(f))
         return answers, sum(loads) / len(loads)
 
 
