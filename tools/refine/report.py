@@ -3,7 +3,7 @@
 
 report.py RESULTS.jsonl... [--flat RESULTS.jsonl] [--page docs/REFINE.md]
 
---flat: what is refused is told by these results instead (of --no-answers, which is soon measured anew). Without --page the tables go to standard output. Intervals are of 95 %, documents drawn again (tools/train/score.py).
+--flat: what is refused is told by these results instead (of a run with --no-answers, which takes little time). Without --page the tables go to standard output. Intervals are of 95 %, documents drawn again (tools/train/score.py).
 """
 import argparse
 import collections
@@ -132,7 +132,7 @@ def name_of_ratio(ratio):
 
 
 def by_ratio(results):
-    ratios = [q for q in results.ratios(OURS)]
+    ratios = results.ratios(OURS)
     for title, measures in (("F1, %", lambda name: score.f1), ("Exact match, %", lambda name: score.exact)):
         rows = []
         for name in results.asked:
@@ -179,11 +179,10 @@ def by_method(results):
 
 
 def by_presence(results):
-    """Only of questions whose answer stands in the prompt at all."""
     for ratio in (MAIN, LEAST):
         rows = []
         for method in results.methods():
-            rows.append([METHODS[method], *(figure([r for r in known(results.sets[n])], lambda r: r["by"][method, ratio]["has"]
+            rows.append([METHODS[method], *(figure(known(results.sets[n]), lambda r: r["by"][method, ratio]["has"]
                                                    if (method, ratio) in r["by"] else None) for n in results.asked)])
         yield from [f"An accepted answer stands in the {name_of_ratio(ratio)} that are kept, % of all questions:", "",
                     *table(["kept by", *(TITLES.get(n, n) for n in results.asked)], rows)]
