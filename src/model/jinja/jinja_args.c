@@ -9,6 +9,13 @@ struct jinja_value *jarg(const struct jargs *a, uint32_t at, const char *name)
     return NULL;
 }
 
+void jargs_named(struct jinja_run *r, const struct jargs *a, struct jinja_value dict)
+{
+    for (uint32_t i = 0; i < a->n_named && !r->code; i++)
+        jdict_set(r, jdict_of(dict), jtext(r, a->named[i].name, a->named[i].len, JINJA_OWN),
+                  a->named[i].value);
+}
+
 bool jargs_check(struct jinja_run *r, const struct jargs *a, uint32_t min, uint32_t max)
 {
     uint32_t n = a->n + a->n_named;

@@ -265,10 +265,7 @@ static struct jinja_value filter_format(struct jinja_run *r, struct jinja_value 
     if (args->n && args->n_named) return jfail(r, "format: values by place or by name, not both");
     if (args->n_named) {
         values = jinja_dict(r);
-        for (uint32_t i = 0; i < args->n_named && !r->code; i++)
-            jdict_set(r, jdict_of(values),
-                      jtext(r, args->named[i].name, args->named[i].len, JINJA_OWN),
-                      args->named[i].value);
+        jargs_named(r, args, values);
     } else {
         values = jlist_of_items(r, J_TUPLE, args->v, args->n);
     }

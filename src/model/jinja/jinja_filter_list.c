@@ -11,13 +11,6 @@ static struct jinja_value generator(struct jinja_run *r, struct jlist *l, const 
     return v;
 }
 
-static struct jlist *new_list(struct jinja_run *r)
-{
-    struct jlist *l = jalloc(r, sizeof *l);
-    if (l) *l = (struct jlist){.n = 0};
-    return l;
-}
-
 static struct jinja_value filter_length(struct jinja_run *r, struct jinja_value v,
                                         struct jargs *args)
 {
@@ -163,7 +156,7 @@ static struct jinja_value filter_map(struct jinja_run *r, struct jinja_value v, 
 {
     struct jinja_value *attribute = args->n ? NULL : jarg(args, 0, "attribute");
     struct jinja_value *otherwise = jarg(args, 9, "default");
-    struct jlist *out = new_list(r), *l = jtruth(v) ? jiterate(r, v) : out;
+    struct jlist *out = jlist_empty(r), *l = jtruth(v) ? jiterate(r, v) : out;
     uint32_t cap = 0;
     if (!l || !out) return v;
     if (l == out) return generator(r, out, "map");
@@ -190,7 +183,7 @@ static struct jinja_value choose(struct jinja_run *r, struct jinja_value v, stru
                                  bool by_attribute, bool wanted)
 {
     uint32_t test = by_attribute ? 1 : 0, cap = 0;
-    struct jlist *out = new_list(r), *l = jtruth(v) ? jiterate(r, v) : out;
+    struct jlist *out = jlist_empty(r), *l = jtruth(v) ? jiterate(r, v) : out;
     if (!l || !out) return v;
     if (l == out) return generator(r, out, "select_or_reject");
     if (args->n < test) return jfail(r, "%s: an attribute is needed", args->of);
@@ -288,7 +281,7 @@ static struct jinja_value filter_dictsort(struct jinja_run *r, struct jinja_valu
 static struct jinja_value filter_unique(struct jinja_run *r, struct jinja_value v,
                                         struct jargs *args)
 {
-    struct jlist *l = jargs_check(r, args, 0, 2) ? jiterate(r, v) : NULL, *out = new_list(r);
+    struct jlist *l = jargs_check(r, args, 0, 2) ? jiterate(r, v) : NULL, *out = jlist_empty(r);
     struct jlist *keys =
         l ? keys_of(r, l, jarg(args, 1, "attribute"), jarg_bool(args, 0, "case_sensitive", false))
           : NULL;
@@ -346,7 +339,7 @@ static struct jinja_value filter_batch(struct jinja_run *r, struct jinja_value v
 {
     int64_t size;
     struct jinja_value *with = jarg(args, 1, "fill_with");
-    struct jlist *l = jargs_check(r, args, 1, 2) ? jiterate(r, v) : NULL, *out = new_list(r);
+    struct jlist *l = jargs_check(r, args, 1, 2) ? jiterate(r, v) : NULL, *out = jlist_empty(r);
     uint32_t cap = 0;
     if (!l || !out || !jarg_int(r, args, 0, "linecount", 0, &size)) return v;
     if (size < 1 || size > JINJA_RANGE_MAX) return jfail(r, "batch: the size is out of range");
@@ -366,7 +359,7 @@ static struct jinja_value filter_slice(struct jinja_run *r, struct jinja_value v
 {
     int64_t n;
     struct jinja_value *with = jarg(args, 1, "fill_with");
-    struct jlist *l = jargs_check(r, args, 1, 2) ? jiterate(r, v) : NULL, *out = new_list(r);
+    struct jlist *l = jargs_check(r, args, 1, 2) ? jiterate(r, v) : NULL, *out = jlist_empty(r);
     uint32_t cap = 0, at = 0;
     if (!l || !out || !jarg_int(r, args, 0, "slices", 0, &n)) return v;
     if (n < 1 || n > JINJA_RANGE_MAX) return jfail(r, "slice: the number is out of range");
@@ -387,7 +380,7 @@ static struct jinja_value filter_groupby(struct jinja_run *r, struct jinja_value
                                          struct jargs *args)
 {
     struct jinja_value *attribute = jarg(args, 0, "attribute");
-    struct jlist *l = jargs_check(r, args, 1, 1) ? jiterate(r, v) : NULL, *out = new_list(r);
+    struct jlist *l = jargs_check(r, args, 1, 1) ? jiterate(r, v) : NULL, *out = jlist_empty(r);
     struct jlist *keys = l && attribute ? keys_of(r, l, attribute, false) : NULL;
     uint32_t cap = 0;
     if (!keys || !out) return v;

@@ -45,9 +45,7 @@ static struct jinja_value make_dict(struct jinja_run *r, struct jargs *args, boo
     if (args->n && args->v[0].type == J_UNDEFINED)
         return jfail(r, "%s: the argument is undefined", args->of);
     if (args->n && args->v[0].type == J_DICT) {
-        const struct jdict *d = jdict_of(args->v[0]);
-        for (uint32_t i = 0; i < d->n; i++)
-            jdict_set(r, jdict_of(v), d->pairs[i].key, d->pairs[i].value);
+        jinja_dict_merge(r, v, args->v[0]);
     } else if (args->n) {
         struct jlist *l = jiterate(r, args->v[0]);
         for (uint32_t i = 0; l && i < l->n && !r->code; i++) {
@@ -56,9 +54,7 @@ static struct jinja_value make_dict(struct jinja_run *r, struct jargs *args, boo
             if (pair && !r->code) jdict_set(r, jdict_of(v), pair->items[0], pair->items[1]);
         }
     }
-    for (uint32_t i = 0; i < args->n_named && !r->code; i++)
-        jdict_set(r, jdict_of(v), jtext(r, args->named[i].name, args->named[i].len, JINJA_OWN),
-                  args->named[i].value);
+    jargs_named(r, args, v);
     if (is_namespace) v.type = r->code ? J_UNDEFINED : J_NAMESPACE;
     return v;
 }

@@ -380,7 +380,8 @@ struct jpair *jsort_pairs(struct jinja_run *r, struct jpair *pairs, uint32_t n, 
 struct jinja_value jlist_new(struct jinja_run *r, enum jinja_type type, uint32_t n);
 struct jinja_value jlist_of_items(struct jinja_run *r, enum jinja_type type,
                                   struct jinja_value *items, uint32_t n);
-/* A list that grows while it is made. */
+/* A list that grows while it is made; NULL: no memory. */
+struct jlist *jlist_empty(struct jinja_run *r);
 void jlist_push(struct jinja_run *r, struct jlist *l, uint32_t *cap, struct jinja_value v);
 /* What a loop over v sees; a generator is used up. NULL: v is not iterable, the error is noted. */
 struct jlist *jiterate(struct jinja_run *r, struct jinja_value v);
@@ -426,6 +427,7 @@ struct jinja_value jjson_dump(struct jinja_run *r, struct jinja_value v, struct 
 
 /* jinja_args.c: arguments by place or name */
 struct jinja_value *jarg(const struct jargs *a, uint32_t at, const char *name); /* NULL: absent */
+void jargs_named(struct jinja_run *r, const struct jargs *a, struct jinja_value dict); /* into it */
 bool jargs_check(struct jinja_run *r, const struct jargs *a, uint32_t min, uint32_t max);
 /* false: the error is noted */
 bool jarg_int(struct jinja_run *r, const struct jargs *a, uint32_t at, const char *name,

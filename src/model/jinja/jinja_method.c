@@ -78,8 +78,7 @@ static struct jinja_value copy(struct jinja_run *r, struct jinja_value of)
 {
     if (of.type == J_LIST) return of; /* lists never change */
     struct jinja_value v = jinja_dict(r);
-    for (uint32_t i = 0; i < jdict_of(of)->n && !r->code; i++)
-        jdict_set(r, jdict_of(v), jdict_of(of)->pairs[i].key, jdict_of(of)->pairs[i].value);
+    jinja_dict_merge(r, v, of);
     return v;
 }
 

@@ -126,10 +126,9 @@ static struct jinja_value filtered(struct jinja_run *r, const struct jnode *filt
 static struct jlist *select_items(struct jinja_run *r, const struct jnode *n, struct jlist *l,
                                   struct jscope *outer)
 {
-    struct jlist *kept = jalloc(r, sizeof *kept);
+    struct jlist *kept = jlist_empty(r);
     uint32_t cap = 0;
     if (!kept) return l;
-    *kept = (struct jlist){.n = 0};
     struct jscope *scope = NULL;
     for (uint32_t i = 0; i < l->n && !r->code; i++) {
         if (!next_scope(r, &scope, outer)) break;

@@ -161,11 +161,10 @@ struct jinja_value jstring_join(struct jinja_run *r, const struct jstr *between,
 
 struct jinja_value jstring_splitlines(struct jinja_run *r, const struct jstr *s, bool keep)
 {
-    struct jlist *l = jalloc(r, sizeof *l);
+    struct jlist *l = jlist_empty(r);
     uint32_t cap = 0;
     size_t start = 0;
     if (!l) return jundefined(NULL);
-    *l = (struct jlist){.n = 0};
     for (size_t at = 0, n; at < s->len && !r->code; at += n) {
         uint32_t c = jtext_code(s->data + at, s->len - at, &n);
         if (!junicode_is_line_end(c)) continue;
@@ -335,10 +334,9 @@ static struct jinja_value split(struct jinja_run *r, const struct jstr *s, struc
 {
     struct jinja_value *by = jarg(args, 0, "sep");
     int64_t max;
-    struct jlist *l = jalloc(r, sizeof *l);
+    struct jlist *l = jlist_empty(r);
     if (!l || !jargs_check(r, args, 0, 2) || !jarg_int(r, args, 1, "maxsplit", -1, &max))
         return jundefined(NULL);
-    *l = (struct jlist){.n = 0};
     jwork(r, s->len / 16);
     bool words = !by || by->type == J_NONE;
     if (!words && (by->type != J_STR || jstr_of(*by)->len == 0))

@@ -138,6 +138,13 @@ void jinja_list_set(struct jinja_value list, uint32_t at, struct jinja_value v)
     if (list.type == J_LIST) jlist_of(list)->items[at] = v;
 }
 
+struct jlist *jlist_empty(struct jinja_run *r)
+{
+    struct jlist *l = jalloc(r, sizeof *l);
+    if (l) *l = (struct jlist){.n = 0};
+    return l;
+}
+
 void jlist_push(struct jinja_run *r, struct jlist *l, uint32_t *cap, struct jinja_value v)
 {
     if (r->code) return;
@@ -154,10 +161,9 @@ void jlist_push(struct jinja_run *r, struct jlist *l, uint32_t *cap, struct jinj
 
 static struct jlist *characters(struct jinja_run *r, const struct jstr *s)
 {
-    struct jlist *l = jalloc(r, sizeof *l);
+    struct jlist *l = jlist_empty(r);
     uint32_t cap = 0;
     if (!l) return NULL;
-    *l = (struct jlist){.n = 0};
     for (size_t at = 0; at < s->len && !r->code;) {
         size_t n = jtext_char_len(s->data + at, s->len - at);
         jlist_push(r, l, &cap, jtext_sub(r, s, at, at + n));
