@@ -15,7 +15,7 @@
 #include "lab/bench_report.h"
 #include "lab/bench_run.h"
 
-static const struct command command = {
+const struct command command_bench = {
     .name = "bench engine",
     .bit = OPTIONS_BENCH,
     .usage = "usage: pdd bench engine [OPTION]...\n"
@@ -90,10 +90,10 @@ int cmd_bench(int argc, char **argv)
                 "pdd bench: \"%s\" cannot be measured, \"engine\", \"perplexity\" and \"refine\" "
                 "can\n\n",
                 argv[1]);
-        options_help(&command, wants_help ? stdout : stderr);
+        options_help(&command_bench, wants_help ? stdout : stderr);
         return wants_help ? EXIT_DONE : EXIT_USAGE;
     }
-    if (options_parse(&command, argc - 1, argv + 1, &o, &line, &status)) return status;
+    if (options_parse(&command_bench, argc - 1, argv + 1, &o, &line, &status)) return status;
     int code = model_file_default(&o.native.model_path, path, &e);
     o.bench.engine = o.native;
     status = code ? EXIT_FAILED : measure(&o.bench, o.bench_load_child, &e);

@@ -7,7 +7,7 @@
 #include "cli/options.h"
 #include "lab/perplexity.h"
 
-static const struct command command = {
+const struct command command_bench_perplexity = {
     .name = "bench perplexity",
     .bit = OPTIONS_PERPLEXITY,
     .usage = "usage: pdd bench perplexity --file TEXTFILE [OPTION]...\n"
@@ -31,7 +31,7 @@ int cmd_bench_perplexity(int argc, char **argv)
     struct err e = ERR_INIT;
     char path[MODEL_FILE_PATH_MAX];
     int status;
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_bench_perplexity, argc, argv, &o, &line, &status)) return status;
     int code = model_file_default(&o.native.model_path, path, &e);
     o.perplexity.engine = o.native;
     if (code == 0) code = measure(&o.perplexity, &e);

@@ -6,7 +6,7 @@
 #include "cli/options.h"
 #include "lab/refine.h"
 
-static const struct command command = {
+const struct command command_bench_refine = {
     .name = "bench refine",
     .bit = OPTIONS_REFINE,
     .usage = "usage: pdd bench refine --set FILE [--set FILE]... [OPTION]...\n"
@@ -20,7 +20,7 @@ int cmd_bench_refine(int argc, char **argv)
     struct err e = ERR_INIT;
     char path[MODEL_FILE_PATH_MAX];
     int status;
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_bench_refine, argc, argv, &o, &line, &status)) return status;
     int code = model_file_default(&o.native.model_path, path, &e);
     o.refine.engine = o.native;
     if (code == 0) code = refine_run(&o.refine, &e);

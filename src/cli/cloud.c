@@ -20,7 +20,7 @@ enum {
     DESCRIPTORS_BESIDE = HTTP_REFUSED_MAX + 32 /* connections that hear 503, and our own files */
 };
 
-static const struct command command = {
+const struct command command_cloud = {
     .name = "cloud",
     .bit = OPTIONS_CLOUD,
     .usage = "usage: pdd cloud --model FILE | --upstream URL [OPTION]...\n"
@@ -48,10 +48,10 @@ static int check_options(const struct options *o, const struct option_line *line
                 "pdd cloud: give one of --model FILE and --upstream URL; see pdd cloud --help\n");
         return -1;
     }
-    return upstream
-               ? options_refuse_idle(&command, line, OPTIONS_WITH_UPSTREAM,
-                                     "with --upstream: the servers there compute")
-               : options_refuse_idle(&command, line, OPTIONS_WITH_ENGINE, "without --upstream");
+    return upstream ? options_refuse_idle(&command_cloud, line, OPTIONS_WITH_UPSTREAM,
+                                          "with --upstream: the servers there compute")
+                    : options_refuse_idle(&command_cloud, line, OPTIONS_WITH_ENGINE,
+                                          "without --upstream");
 }
 
 /* What both kinds of computing are told by the same options. */
@@ -275,7 +275,7 @@ int cmd_cloud(int argc, char **argv)
     struct err e = ERR_INIT;
     int status;
     block_hangup(true);
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_cloud, argc, argv, &o, &line, &status)) return status;
     if (check_options(&o, &line)) return EXIT_USAGE;
     log_set_level(o.log_level);
     log_set_json(o.log_json);

@@ -8,7 +8,7 @@
 
 enum { LINE_BYTES_MAX = 512 };
 
-static const struct command command = {
+const struct command command_cloud_key = {
     .name = "cloud key",
     .bit = OPTIONS_KEY,
     .operands = true,
@@ -76,7 +76,7 @@ int cmd_cloud_key(int argc, char **argv)
     struct option_line line;
     struct err e = ERR_INIT;
     int status;
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_cloud_key, argc, argv, &o, &line, &status)) return status;
     if (line.n_operands != 1) {
         fprintf(stderr, "pdd cloud key: one NAME is needed; see pdd cloud key --help\n");
         return EXIT_USAGE;

@@ -6,6 +6,10 @@
 #ifndef PDD_CLI_COMMANDS_H
 #define PDD_CLI_COMMANDS_H
 
+#include <stddef.h>
+
+struct command; /* cli/option.h */
+
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 int cmd_bench(int argc, char **argv);
@@ -22,5 +26,23 @@ int cmd_bench_perplexity(int argc, char **argv); /* pdd bench perplexity, by lab
 int cmd_bench_refine(int argc, char **argv);     /* pdd bench refine, by lab/refine.h */
 int cmd_cloud_key(int argc, char **argv); /* pdd cloud key: a key and its line (cloud/api/keys.h) */
 int model_random(int argc, char **argv);  /* pdd model random, by lab/random_file.h */
+
+/* What each takes on its command line. */
+extern const struct command command_bench, command_bench_perplexity, command_bench_refine;
+extern const struct command command_chat, command_cloud, command_cloud_key, command_demo;
+extern const struct command command_device, command_link, command_sim;
+extern const struct command command_model_inspect, command_model_tokenize;
+extern const struct command command_model_detokenize, command_model_random;
+
+/* Every command and every action, in the order of the help. */
+struct command_entry {
+    const char *name;                  /* after "pdd " */
+    const char *summary;               /* NULL: an action that the page of its command tells of */
+    int (*run)(int argc, char **argv); /* NULL: an action, which its command runs */
+    const struct command *command;     /* whose help is the entry's page */
+};
+
+extern const struct command_entry command_entries[];
+extern const size_t command_entries_n;
 
 #endif

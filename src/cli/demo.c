@@ -51,7 +51,7 @@ static const struct {
                       "of the same prompt the device reads what the cloud marks", REFINE},
 };
 
-static const struct command command = {
+const struct command command_demo = {
     .name = "demo",
     .bit = OPTIONS_DEMO,
     .usage = "usage: pdd demo [OPTION]...\n"
@@ -372,7 +372,7 @@ int cmd_demo(int argc, char **argv)
     struct option_line line;
     struct err e = ERR_INIT;
     int status;
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_demo, argc, argv, &o, &line, &status)) return status;
     struct demo *d = mem_calloc(1, sizeof *d);
     if (!d) return EXIT_FAILED;
     status = EXIT_DONE;

@@ -20,7 +20,7 @@
 
 enum { KEY_MAX = 4096, CONNECTIONS_MAX = 256 };
 
-static const struct command command = {
+const struct command command_device = {
     .name = "device",
     .bit = OPTIONS_DEVICE,
     .usage = "usage: pdd device [--cloud URL] [OPTION]...\n"
@@ -276,7 +276,7 @@ int cmd_device(int argc, char **argv)
     static struct device_command c;
     struct option_line line;
     int status;
-    if (options_parse(&command, argc, argv, &c.o, &line, &status)) return status;
+    if (options_parse(&command_device, argc, argv, &c.o, &line, &status)) return status;
     if (check_options(&c.o)) return EXIT_USAGE;
     log_set_level(c.o.log_level);
     log_set_json(c.o.log_json);

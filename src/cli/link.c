@@ -7,11 +7,11 @@
 #include "lab/relay.h"
 #include "net/loop.h"
 
-static const struct command command = {.name = "link",
-                                       .bit = OPTIONS_LINK,
-                                       .usage =
-                                           "usage: pdd link --to HOST:PORT [OPTION]...\n"
-                                           "Forward TCP connections as a mobile link would.\n\n"};
+const struct command command_link = {.name = "link",
+                                     .bit = OPTIONS_LINK,
+                                     .usage =
+                                         "usage: pdd link --to HOST:PORT [OPTION]...\n"
+                                         "Forward TCP connections as a mobile link would.\n\n"};
 
 static void asked_to_stop(void *arg)
 {
@@ -55,7 +55,7 @@ int cmd_link(int argc, char **argv)
     struct option_line line;
     struct err e = ERR_INIT;
     int status;
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_link, argc, argv, &o, &line, &status)) return status;
     o.link.listen_host = o.listen.host;
     o.link.listen_port = o.listen.port;
     o.link.to_host = o.to.host;

@@ -7,27 +7,13 @@
 #include "base/os.h"
 #include "cli/commands.h"
 
-static const struct {
-    const char *name, *summary;
-    int (*run)(int argc, char **argv);
-} commands[] = {
-    {"bench", "measure engines on this machine", cmd_bench},
-    {"chat", "ask a model; the answer starts in the cloud and is finished here", cmd_chat},
-    {"cloud", "serve a model to devices", cmd_cloud},
-    {"demo", "one answer three ways, with a table and a picture", cmd_demo},
-    {"device", "serve this device's own programs, by OpenAI's API", cmd_device},
-    {"link", "forward TCP connections as a mobile link would", cmd_link},
-    {"model", "inspect a model file, run its tokenizer, make one of random weights", cmd_model},
-    {"sim", "replay recorded requests in virtual time, with other methods beside ours", cmd_sim},
-};
-enum { COMMANDS = sizeof commands / sizeof *commands };
-
 static void usage(FILE *to)
 {
     fprintf(to, "usage: pdd COMMAND [OPTION]...\n\n"
                 "One LLM answer, started in the cloud and finished on the device.\n\n");
-    for (int i = 0; i < COMMANDS; i++)
-        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].summary);
+    for (size_t i = 0; i < command_entries_n; i++)
+        if (command_entries[i].run)
+            fprintf(to, "  %-8s %s\n", command_entries[i].name, command_entries[i].summary);
     fprintf(to, "\n`pdd COMMAND --help` lists the options of a command.\n");
 }
 
@@ -45,8 +31,9 @@ static int run(int argc, char **argv)
         printf("pdd %s\n", PDD_VERSION);
         return EXIT_DONE;
     }
-    for (int i = 0; i < COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    for (size_t i = 0; i < command_entries_n; i++) {
+        const struct command_entry *c = &command_entries[i];
+        if (c->run && strcmp(argv[1], c->name) == 0) return c->run(argc - 1, argv + 1);
     }
     fprintf(stderr, "pdd: no command \"%s\"; see pdd --help\n", argv[1]);
     return EXIT_USAGE;

@@ -187,15 +187,19 @@ enum { FAMILY = OPTIONS_INSPECT | OPTIONS_TOKENIZE | OPTIONS_DETOKENIZE };
         .operands = true                                                                           \
     }
 
+const struct command command_model_inspect = ACTION("inspect", OPTIONS_INSPECT);
+const struct command command_model_tokenize = ACTION("tokenize", OPTIONS_TOKENIZE);
+const struct command command_model_detokenize = ACTION("detokenize", OPTIONS_DETOKENIZE);
+
 static const struct action {
     const char *name;
     int (*run)(const struct request *r, struct err *e);
-    struct command command;
+    const struct command *command;
     bool takes_ids;
 } actions[] = {
-    {"inspect", inspect, ACTION("inspect", OPTIONS_INSPECT), false},
-    {"tokenize", tokenize, ACTION("tokenize", OPTIONS_TOKENIZE), false},
-    {"detokenize", detokenize, ACTION("detokenize", OPTIONS_DETOKENIZE), true},
+    {"inspect", inspect, &command_model_inspect, false},
+    {"tokenize", tokenize, &command_model_tokenize, false},
+    {"detokenize", detokenize, &command_model_detokenize, true},
 };
 enum { ACTIONS = sizeof actions / sizeof *actions };
 
@@ -218,7 +222,7 @@ static int run(const struct action *action, int argc, char **argv)
     struct request r = {.options = &o.model};
     struct err e = ERR_INIT;
     int status;
-    if (options_parse(&action->command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(action->command, argc, argv, &o, &line, &status)) return status;
     r.chat_template =
         (struct chat_template_choice){o.native.chat_template, o.native.chat_template_file};
     if (line.n_operands > 0) {
@@ -248,6 +252,6 @@ int cmd_model(int argc, char **argv)
     if (argc > 1 && !wants_help)
         fprintf(stderr, "pdd model: no action \"%.40s\"; see pdd model --help\n", argv[1]);
     else
-        options_help(&actions[0].command, wants_help ? stdout : stderr);
+        options_help(actions[0].command, wants_help ? stdout : stderr);
     return wants_help ? EXIT_DONE : EXIT_USAGE;
 }

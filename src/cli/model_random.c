@@ -6,7 +6,7 @@
 #include "cli/options.h"
 #include "lab/random_file.h"
 
-static const struct command command = {
+const struct command command_model_random = {
     .name = "model random",
     .bit = OPTIONS_RANDOM,
     .usage = "usage: pdd model random --shape NAME [OPTION]... -o FILE\n"
@@ -30,7 +30,7 @@ int model_random(int argc, char **argv)
     struct option_line line;
     struct err e = ERR_INIT;
     int status;
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_model_random, argc, argv, &o, &line, &status)) return status;
     if (run(&o.random, &e) == 0) return EXIT_DONE;
     fprintf(stderr, "pdd model random: %s\n", e.text);
     return EXIT_FAILED;

@@ -9,7 +9,7 @@
 #include "cli/options.h"
 #include "sim/study.h"
 
-static const struct command command = {
+const struct command command_sim = {
     .name = "sim",
     .bit = OPTIONS_SIM,
     .usage = "usage: pdd sim --trace FILE [--link FILE] [OPTION]...\n"
@@ -57,7 +57,7 @@ int cmd_sim(int argc, char **argv)
     struct err e = ERR_INIT;
     bool told = false;
     int status;
-    if (options_parse(&command, argc, argv, &o, &line, &status)) return status;
+    if (options_parse(&command_sim, argc, argv, &o, &line, &status)) return status;
     if (o.sim.list) {
         list();
         return EXIT_DONE;

@@ -568,7 +568,7 @@ static int run(struct chat *c, struct err *e)
     return run_conversation(c);
 }
 
-static const struct command command = {
+const struct command command_chat = {
     .name = "chat",
     .bit = OPTIONS_CHAT,
     .usage = "usage: pdd chat [--cloud URL] [OPTION]...\n"
@@ -614,7 +614,7 @@ int cmd_chat(int argc, char **argv)
     struct option_line line;
     struct err e = ERR_INIT;
     int status;
-    if (options_parse(&command, argc, argv, &c.o, &line, &status)) return status;
+    if (options_parse(&command_chat, argc, argv, &c.o, &line, &status)) return status;
     if (check_options(&c.o)) return EXIT_USAGE;
     bool tty = isatty(STDOUT_FILENO);
     bool plain = chat_input_terminal_is_plain();
