@@ -39,17 +39,21 @@ static bool largest(const char *folder, char *path, size_t size)
 int model_file_find(char *path, size_t size, struct err *e)
 {
     char program[MODEL_FILE_PATH_MAX - 16], folder[MODEL_FILE_PATH_MAX];
+    static const char *const places[] = {"models", "share/pdd/models"};
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     program[n > 0 ? n : 0] = '\0';
     for (int up = 0; up <= MODEL_FILE_FOLDERS_UP; up++) {
         char *slash = strrchr(program, '/');
         if (!slash) break;
         *slash = '\0';
-        snprintf(folder, sizeof folder, "%s/models", program);
-        if (largest(folder, path, size)) return 0;
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            int len = snprintf(folder, sizeof folder, "%s/%s", program, places[i]);
+            if (len > 0 && (size_t)len < sizeof folder && largest(folder, path, size)) return 0;
+        }
     }
     return err_set(e, ERR_NOT_FOUND,
-                   "no *.gguf in models/ beside the program or above it: name one with --model");
+                   "no *.gguf in models/ or share/pdd/models/ beside the program or above it: name "
+                   "one with --model, or install the package pdd-models");
 }
 
 int model_file_default(const char **model_path, char path[MODEL_FILE_PATH_MAX], struct err *e)

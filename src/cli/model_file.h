@@ -1,7 +1,7 @@
 /*
  * model_file: the model of a command that names none: the largest *.gguf in `models/`
- * next to the program, or in the folders above it (the source tree of a build). Times of files say
- * nothing in a fresh checkout.
+ * or `share/pdd/models/` next to the program, or in the folders above it (the source tree of a
+ * build; the prefix of an installation). Times of files say nothing in a fresh checkout.
  */
 #ifndef PDD_CLI_MODEL_FILE_H
 #define PDD_CLI_MODEL_FILE_H
