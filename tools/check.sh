@@ -8,6 +8,7 @@
 #   names      a name in a comment (two words or more, with _) exists in the code
 #   prefixes   a function that a public header declares begins as the file does, or as a type does
 #   pages      a cited page (*.md) exists; README.md and docs/demo.svg name no class of numerics and no model that is gone
+#   api        docs/API.md is what tools/api_page.c writes, and has every header that the servers read or write
 #   subjects   subjects of commits have at most 60 characters
 #   length     functions of at most 70 lines, files of at most 900
 #   calls      no banned call; the heap only through base/mem
@@ -24,7 +25,7 @@ complain() {
 }
 
 sources() {
-    find src tests fuzz bench -name '*.[ch]' | sort
+    find src tests fuzz bench tools -name '*.[ch]' | sort
 }
 
 check_format() {
@@ -112,7 +113,7 @@ check_map() {
 # A page is cited by its path from the root, from the citing file, or by a URL, which is not followed.
 check_pages() {
     local file page
-    find . \( -name build -o -name node_modules -o -name .git \) -prune -o ! -path ./tools/check.sh \
+    find . \( -name build -o -name node_modules -o -name .git \) -prune -o ! -path ./tools/check.sh ! -path ./tools/api_page.c \
         \( -name '*.md' -o -name '*.[chS]' -o -name '*.py' -o -name '*.sh' -o -name '*.txt' \) -print0 |
         xargs -0 awk '{
             gsub(/\[[^]]*\]\(/, "(") # the text of a link; its target stays
@@ -134,6 +135,21 @@ check_pages() {
     grep -oHE 'models/[A-Za-z0-9._-]*[.]gguf' README.md docs/demo.svg | sort -u | while IFS=: read -r file page; do
         [ -e "$page" ] || echo "$file: there is no $page"
     done | { ! grep .; } || bad=1
+}
+
+check_api() {
+    local page
+    page=$(mktemp)
+    if gcc -std=c17 -Isrc tools/api_page.c -o "$page" && "$page" >"$found"; then
+        cmp -s "$found" docs/API.md || complain "docs/API.md is not what tools/api_page.c writes: make it again"
+        grep -rhoE '(_header|take_number)\([a-z>-]+, *"[A-Z][A-Za-z-]+"|"[A-Z][A-Za-z-]+: ' src/net/http_[cprs]*.c src/cloud/api src/device/api |
+            sed 's/.*"\([A-Za-z-]*\).*/\1/' | sort -u | while read -r name; do
+            grep -qw -- "$name" docs/API.md || echo "tools/api_page.c: header $name is missing"
+        done | { ! grep .; } || bad=1
+    else
+        complain "tools/api_page.c cannot be compiled"
+    fi
+    rm -f "$page"
 }
 
 # Paths as "net/loop.h" in comments and pages, below src/, tests/ or the root; and in pages `name` (`path`).
@@ -236,6 +252,7 @@ check_files
 check_names
 check_prefixes
 check_pages
+check_api
 check_subjects
 check_length
 check_calls

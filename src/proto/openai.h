@@ -3,24 +3,8 @@
  * requests, writing responses. Pure. Source of the names: OpenAI's API reference; where that is
  * silent, what vLLM and llama-server do.
  *
- * Supported: model, messages (roles system, developer, user, assistant, tool; content a string or
- * parts of type text, null for an answer; tool_calls of functions, tool_call_id, name,
- * reasoning_content) or prompt (a text, token ids, or an array of one of these), max_tokens,
- * max_completion_tokens (chat), temperature, top_p, stop, seed, stream, stream_options
- * (include_usage), logprobs, top_logprobs (chat); and beyond OpenAI's: top_k (-1 and 0: all),
- * min_p, repetition_penalty or repeat_penalty, repeat_last_n, n_predict. A number without a
- * fraction is an integer; max_tokens -1 is as many as fit; "" is no stop string. For the chat
- * template, where it knows them: tools with tool_choice "none", reasoning_effort, enable_thinking,
- * chat_template_kwargs.
- *
- * Refused by name: fields that would change the answer in a way we do not support, unless they ask
- * for what happens anyway (n: 1, tools: [], response_format: {"type": "text"}). OpenAI's: n,
- * best_of, echo, suffix, tools, tool_choice, functions, function_call, response_format, modalities,
- * audio, prediction, web_search_options, verbosity, frequency_penalty, presence_penalty,
- * logit_bias; and of vLLM and llama-server those in `refused` of openai_request.c.
- *
- * Ignored: every other field (user, metadata, store, ..., and misspelt ones), as clients of this
- * API send new fields to old servers. null is the same as absent.
+ * openai_fields.h has a row for each field of a request: whether it is served, passed on to an
+ * upstream server, refused by name, or ignored. docs/API.md shows it.
  */
 #ifndef PDD_PROTO_OPENAI_H
 #define PDD_PROTO_OPENAI_H

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "proto/openai_fields.h"
 #include "proto/openai_impl.h"
 
 enum {
@@ -17,88 +18,6 @@ enum {
 
 /* Every integer up to here is a double, and no other number reads the same. */
 #define WHOLE_MAX 9007199254740992.0
-
-/* What a field that we cannot serve may hold all the same. */
-enum neutral {
-    NEUTRAL_ZERO,
-    NEUTRAL_OFF, /* zero and less */
-    NEUTRAL_ONE,
-    NEUTRAL_FALSE,
-    NEUTRAL_TRUE,
-    NEUTRAL_EMPTY, /* of strings, arrays and objects */
-    NEUTRAL_NOTHING
-};
-
-static const struct {
-    const char *name;
-    enum neutral neutral;
-} refused[] = {
-    {"n", NEUTRAL_ONE},
-    {"best_of", NEUTRAL_ONE},
-    {"echo", NEUTRAL_FALSE},
-    {"suffix", NEUTRAL_EMPTY},
-    {"functions", NEUTRAL_EMPTY},
-    {"function_call", NEUTRAL_NOTHING},
-    {"frequency_penalty", NEUTRAL_ZERO},
-    {"presence_penalty", NEUTRAL_ZERO},
-    {"logit_bias", NEUTRAL_EMPTY},
-    {"audio", NEUTRAL_NOTHING},
-    {"prediction", NEUTRAL_NOTHING},
-    {"web_search_options", NEUTRAL_NOTHING},
-    {"verbosity", NEUTRAL_NOTHING},
-    {"prompt_embeds", NEUTRAL_NOTHING},
-    {"prompt_logprobs", NEUTRAL_NOTHING},
-    {"use_beam_search", NEUTRAL_FALSE},
-    {"ignore_eos", NEUTRAL_FALSE},
-    {"min_tokens", NEUTRAL_ZERO},
-    {"stop_token_ids", NEUTRAL_EMPTY},
-    {"include_stop_str_in_output", NEUTRAL_FALSE},
-    {"skip_special_tokens", NEUTRAL_TRUE},
-    {"truncate_prompt_tokens", NEUTRAL_NOTHING},
-    {"add_generation_prompt", NEUTRAL_TRUE},
-    {"continue_final_message", NEUTRAL_FALSE},
-    {"chat_template", NEUTRAL_EMPTY},
-    {"grammar", NEUTRAL_EMPTY},
-    {"json_schema", NEUTRAL_NOTHING},
-    {"structured_outputs", NEUTRAL_NOTHING},
-    {"guided_json", NEUTRAL_NOTHING},
-    {"guided_regex", NEUTRAL_NOTHING},
-    {"guided_choice", NEUTRAL_NOTHING},
-    {"guided_grammar", NEUTRAL_NOTHING},
-    {"guided_whitespace_pattern", NEUTRAL_NOTHING},
-    {"regex", NEUTRAL_EMPTY},
-    {"ebnf", NEUTRAL_EMPTY},
-    {"typical_p", NEUTRAL_ONE},
-    {"typical", NEUTRAL_ONE},
-    {"tfs", NEUTRAL_ONE},
-    {"tfs_z", NEUTRAL_ONE},
-    {"top_a", NEUTRAL_ZERO},
-    {"top_n_sigma", NEUTRAL_OFF},
-    {"nsigma", NEUTRAL_OFF},
-    {"mirostat", NEUTRAL_ZERO},
-    {"mirostat_mode", NEUTRAL_ZERO},
-    {"dry_multiplier", NEUTRAL_ZERO},
-    {"xtc_probability", NEUTRAL_ZERO},
-    {"dynatemp_range", NEUTRAL_ZERO},
-    {"dynamic_temperature", NEUTRAL_FALSE},
-    {"adaptive_target", NEUTRAL_OFF},
-    {"smoothing_factor", NEUTRAL_ZERO},
-    {"epsilon_cutoff", NEUTRAL_ZERO},
-    {"eta_cutoff", NEUTRAL_ZERO},
-    {"penalty_alpha", NEUTRAL_ZERO},
-    {"no_repeat_ngram_size", NEUTRAL_ZERO},
-    {"length_penalty", NEUTRAL_ONE},
-    {"guidance_scale", NEUTRAL_ONE},
-    {"negative_prompt", NEUTRAL_EMPTY},
-    {"ban_eos_token", NEUTRAL_FALSE},
-    {"custom_token_bans", NEUTRAL_EMPTY},
-    {"bad_words", NEUTRAL_EMPTY},
-    {"bad_words_ids", NEUTRAL_EMPTY},
-    {"allowed_token_ids", NEUTRAL_EMPTY},
-    {"logits_processors", NEUTRAL_EMPTY},
-    {"lora", NEUTRAL_EMPTY},
-    {"documents", NEUTRAL_EMPTY},
-};
 
 void openai_param_set(char *ret_param, const char *name)
 {
@@ -207,62 +126,39 @@ int openai_ids_take(const struct json_t *array, const char *name, int32_t **ret_
     return 0;
 }
 
-static bool is_neutral(const json_t *value, enum neutral neutral)
-{
-    double number = json_is_number(value) ? json_number_value(value) : -1.0;
-    switch (neutral) {
-    case NEUTRAL_ZERO:
-        return number >= 0.0 && number <= 0.0;
-    case NEUTRAL_OFF:
-        return json_is_number(value) && number <= 0.0;
-    case NEUTRAL_ONE:
-        return number >= 1.0 && number <= 1.0;
-    case NEUTRAL_FALSE:
-        return json_is_false(value);
-    case NEUTRAL_TRUE:
-        return json_is_true(value);
-    case NEUTRAL_EMPTY:
-        return json_is_object(value)  ? json_object_size(value) == 0
-               : json_is_array(value) ? json_array_size(value) == 0
-                                      : json_is_string(value) && json_string_length(value) == 0;
-    case NEUTRAL_NOTHING:
-        break;
-    }
-    return false;
-}
-
 static bool is_word(const json_t *value, const char *word)
 {
     return json_is_string(value) && strcmp(json_string_value(value), word) == 0;
 }
 
-/* Fields whose neutral values are words. */
-static const char *refused_word(const json_t *root)
+static bool is_neutral(const json_t *value, enum openai_neutral neutral)
 {
-    const json_t *format = json_object_get(root, "response_format");
-    const json_t *choice = json_object_get(root, "tool_choice");
-    const json_t *modalities = json_object_get(root, "modalities");
-    if (format && !is_word(json_object_get(format, "type"), "text")) return "response_format";
-    if (choice && !is_word(choice, "none") && !is_word(choice, "auto")) return "tool_choice";
-    if (modalities &&
-        (json_array_size(modalities) != 1 || !is_word(json_array_get(modalities, 0), "text")))
-        return "modalities";
-    return NULL;
-}
-
-static int refuse_unserved(const json_t *root, char *ret_param, struct err *e)
-{
-    const char *name = NULL;
-    for (size_t i = 0; i < sizeof refused / sizeof *refused && !name; i++) {
-        const json_t *value = json_object_get(root, refused[i].name);
-        if (value && !is_neutral(value, refused[i].neutral)) name = refused[i].name;
+    double number = json_is_number(value) ? json_number_value(value) : -1.0;
+    switch (neutral) {
+    case OPENAI_NEUTRAL_ZERO:
+        return number >= 0.0 && number <= 0.0;
+    case OPENAI_NEUTRAL_OFF:
+        return json_is_number(value) && number <= 0.0;
+    case OPENAI_NEUTRAL_ONE:
+        return number >= 1.0 && number <= 1.0;
+    case OPENAI_NEUTRAL_FALSE:
+        return json_is_false(value);
+    case OPENAI_NEUTRAL_TRUE:
+        return json_is_true(value);
+    case OPENAI_NEUTRAL_EMPTY:
+        return json_is_object(value)  ? json_object_size(value) == 0
+               : json_is_array(value) ? json_array_size(value) == 0
+                                      : json_is_string(value) && json_string_length(value) == 0;
+    case OPENAI_NEUTRAL_TEXT_TYPE:
+        return is_word(json_object_get(value, "type"), "text");
+    case OPENAI_NEUTRAL_NO_CALL:
+        return is_word(value, "none") || is_word(value, "auto");
+    case OPENAI_NEUTRAL_TEXT_ALONE:
+        return json_array_size(value) == 1 && is_word(json_array_get(value, 0), "text");
+    case OPENAI_NEUTRAL_NOTHING:
+        break;
     }
-    if (!name) name = refused_word(root);
-    if (!name) return 0;
-    openai_param_set(ret_param, name);
-    if (strcmp(name, "n") == 0)
-        return err_set(e, ERR_UNSUPPORTED, "n: a request gets one answer; send more requests");
-    return err_set(e, ERR_UNSUPPORTED, "%s is not supported here: leave it out", name);
+    return false;
 }
 
 /* The text of an array of parts, a line break between two. */
@@ -317,7 +213,7 @@ static int take_message(const json_t *message, size_t at, struct wire_message *m
                        "messages[%zu].role must be system, developer, user, assistant or tool", at);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         const json_t *value = json_object_get(message, calls[i]);
-        if (value && !json_is_null(value) && !is_neutral(value, NEUTRAL_EMPTY))
+        if (value && !json_is_null(value) && !is_neutral(value, OPENAI_NEUTRAL_EMPTY))
             return err_set(e, ERR_UNSUPPORTED, "messages[%zu].%s is not supported here", at,
                            calls[i]);
     }
@@ -483,59 +379,80 @@ static int take_max_tokens(const json_t *max, struct openai_request *r, struct e
     return 0;
 }
 
-enum { IN_CHAT = 1, IN_COMPLETION = 2, IN_BOTH = 3 };
+/* What happens to a field, in the words of openai_fields.h. */
+enum fate { FATE_PLAIN, FATE_TAKE, FATE_SEE, FATE_PASS, FATE_REFUSE, FATE_IGNORE };
 
-/* In this order: some look at what an earlier one has set. */
-static const struct {
+struct field {
     const char *name;
-    int where;
+    enum openai_where where;
+    enum fate fate;
     int (*take)(const json_t *value, struct openai_request *r, struct err *e);
-} takers[] = {
-    {"prompt", IN_COMPLETION, take_prompt},
-    {"stop", IN_BOTH, take_stops},
-    {"seed", IN_BOTH, take_seed},
-    {"top_p", IN_BOTH, take_top_p},
-    {"top_k", IN_BOTH, take_top_k},
-    {"repeat_last_n", IN_BOTH, take_repeat_last},
-    {"n_predict", IN_BOTH, take_max_tokens},
-    {"max_tokens", IN_BOTH, take_max_tokens},
-    {"max_completion_tokens", IN_CHAT, take_max_tokens},
-    {"logprobs", IN_BOTH, take_logprobs},
-    {"top_logprobs", IN_CHAT, take_top_logprobs},
-    {"stream_options", IN_BOTH, take_stream_options},
+    struct json_field plain;
+    enum openai_neutral neutral;
+    const char *instead;
 };
 
-static const struct json_field plain_fields[] = {
-    {"model", JSON_FIELD_TEXT, false, 0, WIRE_NAME_MAX, 0, 0,
-     offsetof(struct openai_request, ask.model)},
-    {"temperature", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 100.0f,
-     offsetof(struct openai_request, ask.sampling.temperature)},
-    {"min_p", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 0x1.fffffep-1f,
-     offsetof(struct openai_request, ask.sampling.min_p)},
-    {"repetition_penalty", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1000.0f,
-     offsetof(struct openai_request, ask.sampling.repeat_penalty)},
-    {"repeat_penalty", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1000.0f,
-     offsetof(struct openai_request, ask.sampling.repeat_penalty)},
-    {"stream", JSON_FIELD_BOOL, false, 0, 0, 0, 0, offsetof(struct openai_request, stream)},
-};
+#define PLAIN(NAME, WHERE, TYPE, MAX, LOW, HIGH, MEMBER, NOTE)                                     \
+    {.name = NAME,                                                                                 \
+     .where = OPENAI_IN_##WHERE,                                                                   \
+     .fate = FATE_PLAIN,                                                                           \
+     .plain = {NAME, JSON_FIELD_##TYPE, false, 0, MAX, LOW, HIGH,                                  \
+               offsetof(struct openai_request, MEMBER)}},
+#define TAKE(NAME, WHERE, FUNCTION, NOTE)                                                          \
+    {.name = NAME, .where = OPENAI_IN_##WHERE, .fate = FATE_TAKE, .take = FUNCTION},
+#define SEE(NAME, WHERE, NOTE) {.name = NAME, .where = OPENAI_IN_##WHERE, .fate = FATE_SEE},
+#define KEEP_OUT(NAME, WHERE, FATE, NEUTRAL, NOTE)                                                 \
+    {.name = NAME,                                                                                 \
+     .where = OPENAI_IN_##WHERE,                                                                   \
+     .fate = FATE,                                                                                 \
+     .neutral = OPENAI_NEUTRAL_##NEUTRAL,                                                          \
+     .instead = NOTE},
+#define PASS(NAME, WHERE, NEUTRAL, NOTE) KEEP_OUT(NAME, WHERE, FATE_PASS, NEUTRAL, NOTE)
+#define REFUSE(NAME, WHERE, NEUTRAL, NOTE) KEEP_OUT(NAME, WHERE, FATE_REFUSE, NEUTRAL, NOTE)
+#define IGNORE(NAME, WHERE, NOTE) {.name = NAME, .where = OPENAI_IN_##WHERE, .fate = FATE_IGNORE},
+
+static const struct field all_fields[] = {OPENAI_FIELDS(PLAIN, TAKE, SEE, PASS, REFUSE, IGNORE)};
+
+static int refuse_unserved(const struct field *f, const json_t *value, struct err *e)
+{
+    if (is_neutral(value, f->neutral)) return 0;
+    return err_set(e, ERR_UNSUPPORTED, "%s is not supported here: %s", f->name,
+                   f->instead[0] ? f->instead : "leave it out");
+}
+
+/* The field if it is there, as its row says. */
+static int take_field(json_t *root, const struct field *f, struct openai_request *r, struct err *e)
+{
+    const json_t *value = json_object_get(root, f->name);
+    if (!value || !(f->where & (r->chat ? OPENAI_IN_CHAT : OPENAI_IN_COMPLETION))) return 0;
+    switch (f->fate) {
+    case FATE_PLAIN:
+        return json_object_read(root, "", &f->plain, 1, false, r, e);
+    case FATE_TAKE:
+        return f->take(value, r, e);
+    case FATE_PASS:
+    case FATE_REFUSE:
+        return refuse_unserved(f, value, e);
+    case FATE_SEE:
+    case FATE_IGNORE:
+        break;
+    }
+    return 0;
+}
 
 static int take_all(json_t *root, struct openai_request *r, char *ret_param, struct err *e)
 {
     static const struct json_field messages_field = {
         "messages", JSON_FIELD_ARRAY, true, 1, WIRE_MESSAGES_MAX, 0, 0, 0};
     json_t *messages = NULL;
-    int code = openai_fields_read(root, plain_fields, sizeof plain_fields / sizeof *plain_fields, r,
-                                  ret_param, e);
-    if (!code) code = refuse_unserved(root, ret_param, e);
+    int code = 0;
+    for (size_t i = 0; i < sizeof all_fields / sizeof *all_fields && !code; i++) {
+        code = take_field(root, &all_fields[i], r, e);
+        if (code) openai_param_set(ret_param, all_fields[i].name);
+    }
     if (!code && r->chat) code = openai_arguments_take(root, &r->ask.arguments, ret_param, e);
     if (!code && (code = openai_tools_take(root, &r->ask.tools, e)) != 0)
         openai_param_set(ret_param, "tools");
-    for (size_t i = 0; i < sizeof takers / sizeof *takers && !code; i++) {
-        const json_t *value = json_object_get(root, takers[i].name);
-        if (!value || !(takers[i].where & (r->chat ? IN_CHAT : IN_COMPLETION))) continue;
-        code = takers[i].take(value, r, e);
-        if (code) openai_param_set(ret_param, takers[i].name);
-    }
     if (code) return code;
     openai_param_set(ret_param, r->chat ? "messages" : "prompt");
     if (r->chat) code = json_object_read(root, "", &messages_field, 1, false, &messages, e);

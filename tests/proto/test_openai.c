@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "proto/openai.h"
+#include "proto/openai_fields.h"
 #include "proto/stop.h"
 
 #define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"
@@ -148,6 +149,83 @@ static void test_bombs(void **state)
         else
             openai_request_release(&r);
         buf_release(&b);
+    }
+}
+
+/* The rows of openai_fields.h that are no code: for each neutral value that it is taken, and of the
+ * others that one which changes something is refused by name, with its remedy. */
+enum kept_out { REFUSED_ROW, IGNORED_ROW, SERVED_ROW };
+
+static const struct {
+    const char *name;
+    enum openai_where where;
+    enum kept_out kept_out;
+    enum openai_neutral neutral;
+    const char *instead;
+} table[] = {
+#define PLAIN(NAME, WHERE, TYPE, MAX, LOW, HIGH, MEMBER, NOTE)                                     \
+    {NAME, OPENAI_IN_##WHERE, SERVED_ROW, OPENAI_NEUTRAL_NOTHING, NOTE},
+#define TAKE(NAME, WHERE, FUNCTION, NOTE)                                                          \
+    {NAME, OPENAI_IN_##WHERE, SERVED_ROW, OPENAI_NEUTRAL_NOTHING, NOTE},
+#define SEE(NAME, WHERE, NOTE) {NAME, OPENAI_IN_##WHERE, SERVED_ROW, OPENAI_NEUTRAL_NOTHING, NOTE},
+#define PASS(NAME, WHERE, NEUTRAL, NOTE)                                                           \
+    {NAME, OPENAI_IN_##WHERE, REFUSED_ROW, OPENAI_NEUTRAL_##NEUTRAL, NOTE},
+#define REFUSE(NAME, WHERE, NEUTRAL, NOTE)                                                         \
+    {NAME, OPENAI_IN_##WHERE, REFUSED_ROW, OPENAI_NEUTRAL_##NEUTRAL, NOTE},
+#define IGNORE(NAME, WHERE, NOTE)                                                                  \
+    {NAME, OPENAI_IN_##WHERE, IGNORED_ROW, OPENAI_NEUTRAL_NOTHING, NOTE},
+    OPENAI_FIELDS(PLAIN, TAKE, SEE, PASS, REFUSE, IGNORE)};
+
+static int decode_with(const char *name, const char *value, bool chat, struct err *e)
+{
+    struct openai_request r;
+    char json[256], param[OPENAI_PARAM_MAX];
+    snprintf(json, sizeof json, "{%s,\"%s\":%s}", chat ? ASK : "\"prompt\":\"a\"", name, value);
+    *e = (struct err)ERR_INIT;
+    int code = openai_request_decode(json, strlen(json), chat, &r, param, e);
+    if (!code) openai_request_release(&r);
+    if (code && strcmp(param, name) != 0) fail_msg("%s: param '%s'", json, param);
+    return code;
+}
+
+static void check_row(size_t i, bool chat)
+{
+    static const char *const neutral[][2] = {
+        [OPENAI_NEUTRAL_NOTHING] = {"null", "{\"a\":1}"},
+        [OPENAI_NEUTRAL_ZERO] = {"0.0", "-1"},
+        [OPENAI_NEUTRAL_OFF] = {"-1", "0.5"},
+        [OPENAI_NEUTRAL_ONE] = {"1.0", "2"},
+        [OPENAI_NEUTRAL_FALSE] = {"false", "true"},
+        [OPENAI_NEUTRAL_TRUE] = {"true", "false"},
+        [OPENAI_NEUTRAL_EMPTY] = {"[]", "[1]"},
+        [OPENAI_NEUTRAL_TEXT_TYPE] = {"{\"type\":\"text\"}", "{\"type\":\"json_object\"}"},
+        [OPENAI_NEUTRAL_NO_CALL] = {"\"auto\"", "\"required\""},
+        [OPENAI_NEUTRAL_TEXT_ALONE] = {"[\"text\"]", "[\"text\",\"audio\"]"},
+    };
+    const char *name = table[i].name;
+    struct err e;
+    if (table[i].kept_out == IGNORED_ROW) {
+        assert_int_equal(decode_with(name, "7", chat, &e), 0);
+        return;
+    }
+    if (decode_with(name, neutral[table[i].neutral][0], chat, &e)) fail_msg("%s: %s", name, e.text);
+    if (decode_with(name, neutral[table[i].neutral][1], chat, &e) != ERR_UNSUPPORTED)
+        fail_msg("%s: not refused", name);
+    if (!strstr(e.text, name)) fail_msg("%s: its sentence does not name it: %s", name, e.text);
+    if (!strstr(e.text, table[i].instead[0] ? table[i].instead : "leave it out"))
+        fail_msg("%s: no remedy in: %s", name, e.text);
+}
+
+static void test_table(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(table[i].name, table[k].name) == 0 && (table[i].where & table[k].where))
+                fail_msg("%s stands twice", table[i].name);
+        if (table[i].kept_out == SERVED_ROW) continue;
+        if (table[i].where & OPENAI_IN_CHAT) check_row(i, true);
+        if (table[i].where & OPENAI_IN_COMPLETION) check_row(i, false);
     }
 }
 
@@ -479,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_stop_cuts),
+        cmocka_unit_test(test_table),
         cmocka_unit_test(test_bombs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

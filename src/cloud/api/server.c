@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "cloud/api/routes.h"
 #include "cloud/api/server_impl.h"
 
 enum {
@@ -17,27 +18,11 @@ enum {
         128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
 };
 
-/* Of a port of their own, which needs no key. */
-static const struct http_route metrics_routes[] = {
-    {"GET", "/health", status_health, NULL, SHORT_BODY_MAX},
-    {"GET", "/ready", status_ready, NULL, SHORT_BODY_MAX},
-    {"GET", "/metrics", status_metrics_open, NULL, SHORT_BODY_MAX},
-};
+#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, TEXT) {METHOD, PATH, HANDLER, GATE, BODY_MAX},
 
-static const struct http_route routes[] = {
-    {"POST", "/v1/assist", assist_post, request_gate_work, 0},
-    {"PATCH", "/v1/assist/{id}", assist_patch, request_gate, SHORT_BODY_MAX},
-    {"DELETE", "/v1/assist/{id}", assist_delete, request_gate, SHORT_BODY_MAX},
-    {"POST", "/v1/chat/completions", openai_post_chat, request_gate_work, 0},
-    {"POST", "/v1/completions", openai_post_completion, request_gate_work, 0},
-    {"POST", "/tokenize", tokenize_post, request_gate_work, 0},
-    {"POST", "/detokenize", detokenize_post, request_gate_work, 0},
-    {"GET", "/health", status_health, NULL, SHORT_BODY_MAX},
-    {"GET", "/ready", status_ready, NULL, SHORT_BODY_MAX},
-    {"GET", "/metrics", status_metrics, request_gate, SHORT_BODY_MAX},
-    {"GET", "/v1/models", models_list, request_gate, SHORT_BODY_MAX},
-    {"GET", "/v1/models/{id}", models_one, request_gate, SHORT_BODY_MAX},
-};
+/* Of a port of their own, which needs no key. */
+static const struct http_route metrics_routes[] = {ROUTES_OF_METRICS(ROUTE)};
+static const struct http_route routes[] = {ROUTES_OF_CLOUD(ROUTE)};
 
 static void backend_has_events(void *arg)
 {

@@ -10,33 +10,14 @@
 #include "base/mem.h"
 #include "device/api/guard.h"
 #include "device/api/page.h"
+#include "device/api/routes.h"
 #include "device/api/serve_impl.h"
 
 enum { SHORT_BODY_MAX = 4096, SCRATCH_MAX = 64 << 20, DRAIN_FLUSH_US = 1000000 };
 
-static const struct http_route routes[] = {
-    {"GET", "/", page_index, guard_page, SHORT_BODY_MAX},
-    {"GET", "/page/{id}", page_part, guard_page, SHORT_BODY_MAX},
-    {"POST", "/v1/chat/completions", serve_chat, guard_api, 0},
-    {"POST", "/v1/completions", serve_completion, guard_api, 0},
-    {"GET", "/v1/answers", serve_answers, guard_api, SHORT_BODY_MAX},
-    {"GET", "/v1/answers/{id}", serve_answer, guard_api, SHORT_BODY_MAX},
-    {"DELETE", "/v1/answers/{id}", serve_answer_stop, guard_api, SHORT_BODY_MAX},
-    {"POST", "/v1/answers/{id}/send", serve_answer_send, guard_api, SHORT_BODY_MAX},
-    {"GET", "/v1/egress", serve_egress, guard_api, SHORT_BODY_MAX},
-    {"GET", "/v1/conversations", serve_talks, guard_api, SHORT_BODY_MAX},
-    {"GET", "/v1/conversations/{id}", serve_talk, guard_api, SHORT_BODY_MAX},
-    {"PUT", "/v1/conversations/{id}", serve_talk_put, guard_api, RECORD_CONVERSATION_BYTES},
-    {"DELETE", "/v1/conversations/{id}", serve_talk_drop, guard_api, SHORT_BODY_MAX},
-    {"GET", "/v1/models", serve_models, guard_api, SHORT_BODY_MAX},
-    {"GET", "/v1/models/{id}", serve_model, guard_api, SHORT_BODY_MAX},
-    {"POST", "/tokenize", serve_tokenize, guard_api, 0},
-    {"POST", "/detokenize", serve_detokenize, guard_api, 0},
-    {"GET", "/v1/status", serve_status, guard_api, SHORT_BODY_MAX},
-    {"DELETE", "/v1/reading", serve_reading_stop, guard_api, SHORT_BODY_MAX},
-    {"GET", "/metrics", serve_metrics_page, guard_api, SHORT_BODY_MAX},
-    {"GET", "/health", serve_health, guard_open, SHORT_BODY_MAX},
-};
+#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, TEXT) {METHOD, PATH, HANDLER, GATE, BODY_MAX},
+
+static const struct http_route routes[] = {ROUTES_OF_DEVICE(ROUTE)};
 
 static void set_model(struct serve *s, const struct device_options *o)
 {

@@ -1,0 +1,204 @@
+/*
+ * openai_fields: every field of a request to /v1/chat/completions and /v1/completions that we know,
+ * in one table. The decoder (openai_request.c), its refusals and docs/API.md (tools/api_page.c) are
+ * made from it. Pure.
+ *
+ * What happens to a field:
+ *   PLAIN   served: a number, a text or a yes, stored as it is
+ *   TAKE    served: a function of openai_request.c reads it
+ *   SEE     served: take_all of openai_request.c reads it together with others
+ *   PASS    refused by the engine here, unless it holds its neutral value; passed on to an upstream
+ *           server that has it
+ *   REFUSE  refused, unless it holds its neutral value, with which nothing would change
+ *   IGNORE  known, and cannot change the answer
+ * A field that is in no row is ignored, as clients of this API send new fields to old servers. null
+ * is the same as absent. A field of the other endpoint is ignored.
+ *
+ * Rows are read in this order: a TAKE may look at what an earlier row has set. `where` is CHAT,
+ * COMPLETION or BOTH. `note` tells clients what the page cannot see otherwise: of a PLAIN, TAKE or
+ * SEE row the values; of a PASS or REFUSE row what to do instead ("": leave it out), which ends the
+ * sentence of the error, too.
+ */
+#ifndef PDD_PROTO_OPENAI_FIELDS_H
+#define PDD_PROTO_OPENAI_FIELDS_H
+
+enum openai_where { OPENAI_IN_CHAT = 1, OPENAI_IN_COMPLETION = 2, OPENAI_IN_BOTH = 3 };
+
+/* What a field that we cannot serve may hold all the same. */
+enum openai_neutral {
+    OPENAI_NEUTRAL_NOTHING,
+    OPENAI_NEUTRAL_ZERO,
+    OPENAI_NEUTRAL_OFF, /* zero and less */
+    OPENAI_NEUTRAL_ONE,
+    OPENAI_NEUTRAL_FALSE,
+    OPENAI_NEUTRAL_TRUE,
+    OPENAI_NEUTRAL_EMPTY,      /* of strings, arrays and objects */
+    OPENAI_NEUTRAL_TEXT_TYPE,  /* {"type": "text"} */
+    OPENAI_NEUTRAL_NO_CALL,    /* "none" or "auto" */
+    OPENAI_NEUTRAL_TEXT_ALONE, /* ["text"] */
+};
+
+/* PLAIN(name, where, type, max, low, high, member, note), TAKE(name, where, function, note),
+ * SEE(name, where, note), PASS(name, where, neutral, note), REFUSE(name, where, neutral, note),
+ * IGNORE(name, where, note). */
+#define OPENAI_FIELDS(PLAIN, TAKE, SEE, PASS, REFUSE, IGNORE)                                      \
+    PLAIN("model", BOTH, TEXT, WIRE_NAME_MAX, 0, 0, ask.model,                                     \
+          "the name of /v1/models; may be left out")                                               \
+    PLAIN("temperature", BOTH, FLOAT, 0, 0.0f, 100.0f, ask.sampling.temperature,                   \
+          "0 to 100; default 1, 0: greedy")                                                        \
+    PLAIN("min_p", BOTH, FLOAT, 0, 0.0f, 0x1.fffffep-1f, ask.sampling.min_p, "0 (off) to below 1") \
+    PLAIN("repetition_penalty", BOTH, FLOAT, 0, 0.001f, 1000.0f, ask.sampling.repeat_penalty,      \
+          "1: off")                                                                                \
+    PLAIN("repeat_penalty", BOTH, FLOAT, 0, 0.001f, 1000.0f, ask.sampling.repeat_penalty,          \
+          "the same; counts if both are given")                                                    \
+    PLAIN("stream", BOTH, BOOL, 0, 0, 0, stream, "server-sent events")                             \
+    SEE("messages", CHAT,                                                                          \
+        "roles system, developer, user, assistant, tool; content a string or parts of type text, " \
+        "null for an assistant; tool_calls, tool_call_id, name, reasoning_content")                \
+    SEE("tools", BOTH,                                                                             \
+        "for the chat template, with tool_choice \"none\"; else refused unless empty")             \
+    SEE("chat_template_kwargs", CHAT, "arguments of the chat template")                            \
+    SEE("enable_thinking", CHAT, "the same, by its usual name")                                    \
+    SEE("reasoning_effort", CHAT, "the same, by its usual name")                                   \
+    REFUSE("n", BOTH, ONE, "a request gets one answer, send more requests")                        \
+    REFUSE("best_of", BOTH, ONE, "")                                                               \
+    REFUSE("echo", BOTH, FALSE, "")                                                                \
+    REFUSE("suffix", BOTH, EMPTY, "")                                                              \
+    REFUSE("functions", BOTH, EMPTY, "")                                                           \
+    REFUSE("function_call", BOTH, NOTHING, "")                                                     \
+    REFUSE("tool_choice", BOTH, NO_CALL, "")                                                       \
+    REFUSE("response_format", BOTH, TEXT_TYPE, "")                                                 \
+    REFUSE("modalities", BOTH, TEXT_ALONE, "")                                                     \
+    REFUSE("frequency_penalty", BOTH, ZERO, "")                                                    \
+    REFUSE("presence_penalty", BOTH, ZERO, "")                                                     \
+    REFUSE("logit_bias", BOTH, EMPTY, "")                                                          \
+    REFUSE("audio", BOTH, NOTHING, "")                                                             \
+    REFUSE("prediction", BOTH, NOTHING, "")                                                        \
+    REFUSE("web_search_options", BOTH, NOTHING, "")                                                \
+    REFUSE("verbosity", BOTH, NOTHING, "")                                                         \
+    REFUSE("prompt_embeds", BOTH, NOTHING, "")                                                     \
+    REFUSE("prompt_logprobs", BOTH, NOTHING, "")                                                   \
+    REFUSE("use_beam_search", BOTH, FALSE, "")                                                     \
+    REFUSE("num_beams", BOTH, ONE, "")                                                             \
+    REFUSE("do_sample", BOTH, TRUE, "set temperature to 0")                                        \
+    REFUSE("ignore_eos", BOTH, FALSE, "")                                                          \
+    REFUSE("min_tokens", BOTH, ZERO, "")                                                           \
+    REFUSE("min_new_tokens", BOTH, OFF, "")                                                        \
+    REFUSE("min_length", BOTH, OFF, "")                                                            \
+    REFUSE("max_new_tokens", BOTH, NOTHING, "say it as max_tokens")                                \
+    REFUSE("stop_token_ids", BOTH, EMPTY, "")                                                      \
+    REFUSE("stop_regex", BOTH, EMPTY, "")                                                          \
+    REFUSE("no_stop_trim", BOTH, FALSE, "")                                                        \
+    REFUSE("include_stop_str_in_output", BOTH, FALSE, "")                                          \
+    REFUSE("skip_special_tokens", BOTH, TRUE, "")                                                  \
+    REFUSE("truncate_prompt_tokens", BOTH, NOTHING, "")                                            \
+    REFUSE("add_special_tokens", CHAT, FALSE, "")                                                  \
+    REFUSE("add_special_tokens", COMPLETION, TRUE, "send the prompt as token ids")                 \
+    REFUSE("add_generation_prompt", BOTH, TRUE, "")                                                \
+    REFUSE("continue_final_message", BOTH, FALSE, "")                                              \
+    REFUSE("chat_template", BOTH, EMPTY, "start the server with --chat-template-file")             \
+    REFUSE("grammar", BOTH, EMPTY, "")                                                             \
+    REFUSE("json_schema", BOTH, NOTHING, "")                                                       \
+    REFUSE("format", BOTH, EMPTY, "")                                                              \
+    REFUSE("structured_outputs", BOTH, NOTHING, "")                                                \
+    REFUSE("guided_json", BOTH, NOTHING, "")                                                       \
+    REFUSE("guided_regex", BOTH, NOTHING, "")                                                      \
+    REFUSE("guided_choice", BOTH, NOTHING, "")                                                     \
+    REFUSE("guided_grammar", BOTH, NOTHING, "")                                                    \
+    REFUSE("guided_whitespace_pattern", BOTH, NOTHING, "")                                         \
+    REFUSE("regex", BOTH, EMPTY, "")                                                               \
+    REFUSE("ebnf", BOTH, EMPTY, "")                                                                \
+    REFUSE("samplers", BOTH, EMPTY, "")                                                            \
+    REFUSE("min_keep", BOTH, OFF, "")                                                              \
+    REFUSE("n_indent", BOTH, OFF, "")                                                              \
+    REFUSE("t_max_predict_ms", BOTH, OFF, "")                                                      \
+    REFUSE("typical_p", BOTH, ONE, "")                                                             \
+    REFUSE("typical", BOTH, ONE, "")                                                               \
+    REFUSE("tfs", BOTH, ONE, "")                                                                   \
+    REFUSE("tfs_z", BOTH, ONE, "")                                                                 \
+    REFUSE("top_a", BOTH, ZERO, "")                                                                \
+    REFUSE("top_n_sigma", BOTH, OFF, "")                                                           \
+    REFUSE("nsigma", BOTH, OFF, "")                                                                \
+    REFUSE("mirostat", BOTH, ZERO, "")                                                             \
+    REFUSE("mirostat_mode", BOTH, ZERO, "")                                                        \
+    REFUSE("dry_multiplier", BOTH, ZERO, "")                                                       \
+    REFUSE("xtc_probability", BOTH, ZERO, "")                                                      \
+    REFUSE("dynatemp_range", BOTH, ZERO, "")                                                       \
+    REFUSE("dynamic_temperature", BOTH, FALSE, "")                                                 \
+    REFUSE("adaptive_target", BOTH, OFF, "")                                                       \
+    REFUSE("smoothing_factor", BOTH, ZERO, "")                                                     \
+    REFUSE("epsilon_cutoff", BOTH, ZERO, "")                                                       \
+    REFUSE("eta_cutoff", BOTH, ZERO, "")                                                           \
+    REFUSE("penalty_alpha", BOTH, ZERO, "")                                                        \
+    REFUSE("encoder_repetition_penalty", BOTH, ONE, "")                                            \
+    REFUSE("no_repeat_ngram_size", BOTH, ZERO, "")                                                 \
+    REFUSE("length_penalty", BOTH, ONE, "")                                                        \
+    REFUSE("guidance_scale", BOTH, ONE, "")                                                        \
+    REFUSE("negative_prompt", BOTH, EMPTY, "")                                                     \
+    REFUSE("ban_eos_token", BOTH, FALSE, "")                                                       \
+    REFUSE("custom_token_bans", BOTH, EMPTY, "")                                                   \
+    REFUSE("bad_words", BOTH, EMPTY, "")                                                           \
+    REFUSE("bad_words_ids", BOTH, EMPTY, "")                                                       \
+    REFUSE("allowed_token_ids", BOTH, EMPTY, "")                                                   \
+    REFUSE("logits_processors", BOTH, EMPTY, "")                                                   \
+    REFUSE("custom_logit_processor", BOTH, EMPTY, "")                                              \
+    REFUSE("lora", BOTH, EMPTY, "")                                                                \
+    REFUSE("lora_path", BOTH, EMPTY, "")                                                           \
+    REFUSE("documents", BOTH, EMPTY, "")                                                           \
+    REFUSE("plugins", BOTH, EMPTY, "")                                                             \
+    REFUSE("thinking_budget", BOTH, NOTHING, "")                                                   \
+    REFUSE("thinking_budget_tokens", BOTH, NOTHING, "")                                            \
+    REFUSE("options", BOTH, EMPTY, "its fields stand in the request itself")                       \
+    REFUSE("extra_body", BOTH, EMPTY, "its fields stand in the request itself")                    \
+    TAKE("prompt", COMPLETION, take_prompt, "a text, token ids, or an array of one of these")      \
+    TAKE("stop", BOTH, take_stops,                                                                 \
+         "a text or an array of at most 64, of 1024 bytes each and 16384 together; \"\" is none")  \
+    TAKE("seed", BOTH, take_seed, "an integer, without its sign; default: drawn")                  \
+    TAKE("top_p", BOTH, take_top_p, "0 to 1")                                                      \
+    TAKE("top_k", BOTH, take_top_k, "-1 and 0: all")                                               \
+    TAKE("repeat_last_n", BOTH, take_repeat_last, "tokens that repeat_penalty looks at; -1: all")  \
+    TAKE("n_predict", BOTH, take_max_tokens, "the same as max_tokens")                             \
+    TAKE("max_tokens", BOTH, take_max_tokens,                                                      \
+         "-1: as many as fit; default 16 of a completion, as many as fit of a chat")               \
+    TAKE("max_completion_tokens", CHAT, take_max_tokens, "the same; counts if both are given")     \
+    TAKE("logprobs", BOTH, take_logprobs,                                                          \
+         "of a chat true or false, of a completion 0 to 5; not with `pdd device`")                 \
+    TAKE("top_logprobs", CHAT, take_top_logprobs, "0 to 20")                                       \
+    TAKE("stream_options", BOTH, take_stream_options, "include_usage; with stream only")           \
+    IGNORE("user", BOTH, "")                                                                       \
+    IGNORE("safety_identifier", BOTH, "")                                                          \
+    IGNORE("metadata", BOTH, "")                                                                   \
+    IGNORE("store", BOTH, "")                                                                      \
+    IGNORE("service_tier", BOTH, "")                                                               \
+    IGNORE("prompt_cache_key", BOTH, "")                                                           \
+    IGNORE("prompt_cache_retention", BOTH, "")                                                     \
+    IGNORE("parallel_tool_calls", BOTH, "no calls are made")                                       \
+    IGNORE("parse_tool_calls", BOTH, "no calls are made")                                          \
+    IGNORE("cache_prompt", BOTH, "")                                                               \
+    IGNORE("cache_salt", BOTH, "")                                                                 \
+    IGNORE("n_cache_reuse", BOTH, "")                                                              \
+    IGNORE("n_keep", BOTH, "a context that is full ends the answer")                               \
+    IGNORE("id_slot", BOTH, "")                                                                    \
+    IGNORE("keep_alive", BOTH, "")                                                                 \
+    IGNORE("priority", BOTH, "")                                                                   \
+    IGNORE("request_id", BOTH, "")                                                                 \
+    IGNORE("rid", BOTH, "")                                                                        \
+    IGNORE("n_probs", BOTH, "logprobs asks for probabilities")                                     \
+    IGNORE("post_sampling_probs", BOTH, "")                                                        \
+    IGNORE("return_tokens", BOTH, "")                                                              \
+    IGNORE("return_token_ids", BOTH, "")                                                           \
+    IGNORE("return_tokens_as_token_ids", BOTH, "")                                                 \
+    IGNORE("response_fields", BOTH, "")                                                            \
+    IGNORE("spaces_between_special_tokens", BOTH, "")                                              \
+    IGNORE("dynatemp_exponent", BOTH, "its sampler is off, as of the next ones")                   \
+    IGNORE("mirostat_tau", BOTH, "")                                                               \
+    IGNORE("mirostat_eta", BOTH, "")                                                               \
+    IGNORE("dry_base", BOTH, "")                                                                   \
+    IGNORE("dry_allowed_length", BOTH, "")                                                         \
+    IGNORE("dry_penalty_last_n", BOTH, "")                                                         \
+    IGNORE("dry_sequence_breakers", BOTH, "")                                                      \
+    IGNORE("xtc_threshold", BOTH, "")                                                              \
+    IGNORE("smoothing_curve", BOTH, "")                                                            \
+    IGNORE("pdd", BOTH, "`pdd device` reads it")
+
+#endif
