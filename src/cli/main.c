@@ -1,8 +1,11 @@
 /* main: picks the subcommand. */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/os.h"
 #include "cli/commands.h"
@@ -39,14 +42,26 @@ static int run(int argc, char **argv)
     return EXIT_USAGE;
 }
 
-/* What a command prints is what it is for: a full disk must not look like success. A command that
- * failed has said why. */
+/* Whether standard output is a pipe that nobody reads any more. */
+static bool output_is_unread(void)
+{
+    struct pollfd p = {STDOUT_FILENO, POLLOUT, 0};
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
+/* What a command prints is what it is for: a full disk must not look like success. A reader that
+ * has enough (`| head`) ends it as it ends any program. A command that failed has said why. */
 static int check_output(int status)
 {
     errno = 0;
     if (status != EXIT_DONE || (fflush(stdout) == 0 && !ferror(stdout))) return status;
-    fprintf(stderr, "pdd: standard output cannot be written%s%s\n", errno ? ": " : "",
-            errno ? strerror(errno) : "");
+    int why = errno;
+    if (output_is_unread()) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+    }
+    fprintf(stderr, "pdd: standard output cannot be written%s%s\n", why ? ": " : "",
+            why ? strerror(why) : "");
     return EXIT_FAILED;
 }
 
