@@ -7,7 +7,6 @@
  * those who want none; a file or socket under the number of a standard stream.
  */
 #include <fcntl.h>
-#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,17 +16,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
 
 #include "support/program.h"
+#include "support/terminal.h"
 
-enum { ANSWERS_MAX = 16, WAIT_MS = 20000 };
+enum { ANSWERS_MAX = 16 };
 
 /* `prompt_tokens` of each answer; returns how many there were. */
 static size_t prompt_tokens(const char *path, int64_t *ret_tokens)
@@ -166,78 +164,11 @@ static void test_cut_answers(void **state)
 
 /* ---- at a terminal ---- */
 
-struct terminal {
-    int fd;
-    pid_t pid;
-    struct buf seen;
-};
-
-static void terminal_start(struct terminal *t, const char *term, const char *no_color)
+/* A talk with the fake engine. */
+static void start(struct terminal *t, const char *term, const char *no_color)
 {
-    const char *bin = getenv("PDD_BIN");
-    struct winsize size = {24, 80, 0, 0};
-    if (!bin) skip();
-    buf_init(&t->seen, 1 << 20);
-    t->fd = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(t->fd >= 0 && grantpt(t->fd) == 0 && unlockpt(t->fd) == 0);
-    ioctl(t->fd, TIOCSWINSZ, &size);
-    t->pid = fork();
-    if (t->pid == 0) {
-        setsid();
-        int fd = open(ptsname(t->fd), O_RDWR);
-        for (int i = 0; i < 3; i++)
-            dup2(fd, i);
-        setenv("TERM", term, 1);
-        setenv("NO_COLOR", no_color, 1);
-        execl(bin, bin, "chat", "--fake", "5", "--local-only", "--no-state", "--pace", "off",
-              "--stats", (char *)NULL);
-        _exit(127);
-    }
-}
-
-/* Wait until the terminal has shown `text` so often. */
-static void terminal_await(struct terminal *t, const char *text, int times)
-{
-    char bytes[4096];
-    for (;;) {
-        int n = 0;
-        for (const char *at = t->seen.data; (at = strstr(at, text)); at += strlen(text))
-            n++;
-        if (n >= times) return;
-        struct pollfd p = {t->fd, POLLIN, 0};
-        ssize_t got = poll(&p, 1, WAIT_MS) == 1 ? read(t->fd, bytes, sizeof bytes) : 0;
-        if (got <= 0) fail_msg("never %d times \"%s\": %s", times, text, t->seen.data);
-        assert_int_equal(buf_append(&t->seen, bytes, (size_t)got), 0);
-    }
-}
-
-/* Wait until the line editor has the terminal, after its sign was shown so often. */
-static void terminal_await_editor(struct terminal *t, int times)
-{
-    struct termios now;
-    terminal_await(t, "\033[?2004h> ", times);
-    for (int ms = 0; ms < WAIT_MS; ms++) {
-        assert_int_equal(tcgetattr(t->fd, &now), 0);
-        if (!(now.c_lflag & ICANON)) return;
-        usleep(1000);
-    }
-    fail_msg("the terminal stays as it was");
-}
-
-static void terminal_type(struct terminal *t, const char *keys)
-{
-    assert_int_equal(write(t->fd, keys, strlen(keys)), strlen(keys));
-}
-
-static int terminal_end(struct terminal *t)
-{
-    int status;
-    char bytes[4096];
-    for (ssize_t got; (got = read(t->fd, bytes, sizeof bytes)) > 0;)
-        assert_int_equal(buf_append(&t->seen, bytes, (size_t)got), 0);
-    close(t->fd);
-    assert_int_equal(waitpid(t->pid, &status, 0), t->pid);
-    return status;
+    terminal_start(t, term, ARGS(no_color),
+                   ARGS("--fake", "5", "--local-only", "--no-state", "--pace", "off", "--stats"));
 }
 
 #ifdef PDD_HAVE_EDIT
@@ -252,7 +183,7 @@ static void test_paste(void **state)
     struct terminal t;
     (void)state;
     if (!HAS_EDIT) skip();
-    terminal_start(&t, "xterm", "");
+    start(&t, "xterm", "NO_COLOR=");
     terminal_await_editor(&t, 1);
     terminal_type(&t, "\033[200~Read\tthis:\r\nline two\x04\nline three\033[201~");
     terminal_await(&t, "line three", 1);
@@ -275,12 +206,12 @@ static void test_paste(void **state)
 /* Catches: a terminal that still marks pastes for the shell, after a signal ended the program. */
 static void test_signal_at_the_prompt(void **state)
 {
-    static const int signals[] = {SIGTERM, SIGHUP};
+    static const int signals[] = {SIGTERM, SIGHUP, SIGQUIT};
     (void)state;
     if (!HAS_EDIT) skip();
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         struct terminal t;
-        terminal_start(&t, "xterm", "");
+        start(&t, "xterm", "NO_COLOR=");
         terminal_await(&t, "> ", 1);
         kill(t.pid, signals[i]);
         int status = terminal_end(&t);
@@ -296,14 +227,14 @@ static void test_plain_terminals(void **state)
     static const struct {
         const char *term, *no_color;
         bool color, escapes;
-    } cases[] = {{"xterm", "", true, true},
-                 {"xterm", "1", false, true},
-                 {"dumb", "", false, false},
-                 {"", "", false, false}};
+    } cases[] = {{"xterm", "NO_COLOR=", true, true},
+                 {"xterm", "NO_COLOR=1", false, true},
+                 {"dumb", "NO_COLOR=", false, false},
+                 {"", "NO_COLOR=", false, false}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct terminal t;
-        terminal_start(&t, cases[i].term, cases[i].no_color);
+        start(&t, cases[i].term, cases[i].no_color);
         if (cases[i].escapes && HAS_EDIT) terminal_await_editor(&t, 1);
         terminal_await(&t, "> ", 1);
         terminal_type(&t, "one\r");
@@ -320,7 +251,44 @@ static void test_plain_terminals(void **state)
     }
 }
 
+/* Whatever is closed, a command ends as it does with /dev/null there, and its files are its own. */
 static void test_closed_streams(void **state)
+{
+    static const char *const commands[] = {
+        "chat --fake 5 --local-only --no-state --prompt x --stats-json $f",
+        "chat --fake 5 --local-only --no-state --document $f --prompt x",
+        "model random --shape llama-tiny -o $f",
+        "model inspect /no/such",
+        "model tokenize /no/such",
+        "bench engine --fake",
+        "sim --list",
+        "demo --nonsense",
+        "cloud key --requests 5",
+        "cloud --nonsense",
+        "device --nonsense",
+        "link --nonsense",
+        "--help",
+        "nonsense"};
+    char command[1024];
+    struct buf out;
+    (void)state;
+    if (!getenv("PDD_BIN")) skip();
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        snprintf(command, sizeof command,
+                 "f=$(mktemp)\n"
+                 "try() { echo before >$f; \"$PDD_BIN\" %s; echo $? $(head -c 6 $f) >&9; }\n"
+                 "{ exec 9>&1 >/dev/null 2>&1 </dev/null\n"
+                 "try; try <&-; try >&-; try 2>&-; try <&- >&- 2>&-; } | sort | uniq -c\n"
+                 "rm $f",
+                 commands[i]);
+        assert_int_equal(program_shell(command, &out), 0);
+        if (strncmp(out.data + strspn(out.data, " "), "5 ", 2) != 0)
+            fail_msg("%s: %s", commands[i], out.data);
+        buf_release(&out);
+    }
+}
+
+static void test_closed_streams_of_a_server(void **state)
 {
     struct buf out;
     (void)state;
@@ -344,10 +312,15 @@ static void test_closed_streams(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_context),    cmocka_unit_test(test_long_question_keeps_the_talk),
-        cmocka_unit_test(test_commands),        cmocka_unit_test(test_cut_answers),
-        cmocka_unit_test(test_paste),           cmocka_unit_test(test_signal_at_the_prompt),
-        cmocka_unit_test(test_plain_terminals), cmocka_unit_test(test_closed_streams),
+        cmocka_unit_test(test_full_context),
+        cmocka_unit_test(test_long_question_keeps_the_talk),
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_cut_answers),
+        cmocka_unit_test(test_paste),
+        cmocka_unit_test(test_signal_at_the_prompt),
+        cmocka_unit_test(test_plain_terminals),
+        cmocka_unit_test(test_closed_streams),
+        cmocka_unit_test(test_closed_streams_of_a_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
