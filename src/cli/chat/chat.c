@@ -2,13 +2,10 @@
  * chat: `pdd chat`, a conversation in the terminal, or one question.
  *
  * The answer goes to standard output and nothing else does (but the prompt sign of a terminal);
- * progress, reports and errors go to standard error. One thread waits for SIGINT all the time: it
- * stops the answer that is being given, or tells the prompt.
+ * progress, reports and errors go to standard error.
  */
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +14,9 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/utf8.h"
+#include "cli/chat/chat_command.h"
 #include "cli/chat/chat_input.h"
+#include "cli/chat/chat_signals.h"
 #include "cli/chat/chat_stats.h"
 #include "cli/chat/chat_talk.h"
 #include "cli/commands.h"
@@ -29,7 +28,7 @@
 #include "net/key_file.h"
 #include "store/store.h"
 
-enum { EXIT_INTERRUPTED = 130, KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
+enum { KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
 
 struct chat {
     struct options o;
@@ -48,72 +47,9 @@ struct chat {
     bool begun;       /* the answer has text */
     int painted;      /* source whose colour is on, -1: none */
     int output_error; /* errno of a failed write of the answer; 0: none */
-    /* the signal thread's */
-    pthread_t signals;
-    int interrupt_pipe[2];
-    atomic_bool ready, answering, leaving, typing; /* typing: `in` is open */
+    struct chat_signals signals;
     struct chat_input in;
 };
-
-/* ---- signals ---- */
-
-static void ending_signals(sigset_t *set)
-{
-    sigemptyset(set);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGHUP);
-}
-
-/* As the signal does by itself, but the terminal is left as it was found. */
-static void end_by(struct chat *c, int number)
-{
-    sigset_t set;
-    if (atomic_load(&c->typing)) chat_input_restore(&c->in);
-    sigemptyset(&set);
-    sigaddset(&set, number);
-    signal(number, SIG_DFL);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    raise(number);
-}
-
-static void *wait_for_interrupts(void *arg)
-{
-    struct chat *c = arg;
-    sigset_t set;
-    int number;
-    ending_signals(&set);
-    while (sigwait(&set, &number) == 0 && !atomic_load(&c->leaving)) {
-        if (number != SIGINT) end_by(c, number);
-        if (!atomic_load(&c->ready)) _exit(EXIT_INTERRUPTED);
-        if (atomic_load(&c->answering)) {
-            device_cancel(c->device);
-        } else {
-            ssize_t done = write(c->interrupt_pipe[1], "", 1);
-            (void)done;
-        }
-    }
-    return NULL;
-}
-
-static int signals_begin(struct chat *c, struct err *e)
-{
-    sigset_t set;
-    ending_signals(&set);
-    pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by every thread made from now on */
-    if (pipe(c->interrupt_pipe) || pthread_create(&c->signals, NULL, wait_for_interrupts, c))
-        return err_set(e, ERR_IO, "the thread that waits for Ctrl-C cannot be started");
-    return 0;
-}
-
-static void signals_end(struct chat *c)
-{
-    atomic_store(&c->leaving, true);
-    pthread_kill(c->signals, SIGINT);
-    pthread_join(c->signals, NULL);
-    close(c->interrupt_pipe[0]);
-    close(c->interrupt_pipe[1]);
-}
 
 /* ---- opening ---- */
 
@@ -246,6 +182,12 @@ static void on_progress(void *arg, uint32_t done, uint32_t total)
     c->progress_shown = true;
 }
 
+/* Where nobody reads the answer any more, nobody wants to know (main ends such a program). */
+static void complain(const struct chat *c, const struct err *e)
+{
+    if (c->output_error != EPIPE) fprintf(stderr, "pdd chat: %s\n", e->text);
+}
+
 static int write_stats(struct chat *c, const struct device_report *r, const char *failure,
                        struct err *e)
 {
@@ -259,6 +201,12 @@ static int write_stats(struct chat *c, const struct device_report *r, const char
     if (chat_stats_json(r, failure, &c->json))
         return err_set(e, ERR_LIMIT, "%s: the report grew too large", c->o.chat.stats_json);
     return os_write_file(c->o.chat.stats_json, c->json.data, c->json.len, e);
+}
+
+static void cancel(void *arg)
+{
+    struct chat *c = arg;
+    device_cancel(c->device);
 }
 
 static void fill_question(struct chat *c, struct device_question *q)
@@ -294,6 +242,8 @@ static bool is_too_long(const struct chat *c, int code, const struct device_repo
 /* An answer that does not end where the model would have ended it. */
 static void say_cut(const struct chat *c, const struct device_report *r)
 {
+    if (r->turn.reason == TURN_CANCELLED && c->in.tty)
+        fputs("(stopped; Ctrl-C again, or Ctrl-D, leaves)\n", stderr);
     if (r->turn.reason != TURN_LENGTH || c->o.chat.stats) return;
     if (r->n >= c->o.tokens_max)
         fprintf(stderr, "pdd chat: note: the answer is cut off after %u tokens (--max-tokens)\n",
@@ -315,9 +265,9 @@ static int ask(struct chat *c, struct device_question *q, bool again, struct dev
     c->any_last = false;
     c->painted = -1;
     c->begun = false;
-    atomic_store(&c->answering, true);
+    chat_signals_answering(&c->signals, true);
     int code = device_ask(c->device, q, r, e);
-    atomic_store(&c->answering, false);
+    chat_signals_answering(&c->signals, false);
     clear_progress(c);
     if (again && is_too_long(c, code, r, e)) return code;
     c->last = *r;
@@ -438,7 +388,7 @@ static int run_once(struct chat *c, struct err *e)
     if (code == 0) code = ask_text(c, b.data, b.len, &r, e);
     buf_release(&b);
     if (code) return EXIT_FAILED;
-    return r.turn.reason == TURN_CANCELLED ? EXIT_INTERRUPTED : EXIT_DONE;
+    return r.turn.reason == TURN_CANCELLED ? CHAT_SIGNALS_INTERRUPTED : EXIT_DONE;
 }
 
 /* The last question once more. Another seed gives another answer, if tokens are sampled. */
@@ -469,18 +419,6 @@ static void clear(struct chat *c)
     fputs("pdd chat: the conversation begins anew\n", stderr);
 }
 
-static void show_help(const struct chat *c)
-{
-    (void)c;
-    fputs("/help        this list\n"
-          "/clear       begin anew; the system message stays\n"
-          "/regenerate  answer the last question again\n"
-          "/stats       a report on the last answer\n"
-          "/exit        leave, as Ctrl-D does\n"
-          "A line that begins with a blank is a question, whatever it says.\n",
-          stderr);
-}
-
 static int show_stats(const struct chat *c, struct err *e)
 {
     if (!c->any_last) return err_set(e, ERR_NOT_FOUND, "there is no answer yet");
@@ -488,35 +426,59 @@ static int show_stats(const struct chat *c, struct err *e)
     return 0;
 }
 
-enum typed { TYPED_QUESTION, TYPED_DONE, TYPED_EXIT };
-
-/* A line of one word after a slash is a command; all else is a question. */
-static enum typed take_command(struct chat *c, const struct buf *line, int *ret_code, struct err *e)
+/* What a line asks for besides an answer. */
+static int obey(struct chat *c, enum chat_command command, const struct buf *line, struct err *e)
 {
-    const char *word = line->data + 1;
-    size_t n = line->len ? strspn(word, "abcdefghijklmnopqrstuvwxyz") : 0;
-    *ret_code = 0;
-    if (line->data[0] != '/' || n == 0 || n + 1 != line->len) return TYPED_QUESTION;
-    if (strcmp(word, "exit") == 0 || strcmp(word, "quit") == 0) return TYPED_EXIT;
-    if (strcmp(word, "help") == 0)
-        show_help(c);
-    else if (strcmp(word, "clear") == 0)
+    char unknown[CHAT_COMMAND_NEAR_MAX];
+    switch (command) {
+    case CHAT_COMMAND_HELP:
+        fputs(chat_command_help(), stderr);
+        return 0;
+    case CHAT_COMMAND_CLEAR:
         clear(c);
-    else if (strcmp(word, "stats") == 0)
-        *ret_code = show_stats(c, e);
-    else if (strcmp(word, "regenerate") == 0)
-        *ret_code = regenerate(c, e);
-    else
-        *ret_code = err_set(e, ERR_BAD_INPUT, "there is no command /%.40s; /help lists them", word);
-    return TYPED_DONE;
+        return 0;
+    case CHAT_COMMAND_STATS:
+        return show_stats(c, e);
+    case CHAT_COMMAND_REGENERATE:
+        return regenerate(c, e);
+    default:
+        chat_command_unknown(line->data, line->len, unknown);
+        return err_set(e, ERR_BAD_INPUT, "%s", unknown);
+    }
+}
+
+/* A question or a command; false: it is the command to leave. */
+static bool take_line(struct chat *c, const struct buf *line, int *ret_status)
+{
+    struct device_report r;
+    struct err e = ERR_INIT;
+    enum chat_command command = chat_command_of(line->data, line->len);
+    if (command == CHAT_COMMAND_EXIT) return false;
+    size_t escape = chat_command_escape(line->data, line->len);
+    int code = command == CHAT_COMMAND_NONE
+                   ? ask_text(c, line->data + escape, line->len - escape, &r, &e)
+                   : obey(c, command, line, &e);
+    if (code) complain(c, &e);
+    *ret_status = code ? EXIT_FAILED : EXIT_DONE;
+    return true;
+}
+
+/* Ctrl-C while a line is typed. On an empty line it leaves; one with text is forgotten first. */
+static bool leaves(const struct chat *c, unsigned interrupts)
+{
+    if (!c->in.tty || c->in.line == CHAT_INPUT_EMPTY) return true;
+    if (c->in.line == CHAT_INPUT_UNKNOWN && interrupts > 1) return true;
+    fputs("\n(Ctrl-C again, or Ctrl-D, leaves)\n", stderr);
+    return false;
 }
 
 static int run_conversation(struct chat *c)
 {
     struct buf line;
-    int interrupts = 0, status = EXIT_DONE;
-    chat_input_init(&c->in, c->interrupt_pipe[0]);
-    atomic_store(&c->typing, true);
+    unsigned interrupts = 0;
+    int status = EXIT_DONE;
+    chat_input_init(&c->in, c->signals.pipe[0]);
+    chat_signals_typing(&c->signals, &c->in);
     buf_init(&line, CHAT_LINE_MAX);
     for (;;) {
         enum chat_input_result got = chat_input_read(&c->in, &line);
@@ -528,28 +490,16 @@ static int run_conversation(struct chat *c)
             break;
         }
         if (got == CHAT_INPUT_INTERRUPT) {
-            if (++interrupts > 1 || !c->in.tty) break;
-            fputs("\n(Ctrl-C again, or Ctrl-D, leaves)\n", stderr);
+            if (leaves(c, ++interrupts)) break;
             continue;
         }
         interrupts = 0;
-        if (line.len == 0) continue;
-        struct device_report r;
-        struct err e = ERR_INIT;
-        int code;
-        enum typed typed = take_command(c, &line, &code, &e);
-        if (typed == TYPED_EXIT) break;
-        status = EXIT_DONE;
-        if (typed == TYPED_QUESTION) code = ask_text(c, line.data, line.len, &r, &e);
-        if (code) {
-            fprintf(stderr, "pdd chat: %s\n", e.text);
-            status = EXIT_FAILED;
-        }
+        if (line.len > 0 && !take_line(c, &line, &status)) break;
         if (c->output_error) break;
     }
     if (c->in.tty) fputc('\n', stdout);
     buf_release(&line);
-    atomic_store(&c->typing, false);
+    chat_signals_typing(&c->signals, NULL);
     chat_input_release(&c->in);
     return status;
 }
@@ -563,7 +513,7 @@ static int run(struct chat *c, struct err *e)
         code =
             chat_talk_add(&c->talk, "system", c->o.chat.system, strlen(c->o.chat.system), NULL, e);
     if (code) return EXIT_FAILED;
-    atomic_store(&c->ready, true);
+    chat_signals_ready(&c->signals);
     if (c->o.chat.prompt || c->o.prompt_file) return run_once(c, e);
     return run_conversation(c);
 }
@@ -574,7 +524,7 @@ const struct command command_chat = {
     .usage = "usage: pdd chat [--cloud URL] [OPTION]...\n"
              "Ask a model. With --cloud the answer starts there and is finished here.\n"
              "Without --prompt or --prompt-file it is a conversation; Ctrl-C stops an answer,\n"
-             "Ctrl-D (or Ctrl-C twice at the prompt) exits, /help lists commands.\n"};
+             "Ctrl-D (or Ctrl-C on an empty line) exits, /help lists commands.\n"};
 
 /* What the options mean together. */
 static int check_options(const struct options *o)
@@ -625,13 +575,15 @@ int cmd_chat(int argc, char **argv)
     c.progress = tty && isatty(STDERR_FILENO) && !plain;
     buf_init(&c.json, CHAT_STATS_BYTES_MAX);
     buf_init(&c.document, PROMPT_BYTES_MAX);
-    if (chat_talk_init(&c.talk, WIRE_MESSAGES_MAX, &e) || signals_begin(&c, &e)) {
+    if (chat_talk_init(&c.talk, WIRE_MESSAGES_MAX, &e) ||
+        chat_signals_begin(&c.signals, cancel, &c, &e)) {
         fprintf(stderr, "pdd chat: %s\n", e.text);
         return EXIT_FAILED;
     }
     status = run(&c, &e);
-    if (status == EXIT_FAILED && e.code) fprintf(stderr, "pdd chat: %s\n", e.text);
-    signals_end(&c);
+    if (status == EXIT_FAILED && e.code) complain(&c, &e);
+    if (c.output_error == EPIPE) status = EXIT_DONE;
+    chat_signals_end(&c.signals);
     device_close(c.device);
     store_close(c.store);
     chat_talk_release(&c.talk);

@@ -111,6 +111,15 @@ static unsigned char paste(EditLine *el, int key)
     return got == CHAT_INPUT_LINE ? CC_REFRESH : CC_EOF;
 }
 
+void chat_edit_redraw(struct chat_edit *e)
+{
+    el_set(e->line, EL_PREP_TERM, 0);
+    el_set(e->line, EL_PREP_TERM, 1);
+    el_resize(e->line);
+    chat_input_mark_pastes(true);
+    el_set(e->line, EL_REFRESH);
+}
+
 struct chat_edit *chat_edit_open(struct chat_input *in)
 {
     struct chat_edit *e = mem_calloc(1, sizeof *e);
@@ -150,11 +159,14 @@ enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line)
     int n = 0;
     HistEvent ev;
     e->interrupted = e->too_long = false;
+    el_resize(e->line); /* the terminal may have changed while an answer was given */
     chat_input_mark_pastes(true);
     const char *text = el_gets(e->line, &n);
     chat_input_mark_pastes(false);
     if (e->too_long) return CHAT_INPUT_TOO_LONG;
     if (!text || n <= 0) {
+        const LineInfoW *typed = el_wline(e->line);
+        e->in->line = typed->lastchar > typed->buffer ? CHAT_INPUT_TEXT : CHAT_INPUT_EMPTY;
         if (e->interrupted) el_reset(e->line);
         return e->interrupted ? CHAT_INPUT_INTERRUPT : CHAT_INPUT_END;
     }
@@ -165,6 +177,11 @@ enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line)
 }
 
 #else
+
+void chat_edit_redraw(struct chat_edit *e)
+{
+    (void)e;
+}
 
 struct chat_edit *chat_edit_open(struct chat_input *in)
 {

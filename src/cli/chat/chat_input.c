@@ -25,15 +25,16 @@ void chat_input_mark_pastes(bool on)
 void chat_input_restore(const struct chat_input *in)
 {
     static const char unmark[] = "\033[?2004l";
-    if (!in->saved) return;
+    /* In the background the terminal is another program's. */
+    if (!in->saved || tcgetpgrp(STDIN_FILENO) != getpgrp()) return;
     ssize_t done = write(STDOUT_FILENO, unmark, in->edit ? sizeof unmark - 1 : 0);
     (void)done;
     tcsetattr(STDIN_FILENO, TCSANOW, &in->terminal);
 }
 
-void chat_input_init(struct chat_input *in, int interrupt_fd)
+void chat_input_init(struct chat_input *in, int event_fd)
 {
-    *in = (struct chat_input){.interrupt_fd = interrupt_fd};
+    *in = (struct chat_input){.event_fd = event_fd};
     in->tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     in->saved = in->tty && tcgetattr(STDIN_FILENO, &in->terminal) == 0;
     buf_init(&in->pending, CHAT_LINE_MAX + READ_BYTES);
@@ -47,19 +48,26 @@ void chat_input_release(struct chat_input *in)
     buf_release(&in->pending);
 }
 
+/* Take one event; true: an interrupt. */
+static bool take_event(struct chat_input *in)
+{
+    char byte = 0;
+    if (read(in->event_fd, &byte, 1) != 1) return false;
+    if (byte != CHAT_INPUT_INTERRUPTED && in->edit) chat_edit_redraw(in->edit);
+    return byte == CHAT_INPUT_INTERRUPTED;
+}
+
 /* Wait until standard input has something (1), or an interrupt comes (0). */
 static int wait_for_input(struct chat_input *in)
 {
-    struct pollfd fds[2] = {{STDIN_FILENO, POLLIN, 0}, {in->interrupt_fd, POLLIN, 0}};
+    struct pollfd fds[2] = {{STDIN_FILENO, POLLIN, 0}, {in->event_fd, POLLIN, 0}};
     for (;;) {
         if (poll(fds, 2, -1) < 0 && errno != EINTR) return 1;
         if (fds[1].revents & POLLIN) {
-            char byte;
-            ssize_t got = read(in->interrupt_fd, &byte, 1);
-            (void)got;
-            return 0;
+            if (take_event(in)) return 0;
+        } else if (fds[0].revents) {
+            return 1;
         }
-        if (fds[0].revents) return 1;
     }
 }
 
@@ -100,8 +108,19 @@ static enum chat_input_result read_plain(struct chat_input *in, struct buf *line
     }
 }
 
+/* What came while an answer was given is for that: a Ctrl-C just behind its end must not leave. */
+static void forget_events(struct chat_input *in)
+{
+    struct pollfd p = {in->event_fd, POLLIN, 0};
+    char byte;
+    while (poll(&p, 1, 0) == 1 && read(in->event_fd, &byte, 1) == 1)
+        ;
+}
+
 enum chat_input_result chat_input_read(struct chat_input *in, struct buf *line)
 {
     buf_clear(line);
+    in->line = CHAT_INPUT_UNKNOWN;
+    if (in->tty) forget_events(in);
     return in->edit ? chat_edit_read(in->edit, line) : read_plain(in, line);
 }

@@ -1,6 +1,7 @@
 /*
  * chat_input: lines that a person types, with editing and history by libedit on a terminal, else
- * plain. An interrupt (a byte in the pipe `interrupt_fd`) ends the wait.
+ * plain. Events (bytes in the pipe `event_fd`) come while it waits; CHAT_INPUT_INTERRUPTED ends
+ * that.
  */
 #ifndef PDD_CLI_CHAT_CHAT_INPUT_H
 #define PDD_CLI_CHAT_CHAT_INPUT_H
@@ -14,10 +15,20 @@ enum { CHAT_LINE_MAX = 1 << 20 };
 
 struct chat_edit; /* libedit's part */
 
+enum chat_input_event {
+    CHAT_INPUT_INTERRUPTED = 'i',
+    CHAT_INPUT_RESIZED = 'r',  /* the terminal has another size */
+    CHAT_INPUT_CONTINUED = 'c' /* the program was stopped; the terminal may be set otherwise */
+};
+
+/* What was typed of a line when an interrupt came. The plain reader does not know. */
+enum chat_input_typed { CHAT_INPUT_UNKNOWN, CHAT_INPUT_EMPTY, CHAT_INPUT_TEXT };
+
 struct chat_input {
-    int interrupt_fd;
-    bool tty;   /* standard input is a terminal: show a prompt */
-    bool saved; /* `terminal` is as it was found */
+    int event_fd;
+    enum chat_input_typed line; /* of the last CHAT_INPUT_INTERRUPT */
+    bool tty;                   /* standard input is a terminal: show a prompt */
+    bool saved;                 /* `terminal` is as it was found */
     struct termios terminal;
     struct buf pending;
     struct chat_edit *edit; /* NULL: plain lines */
@@ -34,9 +45,10 @@ enum chat_input_result {
 /* Whether the terminal knows no escape sequences: TERM is unset, empty or "dumb". */
 bool chat_input_terminal_is_plain(void);
 
-void chat_input_init(struct chat_input *in, int interrupt_fd);
+void chat_input_init(struct chat_input *in, int event_fd);
 void chat_input_release(struct chat_input *in);
-/* The next line without its end, in `line` (cleared first). */
+/* The next line without its end, in `line` (cleared first). At a terminal, an interrupt from before
+ * the prompt is passed over: it was for the answer. */
 enum chat_input_result chat_input_read(struct chat_input *in, struct buf *line);
 
 /* Ask the terminal to mark what is pasted (bracketed paste), or to stop that. */
@@ -51,5 +63,7 @@ int chat_input_byte(struct chat_input *in, char *ret_byte);
 struct chat_edit *chat_edit_open(struct chat_input *in); /* NULL without libedit */
 void chat_edit_close(struct chat_edit *e);
 enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line);
+/* Take the terminal again as the line editor needs it, and draw the line. */
+void chat_edit_redraw(struct chat_edit *e);
 
 #endif
