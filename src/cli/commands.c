@@ -14,6 +14,7 @@ const struct command_entry command_entries[] = {
     {"demo", "one answer three ways, with a table and a picture", cmd_demo, &command_demo},
     {"device", "serve this device's own programs, by OpenAI's API", cmd_device, &command_device},
     {"link", "forward TCP connections as a mobile link would", cmd_link, &command_link},
+    {"manual", "write man pages and shell completion", cmd_manual, &command_manual},
     {"model", "inspect a model file, run its tokenizer, make one of random weights", cmd_model,
      &command_model_inspect},
     {"model inspect", NULL, NULL, &command_model_inspect},

@@ -18,6 +18,7 @@ int cmd_cloud(int argc, char **argv);
 int cmd_device(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_link(int argc, char **argv);
+int cmd_manual(int argc, char **argv); /* cli/manual.h */
 int cmd_model(int argc, char **argv);
 int cmd_sim(int argc, char **argv);
 
@@ -30,7 +31,7 @@ int model_random(int argc, char **argv);  /* pdd model random, by lab/random_fil
 /* What each takes on its command line. */
 extern const struct command command_bench, command_bench_perplexity, command_bench_refine;
 extern const struct command command_chat, command_cloud, command_cloud_key, command_demo;
-extern const struct command command_device, command_link, command_sim;
+extern const struct command command_device, command_link, command_manual, command_sim;
 extern const struct command command_model_inspect, command_model_tokenize;
 extern const struct command command_model_detokenize, command_model_random;
 

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 
 enum { OPTION_ROWS_MAX = 256, OPTION_HOST_MAX = 64 };
@@ -106,6 +107,8 @@ int option_parse(const struct option_row *rows, size_t n, const struct command *
 int option_refuse_idle(const struct option_row *rows, size_t n, const struct command *c,
                        const struct option_line *line, uint32_t here, const char *why);
 
+/* What the help says of a row: its text, the words of its value, its default. */
+void option_text(const struct option_row *row, struct buf *b);
 /* The help of a command's page. */
 void option_help(const struct option_row *rows, size_t n, const struct command *c, FILE *to);
 

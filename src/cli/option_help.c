@@ -20,7 +20,7 @@ static void put_words(const char *const *words, struct buf *b)
         buf_printf(b, "%s%s", i == 0 ? "" : words[i + 1] ? ", " : " or ", words[i]);
 }
 
-static void put_text(const struct option_row *row, struct buf *b)
+void option_text(const struct option_row *row, struct buf *b)
 {
     const char *unset = row->otherwise ? row->otherwise : row->initial;
     buf_puts(b, row->help);
@@ -77,7 +77,7 @@ static void print_row(const struct option_row *row, int column, FILE *to)
     buf_init(&head, TEXT_BYTES_MAX);
     buf_init(&text, TEXT_BYTES_MAX);
     put_head(row, &head);
-    put_text(row, &text);
+    option_text(row, &text);
     int left = column - GAP_CHARS - (int)head.len;
     fprintf(to, "%*s%s", GAP_CHARS, "", head.data);
     if (left >= GAP_CHARS)

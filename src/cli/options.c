@@ -28,7 +28,8 @@ enum {
     RANDOM = OPTIONS_RANDOM,
     PERPLEXITY = OPTIONS_PERPLEXITY,
     REFINE = OPTIONS_REFINE,
-    SIM = OPTIONS_SIM
+    SIM = OPTIONS_SIM,
+    MANUAL = OPTIONS_MANUAL
 };
 
 #define REFINE_LEAST 0.01f
@@ -731,6 +732,9 @@ static const struct option_row rows[] = {
     {"json", NULL, SIM, AT(sim.plan.json), .help = "one JSON object instead of tables"},
     {"list", NULL, SIM, AT(sim.list), .help = "name methods, engines and devices"},
 
+    {"date", "DATE", MANUAL, AT(manual_date), .help = "the date that the pages bear",
+     .initial = PDD_RELEASE_DATE},
+
     HEADING(CHAT | CLOUD | DEVICE | INSPECT | SIM, "Help:"),
     {"help", NULL, OPTIONS_ALL, AT(help), .help = "print this help"},
 };
@@ -759,4 +763,10 @@ int options_refuse_idle(const struct command *c, const struct option_line *line,
 void options_help(const struct command *c, FILE *to)
 {
     option_help(rows, ROWS, c, to);
+}
+
+const struct option_row *options_rows(size_t *ret_n)
+{
+    *ret_n = ROWS;
+    return rows;
 }

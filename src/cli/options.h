@@ -115,6 +115,7 @@ struct options {
     struct refine_plan refine;
     struct random_file random;
     struct sim_options sim;
+    const char *manual_date;
 };
 
 /* Bits of option_row.commands. */
@@ -133,7 +134,8 @@ enum {
     OPTIONS_REFINE = 1 << 11,
     OPTIONS_DEVICE = 1 << 12,
     OPTIONS_SIM = 1 << 13,
-    OPTIONS_ALL = (1 << 14) - 1
+    OPTIONS_MANUAL = 1 << 14,
+    OPTIONS_ALL = (1 << 15) - 1
 };
 
 /* Bits of option_row.only. */
@@ -145,5 +147,6 @@ int options_parse(const struct command *c, int argc, char **argv, struct options
 int options_refuse_idle(const struct command *c, const struct option_line *line, uint32_t here,
                         const char *why);
 void options_help(const struct command *c, FILE *to);
+const struct option_row *options_rows(size_t *ret_n); /* the table */
 
 #endif
