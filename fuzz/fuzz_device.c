@@ -24,7 +24,12 @@ enum { TOKENS_MAX = 40, STALL_US = 3000 };
 static const char question[] = "What was in the box?";
 static const char story[] = "a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x8C\x8A z\xC3\xBC\xE2\x80\xA6ok";
 static const struct sampling greedy = {.top_p = 1.0f, .repeat_penalty = 1.0f};
-static const struct sampling sampled = {0.9f, 40, 0.95f, 0.0f, 1.1f, 32, 7};
+static const struct sampling sampled = {.temperature = 0.9f,
+                                        .top_k = 40,
+                                        .top_p = 0.95f,
+                                        .repeat_penalty = 1.1f,
+                                        .repeat_last = 32,
+                                        .seed = 7};
 
 /* ---- the cloud: all on the device's loop thread ---- */
 

@@ -234,11 +234,20 @@ static int32_t made_up(struct fake_session *s, uint32_t start, uint32_t i)
     return c ? (uint8_t)c : ' ';
 }
 
+/* Whether sampling forbids the answer's end here. */
+static bool holds_end(const struct fake_session *s)
+{
+    const struct sampling *p = &s->sampling;
+    uint32_t n = s->kv.len > p->answer_from ? s->kv.len - p->answer_from : 0;
+    return p->ignore_eos || n < p->min_tokens;
+}
+
 static int32_t next_token(const struct fake *f, struct fake_session *s)
 {
     uint32_t start = answer_start(s), i = s->kv.len - start;
-    if (f->script) return i < f->script_len ? (uint8_t)f->script[i] : END_TOKEN;
-    return i < f->options.answer_tokens ? made_up(s, start, i) : END_TOKEN;
+    int32_t end = holds_end(s) ? '.' : END_TOKEN;
+    if (f->script) return i < f->script_len ? (uint8_t)f->script[i] : end;
+    return i < f->options.answer_tokens ? made_up(s, start, i) : end;
 }
 
 static int reserve(struct fake *f, struct engine_span *spans, uint32_t n, struct err *err)

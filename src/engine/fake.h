@@ -3,7 +3,8 @@
  * history, so cuts, chunking and batches behave as with a real model; its times and faults are
  * scripted. Threads: as engine.h says.
  *
- * Vocabulary: bytes (vocab_open_bytes), template ChatML.
+ * Vocabulary: bytes (vocab_open_bytes), template ChatML. Where sampling holds end tokens back, '.'
+ * stands in their place; penalties and bias change nothing.
  */
 #ifndef PDD_ENGINE_FAKE_H
 #define PDD_ENGINE_FAKE_H

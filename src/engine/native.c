@@ -401,6 +401,10 @@ static int open_memory(struct native *n, const struct native_options *o, struct 
     for (unsigned i = 0; i < pool_threads(n->pool); i++) {
         rc = sampler_init(&n->samplers[i], n->kern, n->model.hparams.vocab, err);
         if (rc < 0) return rc;
+        uint32_t ends;
+        const int32_t *ids = vocab_ends(n->base.vocab, &ends);
+        for (uint32_t k = 0; k < ends; k++)
+            sampler_add_end(&n->samplers[i], ids[k]);
     }
     n->base.info.context_max = context;
     n->base.info.context_trained = n->model.hparams.context;

@@ -21,7 +21,8 @@ int sampler_init(struct sampler *s, const struct kern *kern, uint32_t vocab, str
     s->logits = mem_alloc_aligned(64, vocab * sizeof *s->logits);
     s->weights = mem_alloc_aligned(64, vocab * sizeof *s->weights);
     s->heap = mem_alloc_aligned(64, vocab * sizeof *s->heap);
-    if (s->logits && s->weights && s->heap) return 0;
+    s->counts = mem_calloc(vocab, sizeof *s->counts);
+    if (s->logits && s->weights && s->heap && s->counts) return 0;
     sampler_release(s);
     return err_set(e, ERR_NO_MEMORY, "no memory to sample from a vocabulary of %u", vocab);
 }
@@ -31,24 +32,53 @@ void sampler_release(struct sampler *s)
     mem_free(s->logits);
     mem_free(s->weights);
     mem_free(s->heap);
+    mem_free(s->counts);
     *s = (struct sampler){0};
+}
+
+void sampler_add_end(struct sampler *s, int32_t id)
+{
+    CHECK(s->n_ends < SAMPLER_ENDS_MAX && id >= 0 && (uint32_t)id < s->vocab);
+    s->ends[s->n_ends++] = id;
+}
+
+static int check_range(const char *name, float value, float least, float most, struct err *e)
+{
+    if (value >= least && value <= most) return 0;
+    return err_set(e, ERR_BAD_INPUT, "%s is %g; it must be between %g and %g", name, (double)value,
+                   (double)least, (double)most);
 }
 
 int sampling_check(const struct sampling *p, struct err *e)
 {
-    if (!(p->temperature >= 0.0f && p->temperature <= 100.0f))
-        return err_set(e, ERR_BAD_INPUT, "temperature is %g; it must be between 0 and 100",
-                       (double)p->temperature);
-    if (!(p->top_p > 0.0f && p->top_p <= 1.0f))
-        return err_set(e, ERR_BAD_INPUT, "top_p is %g; it must be above 0 and at most 1",
+    int code = check_range("temperature", p->temperature, 0.0f, 100.0f, e);
+    if (!code && !(p->top_p > 0.0f && p->top_p <= 1.0f))
+        code = err_set(e, ERR_BAD_INPUT, "top_p is %g; it must be above 0 and at most 1",
                        (double)p->top_p);
-    if (!(p->min_p >= 0.0f && p->min_p < 1.0f))
-        return err_set(e, ERR_BAD_INPUT, "min_p is %g; it must be at least 0 and below 1",
+    if (!code && !(p->min_p >= 0.0f && p->min_p < 1.0f))
+        code = err_set(e, ERR_BAD_INPUT, "min_p is %g; it must be at least 0 and below 1",
                        (double)p->min_p);
-    if (!(p->repeat_penalty > 0.0f && p->repeat_penalty <= 1000.0f))
-        return err_set(e, ERR_BAD_INPUT,
-                       "repeat_penalty is %g; it must be above 0 and at most 1000",
-                       (double)p->repeat_penalty);
+    if (!code && !(p->repeat_penalty > 0.0f && p->repeat_penalty <= 1000.0f))
+        code =
+            err_set(e, ERR_BAD_INPUT, "repeat_penalty is %g; it must be above 0 and at most 1000",
+                    (double)p->repeat_penalty);
+    if (!code) code = check_range("frequency_penalty", p->frequency_penalty, -2.0f, 2.0f, e);
+    if (!code) code = check_range("presence_penalty", p->presence_penalty, -2.0f, 2.0f, e);
+    if (!code && p->n_biases > SAMPLING_BIASES_MAX)
+        code = err_set(e, ERR_BAD_INPUT, "logit_bias has %u tokens; it may have %d", p->n_biases,
+                       SAMPLING_BIASES_MAX);
+    for (uint32_t i = 0; i < p->n_biases && !code; i++)
+        code = check_range("logit_bias", p->biases[i].bias, -100.0f, 100.0f, e);
+    return code;
+}
+
+int sampling_check_ids(const struct sampling *p, uint32_t vocab, struct err *e)
+{
+    for (uint32_t i = 0; i < p->n_biases; i++)
+        if (p->biases[i].id < 0 || (uint32_t)p->biases[i].id >= vocab)
+            return err_set(e, ERR_BAD_INPUT,
+                           "logit_bias: token id %d is outside the vocabulary of %u",
+                           p->biases[i].id, vocab);
     return 0;
 }
 
@@ -77,18 +107,73 @@ static double exponentials(struct sampler *s, const float *x, float max, float t
     return sum_of(s->weights, s->vocab);
 }
 
-/* Logits after the repetition penalty. */
-static const float *penalised(struct sampler *s, const struct sampling *p, const float *logits,
-                              const int32_t *history, uint32_t n)
+static void add_biases(struct sampler *s, const struct sampling *p)
 {
-    if (p->repeat_penalty == 1.0f || p->repeat_last == 0 || n == 0) return logits;
-    memcpy(s->logits, logits, s->vocab * sizeof *logits);
-    for (uint32_t i = n > p->repeat_last ? n - p->repeat_last : 0; i < n; i++) {
-        uint32_t id = (uint32_t)history[i];
+    for (uint32_t i = 0; i < p->n_biases; i++) {
+        uint32_t id = (uint32_t)p->biases[i].id;
         CHECK(id < s->vocab);
-        float x = logits[id];
-        s->logits[id] = x > 0.0f ? x / p->repeat_penalty : x * p->repeat_penalty;
+        s->logits[id] =
+            p->biases[i].bias > SAMPLING_NEVER ? s->logits[id] + p->biases[i].bias : SAMPLER_NEVER;
     }
+}
+
+static float repeated(float x, const struct sampling *p, uint32_t count)
+{
+    (void)count;
+    return x > 0.0f ? x / p->repeat_penalty : x * p->repeat_penalty;
+}
+
+static float counted(float x, const struct sampling *p, uint32_t count)
+{
+    float loss = (float)count * p->frequency_penalty;
+    return x - (loss + p->presence_penalty);
+}
+
+/* Each token of history[from, n) once. */
+static void change_logits(struct sampler *s, const struct sampling *p, const int32_t *history,
+                          uint32_t from, uint32_t n,
+                          float (*change)(float x, const struct sampling *p, uint32_t count))
+{
+    for (uint32_t i = from; i < n; i++) {
+        CHECK((uint32_t)history[i] < s->vocab);
+        s->counts[history[i]]++;
+    }
+    for (uint32_t i = from; i < n; i++) {
+        uint32_t id = (uint32_t)history[i], count = s->counts[id];
+        s->counts[id] = 0;
+        if (count > 0) s->logits[id] = change(s->logits[id], p, count);
+    }
+}
+
+/* Which steps before the draw change logits after a history of n tokens. */
+struct changes {
+    bool bias, repeat, count, hold_ends;
+};
+
+static struct changes changes_of(const struct sampling *p, uint32_t n)
+{
+    bool answered = n > p->answer_from;
+    uint32_t answer = answered ? n - p->answer_from : 0;
+    return (struct changes){.bias = p->n_biases > 0,
+                            .repeat = p->repeat_penalty != 1.0f && p->repeat_last > 0 && n > 0,
+                            .count = answered &&
+                                     (p->frequency_penalty != 0.0f || p->presence_penalty != 0.0f),
+                            .hold_ends = p->ignore_eos || answer < p->min_tokens};
+}
+
+/* Logits after bias and penalties. */
+static const float *changed(struct sampler *s, const struct sampling *p, const float *logits,
+                            const int32_t *history, uint32_t n)
+{
+    struct changes c = changes_of(p, n);
+    if (!c.bias && !c.repeat && !c.count && !c.hold_ends) return logits;
+    memcpy(s->logits, logits, s->vocab * sizeof *logits);
+    if (c.bias) add_biases(s, p);
+    if (c.repeat)
+        change_logits(s, p, history, n > p->repeat_last ? n - p->repeat_last : 0, n, repeated);
+    if (c.count) change_logits(s, p, history, p->answer_from, n, counted);
+    for (uint32_t i = 0; c.hold_ends && i < s->n_ends; i++)
+        s->logits[s->ends[i]] = SAMPLER_NEVER;
     return s->logits;
 }
 
@@ -139,7 +224,7 @@ static struct kept keep(struct sampler *s, const struct sampling *p, const float
     while (k.n < limit) {
         uint32_t at = s->vocab - 1 - k.n;
         uint32_t id = limit < s->vocab ? s->heap[at] : pop(s, logits, at + 1);
-        if (k.n > 0 && s->weights[id] < p->min_p) break;
+        if (k.n > 0 && (s->weights[id] < p->min_p || logits[id] <= SAMPLER_NEVER)) break;
         k.weight += (double)s->weights[id];
         k.n++;
         if (k.weight >= enough) break;
@@ -166,7 +251,7 @@ static uint32_t pick_any(struct sampler *s, const float *logits, double mark)
     for (uint32_t left = s->vocab; left > 1; left--) {
         uint32_t id = pop(s, logits, left);
         sum += (double)s->weights[id];
-        if (sum > mark) return id;
+        if (sum > mark || logits[s->heap[0]] <= SAMPLER_NEVER) return id;
     }
     return s->heap[0];
 }
@@ -190,7 +275,7 @@ static uint32_t draw(struct sampler *s, const struct sampling *p, const float *l
 struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, const float *logits,
                                  const int32_t *history, uint32_t n)
 {
-    const float *used = penalised(s, p, logits, history, n);
+    const float *used = changed(s, p, logits, history, n);
     uint32_t id = p->temperature > 0.0f ? draw(s, p, used, n) : kern_argmax(used, s->vocab);
     bool greedy = p->temperature == 0.0f && used == logits; /* then one search for both */
     float max = logits[greedy ? id : kern_argmax(logits, s->vocab)];

@@ -6,10 +6,12 @@
  * and exponentials are the kernels' own, so device and cloud draw the same token.
  *
  * Details that base/sampling.h leaves open: the repetition penalty counts a token of the history
- * once, divides a positive logit and multiplies another. Top-p keeps the smallest set of the most
+ * once, divides a positive logit and multiplies another. A token that is in the answer c times
+ * loses c * frequency_penalty + presence_penalty, as OpenAI's formula says. A token that is held
+ * back or forbidden gets SAMPLER_NEVER for its logit. Top-p keeps the smallest set of the most
  * likely tokens whose weight reaches p of what top-k left. Min-p keeps tokens at least min_p times
  * as likely as the most likely one. The log-probability is that of the plain logits at
- * temperature 1, without penalty.
+ * temperature 1, without bias and penalties.
  */
 #ifndef PDD_MODEL_SAMPLER_H
 #define PDD_MODEL_SAMPLER_H
@@ -20,13 +22,21 @@
 #include "base/sampling.h"
 #include "kern/kern.h"
 
+/* Below every logit, and finite: differences of two of it are 0. */
+#define SAMPLER_NEVER -1e30f
+
+enum { SAMPLER_ENDS_MAX = 32 };
+
 /* Scratch memory of one thread. */
 struct sampler {
     const struct kern *kern;
     uint32_t vocab;
-    float *logits;  /* [vocab] with penalties */
-    float *weights; /* [vocab] e^((logit - max) / temperature) */
-    uint32_t *heap; /* [vocab] ids, the best at the top */
+    int32_t ends[SAMPLER_ENDS_MAX]; /* [n_ends] tokens that end an answer */
+    uint32_t n_ends;
+    float *logits;    /* [vocab] with bias and penalties */
+    uint32_t *counts; /* [vocab] how often a token is in a history; zeros between draws */
+    float *weights;   /* [vocab] e^((logit - max) / temperature) */
+    uint32_t *heap;   /* [vocab] ids, the best at the top */
 };
 
 struct sampler_draw {
@@ -35,10 +45,13 @@ struct sampler_draw {
 };
 
 int sampler_init(struct sampler *s, const struct kern *kern, uint32_t vocab, struct err *e);
-void sampler_release(struct sampler *s); /* also for a zeroed struct */
+void sampler_add_end(struct sampler *s, int32_t id); /* of at most SAMPLER_ENDS_MAX end tokens */
+void sampler_release(struct sampler *s);             /* also for a zeroed struct */
 
 /* Check the ranges of base/sampling.h; the error names the field. */
 int sampling_check(const struct sampling *p, struct err *e);
+/* The same for the ids of its biases. */
+int sampling_check_ids(const struct sampling *p, uint32_t vocab, struct err *e);
 
 /* Draw the token that follows history[n] (ids < vocab). */
 struct sampler_draw sampler_draw(struct sampler *s, const struct sampling *p, const float *logits,

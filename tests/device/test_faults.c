@@ -27,7 +27,12 @@
 enum { ANSWER = 20, END_TOKEN = 257, STALL_US = 60000, PATIENT_US = 20000000 };
 
 static const char question[] = "What was in the box?";
-static const struct sampling sampled = {0.9f, 40, 0.95f, 0.0f, 1.1f, 32, 7};
+static const struct sampling sampled = {.temperature = 0.9f,
+                                        .top_k = 40,
+                                        .top_p = 0.95f,
+                                        .repeat_penalty = 1.1f,
+                                        .repeat_last = 32,
+                                        .seed = 7};
 
 /* Characters of one to four bytes, a token being a byte: every cut falls somewhere in them. */
 static const char story[] = "a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x8C\x8A z\xC3\xBC\xE2\x80\xA6ok";

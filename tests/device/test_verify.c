@@ -44,7 +44,12 @@ static const char question[] =
     "Answer in a sentence.";
 static const char story[] = "the lamp was lit at dusk and burned till morning";
 static const struct sampling greedy = SAMPLING_GREEDY;
-static const struct sampling seeded = {0.9f, 40, 0.95f, 0.0f, 1.1f, 32, 7};
+static const struct sampling seeded = {.temperature = 0.9f,
+                                       .top_k = 40,
+                                       .top_p = 0.95f,
+                                       .repeat_penalty = 1.1f,
+                                       .repeat_last = 32,
+                                       .seed = 7};
 
 static int ask(struct device *d, const struct sampling *s, enum pace_mode pace,
                enum device_verify verify, struct device_report *r)

@@ -31,7 +31,13 @@
 enum { CONTEXT = 256, STEP = 48, PAGES = 20, PAGE = 64, KINDS_MAX = 12, SESSIONS = 9 };
 
 static const struct device_profile quick = {"quick", 1e12, 1e12, "this test", false};
-static const struct sampling seeded = {0.9f, 40, 0.95f, 0.02f, 1.1f, 32, 7};
+static const struct sampling seeded = {.temperature = 0.9f,
+                                       .top_k = 40,
+                                       .top_p = 0.95f,
+                                       .min_p = 0.02f,
+                                       .repeat_penalty = 1.1f,
+                                       .repeat_last = 32,
+                                       .seed = 7};
 
 struct kind {
     char name[TINY_PATH_MAX];
@@ -382,7 +388,8 @@ static void test_seed_matters(void **state)
 {
     struct kind *k = *state;
     int32_t tokens[CONTEXT];
-    struct sampling how = {2.0f, 0, 1.0f, 0.0f, 1.0f, 64, 0};
+    struct sampling how = {
+        .temperature = 2.0f, .top_p = 1.0f, .repeat_penalty = 1.0f, .repeat_last = 64};
     fill(k->e, tokens, 32, 7);
     uint32_t different = 0;
     int32_t first = truth(k, tokens, 32, &how).next;

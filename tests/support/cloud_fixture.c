@@ -147,7 +147,9 @@ void single_answer_make(struct engine *engine, const char *prompt, bool raw,
     a->ends = false;
     detok_init(&d, !raw);
     CHECK(engine_session_open(engine, &s, NULL) == 0);
-    session_set_sampling(s, sampling);
+    struct sampling how = *sampling;
+    how.answer_from = a->prompt.len;
+    session_set_sampling(s, &how);
     int32_t next = step(engine, s, a->prompt.ids, a->prompt.len);
     while (a->tokens.len < tokens_max) {
         a->ends = vocab_is_end(v, next);

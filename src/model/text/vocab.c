@@ -431,6 +431,12 @@ bool vocab_is_end(const struct vocab *v, int32_t id)
     return false;
 }
 
+const int32_t *vocab_ends(const struct vocab *v, uint32_t *ret_n)
+{
+    *ret_n = v->n_ends;
+    return v->ends;
+}
+
 bool vocab_is_control(const struct vocab *v, int32_t id)
 {
     return id >= 0 && (uint32_t)id < v->size && v->tokens[id].kind == TOKEN_CONTROL;

@@ -39,7 +39,8 @@ int32_t vocab_bos(const struct vocab *v); /* -1: none */
 int32_t vocab_eos(const struct vocab *v); /* -1: none */
 bool vocab_adds_bos(const struct vocab *v);
 bool vocab_is_end(const struct vocab *v, int32_t id); /* ends an answer: eos, eot, end of text */
-bool vocab_is_control(const struct vocab *v, int32_t id); /* not part of the shown text */
+const int32_t *vocab_ends(const struct vocab *v, uint32_t *ret_n); /* all of those */
+bool vocab_is_control(const struct vocab *v, int32_t id);          /* not part of the shown text */
 int32_t vocab_find(const struct vocab *v, const char *piece, size_t n); /* exact piece, or -1 */
 
 /* The piece of a token as the file spells it, not terminated. */

@@ -19,7 +19,13 @@ enum { ENOUGH = 100 }; /* pages for 14 prompts and answers of at most 334 tokens
 static char tiny_path[TINY_PATH_MAX];
 
 static const struct sampling greedy = SAMPLING_GREEDY;
-static const struct sampling seeded = {1.1f, 50, 0.95f, 0.01f, 1.1f, 32, 12345};
+static const struct sampling seeded = {.temperature = 1.1f,
+                                       .top_k = 50,
+                                       .top_p = 0.95f,
+                                       .min_p = 0.01f,
+                                       .repeat_penalty = 1.1f,
+                                       .repeat_last = 32,
+                                       .seed = 12345};
 
 static struct site sites[1];
 
