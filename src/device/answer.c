@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "device/device_impl.h"
 #include "device/text.h"
+#include "model/sampler.h"
 #include "model/text/vocab.h"
 #include "net/sse.h"
 
@@ -389,19 +390,25 @@ static int collect_have(struct answer *a)
     return code;
 }
 
-/* Tokens of ours cannot be told to a cloud that counts in others. */
-static bool cannot_tell(const struct device *d)
+/* Tokens of ours cannot be told to a cloud that counts in others. NULL: they need not be. */
+static const char *cannot_tell(const struct device *d)
 {
     const struct answer *a = &d->answer;
     uint32_t n = a->turn.n;
-    return a->by_messages && vocab_of(d) && n > 0 && a->turn.tokens[n - 1].source == TURN_DEVICE;
+    if (!a->by_messages || !vocab_of(d)) return NULL;
+    if (a->q->sampling.n_biases)
+        return "the cloud has another tokenizer: logit_bias names tokens of the model here";
+    if (n > 0 && a->turn.tokens[n - 1].source == TURN_DEVICE)
+        return "the cloud has another tokenizer: it cannot go on where the device was";
+    return NULL;
 }
 
 static int open_cloud(struct device *d, uint32_t n)
 {
     struct answer *a = &d->answer;
-    if (cannot_tell(d)) {
-        lose_cloud(d, "the cloud has another tokenizer: it cannot go on where the device was");
+    const char *why_not = cannot_tell(d);
+    if (why_not) {
+        lose_cloud(d, why_not);
         return ERR_UNSUPPORTED;
     }
     struct err e = ERR_INIT;
@@ -410,6 +417,7 @@ static int open_cloud(struct device *d, uint32_t n)
     snprintf(r.model, sizeof r.model, "%s", d->core->model);
     describe_ourselves(d, &r);
     r.sampling = a->q->sampling;
+    r.answered = a->by_messages ? 0 : a->q->n_have;
     r.tokens_max = n;
     answer_ask_refined(d, &r);
     int code = collect_have(a);
@@ -423,10 +431,22 @@ static int open_cloud(struct device *d, uint32_t n)
 
 /* ---- the device's own engine ---- */
 
+/* Where the answer begins in the history that is fed: what a question has of it already is the end
+ * of its prompt, and a refined prompt may lack some of that. */
+static uint32_t answer_from(const struct answer *a)
+{
+    uint32_t from = a->turn.prompt_len, begins = a->prompt.len - a->q->n_have;
+    while (a->q->n_have && from > 0 && turn_prompt_at(&a->turn, from - 1) >= begins)
+        from--;
+    return from;
+}
+
 static void feed(struct device *d, uint32_t from, uint32_t to, uint32_t n_draws)
 {
     struct answer *a = &d->answer;
     struct err e = ERR_INIT;
+    struct sampling sampling = a->q->sampling;
+    sampling.answer_from = answer_from(a);
     a->work.len = 0;
     int code = 0;
     for (uint32_t i = from, len = a->turn.prompt_len; code == 0 && i < to; i++)
@@ -435,7 +455,7 @@ static void feed(struct device *d, uint32_t from, uint32_t to, uint32_t n_draws)
     if (code)
         err_set(&e, code, "no memory for a batch of tokens");
     else
-        code = local_feed(d->local, from, a->work.ids, a->work.len, n_draws, &a->q->sampling, &e);
+        code = local_feed(d->local, from, a->work.ids, a->work.len, n_draws, &sampling, &e);
     if (code == ERR_LIMIT)
         turn_local_full(&a->turn, clock_us());
     else if (code)
@@ -676,7 +696,9 @@ static int check_question(const struct device *d, const struct device_question *
     if (!q->raw && !q->ids && (q->n_messages == 0 || q->n_messages > WIRE_MESSAGES_MAX))
         return err_set(e, ERR_LIMIT, "a chat of %u messages: 1 to %d are possible", q->n_messages,
                        WIRE_MESSAGES_MAX);
-    return 0;
+    int code = sampling_check(&q->sampling, e);
+    if (code || !d->engine) return code;
+    return sampling_check_ids(&q->sampling, engine_info(d->engine)->vocab_size, e);
 }
 
 int answer_start(struct device *d, const struct device_question *q, struct err *e)

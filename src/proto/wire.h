@@ -62,6 +62,8 @@ struct wire_request {
     char numerics[WIRE_NAME_MAX];
     int32_t *prompt; /* [n_prompt] token ids; NULL when messages are given */
     uint32_t n_prompt;
+    uint32_t answered; /* the last tokens of prompt, which are of the answer: the device went on
+                          with one that it had begun before */
     struct wire_message *messages; /* [n_messages] */
     uint32_t n_messages;
     /* JSON for the chat template here, which is not sent; each may be NULL. */
@@ -69,8 +71,8 @@ struct wire_request {
     char *tools, *arguments;
     int32_t *have; /* [n_have] tokens of the answer already received */
     uint32_t n_have;
-    struct sampling sampling;
-    uint32_t tokens_max; /* N: the most tokens of this stream */
+    struct sampling sampling; /* but for answer_from, which each end knows by itself */
+    uint32_t tokens_max;      /* N: the most tokens of this stream */
     struct wire_refine refine;
     uint32_t deadline_ms; /* 0: none */
     /* Made by wire_request_prepare: messages (an array), prompt and have (ids between commas,

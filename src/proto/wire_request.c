@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "proto/json.h"
+#include "proto/logit_bias.h"
 #include "proto/wire.h"
 
 /* The largest float below 1: a minimum probability of 1 would leave no token. */
@@ -82,6 +83,25 @@ static void put_messages(struct buf *out, const struct wire_request *r)
     buf_putc(out, ']');
 }
 
+/* What older servers do not know is left out while it is off: they refuse it by name else. */
+static void put_changes(struct buf *out, const struct sampling *s)
+{
+    if (s->frequency_penalty != 0.0f) {
+        buf_puts(out, ",\"frequency_penalty\":");
+        json_put_float(out, s->frequency_penalty);
+    }
+    if (s->presence_penalty != 0.0f) {
+        buf_puts(out, ",\"presence_penalty\":");
+        json_put_float(out, s->presence_penalty);
+    }
+    if (s->min_tokens) buf_printf(out, ",\"min_tokens\":%u", s->min_tokens);
+    if (s->ignore_eos) buf_puts(out, ",\"ignore_eos\":true");
+    if (s->n_biases) {
+        buf_puts(out, ",\"logit_bias\":");
+        logit_bias_put(out, s);
+    }
+}
+
 static void put_sampling(struct buf *out, const struct sampling *s)
 {
     const struct {
@@ -105,6 +125,7 @@ static void put_sampling(struct buf *out, const struct sampling *s)
         buf_puts(out, integers[i].name);
         json_put_u64(out, integers[i].value);
     }
+    put_changes(out, s);
     buf_putc(out, '}');
 }
 
@@ -158,6 +179,7 @@ static void put_request(struct buf *out, const struct wire_request *r)
         buf_puts(out, ",\"have\":");
         put_ids(out, &r->have_json, r->have, r->n_have);
     }
+    if (r->answered) buf_printf(out, ",\"answered\":%u", r->answered);
     buf_puts(out, ",\"sampling\":");
     put_sampling(out, &r->sampling);
     if (r->refine.ratio > 0) put_refine(out, &r->refine);
@@ -252,27 +274,33 @@ static const struct json_field hash_fields[] = {
      offsetof(struct wire_request, chat_template)},
 };
 
-static const struct json_field sampling_fields[] = {
-    {"temperature", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 100.0f,
-     offsetof(struct sampling, temperature)},
-    {"top_k", JSON_FIELD_U32, false, 0, TOP_K_MAX, 0, 0, offsetof(struct sampling, top_k)},
-    {"top_p", JSON_FIELD_FLOAT, false, 0, 0, FLT_MIN, 1.0f, offsetof(struct sampling, top_p)},
-    {"min_p", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, BELOW_ONE, offsetof(struct sampling, min_p)},
-    {"repeat_penalty", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1000.0f,
-     offsetof(struct sampling, repeat_penalty)},
-    {"repeat_last", JSON_FIELD_U32, false, 0, REPEAT_LAST_MAX, 0, 0,
-     offsetof(struct sampling, repeat_last)},
-    {"seed", JSON_FIELD_U64, false, 0, INT64_MAX, 0, 0, offsetof(struct sampling, seed)},
-};
-
 /* The parts of a request that are objects and arrays, borrowed from the parsed JSON. */
 struct request_parts {
     struct wire_request request;
     json_t *hashes, *prompt, *messages, *have, *sampling, *refine, *refine_messages, *refine_whole;
+    json_t *biases;
 };
 
 #define REQUEST(member) offsetof(struct request_parts, request.member)
 #define PART(member) offsetof(struct request_parts, member)
+static const struct json_field sampling_fields[] = {
+    {"temperature", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, 100.0f, REQUEST(sampling.temperature)},
+    {"top_k", JSON_FIELD_U32, false, 0, TOP_K_MAX, 0, 0, REQUEST(sampling.top_k)},
+    {"top_p", JSON_FIELD_FLOAT, false, 0, 0, FLT_MIN, 1.0f, REQUEST(sampling.top_p)},
+    {"min_p", JSON_FIELD_FLOAT, false, 0, 0, 0.0f, BELOW_ONE, REQUEST(sampling.min_p)},
+    {"repeat_penalty", JSON_FIELD_FLOAT, false, 0, 0, 0.001f, 1000.0f,
+     REQUEST(sampling.repeat_penalty)},
+    {"repeat_last", JSON_FIELD_U32, false, 0, REPEAT_LAST_MAX, 0, 0, REQUEST(sampling.repeat_last)},
+    {"seed", JSON_FIELD_U64, false, 0, INT64_MAX, 0, 0, REQUEST(sampling.seed)},
+    {"frequency_penalty", JSON_FIELD_FLOAT, false, 0, 0, -2.0f, 2.0f,
+     REQUEST(sampling.frequency_penalty)},
+    {"presence_penalty", JSON_FIELD_FLOAT, false, 0, 0, -2.0f, 2.0f,
+     REQUEST(sampling.presence_penalty)},
+    {"min_tokens", JSON_FIELD_U32, false, 0, WIRE_TOKENS_MAX, 0, 0, REQUEST(sampling.min_tokens)},
+    {"ignore_eos", JSON_FIELD_BOOL, false, 0, 0, 0, 0, REQUEST(sampling.ignore_eos)},
+    {"logit_bias", JSON_FIELD_ARRAY, false, 0, SAMPLING_BIASES_MAX, 0, 0, PART(biases)},
+};
+
 static const struct json_field request_fields[] = {
     {"model", JSON_FIELD_TEXT, false, 0, WIRE_NAME_MAX, 0, 0, REQUEST(model)},
     {"numerics", JSON_FIELD_TEXT, false, 0, WIRE_NAME_MAX, 0, 0, REQUEST(numerics)},
@@ -284,6 +312,7 @@ static const struct json_field request_fields[] = {
     {"tokens_max", JSON_FIELD_U32, true, 1, WIRE_TOKENS_MAX, 0, 0, REQUEST(tokens_max)},
     {"refine", JSON_FIELD_OBJECT, false, 0, 0, 0, 0, PART(refine)},
     {"deadline_ms", JSON_FIELD_U32, false, 0, DEADLINE_MS_MAX, 0, 0, REQUEST(deadline_ms)},
+    {"answered", JSON_FIELD_U32, false, 0, WIRE_PROMPT_MAX, 0, 0, REQUEST(answered)},
 };
 
 static const struct json_field refine_fields[] = {
@@ -397,6 +426,14 @@ static int take_refine(struct request_parts *p, struct err *e)
     return code ? code : check_refine(&p->request, e);
 }
 
+static int take_sampling(struct request_parts *p, struct err *e)
+{
+    int code = json_object_read(p->sampling, "sampling.", sampling_fields,
+                                sizeof sampling_fields / sizeof *sampling_fields, true, p, e);
+    if (code || !p->biases) return code;
+    return logit_bias_take(p->biases, "sampling.logit_bias", &p->request.sampling, e);
+}
+
 static int take_parts(struct request_parts *p, struct err *e)
 {
     struct wire_request *r = &p->request;
@@ -406,13 +443,13 @@ static int take_parts(struct request_parts *p, struct err *e)
                        "give exactly one of prompt (token ids) and messages, not %s",
                        p->prompt ? "both" : "none");
     if (p->hashes) code = json_object_read(p->hashes, "hashes.", hash_fields, 3, true, r, e);
-    if (!code && p->sampling)
-        code = json_object_read(p->sampling, "sampling.", sampling_fields,
-                                sizeof sampling_fields / sizeof *sampling_fields, true,
-                                &r->sampling, e);
+    if (!code && p->sampling) code = take_sampling(p, e);
     if (!code) code = take_ids(p->prompt, "prompt", "a token id", &r->prompt, &r->n_prompt, e);
     if (!code) code = take_ids(p->have, "have", "a token id", &r->have, &r->n_have, e);
     if (!code && p->messages) code = take_messages(p->messages, r, e);
+    if (!code && r->answered > r->n_prompt)
+        code = err_set(e, ERR_BAD_INPUT, "answered is %u, above the %u tokens of prompt",
+                       r->answered, r->n_prompt);
     if (!code && p->refine) code = take_refine(p, e);
     return code;
 }

@@ -27,8 +27,41 @@ static const char question[] = "Where did the old sailor leave the brass lantern
 
 static const struct sampling samplings[] = {
     SAMPLING_GREEDY,
-    {0.9f, 40, 0.95f, 0.0f, 1.1f, 32, 4711},
-    {1.3f, 0, 1.0f, 0.02f, 1.0f, 64, 99},
+    {.temperature = 0.9f,
+     .top_k = 40,
+     .top_p = 0.95f,
+     .repeat_penalty = 1.1f,
+     .repeat_last = 32,
+     .seed = 4711},
+    {.temperature = 1.3f,
+     .top_p = 1.0f,
+     .min_p = 0.02f,
+     .repeat_penalty = 1.0f,
+     .repeat_last = 64,
+     .seed = 99},
+    /* What counts the tokens of the answer, greedy and drawn. The first bias is that of the token
+     * that ends answers. */
+    {.top_p = 1.0f, .repeat_penalty = 1.0f, .frequency_penalty = 1.7f},
+    {.top_p = 1.0f, .repeat_penalty = 1.2f, .repeat_last = 8, .presence_penalty = 2.0f},
+    {.temperature = 1.1f,
+     .top_p = 0.9f,
+     .repeat_penalty = 1.0f,
+     .frequency_penalty = 0.6f,
+     .presence_penalty = -0.9f,
+     .seed = 5},
+    {.top_p = 1.0f,
+     .repeat_penalty = 1.0f,
+     .min_tokens = 11,
+     .n_biases = 3,
+     .biases = {{0, 100.0f}, {101, -100.0f}, {102, 1.5f}}},
+    {.temperature = 0.8f,
+     .top_p = 1.0f,
+     .repeat_penalty = 1.0f,
+     .presence_penalty = 0.5f,
+     .ignore_eos = true,
+     .n_biases = 1,
+     .biases = {{0, 100.0f}},
+     .seed = 7},
 };
 
 /* An engine whose prefill takes `us` a token, so that the cloud is ahead. `path`: a model file, or
@@ -106,20 +139,32 @@ static void prove(const char *path, const char *url, const struct single_answer 
     fail_msg("the cloud never was ahead by %u tokens", n);
 }
 
+/* The sampling with the token that ends answers of that model for its first bias. */
+static struct sampling sampling_of(size_t k, const struct engine *e)
+{
+    struct sampling s = samplings[k];
+    uint32_t n;
+    if (s.n_biases) s.biases[0].id = vocab_ends(engine_vocab(e), &n)[0];
+    return s;
+}
+
 /* `behind`: the device asks a cloud that has no engine and asks the one that has. */
 static void every_n(const char *path, uint32_t tokens_max, bool behind)
 {
     for (size_t k = 0; k < sizeof samplings / sizeof *samplings; k++) {
         struct single_answer want;
         struct engine *single = open_engine(path, 0.0);
-        single_answer_make(single, question, false, &samplings[k], tokens_max, &want);
+        struct sampling how = sampling_of(k, single);
+        single_answer_make(single, question, false, &how, tokens_max, &want);
         engine_free(single);
         assert_true(want.tokens.len > 0);
+        if (path && how.min_tokens) assert_int_equal(want.tokens.len, how.min_tokens);
+        if (how.ignore_eos) assert_int_equal(want.tokens.len, tokens_max);
         struct cloud_fixture *cloud = cloud_fixture_start(open_engine(path, 0.0)), *front = NULL;
         if (behind) front = cloud_fixture_start_before(cloud_fixture_url(cloud));
         const char *url = cloud_fixture_url(front ? front : cloud);
         for (uint32_t n = 0; n <= want.tokens.len + 1; n++)
-            prove(path, url, &want, &samplings[k], tokens_max, n);
+            prove(path, url, &want, &how, tokens_max, n);
         if (front) cloud_fixture_stop(front);
         cloud_fixture_stop(cloud);
         single_answer_release(&want);
@@ -145,6 +190,55 @@ static void test_every_n_native(void **state)
     struct tiny_options o = TINY_DEFAULT;
     tiny_model_file(&o, path);
     every_n(path, ANSWER_NATIVE, false);
+    unlink(path);
+}
+
+/* An answer that was begun before, by a device that has ended since: both ends count its tokens. */
+static void goes_on(const char *path, const char *url, const struct single_answer *want,
+                    const struct sampling *how, uint32_t n_have)
+{
+    struct chat_message m = {"user", question, sizeof question - 1};
+    struct device *d;
+    struct device_report r;
+    struct err e = ERR_INIT;
+    struct device_options o = {.engine = open_engine(path, 600.0),
+                               .cloud_url = url,
+                               .prefill_tps = 1e6 / 600.0,
+                               .decode_us = 10.0};
+    assert_int_equal(device_open(&o, &d, NULL), 0);
+    struct device_question q = {.messages = &m,
+                                .n_messages = 1,
+                                .sampling = *how,
+                                .have = want->tokens.ids,
+                                .n_have = n_have,
+                                .tokens_max = want->tokens.len - n_have,
+                                .pace = PACE_OFF,
+                                .cloud_tokens = 5};
+    if (device_ask(d, &q, &r, &e)) fail_msg("%s", e.text);
+    assert_int_equal(r.n, want->tokens.len - n_have);
+    for (uint32_t i = 0; i < r.n; i++)
+        assert_int_equal(r.tokens[i].id, want->tokens.ids[n_have + i]);
+    device_close(d);
+}
+
+static void test_goes_on(void **state)
+{
+    (void)state;
+    char path[TINY_PATH_MAX];
+    struct tiny_options o = TINY_DEFAULT;
+    tiny_model_file(&o, path);
+    struct cloud_fixture *cloud = cloud_fixture_start(open_engine(path, 0.0));
+    for (size_t k = 3; k < sizeof samplings / sizeof *samplings; k++) {
+        struct single_answer want;
+        struct engine *single = open_engine(path, 0.0);
+        struct sampling how = sampling_of(k, single);
+        single_answer_make(single, question, false, &how, ANSWER_NATIVE, &want);
+        engine_free(single);
+        for (uint32_t n = 1; n < want.tokens.len; n += 4)
+            goes_on(path, cloud_fixture_url(cloud), &want, &how, n);
+        single_answer_release(&want);
+    }
+    cloud_fixture_stop(cloud);
     unlink(path);
 }
 
@@ -325,10 +419,15 @@ static void test_conversation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_n_fake),        cmocka_unit_test(test_every_n_native),
-        cmocka_unit_test(test_planned_and_paced),   cmocka_unit_test(test_prompt_lengths),
-        cmocka_unit_test(test_late_device_extends), cmocka_unit_test(test_prompt_too_long),
-        cmocka_unit_test(test_conversation),        cmocka_unit_test(test_every_n_behind_a_front),
+        cmocka_unit_test(test_every_n_fake),
+        cmocka_unit_test(test_every_n_native),
+        cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_planned_and_paced),
+        cmocka_unit_test(test_prompt_lengths),
+        cmocka_unit_test(test_late_device_extends),
+        cmocka_unit_test(test_prompt_too_long),
+        cmocka_unit_test(test_conversation),
+        cmocka_unit_test(test_every_n_behind_a_front),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,6 +84,19 @@ static const struct {
     {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"top_k\":-1}}", "sampling.top_k"},
     {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"repeat_last\":-1}}", "sampling.repeat_last"},
     {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"seed\":-1}}", "sampling.seed"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"frequency_penalty\":2.1}}",
+     "sampling.frequency_penalty"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"presence_penalty\":\"0\"}}",
+     "sampling.presence_penalty"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"min_tokens\":-1}}", "sampling.min_tokens"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"ignore_eos\":1}}", "sampling.ignore_eos"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"logit_bias\":[[1,101]]}}",
+     "sampling.logit_bias: the bias of token 1"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"logit_bias\":[[1,1],[1,1]]}}",
+     "sampling.logit_bias: token 1 is there twice"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"logit_bias\":[[-1,1]]}}",
+     "sampling.logit_bias"},
+    {"{\"tokens_max\":1,\"prompt\":[1],\"answered\":2}", "answered is 2, above the 1 tokens"},
     {"{\"tokens_max\":1,\"prompt\":[1],\"sampling\":{\"seed\":9223372036854775808}}",
      "not valid JSON"},
     {"{\"tokens_max\":1,\"prompt\":[1],\"refine\":{}}", "refine.ratio is missing"},
@@ -169,6 +182,9 @@ static void check_same(const struct wire_request *a, const struct wire_request *
     assert_int_equal(a->sampling.top_k, b->sampling.top_k);
     assert_int_equal(a->sampling.repeat_last, b->sampling.repeat_last);
     assert_true(a->sampling.seed == b->sampling.seed);
+    assert_memory_equal(&a->sampling.frequency_penalty, &b->sampling.frequency_penalty,
+                        sizeof a->sampling - offsetof(struct sampling, frequency_penalty));
+    assert_int_equal(a->answered, b->answered);
     assert_int_equal(a->tokens_max, b->tokens_max);
     assert_memory_equal(&a->refine.ratio, &b->refine.ratio, sizeof(float));
     assert_memory_equal(&a->refine.coverage, &b->refine.coverage, sizeof(float));
@@ -195,6 +211,18 @@ static void check_round_trip(const struct wire_request *r)
     buf_release(&b);
 }
 
+static void draw_changes(struct rng *rng, struct sampling *s)
+{
+    s->frequency_penalty = rng_next_uniform(rng) * 4 - 2;
+    s->presence_penalty = rng_next_uniform(rng) * 4 - 2;
+    s->min_tokens = rng_below(rng, 1000);
+    s->ignore_eos = rng_below(rng, 2);
+    s->n_biases = rng_below(rng, 4) ? rng_below(rng, 5) : SAMPLING_BIASES_MAX;
+    for (uint32_t i = 0; i < s->n_biases; i++)
+        s->biases[i] = (struct sampling_bias){(int32_t)(i * 1000 + rng_below(rng, 1000)),
+                                              rng_next_uniform(rng) * 200 - 100};
+}
+
 /* Catches: a field that does not survive the trip; floats and seeds that lose their last bit, which
  * would end the lossless handover. */
 static void requests_round_trip(void **state)
@@ -214,13 +242,15 @@ static void requests_round_trip(void **state)
         r.n_prompt = 1 + rng_below(&rng, 20);
         r.have = have;
         r.n_have = rng_below(&rng, 21);
-        r.sampling = (struct sampling){rng_next_uniform(&rng) * 2,
-                                       rng_below(&rng, 100),
-                                       1 - rng_next_uniform(&rng),
-                                       rng_next_uniform(&rng),
-                                       0.5f + rng_next_uniform(&rng),
-                                       rng_below(&rng, 500),
-                                       (uint64_t)rng_next(&rng) << 31 ^ rng_next(&rng)};
+        r.answered = round % 5 ? 0 : rng_below(&rng, r.n_prompt + 1);
+        r.sampling = (struct sampling){.temperature = rng_next_uniform(&rng) * 2,
+                                       .top_k = rng_below(&rng, 100),
+                                       .top_p = 1 - rng_next_uniform(&rng),
+                                       .min_p = rng_next_uniform(&rng),
+                                       .repeat_penalty = 0.5f + rng_next_uniform(&rng),
+                                       .repeat_last = rng_below(&rng, 500),
+                                       .seed = (uint64_t)rng_next(&rng) << 31 ^ rng_next(&rng)};
+        if (round % 2) draw_changes(&rng, &r.sampling);
         if (round == 0) r.sampling.seed = INT64_MAX;
         if (round == 1) r.sampling.seed = 9007199254740993; /* 2^53 + 1: no double */
         r.tokens_max = 1 + rng_below(&rng, WIRE_TOKENS_MAX);

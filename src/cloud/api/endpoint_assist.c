@@ -183,6 +183,10 @@ static void work(struct request_work *w)
     if (wire_request_decode(w->body.bytes.data, w->body.bytes.len, &a->q, &w->e)) return;
     a->decoded = true;
     a->match = prompt_match(&w->rules, &a->q);
+    if (prompt_check_sampling(&w->rules, &a->q.sampling, &w->e)) {
+        request_work_name(w, "sampling.logit_bias");
+        return;
+    }
     int code = prompt_make(&w->rules, &a->q, a->match != WIRE_TEXT, &a->prompt, &param, &w->e);
     if (code) request_work_name(w, param);
     if (!code) code = prompt_skip_have(&w->rules, &a->q, &a->detok, &w->e);

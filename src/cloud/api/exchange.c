@@ -111,6 +111,7 @@ int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefi
     struct backend *b = x->server->backend;
     uint32_t tokens_max = q->tokens_max, deadline_ms = q->deadline_ms;
     struct sampling sampling = q->sampling;
+    sampling.answer_from = prompt->len > q->answered ? prompt->len - q->answered : 0;
     int code = b->takes_ids ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
                             : job_new_asked(&x->job, e);
     if (code) return code;

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "model/sampler.h"
 #include "model/text/template.h"
 
 enum { PIECE_BYTES_MAX = 1 << 16 };
@@ -145,6 +146,11 @@ int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, 
     if (code) return code;
     *ret_param = q->prompt ? "prompt" : "messages";
     return check_room(rules, prompt->len, q->n_have, e);
+}
+
+int prompt_check_sampling(const struct prompt_rules *rules, const struct sampling *s, struct err *e)
+{
+    return rules->vocab ? sampling_check_ids(s, vocab_size(rules->vocab), e) : 0;
 }
 
 int prompt_skip_have(const struct prompt_rules *rules, const struct wire_request *q,

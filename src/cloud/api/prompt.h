@@ -41,6 +41,9 @@ int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, 
 /* The same for a raw text, in which control tokens are recognised. */
 int prompt_make_text(const struct prompt_rules *rules, const char *text, size_t n,
                      struct token_list *prompt, struct err *e);
+/* The ids of its biases, where the vocabulary is known. */
+int prompt_check_sampling(const struct prompt_rules *rules, const struct sampling *s,
+                          struct err *e);
 /* Pass the tokens of `have` through the detokenizer: half a character may be open. */
 int prompt_skip_have(const struct prompt_rules *rules, const struct wire_request *q,
                      struct detok *detok, struct err *e);
