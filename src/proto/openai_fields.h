@@ -51,6 +51,12 @@ enum openai_neutral {
           "1: off")                                                                                \
     PLAIN("repeat_penalty", BOTH, FLOAT, 0, 0.001f, 1000.0f, ask.sampling.repeat_penalty,          \
           "the same; counts if both are given")                                                    \
+    PLAIN("frequency_penalty", BOTH, FLOAT, 0, -2.0f, 2.0f, ask.sampling.frequency_penalty,        \
+          "-2 to 2; 0: off; counts the tokens of the answer")                                      \
+    PLAIN("presence_penalty", BOTH, FLOAT, 0, -2.0f, 2.0f, ask.sampling.presence_penalty,          \
+          "the same")                                                                              \
+    PLAIN("ignore_eos", BOTH, BOOL, 0, 0, 0, ask.sampling.ignore_eos, "no token ends the answer")  \
+    PLAIN("ban_eos_token", BOTH, BOOL, 0, 0, 0, ask.sampling.ignore_eos, "the same")               \
     PLAIN("stream", BOTH, BOOL, 0, 0, 0, stream, "server-sent events")                             \
     SEE("messages", CHAT,                                                                          \
         "roles system, developer, user, assistant, tool; content a string or parts of type text, " \
@@ -69,9 +75,6 @@ enum openai_neutral {
     REFUSE("tool_choice", BOTH, NO_CALL, "")                                                       \
     REFUSE("response_format", BOTH, TEXT_TYPE, "")                                                 \
     REFUSE("modalities", BOTH, TEXT_ALONE, "")                                                     \
-    REFUSE("frequency_penalty", BOTH, ZERO, "")                                                    \
-    REFUSE("presence_penalty", BOTH, ZERO, "")                                                     \
-    REFUSE("logit_bias", BOTH, EMPTY, "")                                                          \
     REFUSE("audio", BOTH, NOTHING, "")                                                             \
     REFUSE("prediction", BOTH, NOTHING, "")                                                        \
     REFUSE("web_search_options", BOTH, NOTHING, "")                                                \
@@ -81,9 +84,6 @@ enum openai_neutral {
     REFUSE("use_beam_search", BOTH, FALSE, "")                                                     \
     REFUSE("num_beams", BOTH, ONE, "")                                                             \
     REFUSE("do_sample", BOTH, TRUE, "set temperature to 0")                                        \
-    REFUSE("ignore_eos", BOTH, FALSE, "")                                                          \
-    REFUSE("min_tokens", BOTH, ZERO, "")                                                           \
-    REFUSE("min_new_tokens", BOTH, OFF, "")                                                        \
     REFUSE("min_length", BOTH, OFF, "")                                                            \
     REFUSE("max_new_tokens", BOTH, NOTHING, "say it as max_tokens")                                \
     REFUSE("stop_token_ids", BOTH, EMPTY, "")                                                      \
@@ -135,7 +135,6 @@ enum openai_neutral {
     REFUSE("length_penalty", BOTH, ONE, "")                                                        \
     REFUSE("guidance_scale", BOTH, ONE, "")                                                        \
     REFUSE("negative_prompt", BOTH, EMPTY, "")                                                     \
-    REFUSE("ban_eos_token", BOTH, FALSE, "")                                                       \
     REFUSE("custom_token_bans", BOTH, EMPTY, "")                                                   \
     REFUSE("bad_words", BOTH, EMPTY, "")                                                           \
     REFUSE("bad_words_ids", BOTH, EMPTY, "")                                                       \
@@ -161,6 +160,12 @@ enum openai_neutral {
     TAKE("max_tokens", BOTH, take_max_tokens,                                                      \
          "-1: as many as fit; default 16 of a completion, as many as fit of a chat")               \
     TAKE("max_completion_tokens", CHAT, take_max_tokens, "the same; counts if both are given")     \
+    TAKE("min_tokens", BOTH, take_min_tokens,                                                      \
+         "no token ends the answer before it has so many; at most max_tokens; stop strings do")    \
+    TAKE("min_new_tokens", BOTH, take_min_tokens, "the same")                                      \
+    TAKE("logit_bias", BOTH, take_logit_bias,                                                      \
+         "token ids and biases from -100 (never) to 100, 300 at most: an object, or an array of "  \
+         "pairs in which false is -100")                                                           \
     TAKE("logprobs", BOTH, take_logprobs,                                                          \
          "of a chat true or false, of a completion 0 to 5; not with `pdd device`")                 \
     TAKE("top_logprobs", CHAT, take_top_logprobs, "0 to 20")                                       \

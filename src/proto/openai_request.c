@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "proto/logit_bias.h"
 #include "proto/openai_fields.h"
 #include "proto/openai_impl.h"
 
@@ -376,6 +377,23 @@ static int take_max_tokens(const json_t *max, struct openai_request *r, struct e
                        "-1 for as many as fit");
     if (n == -1) n = WIRE_TOKENS_MAX;
     r->ask.tokens_max = n < WIRE_TOKENS_MAX ? (uint32_t)n : WIRE_TOKENS_MAX;
+    return 0;
+}
+
+static int take_logit_bias(const json_t *bias, struct openai_request *r, struct err *e)
+{
+    return logit_bias_take(bias, "logit_bias", &r->ask.sampling, e);
+}
+
+/* After the maximum, with which it is compared. */
+static int take_min_tokens(const json_t *min, struct openai_request *r, struct err *e)
+{
+    json_int_t n = json_integer_value(min);
+    if (!json_is_integer(min) || n < 0 || n > (json_int_t)r->ask.tokens_max)
+        return err_set(e, ERR_BAD_INPUT,
+                       "min_tokens must be an integer from 0 to max_tokens, which is %u",
+                       r->ask.tokens_max);
+    r->ask.sampling.min_tokens = (uint32_t)n;
     return 0;
 }
 

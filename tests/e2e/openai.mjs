@@ -143,7 +143,7 @@ const cases = {
     },
     async bad_request({api}) {
         for (const [param, value] of [['n', 2], ['tools', [{type: 'function', function: {name: 'f'}}]],
-                                      ['temperature', -1], ['frequency_penalty', 0.5],
+                                      ['temperature', -1], ['frequency_penalty', 2.5],
                                       ['response_format', {type: 'json_object'}]])
             await assert.rejects(api.chat.completions.create({...greedy, [param]: value}), (e) => {
                 assert.ok(e instanceof OpenAI.BadRequestError, String(e));

@@ -407,7 +407,9 @@ static void work(struct request_work *w)
                               &w->e))
         return;
     o->decoded = true;
-    if (make_prompt(o, &param))
+    if (prompt_check_sampling(&w->rules, &o->q.ask.sampling, &w->e))
+        request_work_name(w, "logit_bias");
+    else if (make_prompt(o, &param))
         request_work_name(w, param);
     else if (w->large)
         (void)prompt_prepare(&w->rules, &o->q.ask, &o->prompt, &w->e);

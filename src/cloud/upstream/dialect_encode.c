@@ -133,13 +133,52 @@ struct sampling_names {
     const char *top_k, *min_p, *penalty, *repeat_last, *seed;
     bool top_k_all_is_minus; /* how "all" is said: -1, or 0 */
     bool only_set;           /* what is off is left out: the server may know none of them */
+    const char *min_tokens, *ignore_eos; /* sent while they are on, as the penalties and biases */
 };
 
 static const struct sampling_names sampling_names[DIALECTS] = {
-    [DIALECT_LLAMA] = {"top_k", "min_p", "repeat_penalty", "repeat_last_n", "seed", false, false},
-    [DIALECT_VLLM] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, false},
-    [DIALECT_SGLANG] = {"top_k", "min_p", "repetition_penalty", NULL, NULL, true, false},
-    [DIALECT_OPENAI] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, true}};
+    [DIALECT_LLAMA] = {"top_k", "min_p", "repeat_penalty", "repeat_last_n", "seed", false, false,
+                       NULL, "ignore_eos"},
+    [DIALECT_VLLM] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, false,
+                      "min_tokens", "ignore_eos"},
+    [DIALECT_SGLANG] = {"top_k", "min_p", "repetition_penalty", NULL, NULL, true, false,
+                        "min_new_tokens", "ignore_eos"},
+    [DIALECT_OPENAI] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, true, NULL,
+                        NULL}};
+
+static void put_biases(struct buf *out, const struct sampling *s)
+{
+    buf_puts(out, ",\"logit_bias\":{");
+    for (uint32_t i = 0; i < s->n_biases; i++) {
+        buf_printf(out, "%s\"%d\":", i ? "," : "", s->biases[i].id);
+        json_put_float(out, s->biases[i].bias);
+    }
+    buf_putc(out, '}');
+}
+
+/* Penalties, biases and the ban of end tokens, all off by themselves everywhere. */
+static void put_changes(struct buf *out, enum dialect d, const struct sampling *s)
+{
+    const struct sampling_names *n = &sampling_names[d];
+    if (s->frequency_penalty != 0.0f)
+        put_float(out, ",\"frequency_penalty\":", s->frequency_penalty);
+    if (s->presence_penalty != 0.0f) put_float(out, ",\"presence_penalty\":", s->presence_penalty);
+    if (s->n_biases) put_biases(out, s);
+    if (s->min_tokens && n->min_tokens) buf_printf(out, ",\"%s\":%u", n->min_tokens, s->min_tokens);
+    if (s->ignore_eos && n->ignore_eos) buf_printf(out, ",\"%s\":true", n->ignore_eos);
+}
+
+/* What is on and has no name there would be dropped in silence. */
+static int check_sampling(enum dialect d, const struct sampling *s, struct err *e)
+{
+    const struct sampling_names *n = &sampling_names[d];
+    const char *field = s->min_tokens && !n->min_tokens   ? "min_tokens"
+                        : s->ignore_eos && !n->ignore_eos ? "ignore_eos"
+                                                          : NULL;
+    if (!field) return 0;
+    return err_set(e, ERR_BAD_INPUT, "%s: an upstream server of kind %s does not know it", field,
+                   names[d]);
+}
 
 /* `without`: DIALECT_NO_... */
 static void put_sampling(struct buf *out, enum dialect d, const struct sampling *s,
@@ -167,6 +206,7 @@ static void put_sampling(struct buf *out, enum dialect d, const struct sampling 
     if (n->seed && s->temperature > 0.0f && !(without & DIALECT_NO_SEED))
         buf_printf(out, ",\"%s\":%u", n->seed, /* llama-server takes 32 bits of it */
                    (uint32_t)(s->seed & 0x7fffffff));
+    put_changes(out, d, s);
 }
 
 static void put_messages(struct buf *out, const struct wire_request *q)
@@ -277,6 +317,8 @@ int dialect_encode(const struct dialect_request *q, const char **ret_path, struc
     if (code) return code;
     *ret_path = by_ids ? paths[d] : "/v1/chat/completions";
     if (d == DIALECT_PDD) return encode_pdd(q, body, e);
+    code = check_sampling(d, &q->sampling, e);
+    if (code) return code;
     if (!by_ids)
         put_chat(body, q);
     else if (d == DIALECT_LLAMA)

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "device/api/serve_impl.h"
+#include "model/sampler.h"
 #include "net/event_stream.h"
 
 static const float refine_least = 0.01f;
@@ -143,6 +144,10 @@ static int read_request(struct http_request *r, struct ask *a, bool chat, const 
     code = take_headers(r, &a->pdd, e);
     if (!code) code = check_mode(a, e);
     if (!code) code = check_served(a->serve, a, param, e);
+    if (code) return code;
+    *param = "logit_bias";
+    if (a->serve->info)
+        code = sampling_check_ids(&a->q.ask.sampling, a->serve->info->vocab_size, e);
     if (code) return code;
     *param = chat ? "messages" : "prompt";
     code = ask_make_prompt(a, e);

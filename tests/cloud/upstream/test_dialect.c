@@ -378,6 +378,43 @@ static void read_models_file(const char *file, struct dialect_model *m)
     buf_release(&b);
 }
 
+static const struct {
+    enum dialect d;
+    bool vocab;
+    uint32_t n_have;
+    const char *path, *part; /* path NULL: refused */
+    bool changes;            /* of all kinds but min_tokens and ignore_eos */
+    uint32_t min_tokens;
+    bool ignore_eos;
+} requests[] = {
+    {DIALECT_VLLM, true, 0, "/v1/completions",
+     "\"frequency_penalty\":0.5,\"presence_penalty\":-1.0,\"logit_bias\":{\"5\":-100.0,\"7\":2."
+     "5},"
+     "\"min_tokens\":3,\"ignore_eos\":true",
+     true, 3, true},
+    {DIALECT_LLAMA, true, 0, "/completion", "\"logit_bias\":{\"5\":-100.0,\"7\":2.5}", true, 0,
+     false},
+    {DIALECT_LLAMA, true, 0, "/completion", "\"ignore_eos\":true", false, 0, true},
+    {DIALECT_SGLANG, true, 0, "/generate", "\"min_new_tokens\":3}", false, 3, false},
+    {DIALECT_OPENAI, false, 0, "/v1/chat/completions", "\"frequency_penalty\":0.5", true, 0, false},
+    {DIALECT_PDD, false, 0, "/v1/assist", "\"logit_bias\":[[5,-100.0],[7,2.5]]", true, 0, false},
+    {DIALECT_LLAMA, true, 0, NULL, "min_tokens: an upstream server of kind llama", false, 3, false},
+    {DIALECT_OPENAI, false, 0, NULL, "ignore_eos: an upstream server of kind openai", false, 0,
+     true},
+    {DIALECT_LLAMA, true, 1, "/completion", "\"prompt\":[5,6,7]", false, 0, false},
+    {DIALECT_LLAMA, true, 0, "/completion", "\"return_tokens\":true", false, 0, false},
+    {DIALECT_LLAMA, false, 0, "/v1/chat/completions", "\"content\":\"Hi \\\"you\\\"\"", false, 0,
+     false},
+    {DIALECT_VLLM, true, 1, "/v1/completions", "\"return_token_ids\":true", false, 0, false},
+    {DIALECT_VLLM, true, 1, "/v1/completions", "\"top_k\":-1", false, 0, false},
+    {DIALECT_SGLANG, true, 0, "/generate", "\"input_ids\":[5,6,7]", false, 0, false},
+    {DIALECT_SGLANG, true, 0, "/generate", "\"max_new_tokens\":12", false, 0, false},
+    {DIALECT_OPENAI, true, 0, "/v1/chat/completions", "\"max_tokens\":12", false, 0, false},
+    {DIALECT_PDD, false, 0, "/v1/assist", "\"tokens_max\":12", false, 0, false},
+    {DIALECT_VLLM, false, 1, NULL, "--upstream-vocab", false, 0, false},
+    {DIALECT_OPENAI, true, 1, NULL, "cannot go on", false, 0, false},
+};
+
 static void test_models(void **state)
 {
     struct dialect_model m;
@@ -423,45 +460,36 @@ static void test_requests(void **state)
     wire_request_init(&asked);
     asked.messages = &message;
     asked.n_messages = 1;
-    static const struct {
-        enum dialect d;
-        bool vocab;
-        uint32_t n_have;
-        const char *path, *part; /* path NULL: refused */
-    } cases[] = {
-        {DIALECT_LLAMA, true, 1, "/completion", "\"prompt\":[5,6,7]"},
-        {DIALECT_LLAMA, true, 0, "/completion", "\"return_tokens\":true"},
-        {DIALECT_LLAMA, false, 0, "/v1/chat/completions", "\"content\":\"Hi \\\"you\\\"\""},
-        {DIALECT_VLLM, true, 1, "/v1/completions", "\"return_token_ids\":true"},
-        {DIALECT_VLLM, true, 1, "/v1/completions", "\"top_k\":-1"},
-        {DIALECT_SGLANG, true, 0, "/generate", "\"input_ids\":[5,6,7]"},
-        {DIALECT_SGLANG, true, 0, "/generate", "\"max_new_tokens\":12"},
-        {DIALECT_OPENAI, true, 0, "/v1/chat/completions", "\"max_tokens\":12"},
-        {DIALECT_PDD, false, 0, "/v1/assist", "\"tokens_max\":12"},
-        {DIALECT_VLLM, false, 1, NULL, "--upstream-vocab"},
-        {DIALECT_OPENAI, true, 1, NULL, "cannot go on"},
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct dialect_model m = {.dialect = cases[i].d, .name = "m"};
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+        struct dialect_model m = {.dialect = requests[i].d, .name = "m"};
         struct dialect_request q = {.model = &m,
                                     .asked = &asked,
                                     .tokens_max = 12,
-                                    .n_have = cases[i].n_have,
+                                    .n_have = requests[i].n_have,
                                     .sampling = SAMPLING_GREEDY};
         struct buf b;
         struct err e = ERR_INIT;
         const char *path = NULL;
-        if (cases[i].vocab) {
+        q.sampling.min_tokens = requests[i].min_tokens;
+        q.sampling.ignore_eos = requests[i].ignore_eos;
+        if (requests[i].changes) {
+            q.sampling.frequency_penalty = 0.5f;
+            q.sampling.presence_penalty = -1.0f;
+            q.sampling.n_biases = 2;
+            q.sampling.biases[0] = (struct sampling_bias){5, -100.0f};
+            q.sampling.biases[1] = (struct sampling_bias){7, 2.5f};
+        }
+        if (requests[i].vocab) {
             q.tokens = tokens;
             q.n_tokens = 3;
         }
         buf_init(&b, 10000);
         int code = dialect_encode(&q, &path, &b, &e);
-        assert_int_equal(code, cases[i].path ? 0 : ERR_BAD_INPUT);
-        if (cases[i].path) assert_string_equal(path, cases[i].path);
-        if (!strstr(cases[i].path ? b.data : e.text, cases[i].part))
-            fail_msg("%s not in %s%s", cases[i].part, b.data, e.text);
+        assert_int_equal(code, requests[i].path ? 0 : ERR_BAD_INPUT);
+        if (requests[i].path) assert_string_equal(path, requests[i].path);
+        if (!strstr(requests[i].path ? b.data : e.text, requests[i].part))
+            fail_msg("%s not in %s%s", requests[i].part, b.data, e.text);
         buf_release(&b);
     }
 }
