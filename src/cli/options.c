@@ -378,9 +378,12 @@ static const struct option_row rows[] = {
      .help = "most tokens to take from the cloud while this device can go on",
      .otherwise = "no limit"},
     {"state", "DIR", CHAT, AT(chat.state),
-     .help = "folder for what is learned from answers: speeds, round trips, lengths. No text",
+     .help = "folder for what is learned from answers (speeds, round trips, lengths), and for the "
+             "lines that were typed at a terminal (--no-history)",
      .otherwise = "$XDG_STATE_HOME/pdd, or ~/.local/state/pdd"},
     {"no-state", NULL, CHAT, AT(chat.no_state), .help = "keep nothing between runs"},
+    {"no-history", NULL, CHAT, AT(chat.no_history),
+     .help = "do not keep what is typed; a line that begins with a blank is never kept"},
 
     HEADING(CHAT, "Prompt and answer:"),
     {"prompt", "TEXT", CHAT, AT(chat.prompt), .help = "one question, then exit"},

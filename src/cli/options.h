@@ -43,7 +43,7 @@ struct chat_options {
     enum device_verify verify;
     enum device_refine refine;
     float refine_ratio;
-    bool local_only, cloud_only, no_model, raw, stats, no_state;
+    bool local_only, cloud_only, no_model, raw, stats, no_state, no_history;
 };
 
 enum { OPTIONS_ORIGINS_MAX = 16 };

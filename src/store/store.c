@@ -61,7 +61,7 @@ int store_default_dir(char *path, size_t n, struct err *e)
 
 /* ---- folder and file ---- */
 
-static int make_folder(const char *dir, struct err *e)
+int store_make_dir(const char *dir, struct err *e)
 {
     char path[STORE_PATH_MAX];
     if (snprintf(path, sizeof path, "%s", dir) >= (int)sizeof path)
@@ -247,7 +247,7 @@ int store_open(const char *dir, struct store **ret_store, struct err *e)
     int code = 0;
     if (snprintf(s->path, sizeof s->path, "%s/state.db", dir) >= (int)sizeof s->path)
         code = err_set(e, ERR_LIMIT, "the name of the state folder is too long");
-    if (code == 0) code = make_folder(dir, e);
+    if (code == 0) code = store_make_dir(dir, e);
     if (code == 0) code = make_file(s->path, e);
     if (code == 0) code = open_database(s, e);
     if (code == 0) code = check_version(s, e);

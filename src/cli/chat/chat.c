@@ -48,6 +48,8 @@ struct chat {
     int painted;      /* source whose colour is on, -1: none */
     int output_error; /* errno of a failed write of the answer; 0: none */
     struct chat_signals signals;
+    struct chat_history history;
+    bool keeps_history;
     struct chat_input in;
 };
 
@@ -68,16 +70,23 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
     return code;
 }
 
-/* What was learned before, if there is a place for it; an answer needs none. */
+/* What was learned and typed before, if there is a place for it; an answer needs none. */
 static void open_store(struct chat *c)
 {
     const struct chat_options *o = &c->o.chat;
     char dir[STORE_PATH_MAX];
+    const char *state = o->state;
     struct err e = ERR_INIT;
     if (o->no_state) return;
-    if (!o->state && store_default_dir(dir, sizeof dir, &e)) return;
-    if (store_open(o->state ? o->state : dir, &c->store, &e))
+    if (!state && store_default_dir(dir, sizeof dir, &e) == 0) state = dir;
+    if (!state) return;
+    if (store_open(state, &c->store, &e))
         fprintf(stderr, "pdd chat: note: nothing is kept of this run: %s\n", e.text);
+    if (o->no_history || o->prompt || c->o.prompt_file || !isatty(STDIN_FILENO)) return;
+    e = (struct err)ERR_INIT;
+    c->keeps_history = chat_history_open(&c->history, state, &e) == 0;
+    if (!c->keeps_history)
+        fprintf(stderr, "pdd chat: note: what is typed is not kept: %s\n", e.text);
 }
 
 static int open_device(struct chat *c, struct err *e)
@@ -477,7 +486,7 @@ static int run_conversation(struct chat *c)
     struct buf line;
     unsigned interrupts = 0;
     int status = EXIT_DONE;
-    chat_input_init(&c->in, c->signals.pipe[0]);
+    chat_input_init(&c->in, c->signals.pipe[0], c->keeps_history ? &c->history : NULL);
     chat_signals_typing(&c->signals, &c->in);
     buf_init(&line, CHAT_LINE_MAX);
     for (;;) {

@@ -120,6 +120,34 @@ void chat_edit_redraw(struct chat_edit *e)
     el_set(e->line, EL_REFRESH);
 }
 
+static void say_not_kept(struct chat_edit *e, const struct err *why)
+{
+    fprintf(stderr, "pdd chat: note: what is typed is not kept: %s\n", why->text);
+    e->in->history = NULL;
+}
+
+static void remember(void *arg, const char *text)
+{
+    struct chat_edit *e = arg;
+    HistEvent ev;
+    history(e->history, &ev, H_ENTER, text);
+}
+
+static void load_history(struct chat_edit *e)
+{
+    struct err why = ERR_INIT;
+    if (e->in->history && chat_history_load(e->in->history, remember, e, &why))
+        say_not_kept(e, &why);
+}
+
+static void keep(struct chat_edit *e, const struct buf *line)
+{
+    struct err why = ERR_INIT;
+    remember(e, line->data);
+    if (e->in->history && chat_history_add(e->in->history, line->data, line->len, &why))
+        say_not_kept(e, &why);
+}
+
 struct chat_edit *chat_edit_open(struct chat_input *in)
 {
     struct chat_edit *e = mem_calloc(1, sizeof *e);
@@ -134,12 +162,16 @@ struct chat_edit *chat_edit_open(struct chat_input *in)
         return NULL;
     }
     history(e->history, &ev, H_SETSIZE, HISTORY_LINES);
+    history(e->history, &ev, H_SETUNIQUE, 1); /* of neighbours */
+    load_history(e);
     el_set(e->line, EL_CLIENTDATA, e);
     el_set(e->line, EL_PROMPT, prompt);
     el_set(e->line, EL_EDITOR, "emacs");
     el_set(e->line, EL_SIGNAL, 0);
     el_set(e->line, EL_HIST, history, e->history);
     el_set(e->line, EL_GETCFN, get_character);
+    /* libedit has \r and \n swapped: a pasted \r\n is one end of a line. */
+    el_set(e->line, EL_SETTY, "-d", "-icrnl", "-inlcr", NULL);
     /* el_set would copy both texts and lose the copies. */
     el_wset(e->line, EL_ADDFN, L"chat-paste", L"Insert what the terminal pastes", paste);
     el_set(e->line, EL_BIND, PASTE_BEGINS, "chat-paste", NULL);
@@ -157,7 +189,6 @@ void chat_edit_close(struct chat_edit *e)
 enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line)
 {
     int n = 0;
-    HistEvent ev;
     e->interrupted = e->too_long = false;
     el_resize(e->line); /* the terminal may have changed while an answer was given */
     chat_input_mark_pastes(true);
@@ -170,10 +201,12 @@ enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line)
         if (e->interrupted) el_reset(e->line);
         return e->interrupted ? CHAT_INPUT_INTERRUPT : CHAT_INPUT_END;
     }
-    if (n > 1) history(e->history, &ev, H_ENTER, text);
-    while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
-        n--;
-    return buf_append(line, text, (size_t)n) ? CHAT_INPUT_TOO_LONG : CHAT_INPUT_LINE;
+    size_t len = (size_t)n;
+    while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r'))
+        len--;
+    if (buf_append(line, text, len)) return CHAT_INPUT_TOO_LONG;
+    if (len > 0) keep(e, line);
+    return CHAT_INPUT_LINE;
 }
 
 #else

@@ -32,9 +32,9 @@ void chat_input_restore(const struct chat_input *in)
     tcsetattr(STDIN_FILENO, TCSANOW, &in->terminal);
 }
 
-void chat_input_init(struct chat_input *in, int event_fd)
+void chat_input_init(struct chat_input *in, int event_fd, const struct chat_history *history)
 {
-    *in = (struct chat_input){.event_fd = event_fd};
+    *in = (struct chat_input){.event_fd = event_fd, .history = history};
     in->tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     in->saved = in->tty && tcgetattr(STDIN_FILENO, &in->terminal) == 0;
     buf_init(&in->pending, CHAT_LINE_MAX + READ_BYTES);

@@ -1,7 +1,7 @@
 /*
- * chat_input: lines that a person types, with editing and history by libedit on a terminal, else
- * plain. Events (bytes in the pipe `event_fd`) come while it waits; CHAT_INPUT_INTERRUPTED ends
- * that.
+ * chat_input: lines that a person types, with editing and history (chat_history) by libedit on a
+ * terminal, else plain. Events (bytes in the pipe `event_fd`) come while it waits;
+ * CHAT_INPUT_INTERRUPTED ends that.
  */
 #ifndef PDD_CLI_CHAT_CHAT_INPUT_H
 #define PDD_CLI_CHAT_CHAT_INPUT_H
@@ -10,6 +10,7 @@
 #include <termios.h>
 
 #include "base/buf.h"
+#include "cli/chat/chat_history.h"
 
 enum { CHAT_LINE_MAX = 1 << 20 };
 
@@ -31,7 +32,8 @@ struct chat_input {
     bool saved;                 /* `terminal` is as it was found */
     struct termios terminal;
     struct buf pending;
-    struct chat_edit *edit; /* NULL: plain lines */
+    const struct chat_history *history; /* borrowed; NULL: nothing is kept */
+    struct chat_edit *edit;             /* NULL: plain lines */
 };
 
 /* CHAT_INPUT_TOO_LONG: a line of more than CHAT_LINE_MAX bytes; do not read on. */
@@ -45,7 +47,8 @@ enum chat_input_result {
 /* Whether the terminal knows no escape sequences: TERM is unset, empty or "dumb". */
 bool chat_input_terminal_is_plain(void);
 
-void chat_input_init(struct chat_input *in, int event_fd);
+/* `history`, if any, must outlive it; only the line editor has one. */
+void chat_input_init(struct chat_input *in, int event_fd, const struct chat_history *history);
 void chat_input_release(struct chat_input *in);
 /* The next line without its end, in `line` (cleared first). At a terminal, an interrupt from before
  * the prompt is passed over: it was for the answer. */
