@@ -120,8 +120,8 @@ static void stop(void *arg)
 
 static void *serve(void *arg)
 {
-    static const struct http_route routes[] = {{"GET", "/", hello, NULL, 0},
-                                               {"GET", "/wait", wait_for_leaving, NULL, 0}};
+    static const struct http_route routes[] = {{"GET", "/", hello, NULL, 0, false},
+                                               {"GET", "/wait", wait_for_leaving, NULL, 0, false}};
     struct site *s = arg;
     struct http_server_config config;
     http_server_config_default(&config);

@@ -16,10 +16,13 @@
 /* ---- endpoints ---- */
 
 struct route {
-    const char *method, *path, *gate, *text;
+    const char *method, *path, *gate;
+    bool loose;
+    const char *text;
 };
 
-#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, TEXT) {METHOD, PATH, #GATE, TEXT},
+#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, LOOSE, TEXT)                                  \
+    {METHOD, PATH, #GATE, LOOSE, TEXT},
 
 static const struct route of_cloud[] = {ROUTES_OF_CLOUD(ROUTE)};
 static const struct route of_device[] = {ROUTES_OF_DEVICE(ROUTE)};
@@ -42,8 +45,8 @@ static void put_routes(const char *command, const struct route *routes, size_t n
 {
     printf("\n## Endpoints of %s\n\n| | | needs |\n|---|---|---|\n", command);
     for (size_t i = 0; i < n; i++)
-        printf("| `%s %s` | %s | %s |\n", routes[i].method, routes[i].path, routes[i].text,
-               needs(routes[i].gate));
+        printf("| `%s %s`%s | %s | %s |\n", routes[i].method, routes[i].path,
+               routes[i].loose ? " *" : "", routes[i].text, needs(routes[i].gate));
 }
 
 /* ---- headers ---- */
@@ -51,7 +54,13 @@ static void put_routes(const char *command, const struct route *routes, size_t n
 static const struct {
     const char *name, *text;
 } headers_in[] = {
-    {"Authorization", "`Bearer KEY`: of `pdd cloud` a key, of `pdd device` the token"},
+    {"Authorization, X-Api-Key, Api-Key",
+     "`Bearer KEY`, or the key alone: of `pdd cloud` a key, of `pdd device` the token; 400 where "
+     "two of them differ"},
+    {"X-Request-Id",
+     "up to 128 letters, digits and `-_.:/+=@~`; else one is made; it is in the log"},
+    {"Content-Type", "any; a charset other than UTF-8 gets 415"},
+    {"Content-Encoding", "`identity` only, else 415"},
     {"Content-Length, Transfer-Encoding", "one of them; `chunked` is the only coding"},
     {"Connection", "`close` ends the connection after the response"},
     {"Expect", "`100-continue`: answered once the key is checked; else 417"},
@@ -74,6 +83,8 @@ static const struct {
                                           "HTTP/1.0, where the close ends a stream"},
     {"Connection", "`close` where the connection ends"},
     {"Date", "the time"},
+    {"X-Request-Id", "the request's, or a new one; with every response"},
+    {"Accept-Encoding", "`identity`, with 415"},
     {"Retry-After", "seconds, with 429 and 503"},
     {"Allow", "with 405 and of OPTIONS"},
     {"WWW-Authenticate", "`Bearer`, with 401"},
@@ -174,7 +185,9 @@ int main(void)
     put_routes("pdd device", of_device, sizeof of_device / sizeof *of_device);
     printf("\nHEAD goes wherever GET does; OPTIONS says what a path takes. A key is needed with "
            "`--key-file`, the token with `--token-file`.\n`pdd device` refuses names and pages of "
-           "others everywhere (SECURITY.md).\n");
+           "others everywhere (SECURITY.md).\n\n"
+           "`*`: also without `/v1`, with it twice, and with more slashes in front, between and at "
+           "the end, as clients make of a base URL.\n");
     PUT_HEADERS("requests", headers_in);
     PUT_HEADERS("responses", headers_out);
     printf("\n## Fields of /v1/chat/completions and /v1/completions\n\n"

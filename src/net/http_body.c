@@ -10,6 +10,9 @@
  */
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
 
 #include "base/check.h"
 #include "net/http_server_impl.h"
@@ -108,6 +111,52 @@ void http_body_release(struct http_body *b)
 size_t http_server_body_bytes(const struct http_server *s)
 {
     return s->body_bytes;
+}
+
+/* The value of "; charset=" in a media type, without quotes; its length, 0: none. */
+static size_t find_charset(const char *type, const char **ret_charset)
+{
+    static const char name[] = "charset=";
+    for (const char *at = strchr(type, ';'); at; at = strchr(at, ';')) {
+        at += 1 + strspn(at + 1, " \t");
+        if (strncasecmp(at, name, sizeof name - 1) != 0) continue;
+        at += sizeof name - 1;
+        at += strspn(at, "\"'");
+        *ret_charset = at;
+        return strcspn(at, "\"'; \t");
+    }
+    return 0;
+}
+
+/* Of an ASCII body the name of UTF-8's parts does not matter. */
+static bool is_utf8(const char *charset, size_t n)
+{
+    static const char *const names[] = {"utf-8", "utf8", "us-ascii", "ascii"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == n && strncasecmp(charset, names[i], n) == 0) return true;
+    return n == 0;
+}
+
+bool body_is_plain(const struct http_head *h, const char **ret_reason, char why[MEDIA_WHY_MAX])
+{
+    for (uint32_t i = 0; i < h->n_fields; i++) {
+        const char *value = h->fields[i].value, *charset;
+        if (strcasecmp(h->fields[i].name, "Content-Encoding") == 0 && value[0] &&
+            strcasecmp(value, "identity") != 0) {
+            *ret_reason = "content_encoding";
+            snprintf(why, MEDIA_WHY_MAX,
+                     "Content-Encoding %.40s is not taken: send the body as it is", value);
+            return false;
+        }
+        if (strcasecmp(h->fields[i].name, "Content-Type") != 0) continue;
+        size_t n = find_charset(value, &charset);
+        if (n == 0 || is_utf8(charset, n)) continue;
+        *ret_reason = "charset";
+        snprintf(why, MEDIA_WHY_MAX, "Content-Type has charset %.*s: send the body in UTF-8",
+                 n < 40 ? (int)n : 40, charset);
+        return false;
+    }
+    return true;
 }
 
 static int refused(enum http_limit broken, struct body_progress *ret)

@@ -122,7 +122,8 @@ static void refuse_body(struct http_request *c, int status, const char *reason, 
     body_release(c); /* what was refused is not to keep out others while the client is told */
     if (s->config.on_refused) s->config.on_refused(c, status, reason, s->arg);
     refuse_as(c, status,
-              status == 429   ? "too_many_bytes"
+              status == 415   ? "unsupported_media_type"
+              : status == 429 ? "too_many_bytes"
               : status == 503 ? "overloaded"
                               : NULL,
               why);
@@ -230,10 +231,23 @@ static bool pass_gate(struct http_request *c)
     return passed;
 }
 
+/* Whether the bytes of the body are what it says; otherwise 415 was sent. */
+static bool takes_body(struct http_request *c)
+{
+    const struct http_head *h = &c->asked->head;
+    char why[MEDIA_WHY_MAX];
+    const char *reason;
+    if ((!h->chunked && h->content_length == 0) || body_is_plain(h, &reason, why)) return true;
+    http_request_reply_header(c, "Accept-Encoding", "identity");
+    refuse_body(c, 415, reason, why);
+    return false;
+}
+
 static void begin_body(struct http_request *c)
 {
     const struct http_head *h = &c->asked->head;
     enum http_limit broken = HTTP_LIMIT_BODY_SIZE;
+    if (!takes_body(c)) return;
     c->body.max = body_max_of(c);
     if (h->content_length <= c->body.max) broken = body_fits(c, h->content_length);
     if (broken != HTTP_LIMITS) {
@@ -270,11 +284,44 @@ static void take_request(struct http_request *c)
     buf_release(&allow);
 }
 
+/* The client's tag, if it fits logs and heads as it is; else a new one. */
+static void tag_request(struct http_request *c)
+{
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                               "-_.:/+=@~";
+    const char *given = http_request_header(c, "X-Request-Id");
+    size_t n = given ? strlen(given) : 0;
+    if (n > 0 && n <= HTTP_TAG_MAX && strspn(given, good) == n)
+        memcpy(c->asked->tag, given, n + 1);
+    else
+        reply_make_tag(c->asked->tag);
+}
+
+/* A ClientHello where plain HTTP is spoken: it would wait for a line end until the deadline. */
+static bool is_tls_hello(const struct http_request *c, struct evbuffer *input)
+{
+    unsigned char record[2]; /* type handshake, version 3.x */
+    return !c->server->config.make_bufferevent && c->idle &&
+           evbuffer_copyout(input, record, 2) == 2 && record[0] == 0x16 && record[1] == 3;
+}
+
+/* TLS clients call the response a wrong version, and their users know what that means. */
+static void refuse_tls_hello(struct http_request *c)
+{
+    const struct http_server *s = c->server;
+    if (s->config.on_refused) s->config.on_refused(c, 400, "tls_on_plain_port", s->arg);
+    refuse(c, 400, "this port speaks plain HTTP: use http://");
+}
+
 /* Returns whether there may be more to do with what has been read already. */
 static bool take_head(struct http_request *c)
 {
     struct evbuffer *input = bufferevent_get_input(c->bev);
     char crlf[2];
+    if (is_tls_hello(c, input)) {
+        refuse_tls_hello(c);
+        return false;
+    }
     while (evbuffer_copyout(input, crlf, 2) == 2 && crlf[0] == '\r' && crlf[1] == '\n')
         evbuffer_drain(input, 2); /* some clients send an empty line after a body */
     size_t n = evbuffer_get_length(input), max = c->server->config.head_max;
@@ -294,6 +341,7 @@ static bool take_head(struct http_request *c)
     if (!status && !(c->asked = mem_calloc(1, sizeof *c->asked))) status = 503;
     if (!status) status = http_head_parse(c->head_text.data, len, &c->asked->head, &why);
     c->head_only = c->asked && strcmp(c->asked->head.method, "HEAD") == 0;
+    if (c->asked) tag_request(c);
     if (status)
         refuse(c, status, why);
     else

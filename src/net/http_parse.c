@@ -32,6 +32,23 @@ static int refuse(int status, const char *why, const char **ret_why)
     return status;
 }
 
+/* The path of "http://authority/path" (RFC 9112, 3.2.2); others stay as they are. The authority
+ * moves a byte to the front, to make room for its end. NULL: it is empty, or holds a user. */
+static char *split_authority(char *target, struct http_head *h)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        size_t n = strlen(schemes[i]), len;
+        if (strncasecmp(target, schemes[i], n) != 0) continue;
+        len = strcspn(target + n, "/?");
+        if (len == 0 || memchr(target + n, '@', len)) return NULL;
+        h->authority = memmove(target + n - 1, target + n, len);
+        target[n - 1 + len] = 0;
+        return target + n + len;
+    }
+    return target;
+}
+
 /* "METHOD /target HTTP/1.x" */
 static int parse_request_line(char *line, struct http_head *h, const char **ret_why)
 {
@@ -46,7 +63,7 @@ static int parse_request_line(char *line, struct http_head *h, const char **ret_
     char *target = line + n + 1, *end = target;
     while ((unsigned char)*end > ' ' && (unsigned char)*end < 0x7f && *end != '#')
         end++;
-    if (*target != '/' || *end != ' ')
+    if (*end != ' ')
         return refuse(400, "the request target must be a path of printable ASCII", ret_why);
     if (strncmp(end + 1, "HTTP/", 5) != 0)
         return refuse(400, "the request line does not end in an HTTP version", ret_why);
@@ -54,9 +71,13 @@ static int parse_request_line(char *line, struct http_head *h, const char **ret_
         return refuse(505, "only HTTP/1.1 and HTTP/1.0 are supported", ret_why);
     h->minor = end[8] - '0';
     *end = 0;
+    target = split_authority(target, h);
+    bool bare = target && h->authority && *target != '/'; /* it has no path */
+    if (!target || (*target != '/' && !bare))
+        return refuse(400, "the request target must be a path of printable ASCII", ret_why);
     char *query = strchr(target, '?');
     if (query) *query++ = 0;
-    h->path = target;
+    h->path = bare ? "/" : target;
     h->query = query ? query : "";
     return 0;
 }
@@ -129,6 +150,8 @@ static int take_framing(struct http_head *h, const char **ret_why)
                 status = refuse(501, "chunked is the only transfer coding supported", ret_why);
         } else if (strcasecmp(name, "Host") == 0) {
             hosts++;
+            if (h->authority && strcasecmp(value, h->authority) != 0)
+                status = refuse(400, "the request target and Host name different hosts", ret_why);
         } else if (strcasecmp(name, "Connection") == 0) {
             if (list_has(value, "close"))
                 h->keep_alive = false;
@@ -155,6 +178,7 @@ int http_head_parse(char *text, size_t n, struct http_head *ret_head, const char
 {
     struct http_head *h = ret_head;
     h->path = h->query = "";
+    h->authority = NULL;
     h->method[0] = 0;
     h->minor = 1;
     h->n_fields = 0;

@@ -28,7 +28,8 @@ struct http_field {
 struct http_head {
     char method[HTTP_METHOD_MAX];
     const char *path, *query; /* query: "" without one */
-    int minor;                /* HTTP/1.minor, 0 or 1 */
+    const char *authority; /* of a target such as "http://host/path", as proxies get; else NULL */
+    int minor;             /* HTTP/1.minor, 0 or 1 */
     struct http_field fields[HTTP_FIELDS_MAX];
     uint32_t n_fields;
     uint64_t content_length; /* 0 without one */

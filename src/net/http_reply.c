@@ -15,12 +15,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/hex.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "net/http_server_impl.h"
 
 enum { ERROR_BODY_MAX = 8192, CHUNK_LINE_MAX = 2 * sizeof(size_t) + 2 };
@@ -67,13 +70,45 @@ const char *http_request_body(const struct http_request *r, size_t *ret_len)
     return r->body.data;
 }
 
-const char *http_request_bearer(const struct http_request *r)
+/* The key that a field holds, or NULL. */
+static const char *key_of(const struct http_field *f)
 {
-    const char *value = http_request_header(r, "Authorization");
-    if (!value || strncasecmp(value, "Bearer ", 7) != 0) return NULL;
-    value += 7;
-    value += strspn(value, " ");
-    return value;
+    static const char scheme[] = "Bearer";
+    const char *key = f->value;
+    if (strcasecmp(f->name, "Authorization") == 0) {
+        if (strncasecmp(key, scheme, sizeof scheme - 1) != 0) return NULL;
+        key += sizeof scheme - 1;
+        if (*key && *key != ' ') return NULL;
+        key += strspn(key, " ");
+    } else if (strcasecmp(f->name, "X-Api-Key") != 0 && strcasecmp(f->name, "Api-Key") != 0) {
+        return NULL;
+    }
+    return *key ? key : NULL;
+}
+
+const char *http_request_key(const struct http_request *r, const char **ret_other)
+{
+    const struct http_head *h = r->asked ? &r->asked->head : NULL;
+    const char *key = NULL, *other = NULL;
+    for (uint32_t i = 0; h && i < h->n_fields; i++) {
+        const char *found = key_of(&h->fields[i]);
+        if (found && key && strcmp(found, key) != 0) other = h->fields[i].name;
+        if (!key) key = found;
+    }
+    if (ret_other) *ret_other = other;
+    return key;
+}
+
+const char *http_request_tag(const struct http_request *r)
+{
+    return r->asked ? r->asked->tag : "";
+}
+
+void reply_make_tag(char tag[HTTP_TAG_MAX + 1])
+{
+    uint64_t x = 0;
+    if (getrandom(&x, sizeof x, 0) != (ssize_t)sizeof x) x = clock_us();
+    snprintf(tag, HTTP_TAG_MAX + 1, "req-%016llx", (unsigned long long)x);
 }
 
 void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT])
@@ -145,9 +180,21 @@ static void put_cors(const struct http_request *r, struct evbuffer *out)
     if (origin)
         evbuffer_add_printf(out,
                             "Access-Control-Allow-Origin: %s\r\n"
-                            "Access-Control-Expose-Headers: Retry-After\r\n",
+                            "Access-Control-Expose-Headers: Retry-After, X-Request-Id\r\n",
                             origin);
     if (!origin || strcmp(origin, "*") != 0) evbuffer_add_printf(out, "Vary: Origin\r\n");
+}
+
+/* What was refused before it was a request gets a new one. */
+static void put_tag(const struct http_request *r, struct evbuffer *out)
+{
+    char made[HTTP_TAG_MAX + 1];
+    const char *tag = http_request_tag(r);
+    if (!tag[0]) {
+        reply_make_tag(made);
+        tag = made;
+    }
+    evbuffer_add_printf(out, "X-Request-Id: %s\r\n", tag);
 }
 
 static void put_head(struct http_request *r, int status, const char *content_type)
@@ -157,6 +204,7 @@ static void put_head(struct http_request *r, int status, const char *content_typ
     evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", status, http_status_text(status));
     if (content_type) evbuffer_add_printf(out, "Content-Type: %s\r\n", content_type);
     put_date(out);
+    put_tag(r, out);
     put_cors(r, out);
     evbuffer_add(out, r->reply_headers.data, r->reply_headers.len);
     if (r->close_after)
@@ -254,8 +302,10 @@ void http_reply_error(struct http_request *r, int status, const char *code, cons
     char message[ERR_TEXT_MAX];
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    int n = vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    if (n >= (int)sizeof message) /* cut it between characters */
+        message[sizeof message - 1 - utf8_pending(message, sizeof message - 1)] = 0;
     reply_error_text(r, status, code, param, message);
 }
 

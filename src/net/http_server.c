@@ -54,6 +54,36 @@ static bool path_matches(const char *pattern, const char *path, char id[HTTP_ID_
     return true;
 }
 
+/* The rest of a path beyond slashes and any number of "v1". */
+static const char *without_version(const char *path)
+{
+    for (;;) {
+        path += strspn(path, "/");
+        if (strncmp(path, "v1", 2) != 0 || (path[2] && path[2] != '/')) return path;
+        path += 2;
+    }
+}
+
+/* Segment by segment; nothing but "/v1" is no path of a route. */
+static bool path_matches_loosely(const char *pattern, const char *path, char id[HTTP_ID_MAX + 1])
+{
+    pattern = without_version(pattern);
+    path = without_version(path);
+    while (*pattern && *path) {
+        size_t n = strcspn(pattern, "/"), m = strcspn(path, "/");
+        if (n == 4 && memcmp(pattern, "{id}", 4) == 0) {
+            if (m > HTTP_ID_MAX) return false;
+            memcpy(id, path, m);
+            id[m] = 0;
+        } else if (n != m || memcmp(pattern, path, n) != 0) {
+            return false;
+        }
+        pattern += n + strspn(pattern + n, "/");
+        path += m + strspn(path + m, "/");
+    }
+    return !*pattern && !*path;
+}
+
 enum { ASKED_HEADERS_MAX = 1024 /* bytes of their names */ };
 
 /* Names of headers with commas between them, and nothing else. */
@@ -64,13 +94,17 @@ static bool are_names(const char *text)
            strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_, ") == n;
 }
 
+const char *http_request_page_headers(const struct http_request *r)
+{
+    const char *asked = http_request_header(r, "Access-Control-Request-Headers");
+    return asked && are_names(asked) ? asked : "Authorization, Content-Type";
+}
+
 /* A page may send what headers it likes: keys guard the paths, not names of headers. */
 static void allow_page(struct http_request *r)
 {
-    const char *asked = http_request_header(r, "Access-Control-Request-Headers");
-    if (!asked || !are_names(asked)) asked = "Authorization, Content-Type";
     http_request_reply_header(r, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
-    http_request_reply_header(r, "Access-Control-Allow-Headers", asked);
+    http_request_reply_header(r, "Access-Control-Allow-Headers", http_request_page_headers(r));
     http_request_reply_header(r, "Access-Control-Max-Age", "600");
 }
 
@@ -82,28 +116,40 @@ static void reply_options(struct http_request *r, void *arg)
     http_reply(r, 204, NULL, NULL, 0);
 }
 
-static const struct http_route options_route = {"OPTIONS", "", reply_options, NULL, 0};
+static const struct http_route options_route = {"OPTIONS", "", reply_options, NULL, 0, false};
 
 http_gate *server_gate(const struct http_request *c)
 {
     return c->route == &options_route ? c->server->config.options_gate : c->route->gate;
 }
 
-int server_route(struct http_request *c, struct buf *allow)
+/* Whether c->route is found; if not, `allow` has the methods of routes with that path. */
+static bool find_route(struct http_request *c, const char *method, bool loosely, struct buf *allow)
 {
     const struct http_server *s = c->server;
-    const char *method = c->head_only ? "GET" : c->asked->head.method;
+    const char *path = c->asked->head.path;
     for (size_t i = 0; i < s->n_routes; i++) {
         const struct http_route *route = &s->routes[i];
-        if (!path_matches(route->path, c->asked->head.path, c->asked->id)) continue;
+        bool matches = loosely
+                           ? route->loose && path_matches_loosely(route->path, path, c->asked->id)
+                           : path_matches(route->path, path, c->asked->id);
+        if (!matches) continue;
         if (strcmp(route->method, method) == 0) {
             c->route = route;
             buf_clear(allow);
-            return 0;
+            return true;
         }
         (void)buf_printf(allow, "%s%s, ", route->method,
                          strcmp(route->method, "GET") == 0 ? ", HEAD" : "");
     }
+    return false;
+}
+
+int server_route(struct http_request *c, struct buf *allow)
+{
+    const char *method = c->head_only ? "GET" : c->asked->head.method;
+    if (find_route(c, method, false, allow)) return 0;
+    if (allow->len == 0 && find_route(c, method, true, allow)) return 0;
     if (allow->len == 0) return 404;
     (void)buf_puts(allow, options_route.method);
     if (strcmp(method, options_route.method) != 0) return 405;

@@ -10,6 +10,9 @@
  * HEAD uses the handler of GET: the same head, no body. OPTIONS gets 204 with Allow, and for pages
  * of `origins` with what CORS asks for.
  *
+ * Every request has a tag, for logs: its X-Request-Id if that is sane, else a new one. Every
+ * response has it, errors and streams too.
+ *
  * A disconnect (close, reset, or half-close: a client that closes its sending side counts as gone)
  * is noticed at once, before the response and during it: the function given to
  * http_request_on_close is called once, and the request must not be used after it returns. The same
@@ -18,17 +21,18 @@
  *
  * The server itself refuses, with the error object that `error_body` writes: malformed or ambiguous
  * heads (400; for example Content-Length with Transfer-Encoding), unknown paths (404), methods (405
- * with Allow), slow heads and bodies (408), bodies too large (413), Expect (417), heads too large
- * (431), transfer codings other than chunked (501), too many connections in all (503) or of one
- * address (429), bodies and large responses beyond their budget (503, of one address 429), versions
- * (505).
+ * with Allow), slow heads and bodies (408), bodies too large (413), compressed or in another
+ * charset than UTF-8 (415), Expect (417), heads too large (431), transfer codings other than
+ * chunked (501), too many connections in all (503) or of one address (429), bodies and large
+ * responses beyond their budget (503, of one address 429), versions (505).
  *
  * Connections are also limited by address, an IPv6 client's /64 as one: further ones get 429. The
  * connections of a trusted proxy are not limited; there each request counts for the address that
  * the proxy names in X-Forwarded-For.
  *
  * TLS changes nothing of this (net/tls.h has `make_bufferevent`): the handshake must end within the
- * head's deadline, and close_notify is the half-close.
+ * head's deadline, and close_notify is the half-close. Plain HTTP on its port gets 400 where
+ * OpenSSL sees it; a TLS handshake on a plain port gets 400 at once.
  *
  * All bodies together and those of one address have a budget (http_body.c): beyond it 503, or 429
  * for the address's share. The route's gate decides whether a request may go on while none of its
@@ -64,8 +68,9 @@ enum {
     HTTP_CONNECTIONS_MAX = 4096,       /* default of connections_max */
     HTTP_REFUSED_MAX = 64,             /* connections above a limit that still get an error */
     HTTP_PIPELINE_MAX = 64 * 1024,     /* bytes a client may send before a response */
-    HTTP_REPLY_HEADERS_MAX = 8,        /* http_request_reply_header calls */
-    HTTP_ID_MAX = 128                  /* length of what {id} matches */
+    HTTP_REPLY_HEADERS_MAX = 12,       /* http_request_reply_header calls */
+    HTTP_ID_MAX = 128,                 /* length of what {id} matches */
+    HTTP_TAG_MAX = 128                 /* length of a request's tag */
 };
 
 /* Append an error's JSON object to `out`; code and param may be NULL. Non-zero: it does not fit. */
@@ -95,7 +100,7 @@ struct http_server_config {
     uint64_t idle_timeout_us;  /* between two requests */
     uint64_t flush_timeout_us; /* from the end of a response until the client has read it */
     /* Called when a request's body is refused, before the response, with the `arg` of the
-     * handlers; `reason` is a constant word. May be NULL. */
+     * handlers; `reason` is a constant word. "tls_on_plain_port": it is no request. May be NULL. */
     void (*on_refused)(struct http_request *r, int status, const char *reason, void *arg);
     http_gate *options_gate; /* of OPTIONS: may refuse, or add headers (CORS). May be NULL */
     /* [n_origins] pages of these may read responses (CORS): each response to them says so, errors
@@ -119,6 +124,10 @@ struct http_route {
      * send a body. A request with a body that is refused here is the last of its connection. */
     http_gate *gate;
     size_t body_max; /* less than the server's; 0: the server's */
+    /* It answers to other spellings of its path as well, as clients with a base URL of their own
+     * make them: without "/v1", with "/v1" twice, with more slashes between, in front or at the
+     * end. Not for paths that a proxy may have to keep closed. */
+    bool loose;
 };
 
 /* Listens at once; raises the process's soft limit of descriptors to what connections_max needs,
@@ -175,8 +184,13 @@ void http_body_free_bytes(struct http_body *b);
  * the number of requests bounds what small ones keep. */
 void http_body_shrink(struct http_body *b, size_t n);
 void http_body_release(struct http_body *b); /* again is fine */
-/* The key of "Authorization: Bearer key", or NULL. */
-const char *http_request_bearer(const struct http_request *r);
+/* The key of "Authorization: Bearer KEY", X-Api-Key or Api-Key; NULL: none. *ret_other, unless it
+ * is NULL: the name of a header that holds another key, which makes the request ambiguous, or
+ * NULL. */
+const char *http_request_key(const struct http_request *r, const char **ret_other);
+const char *http_request_tag(const struct http_request *r);
+/* The headers that a page's OPTIONS wants to send, or the usual ones. */
+const char *http_request_page_headers(const struct http_request *r);
 /* Numeric address of the client, also through a trusted proxy, while the request lives. */
 void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT]);
 /* A number that is the same for all addresses that count as one client. */

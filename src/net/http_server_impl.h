@@ -43,7 +43,7 @@ enum conn_state {
  * or a running stream has no use for it. */
 struct conn_asked {
     struct http_head head;
-    char id[HTTP_ID_MAX + 1];
+    char id[HTTP_ID_MAX + 1], tag[HTTP_TAG_MAX + 1];
 };
 
 /* Whether the connection, or its request, is counted in server->peers. */
@@ -112,6 +112,10 @@ void conn_flush(struct http_request *c);          /* the response is complete */
 void conn_drop_request(struct http_request *c);   /* the parsed request; the response begins */
 
 /* http_body.c */
+enum { MEDIA_WHY_MAX = 160 };
+/* Whether the body comes without a coding (gzip, ...) and in UTF-8. Else a word for the log and a
+ * sentence. */
+bool body_is_plain(const struct http_head *h, const char **ret_reason, char why[MEDIA_WHY_MAX]);
 struct body_progress {
     enum http_limit limit; /* that is exceeded; HTTP_LIMITS: none */
     bool whole;
@@ -139,6 +143,8 @@ int server_route(struct http_request *c, struct buf *allow);
 http_gate *server_gate(const struct http_request *c); /* of its route; NULL: none */
 void server_forget(struct http_request *c);           /* c leaves the list */
 
+/* http_reply.c: write a new tag. */
+void reply_make_tag(char tag[HTTP_TAG_MAX + 1]);
 /* http_reply.c: the origin that may read the response (config.origins), "*" for all; NULL: none. */
 const char *reply_origin(const struct http_request *c);
 

@@ -46,6 +46,10 @@ static int parse(const char *json, size_t n, const char *what, bool wide,
 {
     static const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
     json_error_t error;
+    if (n >= 3 && memcmp(json, "\xEF\xBB\xBF", 3) == 0) { /* a byte order mark, of some editors */
+        json += 3;
+        n -= 3;
+    }
     if (tree_bytes(json, n) > JSON_TREE_MAX)
         return err_set(e, ERR_BAD_INPUT, "%s has too many objects, arrays and values", what);
     json_t *root = json_loadb(json, n, flags, &error);

@@ -43,9 +43,9 @@ struct json_field {
     size_t offset; /* of the member in the struct that is filled; untouched when absent */
 };
 
-/* Parse one JSON object. Refused: duplicate names, text that is not UTF-8, bytes after the object,
- * more parts than fit JSON_TREE_MAX. The caller frees it with json_decref. `what` begins the
- * sentence of an error ("the request"). */
+/* Parse one JSON object, past a byte order mark. Refused: duplicate names, text that is not UTF-8,
+ * bytes after the object, more parts than fit JSON_TREE_MAX. The caller frees it with json_decref.
+ * `what` begins the sentence of an error ("the request"). */
 int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,
                       struct err *e);
 

@@ -63,8 +63,7 @@ static int make_whole(json_t *root)
 
 int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, struct err *e)
 {
-    bool mark = n >= 3 && memcmp(json, "\xEF\xBB\xBF", 3) == 0; /* of byte order, by some editors */
-    int code = json_object_parse_wide(json + 3 * mark, n - 3 * mark, "the request", ret_object, e);
+    int code = json_object_parse_wide(json, n, "the request", ret_object, e);
     if (code) return code;
     const char *name;
     json_t *value;

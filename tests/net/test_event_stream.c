@@ -61,8 +61,8 @@ static void patch(struct http_request *r, void *arg)
     http_reply_json(r, 200, "{}", 2);
 }
 
-static const struct http_route routes[] = {{"POST", "/s", post, NULL, 0},
-                                           {"PATCH", "/s/{id}", patch, NULL, 0}};
+static const struct http_route routes[] = {{"POST", "/s", post, NULL, 0, false},
+                                           {"PATCH", "/s/{id}", patch, NULL, 0, false}};
 
 static void site_start(struct site *site)
 {

@@ -73,7 +73,7 @@ static void tell_bytes(struct http_request *r, void *arg)
 
 static bool has_key(struct http_request *r, void *arg)
 {
-    const char *key = http_request_bearer(r);
+    const char *key = http_request_key(r, NULL);
     struct site *s = arg;
     size_t n;
     (void)http_request_body(r, &n);
@@ -87,9 +87,9 @@ static bool has_key(struct http_request *r, void *arg)
 }
 
 static const struct http_route routes[] = {
-    {"POST", "/", count, NULL, 0},          {"POST", "/take", take, NULL, 0},
-    {"POST", "/short", count, NULL, 100},   {"POST", "/guarded", count, has_key, 0},
-    {"GET", "/bytes", tell_bytes, NULL, 0},
+    {"POST", "/", count, NULL, 0, false},          {"POST", "/take", take, NULL, 0, false},
+    {"POST", "/short", count, NULL, 100, false},   {"POST", "/guarded", count, has_key, 0, false},
+    {"GET", "/bytes", tell_bytes, NULL, 0, false},
 };
 
 static void on_refused(struct http_request *r, int status, const char *reason, void *arg)

@@ -151,7 +151,7 @@ static void show(struct http_request *r, void *arg)
     s->handled++;
     buf_init(&b, RAW_MAX);
     buf_printf(&b, "%s %s key=%s type=%s expect=%s body=%s", http_request_method(r),
-               http_request_path(r), http_request_bearer(r),
+               http_request_path(r), http_request_key(r, NULL),
                http_request_header(r, "content-type") ? http_request_header(r, "content-type")
                                                       : "-",
                http_request_header(r, "expect") ? "yes" : "no", body);
@@ -212,14 +212,14 @@ static void health(struct http_request *r, void *arg)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/show", show, NULL, 0},
-    {"POST", "/show", show, NULL, 0},
-    {"PATCH", "/show", show, NULL, 0},
-    {"DELETE", "/show", show, NULL, 0},
-    {"GET", "/stream", open_stream, NULL, 0},
-    {"GET", "/busy", busy, NULL, 0},
-    {"GET", "/big", big, NULL, 0},
-    {"GET", "/health", health, NULL, 0},
+    {"GET", "/show", show, NULL, 0, false},
+    {"POST", "/show", show, NULL, 0, false},
+    {"PATCH", "/show", show, NULL, 0, false},
+    {"DELETE", "/show", show, NULL, 0, false},
+    {"GET", "/stream", open_stream, NULL, 0, false},
+    {"GET", "/busy", busy, NULL, 0, false},
+    {"GET", "/big", big, NULL, 0, false},
+    {"GET", "/health", health, NULL, 0, false},
 };
 
 static void site_start(struct site *s)

@@ -51,7 +51,7 @@ static void show_id(struct http_request *r, void *arg)
     buf_init(&b, 1024);
     http_request_peer(r, peer);
     buf_printf(&b, "id=%s query=%s key=%s peer=%s", http_request_id(r), http_request_query(r),
-               http_request_bearer(r) ? http_request_bearer(r) : "-", peer);
+               http_request_key(r, NULL) ? http_request_key(r, NULL) : "-", peer);
     http_reply(r, 200, "text/plain", b.data, b.len);
     buf_release(&b);
 }
@@ -126,15 +126,15 @@ static void say_busy(struct http_request *r, void *arg)
 }
 
 static const struct http_route routes[] = {
-    {"POST", "/echo", echo, NULL, 0},
-    {"GET", "/echo", echo, NULL, 0},
-    {"GET", "/v1/things/{id}", show_id, NULL, 0},
-    {"DELETE", "/v1/things/{id}/parts", show_id, NULL, 0},
-    {"GET", "/wait", wait_for_ever, NULL, 0},
-    {"GET", "/stream", stream, NULL, 0},
-    {"GET", "/flood", flood, NULL, 0},
-    {"GET", "/abort", abort_half, NULL, 0},
-    {"GET", "/fail", say_busy, NULL, 0},
+    {"POST", "/echo", echo, NULL, 0, false},
+    {"GET", "/echo", echo, NULL, 0, false},
+    {"GET", "/v1/things/{id}", show_id, NULL, 0, false},
+    {"DELETE", "/v1/things/{id}/parts", show_id, NULL, 0, false},
+    {"GET", "/wait", wait_for_ever, NULL, 0, false},
+    {"GET", "/stream", stream, NULL, 0, false},
+    {"GET", "/flood", flood, NULL, 0, false},
+    {"GET", "/abort", abort_half, NULL, 0, false},
+    {"GET", "/fail", say_busy, NULL, 0, false},
 };
 
 static void drained(void *arg)
@@ -288,7 +288,7 @@ static void refusals(void **state)
         {"GET /echo HTTP/2.0\r\n" HOST "\r\n", "HTTP/1.1 505 ", ""},
         {"GET /echo\r\n" HOST "\r\n", "HTTP/1.1 400 ", ""},
         {"GET  /echo HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 400 ", ""},
-        {"GET http://x/echo HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 400 ", ""},
+        {"GET http://y/echo HTTP/1.1\r\n" HOST "\r\n", "HTTP/1.1 400 ", ""},
         {"\x16\x03\x01\x02 hello tls\r\n\r\n", "HTTP/1.1 400 ", ""},
     };
     struct site *s = site_start(site_new());

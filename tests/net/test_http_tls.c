@@ -48,9 +48,9 @@ static void stream(struct http_request *r, void *arg)
     http_stream_send(r, "one", 3);
 }
 
-static const struct http_route routes[] = {{"GET", "/health", hello, NULL, 0},
-                                           {"GET", "/hello", hello, NULL, 0},
-                                           {"GET", "/stream", stream, NULL, 0}};
+static const struct http_route routes[] = {{"GET", "/health", hello, NULL, 0, false},
+                                           {"GET", "/hello", hello, NULL, 0, false},
+                                           {"GET", "/stream", stream, NULL, 0, false}};
 
 static int site_start(void **state)
 {

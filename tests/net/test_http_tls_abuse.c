@@ -95,9 +95,9 @@ static void flood_on(void *arg)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/hello", hello, NULL, 0},   {"GET", "/wait", wait_for_ever, NULL, 0},
-    {"GET", "/stream", stream, NULL, 0}, {"GET", "/big", big, NULL, 0},
-    {"GET", "/flood", flood, NULL, 0},
+    {"GET", "/hello", hello, NULL, 0, false},   {"GET", "/wait", wait_for_ever, NULL, 0, false},
+    {"GET", "/stream", stream, NULL, 0, false}, {"GET", "/big", big, NULL, 0, false},
+    {"GET", "/flood", flood, NULL, 0, false},
 };
 
 static void prepare(struct loop *l, void *arg)

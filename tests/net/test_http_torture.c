@@ -97,8 +97,8 @@ static void count(void *arg)
     atomic_fetch_add(&s->counted, 1);
 }
 
-static const struct http_route routes[] = {{"POST", "/echo", echo, NULL, 0},
-                                           {"GET", "/stream", stream, NULL, 0}};
+static const struct http_route routes[] = {{"POST", "/echo", echo, NULL, 0, false},
+                                           {"GET", "/stream", stream, NULL, 0, false}};
 
 static void prepare(struct loop *l, void *arg)
 {

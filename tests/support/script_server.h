@@ -284,10 +284,10 @@ static inline void script_answer(struct http_request *r, void *arg)
 }
 
 static const struct http_route script_routes[] = {
-    {"GET", "/v1/models", script_models, NULL, 0},
-    {"POST", "/v1/chat/completions", script_answer, NULL, 0},
-    {"POST", "/v1/completions", script_answer, NULL, 0},
-    {"POST", "/v1/assist", script_answer, NULL, 0},
+    {"GET", "/v1/models", script_models, NULL, 0, false},
+    {"POST", "/v1/chat/completions", script_answer, NULL, 0, false},
+    {"POST", "/v1/completions", script_answer, NULL, 0, false},
+    {"POST", "/v1/assist", script_answer, NULL, 0, false},
 };
 
 static inline void script_prepare(struct loop *l, void *arg)

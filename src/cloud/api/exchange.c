@@ -18,6 +18,7 @@ void *exchange_new(const struct request_ctx *c, enum metrics_endpoint endpoint, 
     x->server = c->server;
     x->endpoint = endpoint;
     x->key = c->key;
+    snprintf(x->tag, sizeof x->tag, "%s", http_request_tag(c->http));
     x->next = c->server->exchanges;
     x->link = &c->server->exchanges;
     if (x->next) x->next->link = &x->next;
@@ -225,6 +226,7 @@ static void log_done(const struct exchange *x, const char *end, uint32_t tokens)
     double first = x->first_token ? (double)(x->first_token - x->began) / 1e3 : 0;
     const struct log_field fields[] = {
         {"id", .text = x->id},
+        {"request", .text = x->tag},
         {"key", .text = x->key ? x->key->line.name : "-"},
         {"prompt", .number = x->n_prompt},
         {"have", .number = x->job->n_have},

@@ -18,6 +18,7 @@ static void log_request(enum log_level level, const struct request_ctx *c, const
              http_request_path(c->http)); /* it is ASCII: can be cut anywhere */
     http_request_peer(c->http, peer);
     const struct log_field fields[] = {
+        {"request", .text = http_request_tag(c->http)},
         {"method", .text = http_request_method(c->http)},
         {"path", .text = path},
         {"from", .text = peer},
@@ -25,7 +26,7 @@ static void log_request(enum log_level level, const struct request_ctx *c, const
         {"status", .number = status},
         {"reason", .text = reason},
     };
-    log_fields(level, "cloud", message, fields, reason ? 6 : 4);
+    log_fields(level, "cloud", message, fields, reason ? 7 : 5);
 }
 
 void request_log_refusal(const struct request_ctx *c, int status, const char *reason)
@@ -33,22 +34,39 @@ void request_log_refusal(const struct request_ctx *c, int status, const char *re
     log_request(LOG_INFO, c, "refused", status, reason);
 }
 
-/* False: it needs a key and has none that is valid. */
-static bool fill(struct request_ctx *c, struct server *s, struct http_request *r)
+/* False: it needs a key and has none that is valid, or two of which *ret_other names the second's
+ * header. */
+static bool fill(struct request_ctx *c, struct server *s, struct http_request *r,
+                 const char **ret_other)
 {
     *c = (struct request_ctx){.server = s, .http = r};
-    if (s->keys) c->key = keys_find(s->keys, http_request_bearer(r));
-    return !s->keys || c->key;
+    *ret_other = NULL;
+    if (!s->keys) return true;
+    const char *key = http_request_key(r, ret_other);
+    if (!*ret_other) c->key = keys_find(s->keys, key);
+    return c->key;
+}
+
+static void refuse_keys(struct request_ctx *c, const char *other)
+{
+    request_log_refusal(c, 400, "two_keys");
+    http_reply_error(c->http, 400, "two_keys", NULL,
+                     "%s holds another key than the request's first one: send one key", other);
 }
 
 bool request_authorised(struct request_ctx *c, struct server *s, struct http_request *r)
 {
-    if (fill(c, s, r)) return true;
+    const char *other;
+    if (fill(c, s, r, &other)) return true;
     s->metrics.refused[METRICS_UNAUTHORISED]++;
+    if (other) {
+        refuse_keys(c, other);
+        return false;
+    }
     request_log_refusal(c, 401, "invalid_api_key");
     http_request_reply_header(r, "WWW-Authenticate", "Bearer");
     http_reply_error(r, 401, "invalid_api_key", NULL,
-                     "a valid key is needed: Authorization: Bearer KEY");
+                     "a valid key is needed: Authorization: Bearer KEY, or X-Api-Key: KEY");
     return false;
 }
 
@@ -74,7 +92,8 @@ bool request_gate_work(struct http_request *r, void *server)
 void request_body_refused(struct http_request *r, int status, const char *reason, void *server)
 {
     struct request_ctx c;
-    (void)fill(&c, server, r); /* for its key's name in the line */
+    const char *other;
+    (void)fill(&c, server, r, &other); /* for its key's name in the line */
     request_log_refusal(&c, status, reason);
 }
 

@@ -18,7 +18,8 @@ enum {
         128 /* then sockets have their turn: a client that leaves is seen within 2 ms */
 };
 
-#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, TEXT) {METHOD, PATH, HANDLER, GATE, BODY_MAX},
+#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, LOOSE, TEXT)                                  \
+    {METHOD, PATH, HANDLER, GATE, BODY_MAX, LOOSE},
 
 /* Of a port of their own, which needs no key. */
 static const struct http_route metrics_routes[] = {ROUTES_OF_METRICS(ROUTE)};

@@ -53,7 +53,7 @@ struct exchange {
     uint64_t spoke; /* clock_us() of the last bytes sent; 0: none yet */
     uint32_t quota_tokens,
         unfed; /* quota_use.c: prompt tokens taken from the key, and not computed yet */
-    char id[WIRE_ID_MAX];
+    char id[WIRE_ID_MAX], tag[HTTP_TAG_MAX + 1]; /* its own; its request's, for the log */
 };
 
 struct server {

@@ -81,7 +81,8 @@ static bool check_host(struct http_request *r, struct serve *s)
 static void put_cors(struct http_request *r, const char *origin)
 {
     http_request_reply_header(r, "Access-Control-Allow-Origin", origin);
-    http_request_reply_header(r, "Access-Control-Expose-Headers", "X-PDD-Answer, X-PDD-Report");
+    http_request_reply_header(r, "Access-Control-Expose-Headers",
+                              "X-PDD-Answer, X-PDD-Report, X-Request-Id, Retry-After");
     http_request_reply_header(r, "Vary", "Origin");
 }
 
@@ -130,8 +131,10 @@ static bool same_text(const char *a, const char *b)
 
 static bool check_token(struct http_request *r, struct serve *s)
 {
-    const char *given = http_request_bearer(r);
-    if (!s->token[0] || (given && same_text(given, s->token))) return true;
+    const char *other, *given = http_request_key(r, &other);
+    if (!s->token[0]) return true;
+    if (other) return refuse(r, s, 400, "two_keys", "send one token; another one is in", other);
+    if (given && same_text(given, s->token)) return true;
     http_request_reply_header(r, "WWW-Authenticate", "Bearer");
     return refuse(r, s, 401, "invalid_api_key", "this server needs its token", NULL);
 }
@@ -168,12 +171,7 @@ bool guard_options(struct http_request *r, void *serve)
     if (!guard_open(r, serve)) return false;
     if (!origin || !is_named(s, origin)) return true;
     http_request_reply_header(r, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
-    http_request_reply_header(r, "Access-Control-Allow-Headers",
-                              "Authorization, Content-Type, X-PDD-Answer, X-PDD-Mode, X-PDD-Pace, "
-                              "X-PDD-Refine, X-PDD-Keep, X-PDD-Client, X-Stainless-OS, "
-                              "X-Stainless-Lang, X-Stainless-Runtime, X-Stainless-Arch, "
-                              "X-Stainless-Package-Version, X-Stainless-Runtime-Version, "
-                              "X-Stainless-Retry-Count, X-Stainless-Timeout");
+    http_request_reply_header(r, "Access-Control-Allow-Headers", http_request_page_headers(r));
     http_request_reply_header(r, "Access-Control-Max-Age", "600");
     return true;
 }

@@ -15,9 +15,19 @@
 
 enum { SHORT_BODY_MAX = 4096, SCRATCH_MAX = 64 << 20, DRAIN_FLUSH_US = 1000000 };
 
-#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, TEXT) {METHOD, PATH, HANDLER, GATE, BODY_MAX},
+#define ROUTE(METHOD, PATH, HANDLER, GATE, BODY_MAX, LOOSE, TEXT)                                  \
+    {METHOD, PATH, HANDLER, GATE, BODY_MAX, LOOSE},
 
 static const struct http_route routes[] = {ROUTES_OF_DEVICE(ROUTE)};
+
+static void on_refused(struct http_request *r, int status, const char *reason, void *serve)
+{
+    char peer[HTTP_ADDRESS_TEXT];
+    (void)serve;
+    http_request_peer(r, peer);
+    log_line(LOG_INFO, "device", "refused request=%s from=%s status=%d reason=%s",
+             http_request_tag(r), peer, status, reason);
+}
 
 static void set_model(struct serve *s, const struct device_options *o)
 {
@@ -136,6 +146,7 @@ int serve_new(struct loop *l, const struct serve_config *config, struct serve **
     s->c = *config;
     s->started = (uint64_t)time(NULL);
     s->c.http.options_gate = guard_options;
+    s->c.http.on_refused = on_refused;
     if (s->c.answers_max == 0 || s->c.answers_max > SERVE_ANSWERS_MAX)
         s->c.answers_max = SERVE_ANSWERS_MAX;
     if (s->c.queue_max > SERVE_QUEUE_MAX) s->c.queue_max = SERVE_QUEUE_MAX;

@@ -158,6 +158,45 @@ static void test_reload(void **state)
     assert_int_equal(keys_open(path, 0, &k, &e), ERR_NOT_FOUND);
 }
 
+/* A key comes in any of three headers; two that differ are refused, not guessed at. */
+static void test_headers(void **state)
+{
+    static const struct {
+        const char *headers;
+        int status;
+        const char *said;
+    } cases[] = {
+        {"Authorization: Bearer key-a\r\n", 200, "\"object\":\"list\""},
+        {"X-Api-Key: key-a\r\n", 200, ""},
+        {"api-key: key-a\r\n", 200, ""},
+        {"Api-Key: key-a\r\nX-Api-Key: key-a\r\nAuthorization: Bearer key-a\r\n", 200, ""},
+        {"X-Api-Key: key-c\r\n", 401, "X-Api-Key: KEY"},
+        {"Authorization: Bearer key-a\r\nX-Api-Key: key-b\r\n", 400, "X-Api-Key holds another"},
+        {"X-Api-Key: key-b\r\nAuthorization: Bearer key-a\r\n", 400, "Authorization holds another"},
+        {"Authorization: Bearer key-c\r\nX-Api-Key: key-a\r\n", 400, "two_keys"},
+        {"", 401, "WWW-Authenticate: Bearer"},
+    };
+    static struct site s;
+    (void)state;
+    write_lines(line_of("ann", "key-a", ""), line_of("bob", "key-b", ""));
+    site_init(&s);
+    s.config.keys_path = path;
+    site_start(&s);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char request[512];
+        struct buf b;
+        snprintf(request, sizeof request,
+                 "GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n",
+                 cases[i].headers);
+        raw_ask(s.port, request, &b);
+        if (strtol(b.data + 9, NULL, 10) != cases[i].status || !strstr(b.data, cases[i].said))
+            fail_msg("%s: %s", cases[i].headers, b.data);
+        buf_release(&b);
+    }
+    site_stop(&s);
+    unlink(path);
+}
+
 /* A new key in a removed one's place must not find what that one left in the prefix cache. */
 static void test_new_tenant(void **state)
 {
@@ -495,12 +534,19 @@ int main(void)
     CHECK(fd >= 0);
     close(fd);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lines),          cmocka_unit_test(test_reload),
-        cmocka_unit_test(test_made),           cmocka_unit_test(test_token_quota),
-        cmocka_unit_test(test_returned),       cmocka_unit_test(test_streams_and_requests),
-        cmocka_unit_test(test_foreign_assist), cmocka_unit_test(test_new_tenant),
-        cmocka_unit_test(test_share),          cmocka_unit_test(test_share_upstream),
-        cmocka_unit_test(test_back),           cmocka_unit_test(test_refused_requests_count),
+        cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_made),
+        cmocka_unit_test(test_token_quota),
+        cmocka_unit_test(test_returned),
+        cmocka_unit_test(test_streams_and_requests),
+        cmocka_unit_test(test_foreign_assist),
+        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_new_tenant),
+        cmocka_unit_test(test_share),
+        cmocka_unit_test(test_share_upstream),
+        cmocka_unit_test(test_back),
+        cmocka_unit_test(test_refused_requests_count),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);

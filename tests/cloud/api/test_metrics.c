@@ -314,7 +314,8 @@ static void test_log_of_refusals(void **state)
     end_log(&l, text);
     unlink(path);
     assert_non_null(strstr(text, " end=stopped "));
-    assert_non_null(strstr(text, "refused method=POST path=/v1/chat/completions from=127.0.0.1 "
+    assert_non_null(strstr(text, "refused request=req-"));
+    assert_non_null(strstr(text, " method=POST path=/v1/chat/completions from=127.0.0.1 "
                                  "key=- status=401 reason=invalid_api_key\n"));
     assert_non_null(strstr(text, " key=page status=400 reason=bad_input\n"));
     assert_non_null(strstr(text, " status=404 reason=model_not_found\n"));
@@ -373,7 +374,7 @@ static void test_refused_bodies(void **state)
     site_stop(&s);
     end_log(&l, text);
     unlink(path);
-    assert_non_null(strstr(text, "refused method=POST path=/tokenize from=127.0.0.1 key=page "
+    assert_non_null(strstr(text, " method=POST path=/tokenize from=127.0.0.1 key=page "
                                  "status=503 reason=bodies\n"));
 }
 
