@@ -93,14 +93,18 @@ static bool is_named(const struct serve *s, const char *origin)
     return false;
 }
 
-/* Our own page: "http://" and a name of ours with our port, which 80 alone may leave out. */
-static bool is_own(const struct serve *s, const char *origin)
+/* Our own page: "http://", the name by which this request calls us, and our port, which 80 alone
+ * may leave out. Another name of this machine, as 127.0.0.2, may be another program's. */
+static bool is_own(const struct serve *s, const char *origin, const char *called)
 {
     static const char scheme[] = "http://";
+    size_t n, m;
     if (strncasecmp(origin, scheme, sizeof scheme - 1) != 0) return false;
     const char *host = origin + sizeof scheme - 1, *end = strchr(host, ']');
     bool has_port = strchr(end ? end : host, ':') != NULL;
-    return (has_port || serve_port(s) == 80) && is_ours(s, host);
+    if (!(has_port || serve_port(s) == 80) || !is_ours(s, host)) return false;
+    return split_port(s, host, &n) && split_port(s, called, &m) && n == m &&
+           strncasecmp(host, called, n) == 0;
 }
 
 static bool check_origin(struct http_request *r, struct serve *s)
@@ -111,7 +115,7 @@ static bool check_origin(struct http_request *r, struct serve *s)
         put_cors(r, origin);
         return true;
     }
-    if (origin && is_own(s, origin)) return true;
+    if (origin && is_own(s, origin, http_request_header(r, "Host"))) return true;
     if (!origin && (!site || strcmp(site, "same-origin") == 0 || strcmp(site, "none") == 0))
         return true;
     return refuse(r, s, 403, "origin_not_allowed",

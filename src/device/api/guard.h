@@ -4,11 +4,12 @@
  *
  *   Host    must be an address of this machine or a name that is given, with our port or none: a
  *           name that a stranger's DNS points here (rebinding) is refused.
- *   Origin  if there is one, must be our own or one that is named; "null" never is. A browser sends
- *           it with every request of a page that could change something or read the answer.
+ *   Origin  if there is one, must be our own (http, the Host of the request, our port) or one that
+ *           is named; "null" never is. A browser sends it with every request of a page that could
+ *           change something or read the answer.
  *   Sec-Fetch-Site  of a request without Origin: "cross-site" and "same-site" (another port of
  *           this machine) are refused.
- *   Authorization   the token, where one is set, compared in constant time.
+ *   Authorization, X-Api-Key, Api-Key   the token, where one is set, compared in constant time.
  *
  * Requests of named origins get CORS headers, and their preflights (OPTIONS) too. Threads: the
  * loop only.

@@ -395,6 +395,36 @@ static void test_guests(void **state)
     serve_site_stop(&site);
 }
 
+/* A page of another program of this machine, on a loopback address of its own and our port number,
+ * is not ours: 127.0.0.2 was. */
+static void test_own_pages(void **state)
+{
+    static const struct {
+        const char *origin, *host;
+        int status;
+    } cases[] = {
+        {"http://127.0.0.1:%u", "127.0.0.1:%u", 200}, {"http://localhost:%u", "localhost:%u", 200},
+        {"HTTP://LocalHost:%u", "localhost", 200},    {"http://[::1]:%u", "[::1]:%u", 200},
+        {"http://127.0.0.2:%u", "127.0.0.2:%u", 200}, {"http://127.0.0.2:%u", "127.0.0.1:%u", 403},
+        {"http://localhost:%u", "127.0.0.1:%u", 403}, {"http://127.0.0.1:%u", "localhost:%u", 403},
+        {"http://[::1]:%u", "127.0.0.1:%u", 403},     {"https://127.0.0.1:%u", "127.0.0.1:%u", 403},
+        {"http://127.0.0.1:1%u", "127.0.0.1:%u", 403}};
+    (void)state;
+    serve_site_defaults(&site);
+    serve_site_start(&site);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char origin[64], host[64], headers[256];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(origin, sizeof origin, cases[i].origin, site.port);
+        snprintf(host, sizeof host, cases[i].host, site.port);
+#pragma GCC diagnostic pop
+        snprintf(headers, sizeof headers, "Host: %s\r\nOrigin: %s\r\n", host, origin);
+        expect(cases[i].status, "GET", "/health", headers, "");
+    }
+    serve_site_stop(&site);
+}
+
 /* With ask_before_sending nothing reaches the cloud without a yes; with a no the device answers. */
 static void test_ask_before_sending(void **state)
 {
