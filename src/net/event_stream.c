@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "net/http_portal.h"
 #include "net/sse.h"
 
 enum { PATCH_PATH_MAX = 2 * EVENT_STREAM_PATH_MAX };
@@ -77,8 +78,10 @@ static bool is_event_stream(const struct event_stream *s, struct err *e)
     if (told && strncasecmp(told, type, sizeof type - 1) == 0 &&
         strchr("; \t", told[sizeof type - 1]))
         return true;
-    err_set(e, ERR_PROTOCOL, "the response is no event stream; its content type is %.80s",
-            told ? told : "not told");
+    char notice[HTTP_PORTAL_MAX];
+    http_call_notice(s->call, notice);
+    err_set(e, ERR_PROTOCOL, "the response is no event stream; its content type is %.80s%s%s",
+            told ? told : "not told", notice[0] ? ": " : "", notice);
     return false;
 }
 

@@ -114,6 +114,7 @@ static bool set_options(struct http_call *call, const struct http_call_spec *spe
     if (c->is_local) SET(CURLOPT_PROXY, ""); /* else the environment's: http_proxy, no_proxy, ... */
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_QUICK_EXIT, 1L); /* cancelling does not wait for the lookup of a name */
     SET(CURLOPT_TCP_NODELAY, 1L);
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)((connect_us + 999) / 1000));
@@ -270,7 +271,11 @@ static void fill_result(struct http_call *call)
     r->ended_us = clock_us();
     r->body = call->collected.data;
     r->body_len = call->collected.len;
-    if (call->head_seen) r->retry_after_s = retry_after(call);
+    r->notice = call->notice;
+    if (call->head_seen) {
+        r->retry_after_s = retry_after(call);
+        http_call_notice(call, call->notice);
+    }
     call->ended = true;
 }
 
@@ -284,7 +289,8 @@ static const struct {
      "the name of the proxy that the environment gives cannot be resolved"},
     {CURLE_COULDNT_CONNECT, ERR_NET, "no connection can be made"},
     {CURLE_OPERATION_TIMEDOUT, ERR_TIMEOUT, "the connection took too long to be made"},
-    {CURLE_PEER_FAILED_VERIFICATION, ERR_NET, "its certificate cannot be verified"},
+    {CURLE_PEER_FAILED_VERIFICATION, ERR_NET,
+     "its certificate cannot be verified; a network that asks for a log-in page causes that, too"},
     {CURLE_SSL_CONNECT_ERROR, ERR_NET, "the TLS handshake failed"},
     {CURLE_SSL_CACERT_BADFILE, ERR_NET,
      "the file of trusted certificates cannot be read; Debian's is in the package ca-certificates"},
@@ -362,6 +368,14 @@ const char *http_call_header(const struct http_call *call, const char *name)
     return found;
 }
 
+void http_call_notice(const struct http_call *call, char *text)
+{
+    long status = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    http_portal_notice((int)status, http_call_header(call, "Content-Type"),
+                       http_call_header(call, "Location"), call->url, text);
+}
+
 int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,
                       struct err *e)
 {
@@ -372,6 +386,8 @@ int http_result_error(const struct http_result *result, const char *url, http_er
     if (s == 413) code = ERR_LIMIT;
     if (s == 429 || s == 503) code = ERR_BUSY;
     char text[256];
+    if (result->notice && result->notice[0])
+        return err_set(e, s == 511 ? ERR_NET : code, "%s answered %d: %s", url, s, result->notice);
     read(result->body, result->body_len, text, sizeof text);
     return err_set(e, code, "%s answered %d%s%s", url, s, text[0] ? ": " : "", text);
 }

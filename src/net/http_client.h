@@ -69,7 +69,8 @@ struct http_result {
     size_t body_len;
     uint32_t retry_after_s; /* of the Retry-After header, seconds or a date; 0: none */
     uint64_t started_us, connected_us, first_byte_us, ended_us; /* clock_us(); 0: not reached */
-    bool reused; /* the connection was the warm spare, or an older one */
+    bool reused;        /* the connection was the warm spare, or an older one */
+    const char *notice; /* "", or what http_portal.h reads in it */
 };
 
 struct http_call_spec {
@@ -105,7 +106,10 @@ const char *http_call_header(const struct http_call *call, const char *name);
 
 /* Extract the message of an error's body, cut to `size`; "" if there is none. */
 typedef void http_error_text_fn(const char *body, size_t n, char *text, size_t size);
-/* The sentence of an error response: its status, and the message that `read` (proto/wire.h) finds.
+/* From on_head on: what http_portal_notice says of the response, in `text` of HTTP_PORTAL_MAX. */
+void http_call_notice(const struct http_call *call, char *text);
+/* The sentence of an error response: its status, and its notice or the message that `read`
+ * (proto/wire.h) finds.
  * Sets DENIED (401, 403), NOT_FOUND (404), LIMIT (413), BUSY (429, 503), BAD_INPUT (other 4xx),
  * PROTOCOL (else); returns the code. */
 int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "net/http_client.h"
+#include "net/http_portal.h"
 
 enum {
     HTTP_INBOX_MAX = 64 * 1024 * 1024, /* bytes from curl in one iteration of the loop */
@@ -35,7 +36,7 @@ struct http_call {
     uint64_t last_byte_us;
     CURLcode curl_code;
     struct http_result result;
-    char curl_error[CURL_ERROR_SIZE];
+    char curl_error[CURL_ERROR_SIZE], notice[HTTP_PORTAL_MAX];
 };
 
 struct http_client {

@@ -55,7 +55,9 @@ function showBanner() {
     let words = null, detail = '';
     if (!reachable) words = 'This device\'s server does not answer. The page goes on as soon as it does.';
     else if (cloudLost) {
-        words = status?.model ? 'The cloud is away. This device goes on alone.' : 'The cloud is away.';
+        const page = /the network asks for a log-in page: (\S+)/.exec(cloudLost)?.[1];
+        words = page ? `The network asks for a log-in page: ${page}.` : 'The cloud is away.';
+        if (status?.model) words += ' This device goes on alone.';
         detail = cloudLost;
     }
     if ((words ?? '') === (banner.dataset.words ?? '')) return;

@@ -102,7 +102,7 @@ static void note(struct owner *o, const char *text)
 {
     assert_int_equal(o->releases, 0);
     size_t n = strlen(o->seen);
-    snprintf(o->seen + n, sizeof o->seen - n, "%.100s", text);
+    snprintf(o->seen + n, sizeof o->seen - n, "%.200s", text);
 }
 
 static void on_head(void *arg, int status)
@@ -308,6 +308,8 @@ static void content_types(void **state)
             run_until(site.loop, &o.ends, 1);
             assert_memory_equal(o.seen, "the response is no event stream", 31);
             assert_non_null(strstr(o.seen, cases[i].type));
+            bool page = strstr(o.seen, "the network asks for a log-in page: http://127.0.0.1:");
+            assert_int_equal(page, strncmp(cases[i].type, "text/html", 9) == 0);
         }
         event_stream_close(o.stream);
         assert_int_equal(o.releases, 1);
