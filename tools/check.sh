@@ -25,7 +25,7 @@ complain() {
 }
 
 sources() {
-    find src tests fuzz bench tools -name '*.[ch]' | sort
+    find src include tests fuzz bench tools examples -name '*.[ch]' | sort
 }
 
 check_format() {
@@ -84,7 +84,7 @@ check_calls() {
 check_headers() {
     find src -name '*.h' ! -name '*_256.h' ! -name '*_avx2.h' ! -name '*_avx512.h' ! -name '*_neon.h' \
         ! -name '*_lanes.h' | sort |
-        xargs -P "$(nproc)" -I {} sh -c 'gcc -std=c17 -D_GNU_SOURCE -DPDD_VERSION="\"\"" -Isrc -fsyntax-only -x c {} \
+        xargs -P "$(nproc)" -I {} sh -c 'gcc -std=c17 -D_GNU_SOURCE -DPDD_VERSION="\"\"" -Isrc -Iinclude -fsyntax-only -x c {} \
             >/dev/null 2>&1 || echo "{}: does not compile alone"' | { ! grep .; } || bad=1
 }
 

@@ -2,6 +2,7 @@
 #include "net/loop.h"
 
 #include <event2/event.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -78,9 +79,16 @@ static void take_log(int severity, const char *message)
     if (severity == EVENT_LOG_ERR) fprintf(stderr, "pdd: the event loop: %s\n", message);
 }
 
-int loop_new(struct loop **ret_loop, struct err *e)
+/* It is libevent's, and so the process's: two threads may make their loops at the same time. */
+static void set_log(void)
 {
     event_set_log_callback(take_log);
+}
+
+int loop_new_guest(struct loop **ret_loop, struct err *e)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, set_log);
     if (!descriptors_left()) return no_descriptors(e, "an event loop");
     struct loop *l = mem_calloc(1, sizeof *l);
     if (l) l->base = precise_base();
@@ -88,9 +96,15 @@ int loop_new(struct loop **ret_loop, struct err *e)
         mem_free(l);
         return err_set(e, ERR_NO_MEMORY, "no memory for an event loop");
     }
-    signal(SIGPIPE, SIG_IGN);
     *ret_loop = l;
     return 0;
+}
+
+int loop_new(struct loop **ret_loop, struct err *e)
+{
+    int code = loop_new_guest(ret_loop, e);
+    if (code == 0) signal(SIGPIPE, SIG_IGN);
+    return code;
 }
 
 void loop_free(struct loop *l)

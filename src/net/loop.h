@@ -22,6 +22,8 @@ typedef void loop_fn(void *arg);
 
 /* ERR_IO: no descriptors are left. libevent's warnings are silenced: what matters is returned. */
 int loop_new(struct loop **ret_loop, struct err *e);
+/* The same, but SIGPIPE stays as the process has it: a library's, whose threads block it. */
+int loop_new_guest(struct loop **ret_loop, struct err *e);
 void loop_free(struct loop *l);
 int loop_run(struct loop *l, struct err *e); /* until loop_stop */
 void loop_stop(struct loop *l);              /* in the loop's thread */

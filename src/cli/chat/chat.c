@@ -18,12 +18,13 @@
 #include "cli/chat/chat_input.h"
 #include "cli/chat/chat_signals.h"
 #include "cli/chat/chat_stats.h"
-#include "cli/chat/chat_talk.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
 #include "engine/emulated.h"
+#include "lib/json_report.h"
+#include "lib/talk.h"
 #include "net/http_url.h"
 #include "net/key_file.h"
 #include "store/store.h"
@@ -34,7 +35,7 @@ struct chat {
     struct options o;
     struct device *device;
     struct store *store; /* NULL: nothing is kept */
-    struct chat_talk talk;
+    struct talk talk;
     uint32_t context; /* of the model here; 0: none */
     struct buf json;
     struct buf document;       /* goes before the first question, with the empty line after it */
@@ -207,7 +208,8 @@ static int write_stats(struct chat *c, const struct device_report *r, const char
         chat_stats_print(r, stderr);
     }
     if (!c->o.chat.stats_json) return 0;
-    if (chat_stats_json(r, failure, &c->json))
+    json_report_put(r, failure, &c->json);
+    if (buf_putc(&c->json, '\n'))
         return err_set(e, ERR_LIMIT, "%s: the report grew too large", c->o.chat.stats_json);
     return os_write_file(c->o.chat.stats_json, c->json.data, c->json.len, e);
 }
@@ -303,12 +305,12 @@ static int ask_talk(struct chat *c, struct device_report *r, struct err *e)
     uint32_t quarter = c->context / 4;
     q.room_min = c->o.tokens_max < quarter ? c->o.tokens_max : quarter;
     for (;;) {
-        bool again = chat_talk_can_shorten(&c->talk);
+        bool again = talk_can_shorten(&c->talk);
         if (!again) q.room_min = 0;
-        q.messages = chat_talk_view(&c->talk, &q.n_messages);
+        q.messages = talk_view(&c->talk, &q.n_messages);
         int code = ask(c, &q, again, r, e);
         if (!again || !is_too_long(c, code, r, e)) return code;
-        chat_talk_shorten(&c->talk);
+        talk_shorten(&c->talk);
         q.room_min = quarter;
         *e = (struct err)ERR_INIT;
     }
@@ -323,17 +325,17 @@ static int ask_message(struct chat *c, const char *text, size_t n, struct device
         struct device_question q = {.raw = text, .raw_len = n};
         return ask(c, &q, false, r, e);
     }
-    int code = chat_talk_add(&c->talk, "user", text, n, &dropped, e);
+    int code = talk_add(&c->talk, "user", text, n, &dropped, e);
     if (code) return code;
     code = ask_talk(c, r, e);
     if (code || r->text_len == 0) {
-        chat_talk_restore(&c->talk);
-        chat_talk_forget_last(&c->talk);
+        talk_restore(&c->talk);
+        talk_forget_last(&c->talk);
         return code;
     }
-    chat_talk_settle(&c->talk);
+    talk_settle(&c->talk);
     c->document_asked = true; /* the conversation holds it now */
-    code = chat_talk_add(&c->talk, "assistant", r->text, r->text_len, &dropped, e);
+    code = talk_add(&c->talk, "assistant", r->text, r->text_len, &dropped, e);
     if (dropped) say_left_out(c, dropped);
     return code;
 }
@@ -405,25 +407,25 @@ static int regenerate(struct chat *c, struct err *e)
 {
     struct chat_message old;
     struct device_report r;
-    if (!chat_talk_take_answer(&c->talk, &old))
+    if (!talk_take_answer(&c->talk, &old))
         return err_set(e, ERR_NOT_FOUND, "there is no answer to give again");
     c->o.chat.sampling.seed++;
     if (c->o.chat.sampling.temperature == 0.0f)
         fputs("pdd chat: note: with temperature 0 the answer stays the same\n", stderr);
     int code = ask_talk(c, &r, e);
     if (code || r.text_len == 0) {
-        chat_talk_restore(&c->talk);
-        chat_talk_give_answer(&c->talk, old);
+        talk_restore(&c->talk);
+        talk_give_answer(&c->talk, old);
         return code;
     }
-    chat_talk_settle(&c->talk);
+    talk_settle(&c->talk);
     mem_free((char *)(uintptr_t)old.content);
-    return chat_talk_add(&c->talk, "assistant", r.text, r.text_len, NULL, e);
+    return talk_add(&c->talk, "assistant", r.text, r.text_len, NULL, e);
 }
 
 static void clear(struct chat *c)
 {
-    chat_talk_clear(&c->talk);
+    talk_clear(&c->talk);
     c->document_asked = false;
     fputs("pdd chat: the conversation begins anew\n", stderr);
 }
@@ -519,8 +521,7 @@ static int run(struct chat *c, struct err *e)
     int code = document ? read_document(c, document, e) : 0;
     if (code == 0) code = open_device(c, e);
     if (code == 0 && c->o.chat.system)
-        code =
-            chat_talk_add(&c->talk, "system", c->o.chat.system, strlen(c->o.chat.system), NULL, e);
+        code = talk_add(&c->talk, "system", c->o.chat.system, strlen(c->o.chat.system), NULL, e);
     if (code) return EXIT_FAILED;
     chat_signals_ready(&c->signals);
     if (c->o.chat.prompt || c->o.prompt_file) return run_once(c, e);
@@ -582,9 +583,9 @@ int cmd_chat(int argc, char **argv)
               (c.o.chat.color == CHAT_COLOR_AUTO && tty && !plain && !(no_color && *no_color));
     c.terminal = tty;
     c.progress = tty && isatty(STDERR_FILENO) && !plain;
-    buf_init(&c.json, CHAT_STATS_BYTES_MAX);
+    buf_init(&c.json, JSON_REPORT_BYTES_MAX);
     buf_init(&c.document, PROMPT_BYTES_MAX);
-    if (chat_talk_init(&c.talk, WIRE_MESSAGES_MAX, &e) ||
+    if (talk_init(&c.talk, WIRE_MESSAGES_MAX, &e) ||
         chat_signals_begin(&c.signals, cancel, &c, &e)) {
         fprintf(stderr, "pdd chat: %s\n", e.text);
         return EXIT_FAILED;
@@ -595,7 +596,7 @@ int cmd_chat(int argc, char **argv)
     chat_signals_end(&c.signals);
     device_close(c.device);
     store_close(c.store);
-    chat_talk_release(&c.talk);
+    talk_release(&c.talk);
     buf_release(&c.json);
     buf_release(&c.document);
     return status;

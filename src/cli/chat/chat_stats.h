@@ -1,45 +1,15 @@
 /*
  * chat_stats: the reports of `--stats` and `--stats-json` on an answer.
  *
- * The JSON file has one object a line, one line an answer. Times are in milliseconds since the
- * question was asked, with three decimals.
- *
- *   {"version": 1,  "commit": of this program, or "",
- *    "model": name of the device's model, or null,  "weights": their SHA-256,  "numerics": class of
- *    exactness, both null without a model,  "emulated": what speed was emulated, or null,
- *    "plan": {"choice": "device" | "cloud" | "both", "cloud_tokens": N, "why": sentence},
- *    "match": "exact" | "weights" | "tokens" | "text" | null (no cloud answered), or "refined":
- *    tokens of the device follow from a shortened prompt,
- *    "prompt_tokens": n, "kept_tokens": of them already in the device's KV cache,
- *    "cloud_prompt_tokens", "cloud_cached_tokens",
- *    "reason": "stop" | "length" | "cancelled" | "failed",
- *    "error": sentence, or null,  "trouble": a fault that the answer survived, or null,
- *    "unrefined": why a prompt that was to be shortened was not (device_report), or null,
- *    "refined": {"read": tokens of the prompt that are for the device,  "local": it chose itself,
- * "ratio",  "coverage", "versions": of the cloud's choice, "restored": tokens that it lacked and
- * that must stay}, or null, "unverified": why an inexact
- * cloud's tokens were not compared with our own, or null, "verified": {"tokens": k,  "compared",
- * "of": received from the cloud,  "dropped": not shown, "difference": index of the first token that
- * we would not have drawn, or null}, or null, "ttft_ms", "tpot_mean_ms", "tpot_max_ms", "stalls",
- * "handover": index of the first token of the device after cloud tokens, or null,
- * "handover_gap_ms": or null, "cloud_first_ms": first token of the cloud, or null, "cloud_slot_ms":
- * how long the cloud held a slot, from grant to end, or null: no cloud answered, "tokens_total",
- * "cloud_tokens", "device_tokens", "cloud_requests", "device_prefill_tps", "device_decode_ms":
- * measured, "text": the answer, "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms",
- * "shown_ms", "text"}, ...]}
+ * The JSON file has one object a line (lib/json_report.h), one line an answer.
  */
 #ifndef PDD_CLI_CHAT_CHAT_STATS_H
 #define PDD_CLI_CHAT_CHAT_STATS_H
 
 #include <stdio.h>
 
-#include "base/buf.h"
 #include "device/device.h"
 
-enum { CHAT_STATS_VERSION = 1, CHAT_STATS_BYTES_MAX = 256 << 20 };
-
-/* `failure`: NULL, or why device_ask failed. */
 void chat_stats_print(const struct device_report *r, FILE *to);
-int chat_stats_json(const struct device_report *r, const char *failure, struct buf *out);
 
 #endif

@@ -1,18 +1,18 @@
-/* chat_talk: see chat_talk.h. */
-#include "cli/chat/chat_talk.h"
+/* talk: see talk.h. */
+#include "lib/talk.h"
 
 #include <string.h>
 
 #include "base/check.h"
 #include "base/mem.h"
 
-int chat_talk_init(struct chat_talk *t, uint32_t max, struct err *e)
+int talk_init(struct talk *t, uint32_t max, struct err *e)
 {
-    *t = (struct chat_talk){.max = max};
+    *t = (struct talk){.max = max};
     t->messages = mem_calloc(max, sizeof *t->messages);
     t->view = mem_calloc(max, sizeof *t->view);
     if (t->messages && t->view) return 0;
-    chat_talk_release(t);
+    talk_release(t);
     return err_set(e, ERR_NO_MEMORY, "no memory for a conversation");
 }
 
@@ -21,23 +21,23 @@ static void free_content(struct chat_message m)
     mem_free((char *)(uintptr_t)m.content);
 }
 
-void chat_talk_release(struct chat_talk *t)
+void talk_release(struct talk *t)
 {
     while (t->n > 0)
-        chat_talk_forget_last(t);
+        talk_forget_last(t);
     mem_free(t->messages);
     mem_free(t->view);
-    *t = (struct chat_talk){0};
+    *t = (struct talk){0};
 }
 
 /* The messages before the first question. */
-static uint32_t head_of(const struct chat_talk *t)
+static uint32_t head_of(const struct talk *t)
 {
     return t->n > 0 && strcmp(t->messages[0].role, "system") == 0 ? 1 : 0;
 }
 
 /* Forget `count` messages after the system message. */
-static void drop_oldest(struct chat_talk *t, uint32_t count)
+static void drop_oldest(struct talk *t, uint32_t count)
 {
     uint32_t head = head_of(t);
     CHECK(head + count <= t->n);
@@ -48,8 +48,8 @@ static void drop_oldest(struct chat_talk *t, uint32_t count)
     t->n -= count;
 }
 
-int chat_talk_add(struct chat_talk *t, const char *role, const char *text, size_t n,
-                  uint32_t *ret_dropped, struct err *e)
+int talk_add(struct talk *t, const char *role, const char *text, size_t n, uint32_t *ret_dropped,
+             struct err *e)
 {
     char *copy = mem_alloc(n + 1);
     if (!copy) return err_set(e, ERR_NO_MEMORY, "no memory for the conversation");
@@ -62,18 +62,18 @@ int chat_talk_add(struct chat_talk *t, const char *role, const char *text, size_
     return 0;
 }
 
-void chat_talk_forget_last(struct chat_talk *t)
+void talk_forget_last(struct talk *t)
 {
     free_content(t->messages[--t->n]);
 }
 
-void chat_talk_clear(struct chat_talk *t)
+void talk_clear(struct talk *t)
 {
     t->left_out = 0;
     drop_oldest(t, t->n - head_of(t));
 }
 
-const struct chat_message *chat_talk_view(struct chat_talk *t, uint32_t *ret_n)
+const struct chat_message *talk_view(struct talk *t, uint32_t *ret_n)
 {
     uint32_t head = head_of(t), rest = t->n - head - t->left_out;
     memcpy(t->view, t->messages, head * sizeof *t->view);
@@ -82,18 +82,18 @@ const struct chat_message *chat_talk_view(struct chat_talk *t, uint32_t *ret_n)
     return t->view;
 }
 
-bool chat_talk_can_shorten(const struct chat_talk *t)
+bool talk_can_shorten(const struct talk *t)
 {
     return t->n - head_of(t) - t->left_out > 2;
 }
 
-void chat_talk_shorten(struct chat_talk *t)
+void talk_shorten(struct talk *t)
 {
-    CHECK(chat_talk_can_shorten(t));
+    CHECK(talk_can_shorten(t));
     t->left_out += 2;
 }
 
-uint32_t chat_talk_settle(struct chat_talk *t)
+uint32_t talk_settle(struct talk *t)
 {
     uint32_t n = t->left_out;
     drop_oldest(t, n);
@@ -101,19 +101,19 @@ uint32_t chat_talk_settle(struct chat_talk *t)
     return n;
 }
 
-void chat_talk_restore(struct chat_talk *t)
+void talk_restore(struct talk *t)
 {
     t->left_out = 0;
 }
 
-bool chat_talk_take_answer(struct chat_talk *t, struct chat_message *ret_answer)
+bool talk_take_answer(struct talk *t, struct chat_message *ret_answer)
 {
     if (t->n < 2 || strcmp(t->messages[t->n - 1].role, "assistant") != 0) return false;
     *ret_answer = t->messages[--t->n];
     return true;
 }
 
-void chat_talk_give_answer(struct chat_talk *t, struct chat_message answer)
+void talk_give_answer(struct talk *t, struct chat_message answer)
 {
     CHECK(t->n < t->max);
     t->messages[t->n++] = answer;
