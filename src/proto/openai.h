@@ -24,6 +24,7 @@ enum {
     OPENAI_TOP_CHAT_MAX = 20,       /* top_logprobs of a chat */
     OPENAI_TOP_COMPLETION_MAX = 5,  /* logprobs of a completion */
     OPENAI_COMPLETION_TOKENS = 16,  /* default of max_tokens there; of a chat: all that fits */
+    OPENAI_CHOICES_MAX = 128,       /* n, prompts, and their product */
     OPENAI_PARAM_MAX = 64,
     OPENAI_FINGERPRINT_MAX = 16
 };
@@ -33,11 +34,23 @@ struct openai_stop {
     size_t len;
 };
 
+/* A completion's prompt: a text, or ids where that is NULL. */
+struct openai_prompt {
+    char *text;
+    size_t text_len;
+    int32_t *ids; /* [n_ids] */
+    uint32_t n_ids;
+};
+
 struct openai_request {
     bool chat;
     struct wire_request ask; /* model, messages or token ids, sampling, tokens_max */
-    char *text;              /* a completion's prompt, unless given as ids */
+    char *text;              /* a completion's first prompt, unless given as ids */
     size_t text_len;
+    struct openai_prompt *more; /* [n_more] its further prompts */
+    uint32_t n_more;
+    uint32_t n; /* answers to each prompt; the k-th is drawn with seed + k */
+    bool echo;  /* the prompt's text precedes each answer */
     struct openai_stop stops[OPENAI_STOPS_MAX];
     uint32_t n_stops;
     bool stream, include_usage;
@@ -50,7 +63,11 @@ struct openai_request {
  * that is wrong, or "". ERR_UNSUPPORTED: a field that we know and do not support. */
 int openai_request_decode(const char *json, size_t n, bool chat, struct openai_request *r,
                           char ret_param[OPENAI_PARAM_MAX], struct err *e);
-/* Free the prompt, which may be long; the rest stays. */
+/* Choices of the response: choice i answers prompt i / n. */
+uint32_t openai_request_choices(const struct openai_request *r);
+/* Prompt i of a completion; it points into `r`. */
+struct openai_prompt openai_request_prompt(const struct openai_request *r, uint32_t i);
+/* Free the prompts, which may be long; the rest stays. */
 void openai_request_free_prompt(struct openai_request *r);
 void openai_request_release(struct openai_request *r);
 
@@ -94,10 +111,12 @@ struct openai_rows {
     uint32_t from, to;
 };
 
-/* One choice: its text, rows (NULL: null), finish_reason (NULL: null), and what the model thought
- * before (thought_len 0: nothing), which is reasoning_content of a chat. A chunk has one of both.
+/* One choice: its index, text, rows (NULL: null), finish_reason (NULL: null), and what the model
+ * thought before (thought_len 0: nothing), which is reasoning_content of a chat. A chunk has one of
+ * both.
  */
 struct openai_choice {
+    uint32_t index;
     const char *text;
     size_t text_len;
     const struct openai_rows *rows;
@@ -106,15 +125,15 @@ struct openai_choice {
     size_t thought_len;
 };
 
-/* Append a whole response. */
+/* Append a whole response, of c[n]. */
 int openai_put_answer(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
-                      const struct openai_usage *usage);
+                      uint32_t n, const struct openai_usage *usage);
 /* Append a chunk of a stream as SSE. `usage_null`: write "usage": null, as in streams whose last
  * chunk has it. */
 int openai_put_chunk(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
                      bool usage_null);
-/* A chat's first chunk, which has the role only. */
-int openai_put_role(struct buf *out, const struct openai_head *h, bool usage_null);
+/* The first chunk of a chat's choice, which has the role only. */
+int openai_put_role(struct buf *out, const struct openai_head *h, uint32_t index, bool usage_null);
 /* A chunk without a choice, for what h->pdd says. */
 int openai_put_note(struct buf *out, const struct openai_head *h, bool usage_null);
 int openai_put_usage(struct buf *out, const struct openai_head *h,

@@ -209,7 +209,12 @@ static void put_choice_end(struct buf *out, const struct openai_choice *c, bool 
     put_rows(out, c->rows, chat);
     buf_puts(out, ",\"finish_reason\":");
     put_name_or_null(out, c->finish_reason);
-    buf_puts(out, "}]");
+    buf_putc(out, '}');
+}
+
+static void put_index(struct buf *out, uint32_t index)
+{
+    put_field(out, "{\"index\":", index);
 }
 
 static void put_pdd(struct buf *out, const struct openai_head *h)
@@ -219,13 +224,11 @@ static void put_pdd(struct buf *out, const struct openai_head *h)
     buf_puts(out, h->pdd);
 }
 
-int openai_put_answer(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
-                      const struct openai_usage *usage)
+static void put_message(struct buf *out, const struct openai_head *h, const struct openai_choice *c)
 {
-    put_head(out, h, h->chat ? "chat.completion" : "text_completion");
-    buf_puts(out, h->chat ? "{\"index\":0,\"message\":{\"role\":\"assistant\","
-                            "\"refusal\":null,\"content\":"
-                          : "{\"index\":0,\"text\":");
+    put_index(out, c->index);
+    buf_puts(out, h->chat ? ",\"message\":{\"role\":\"assistant\",\"refusal\":null,\"content\":"
+                          : ",\"text\":");
     json_put_string(out, c->text, c->text_len);
     if (h->chat && c->thought_len) {
         buf_puts(out, ",\"reasoning_content\":");
@@ -233,6 +236,17 @@ int openai_put_answer(struct buf *out, const struct openai_head *h, const struct
     }
     if (h->chat) buf_putc(out, '}');
     put_choice_end(out, c, h->chat);
+}
+
+int openai_put_answer(struct buf *out, const struct openai_head *h, const struct openai_choice *c,
+                      uint32_t n, const struct openai_usage *usage)
+{
+    put_head(out, h, h->chat ? "chat.completion" : "text_completion");
+    for (uint32_t i = 0; i < n; i++) {
+        if (i) buf_putc(out, ',');
+        put_message(out, h, &c[i]);
+    }
+    buf_putc(out, ']');
     put_usage(out, usage);
     put_pdd(out, h);
     return buf_putc(out, '}');
@@ -253,12 +267,13 @@ static int end_chunk(struct buf *out, const struct openai_head *h, bool usage_nu
 /* The last chunk of a chat has an empty delta. */
 static void put_delta(struct buf *out, const struct openai_choice *c)
 {
+    put_index(out, c->index);
     if (c->finish_reason && !c->text_len) {
-        buf_puts(out, "{\"index\":0,\"delta\":{}");
+        buf_puts(out, ",\"delta\":{}");
         return;
     }
-    buf_puts(out, c->thought_len ? "{\"index\":0,\"delta\":{\"reasoning_content\":"
-                                 : "{\"index\":0,\"delta\":{\"content\":");
+    buf_puts(out,
+             c->thought_len ? ",\"delta\":{\"reasoning_content\":" : ",\"delta\":{\"content\":");
     if (c->thought_len)
         json_put_string(out, c->thought, c->thought_len);
     else
@@ -268,7 +283,8 @@ static void put_delta(struct buf *out, const struct openai_choice *c)
 
 static void put_text(struct buf *out, const struct openai_choice *c)
 {
-    buf_puts(out, "{\"index\":0,\"text\":");
+    put_index(out, c->index);
+    buf_puts(out, ",\"text\":");
     json_put_string(out, c->text, c->text_len);
 }
 
@@ -281,13 +297,15 @@ int openai_put_chunk(struct buf *out, const struct openai_head *h, const struct 
     else
         put_text(out, c);
     put_choice_end(out, c, h->chat);
+    buf_putc(out, ']');
     return end_chunk(out, h, usage_null);
 }
 
-int openai_put_role(struct buf *out, const struct openai_head *h, bool usage_null)
+int openai_put_role(struct buf *out, const struct openai_head *h, uint32_t index, bool usage_null)
 {
     begin_chunk(out, h);
-    buf_puts(out, "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
+    put_index(out, index);
+    buf_puts(out, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
                   "\"logprobs\":null,\"finish_reason\":null}]");
     return end_chunk(out, h, usage_null);
 }

@@ -66,9 +66,6 @@ enum openai_neutral {
     SEE("chat_template_kwargs", CHAT, "arguments of the chat template")                            \
     SEE("enable_thinking", CHAT, "the same, by its usual name")                                    \
     SEE("reasoning_effort", CHAT, "the same, by its usual name")                                   \
-    REFUSE("n", BOTH, ONE, "a request gets one answer, send more requests")                        \
-    REFUSE("best_of", BOTH, ONE, "")                                                               \
-    REFUSE("echo", BOTH, FALSE, "")                                                                \
     REFUSE("suffix", BOTH, EMPTY, "")                                                              \
     REFUSE("functions", BOTH, EMPTY, "")                                                           \
     REFUSE("function_call", BOTH, NOTHING, "")                                                     \
@@ -149,7 +146,13 @@ enum openai_neutral {
     REFUSE("thinking_budget_tokens", BOTH, NOTHING, "")                                            \
     REFUSE("options", BOTH, EMPTY, "its fields stand in the request itself")                       \
     REFUSE("extra_body", BOTH, EMPTY, "its fields stand in the request itself")                    \
-    TAKE("prompt", COMPLETION, take_prompt, "a text, token ids, or an array of one of these")      \
+    TAKE("prompt", COMPLETION, take_prompt,                                                        \
+         "a text, token ids, or an array of these, each answered n times: choice i is of prompt "  \
+         "i / n")                                                                                  \
+    TAKE("n", BOTH, take_n,                                                                        \
+         "1 to 128 answers to each prompt, with prompts 128 in all; the k-th of a prompt (from "   \
+         "0) is drawn with seed + k")                                                              \
+    TAKE("best_of", BOTH, take_best_of, "the same as n only")                                      \
     TAKE("stop", BOTH, take_stops,                                                                 \
          "a text or an array of at most 64, of 1024 bytes each and 16384 together; \"\" is none")  \
     TAKE("seed", BOTH, take_seed, "an integer, without its sign; default: drawn")                  \
@@ -168,6 +171,9 @@ enum openai_neutral {
          "pairs in which false is -100")                                                           \
     TAKE("logprobs", BOTH, take_logprobs,                                                          \
          "of a chat true or false, of a completion 0 to 5; not with `pdd device`")                 \
+    TAKE("echo", COMPLETION, take_echo,                                                            \
+         "the prompt's text precedes each answer; not with logprobs")                              \
+    REFUSE("echo", CHAT, FALSE, "")                                                                \
     TAKE("top_logprobs", CHAT, take_top_logprobs, "0 to 20")                                       \
     TAKE("stream_options", BOTH, take_stream_options, "include_usage; with stream only")           \
     IGNORE("user", BOTH, "")                                                                       \

@@ -56,7 +56,8 @@ static int make_whole(json_t *root)
         if (whole && json_object_set_new(root, name, whole)) return ERR_NO_MEMORY;
         if (whole) continue;
         if (!code) code = make_array_whole(value);
-        if (!code) code = make_array_whole(json_array_get(value, 0));
+        for (size_t i = 0; i < json_array_size(value) && !code; i++)
+            code = make_array_whole(json_array_get(value, i));
     }
     return code;
 }
@@ -241,19 +242,64 @@ static int take_messages(const json_t *array, struct wire_request *r, struct err
     return 0;
 }
 
-/* A text, an array of one text, token ids, or an array of one array of ids. */
+static int take_one_prompt(const json_t *prompt, struct openai_prompt *p, struct err *e)
+{
+    if (json_is_string(prompt)) return openai_text_take(prompt, &p->text, &p->text_len, e);
+    if (json_array_size(prompt) == 0)
+        return err_set(e, ERR_BAD_INPUT, "prompt must be a string or an array of token ids");
+    return openai_ids_take(prompt, "prompt", &p->ids, &p->n_ids, e);
+}
+
+/* A text, token ids, or an array of these. */
 static int take_prompt(const json_t *prompt, struct openai_request *r, struct err *e)
 {
     const json_t *first = json_array_get(prompt, 0);
-    if (json_is_string(first) || json_is_array(first)) {
-        if (json_array_size(prompt) > 1)
-            return err_set(e, ERR_UNSUPPORTED, "prompt: a request may have one prompt only");
-        prompt = first;
-    }
-    if (json_is_string(prompt)) return openai_text_take(prompt, &r->text, &r->text_len, e);
-    if (json_array_size(prompt) == 0)
-        return err_set(e, ERR_BAD_INPUT, "prompt must be a string or an array of token ids");
-    return openai_ids_take(prompt, "prompt", &r->ask.prompt, &r->ask.n_prompt, e);
+    struct openai_prompt p = {.text = NULL};
+    bool many = json_is_string(first) || json_is_array(first);
+    size_t n = many ? json_array_size(prompt) : 1;
+    if (n > OPENAI_CHOICES_MAX)
+        return err_set(e, ERR_BAD_INPUT, "prompt may have %d prompts at most", OPENAI_CHOICES_MAX);
+    int code = take_one_prompt(many ? first : prompt, &p, e);
+    r->text = p.text;
+    r->text_len = p.text_len;
+    r->ask.prompt = p.ids;
+    r->ask.n_prompt = p.n_ids;
+    if (code || n == 1) return code;
+    r->more = mem_calloc(n - 1, sizeof *r->more);
+    if (!r->more) return err_set(e, ERR_NO_MEMORY, "no memory for %zu prompts", n);
+    for (; r->n_more + 1 < n && !code; r->n_more++)
+        code = take_one_prompt(json_array_get(prompt, r->n_more + 1), &r->more[r->n_more], e);
+    return code;
+}
+
+static int take_n(const json_t *value, struct openai_request *r, struct err *e)
+{
+    json_int_t n = json_integer_value(value);
+    if (!json_is_integer(value) || n < 1 || n > OPENAI_CHOICES_MAX)
+        return err_set(e, ERR_BAD_INPUT, "n must be an integer from 1 to %d", OPENAI_CHOICES_MAX);
+    r->n = (uint32_t)n;
+    if (openai_request_choices(r) > OPENAI_CHOICES_MAX)
+        return err_set(e, ERR_BAD_INPUT, "n answers to each of %u prompts are more than %d",
+                       1 + r->n_more, OPENAI_CHOICES_MAX);
+    return 0;
+}
+
+/* More answers than are returned are not made. */
+static int take_best_of(const json_t *value, struct openai_request *r, struct err *e)
+{
+    if (json_is_integer(value) && json_integer_value(value) == (json_int_t)r->n) return 0;
+    return err_set(e, ERR_UNSUPPORTED, "best_of is served as the same number as n only");
+}
+
+static int take_echo(const json_t *echo, struct openai_request *r, struct err *e)
+{
+    if (!json_is_boolean(echo)) return err_set(e, ERR_BAD_INPUT, "echo must be true or false");
+    r->echo = json_is_true(echo);
+    if (r->echo && r->logprobs)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "echo: the prompt's tokens have no log-probabilities here: leave out "
+                       "logprobs or echo");
+    return 0;
 }
 
 static int take_stop(const json_t *text, struct openai_request *r, struct err *e)
@@ -482,7 +528,7 @@ static int take_all(json_t *root, struct openai_request *r, char *ret_param, str
 int openai_request_decode(const char *json, size_t n, bool chat, struct openai_request *r,
                           char ret_param[OPENAI_PARAM_MAX], struct err *e)
 {
-    struct openai_request q = {.chat = chat};
+    struct openai_request q = {.chat = chat, .n = 1};
     json_t *root;
     ret_param[0] = 0;
     int code = openai_object_parse(json, n, &root, e);
@@ -501,19 +547,36 @@ int openai_request_decode(const char *json, size_t n, bool chat, struct openai_r
     return 0;
 }
 
+uint32_t openai_request_choices(const struct openai_request *r)
+{
+    return r->n * (1 + r->n_more);
+}
+
+struct openai_prompt openai_request_prompt(const struct openai_request *r, uint32_t i)
+{
+    if (i > 0) return r->more[i - 1];
+    return (struct openai_prompt){r->text, r->text_len, r->ask.prompt, r->ask.n_prompt};
+}
+
 void openai_request_free_prompt(struct openai_request *r)
 {
     wire_request_release(&r->ask);
     mem_free(r->text);
+    for (uint32_t i = 0; i < r->n_more; i++) {
+        mem_free(r->more[i].text);
+        mem_free(r->more[i].ids);
+    }
+    mem_free(r->more);
     r->text = NULL;
     r->text_len = 0;
+    r->more = NULL;
+    r->n_more = 0;
 }
 
 void openai_request_release(struct openai_request *r)
 {
-    wire_request_release(&r->ask);
+    openai_request_free_prompt(r);
     for (uint32_t i = 0; i < r->n_stops; i++)
         mem_free(r->stops[i].text);
-    mem_free(r->text);
     *r = (struct openai_request){.chat = r->chat};
 }

@@ -142,7 +142,7 @@ const cases = {
         assert.equal(await metric(slow, 'pdd_num_requests_running'), 0);
     },
     async bad_request({api}) {
-        for (const [param, value] of [['n', 2], ['tools', [{type: 'function', function: {name: 'f'}}]],
+        for (const [param, value] of [['n', 0], ['tools', [{type: 'function', function: {name: 'f'}}]],
                                       ['temperature', -1], ['frequency_penalty', 2.5],
                                       ['response_format', {type: 'json_object'}]])
             await assert.rejects(api.chat.completions.create({...greedy, [param]: value}), (e) => {

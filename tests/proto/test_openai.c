@@ -65,13 +65,16 @@ static const struct {
     {true, ERR_BAD_INPUT, "{" ASK ",\"repetition_penalty\":0}", "repetition_penalty"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"repeat_penalty\":\"1\"}", "repeat_penalty"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"repeat_last_n\":-2}", "repeat_last_n"},
-    {true, ERR_UNSUPPORTED, "{" ASK ",\"n\":2.0}", "n"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"n\":2.5}", "n"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"stop\":[1]}", "stop"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"logprobs\":3}", "logprobs"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"top_logprobs\":3}", "top_logprobs"},
     {true, ERR_BAD_INPUT, "{" ASK ",\"logprobs\":true,\"top_logprobs\":21}", "top_logprobs"},
-    {true, ERR_UNSUPPORTED, "{" ASK ",\"n\":2}", "n"},
-    {true, ERR_UNSUPPORTED, "{" ASK ",\"n\":true}", "n"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"n\":0}", "n"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"n\":129}", "n"},
+    {true, ERR_BAD_INPUT, "{" ASK ",\"n\":true}", "n"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"n\":2,\"best_of\":3}", "best_of"},
+    {true, ERR_UNSUPPORTED, "{" ASK ",\"echo\":true}", "echo"},
     {true, ERR_UNSUPPORTED, "{" ASK ",\"tools\":[{}]}", "tools"},
     {true, ERR_UNSUPPORTED, "{" ASK ",\"tool_choice\":\"required\"}", "tool_choice"},
     {true, ERR_UNSUPPORTED, "{" ASK ",\"response_format\":{\"type\":\"json_schema\"}}",
@@ -109,11 +112,15 @@ static const struct {
     {false, ERR_BAD_INPUT, "{\"prompt\":[[]]}", "prompt"},
     {false, ERR_BAD_INPUT, "{\"prompt\":[1,-1]}", "prompt"},
     {false, ERR_BAD_INPUT, "{\"prompt\":[1.5]}", "prompt"},
-    {false, ERR_UNSUPPORTED, "{\"prompt\":[\"a\",\"b\"]}", "prompt"},
-    {false, ERR_UNSUPPORTED, "{\"prompt\":[[1],[2]]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[\"a\",7]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[\"a\",null]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[[1],[]]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[[1],[2,-1]]}", "prompt"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":[\"a\",\"b\"],\"n\":65}", "n"},
     {false, ERR_BAD_INPUT, "{\"prompt\":\"a\",\"logprobs\":6}", "logprobs"},
     {false, ERR_BAD_INPUT, "{\"prompt\":\"a\",\"logprobs\":true}", "logprobs"},
-    {false, ERR_UNSUPPORTED, "{\"prompt\":\"a\",\"echo\":true}", "echo"},
+    {false, ERR_BAD_INPUT, "{\"prompt\":\"a\",\"echo\":1}", "echo"},
+    {false, ERR_UNSUPPORTED, "{\"prompt\":\"a\",\"echo\":true,\"logprobs\":1}", "echo"},
     {false, ERR_UNSUPPORTED, "{\"prompt\":\"a\",\"best_of\":2}", "best_of"},
     {false, ERR_UNSUPPORTED, "{\"prompt\":\"a\",\"suffix\":\"b\"}", "suffix"},
 };
@@ -353,6 +360,40 @@ static void test_off_or_refused(void **state)
     }
 }
 
+/* Catches: prompts or answers that are lost or mixed up, limits that are not kept. */
+static void test_choices(void **state)
+{
+    struct openai_request r;
+    struct buf b;
+    (void)state;
+    decode("{\"prompt\":[\"a\",[3.0,4],\"bc\"],\"n\":2.0,\"best_of\":2,\"echo\":true}", false, &r);
+    assert_true(r.n == 2 && r.echo && openai_request_choices(&r) == 6);
+    assert_string_equal(openai_request_prompt(&r, 0).text, "a");
+    assert_null(openai_request_prompt(&r, 1).text);
+    assert_int_equal(openai_request_prompt(&r, 1).n_ids, 2);
+    assert_int_equal(openai_request_prompt(&r, 1).ids[0], 3);
+    assert_string_equal(openai_request_prompt(&r, 2).text, "bc");
+    openai_request_release(&r);
+    decode("{" ASK "}", true, &r);
+    assert_int_equal(openai_request_choices(&r), 1);
+    openai_request_release(&r);
+    buf_init(&b, ROOM);
+    buf_puts(&b, "{\"prompt\":[\"a\"");
+    for (int i = 1; i < OPENAI_CHOICES_MAX; i++)
+        buf_puts(&b, ",\"a\"");
+    buf_puts(&b, "]}");
+    decode(b.data, false, &r);
+    assert_int_equal(openai_request_choices(&r), OPENAI_CHOICES_MAX);
+    openai_request_release(&r);
+    buf_cut(&b, b.len - 2);
+    buf_puts(&b, ",\"a\"]}");
+    struct err e = ERR_INIT;
+    char param[OPENAI_PARAM_MAX];
+    assert_int_equal(openai_request_decode(b.data, b.len, false, &r, param, &e), ERR_BAD_INPUT);
+    assert_string_equal(param, "prompt");
+    buf_release(&b);
+}
+
 /* Numbers as other languages write them, and the limits of local servers. */
 static void test_lenient(void **state)
 {
@@ -563,6 +604,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_calls_and_arguments),
         cmocka_unit_test(test_off_or_refused),
+        cmocka_unit_test(test_choices),
         cmocka_unit_test(test_lenient),
         cmocka_unit_test(test_too_many_stops),
         cmocka_unit_test(test_refused),

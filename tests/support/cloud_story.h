@@ -1,6 +1,6 @@
 /*
- * cloud_story: an answer of OpenAI's endpoints, streamed or whole, for tests of `pdd cloud`. One
- * choice only. A file of its own for each test program: all is static.
+ * cloud_story: an answer of OpenAI's endpoints, streamed or whole, for tests of `pdd cloud`. All
+ * functions are static.
  */
 #ifndef PDD_TESTS_CLOUD_STORY_H
 #define PDD_TESTS_CLOUD_STORY_H
@@ -35,10 +35,17 @@ static struct site *reader_site(void)
 
 /* ---- an answer, streamed or not ---- */
 
+enum { STORY_CHOICES = 8 };
+
 struct story {
     int status;
-    struct buf text;   /* all text, as it came */
-    struct buf pieces; /* each chunk's text and a '|' */
+    struct story_choice {
+        struct buf text;
+        char finish[16];
+        uint32_t n_rows, n_roles;
+    } choices[STORY_CHOICES]; /* by index; of the first also: */
+    struct buf text;          /* all text, as it came */
+    struct buf pieces;        /* each chunk's text and a '|' */
     char finish[16], param[64], code[64];
     uint32_t n_text, n_error, n_usage, prompt, cached, completion;
     bool done;     /* [DONE] came */
@@ -46,15 +53,17 @@ struct story {
     json_t *lists; /* of a completion: its last logprobs */
 };
 
-static void story_release(struct story *t)
+static inline void story_release(struct story *t)
 {
+    for (int i = 0; i < STORY_CHOICES; i++)
+        buf_release(&t->choices[i].text);
     buf_release(&t->text);
     buf_release(&t->pieces);
     json_decref(t->rows);
     json_decref(t->lists);
 }
 
-static void note_error(struct story *t, const json_t *error)
+static inline void note_error(struct story *t, const json_t *error)
 {
     const char *param = json_string_value(json_object_get(error, "param"));
     const char *code = json_string_value(json_object_get(error, "code"));
@@ -65,7 +74,7 @@ static void note_error(struct story *t, const json_t *error)
     snprintf(t->code, sizeof t->code, "%s", code ? code : "");
 }
 
-static void note_logprobs(struct story *t, json_t *logprobs)
+static inline void note_logprobs(struct story *t, json_t *logprobs)
 {
     json_t *content = json_object_get(logprobs, "content");
     if (content) assert_int_equal(json_array_extend(t->rows, content), 0);
@@ -75,14 +84,22 @@ static void note_logprobs(struct story *t, json_t *logprobs)
     }
 }
 
-static void note_choice(struct story *t, const json_t *choice)
+static inline void note_choice(struct story *t, const json_t *choice)
 {
     const json_t *inner = json_object_get(choice, "delta");
     if (!inner) inner = json_object_get(choice, "message");
     const json_t *text = json_object_get(inner ? inner : choice, inner ? "content" : "text");
     const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
-    assert_int_equal(json_integer_value(json_object_get(choice, "index")), 0);
-    assert_string_equal(t->finish, ""); /* nothing comes after the reason */
+    json_int_t index = json_integer_value(json_object_get(choice, "index"));
+    assert_in_range(index, 0, STORY_CHOICES - 1);
+    struct story_choice *k = &t->choices[index];
+    assert_string_equal(k->finish, ""); /* nothing comes after the reason */
+    if (finish) snprintf(k->finish, sizeof k->finish, "%s", finish);
+    buf_append(&k->text, json_string_value(text), json_string_length(text));
+    k->n_roles += json_object_get(inner, "role") != NULL;
+    k->n_rows +=
+        (uint32_t)json_array_size(json_object_get(json_object_get(choice, "logprobs"), "content"));
+    if (index > 0) return;
     if (finish) snprintf(t->finish, sizeof t->finish, "%s", finish);
     note_logprobs(t, json_object_get(choice, "logprobs"));
     if (json_string_length(text) == 0) return;
@@ -92,7 +109,7 @@ static void note_choice(struct story *t, const json_t *choice)
     buf_putc(&t->pieces, '|');
 }
 
-static void note_usage(struct story *t, const json_t *usage)
+static inline void note_usage(struct story *t, const json_t *usage)
 {
     const json_t *details = json_object_get(usage, "prompt_tokens_details");
     t->n_usage++;
@@ -103,7 +120,7 @@ static void note_usage(struct story *t, const json_t *usage)
                      t->prompt + t->completion);
 }
 
-static void note_object(struct story *t, const char *json, size_t n)
+static inline void note_object(struct story *t, const char *json, size_t n)
 {
     json_error_t where;
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &where);
@@ -113,13 +130,14 @@ static void note_object(struct story *t, const char *json, size_t n)
         note_error(t, json_object_get(root, "error"));
     else
         assert_non_null(json_string_value(json_object_get(root, "id")));
-    if (json_array_size(choices)) note_choice(t, json_array_get(choices, 0));
+    for (size_t i = 0; i < json_array_size(choices); i++)
+        note_choice(t, json_array_get(choices, i));
     if (json_is_object(json_object_get(root, "usage")))
         note_usage(t, json_object_get(root, "usage"));
     json_decref(root);
 }
 
-static int story_event(void *arg, const char *name, const char *data, size_t n)
+static inline int story_event(void *arg, const char *name, const char *data, size_t n)
 {
     struct story *t = arg;
     assert_string_equal(name, "message");
@@ -131,14 +149,17 @@ static int story_event(void *arg, const char *name, const char *data, size_t n)
     return 0;
 }
 
-static void story_init(struct story *t)
+static inline void story_init(struct story *t)
 {
     *t = (struct story){.rows = json_array()};
+    for (int i = 0; i < STORY_CHOICES; i++)
+        buf_init(&t->choices[i].text, RAW_MAX);
     buf_init(&t->text, RAW_MAX);
     buf_init(&t->pieces, RAW_MAX);
 }
 
-static void story_post(struct story *t, const struct site *s, const char *path, const char *body)
+static inline void story_post(struct story *t, const struct site *s, const char *path,
+                              const char *body)
 {
     story_init(t);
     client_open(&c, s->port);
@@ -148,7 +169,7 @@ static void story_post(struct story *t, const struct site *s, const char *path, 
 }
 
 /* Ask and read everything. */
-static void tell(struct story *t, const struct site *s, const char *path, const char *body)
+static inline void tell(struct story *t, const struct site *s, const char *path, const char *body)
 {
     uint64_t until = clock_us() + SITE_WAIT_US;
     const char *length = NULL;
@@ -166,7 +187,8 @@ static void tell(struct story *t, const struct site *s, const char *path, const 
 static void tellf(struct story *t, const struct site *s, const char *path, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-static void tellf(struct story *t, const struct site *s, const char *path, const char *format, ...)
+static inline void tellf(struct story *t, const struct site *s, const char *path,
+                         const char *format, ...)
 {
     struct buf body;
     va_list args;

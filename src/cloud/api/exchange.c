@@ -105,9 +105,23 @@ int exchange_text(struct exchange *x, const struct job_event *ev, struct buf *ou
     return detok_push(&x->detok, x->server->backend->vocab, ev->token, out);
 }
 
-int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefix,
-                    const struct token_list *prompt, struct wire_request *q,
-                    void (*on_event)(void *, const struct job_event *), struct err *e)
+/* What every job has, whose prompt it knows. */
+static void fill_job(struct exchange *x, uint32_t tokens_max, const struct sampling *sampling,
+                     uint64_t deadline, void (*on_event)(void *, const struct job_event *))
+{
+    struct job *job = x->job;
+    atomic_store(&job->tokens_max, clip_tokens(x, tokens_max));
+    job->owner = x;
+    job->on_event = on_event;
+    job->sampling = *sampling;
+    job->deadline = deadline;
+    if (!x->adjustable) job->tokens_least = atomic_load(&job->tokens_max);
+    if (x->logprobs) job_want_logprobs(job, x->logprobs_top);
+}
+
+int exchange_prepare(struct exchange *x, const char *prefix, const struct token_list *prompt,
+                     struct wire_request *q, void (*on_event)(void *, const struct job_event *),
+                     struct err *e)
 {
     struct backend *b = x->server->backend;
     uint32_t tokens_max = q->tokens_max, deadline_ms = q->deadline_ms;
@@ -117,26 +131,80 @@ int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefi
                             : job_new_asked(&x->job, e);
     if (code) return code;
     if (b->takes_request) job_take_asked(x->job, q);
-    atomic_store(&x->job->tokens_max, clip_tokens(x, tokens_max));
+    if (!x->began) x->began = clock_us();
+    fill_job(x, tokens_max, &sampling, deadline_ms ? x->began + deadline_ms * 1000ull : UINT64_MAX,
+             on_event);
     x->job->refine = x->refine;
     x->refine = NULL;
-    x->job->owner = x;
-    x->job->on_event = on_event;
-    x->job->sampling = sampling;
-    if (!x->adjustable) x->job->tokens_least = atomic_load(&x->job->tokens_max);
     x->n_prompt = prompt->len;
-    if (!x->began) x->began = clock_us();
-    if (deadline_ms) x->job->deadline = x->began + deadline_ms * 1000ull;
     if (make_id(prefix, x->id))
         return err_set(e, ERR_INTERNAL, "no random numbers from the system");
-    if (x->logprobs) job_want_logprobs(x->job, x->logprobs_top);
-    code = quota_use_begin(x, &c->quota, e);
+    return 0;
+}
+
+int exchange_prepare_choice(struct exchange *x, const struct exchange *first, uint64_t seed,
+                            struct err *e)
+{
+    const struct job *job = first->job;
+    struct sampling sampling = job->sampling;
+    int code = job_new_choice(job, &x->job, e);
     if (code) return code;
-    code = backend_submit(b, x->job, e);
-    if (code) quota_use_undo(x);
-    if (!b->takes_request) keep_tokens_only(x);
-    x->running = code == 0;
+    sampling.seed = seed;
+    fill_job(x, atomic_load(&job->tokens_max), &sampling, job->deadline, job->on_event);
+    x->shares_prompt = x->shares_request = true;
+    x->began = first->began;
+    x->n_prompt = first->n_prompt;
+    memcpy(x->id, first->id, sizeof x->id);
+    return 0;
+}
+
+/* How many exchanges share the prompt of the first of x[n], and it. */
+static uint32_t count_sharing(struct exchange *const *x, uint32_t n)
+{
+    uint32_t k = 1;
+    while (k < n && x[k]->shares_prompt)
+        k++;
+    return k;
+}
+
+/* Submit x[n], which share a prompt. */
+static int start_sharing(struct exchange *const *x, uint32_t n, struct request_ctx *c,
+                         struct err *e)
+{
+    struct backend *b = x[0]->server->backend;
+    uint32_t taken = 0;
+    int code = 0;
+    while (taken < n && (code = quota_use_begin(x[taken], &c->quota, e)) == 0)
+        taken++;
+    for (uint32_t i = 0; i + 1 < n; i++)
+        x[i]->job->next = x[i + 1]->job;
+    if (!code) code = backend_submit(b, x[0]->job, e);
+    for (uint32_t i = 0; code && i < taken; i++)
+        quota_use_undo(x[i]);
+    if (!b->takes_request) keep_tokens_only(x[0]);
+    for (uint32_t i = 0; i < n; i++)
+        x[i]->running = code == 0;
     return code;
+}
+
+int exchange_start(struct exchange *const *x, uint32_t n, struct request_ctx *c, struct err *e)
+{
+    int code = 0;
+    for (uint32_t at = 0, k; at < n && !code; at += k) {
+        k = count_sharing(x + at, n - at);
+        code = start_sharing(x + at, k, c, e);
+    }
+    for (uint32_t i = 0; code && i < n; i++)
+        if (x[i]->running) exchange_cancel(x[i]);
+    return code;
+}
+
+int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefix,
+                    const struct token_list *prompt, struct wire_request *q,
+                    void (*on_event)(void *, const struct job_event *), struct err *e)
+{
+    int code = exchange_prepare(x, prefix, prompt, q, on_event, e);
+    return code ? code : exchange_start(&x, 1, c, e);
 }
 
 /* For load tests: when, on the machine's monotonic clock, it was noticed. */
@@ -154,7 +222,10 @@ static void client_gone(void *arg)
     struct exchange *x = arg;
     x->request = NULL;
     log_gone(x);
-    exchange_cancel(x);
+    if (x->gone)
+        x->gone(x);
+    else
+        exchange_cancel(x);
 }
 
 void exchange_attach(struct exchange *x, struct http_request *r)
@@ -203,6 +274,7 @@ static void note_admitted(struct exchange *x, const struct job_event *ev, struct
     x->admitted = clock_us();
     x->cached = ev->cached;
     if (!x->job->tokens) x->n_prompt = ev->prompt_tokens;
+    if (x->shares_prompt) return;
     m->prompt_tokens += x->n_prompt;
     m->cached_tokens += ev->cached;
     histogram_note_seconds(&m->queue, x->admitted - x->began);
@@ -248,7 +320,7 @@ void exchange_log_stopped(const struct exchange *x)
 /* Others have computed part of the prompt while it waited for its steps. */
 static void note_cached(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
-    if (ev->cached <= x->cached) return;
+    if (ev->cached <= x->cached || x->shares_prompt) return;
     m->cached_tokens += ev->cached - x->cached;
     x->cached = ev->cached;
 }
@@ -263,8 +335,8 @@ static void note_done(struct exchange *x, const struct job_event *ev, struct met
     }
     enum wire_reason reason = x->complete ? WIRE_STOP : ev->reason;
     enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)reason;
-    m->requests[x->endpoint][end]++;
-    if (end == METRICS_CANCEL)
+    if (!x->shares_request) m->requests[x->endpoint][end]++;
+    if (end == METRICS_CANCEL && !x->shares_request)
         m->cancelled[x->first_token ? METRICS_DECODE
                      : x->admitted  ? METRICS_PREFILL
                                     : METRICS_WAITING]++;

@@ -89,11 +89,11 @@ static int check_plain(const struct wire_request *q, struct err *e)
                    what);
 }
 
-static int take_ids(const struct prompt_rules *rules, const struct wire_request *q,
+static int take_ids(const struct prompt_rules *rules, const int32_t *ids, uint32_t n,
                     struct token_list *prompt, struct err *e)
 {
-    int code = check_ids(q->prompt, q->n_prompt, rules->vocab_size, "prompt", e);
-    if (code == 0 && token_list_append(prompt, q->prompt, q->n_prompt))
+    int code = check_ids(ids, n, rules->vocab_size, "prompt", e);
+    if (code == 0 && token_list_append(prompt, ids, n))
         code = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
     return code;
 }
@@ -128,6 +128,13 @@ int prompt_make_text(const struct prompt_rules *rules, const char *text, size_t 
     return code ? code : check_room(rules, prompt->len, 0, e);
 }
 
+int prompt_make_ids(const struct prompt_rules *rules, const int32_t *ids, uint32_t n,
+                    struct token_list *prompt, struct err *e)
+{
+    int code = take_ids(rules, ids, n, prompt, e);
+    return code ? code : check_room(rules, prompt->len, 0, e);
+}
+
 int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, bool ids_allowed,
                 struct token_list *prompt, const char **ret_param, struct err *e)
 {
@@ -139,7 +146,8 @@ int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, 
             "messages instead",
             rules->tokenizer_hash);
     if (!rules->takes_ids) return check_plain(q, e);
-    int code = q->prompt ? take_ids(rules, q, prompt, e) : encode_messages(rules, q, prompt, e);
+    int code = q->prompt ? take_ids(rules, q->prompt, q->n_prompt, prompt, e)
+                         : encode_messages(rules, q, prompt, e);
     if (code) return code;
     *ret_param = "have";
     code = check_ids(q->have, q->n_have, rules->vocab_size, "have", e);

@@ -41,6 +41,9 @@ int prompt_make(const struct prompt_rules *rules, const struct wire_request *q, 
 /* The same for a raw text, in which control tokens are recognised. */
 int prompt_make_text(const struct prompt_rules *rules, const char *text, size_t n,
                      struct token_list *prompt, struct err *e);
+/* The same for ids. */
+int prompt_make_ids(const struct prompt_rules *rules, const int32_t *ids, uint32_t n,
+                    struct token_list *prompt, struct err *e);
 /* The ids of its biases, where the vocabulary is known. */
 int prompt_check_sampling(const struct prompt_rules *rules, const struct sampling *s,
                           struct err *e);

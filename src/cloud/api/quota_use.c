@@ -56,7 +56,7 @@ int quota_use_begin(struct exchange *x, struct quota_refusal *refusal, struct er
     if (!key) return 0;
     x->job->tenant = key->tenant;
     x->job->priority = key->line.priority;
-    x->quota_tokens = x->job->n_tokens;
+    x->quota_tokens = x->shares_prompt ? 0 : x->job->n_tokens;
     enum quota_verdict verdict = quota_enter(&key->quota, clock_us(), x->quota_tokens, &wait_us);
     if (verdict == QUOTA_OK) return 0;
     x->key = NULL; /* nothing was taken that quota_use_undo could return */

@@ -48,6 +48,10 @@ struct exchange {
     bool running;                        /* its job is submitted, and JOB_DONE has not come */
     struct http_body body;               /* the place in the budget of what the job keeps of it */
     void (*release)(struct exchange *x); /* what else the endpoint holds; NULL: nothing */
+    void (*gone)(struct exchange *x);    /* a disconnect; NULL: its job is cancelled */
+    /* A further answer to the prompt of another exchange, or to another prompt of its request: what
+     * they share is counted there. */
+    bool shares_prompt, shares_request;
     /* Send the head of the stream unless it is sent; false: the response is none. */
     bool (*open_stream)(struct exchange *x);
     uint64_t spoke; /* clock_us() of the last bytes sent; 0: none yet */
@@ -90,6 +94,16 @@ struct exchange *exchange_find(struct server *s, const char *id);
 int exchange_submit(struct exchange *x, struct request_ctx *c, const char *prefix,
                     const struct token_list *prompt, struct wire_request *q,
                     void (*on_event)(void *, const struct job_event *), struct err *e);
+/* The same in two steps, for a request of several answers: make the job of each; then submit all
+ * x[n], those that share the prompt of the exchange before them together with it. On an error those
+ * that run are cancelled. */
+int exchange_prepare(struct exchange *x, const char *prefix, const struct token_list *prompt,
+                     struct wire_request *q, void (*on_event)(void *, const struct job_event *),
+                     struct err *e);
+/* Another answer to the prompt of `first`, which is prepared. */
+int exchange_prepare_choice(struct exchange *x, const struct exchange *first, uint64_t seed,
+                            struct err *e);
+int exchange_start(struct exchange *const *x, uint32_t n, struct request_ctx *c, struct err *e);
 /* Changes of a running one. Extending returns how many tokens it may bring now, at most `wanted`.
  */
 uint32_t exchange_extend(struct exchange *x, uint32_t wanted);

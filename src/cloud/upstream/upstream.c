@@ -307,8 +307,11 @@ static const struct backend_ops upstream_ops = {.submit = submit,
 
 static void set_up(struct upstream *u, struct loop *l, const struct upstream_config *config)
 {
-    u->b = (struct backend){
-        .ops = &upstream_ops, .info = &u->info, .positions_max = UINT32_MAX, .takes_request = true};
+    u->b = (struct backend){.ops = &upstream_ops,
+                            .info = &u->info,
+                            .positions_max = UINT32_MAX,
+                            .jobs_max = UINT32_MAX,
+                            .takes_request = true};
     u->loop = l;
     u->c = *config;
     u->last = &u->first;

@@ -60,15 +60,18 @@ struct backend {
     const struct vocab *vocab;      /* NULL: none */
     const struct chat_template *chat_template; /* NULL: none */
     uint32_t positions_max; /* tokens of prompt and answer in one job; UINT32_MAX: not known */
+    uint32_t jobs_max;      /* of one key at once, in work and waiting; UINT32_MAX: not known */
     bool takes_ids;         /* job.tokens; it has a vocabulary then */
     bool takes_request;     /* job.asked */
     bool refines;           /* honours job.refine */
     bool gives_logprobs;    /* honours job_want_logprobs */
+    bool gives_choices;     /* honours job.next */
 };
 
 void backend_free(struct backend *b); /* the loop frees jobs that run; NULL is fine */
 
-/* ERR_BUSY: all slots are taken, or all of the key's. Events never come from inside the call. */
+/* The job and those in job.next, or none of them. ERR_BUSY: all slots are taken, or all of the
+ * key's. Events never come from inside the call. */
 int backend_submit(struct backend *b, struct job *job, struct err *e);
 /* Call it after a change of the job's atomics (job.h). */
 void backend_changed(struct backend *b, struct job *job);

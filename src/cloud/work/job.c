@@ -26,6 +26,17 @@ int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint3
     return 0;
 }
 
+int job_new_choice(const struct job *first, struct job **ret_job, struct err *e)
+{
+    int code = job_new_asked(ret_job, e);
+    if (code) return code;
+    CHECK(first->n_have == 0);
+    (*ret_job)->tokens = first->tokens;
+    (*ret_job)->n_tokens = first->n_tokens;
+    (*ret_job)->borrows = true;
+    return 0;
+}
+
 int job_new_asked(struct job **ret_job, struct err *e)
 {
     struct job *j = mem_calloc(1, sizeof *j);
@@ -50,7 +61,7 @@ void job_free(struct job *j)
     wire_request_release(&j->asked);
     refine_free(j->refine);
     mem_free(j->logprobs);
-    mem_free(j->tokens);
+    if (!j->borrows) mem_free(j->tokens);
     mem_free(j);
 }
 

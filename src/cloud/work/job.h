@@ -40,6 +40,10 @@ struct job {
     void *owner;     /* of on_event */
     int32_t *tokens; /* [n_tokens] prompt, then the tokens the device has; NULL: see asked */
     uint32_t n_tokens, n_have;
+    bool borrows; /* its tokens are another job's: see job_new_choice */
+    /* Further answers to the same prompt, submitted with this one. They begin when the prompt is
+     * computed, or this job over. The backend's from then on; NULL: none. */
+    struct job *next;
     struct wire_request asked; /* for a backend that takes the request; else empty. The backend
                                   frees it as soon as it can, at the latest with the first token:
                                   until then it counts in the budget of bodies */
@@ -66,6 +70,8 @@ struct job {
 
 int job_new(const int32_t *prompt, uint32_t n_prompt, const int32_t *have, uint32_t n_have,
             struct job **ret_job, struct err *e);
+/* Another answer to the prompt of `first`, which has no `have` and outlives it. */
+int job_new_choice(const struct job *first, struct job **ret_job, struct err *e);
 /* A job without tokens of ours; job_take_asked follows. */
 int job_new_asked(struct job **ret_job, struct err *e);
 /* Move the content of `q` into the job; `q` is empty then (wire_request_init). */

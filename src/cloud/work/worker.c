@@ -31,8 +31,20 @@ void worker_finish(struct worker *w, struct job *job, const struct running *r,
         job->failure = (struct job_failure){.e = *error};
         ev.failure = &job->failure;
     }
+    worker_release_choices(w, job);
     slots_leave(&w->inside, job->tenant);
     worker_send(w, ev);
+}
+
+void worker_release_choices(struct worker *w, struct job *job)
+{
+    if (!job->next) return;
+    struct job *last = job->next;
+    while (last->next)
+        last = last->next;
+    last->next = w->released;
+    w->released = job->next;
+    job->next = NULL;
 }
 
 uint32_t worker_tenant(const struct job *job)
@@ -61,8 +73,19 @@ static void publish_stats(struct worker *w)
     pthread_mutex_unlock(&w->stats_mutex);
 }
 
+static void join_released(struct worker *w)
+{
+    for (struct job *job; (job = w->released) != NULL;) {
+        w->released = job->next;
+        job->next = NULL;
+        admit_rejoin(w->line, job, worker_tenant(job), job->priority);
+        w->line_tokens += job->n_tokens;
+    }
+}
+
 static void receive_jobs(struct worker *w)
 {
+    join_released(w);
     bool idle = w->n_running == 0 && admit_waiting(w->line) == 0;
     struct job *job;
     bool any = idle ? queue_pop(w->jobs, &job, UINT64_MAX) : queue_try_pop(w->jobs, &job);
@@ -179,9 +202,8 @@ static int refuse_full(const struct worker *w, uint32_t slots, struct err *e)
 }
 
 /* While memory is short, fewer than streams_max run. */
-static int submit(struct backend *b, struct job *job, struct err *e)
+static int enter(struct worker *w, const struct job *job, struct err *e)
 {
-    struct worker *w = worker_of(b);
     struct slots_room room = room_of(w);
     switch (slots_enter(&w->inside, room, job->tenant)) {
     case ADMIT_FULL:
@@ -193,10 +215,22 @@ static int submit(struct backend *b, struct job *job, struct err *e)
     case ADMIT_ENTERS:
         break;
     }
-    int code = queue_push(w->jobs, &job);
+    return 0;
+}
+
+static int submit(struct backend *b, struct job *job, struct err *e)
+{
+    struct worker *w = worker_of(b);
+    const struct job *next = job;
+    int code = 0;
+    while (next && (code = enter(w, next, e)) == 0)
+        next = next->next;
+    if (!code && queue_push(w->jobs, &job))
+        code = err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
     if (!code) return 0;
-    slots_leave(&w->inside, job->tenant);
-    return err_set(e, ERR_BUSY, "the engine takes no more requests now; try again later");
+    for (const struct job *j = job; j != next; j = j->next)
+        slots_leave(&w->inside, j->tenant);
+    return code;
 }
 
 static bool take_event(struct backend *b, struct job_event *ret_event)
@@ -231,9 +265,11 @@ static void fill_backend(struct worker *w)
                             .vocab = engine_vocab(w->engine),
                             .chat_template = engine_template(w->engine),
                             .positions_max = positions_max(engine_info(w->engine)),
+                            .jobs_max = admit_share(w->c.streams_max, w->c.queue_max),
                             .takes_ids = true,
                             .refines = engine_scores(w->engine),
-                            .gives_logprobs = true};
+                            .gives_logprobs = true,
+                            .gives_choices = true};
 }
 
 int worker_new(struct engine *engine, const struct worker_config *config,
@@ -242,8 +278,8 @@ int worker_new(struct engine *engine, const struct worker_config *config,
     struct worker *w = mem_calloc(1, sizeof *w);
     if (!w) return err_set(e, ERR_NO_MEMORY, "no memory for the engine thread");
     w->engine = engine;
-    fill_backend(w);
     fill_config(w, config);
+    fill_backend(w);
     pthread_mutex_init(&w->stats_mutex, NULL);
     int code = open_parts(w, e);
     if (code == 0) publish_stats(w);

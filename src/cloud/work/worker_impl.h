@@ -53,6 +53,7 @@ struct worker {
     double between_ends_us;
     const struct job *blocked; /* the next job, for which blocked_at spare pages were too few */
     uint32_t blocked_at;
+    struct job *released; /* further answers that may join the line, by job.next */
     struct prefix *prefix;
     uint64_t arrivals;
     struct sched *sched;
@@ -72,6 +73,8 @@ _Static_assert((int)ADMIT_PAGE == (int)ENGINE_PAGE, "pages of the policy are tho
 void worker_send(struct worker *w, struct job_event ev);
 void worker_finish(struct worker *w, struct job *job, const struct running *r,
                    enum wire_reason reason, const struct err *error); /* r NULL: it never ran */
+/* The further answers to a job's prompt join the line when the next step is planned. */
+void worker_release_choices(struct worker *w, struct job *job);
 uint32_t worker_tenant(const struct job *job);
 uint32_t worker_scope(const struct worker *w, const struct job *job);
 

@@ -76,6 +76,7 @@ static bool take_result(struct worker *w, struct running *r, const struct engine
     }
     worker_note_growth(w, r);
     if (!span->sample) return true;
+    worker_release_choices(w, r->job);
     worker_refine(w, r);
     *ret_reason = WIRE_STOP;
     if (vocab_is_end(w->b.vocab, span->next)) return false;

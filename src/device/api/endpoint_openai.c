@@ -98,6 +98,12 @@ static int check_served(const struct serve *s, const struct ask *a, const char *
     if (a->q.logprobs)
         return err_set(e, ERR_UNSUPPORTED,
                        "logprobs: a part of the answer may be another machine's, which tells none");
+    *param = a->q.n > 1 ? "n" : "prompt";
+    if (openai_request_choices(&a->q) > 1)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: a device gives one answer to a request; send more requests", *param);
+    *param = "echo";
+    if (a->q.echo) return err_set(e, ERR_UNSUPPORTED, "echo is not served on a device");
     *param = "pdd";
     if (a->pdd.id[0] && !event_stream_id_good(a->pdd.id))
         return err_set(e, ERR_BAD_INPUT,

@@ -80,7 +80,7 @@ static void begin(struct reader *r)
     http_stream_begin(r->http, "text/event-stream");
     if (!a->q.chat || r->at > 0) return;
     struct openai_head h = ask_head(a, NULL);
-    openai_put_role(scratch(r), &h, a->q.include_usage);
+    openai_put_role(scratch(r), &h, 0, a->q.include_usage);
     send_scratch(r);
 }
 
@@ -243,7 +243,7 @@ static void tell_whole(struct reader *r)
         .text = a->text.data, .text_len = a->text.len, .finish_reason = a->finish};
     struct buf out;
     buf_init(&out, DEVICE_TEXT_MAX * 8ull);
-    openai_put_answer(&out, &h, &c, &a->usage);
+    openai_put_answer(&out, &h, &c, 1, &a->usage);
     http_request_reply_header(http, "X-PDD-Answer", a->id);
     if (a->brief.len) http_request_reply_header(http, "X-PDD-Report", a->brief.data);
     detach(r);

@@ -442,7 +442,7 @@ static void test_refusals(void **state)
     } cases[] = {
         {CHAT, "{", "", 400},
         {CHAT, "{\"messages\":[]}", "messages", 400},
-        {CHAT, "{" FOX ",\"n\":2}", "n", 400},
+        {CHAT, "{" FOX ",\"n\":0}", "n", 400},
         {CHAT, "{" FOX ",\"model\":\"gpt-4o\"}", "model", 404},
         {CHAT, "{" FOX ",\"logit_bias\":{\"259\":1}}", "logit_bias", 400},
         {"/v1/assist", "{" FOX ",\"tokens_max\":1,\"sampling\":{\"logit_bias\":[[259,1]]}}",
@@ -451,7 +451,7 @@ static void test_refusals(void **state)
         {CHAT, "{\"messages\":[{\"role\":\"pope\",\"content\":\"x\"}]}", "messages", 400},
         {TEXT, "{}", "prompt", 400},
         {TEXT, "{\"prompt\":[1,99999]}", "prompt", 400},
-        {TEXT, "{\"prompt\":[\"a\",\"b\"]}", "prompt", 400},
+        {TEXT, "{\"prompt\":[\"a\",\"\"]}", "prompt", 400},
         {TEXT, "{\"prompt\":\"\"}", "prompt", 400},
         {"/tokenize", "{}", "content", 400},
         {"/tokenize", "{\"content\":7}", "content", 400},
