@@ -15,6 +15,7 @@
 #include "base/os.h"
 #include "base/utf8.h"
 #include "cli/chat/chat_command.h"
+#include "cli/chat/chat_hello.h"
 #include "cli/chat/chat_input.h"
 #include "cli/chat/chat_signals.h"
 #include "cli/chat/chat_stats.h"
@@ -90,6 +91,21 @@ static void open_store(struct chat *c)
         fprintf(stderr, "pdd chat: note: what is typed is not kept: %s\n", e.text);
 }
 
+/* The first line of a conversation at a terminal. */
+static void say_hello(const struct device_options *d)
+{
+    struct buf line;
+    struct chat_hello h = {.info = d->engine ? engine_info(d->engine) : NULL,
+                           .cloud_url = d->cloud_url,
+                           .key = d->key,
+                           .ca_file = d->ca_file,
+                           .model = d->model};
+    buf_init(&line, CHAT_HELLO_BYTES_MAX);
+    chat_hello(&h, &line);
+    if (line.len > 0) fprintf(stderr, "%s; /help lists commands\n", line.data);
+    buf_release(&line);
+}
+
 static int open_device(struct chat *c, struct err *e)
 {
     const struct chat_options *o = &c->o.chat;
@@ -118,6 +134,7 @@ static int open_device(struct chat *c, struct err *e)
                 "pdd chat: warning: the key and the prompts travel to %s unencrypted: give an "
                 "https URL\n",
                 d.cloud_url);
+    if (code == 0 && several && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) say_hello(&d);
     if (code && d.engine) engine_free(d.engine);
     buf_release(&key);
     return code;
