@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -127,6 +128,13 @@ uint64_t os_memory_available(void)
     if (limit == UINT64_MAX || used == UINT64_MAX) return most;
     uint64_t left = limit > used ? limit - used : 0;
     return left < most ? left : most;
+}
+
+uint64_t os_disk_free(const char *path)
+{
+    struct statvfs fs;
+    if (statvfs(path, &fs)) return UINT64_MAX;
+    return (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;
 }
 
 static double resident_bytes(void)

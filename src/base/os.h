@@ -31,6 +31,9 @@ int os_write_file(const char *path, const void *data, size_t n, struct err *e);
  * where that is less; UINT64_MAX when neither can be read. */
 uint64_t os_memory_available(void);
 
+/* Bytes that this user may still write to the disk of a file or folder; UINT64_MAX: not known. */
+uint64_t os_disk_free(const char *path);
+
 /* Resources of this process; negative where unknown. */
 struct os_usage {
     double resident_bytes; /* resident set, with mapped files */

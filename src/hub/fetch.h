@@ -1,0 +1,91 @@
+/*
+ * fetch: one HTTP GET to its end, redirects followed, on the caller's thread (libcurl's easy
+ * interface). It blocks; for servers that answer others, net/http_client.h is there instead.
+ *
+ * Only http and https. At most FETCH_HOPS_MAX redirects; none from https to http. The token goes to
+ * the scheme, host and port of the first URL alone, never over http that others can read
+ * (net/http_url.h). Certificates are verified, and a proxy of the environment is used, never to
+ * this machine. No cookies. Texts for people name a URL without its query, which may be a secret.
+ *
+ * Connections are kept between the calls of one `struct fetch`. Threads: one owner.
+ */
+#ifndef PDD_HUB_FETCH_H
+#define PDD_HUB_FETCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+enum {
+    FETCH_URL_MAX = 4096, /* signed URLs of object stores are long */
+    FETCH_HOPS_MAX = 10,
+    FETCH_HEAD_MAX = 64 * 1024,
+    FETCH_TAG_MAX = 256,
+    FETCH_TEXT_MAX = 256,
+    FETCH_ERROR_BODY_MAX = 4096 /* kept of a response that is an error */
+};
+
+#define FETCH_UNKNOWN UINT64_MAX
+
+struct fetch;
+
+struct fetch_options {
+    const char *token;          /* bearer, or NULL; it must outlive the object, as the next */
+    const char *ca_file;        /* PEM bundle instead of the system's, or NULL */
+    uint64_t connect_ms;        /* 0: 15 s */
+    uint32_t stall_s;           /* a response without a byte for so long has failed; 0: 30 s */
+    bool (*stopped)(void *arg); /* asked at least once a second; true: ERR_CANCELLED */
+    void *arg;
+};
+
+/* What the headers of the last response say. */
+struct fetch_head {
+    int status;
+    uint64_t length;               /* of the body; FETCH_UNKNOWN */
+    uint64_t range_from, range_of; /* Content-Range; FETCH_UNKNOWN without */
+    char etag[FETCH_TAG_MAX];      /* with quotes and W/; "" without, as the next */
+    char modified[FETCH_TAG_MAX];
+    char type[FETCH_TAG_MAX];     /* Content-Type */
+    char encoding[FETCH_TAG_MAX]; /* Content-Encoding */
+    uint32_t retry_after_s;       /* 0: none */
+    /* X-Linked-Size and X-Linked-ETag of the first server, before or with the last response: size
+     * and, at Hugging Face, SHA-256 of the file to which it redirects. */
+    uint64_t linked_size;
+    char linked_tag[FETCH_TAG_MAX];
+    char why[FETCH_TEXT_MAX]; /* X-Error-Message, or what an error's body says */
+    bool first_server;        /* the last response is of the first URL's server */
+};
+
+struct fetch_call {
+    const char *url;
+    const char *range, *if_range; /* NULL: none */
+    /* Head of a response with status 2xx; a code other than 0 (with e set) ends the call with it */
+    int (*on_head)(void *arg, const struct fetch_head *head, struct err *e);
+    int (*on_body)(void *arg, const void *data, size_t n, struct err *e);
+    void *arg;
+};
+
+int fetch_open(const struct fetch_options *options, struct fetch **ret_fetch, struct err *e);
+void fetch_close(struct fetch *f); /* NULL is fine */
+
+/* 0: a whole response with status 2xx came. Else the code of a callback, or: NET (no connection, or
+ * cut), TIMEOUT (a stall), CANCELLED, PROTOCOL, LIMIT, and for a status DENIED (401, 403),
+ * NOT_FOUND (404, 410), BUSY (408, 429, 5xx), BAD_INPUT (other 4xx; 416: *ret_head has the status).
+ * NET, TIMEOUT and BUSY may pass by themselves; fetch_final says when not. */
+int fetch_get(struct fetch *f, const struct fetch_call *call, struct fetch_head *ret_head,
+              struct err *e);
+/* Whether the last call failed in a way that another try does not change: a certificate, a name, a
+ * connection that is refused. */
+bool fetch_final(const struct fetch *f);
+
+/* The body of a response, appended to `body`; larger than its room is ERR_LIMIT. */
+int fetch_text(struct fetch *f, const char *url, struct buf *body, struct fetch_head *ret_head,
+               struct err *e);
+
+/* The URL without its query and fragment, for people. */
+void fetch_plain_url(const char *url, char *ret_text, size_t size);
+
+#endif
