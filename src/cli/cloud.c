@@ -8,6 +8,7 @@
 #include "base/os.h"
 #include "cli/commands.h"
 #include "cli/engine_open.h"
+#include "cli/model_file.h"
 #include "cli/options.h"
 #include "cli/service.h"
 #include "cloud/api/keys.h"
@@ -23,7 +24,7 @@ enum {
 const struct command command_cloud = {
     .name = "cloud",
     .bit = OPTIONS_CLOUD,
-    .usage = "usage: pdd cloud --model FILE | --upstream URL [OPTION]...\n"
+    .usage = "usage: pdd cloud --model MODEL | --upstream URL [OPTION]...\n"
              "       pdd cloud key NAME [OPTION]...     make a key; see pdd cloud key --help\n"
              "Serve a model: POST /v1/assist to devices; the OpenAI API\n"
              "(/v1/chat/completions, /v1/completions, /v1/models), /tokenize and /detokenize\n"
@@ -45,7 +46,7 @@ static int check_options(const struct options *o, const struct option_line *line
     }
     if ((o->native.model_path != NULL) + is_fake(o) + upstream != 1) {
         fprintf(stderr,
-                "pdd cloud: give one of --model FILE and --upstream URL; see pdd cloud --help\n");
+                "pdd cloud: give one of --model MODEL and --upstream URL; see pdd cloud --help\n");
         return -1;
     }
     return upstream ? options_refuse_idle(&command_cloud, line, OPTIONS_WITH_UPSTREAM,
@@ -251,11 +252,14 @@ static int check_files(const struct options *o, struct err *e)
     return code;
 }
 
-static int run(const struct options *o, struct err *e)
+static int run(struct options *o, struct err *e)
 {
     struct engine *engine;
     struct cloud c = {.drain_s = o->drain_s};
+    char model[MODEL_FILE_PATH_MAX], vocab[MODEL_FILE_PATH_MAX];
     int code = check_files(o, e);
+    if (code == 0) code = model_file_resolve(&o->native.model_path, model, e);
+    if (code == 0) code = model_file_resolve(&o->cloud.server.upstream.vocab_path, vocab, e);
     if (code == 0) code = open_engine(o, &engine, e);
     if (code) return code;
     code = loop_new(&c.loop, e);

@@ -27,6 +27,9 @@ int cmd_bench_perplexity(int argc, char **argv); /* pdd bench perplexity, by lab
 int cmd_bench_refine(int argc, char **argv);     /* pdd bench refine, by lab/refine.h */
 int cmd_cloud_key(int argc, char **argv); /* pdd cloud key: a key and its line (cloud/api/keys.h) */
 int model_random(int argc, char **argv);  /* pdd model random, by lab/random_file.h */
+int model_pull(int argc, char **argv);    /* pdd model pull, by hub/pull.h */
+int model_list(int argc, char **argv);    /* pdd model list and rm, by hub/library.h */
+int model_rm(int argc, char **argv);
 
 /* What each takes on its command line. */
 extern const struct command command_bench, command_bench_perplexity, command_bench_refine;
@@ -34,6 +37,7 @@ extern const struct command command_chat, command_cloud, command_cloud_key, comm
 extern const struct command command_device, command_link, command_manual, command_sim;
 extern const struct command command_model_inspect, command_model_tokenize;
 extern const struct command command_model_detokenize, command_model_random;
+extern const struct command command_model_pull, command_model_list, command_model_rm;
 
 /* Every command and every action, in the order of the help. */
 struct command_entry {

@@ -361,7 +361,10 @@ static int demo_init(struct demo *d, const struct options *o, struct err *e)
     snprintf(d->temperature, sizeof d->temperature, "%.6f", (double)o->chat.sampling.temperature);
     d->device_name = o->profile;
     d->provider_name = o->cloud_profile;
-    int code = copy_path(d->model, o->native.model_path, "model", e);
+    const char *model = o->native.model_path;
+    char path[MODEL_FILE_PATH_MAX];
+    int code = model_file_resolve(&model, path, e);
+    if (code == 0) code = copy_path(d->model, model, "model", e);
     if (code == 0) code = copy_path(d->task_path, o->task, "task", e);
     return code ? code : copy_path(d->out, o->out, "out", e);
 }

@@ -26,6 +26,7 @@ enum manual_value manual_value_of(const struct option_row *row)
     if (manual_names(row, 0)) return MANUAL_VALUE_NAMES;
     size_t n = strlen(row->value);
     if (n >= 4 && strcmp(row->value + n - 4, "FILE") == 0) return MANUAL_VALUE_FILE;
+    if (strcmp(row->value, "MODEL") == 0) return MANUAL_VALUE_FILE; /* or a name */
     if (strcmp(row->value, "DIR") == 0) return MANUAL_VALUE_FOLDER;
     return MANUAL_VALUE_NONE;
 }
@@ -56,9 +57,14 @@ const char *manual_action(const struct command_entry *c, uint32_t i)
 /* The usage says what the operands are, after the name. */
 bool manual_takes_files(const struct command_entry *c)
 {
-    char start[MANUAL_NAME_MAX + 8];
-    snprintf(start, sizeof start, "pdd %s FILE", c->name);
-    return c->command->operands && strstr(c->command->usage, start) != NULL;
+    static const char *const kinds[] = {"FILE", "MODEL"};
+    char start[MANUAL_NAME_MAX + 16];
+    bool any = false;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        snprintf(start, sizeof start, "pdd %s %s", c->name, kinds[i]);
+        any = any || strstr(c->command->usage, start) != NULL;
+    }
+    return c->command->operands && any;
 }
 
 /* An action that no entry tells of would be missing from pages and completion. */

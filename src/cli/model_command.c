@@ -1,7 +1,7 @@
 /*
- * model_command: `pdd model inspect|tokenize|detokenize FILE`: what a model file holds, and its
- * tokenizer at work. Never runs a model. The inspection itself is model_inspect.c; `pdd model
- * random`, which alone writes, is model_random.c.
+ * model_command: `pdd model inspect|tokenize|detokenize MODEL`: what a model file holds, and its
+ * tokenizer at work. Never runs a model. The inspection itself is model_inspect.c; actions that
+ * write have files of their own: model_random.c, model_pull.c, model_list.c.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -13,6 +13,7 @@
 #include "base/os.h"
 #include "base/utf8.h"
 #include "cli/commands.h"
+#include "cli/model_file.h"
 #include "cli/model_inspect.h"
 #include "cli/model_render.h"
 #include "cli/options.h"
@@ -173,11 +174,14 @@ static int detokenize(const struct request *r, struct err *e)
 }
 
 #define USAGE                                                                                      \
-    "usage: pdd model inspect FILE [--json] [--no-hash]\n"                                         \
-    "       pdd model inspect FILE --render JSON\n"                                                \
-    "       pdd model tokenize FILE [--text TEXT | --file TEXTFILE] [OPTION]...\n"                 \
-    "       pdd model detokenize FILE ID...\n"                                                     \
-    "       pdd model random --shape NAME -o FILE     see pdd model random --help\n"
+    "usage: pdd model inspect MODEL [--json] [--no-hash]\n"                                        \
+    "       pdd model inspect MODEL --render JSON\n"                                               \
+    "       pdd model tokenize MODEL [--text TEXT | --file TEXTFILE] [OPTION]...\n"                \
+    "       pdd model detokenize MODEL ID...\n"                                                    \
+    "       pdd model pull URL | hf:OWNER/NAME        see pdd model pull --help\n"                 \
+    "       pdd model list | rm NAME...               see pdd model list --help\n"                 \
+    "       pdd model random --shape NAME -o FILE     see pdd model random --help\n"               \
+    "MODEL is a GGUF file, or a name of pdd model list.\n"
 
 enum { FAMILY = OPTIONS_INSPECT | OPTIONS_TOKENIZE | OPTIONS_DETOKENIZE };
 
@@ -221,6 +225,7 @@ static int run(const struct action *action, int argc, char **argv)
     struct option_line line;
     struct request r = {.options = &o.model};
     struct err e = ERR_INIT;
+    char path[MODEL_FILE_PATH_MAX];
     int status;
     if (options_parse(action->command, argc, argv, &o, &line, &status)) return status;
     r.chat_template =
@@ -235,7 +240,8 @@ static int run(const struct action *action, int argc, char **argv)
         fprintf(stderr, "pdd model %s: %s; see pdd model --help\n", action->name, complaint);
         return EXIT_USAGE;
     }
-    int code = action->run(&r, &e);
+    int code = model_file_resolve(&r.file, path, &e);
+    if (code == 0) code = action->run(&r, &e);
     if (code == 0 && fflush(stdout) != 0)
         code = err_set(&e, ERR_IO, "standard output: %s", strerror(errno));
     if (code == 0) return EXIT_DONE;
@@ -243,9 +249,17 @@ static int run(const struct action *action, int argc, char **argv)
     return EXIT_FAILED;
 }
 
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} others[] = {
+    {"random", model_random}, {"pull", model_pull}, {"list", model_list}, {"rm", model_rm}};
+enum { OTHERS = sizeof others / sizeof *others };
+
 int cmd_model(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "random") == 0) return model_random(argc - 1, argv + 1);
+    for (int i = 0; argc > 1 && i < OTHERS; i++)
+        if (strcmp(argv[1], others[i].name) == 0) return others[i].run(argc - 1, argv + 1);
     for (int i = 0; argc > 1 && i < ACTIONS; i++)
         if (strcmp(argv[1], actions[i].name) == 0) return run(&actions[i], argc - 1, argv + 1);
     bool wants_help = argc > 1 && strcmp(argv[1], "--help") == 0;

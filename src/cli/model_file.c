@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hub/library.h"
 #include "model/gguf.h"
 
 /* The largest model of one folder goes to `path`; false when there is none. Of equals the first by
@@ -51,14 +52,47 @@ int model_file_find(char *path, size_t size, struct err *e)
             if (len > 0 && (size_t)len < sizeof folder && largest(folder, path, size)) return 0;
         }
     }
+    struct err none = ERR_INIT;
+    if (library_default_dir(folder, sizeof folder, &none) == 0 &&
+        library_find_only(folder, path, size, &none) == 0)
+        return 0;
     return err_set(e, ERR_NOT_FOUND,
-                   "no *.gguf in models/ or share/pdd/models/ beside the program or above it: name "
-                   "one with --model, or install the package pdd-models");
+                   "no *.gguf in models/ or share/pdd/models/ beside the program or above it, and "
+                   "%.200s: name one with --model, or install the package pdd-models",
+                   none.text);
+}
+
+/* A path that is not there, rather than a name. */
+static bool looks_like_path(const char *text)
+{
+    size_t n = strlen(text);
+    return strncmp(text, "hf:", 3) != 0 && !strstr(text, "://") &&
+           (strchr(text, '/') || (n > 5 && strcmp(text + n - 5, ".gguf") == 0));
+}
+
+int model_file_resolve(const char **model_path, char path[MODEL_FILE_PATH_MAX], struct err *e)
+{
+    struct stat st;
+    char folder[MODEL_FILE_PATH_MAX];
+    const char *asked = *model_path;
+    bool there = asked && stat(asked, &st) == 0;
+    if (!asked || (there && !S_ISDIR(st.st_mode))) return 0;
+    if (!there && library_default_dir(folder, sizeof folder, NULL))
+        return err_set(e, ERR_NOT_FOUND, "%.300s: there is no such file", asked);
+    int code = library_default_dir(folder, sizeof folder, e);
+    if (code == 0) code = library_find(folder, asked, path, MODEL_FILE_PATH_MAX, e);
+    if (code == 0)
+        *model_path = path;
+    else if (there) /* a folder: its reader says so */
+        code = 0;
+    else if (code == ERR_NOT_FOUND && looks_like_path(asked))
+        err_set(e, code, "%.300s: there is no such file, and no model of that name", asked);
+    return code;
 }
 
 int model_file_default(const char **model_path, char path[MODEL_FILE_PATH_MAX], struct err *e)
 {
-    if (*model_path) return 0;
+    if (*model_path) return model_file_resolve(model_path, path, e);
     *model_path = path;
     return model_file_find(path, MODEL_FILE_PATH_MAX, e);
 }

@@ -1,7 +1,9 @@
 /*
- * model_file: the model of a command that names none: the largest *.gguf in `models/`
- * or `share/pdd/models/` next to the program, or in the folders above it (the source tree of a
- * build; the prefix of an installation). Times of files say nothing in a fresh checkout.
+ * model_file: which file a command's model is: a path, or a name in the folder of models
+ * (hub/library.h). For a command that names none: the largest *.gguf in `models/` or
+ * `share/pdd/models/` next to the program, or in the folders above it (the source tree of a build;
+ * the prefix of an installation), or else the only model in the folder of models. Times of files
+ * say nothing in a fresh checkout. Nothing is downloaded.
  */
 #ifndef PDD_CLI_MODEL_FILE_H
 #define PDD_CLI_MODEL_FILE_H
@@ -14,7 +16,10 @@
 enum { MODEL_FILE_PATH_MAX = 4096, MODEL_FILE_FOLDERS_UP = 3 };
 
 int model_file_find(char *path, size_t size, struct err *e); /* ERR_NOT_FOUND names the remedy */
-/* Where *model_path is NULL, find a model: its name goes to `path`, which *model_path is then. */
+/* A file that exists stays what it is; for a name *model_path becomes `path`, that of its file.
+ * NULL stays. ERR_NOT_FOUND has near names. */
+int model_file_resolve(const char **model_path, char path[MODEL_FILE_PATH_MAX], struct err *e);
+/* The same, but for NULL a model is found. */
 int model_file_default(const char **model_path, char path[MODEL_FILE_PATH_MAX], struct err *e);
 
 #endif

@@ -22,6 +22,8 @@ enum {
     DEMO = OPTIONS_DEMO,
     DEVICE = OPTIONS_DEVICE,
     LINK = OPTIONS_LINK,
+    LIST = OPTIONS_LIST,
+    PULL = OPTIONS_PULL,
     INSPECT = OPTIONS_INSPECT,
     TOKENIZE = OPTIONS_TOKENIZE,
     DETOKENIZE = OPTIONS_DETOKENIZE,
@@ -286,16 +288,21 @@ static int read_link(const struct option_row *row, struct options *o, char *text
 
 static const struct option_row rows[] = {
     HEADING(CHAT | CLOUD | DEVICE, "Model and engine:"),
-    {"model", "FILE", CLOUD, AT(native.model_path), .help = "the GGUF file to serve"},
-    {"model", "FILE", CHAT | DEVICE, AT(native.model_path),
-     .help = "the GGUF file to run on this device",
+    {"model", "MODEL", CLOUD, AT(native.model_path),
+     .help = "the model to serve: a GGUF file, or a name of pdd model list"},
+    {"model", "MODEL", CHAT | DEVICE, AT(native.model_path),
+     .help = "the model of this device: a GGUF file, or a name of pdd model list",
      .otherwise = "the largest in models/ next to the program"},
-    {"model", "FILE", PERPLEXITY | REFINE, AT(native.model_path),
-     .help = "the GGUF file to measure", .otherwise = "the largest in models/ next to the program"},
-    {"model", "FILE", BENCH, AT(native.model_path),
-     .help = "the GGUF file to measure; pdd model random makes one of any shape",
+    {"model", "MODEL", PERPLEXITY | REFINE, AT(native.model_path),
+     .help = "the model to measure: a GGUF file, or a name of pdd model list",
      .otherwise = "the largest in models/ next to the program"},
-    {"model", "FILE", DEMO, AT(native.model_path), .help = "the model of both ends",
+    {"model", "MODEL", BENCH, AT(native.model_path),
+     .help =
+         "the model to measure: a GGUF file (pdd model random makes one of any shape), or a name "
+         "of pdd model list",
+     .otherwise = "the largest in models/ next to the program"},
+    {"model", "MODEL", DEMO, AT(native.model_path),
+     .help = "the model of both ends: a GGUF file, or a name of pdd model list",
      .otherwise = "the largest in models/ next to the program"},
     {"no-model", NULL, CHAT | DEVICE, AT(chat.no_model),
      .help = "no engine on this device: the cloud computes everything"},
@@ -529,7 +536,8 @@ static const struct option_row rows[] = {
     {"upstream-model", "NAME", CLOUD, AT(cloud.server.upstream.model),
      .help = "name of the model there", .otherwise = "the first that a server lists", UPSTREAM},
     {"upstream-vocab", "FILE", CLOUD, AT(cloud.server.upstream.vocab_path),
-     .help = "GGUF file of that model, for its tokenizer and chat template alone: tokens then pass "
+     .help = "GGUF file of that model, or a name of pdd model list, for its tokenizer and chat "
+             "template alone: tokens then pass "
              "as ids",
      UPSTREAM},
     {"upstream-ca", "FILE", CLOUD, AT(cloud.server.upstream.ca_file),
@@ -656,6 +664,23 @@ static const struct option_row rows[] = {
      .help = "as a user's text: no BOS, and control tokens are plain text"},
     {"ids", NULL, TOKENIZE, AT(model.ids_only), .help = "only the numbers, in one line"},
     HEADING(DETOKENIZE, "detokenize: the text of tokens; control tokens are shown"),
+
+    {"as", "NAME", PULL, AT(pull.as), .help = "the name of the model here",
+     .otherwise = "the file's"},
+    {"sha256", "HEX", PULL, AT(pull.sha256),
+     .help = "digest that the file must have, besides the one that the hub states"},
+    {"token-file", "FILE", PULL, AT(pull.token_file),
+     .help = "token, on the first line, for the server that is named: it is not sent to those to "
+             "which it redirects, nor by http to another machine"},
+    {"ca-file", "FILE", PULL, AT(pull.ca_file), .help = "PEM file of CA certificates to trust",
+     .otherwise = "the system's"},
+    {"retries", "N", PULL, AT(pull.retries), RANGE(0, 1000),
+     .help = "tries in a row that bring nothing, after a connection is lost or a server is busy",
+     .initial = "5"},
+    {"files", NULL, PULL, AT(pull.files),
+     .help = "only list the GGUF files of hf:OWNER/NAME, with their sizes"},
+    {"quiet", NULL, PULL, AT(pull.quiet), .help = "say nothing but errors"},
+    {"json", NULL, LIST, AT(model.json), .help = "one JSON array instead of a table"},
 
     {"shape", "NAME", RANDOM, .read = read_shape, .required = true, .help = "one of",
      .choice = shape_at},

@@ -78,6 +78,12 @@ struct model_options {
     bool json, no_hash, no_special, ids_only;
 };
 
+struct model_pull_options {
+    const char *as, *sha256, *token_file, *ca_file;
+    uint32_t retries;
+    bool quiet, files;
+};
+
 struct sim_options {
     struct study_plan plan;
     const char *report; /* a folder */
@@ -108,6 +114,7 @@ struct options {
     struct device_server_options device;
     struct key_options key;
     struct model_options model;
+    struct model_pull_options pull;
     struct relay_config link;
     struct bench_plan bench;
     bool bench_load_child;
@@ -135,7 +142,10 @@ enum {
     OPTIONS_DEVICE = 1 << 12,
     OPTIONS_SIM = 1 << 13,
     OPTIONS_MANUAL = 1 << 14,
-    OPTIONS_ALL = (1 << 15) - 1
+    OPTIONS_PULL = 1 << 15,
+    OPTIONS_LIST = 1 << 16,
+    OPTIONS_RM = 1 << 17,
+    OPTIONS_ALL = (1 << 18) - 1
 };
 
 /* Bits of option_row.only. */
