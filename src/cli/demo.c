@@ -307,9 +307,10 @@ static int demonstrate(struct demo *d, struct err *e)
     return code ? code : show(d, e);
 }
 
-/* demo/logbook.json of the source tree that the program was built in. */
+/* demo/logbook.json of the source tree that the program was built in, or of its installation. */
 static int find_task(char *path, size_t size, struct err *e)
 {
+    static const char *const places[] = {"demo", "share/pdd/demo"};
     char program[PATH_BYTES];
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     if (n > 0) {
@@ -318,8 +319,10 @@ static int find_task(char *path, size_t size, struct err *e)
             char *slash = strrchr(program, '/');
             if (!slash) break;
             *slash = 0;
-            int len = snprintf(path, size, "%s/demo/logbook.json", program);
-            if (len > 0 && (size_t)len < size && access(path, R_OK) == 0) return 0;
+            for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+                int len = snprintf(path, size, "%s/%s/logbook.json", program, places[i]);
+                if (len > 0 && (size_t)len < size && access(path, R_OK) == 0) return 0;
+            }
         }
     }
     return err_set(e, ERR_NOT_FOUND,

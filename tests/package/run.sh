@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# run.sh [BUILD]: what is installed and packaged, used as its users would. Prints one line a test, as cmocka does.
+#
+# `cmake --install` into a folder: the program finds its model there, the units are good. The packages: lintian has no
+# complaint; a bare Debian 12, made by mmdebstrap and kept in build/package for a week, installs them by apt, runs the program
+# with the default model, links a program with libpdd, and is as before when they are purged.
+#
+# The bare root needs root and, the first time, Debian's mirror; without them its tests are skipped.
+#
+# Catches: a file that no component installs, a dependency that a package does not name, a file that a purge leaves.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+build=$PWD/${1:-build/release}
+cache=$PWD/build/package
+mirror=${PDD_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+scratch=$(mktemp -d /tmp/pdd-package-XXXXXX)
+trap 'rm -rf --one-file-system "$scratch"' EXIT
+failed=0
+
+# try NAME COMMAND...: one test; its output is shown when it fails.
+try() {
+    local name=$1
+    shift
+    if "$@" >"$scratch/log" 2>&1; then
+        echo "[       OK ] $name"
+    else
+        echo "[  FAILED  ] $name"
+        tail -30 "$scratch/log"
+        failed=1
+        return 1
+    fi
+}
+
+skip_test() {
+    echo "[  SKIPPED ] $1"
+    echo "  $2"
+}
+
+# The build names its version and its architecture in the cache.
+cached() {
+    sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"
+}
+version=$(cached CMAKE_PROJECT_VERSION)
+question=(chat --local-only --no-state --max-tokens 8 --prompt "The safe has the code 4711. What is the code of the safe?")
+
+answer() {
+    "$1" "${question[@]}" --color never
+}
+
+# ---- cmake --install ----
+
+install_tree() {
+    cmake --install "$build" --prefix "$scratch/tree" >/dev/null &&
+        answer "$build/pdd" >"$scratch/expected" && [ -s "$scratch/expected" ] &&
+        [ "$("$scratch/tree/bin/pdd" --version)" = "pdd $version" ] &&
+        answer "$scratch/tree/bin/pdd" | diff "$scratch/expected" - &&
+        [ -s "$scratch/tree/share/bash-completion/completions/pdd" ] && ls "$scratch"/tree/share/man/man1/pdd-chat.1*
+}
+
+check_units() {
+    local units=$scratch/tree/lib/systemd
+    systemd-analyze verify --man=no "$units/system/pdd-cloud.service" &&
+        XDG_RUNTIME_DIR=$scratch systemd-analyze --user verify --man=no "$units/user/pdd-device.service"
+}
+
+# ---- packages ----
+
+make_packages() {
+    rm -rf "$build/packages" && (cd "$build" && cpack) && ls "$build"/packages/pdd_*.deb "$build"/packages/pdd-models_*.deb
+}
+
+# A first upload to Debian closes a bug; these packages are not for its archive.
+check_lintian() {
+    lintian --fail-on warning --suppress-tags initial-upload-closes-no-bugs "$build"/packages/*.deb
+}
+
+# ---- a bare Debian 12 ----
+
+make_base() {
+    local tar=$cache/bookworm.tar
+    mkdir -p "$cache/archives"
+    find "$tar" -mtime +7 -delete 2>/dev/null
+    [ -s "$tar" ] ||
+        { mmdebstrap --quiet --format=tar --variant=minbase --skip=cleanup/apt bookworm "$tar.part" "$mirror" && mv "$tar.part" "$tar"; }
+}
+
+# In namespaces of its own, whose mounts and processes end with it.
+in_root() {
+    unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$@"' - "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+}
+
+# What a package could leave: everything but the package manager's own records.
+list_root() {
+    (cd "$root" && find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./var/lib/dpkg -o -path ./var/lib/apt \
+        -o -path ./var/cache -o -path ./var/log -o -path ./etc/ld.so.cache \) -prune -o -print | sort)
+}
+
+# Downloaded packages are kept: the next run needs no network.
+apt_install() {
+    cp -n "$cache"/archives/*.deb "$root/var/cache/apt/archives/" 2>/dev/null
+    in_root apt-get install -y -qq --no-install-recommends -o APT::Keep-Downloaded-Packages=true "$@" </dev/null
+    local status=$?
+    cp -n "$root"/var/cache/apt/archives/*.deb "$cache/archives/" 2>/dev/null
+    return $status
+}
+
+open_root() {
+    root=$scratch/root
+    mkdir "$root" && tar -C "$root" -xf "$cache/bookworm.tar" && mkdir -p "$root/packages" &&
+        cp "$build"/packages/*.deb "$root/packages/" && cp /etc/resolv.conf "$root/etc/resolv.conf" &&
+        list_root >"$scratch/before" && in_root dpkg-query -W -f '${Package}\n' >"$scratch/packages_before"
+}
+
+install_program() {
+    apt_install $(cd "$root" && printf '/%s ' packages/pdd_*.deb packages/pdd-models_*.deb)
+}
+
+run_program() {
+    [ "$(in_root pdd --version)" = "pdd $version" ] && in_root pdd "${question[@]}" --color never | diff "$scratch/expected" -
+}
+
+purge_all() {
+    local packages
+    packages=$(in_root dpkg-query -W -f '${Package}\n' | grep -vxFf "$scratch/packages_before")
+    in_root apt-get purge -y -qq $packages && list_root | diff "$scratch/before" -
+}
+
+if [ -n "$(cached CMAKE_CROSSCOMPILING_EMULATOR)" ]; then
+    echo "run.sh: $build is a cross build"
+    exit 2
+fi
+try install_tree install_tree
+if command -v systemd-analyze >/dev/null; then try units check_units; else skip_test units "no systemd-analyze"; fi
+try packages make_packages || exit 1
+if command -v lintian >/dev/null; then try lintian check_lintian; else skip_test lintian "no lintian"; fi
+if [ "$(id -u)" -ne 0 ] || ! unshare --mount --pid --fork true || ! command -v mmdebstrap >/dev/null; then
+    skip_test bare_root "it needs root, namespaces and mmdebstrap"
+elif ! make_base >"$scratch/log" 2>&1; then
+    tail -3 "$scratch/log"
+    skip_test bare_root "no Debian 12 can be made from $mirror"
+else
+    open_root
+    try bare_root_install install_program && try bare_root_run run_program
+    try bare_root_purge purge_all
+fi
+exit $failed
