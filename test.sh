@@ -166,6 +166,19 @@ run_page() {
     finish
 }
 
+# What users install, and the packages in a bare Debian 12, each test counted.
+run_packages() {
+    local log status
+    log=$(mktemp)
+    begin "installing and packages (tests/package)"
+    tests/package/run.sh build/release >"$log" 2>&1
+    status=$?
+    count_cases "$log"
+    [ $status -eq 0 ] && echo "  ok packages" || { fail "packages"; tail -60 "$log"; }
+    rm -f "$log"
+    finish
+}
+
 # Kernels and bits by gcc, bits by gcc on a CPU without dot product, bits by clang.
 run_aarch64() {
     xargs -P "$cores" -L 1 qemu-aarch64 -L /usr/aarch64-linux-gnu <<END
@@ -219,6 +232,7 @@ run_tests release "tests, gcc, optimised"
 run_openai_client
 run_page
 if [ $quick -eq 0 ]; then
+    run_packages
     step "building with clang" build clang
     step "building with address and undefined-behaviour sanitizers" build asan
     run_tests asan "tests under address and undefined-behaviour sanitizers"

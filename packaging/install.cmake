@@ -1,5 +1,5 @@
-# What `cmake --install` puts where; included by CMakeLists.txt. Components: program, models, library, development,
-# and debian_* with what Debian's policy asks of a package besides (packaging/packages.cmake).
+# What `cmake --install` puts where; included by CMakeLists.txt. Components: program, models, and debian_* with what
+# Debian's policy asks of a package besides (packaging/packages.cmake). cmake/libpdd.cmake has runtime and development.
 set(data ${CMAKE_INSTALL_DATADIR})
 
 install(TARGETS pdd RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT program)

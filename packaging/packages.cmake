@@ -80,7 +80,31 @@ set(CPACK_DEBIAN_PDD_MODELS_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PDD_MODELS_PACKAGE_ARCHITECTURE all)
 set(CPACK_DEBIAN_PDD_MODELS_PACKAGE_ENHANCES pdd)
 
+if(TARGET libpdd)
+    debian_package(libpdd0 ${CMAKE_SOURCE_DIR}/packaging/debian/copyright runtime)
+    set(CPACK_DEBIAN_LIBPDD0_DESCRIPTION "answers of a language model from device and cloud - library\n\
+A program gives a question and gets the answer as it is made: it starts in the\n\
+cloud and is finished on the device, or comes from one of them alone. Blocking\n\
+calls with callbacks, or a file descriptor for an event loop.")
+    set(CPACK_DEBIAN_LIBPDD0_PACKAGE_SECTION libs)
+    set(CPACK_DEBIAN_LIBPDD0_PACKAGE_SHLIBDEPS ON)
+    # CPack writes scripts that call ldconfig, unless files of their names are given; a trigger does that today. There
+    # are no such files, so the package has no scripts.
+    set(CPACK_DEBIAN_LIBPDD0_PACKAGE_CONTROL_EXTRA ${CMAKE_SOURCE_DIR}/packaging/debian/triggers
+        ${CMAKE_BINARY_DIR}/debian/symbols ${CMAKE_BINARY_DIR}/debian/shlibs
+        ${CMAKE_BINARY_DIR}/debian/none/postinst ${CMAKE_BINARY_DIR}/debian/none/postrm)
+    configure_file(packaging/debian/libpdd0.symbols debian/symbols COPYONLY)
+    file(WRITE ${CMAKE_BINARY_DIR}/debian/shlibs "libpdd ${PROJECT_VERSION_MAJOR} libpdd0 (>= ${PROJECT_VERSION})\n")
+
+    debian_package(libpdd-dev ${CMAKE_SOURCE_DIR}/packaging/debian/copyright development)
+    set(CPACK_DEBIAN_LIBPDD_DEV_DESCRIPTION "answers of a language model from device and cloud - development\n\
+The header, which is the manual, the static library, and what pkg-config and\n\
+CMake find both libraries by. To link the static one, the development files of\n\
+the suggested packages are needed.")
+    set(CPACK_DEBIAN_LIBPDD_DEV_PACKAGE_SECTION libdevel)
+    set(CPACK_DEBIAN_LIBPDD_DEV_PACKAGE_DEPENDS "libpdd0 (= ${PROJECT_VERSION}-${PDD_DEBIAN_RELEASE})")
+    set(CPACK_DEBIAN_LIBPDD_DEV_PACKAGE_SUGGESTS
+        "libcurl4-openssl-dev, libevent-dev, libjansson-dev, libpcre2-dev, libsqlite3-dev, libssl-dev, pkgconf | pkg-config")
+endif()
+
 include(CPack)
-foreach(group pdd pdd_models)
-    cpack_add_component_group(${group})
-endforeach()

@@ -74,6 +74,11 @@ check_lintian() {
     lintian --fail-on warning --suppress-tags initial-upload-closes-no-bugs "$build"/packages/*.deb
 }
 
+# A name that is gone, or a new one that the list of packaging/debian lacks.
+check_symbols() {
+    dpkg-gensymbols -q -c4 -plibpdd0 "-v$version" "-e$build/libpdd.so.$version" "-I$PWD/packaging/debian/libpdd0.symbols" -O/dev/null
+}
+
 # ---- a bare Debian 12 ----
 
 make_base() {
@@ -119,6 +124,15 @@ run_program() {
     [ "$(in_root pdd --version)" = "pdd $version" ] && in_root pdd "${question[@]}" --color never | diff "$scratch/expected" -
 }
 
+# As the header's own example is built by its users.
+use_library() {
+    apt_install $(cd "$root" && printf '/%s ' packages/libpdd*.deb) gcc libc6-dev pkg-config &&
+        cp examples/ask.c "$root/tmp/" &&
+        in_root sh -c 'cd /tmp && gcc ask.c -o ask $(pkg-config --cflags --libs pdd)' &&
+        in_root /tmp/ask /usr/share/pdd/models/pdd-read-q6_k.gguf - "The safe has the code 4711. What is the code of the safe?" |
+        grep -F 4711
+}
+
 purge_all() {
     local packages
     packages=$(in_root dpkg-query -W -f '${Package}\n' | grep -vxFf "$scratch/packages_before")
@@ -132,6 +146,7 @@ fi
 try install_tree install_tree
 if command -v systemd-analyze >/dev/null; then try units check_units; else skip_test units "no systemd-analyze"; fi
 try packages make_packages || exit 1
+if command -v dpkg-gensymbols >/dev/null; then try symbols check_symbols; else skip_test symbols "no dpkg-dev"; fi
 if command -v lintian >/dev/null; then try lintian check_lintian; else skip_test lintian "no lintian"; fi
 if [ "$(id -u)" -ne 0 ] || ! unshare --mount --pid --fork true || ! command -v mmdebstrap >/dev/null; then
     skip_test bare_root "it needs root, namespaces and mmdebstrap"
@@ -141,6 +156,7 @@ elif ! make_base >"$scratch/log" 2>&1; then
 else
     open_root
     try bare_root_install install_program && try bare_root_run run_program
+    try bare_root_library use_library
     try bare_root_purge purge_all
 fi
 exit $failed
