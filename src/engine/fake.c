@@ -358,7 +358,8 @@ static void fill_info(struct fake *f)
     snprintf(info->weights_hash, sizeof info->weights_hash, "fake-%016llx",
              (unsigned long long)options_hash(f));
     snprintf(info->tokenizer_hash, sizeof info->tokenizer_hash, "bytes");
-    snprintf(info->template_hash, sizeof info->template_hash, "chatml");
+    snprintf(info->template_hash, sizeof info->template_hash, "%s",
+             chat_template_family(f->engine.chat_template));
     info->vocab_size = 259;
     info->context_max = o->context_max ? o->context_max : FAKE_CONTEXT;
     info->step_tokens_max = o->step_tokens_max ? o->step_tokens_max : STEP_DEFAULT;
@@ -380,7 +381,9 @@ int fake_open(const struct fake_options *options, struct engine **ret_engine, st
     int code = f->name && (f->script || !options->script) && (f->scored || !options->scored)
                    ? vocab_open_bytes(&f->engine.vocab, err)
                    : err_set(err, ERR_NO_MEMORY, "no memory");
-    if (code == 0) code = chat_template_open_family("chatml", &f->engine.chat_template, err);
+    if (code == 0)
+        code = chat_template_open_family(options->chat_template ? options->chat_template : "chatml",
+                                         &f->engine.chat_template, err);
     if (code == 0) {
         fill_info(f);
         code = kv_pool_open(&page_shape, f->engine.info.kv_pages_total, &f->kv, err);

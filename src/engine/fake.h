@@ -25,10 +25,11 @@ struct fake_options {
     double prefill_us_per_token, step_us; /* slept in engine_step: step_us + tokens * the former */
     uint32_t beat_us; /* 0: none; otherwise steps end on a beat instead: at multiples of this many
                          microseconds of clock_us(), one step a beat */
-    uint32_t fail_at_step;  /* 1-based step that fails with ERR_INTERNAL; 0: none */
-    const char *scored;     /* a text: session_score finds every place of it in the prompt, with
-                               score 1, and gives all else FAKE_SCORE; NULL: ERR_UNSUPPORTED */
-    const char *model_name; /* NULL: "fake"; also decides the hashes */
+    uint32_t fail_at_step;     /* 1-based step that fails with ERR_INTERNAL; 0: none */
+    const char *scored;        /* a text: session_score finds every place of it in the prompt, with
+                                  score 1, and gives all else FAKE_SCORE; NULL: ERR_UNSUPPORTED */
+    const char *model_name;    /* NULL: "fake"; also decides the hashes */
+    const char *chat_template; /* a family whose turns begin as ChatML's; NULL: chatml */
 };
 
 int fake_open(const struct fake_options *options, struct engine **ret_engine, struct err *err);

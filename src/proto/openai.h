@@ -49,8 +49,9 @@ struct openai_request {
     size_t text_len;
     struct openai_prompt *more; /* [n_more] its further prompts */
     uint32_t n_more;
-    uint32_t n; /* answers to each prompt; the k-th is drawn with seed + k */
-    bool echo;  /* the prompt's text precedes each answer */
+    uint32_t n;            /* answers to each prompt; the k-th is drawn with seed + k */
+    bool echo;             /* the prompt's text precedes each answer */
+    bool thoughts_in_text; /* of a chat: what the model thinks is not told apart */
     struct openai_stop stops[OPENAI_STOPS_MAX];
     uint32_t n_stops;
     bool stream, include_usage;

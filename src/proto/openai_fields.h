@@ -174,6 +174,10 @@ enum openai_neutral {
     TAKE("echo", COMPLETION, take_echo,                                                            \
          "the prompt's text precedes each answer; not with logprobs")                              \
     REFUSE("echo", CHAT, FALSE, "")                                                                \
+    TAKE("reasoning_format", CHAT, take_reasoning_format,                                          \
+         "auto and deepseek: what the model thinks is reasoning_content; none: it stays in the "   \
+         "text, with its marks")                                                                   \
+    TAKE("separate_reasoning", CHAT, take_separate_reasoning, "false: the same as none")           \
     TAKE("top_logprobs", CHAT, take_top_logprobs, "0 to 20")                                       \
     TAKE("stream_options", BOTH, take_stream_options, "include_usage; with stream only")           \
     IGNORE("user", BOTH, "")                                                                       \

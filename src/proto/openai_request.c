@@ -442,6 +442,27 @@ static int take_min_tokens(const json_t *min, struct openai_request *r, struct e
     return 0;
 }
 
+/* llama-server's words. */
+static int take_reasoning_format(const json_t *format, struct openai_request *r, struct err *e)
+{
+    bool none = is_word(format, "none");
+    if (!none && !is_word(format, "auto") && !is_word(format, "deepseek"))
+        return err_set(e, ERR_BAD_INPUT,
+                       "reasoning_format must be \"auto\" or \"deepseek\" (thoughts are "
+                       "reasoning_content), or \"none\" (they stay in the text)");
+    r->thoughts_in_text = none;
+    return 0;
+}
+
+/* SGLang's. */
+static int take_separate_reasoning(const json_t *apart, struct openai_request *r, struct err *e)
+{
+    if (!json_is_boolean(apart))
+        return err_set(e, ERR_BAD_INPUT, "separate_reasoning must be true or false");
+    r->thoughts_in_text = json_is_false(apart);
+    return 0;
+}
+
 /* What happens to a field, in the words of openai_fields.h. */
 enum fate { FATE_PLAIN, FATE_TAKE, FATE_SEE, FATE_PASS, FATE_REFUSE, FATE_IGNORE };
 

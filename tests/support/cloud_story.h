@@ -40,14 +40,14 @@ enum { STORY_CHOICES = 8 };
 struct story {
     int status;
     struct story_choice {
-        struct buf text;
+        struct buf text, thought;
         char finish[16];
         uint32_t n_rows, n_roles;
     } choices[STORY_CHOICES]; /* by index; of the first also: */
     struct buf text;          /* all text, as it came */
     struct buf pieces;        /* each chunk's text and a '|' */
     char finish[16], param[64], code[64];
-    uint32_t n_text, n_error, n_usage, prompt, cached, completion;
+    uint32_t n_text, n_error, n_usage, prompt, cached, completion, reasoning;
     bool done;     /* [DONE] came */
     json_t *rows;  /* of a chat: all its logprobs.content */
     json_t *lists; /* of a completion: its last logprobs */
@@ -56,7 +56,7 @@ struct story {
 static inline void story_release(struct story *t)
 {
     for (int i = 0; i < STORY_CHOICES; i++)
-        buf_release(&t->choices[i].text);
+        buf_release(&t->choices[i].text), buf_release(&t->choices[i].thought);
     buf_release(&t->text);
     buf_release(&t->pieces);
     json_decref(t->rows);
@@ -96,6 +96,9 @@ static inline void note_choice(struct story *t, const json_t *choice)
     assert_string_equal(k->finish, ""); /* nothing comes after the reason */
     if (finish) snprintf(k->finish, sizeof k->finish, "%s", finish);
     buf_append(&k->text, json_string_value(text), json_string_length(text));
+    const json_t *thought = json_object_get(inner, "reasoning_content");
+    if (thought) assert_true(k->text.len == 0 || json_object_get(choice, "message"));
+    buf_append(&k->thought, json_string_value(thought), json_string_length(thought));
     k->n_roles += json_object_get(inner, "role") != NULL;
     k->n_rows +=
         (uint32_t)json_array_size(json_object_get(json_object_get(choice, "logprobs"), "content"));
@@ -115,6 +118,9 @@ static inline void note_usage(struct story *t, const json_t *usage)
     t->n_usage++;
     t->prompt = (uint32_t)json_integer_value(json_object_get(usage, "prompt_tokens"));
     t->completion = (uint32_t)json_integer_value(json_object_get(usage, "completion_tokens"));
+    details = json_object_get(usage, "completion_tokens_details");
+    t->reasoning = (uint32_t)json_integer_value(json_object_get(details, "reasoning_tokens"));
+    details = json_object_get(usage, "prompt_tokens_details");
     t->cached = (uint32_t)json_integer_value(json_object_get(details, "cached_tokens"));
     assert_int_equal(json_integer_value(json_object_get(usage, "total_tokens")),
                      t->prompt + t->completion);
@@ -153,7 +159,7 @@ static inline void story_init(struct story *t)
 {
     *t = (struct story){.rows = json_array()};
     for (int i = 0; i < STORY_CHOICES; i++)
-        buf_init(&t->choices[i].text, RAW_MAX);
+        buf_init(&t->choices[i].text, RAW_MAX), buf_init(&t->choices[i].thought, RAW_MAX);
     buf_init(&t->text, RAW_MAX);
     buf_init(&t->pieces, RAW_MAX);
 }

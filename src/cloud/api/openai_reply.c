@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "model/text/thought.h"
 #include "proto/stop.h"
 
 enum {
@@ -27,14 +28,16 @@ struct choice {
     struct exchange x; /* first */
     struct openai_reply *reply;
     uint32_t index;
-    struct buf text;    /* of the answer, but for what a stream has sent */
-    struct buf thought; /* unless it is streamed */
-    size_t showable;    /* bytes at its beginning in which no stop string can begin */
-    struct mark so_far; /* all text that has come */
-    uint32_t sent;      /* bytes of the answer before `text` */
+    struct thought parts; /* tells thought and answer apart */
+    struct buf text;      /* of the answer, but for what a stream has sent */
+    struct buf thought;   /* the same */
+    size_t showable;      /* bytes at its beginning in which no stop string can begin */
+    struct mark so_far;   /* all text that has come */
+    uint32_t sent;        /* bytes of the answer before `text` */
     uint32_t n_tokens, rows_sent;
-    struct buf marks; /* struct mark of each token; empty without log-probabilities */
-    bool ended;       /* it is complete; ignore further events */
+    uint32_t n_thought; /* of the tokens, the first ones */
+    struct buf marks;   /* struct mark of each token; empty without log-probabilities */
+    bool ended;         /* it is complete; ignore further events */
     /* of a whole response */
     struct openai_rows rows;
     const char *reason;
@@ -48,6 +51,7 @@ struct openai_reply {
     uint32_t n_alive, n_ended;
     uint32_t n_over;   /* whose job is over, or never ran */
     struct buf pieces; /* scratch of fill_row */
+    struct buf piece;  /* and of on_token */
     uint64_t created;
     char fingerprint[OPENAI_FINGERPRINT_MAX];
     bool begun;   /* the head of the stream is sent */
@@ -67,6 +71,7 @@ static void reply_free(struct openai_reply *r)
 {
     openai_request_release(&r->q);
     buf_release(&r->pieces);
+    buf_release(&r->piece);
     buf_release(&r->whole.out);
     mem_free(r->choices);
     mem_free(r);
@@ -75,6 +80,7 @@ static void reply_free(struct openai_reply *r)
 static void release(struct exchange *x)
 {
     struct choice *a = (struct choice *)x;
+    thought_release(&a->parts);
     buf_release(&a->text);
     buf_release(&a->thought);
     buf_release(&a->marks);
@@ -194,7 +200,7 @@ static struct openai_usage usage_of(const struct openai_reply *r)
             u.cached_tokens += a->x.cached;
         }
         u.completion_tokens += a->n_tokens + a->x.n_thoughts;
-        u.reasoning_tokens += a->x.n_thoughts;
+        u.reasoning_tokens += a->x.n_thoughts + a->n_thought;
     }
     return u;
 }
@@ -293,24 +299,6 @@ static void finish_whole(struct openai_reply *r)
     reply_whole(r);
 }
 
-/* The answer is complete. `stopped`: by a stop string, before a->showable. */
-static void finish(struct choice *a, const char *reason, bool stopped)
-{
-    struct openai_reply *r = a->reply;
-    a->ended = true;
-    r->ended = ++r->n_ended == r->n;
-    if (!stopped) a->showable = a->text.len;
-    if (r->q.stream) {
-        let_go(a, !stopped);
-        send_chunk(a, &(struct openai_choice){.text = "", .finish_reason = reason});
-        if (r->ended) finish_stream(r);
-        return;
-    }
-    a->rows = rows_until(a, stopped ? (uint32_t)a->showable : UINT32_MAX);
-    a->reason = reason;
-    if (r->ended) finish_whole(r);
-}
-
 /* There are no answers, or no more of them. */
 static void fail(struct openai_reply *r, const struct job_failure *f)
 {
@@ -334,6 +322,38 @@ static void no_memory(struct openai_reply *r)
     struct job_failure failed = {.e = ERR_INIT};
     err_set(&failed.e, ERR_NO_MEMORY, "no memory for the answer");
     fail(r, &failed);
+}
+
+/* A thought goes to the stream as it comes. */
+static void let_thought_go(struct choice *a)
+{
+    if (!a->reply->q.stream || a->thought.len == 0) return;
+    send_chunk(a,
+               &(struct openai_choice){.thought = a->thought.data, .thought_len = a->thought.len});
+    buf_clear(&a->thought);
+}
+
+/* The answer is complete. `stopped`: by a stop string, before a->showable. */
+static void finish(struct choice *a, const char *reason, bool stopped)
+{
+    struct openai_reply *r = a->reply;
+    if (!stopped && thought_finish(&a->parts, &a->thought, &a->text)) {
+        no_memory(r);
+        return;
+    }
+    a->ended = true;
+    r->ended = ++r->n_ended == r->n;
+    let_thought_go(a);
+    if (!stopped) a->showable = a->text.len;
+    if (r->q.stream) {
+        let_go(a, !stopped);
+        send_chunk(a, &(struct openai_choice){.text = "", .finish_reason = reason});
+        if (r->ended) finish_stream(r);
+        return;
+    }
+    a->rows = rows_until(a, stopped ? (uint32_t)a->showable : UINT32_MAX);
+    a->reason = reason;
+    if (r->ended) finish_whole(r);
 }
 
 static bool open_stream(struct exchange *x)
@@ -363,11 +383,10 @@ static void on_admitted(struct choice *a)
 static void on_thought(struct choice *a, const struct job_event *ev)
 {
     if (!a->reply->q.chat) return;
-    if (a->reply->q.stream) {
-        send_chunk(a, &(struct openai_choice){.thought = ev->text, .thought_len = ev->text_len});
-    } else if (buf_append(&a->thought, ev->text, ev->text_len)) {
+    if (buf_append(&a->thought, ev->text, ev->text_len))
         no_memory(a->reply);
-    }
+    else
+        let_thought_go(a);
 }
 
 static uint32_t count_chars(const char *text, size_t n)
@@ -378,13 +397,34 @@ static uint32_t count_chars(const char *text, size_t n)
     return chars;
 }
 
+/* The text of a token, to the thought or to the answer. */
+static int take_text(struct choice *a, const struct job_event *ev)
+{
+    struct buf *piece = &a->reply->piece;
+    if (a->parts.state == THOUGHT_OVER) return exchange_text(&a->x, ev, &a->text);
+    buf_clear(piece);
+    int code = exchange_text(&a->x, ev, piece);
+    return code ? code
+                : thought_push(&a->parts, a->reply->server->backend->vocab, ev->token, piece->data,
+                               piece->len, &a->thought, &a->text);
+}
+
+/* Its tokens have no log-probabilities in the response, as they are not of its text. */
+static void count_thought(struct choice *a)
+{
+    if (a->parts.state != THOUGHT_GOES_ON && a->parts.state != THOUGHT_ENDED) return;
+    a->n_thought = a->rows_sent = a->n_tokens;
+}
+
 static void on_token(struct choice *a, const struct job_event *ev)
 {
     const struct openai_request *q = &a->reply->q;
     size_t before = a->text.len, clear;
     int code = q->logprobs ? buf_append(&a->marks, &a->so_far, sizeof a->so_far) : 0;
-    if (!code) code = exchange_text(&a->x, ev, &a->text);
+    if (!code) code = take_text(a, ev);
     a->n_tokens++;
+    count_thought(a);
+    let_thought_go(a);
     if (code) {
         no_memory(a->reply);
         return;
@@ -484,6 +524,7 @@ static struct openai_reply *reply_new(const struct request_ctx *c, struct openai
     *q = (struct openai_request){.chat = r->q.chat};
     r->created = (uint64_t)time(NULL);
     buf_init(&r->pieces, PIECES_MAX);
+    buf_init(&r->piece, PIECES_MAX);
     buf_init(&r->whole.out, ANSWER_MAX);
     openai_fingerprint(info->weights_hash, info->numerics, r->fingerprint);
     if (!r->q.seeded && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
@@ -499,6 +540,16 @@ static struct openai_reply *reply_new(const struct request_ctx *c, struct openai
     return NULL;
 }
 
+/* Where ids come from, so does the text with its marks; other servers part it themselves. */
+static void part_thoughts(struct choice *a, const struct token_list *prompt)
+{
+    const struct openai_request *q = &a->reply->q;
+    const struct backend *b = a->reply->server->backend;
+    bool apart = q->chat && !q->thoughts_in_text && b->takes_ids;
+    const struct thought_marks *marks = apart ? thought_marks_of(b->chat_template, b->vocab) : NULL;
+    thought_init(&a->parts, marks, thought_opened(marks, b->vocab, prompt->ids, prompt->len));
+}
+
 /* The job of choice i, which answers prompt i / n. */
 static int prepare(struct openai_reply *r, uint32_t i, const struct openai_reply_prompt *prompts,
                    struct err *e)
@@ -511,6 +562,7 @@ static int prepare(struct openai_reply *r, uint32_t i, const struct openai_reply
     if (buf_append(&a->text, prompt->echo.data, prompt->echo.len))
         return err_set(e, ERR_NO_MEMORY, "no memory for the answer");
     a->showable = a->text.len;
+    part_thoughts(a, &prompt->tokens);
     if (i % n) return exchange_prepare_choice(&a->x, &r->choices[i - i % n]->x, seed, e);
     return exchange_prepare(&a->x, r->q.chat ? "chatcmpl-" : "cmpl-", &prompt->tokens, &r->q.ask,
                             on_event, e);

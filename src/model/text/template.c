@@ -53,7 +53,7 @@ int chat_template_open_family(const char *family, struct chat_template **ret_tem
     if (code) return code;
     struct chat_template *t = *ret_template; /* its identity is its name, shorter than its text */
     t->identity_len = strlen(family);
-    memcpy(t->identity, family, t->identity_len);
+    memcpy(t->identity, family, t->identity_len + 1);
     return 0;
 }
 
@@ -155,6 +155,13 @@ const char *chat_template_family(const struct chat_template *t)
 struct gguf_str chat_template_identity(const struct chat_template *t)
 {
     return (struct gguf_str){t->identity, t->identity_len};
+}
+
+bool chat_template_has(const struct chat_template *t, const char *word)
+{
+    bool family = t->identity_len == strlen(t->name) && strcmp(t->identity, t->name) == 0;
+    const char *text = family ? family_text(t->name) : t->identity;
+    return text && memmem(text, family ? strlen(text) : t->identity_len, word, strlen(word));
 }
 
 int chat_template_set_thinking(struct chat_template *t, bool on, struct err *e)

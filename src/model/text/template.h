@@ -67,6 +67,9 @@ const char *chat_template_family(const struct chat_template *t);
 /* The text that a hash of the template is of: the file's text, or the name of a family. */
 struct gguf_str chat_template_identity(const struct chat_template *t);
 
+/* Whether its text has that word. */
+bool chat_template_has(const struct chat_template *t, const char *word);
+
 /* Whether an answer may begin with a thought (it may, unless told otherwise). Off: the template's
  * argument enable_thinking is false; ERR_UNSUPPORTED for a template that knows no such thing. */
 int chat_template_set_thinking(struct chat_template *t, bool on, struct err *e);

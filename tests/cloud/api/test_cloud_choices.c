@@ -1,10 +1,12 @@
 /*
- * test_cloud_choices: several answers in one response: n, several prompts, echo.
+ * test_cloud_choices: several answers in one response: n, several prompts, echo; and the parts of
+ * one: thought and answer.
  *
  * Catches: choices that are mixed up, lost, or other than those of single requests with their
- * seeds; a prompt that is computed, charged or counted for each of its answers; work that goes on
- * when the client has gone, an answer has failed, or only a part of the answers was taken in;
- * requests that can never be served and are told to come again.
+ * seeds; thoughts in the answer, or marks in either; a prompt that is computed, charged or counted
+ * for each of its answers; work that goes on when the client has gone, an answer has failed, or
+ * only a part of the answers was taken in; requests that can never be served and are told to come
+ * again.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -181,6 +183,47 @@ static void test_ends(void **state)
     site_stop(s);
 }
 
+static void test_thoughts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *chat_template, *script, *options, *thought, *text;
+        uint32_t reasoning;
+    } cases[] = {
+        {"qwen3", "<think>\nHm: so?\n</think>\n\nYes: so.", "", "Hm: so?", "Yes: so.", 26},
+        {"qwen3", "<think>\nHm: so?\n</think>\n\nYes: so.", ",\"reasoning_format\":\"none\"", "",
+         "<think>\nHm: so?\n</think>\n\nYes: so.", 0},
+        {"qwen3", "<think>\nHm: so?\n</think>\n\nYes: so.", ",\"max_tokens\":12", "Hm:", "", 12},
+        {"qwen3", "Yes: <think>.", ",\"reasoning_format\":\"auto\"", "", "Yes: <think>.", 0},
+        {"qwen3", "<think>a: b</think>Yes: so", ",\"stop\":\":\"", "a: b", "Yes", 19},
+        {"qwq", "<think>\nHm.</think>Yes.", "", "Hm.", "Yes.", 11},
+        {"chatml", "<think>Hm.</think>Yes.", "", "", "<think>Hm.</think>Yes.", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct site *s = fake_site(cases[i].script);
+        s->fake.chat_template = cases[i].chat_template;
+        site_start(s);
+        for (int stream = 0; stream < 2; stream++) {
+            struct story t;
+            tellf(&t, s, CHAT, "{" FOX ",\"n\":2,\"logprobs\":true%s%s}", cases[i].options,
+                  stream ? USAGE : "");
+            for (int k = 0; k < 2; k++) {
+                const struct story_choice *part = &t.choices[k];
+                if (strcmp(part->thought.len ? part->thought.data : "", cases[i].thought) != 0 ||
+                    strcmp(part->text.len ? part->text.data : "", cases[i].text) != 0)
+                    fail_msg("case %zu: '%s' '%s'", i, part->thought.data, part->text.data);
+                assert_int_equal(part->n_rows, part->text.len
+                                                   ? t.completion / 2 - cases[i].reasoning -
+                                                         (strstr(cases[i].options, "stop") != NULL)
+                                                   : 0);
+            }
+            assert_int_equal(t.reasoning, 2 * cases[i].reasoning);
+            story_release(&t);
+        }
+        site_stop(s);
+    }
+}
+
 /* ---- what goes wrong ---- */
 
 static void test_client_leaves(void **state)
@@ -305,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_computed_once),
         cmocka_unit_test(test_echo),
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_thoughts),
         cmocka_unit_test(test_client_leaves),
         cmocka_unit_test(test_engine_fails),
         cmocka_unit_test(test_room),
