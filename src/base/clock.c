@@ -23,9 +23,14 @@ void clock_sleep_us(uint64_t us)
     clock_sleep_until_us(clock_us() + us);
 }
 
+int64_t clock_wall_of(int64_t seconds)
+{
+    time_t when = (time_t)seconds;
+    struct tm local;
+    return localtime_r(&when, &local) ? seconds + local.tm_gmtoff : seconds;
+}
+
 int64_t clock_wall_s(void)
 {
-    time_t now = time(NULL);
-    struct tm local;
-    return localtime_r(&now, &local) ? (int64_t)now + local.tm_gmtoff : (int64_t)now;
+    return clock_wall_of(time(NULL));
 }

@@ -368,6 +368,7 @@ static int open_request(struct device *d, struct wire_request *r, struct err *e)
         }
         r->messages = messages;
         r->n_messages = a->q->n_messages;
+        r->now = a->now > 0 ? (uint64_t)a->now : 0;
     } else {
         r->prompt = a->prompt.ids;
         r->n_prompt = a->prompt.len;
@@ -584,6 +585,7 @@ static void init(struct device *d, const struct device_question *q)
     struct answer *a = &d->answer;
     answer_release(a);
     a->q = q;
+    a->now = q->now ? q->now : clock_wall_s();
     token_list_init(&a->prompt, WIRE_PROMPT_MAX);
     token_list_init(&a->work, WIRE_PROMPT_MAX + TURN_ANSWER_MAX);
     token_list_init(&a->words, SSE_LINE_MAX);
@@ -632,7 +634,7 @@ static int encode_prompt(struct device *d, struct err *e)
                                                           .tools = q->tools,
                                                           .arguments = q->arguments,
                                                           .generate = true,
-                                                          .now = clock_wall_s()},
+                                                          .now = a->now},
                                     &a->prompt, e);
     else
         return err_set(e, ERR_UNSUPPORTED,

@@ -95,7 +95,7 @@ static void keep_system(struct device *d)
     if (q->raw || q->n_messages < 2 || strcmp(q->messages[0].role, "system") != 0) return;
     token_list_init(&ids, WIRE_PROMPT_MAX);
     uint32_t same = 0;
-    const struct chat_prompt system = {.messages = q->messages, .n = 1, .now = clock_wall_s()};
+    const struct chat_prompt system = {.messages = q->messages, .n = 1, .now = a->now};
     if (chat_template_render(engine_template(d->engine), engine_vocab(d->engine), &system, &ids,
                              NULL) == 0)
         while (same < ids.len && same < a->prompt.len && ids.ids[same] == a->prompt.ids[same])

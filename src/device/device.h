@@ -88,6 +88,8 @@ struct device_question {
      * cloud with another tokenizer cannot be told of them, and is not asked. */
     const char *const *extras; /* [n_messages] */
     const char *tools, *arguments;
+    int64_t now; /* the wall clock for the chat template, here and in the cloud (clock_wall_of); 0:
+                    as it is when the question is asked */
     const char *raw; /* a prompt without template; needs an engine here */
     size_t raw_len;
     const int32_t *ids; /* or a prompt in token ids of the engine here */

@@ -26,6 +26,7 @@ struct answer {
     struct turn turn;
     struct plan plan;
     uint32_t unsent;    /* tokens of the prompt that this device did not send to the cloud before */
+    int64_t now;        /* of the question, on the wall clock */
     bool running;       /* between answer_start and the turn's end */
     bool by_messages;   /* the cloud gets messages, not ids */
     bool as_text;       /* its tokens are of another vocabulary: their text counts */

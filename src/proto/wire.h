@@ -75,6 +75,9 @@ struct wire_request {
     uint32_t tokens_max;      /* N: the most tokens of this stream */
     struct wire_refine refine;
     uint32_t deadline_ms; /* 0: none */
+    /* With messages: the wall clock of who asks, for a chat template that tells the date; 0: the
+     * server's own. So the prompt stays the same when the answer is asked for again. */
+    uint64_t now;
     /* Made by wire_request_prepare: messages (an array), prompt and have (ids between commas,
      * without brackets), and by wire_request_prepare_tokens: a prompt's tokens and have, together.
      */

@@ -13,6 +13,8 @@
 /* The largest float below 1: a minimum probability of 1 would leave no token. */
 #define BELOW_ONE 0x1.fffffep-1f
 
+#define NOW_MAX 253402300799 /* the end of the year 9999 */
+
 enum {
     ROLE_MAX = 32,       /* bytes */
     TOP_K_MAX = 1 << 24, /* more than any vocabulary */
@@ -184,6 +186,7 @@ static void put_request(struct buf *out, const struct wire_request *r)
     put_sampling(out, &r->sampling);
     if (r->refine.ratio > 0) put_refine(out, &r->refine);
     if (r->deadline_ms) buf_printf(out, ",\"deadline_ms\":%u", r->deadline_ms);
+    if (r->n_messages && r->now) buf_printf(out, ",\"now\":%llu", (unsigned long long)r->now);
     buf_printf(out, ",\"tokens_max\":%u}", r->tokens_max);
 }
 
@@ -313,6 +316,7 @@ static const struct json_field request_fields[] = {
     {"refine", JSON_FIELD_OBJECT, false, 0, 0, 0, 0, PART(refine)},
     {"deadline_ms", JSON_FIELD_U32, false, 0, DEADLINE_MS_MAX, 0, 0, REQUEST(deadline_ms)},
     {"answered", JSON_FIELD_U32, false, 0, WIRE_PROMPT_MAX, 0, 0, REQUEST(answered)},
+    {"now", JSON_FIELD_U64, false, 0, NOW_MAX, 0, 0, REQUEST(now)},
 };
 
 static const struct json_field refine_fields[] = {

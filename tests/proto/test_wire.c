@@ -185,6 +185,7 @@ static void check_same(const struct wire_request *a, const struct wire_request *
     assert_memory_equal(&a->sampling.frequency_penalty, &b->sampling.frequency_penalty,
                         sizeof a->sampling - offsetof(struct sampling, frequency_penalty));
     assert_int_equal(a->answered, b->answered);
+    assert_true((a->n_messages ? a->now : 0) == b->now);
     assert_int_equal(a->tokens_max, b->tokens_max);
     assert_memory_equal(&a->refine.ratio, &b->refine.ratio, sizeof(float));
     assert_memory_equal(&a->refine.coverage, &b->refine.coverage, sizeof(float));
@@ -242,6 +243,7 @@ static void requests_round_trip(void **state)
         r.n_prompt = 1 + rng_below(&rng, 20);
         r.have = have;
         r.n_have = rng_below(&rng, 21);
+        r.now = rng_next(&rng) >> 4;
         r.answered = round % 5 ? 0 : rng_below(&rng, r.n_prompt + 1);
         r.sampling = (struct sampling){.temperature = rng_next_uniform(&rng) * 2,
                                        .top_k = rng_below(&rng, 100),

@@ -63,7 +63,7 @@ static int encode_messages(const struct prompt_rules *rules, const struct wire_r
                              .tools = q->tools,
                              .arguments = q->arguments,
                              .generate = true,
-                             .now = clock_wall_s()};
+                             .now = q->now ? (int64_t)q->now : clock_wall_s()};
     if (!code) code = chat_template_render(t, rules->vocab, &in, prompt, e);
     if (code == ERR_UNSUPPORTED && in.tools) { /* none may be called, and none can be named */
         in.tools = NULL;
