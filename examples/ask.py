@@ -28,7 +28,8 @@ DeviceOptions = struct("DeviceOptions", ("model", c_void_p), ("cloud_url", c_cha
                        ("kv_disk_bytes", c_uint64), ("stall_ms", c_uint32), ("read_ahead", c_int))
 Question = struct("Question", ("chat", c_void_p), ("text", c_char_p), ("text_length", c_size_t), ("raw", c_int),
                   ("mode", c_int), ("tokens_max", c_uint32), ("temperature", c_float), ("top_k", c_uint32),
-                  ("sampling", c_float * 3), ("repeat_last", c_uint32), ("seed", c_uint64), ("pace", c_int),
+                  ("sampling", c_float * 3), ("repeat_last", c_uint32), ("penalties", c_float * 2),
+                  ("min_tokens", c_uint32), ("seed", c_uint64), ("pace", c_int),
                   ("goal", c_int), ("limits", c_uint32 * 3), ("cloud_tokens", c_int32), ("verify", c_int),
                   ("refine", c_int), ("refine_ratio", c_float), ("on_text", ON_TEXT), ("others", c_void_p * 3))
 

@@ -261,11 +261,14 @@ typedef struct pdd_question {
     float min_p;          /* below 1 */
     float repeat_penalty; /* 0 or 1: none */
     uint32_t repeat_last; /* tokens that it looks at; 0: 64 */
-    uint64_t seed;        /* equal seeds give equal answers */
-    int pace;             /* enum pdd_pace */
-    int goal;             /* enum pdd_goal */
-    uint32_t first_ms;    /* wanted time to the first token; 0: as the goal has it */
-    uint32_t interval_ms; /* wanted time between tokens; 0: as the goal has it */
+    float frequency_penalty; /* from -2 to 2: for each time that a token is in the answer already */
+    float presence_penalty;  /* from -2 to 2: for being there */
+    uint32_t min_tokens;     /* the answer does not end before */
+    uint64_t seed;           /* equal seeds give equal answers */
+    int pace;                /* enum pdd_pace */
+    int goal;                /* enum pdd_goal */
+    uint32_t first_ms;       /* wanted time to the first token; 0: as the goal has it */
+    uint32_t interval_ms;    /* wanted time between tokens; 0: as the goal has it */
     uint32_t cloud_tokens_max; /* of the cloud, as long as the device can go on; 0: as the goal */
     int32_t cloud_tokens;      /* exactly as many of the cloud; PDD_CLOUD_TOKENS_NONE; 0: planned */
     int verify;                /* enum pdd_verify */

@@ -144,9 +144,10 @@ static enum turn_cloud_end end_of(enum wire_reason r)
 }
 
 /* The sentence of a loss that ends the answer says so, where ids are missing to go on with it. */
-static void lose_for(struct device *d, uint64_t wait_us, const char *why)
+static void lose_for(struct device *d, uint64_t wait_us, int code, const char *why)
 {
     struct answer *a = &d->answer;
+    a->report.cause = code;
     struct err full = ERR_INIT;
     if (a->no_ids && !a->turn.local_ok)
         err_set(&full, ERR_NET,
@@ -156,9 +157,9 @@ static void lose_for(struct device *d, uint64_t wait_us, const char *why)
     turn_cloud_refused(&a->turn, clock_us(), wait_us, full.code ? full.text : why);
 }
 
-static void lose_cloud(struct device *d, const char *why)
+static void lose_cloud(struct device *d, int code, const char *why)
 {
-    lose_for(d, 0, why);
+    lose_for(d, 0, code, why);
 }
 
 /* Why the tokens of this stream are not to be verified; NULL: they are, "": they need not be. */
@@ -191,7 +192,7 @@ static void on_grant(struct device *d, const struct wire_event *ev)
     d->core->other_words = a->as_text;
     a->next_wire = a->have.len;
     if (!a->by_messages && ev->match == WIRE_TEXT)
-        lose_cloud(d, "the cloud took token ids though its tokenizer differs");
+        lose_cloud(d, ERR_PROTOCOL, "the cloud took token ids though its tokenizer differs");
     else if (a->as_text)
         turn_cloud_by_text(&a->turn, now);
     else {
@@ -221,7 +222,7 @@ static void on_text_token(struct device *d, const struct wire_event *ev, uint64_
     struct err why = ERR_INIT;
     if (ev->index < a->next_wire && a->have.ids[ev->index] == ev->token) return; /* again */
     if (ev->index != a->next_wire) {
-        lose_cloud(d, "the cloud's tokens are out of order");
+        lose_cloud(d, ERR_PROTOCOL, "the cloud's tokens are out of order");
         return;
     }
     a->next_wire++;
@@ -230,7 +231,7 @@ static void on_text_token(struct device *d, const struct wire_event *ev, uint64_
     if (code == 0 && ev->text.len > 0)
         code = text_continue(vocab_of(d), ev->text.data, ev->text.len, &a->words, &why);
     if (code) {
-        lose_cloud(d, why.code ? why.text : "the answer grew too long");
+        lose_cloud(d, code, why.code ? why.text : "the answer grew too long");
         return;
     }
     const struct assist *stream = a->assist;
@@ -265,9 +266,10 @@ static void on_token(struct device *d, const struct wire_event *ev)
                      vocab_is_end(v, ev->token))) {
         snprintf(why, sizeof why, "the cloud sent %d, which is not a token of an answer",
                  ev->token);
-        lose_cloud(d, why);
+        lose_cloud(d, ERR_PROTOCOL, why);
     } else if (!v && !keep_piece(a, ev)) {
-        lose_cloud(d, "the answer grew too long");
+        lose_cloud(d, a->cloud_text.error ? a->cloud_text.error : ERR_LIMIT,
+                   "the answer grew too long");
     } else {
         turn_cloud_token(&a->turn, now, ev->index, ev->token);
     }
@@ -340,7 +342,7 @@ static void on_assist_lost(void *arg, int status, uint32_t retry_after_s, const 
 {
     struct device *d = arg;
     if (try_messages(d, status)) return;
-    lose_for(d, wait_after(status, retry_after_s), why->text);
+    lose_for(d, wait_after(status, retry_after_s), why->code, why->text);
     carry_out(d);
 }
 
@@ -409,7 +411,7 @@ static int open_cloud(struct device *d, uint32_t n)
     struct answer *a = &d->answer;
     const char *why_not = cannot_tell(d);
     if (why_not) {
-        lose_cloud(d, why_not);
+        lose_cloud(d, ERR_UNSUPPORTED, why_not);
         return ERR_UNSUPPORTED;
     }
     struct err e = ERR_INIT;
@@ -426,7 +428,7 @@ static int open_cloud(struct device *d, uint32_t n)
     r.n_have = a->have.len;
     a->opened = clock_us();
     if (code == 0) code = open_request(d, &r, &e);
-    if (code) lose_cloud(d, e.code ? e.text : "no memory for a request");
+    if (code) lose_cloud(d, code, e.code ? e.text : "no memory for a request");
     return code;
 }
 
@@ -440,6 +442,12 @@ static uint32_t answer_from(const struct answer *a)
     while (a->q->n_have && from > 0 && turn_prompt_at(&a->turn, from - 1) >= begins)
         from--;
     return from;
+}
+
+static void fail_local(struct device *d, int code, const char *why)
+{
+    d->answer.report.cause = code;
+    turn_local_failed(&d->answer.turn, clock_us(), why);
 }
 
 static void feed(struct device *d, uint32_t from, uint32_t to, uint32_t n_draws)
@@ -460,7 +468,7 @@ static void feed(struct device *d, uint32_t from, uint32_t to, uint32_t n_draws)
     if (code == ERR_LIMIT)
         turn_local_full(&a->turn, clock_us());
     else if (code)
-        turn_local_failed(&a->turn, clock_us(), e.text);
+        fail_local(d, code, e.text);
 }
 
 static void local_event(struct device *d, const struct local_event *ev)
@@ -487,7 +495,7 @@ static void local_event(struct device *d, const struct local_event *ev)
         turn_local_full(&a->turn, now);
         break;
     case LOCAL_FAILED:
-        turn_local_failed(&a->turn, now, ev->why.text);
+        fail_local(d, ev->why.code, ev->why.text);
         break;
     }
 }

@@ -132,6 +132,13 @@ static bool is_too_long(const struct pdd_answer *a, int code, const struct err *
     return code == ERR_LIMIT || (!a->device->model && strstr(e->text, "context"));
 }
 
+/* A turn knows only that an end is lost. */
+static void keep_why(struct pdd_answer *a, int code, int cause, const struct err *e)
+{
+    a->why = *e;
+    if ((code == ERR_NET || code == ERR_INTERNAL) && cause) a->why.code = cause;
+}
+
 /* Under the lock: over, or to be asked once more with fewer messages. */
 static void end_or_shorten(struct pdd_answer *a, int code, const struct device_report *r,
                            const struct err *e)
@@ -142,7 +149,7 @@ static void end_or_shorten(struct pdd_answer *a, int code, const struct device_r
     } else if (!r) {
         lib_answer_end(a, code, e, TURN_FAILED);
     } else {
-        if (code && !a->why.code) a->why = *e;
+        if (code && !a->why.code) keep_why(a, code, r->cause, e);
         lib_report_keep(a, r);
         if (a->why.code) a->report.turn.reason = TURN_FAILED;
         a->state = LIB_OVER;

@@ -19,7 +19,7 @@ int model_hash_bytes(const void *data, size_t n, char hash[MODEL_HASH_TEXT], str
 {
     unsigned char digest[DIGEST_BYTES];
     if (EVP_Digest(data, n, digest, NULL, EVP_sha256(), NULL) != 1)
-        return err_set(e, ERR_INTERNAL, "OpenSSL cannot compute a SHA-256");
+        return err_set(e, ERR_NO_MEMORY, "OpenSSL has no memory for a SHA-256");
     hex_encode(digest, DIGEST_BYTES, hash);
     return 0;
 }
@@ -138,11 +138,11 @@ static int hash_weights(struct model *m, struct pool *pool, struct err *e)
             hash_add(&h, all.digests[i], DIGEST_BYTES);
             h.failed = h.failed || all.failed[i];
         }
-        rc = hasher_end(&h, digest) < 0 ? ERR_INTERNAL : 0;
+        rc = hasher_end(&h, digest) < 0 ? ERR_NO_MEMORY : 0; /* its only failure */
     }
     mem_free(all.digests);
     mem_free(all.failed);
-    if (rc < 0) return err_set(e, rc, "%s: the weights cannot be hashed", gguf_name(m->gguf));
+    if (rc < 0) return err_set(e, rc, "%s: no memory to hash the weights", gguf_name(m->gguf));
     hex_encode(digest, DIGEST_BYTES, m->weights_hash);
     return 0;
 }
@@ -213,7 +213,7 @@ int model_hash_tokenizer(const struct gguf *g, char hash[MODEL_HASH_TEXT], struc
         hash_value(&h, g, key);
     }
     if (hasher_end(&h, digest) < 0)
-        return err_set(e, ERR_INTERNAL, "%s: the vocabulary cannot be hashed", gguf_name(g));
+        return err_set(e, ERR_NO_MEMORY, "%s: no memory to hash the vocabulary", gguf_name(g));
     hex_encode(digest, DIGEST_BYTES, hash);
     return 0;
 }

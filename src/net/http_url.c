@@ -61,7 +61,8 @@ static int check(const char *url, struct err *e)
 {
     CURLU *parsed = curl_url();
     char *scheme = NULL, *query = NULL, *user = NULL, *fragment = NULL;
-    bool ok = parsed && curl_url_set(parsed, CURLUPART_URL, url, 0) == CURLUE_OK &&
+    CURLUcode code = parsed ? curl_url_set(parsed, CURLUPART_URL, url, 0) : CURLUE_OUT_OF_MEMORY;
+    bool ok = code == CURLUE_OK &&
               curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
               (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0);
     if (ok)
@@ -74,6 +75,7 @@ static int check(const char *url, struct err *e)
     curl_free(fragment);
     curl_url_cleanup(parsed);
     if (ok) return 0;
+    if (code == CURLUE_OUT_OF_MEMORY) return err_set(e, ERR_NO_MEMORY, "no memory to read a URL");
     return err_set(e, ERR_BAD_INPUT,
                    "'%.200s' is not a URL such as http://host:port or https://host/path (without "
                    "user, query and fragment; an IPv6 address stands in brackets)",

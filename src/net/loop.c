@@ -198,8 +198,10 @@ int loop_wake_new(struct loop *l, loop_fn *fn, void *arg, struct loop_wake **ret
     w->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     w->event = w->fd < 0 ? NULL : event_new(l->base, w->fd, EV_READ | EV_PERSIST, wake_fired, w);
     if (!w->event || event_add(w->event, NULL) != 0) {
+        int code = w->fd < 0 ? no_descriptors(e, "a wake-up")
+                             : err_set(e, ERR_NO_MEMORY, "no memory for a wake-up");
         loop_wake_free(w);
-        return no_descriptors(e, "a wake-up");
+        return code;
     }
     *ret_wake = w;
     return 0;

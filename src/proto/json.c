@@ -55,6 +55,9 @@ static int parse(const char *json, size_t n, const char *what, bool wide,
     json_t *root = json_loadb(json, n, flags, &error);
     if (!root && wide && json_error_code(&error) == json_error_numeric_overflow)
         root = json_loadb(json, n, flags | JSON_DECODE_INT_AS_REAL, &error);
+    /* Where it gets no memory at all, it says nothing. */
+    if (!root && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory))
+        return err_set(e, ERR_NO_MEMORY, "no memory to read %s", what);
     if (!root)
         return err_set(e, ERR_BAD_INPUT, "%s is not valid JSON: %s (line %d, column %d)", what,
                        error.text, error.line, error.column);
