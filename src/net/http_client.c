@@ -180,6 +180,7 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
 {
     struct http_client *c = arg;
     struct event *event = socket_arg;
+    int code = 0;
     (void)easy;
     if (event) event_free(event);
     event = NULL;
@@ -187,10 +188,10 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
         short kind = (short)((what & CURL_POLL_IN ? EV_READ : 0) |
                              (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST);
         event = event_new(loop_base(c->loop), fd, kind, socket_ready, c);
-        if (!event || event_add(event, NULL) != 0) return -1;
+        if (!event || event_add(event, NULL) != 0) code = -1;
     }
-    curl_multi_assign(c->multi, fd, event);
-    return 0;
+    curl_multi_assign(c->multi, fd, event); /* also on failure: the old one is freed */
+    return code;
 }
 
 static int set_curl_timer(CURLM *multi, long timeout_ms, void *arg)
