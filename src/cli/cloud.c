@@ -169,6 +169,7 @@ static void finish_options(struct options *o)
     o->native.kv_bytes_max = (uint64_t)o->kv_mb << 20;
     share_options(o);
     c->server.worker.step_us = c->step_ms * 1000;
+    c->server.names = o->names;
     c->server.n_tls = c->n_certs;
     if (c->metrics.host[0]) {
         c->server.metrics_address = c->metrics.host;

@@ -169,6 +169,7 @@ static void fill_config(struct device_command *c, struct engine *engine)
 {
     const struct options *o = &c->o;
     struct serve_config *s = &c->o.device.server;
+    s->names = c->o.names;
     const struct device_profile *profile = o->profile ? device_profile_find(o->profile) : NULL;
     s->device = (struct device_options){.engine = engine,
                                         .cloud_url = o->chat.cloud_url,

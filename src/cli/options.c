@@ -213,6 +213,12 @@ static int read_allowed_origin(const struct option_row *row, struct options *o, 
     return add_text(c->origins, &c->n_origins, SERVE_HOSTS_MAX, "", text, e);
 }
 
+static int read_alias(const struct option_row *row, struct options *o, char *text, struct err *e)
+{
+    (void)row;
+    return model_names_add(&o->names, text, e);
+}
+
 /* auto, off, RATIO or local[:RATIO] */
 static int read_refine(const struct option_row *row, struct options *o, char *text, struct err *e)
 {
@@ -308,6 +314,8 @@ static const struct option_row rows[] = {
      .help = "no engine on this device: the cloud computes everything"},
     {"model-name", "NAME", CLOUD, AT(cloud.server.model_name),
      .help = "the name to serve the model under", .otherwise = "the file's"},
+    {"model-alias", "NAME", CLOUD | DEVICE, .read = read_alias,
+     .help = "requests may ask for the model by this name, too; may be repeated; *: by any name"},
     {"chat-template", "NAME", CHAT | CLOUD | DEVICE, AT(native.chat_template),
      .help = "one of the program's own chat templates instead of the file's, by its family"},
     {"chat-template-file", "FILE", CHAT | CLOUD | DEVICE, AT(native.chat_template_file),

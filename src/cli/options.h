@@ -23,6 +23,7 @@
 #include "lab/random_file.h"
 #include "lab/refine.h"
 #include "lab/relay.h"
+#include "proto/model_names.h"
 #include "sim/study.h"
 
 enum { OPTIONS_NO_FAKE = UINT32_MAX }; /* fake_tokens: no fake engine is asked for */
@@ -107,6 +108,7 @@ struct options {
     const char *task;          /* demo */
     const char *cloud_profile; /* demo */
     const char *out;           /* demo */
+    struct model_names names;  /* cloud, device */
     struct option_address to;  /* link */
     const char *trace;         /* link */
     struct chat_options chat;

@@ -43,7 +43,7 @@ enum openai_neutral {
  * IGNORE(name, where, note). */
 #define OPENAI_FIELDS(PLAIN, TAKE, SEE, PASS, REFUSE, IGNORE)                                      \
     PLAIN("model", BOTH, TEXT, WIRE_NAME_MAX, 0, 0, ask.model,                                     \
-          "the name of /v1/models; may be left out")                                               \
+          "a name of /v1/models, or any with --model-alias '*'; may be left out")                  \
     PLAIN("temperature", BOTH, FLOAT, 0, 0.0f, 100.0f, ask.sampling.temperature,                   \
           "0 to 100; default 1, 0: greedy")                                                        \
     PLAIN("min_p", BOTH, FLOAT, 0, 0.0f, 0x1.fffffep-1f, ask.sampling.min_p, "0 (off) to below 1") \

@@ -111,6 +111,8 @@ static void test_values(void **state)
         {"cloud", NULL, "--listen", "::1]:8080", "HOST:PORT is needed"},
         {"cloud", NULL, "--listen", "[::1]", "HOST:PORT is needed"},
         {"cloud", NULL, "--allow-origin", "notes.example", "is no origin"},
+        {"cloud", NULL, "--model-alias", "a b", "is no name of a model"},
+        {"device", NULL, "--model-alias", "", "is no name of a model"},
         {"cloud", NULL, "--metrics-listen", "x:y", "HOST:PORT is needed"},
         {"cloud", NULL, "--prefix-cache-scope", "none", "all or key is needed"},
         {"cloud", NULL, "--log-level", "loud", "error, warn, info or debug is needed"},

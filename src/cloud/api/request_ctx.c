@@ -111,6 +111,7 @@ bool request_accepts(struct request_ctx *c, const char *model)
     bool unknown =
         !s->model_name[0]; /* no upstream server was up yet: the backend says so, with 503 */
     if (!model[0] || unknown || strcmp(model, s->model_name) == 0) return true;
+    if (model_names_have(&s->c.names, model)) return true;
     s->metrics.refused[METRICS_INVALID]++;
     request_log_refusal(c, 404, "model_not_found");
     http_reply_error(r, 404, "model_not_found", "model",

@@ -53,12 +53,14 @@
 #include "net/http_server.h"
 #include "net/loop.h"
 #include "net/tls.h"
+#include "proto/model_names.h"
 
 struct server_config {
     struct http_server_config http;
     struct worker_config worker;     /* wake and wake_arg are filled in */
     struct upstream_config upstream; /* without an engine; wake and wake_arg are filled in */
     const char *model_name;          /* NULL: the engine's, or that of the upstream servers */
+    struct model_names names;        /* besides; must outlive the server */
     const char *keys_path;           /* of cloud/api/keys.h; NULL: no key is needed */
     uint32_t tokens_max;             /* largest N of one assist */
     uint64_t quiet_us;               /* 0: SERVER_QUIET_US */

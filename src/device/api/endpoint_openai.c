@@ -91,7 +91,7 @@ static int check_served(const struct serve *s, const struct ask *a, const char *
 {
     const char *model = a->q.ask.model;
     *param = "model";
-    if (model[0] && strcmp(model, s->model) != 0)
+    if (model[0] && strcmp(model, s->model) != 0 && !model_names_have(&s->c.names, model))
         return err_set(e, ERR_NOT_FOUND, "model \"%s\" is not served here; \"%s\" is", model,
                        s->model);
     *param = "logprobs";

@@ -34,10 +34,10 @@ void serve_refuse(struct serve *s, struct http_request *r, const struct err *e, 
 
 /* ---- models ---- */
 
-static void put_model(const struct serve *s, struct buf *out)
+static void put_model(const struct serve *s, const char *name, struct buf *out)
 {
     buf_printf(out, "{\"id\":\"%s\",\"object\":\"model\",\"created\":%llu,\"owned_by\":\"pdd\"",
-               s->model, (unsigned long long)s->started);
+               name, (unsigned long long)s->started);
     if (s->info)
         buf_printf(out,
                    ",\"context_length\":%u,\"numerics\":\"%s\",\"hashes\":{\"weights\":\"%s\","
@@ -49,19 +49,35 @@ static void put_model(const struct serve *s, struct buf *out)
 
 void serve_models(struct http_request *r, void *serve)
 {
+    struct serve *s = serve;
     struct buf b;
     buf_init(&b, PAGE_MAX);
     buf_puts(&b, "{\"object\":\"list\",\"data\":[");
-    put_model(serve, &b);
+    put_model(s, s->model, &b);
+    for (uint32_t i = 0; i < s->c.names.n; i++) {
+        if (strcmp(s->c.names.alias[i], "*") == 0) continue;
+        buf_putc(&b, ',');
+        put_model(s, s->c.names.alias[i], &b);
+    }
     buf_puts(&b, "]}");
     serve_reply(r, &b);
+}
+
+/* The model's own name, or an alias of it; NULL: another. */
+static const char *name_asked(const struct serve *s, const struct http_request *r)
+{
+    if (http_request_id_is(r, s->model)) return s->model;
+    for (uint32_t i = 0; i < s->c.names.n; i++)
+        if (http_request_id_is(r, s->c.names.alias[i])) return s->c.names.alias[i];
+    return model_names_all(&s->c.names) ? s->model : NULL;
 }
 
 void serve_model(struct http_request *r, void *serve)
 {
     struct serve *s = serve;
     struct buf b;
-    if (!http_request_id_is(r, s->model)) {
+    const char *name = name_asked(s, r);
+    if (!name) {
         s->metrics.invalid++;
         http_reply_error(r, 404, "model_not_found", "model",
                          "model \"%s\" is not served here; \"%s\" is", http_request_id(r),
@@ -69,7 +85,7 @@ void serve_model(struct http_request *r, void *serve)
         return;
     }
     buf_init(&b, PAGE_MAX);
-    put_model(s, &b);
+    put_model(s, name, &b);
     serve_reply(r, &b);
 }
 
@@ -164,7 +180,7 @@ void serve_status(struct http_request *r, void *serve)
     buf_init(&b, PAGE_MAX);
     buf_printf(&b, "{\"version\":\"%s\",\"model\":", PDD_VERSION);
     if (s->info)
-        put_model(s, &b);
+        put_model(s, s->model, &b);
     else
         buf_puts(&b, "null");
     buf_puts(&b, ",\"cloud\":");

@@ -32,6 +32,7 @@
 #include "device/device.h"
 #include "net/http_server.h"
 #include "net/loop.h"
+#include "proto/model_names.h"
 
 enum {
     SERVE_PORT = 8710,
@@ -46,7 +47,8 @@ struct serve_config {
     struct http_server_config http;
     struct device_options device; /* its engine is taken on success */
     uint32_t answers_max, queue_max;
-    const char *token; /* that clients must send; NULL: none */
+    struct model_names names; /* of the model, besides its own; must outlive the server */
+    const char *token;        /* that clients must send; NULL: none */
     const char *hosts[SERVE_HOSTS_MAX], *origins[SERVE_HOSTS_MAX];
     uint32_t n_hosts, n_origins;
     bool ask_before_sending;

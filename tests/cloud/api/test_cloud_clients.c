@@ -4,7 +4,8 @@
  *
  * Catches: a stream that is silent in the queue or in a prefill until somebody closes it; a second
  * head or none; an error that is lost behind a sign of life; tools that may not be used and are
- * refused; a page that is let in though nobody named it, or shut out though somebody did.
+ * refused; a model that is asked for by another name; a page that is let in though nobody named it,
+ * or shut out though somebody did.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -209,13 +210,56 @@ static void test_pages(void **state)
     }
 }
 
+/* Programs with a model's name built in: by an alias the model answers under its own name. */
+static void test_aliases(void **state)
+{
+    static const struct {
+        const char *aliases[2], *model;
+        int status;
+    } cases[] = {
+        {{"gpt-4", "owner/m:8b"}, "gpt-4", 200},   {{"gpt-4", "owner/m:8b"}, "owner/m:8b", 200},
+        {{"gpt-4", "owner/m:8b"}, "fake", 200},    {{"gpt-4", "owner/m:8b"}, "gpt-4o", 404},
+        {{"gpt-4", "*"}, "anything \\u00e4", 200}, {{"gpt-4", "*"}, "", 200},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char body[300], path[300];
+        struct buf b, list, one;
+        struct err e = ERR_INIT;
+        buf_init(&b, RAW_MAX);
+        buf_init(&list, RAW_MAX);
+        buf_init(&one, RAW_MAX);
+        site_init(&site);
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(model_names_add(&site.config.names, cases[i].aliases[k], &e), 0);
+        site_start(&site);
+        snprintf(body, sizeof body, "{" ASK ",\"max_tokens\":2,\"model\":\"%s\"}", cases[i].model);
+        int status = site_ask(&site, "POST", CHAT, NULL, body, &b);
+        if (status != cases[i].status) fail_msg("%s: %s", body, b.data);
+        if (status == 200) assert_non_null(strstr(b.data, "\"model\":\"fake\""));
+        assert_int_equal(site_ask(&site, "GET", "/v1/models", NULL, "", &list), 200);
+        assert_non_null(strstr(list.data, "{\"id\":\"fake\","));
+        assert_non_null(strstr(list.data, "{\"id\":\"gpt-4\","));
+        assert_int_equal(count(list.data, "{\"id\":"), i < 4 ? 3 : 2);
+        snprintf(path, sizeof path, "/v1/models/%s",
+                 i == 1  ? "owner%2fm:8b"
+                 : i < 4 ? cases[i].model
+                         : "x");
+        assert_int_equal(site_ask(&site, "GET", path, NULL, "", &one), status);
+        if (i == 1) assert_non_null(strstr(one.data, "{\"id\":\"owner/m:8b\","));
+        buf_release(&b);
+        buf_release(&list);
+        buf_release(&one);
+        site_stop(&site);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signs_of_life),
-        cmocka_unit_test(test_error_after_sign),
-        cmocka_unit_test(test_tools_of_no_use),
-        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_signs_of_life),   cmocka_unit_test(test_error_after_sign),
+        cmocka_unit_test(test_tools_of_no_use), cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_aliases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

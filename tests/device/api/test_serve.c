@@ -395,6 +395,32 @@ static void test_guests(void **state)
     serve_site_stop(&site);
 }
 
+/* By an alias the model here answers; "*" is any name. */
+static void test_aliases(void **state)
+{
+    struct err e = ERR_INIT;
+    struct buf b;
+    (void)state;
+    for (int any = 0; any < 2; any++) {
+        serve_site_defaults(&site);
+        assert_int_equal(model_names_add(&site.config.names, any ? "*" : "gpt-4", &e), 0);
+        serve_site_start(&site);
+        for (int other = 0; other < 2; other++) {
+            char body[300];
+            snprintf(body, sizeof body, "{%s,\"max_tokens\":2,\"model\":\"%s\"}", question,
+                     other ? "gpt-5" : "gpt-4");
+            expect(other && !any ? 404 : 200, "POST", "/v1/chat/completions", "", body);
+            expect(other && !any ? 404 : 200, "GET", other ? "/models/gpt-5" : "/models/gpt-4", "",
+                   "");
+        }
+        assert_int_equal(serve_site_ask(&site, "GET", "/v1/models", "", "", &b), 200);
+        assert_int_equal(strstr(b.data, "{\"id\":\"gpt-4\",") != NULL, !any);
+        assert_null(strstr(b.data, "\"*\""));
+        buf_release(&b);
+        serve_site_stop(&site);
+    }
+}
+
 /* A page of another program of this machine, on a loopback address of its own and our port number,
  * is not ours: 127.0.0.2 was. */
 static void test_own_pages(void **state)
@@ -751,13 +777,21 @@ static void test_conversations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_answer),    cmocka_unit_test(test_completions),
-        cmocka_unit_test(test_wrong_requests), cmocka_unit_test(test_leaving),
-        cmocka_unit_test(test_queue),          cmocka_unit_test(test_guests),
-        cmocka_unit_test(test_own_pages),      cmocka_unit_test(test_ask_before_sending),
-        cmocka_unit_test(test_cloud_away),     cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_no_is_kept),     cmocka_unit_test(test_asks_after_restart),
-        cmocka_unit_test(test_egress),         cmocka_unit_test(test_conversations),
+        cmocka_unit_test(test_same_answer),
+        cmocka_unit_test(test_completions),
+        cmocka_unit_test(test_wrong_requests),
+        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_guests),
+        cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_own_pages),
+        cmocka_unit_test(test_ask_before_sending),
+        cmocka_unit_test(test_cloud_away),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_no_is_kept),
+        cmocka_unit_test(test_asks_after_restart),
+        cmocka_unit_test(test_egress),
+        cmocka_unit_test(test_conversations),
         cmocka_unit_test(test_reads_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
