@@ -66,7 +66,8 @@ static const struct {
     {"Expect", "`100-continue`: answered once the key is checked; else 417"},
     {"Host", "exactly one; `pdd device` answers to its own names only"},
     {"Origin", "a page's; see `--allow-origin`"},
-    {"Access-Control-Request-Headers", "of a page's OPTIONS"},
+    {"Access-Control-Request-Headers, Access-Control-Request-Private-Network",
+     "of a page's OPTIONS"},
     {"Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest", "`pdd device`: keeps out pages of others"},
     {"Accept", "`pdd device`: `text/event-stream` asks `/v1/answers/{id}` for a stream"},
     {"If-None-Match", "`pdd device`: of the page's files"},
@@ -90,7 +91,8 @@ static const struct {
     {"WWW-Authenticate", "`Bearer`, with 401"},
     {"Cache-Control", "`no-store` of what is private"},
     {"Access-Control-Allow-Origin, Access-Control-Allow-Methods, Access-Control-Allow-Headers, "
-     "Access-Control-Max-Age, Access-Control-Expose-Headers, Vary",
+     "Access-Control-Max-Age, Access-Control-Allow-Private-Network, Access-Control-Expose-Headers, "
+     "Vary",
      "for pages of `--allow-origin`"},
     {"ETag, Content-Security-Policy, Cross-Origin-Opener-Policy, Cross-Origin-Resource-Policy, "
      "Referrer-Policy, X-Content-Type-Options",

@@ -100,12 +100,20 @@ const char *http_request_page_headers(const struct http_request *r)
     return asked && are_names(asked) ? asked : "Authorization, Content-Type";
 }
 
+bool http_request_from_public(const struct http_request *r)
+{
+    const char *asked = http_request_header(r, "Access-Control-Request-Private-Network");
+    return asked && strcasecmp(asked, "true") == 0;
+}
+
 /* A page may send what headers it likes: keys guard the paths, not names of headers. */
 static void allow_page(struct http_request *r)
 {
     http_request_reply_header(r, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
     http_request_reply_header(r, "Access-Control-Allow-Headers", http_request_page_headers(r));
     http_request_reply_header(r, "Access-Control-Max-Age", "600");
+    if (http_request_from_public(r))
+        http_request_reply_header(r, "Access-Control-Allow-Private-Network", "true");
 }
 
 /* What may be asked of the path stands in the Allow header already. */

@@ -191,6 +191,8 @@ const char *http_request_key(const struct http_request *r, const char **ret_othe
 const char *http_request_tag(const struct http_request *r);
 /* The headers that a page's OPTIONS wants to send, or the usual ones. */
 const char *http_request_page_headers(const struct http_request *r);
+/* A page of the public network asks whether it may use one of this machine or a private one. */
+bool http_request_from_public(const struct http_request *r);
 /* Numeric address of the client, also through a trusted proxy, while the request lives. */
 void http_request_peer(const struct http_request *r, char text[HTTP_ADDRESS_TEXT]);
 /* A number that is the same for all addresses that count as one client. */

@@ -177,5 +177,7 @@ bool guard_options(struct http_request *r, void *serve)
     http_request_reply_header(r, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
     http_request_reply_header(r, "Access-Control-Allow-Headers", http_request_page_headers(r));
     http_request_reply_header(r, "Access-Control-Max-Age", "600");
+    if (http_request_from_public(r))
+        http_request_reply_header(r, "Access-Control-Allow-Private-Network", "true");
     return true;
 }

@@ -161,6 +161,7 @@ static void ask_as_page(const char *method, const char *path, const char *origin
     snprintf(request, sizeof request,
              "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: %s\r\n"
              "Access-Control-Request-Headers: authorization,x-stainless-os\r\n"
+             "Access-Control-Request-Private-Network: true\r\n"
              "Content-Length: %zu\r\n\r\n%s",
              method, path, origin, strlen(body), body);
     raw_ask(site.port, request, ret);
@@ -202,6 +203,8 @@ static void test_pages(void **state)
         if ((strstr(b.data, line) != NULL) != allowed) fail_msg("%s: %s", line, b.data);
         if (!allowed) assert_null(strstr(b.data, "Access-Control-Allow"));
         assert_int_equal(strstr(b.data, "Vary: Origin") != NULL, list == 0);
+        assert_int_equal(strstr(b.data, "Allow-Private-Network: true\r\n") != NULL,
+                         allowed && v == 0);
         if (v == 0)
             assert_int_equal(strstr(b.data, "Allow-Headers: authorization,x-stainless-os") != NULL,
                              allowed);

@@ -337,6 +337,10 @@ static void test_queue(void **state)
     serve_site_stop(&site);
 }
 
+#define PREFLIGHT                                                                                  \
+    "Access-Control-Request-Headers: x-api-key,x-mine\r\n"                                         \
+    "Access-Control-Request-Private-Network: true\r\n"
+
 static const struct {
     const char *method, *path, *headers;
     int status;
@@ -372,6 +376,8 @@ static const struct {
     {"GET", "/health", "Host: localhost\r\nSec-Fetch-Site: none\r\n", 200},
     {"OPTIONS", "/v1/chat/completions", "Host: localhost\r\nOrigin: https://good.example\r\n", 204},
     {"OPTIONS", "/v1/chat/completions", "Host: localhost\r\nOrigin: http://evil.example\r\n", 403},
+    {"OPTIONS", "/chat/completions",
+     "Host: localhost\r\nOrigin: https://good.example\r\n" PREFLIGHT, 204},
 };
 
 static void test_guests(void **state)
@@ -388,7 +394,10 @@ static void test_guests(void **state)
             serve_site_ask(&site, guests[i].method, guests[i].path, guests[i].headers, "", &b);
         bool cors = strstr(b.data, "Access-Control-Allow-Origin: https://good.example") != NULL;
         bool named = strstr(guests[i].headers, "good.example\r") != NULL;
-        if (status != guests[i].status || cors != named)
+        bool preflight = strstr(guests[i].headers, PREFLIGHT) != NULL;
+        bool told = strstr(b.data, "Allow-Headers: x-api-key,x-mine\r\n") &&
+                    strstr(b.data, "Allow-Private-Network: true\r\n");
+        if (status != guests[i].status || cors != named || told != preflight)
             fail_msg("%s %s: %d\n%s", guests[i].path, guests[i].headers, status, b.data);
         buf_release(&b);
     }
