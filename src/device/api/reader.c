@@ -9,8 +9,8 @@
 enum {
     NOTE_MAX = 256,
     TROUBLE_MAX = 8 * ERR_TEXT_MAX,
-    RUN_MAX = 1024,            /* tokens in one chunk, for a reader that is far behind */
-    SILENCE_MAX_US = 10000000, /* then a comment goes out */
+    RUN_MAX = 1024,   /* tokens in one chunk, for a reader that is far behind */
+    QUIET_CHECKS = 4, /* within quiet_us */
     PROGRESS_EVERY_US = 100000
 };
 
@@ -97,14 +97,6 @@ static void tell_state(struct reader *r)
     send_note(r, &b);
 }
 
-/* What breaks a silence, for proxies and clients that would give up. */
-static void break_silence(struct reader *r)
-{
-    if (r->ask->n_tokens > 0 || clock_us() - r->spoke < SILENCE_MAX_US) return;
-    buf_puts(scratch(r), ": reading\n\n");
-    send_scratch(r);
-}
-
 /* Worth telling: the first, the last, and those between at intervals. */
 static bool has_progress(const struct reader *r)
 {
@@ -122,7 +114,6 @@ static void tell_progress(struct reader *r)
     struct ask *a = r->ask;
     struct buf b;
     if (a->state != ASK_RUNNING) return;
-    if (!a->pdd.progress) break_silence(r);
     if (!a->pdd.progress || !has_progress(r)) return;
     memcpy(r->progress, a->progress, sizeof r->progress);
     r->told_at = clock_us();
@@ -225,6 +216,21 @@ static void tell_stream(struct reader *r)
     while (r->at < a->n_clear)
         tell_run(r);
     if (a->state == ASK_OVER) tell_end(r);
+}
+
+void reader_break_silence(void *serve)
+{
+    struct serve *s = serve;
+    uint64_t now = clock_us();
+    for (struct ask *a = s->asks; a; a = a->next) {
+        for (struct reader *r = a->readers; r; r = r->next) {
+            if (!r->stream || now - r->spoke < s->c.quiet_us) continue;
+            if (!r->begun) begin(r);
+            buf_puts(scratch(r), ": keep-alive\n\n");
+            send_scratch(r);
+        }
+    }
+    loop_timer_set(s->quiet_timer, now + s->c.quiet_us / QUIET_CHECKS);
 }
 
 /* ---- a whole response ---- */

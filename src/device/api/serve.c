@@ -97,6 +97,8 @@ static int open_parts(struct serve *s, struct err *e)
     if (!code) code = loop_timer_new(s->loop, ask_start_waiting, s, &s->start_timer, e);
     if (!code) code = loop_timer_new(s->loop, ask_check_unread, s, &s->unread_timer, e);
     if (!code) code = loop_timer_new(s->loop, ask_sweep, s, &s->forget_timer, e);
+    if (!code) code = loop_timer_new(s->loop, reader_break_silence, s, &s->quiet_timer, e);
+    if (!code) reader_break_silence(s); /* there is no ask yet: it sets the timer */
     if (!code) code = admit_line_new(c->answers_max + c->queue_max + 1, &s->line, e);
     if (!code)
         code = http_server_new(s->loop, &c->http, routes, sizeof routes / sizeof *routes, s,
@@ -132,6 +134,7 @@ static void close_parts(struct serve *s, bool with_engine)
     loop_timer_free(s->unread_timer);
     loop_timer_free(s->forget_timer);
     loop_timer_free(s->drain_timer);
+    loop_timer_free(s->quiet_timer);
     buf_release(&s->bytes);
     mem_free(s->texts);
     mem_free(s);
@@ -147,6 +150,7 @@ int serve_new(struct loop *l, const struct serve_config *config, struct serve **
     s->started = (uint64_t)time(NULL);
     s->c.http.options_gate = guard_options;
     s->c.http.on_refused = on_refused;
+    if (s->c.quiet_us == 0) s->c.quiet_us = SERVE_QUIET_US;
     if (s->c.answers_max == 0 || s->c.answers_max > SERVE_ANSWERS_MAX)
         s->c.answers_max = SERVE_ANSWERS_MAX;
     if (s->c.queue_max > SERVE_QUEUE_MAX) s->c.queue_max = SERVE_QUEUE_MAX;

@@ -21,6 +21,10 @@
  * its end, for those who come back. With a state folder (record.h) a kill loses nothing: after a
  * restart an answer that is to be kept goes on from its last token.
  *
+ * The head of a stream waits for the start of work, so that a failure before it has its own status.
+ * A stream that was silent for quiet_us, held, in the queue, in a prefill or later, gets a comment
+ * as a sign of life, with its head if need be.
+ *
  * Whom it serves: see guard.h. One loop thread; nothing in it waits for the engine or the cloud.
  */
 #ifndef PDD_DEVICE_API_SERVE_H
@@ -38,9 +42,10 @@ enum {
     SERVE_PORT = 8710,
     SERVE_ANSWERS_MAX = 16, /* at once */
     SERVE_QUEUE_MAX = 1024,
-    SERVE_KEPT_MAX = 256, /* ended answers in memory */
-    SERVE_HOSTS_MAX = 16, /* names and origins besides its own */
-    SERVE_TEXT_MAX = 255  /* bytes of one */
+    SERVE_KEPT_MAX = 256,     /* ended answers in memory */
+    SERVE_HOSTS_MAX = 16,     /* names and origins besides its own */
+    SERVE_TEXT_MAX = 255,     /* bytes of one */
+    SERVE_QUIET_US = 10000000 /* found within a quarter more */
 };
 
 struct serve_config {
@@ -60,6 +65,7 @@ struct serve_config {
     float refine_ratio;
     const char *state_dir;  /* NULL: nothing outlives the program */
     uint64_t kv_disk_bytes; /* of KV pages in it; 0: none */
+    uint64_t quiet_us;      /* 0: SERVE_QUIET_US */
     uint32_t keep_s;        /* seconds that an answer without readers goes on */
 };
 

@@ -91,7 +91,7 @@ struct serve {
     struct record *record; /* NULL: nothing is kept */
     struct ask *asks;
     uint32_t n_over;
-    struct loop_timer *start_timer, *unread_timer, *forget_timer, *drain_timer;
+    struct loop_timer *start_timer, *unread_timer, *forget_timer, *drain_timer, *quiet_timer;
     uint64_t started;
     bool draining;
     char model[WIRE_NAME_MAX], fingerprint[OPENAI_FINGERPRINT_MAX], token[SERVE_TEXT_MAX + 1];
@@ -135,6 +135,8 @@ struct openai_head ask_head(const struct ask *a, const char *pdd);
 int reader_add(struct ask *a, struct http_request *r, bool stream, bool now, uint32_t from);
 /* Tokens, progress, a state or the end have come. */
 void reader_tell(struct ask *a);
+/* quiet_timer: a comment to each stream that is silent for too long, with its head if need be. */
+void reader_break_silence(void *serve);
 
 /* report.c: the report of an answer as JSON; `brief`: ASCII, what fits a header. */
 int report_put(struct buf *out, const struct ask *a, const struct device_report *r, bool brief);

@@ -1,0 +1,169 @@
+/*
+ * test_serve_clients: what clients of `pdd device`, the networks between and the other programs of
+ * the machine do, over real sockets.
+ *
+ * Catches: a stream that is silent while its question is held, waits or is read; a model that is
+ * asked for by another name and refused; a page of another program that counts as ours.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "support/cloud_fixture.h"
+#include "support/serve_site.h"
+
+static const char question[] = "\"messages\":[{\"role\":\"user\",\"content\":\"Where did the old "
+                               "sailor leave the brass lantern?\"}],\"temperature\":0";
+
+static struct serve_site site;
+
+/* The site's defaults, and a cloud for it whose answers have that many tokens. */
+static struct cloud_fixture *site_with_cloud(uint32_t answer_tokens)
+{
+    struct fake_options quick = {.answer_tokens = answer_tokens};
+    struct engine *engine;
+    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(&site);
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    return cloud;
+}
+
+/* A request of which the status alone is looked at. */
+static void expect(int status, const char *method, const char *path, const char *headers,
+                   const char *body)
+{
+    struct buf b;
+    int got = serve_site_ask(&site, method, path, headers, body, &b);
+    if (got != status) fail_msg("%s %s: %d, not %d: %s", method, path, got, status, b.data);
+    buf_release(&b);
+}
+
+static int begin_stream(const char *more, const char *until, struct buf *b)
+{
+    char body[512];
+    int fd = raw_connect(site.port);
+    snprintf(body, sizeof body, "{%s,\"stream\":true%s}", question, more);
+    serve_site_send(fd, "POST", "/v1/chat/completions", "", body);
+    buf_init(b, RAW_MAX);
+    assert_true(raw_read_until(fd, b, until));
+    return fd;
+}
+
+/* Nothing was sent while a question was held, waited or was read: proxies close such streams.
+ * Comments come, with the head; the answer is whole, or an error in the stream. */
+static void test_signs_of_life(void **state)
+{
+    enum { HELD, WAITS, READS, CASES };
+    static const char sign[] = ": keep-alive\n\n";
+    (void)state;
+    for (int i = 0; i < 2 * CASES; i++) {
+        int which = i % CASES, other = -1;
+        bool completion = i >= CASES;
+        struct buf a, b;
+        struct cloud_fixture *cloud = which == HELD ? site_with_cloud(20) : NULL;
+        if (which != HELD) serve_site_defaults(&site);
+        site.config.quiet_us = 20000;
+        site.config.ask_before_sending = which == HELD;
+        site.config.answers_max = 1;
+        site.fake.prefill_us_per_token = which == READS ? 20000.0 : 0.0;
+        site.fake.step_us = which == WAITS ? 5000.0 : 0.0;
+        serve_site_start(&site);
+        if (which == WAITS) other = begin_stream(",\"max_tokens\":2000", "\"index\":3,", &a);
+        int fd = raw_connect(site.port);
+        char body[300];
+        snprintf(body, sizeof body, "{%s,\"stream\":true,\"pdd\":{\"id\":\"x\"}}",
+                 completion ? "\"prompt\":\"Where did the old sailor leave it, and why?\""
+                            : question);
+        serve_site_send(fd, "POST", completion ? "/v1/completions" : "/v1/chat/completions", "",
+                        body);
+        buf_init(&b, RAW_MAX);
+        for (int k = 0; k < 2; k++) { /* the second one is not in the same place */
+            assert_true(raw_read_until(fd, &b, sign));
+            strstr(b.data, sign)[2] = 'K';
+        }
+        if (which == HELD) expect(200, "POST", "/v1/answers/x/send", "", "{\"send\":true}");
+        if (which == WAITS) close(other);
+        assert_true(raw_read_until(fd, &b, "[DONE]"));
+        assert_non_null(strstr(b.data, "X-PDD-Answer: x\r\n"));
+        assert_ptr_equal(strstr(b.data + 1, "HTTP/1.1"), NULL);
+        assert_int_equal(strstr(b.data, "\"role\":\"assistant\"") != NULL, !completion);
+        if (!strstr(b.data, "\"reason\":\"stop\"")) fail_msg("case %d: %s", i, b.data);
+        if (which == WAITS) buf_release(&a);
+        buf_release(&b);
+        close(fd);
+        serve_site_stop(&site);
+        if (cloud) cloud_fixture_stop(cloud);
+    }
+}
+
+/* By an alias the model here answers; "*" is any name. */
+static void test_aliases(void **state)
+{
+    struct err e = ERR_INIT;
+    struct buf b;
+    (void)state;
+    for (int any = 0; any < 2; any++) {
+        serve_site_defaults(&site);
+        assert_int_equal(model_names_add(&site.config.names, any ? "*" : "gpt-4", &e), 0);
+        serve_site_start(&site);
+        for (int other = 0; other < 2; other++) {
+            char body[300];
+            snprintf(body, sizeof body, "{%s,\"max_tokens\":2,\"model\":\"%s\"}", question,
+                     other ? "gpt-5" : "gpt-4");
+            expect(other && !any ? 404 : 200, "POST", "/v1/chat/completions", "", body);
+            expect(other && !any ? 404 : 200, "GET", other ? "/models/gpt-5" : "/models/gpt-4", "",
+                   "");
+        }
+        assert_int_equal(serve_site_ask(&site, "GET", "/v1/models", "", "", &b), 200);
+        assert_int_equal(strstr(b.data, "{\"id\":\"gpt-4\",") != NULL, !any);
+        assert_null(strstr(b.data, "\"*\""));
+        buf_release(&b);
+        serve_site_stop(&site);
+    }
+}
+
+/* A page of another program of this machine, on a loopback address of its own and our port number,
+ * is not ours: 127.0.0.2 was. */
+static void test_own_pages(void **state)
+{
+    static const struct {
+        const char *origin, *host;
+        int status;
+    } cases[] = {
+        {"http://127.0.0.1:%u", "127.0.0.1:%u", 200}, {"http://localhost:%u", "localhost:%u", 200},
+        {"HTTP://LocalHost:%u", "localhost", 200},    {"http://[::1]:%u", "[::1]:%u", 200},
+        {"http://127.0.0.2:%u", "127.0.0.2:%u", 200}, {"http://127.0.0.2:%u", "127.0.0.1:%u", 403},
+        {"http://localhost:%u", "127.0.0.1:%u", 403}, {"http://127.0.0.1:%u", "localhost:%u", 403},
+        {"http://[::1]:%u", "127.0.0.1:%u", 403},     {"https://127.0.0.1:%u", "127.0.0.1:%u", 403},
+        {"http://127.0.0.1:1%u", "127.0.0.1:%u", 403}};
+    (void)state;
+    serve_site_defaults(&site);
+    serve_site_start(&site);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char origin[64], host[64], headers[256];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(origin, sizeof origin, cases[i].origin, site.port);
+        snprintf(host, sizeof host, cases[i].host, site.port);
+#pragma GCC diagnostic pop
+        snprintf(headers, sizeof headers, "Host: %s\r\nOrigin: %s\r\n", host, origin);
+        expect(cases[i].status, "GET", "/health", headers, "");
+    }
+    serve_site_stop(&site);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_signs_of_life),
+        cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_own_pages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
