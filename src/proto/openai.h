@@ -154,7 +154,12 @@ struct openai_pdd {
     char conversation[WIRE_ID_MAX];
 };
 void openai_pdd_init(struct openai_pdd *p); /* nothing said */
-/* Reads the "pdd" object of a request, if there is one; unknown fields are refused by name. */
+/* The same as openai_request_decode, and reads the "pdd" object, if there is one; unknown fields of
+ * that are refused by name. */
+int openai_request_decode_pdd(const char *json, size_t n, bool chat, struct openai_request *r,
+                              struct openai_pdd *p, char ret_param[OPENAI_PARAM_MAX],
+                              struct err *e);
+/* The "pdd" object alone. */
 int openai_pdd_decode(const char *json, size_t n, struct openai_pdd *p,
                       char ret_param[OPENAI_PARAM_MAX], struct err *e);
 

@@ -17,6 +17,8 @@ int openai_text_take(const struct json_t *string, char **ret_text, size_t *ret_l
 int openai_ids_take(const struct json_t *array, const char *name, int32_t **ret_ids,
                     uint32_t *ret_n, struct err *e);
 
+/* The "pdd" object of a request into `p`, which openai_pdd_init has filled. */
+int openai_pdd_take(struct json_t *root, struct openai_pdd *p, char *ret_param, struct err *e);
 /* What a message has besides role and content, as a JSON object; stays NULL for nothing. */
 int openai_extra_take(const struct json_t *message, size_t at, char **ret_extra, struct err *e);
 /* The tools of a request, and the arguments of its chat template, as JSON; NULL for none. */

@@ -25,19 +25,26 @@ void openai_pdd_init(struct openai_pdd *p)
     *p = (struct openai_pdd){.refine = -1.0f, .cloud_tokens = UINT32_MAX, .keep_s = UINT32_MAX};
 }
 
+int openai_pdd_take(struct json_t *root, struct openai_pdd *p, char *ret_param, struct err *e)
+{
+    json_t *pdd = json_object_get(root, "pdd");
+    int code = 0;
+    if (pdd && !json_is_object(pdd))
+        code = err_set(e, ERR_BAD_INPUT, "pdd must be an object");
+    else if (pdd)
+        code = json_object_read(pdd, "pdd.", fields, sizeof fields / sizeof *fields, true, p, e);
+    openai_param_set(ret_param, code ? "pdd" : "");
+    return code;
+}
+
 int openai_pdd_decode(const char *json, size_t n, struct openai_pdd *p,
                       char ret_param[OPENAI_PARAM_MAX], struct err *e)
 {
     json_t *root;
     int code = openai_object_parse(json, n, &root, e);
     if (code) return code;
-    json_t *pdd = json_object_get(root, "pdd");
     openai_pdd_init(p);
-    if (pdd && !json_is_object(pdd))
-        code = err_set(e, ERR_BAD_INPUT, "pdd must be an object");
-    else if (pdd)
-        code = json_object_read(pdd, "pdd.", fields, sizeof fields / sizeof *fields, true, p, e);
-    openai_param_set(ret_param, code ? "pdd" : "");
+    code = openai_pdd_take(root, p, ret_param, e);
     json_decref(root);
     return code;
 }

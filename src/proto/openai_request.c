@@ -549,6 +549,12 @@ static int take_all(json_t *root, struct openai_request *r, char *ret_param, str
 int openai_request_decode(const char *json, size_t n, bool chat, struct openai_request *r,
                           char ret_param[OPENAI_PARAM_MAX], struct err *e)
 {
+    return openai_request_decode_pdd(json, n, chat, r, NULL, ret_param, e);
+}
+
+int openai_request_decode_pdd(const char *json, size_t n, bool chat, struct openai_request *r,
+                              struct openai_pdd *p, char ret_param[OPENAI_PARAM_MAX], struct err *e)
+{
     struct openai_request q = {.chat = chat, .n = 1};
     json_t *root;
     ret_param[0] = 0;
@@ -558,6 +564,10 @@ int openai_request_decode(const char *json, size_t n, bool chat, struct openai_r
     q.ask.sampling.temperature = 1.0f;
     q.ask.tokens_max = chat ? WIRE_TOKENS_MAX : OPENAI_COMPLETION_TOKENS;
     code = take_all(root, &q, ret_param, e);
+    if (!code && p) {
+        openai_pdd_init(p);
+        code = openai_pdd_take(root, p, ret_param, e);
+    }
     json_decref(root);
     if (code) {
         openai_request_release(&q);

@@ -143,8 +143,7 @@ static int read_request(struct http_request *r, struct ask *a, bool chat, const 
     size_t n;
     const char *body = http_request_body(r, &n);
     *param = name;
-    int code = openai_request_decode(body, n, chat, &a->q, name, e);
-    if (!code) code = openai_pdd_decode(body, n, &a->pdd, name, e);
+    int code = openai_request_decode_pdd(body, n, chat, &a->q, &a->pdd, name, e);
     if (code) return code;
     *param = "pdd";
     code = take_headers(r, &a->pdd, e);
