@@ -122,7 +122,7 @@ int http_url_base(const char *url, char *ret_base, size_t size, struct err *e)
     if (code) return code;
     size_t n = without_slashes(ret_base, strlen(ret_base));
     size_t host = (size_t)(strstr(ret_base, "://") + 3 - ret_base);
-    if (n > host + tail && memcmp(ret_base + n - tail, version, tail) == 0)
+    while (n > host + tail && memcmp(ret_base + n - tail, version, tail) == 0)
         n = without_slashes(ret_base, n - tail);
     ret_base[n] = 0;
     return 0;
