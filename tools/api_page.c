@@ -74,6 +74,8 @@ static const struct {
     {"X-Forwarded-For", "`pdd cloud`: of a proxy that `--trusted-proxy` names"},
     {"X-PDD-Answer, X-PDD-Mode, X-PDD-Pace, X-PDD-Refine, X-PDD-Keep, X-PDD-Client",
      "`pdd device`: [DEVICE.md](DEVICE.md)"},
+    {"X-PDD-Approval",
+     "`pdd device`: the code of its terminal, with a yes to `/v1/answers/{id}/send`"},
 };
 
 static const struct {

@@ -224,6 +224,9 @@ static void say_hello(const struct device_command *c)
                o->device.server.ask_before_sending ? ", asked before anything is sent" : "");
     else
         printf("local only: nothing leaves this machine\n");
+    if (o->device.server.ask_before_sending)
+        printf("to say yes in the page, open it as http://%s/#allow=%s\n", where,
+               serve_approval(c->serve));
     fflush(stdout);
 }
 

@@ -1,6 +1,27 @@
 // api.js: this device's own server, and nothing else (docs/DEVICE.md).
 
 const TOKEN = 'pdd-token';
+const APPROVAL = 'pdd-approval'; // the code by which this page's person says yes to what is sent
+
+export function setApproval(code) {
+    try {
+        sessionStorage.setItem(APPROVAL, code);
+    } catch {}
+}
+
+export function approval() {
+    try {
+        return sessionStorage.getItem(APPROVAL) ?? '';
+    } catch {
+        return '';
+    }
+}
+
+// The link that the program printed brings it, and is no address to keep.
+if (location.hash.startsWith('#allow=')) {
+    setApproval(location.hash.slice(7));
+    history.replaceState(null, '', location.pathname);
+}
 
 export class ApiError extends Error {
     constructor(status, code, message, retryAfter) {
@@ -34,11 +55,11 @@ async function fail(response) {
     throw new ApiError(response.status, said?.code ?? '', said?.message ?? `status ${response.status}`, wait || 1);
 }
 
-export async function call(method, path, body, signal) {
+export async function call(method, path, body, signal, more = {}) {
     let response;
     try {
         response = await fetch(path, {
-            method, signal, headers: headers(body === undefined ? {} : {'Content-Type': 'application/json'}),
+            method, signal, headers: headers(body === undefined ? more : {'Content-Type': 'application/json', ...more}),
             body: body === undefined ? undefined : JSON.stringify(body), cache: 'no-store',
         });
     } catch (e) {

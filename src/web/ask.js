@@ -1,6 +1,6 @@
 // ask.js: one question and its answer, followed to its end: through cut connections, a reloaded page and a device
 // that was restarted. The server counts tokens; the page comes back with the index that it has.
-import {ApiError, call, events} from './api.js';
+import {ApiError, call, events, approval} from './api.js';
 
 const WAIT_MS = [200, 400, 800, 1500, 3000];
 const KEEP_S = 86400; // an answer goes on that long while no page reads it
@@ -149,7 +149,8 @@ export class Ask extends EventTarget {
     /** The person's word on a question that is held; after a no this device answers alone. */
     allow(send) {
         this.local = !send;
-        return call('POST', `/v1/answers/${this.id}/send`, {send});
+        const code = approval();
+        return call('POST', `/v1/answers/${this.id}/send`, {send}, undefined, send && code ? {'X-PDD-Approval': code} : {});
     }
 
     /** The page no longer cares: its conversation was deleted. */

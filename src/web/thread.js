@@ -2,6 +2,7 @@
 import {Markdown} from './markdown.js';
 import {Strip} from './strip.js';
 import {facts, summary} from './facts.js';
+import {setApproval} from './api.js';
 import {textOf} from './talks.js';
 import {$, button, bytes, clean, copyText, el, icon, plural, say} from './dom.js';
 
@@ -129,7 +130,7 @@ export class AnswerView {
 
     askConsent() {
         const {cloud, size} = this.context;
-        const answer = (send) => this.ask.allow(send).catch((e) => say(e.message));
+        const answer = (send) => this.ask.allow(send).catch((e) => e.code === 'approval_needed' ? this.askCode(answer) : say(e.message));
         const yes = el('button', {type: 'button', class: 'main-button', onclick: () => answer(true)}, 'Send to the cloud');
         const safe = cloud.startsWith('https:') ? 'encrypted' : 'not encrypted';
         this.consent = el('div', {class: 'consent', role: 'alertdialog', 'aria-labelledby': 'consent-title', 'aria-describedby': 'consent-what'},
@@ -138,6 +139,27 @@ export class AnswerView {
             el('div', {class: 'buttons'}, yes, el('button', {type: 'button', onclick: () => answer(false)}, 'Answer on this device')));
         this.top.append(this.consent);
         if ($('question') === document.activeElement || document.activeElement === document.body) yes.focus();
+        this.on.grew();
+    }
+
+    /** Any program of this machine can ask; the code that the terminal shows is this person's. */
+    askCode(answer) {
+        const wrong = this.consent.querySelector('form');
+        if (wrong) {
+            say('This is not the code');
+            wrong.querySelector('input').select();
+            return;
+        }
+        const code = el('input', {type: 'password', autocomplete: 'off', 'aria-label': 'Code that pdd device printed'});
+        const give = (event) => {
+            event.preventDefault();
+            setApproval(code.value.trim().replace(/^.*#allow=/, ''));
+            answer(true);
+        };
+        this.consent.append(el('form', {class: 'code', onsubmit: give},
+            el('p', {}, 'A yes needs the code of this run: pdd device printed a link with it when it started. Open that link, or put the code here.'),
+            code, el('button', {class: 'main-button'}, 'Send')));
+        code.focus();
         this.on.grew();
     }
 

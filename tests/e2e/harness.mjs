@@ -14,7 +14,7 @@ export function start(pdd, command, ...args) {
         const look = (data) => {
             text += data;
             const found = text.match(/listening on (http:\/\/[^\s:]+:(\d+))/);
-            if (found) resolve({url: found[1], port: Number(found[2]), kill: () => new Promise((gone) => {
+            if (found) resolve({url: found[1], port: Number(found[2]), said: () => text, kill: () => new Promise((gone) => {
                 running.delete(child);
                 child.once('exit', gone);
                 child.kill('SIGKILL');

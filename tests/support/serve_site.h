@@ -91,4 +91,17 @@ static inline int serve_site_ask(const struct serve_site *s, const char *method,
     return b->len > 12 ? (int)strtol(b->data + 9, NULL, 10) : 0;
 }
 
+/* POST /v1/answers/{id}/send by whoever has the code of this run. The status. */
+static inline int serve_site_say(const struct serve_site *s, const char *id, bool send)
+{
+    char path[128], header[128];
+    struct buf b;
+    snprintf(path, sizeof path, "/v1/answers/%s/send", id);
+    snprintf(header, sizeof header, "X-PDD-Approval: %s\r\n", serve_approval(s->serve));
+    int status =
+        serve_site_ask(s, "POST", path, header, send ? "{\"send\":true}" : "{\"send\":false}", &b);
+    buf_release(&b);
+    return status;
+}
+
 #endif

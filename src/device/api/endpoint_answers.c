@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/api/guard.h"
 #include "device/api/serve_impl.h"
 #include "proto/json.h"
 
@@ -111,6 +112,13 @@ void serve_answer_send(struct http_request *r, void *serve)
                        ask_state_name(a));
     if (code) {
         serve_refuse(s, r, &e, "send");
+        return;
+    }
+    if (send && !guard_approves(r, s)) {
+        s->metrics.forbidden++;
+        http_reply_error(r, 403, "approval_needed", NULL,
+                         "who asks does not say yes to it: open the link that pdd device printed "
+                         "when it started, or send its code in X-PDD-Approval");
         return;
     }
     ask_allow(a, send);

@@ -143,6 +143,12 @@ static bool check_token(struct http_request *r, struct serve *s)
     return refuse(r, s, 401, "invalid_api_key", "this server needs its token", NULL);
 }
 
+bool guard_approves(const struct http_request *r, const struct serve *s)
+{
+    const char *given = http_request_header(r, "X-PDD-Approval");
+    return given && same_text(given, s->approval);
+}
+
 bool guard_open(struct http_request *r, void *serve)
 {
     struct serve *s = serve;

@@ -19,6 +19,8 @@
 
 #include "net/http_server.h"
 
+struct serve;
+
 /* Gates of routes; `arg` is the struct serve. guard_api is for all that says or does something,
  * guard_open for what needs no token, guard_page for the page: a link of another site may lead to
  * it. */
@@ -26,5 +28,7 @@ bool guard_api(struct http_request *r, void *serve);
 bool guard_open(struct http_request *r, void *serve);
 bool guard_page(struct http_request *r, void *serve);
 bool guard_options(struct http_request *r, void *serve);
+/* Whether the request has the secret that allows a question to be sent (serve_approval). */
+bool guard_approves(const struct http_request *r, const struct serve *s);
 
 #endif

@@ -3,9 +3,11 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "device/api/guard.h"
@@ -140,6 +142,20 @@ static void close_parts(struct serve *s, bool with_engine)
     mem_free(s);
 }
 
+static int draw_approval(struct serve *s, struct err *e)
+{
+    unsigned char random[SERVE_APPROVAL_BYTES];
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+        return err_set(e, ERR_INTERNAL, "no random numbers from the system");
+    hex_encode(random, sizeof random, s->approval);
+    return 0;
+}
+
+const char *serve_approval(const struct serve *s)
+{
+    return s->approval;
+}
+
 int serve_new(struct loop *l, const struct serve_config *config, struct serve **ret_serve,
               struct err *e)
 {
@@ -156,7 +172,8 @@ int serve_new(struct loop *l, const struct serve_config *config, struct serve **
     if (s->c.queue_max > SERVE_QUEUE_MAX) s->c.queue_max = SERVE_QUEUE_MAX;
     buf_init(&s->bytes, SCRATCH_MAX);
     set_model(s, &config->device);
-    int code = open_parts(s, e);
+    int code = draw_approval(s, e);
+    if (!code) code = open_parts(s, e);
     if (code) {
         close_parts(s, false);
         return code;

@@ -8,7 +8,8 @@
  *   GET    /v1/answers                  the latest answers, without their texts
  *   GET    /v1/answers/{id}?from=INDEX  an answer, as a stream or as it is now
  *   DELETE /v1/answers/{id}             stops it
- *   POST   /v1/answers/{id}/send        {"send": true|false}, with ask_before_sending
+ *   POST   /v1/answers/{id}/send        {"send": true|false}, with ask_before_sending; a yes needs
+ *                                       serve_approval's secret in X-PDD-Approval
  *   GET    /v1/egress?answer={id}       what was sent to the cloud, the latest first
  *   GET, PUT, DELETE /v1/conversations/{id}   a client's own JSON; GET /v1/conversations lists them
  *   GET    /v1/models, /v1/models/{id}  what is here
@@ -42,10 +43,11 @@ enum {
     SERVE_PORT = 8710,
     SERVE_ANSWERS_MAX = 16, /* at once */
     SERVE_QUEUE_MAX = 1024,
-    SERVE_KEPT_MAX = 256,     /* ended answers in memory */
-    SERVE_HOSTS_MAX = 16,     /* names and origins besides its own */
-    SERVE_TEXT_MAX = 255,     /* bytes of one */
-    SERVE_QUIET_US = 10000000 /* found within a quarter more */
+    SERVE_KEPT_MAX = 256,      /* ended answers in memory */
+    SERVE_HOSTS_MAX = 16,      /* names and origins besides its own */
+    SERVE_APPROVAL_BYTES = 16, /* random */
+    SERVE_TEXT_MAX = 255,      /* bytes of one */
+    SERVE_QUIET_US = 10000000  /* found within a quarter more */
 };
 
 struct serve_config {
@@ -77,6 +79,9 @@ void serve_free(struct serve *s); /* NULL is fine */
 uint16_t serve_port(const struct serve *s);
 /* The id of the answer that has been held (ask_before_sending) the longest; NULL: none is. */
 const char *serve_held(const struct serve *s);
+/* What a yes over HTTP must bring in X-PDD-Approval: a secret of this run, for whoever sees the
+ * program's terminal or log, and not for whoever reaches its port. Hexadecimal. */
+const char *serve_approval(const struct serve *s);
 /* The user's word on a held answer; false: it is not held. */
 bool serve_allow(struct serve *s, const char *id, bool send);
 /* Refuse new requests; answers that have readers end first, for drain_us at most. `done` is called

@@ -94,6 +94,7 @@ struct serve {
     struct loop_timer *start_timer, *unread_timer, *forget_timer, *drain_timer, *quiet_timer;
     uint64_t started;
     bool draining;
+    char approval[2 * SERVE_APPROVAL_BYTES + 1];
     char model[WIRE_NAME_MAX], fingerprint[OPENAI_FINGERPRINT_MAX], token[SERVE_TEXT_MAX + 1];
     char (*texts)[SERVE_TEXT_MAX + 1]; /* of hosts and origins */
     struct serve_metrics metrics;

@@ -416,8 +416,7 @@ static void test_ask_before_sending(void **state)
         int fd = begin_stream(yes ? ",\"pdd\":{\"id\":\"y\",\"progress\":true,\"cloud_tokens\":5}"
                                   : ",\"pdd\":{\"id\":\"n\",\"progress\":true,\"cloud_tokens\":5}",
                               "", "\"state\":\"held\"", &a);
-        expect(200, "POST", yes ? "/v1/answers/y/send" : "/v1/answers/n/send", "",
-               yes ? "{\"send\":true}" : "{\"send\":false}");
+        assert_int_equal(serve_site_say(&site, yes ? "y" : "n", yes), 200);
         assert_true(raw_read_until(fd, &a, "[DONE]"));
         assert_int_equal(number_of(&a, "\"requests\":"), yes);
         join_chunks(&a, &text);
@@ -426,7 +425,7 @@ static void test_ask_before_sending(void **state)
         buf_release(&a);
         close(fd);
     }
-    expect(400, "POST", "/v1/answers/y/send", "", "{\"send\":true}");
+    assert_int_equal(serve_site_say(&site, "y", true), 400);
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
 }
@@ -593,8 +592,7 @@ static void test_asks_after_restart(void **state)
     serve_site_ask(&site, "GET", "/v1/egress", "", "", &b);
     assert_non_null(strstr(b.data, "\"data\":[]"));
     buf_release(&b);
-    serve_site_ask(&site, "POST", "/v1/answers/b/send", "", "{\"send\":true}", &b);
-    buf_release(&b);
+    assert_int_equal(serve_site_say(&site, "b", true), 200);
     wait_for("/v1/answers/b", "\"state\":\"done\"");
     serve_site_ask(&site, "GET", "/v1/egress", "", "", &b);
     assert_non_null(strstr(b.data, "\"answer\":\"b\""));

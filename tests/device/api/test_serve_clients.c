@@ -3,13 +3,17 @@
  * the machine do, over real sockets.
  *
  * Catches: a stream that is silent while its question is held, waits or is read; a model that is
- * asked for by another name and refused; a page of another program that counts as ours.
+ * asked for by another name and refused; a page of another program that counts as ours; a program
+ * that allows its own question; a question that is sent though it cannot be put on record, or that
+ * waits for a yes again because its cloud's URL is written in another way.
  */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -87,7 +91,7 @@ static void test_signs_of_life(void **state)
             assert_true(raw_read_until(fd, &b, sign));
             strstr(b.data, sign)[2] = 'K';
         }
-        if (which == HELD) expect(200, "POST", "/v1/answers/x/send", "", "{\"send\":true}");
+        if (which == HELD) assert_int_equal(serve_site_say(&site, "x", true), 200);
         if (which == WAITS) close(other);
         assert_true(raw_read_until(fd, &b, "[DONE]"));
         assert_non_null(strstr(b.data, "X-PDD-Answer: x\r\n"));
@@ -158,12 +162,57 @@ static void test_own_pages(void **state)
     serve_site_stop(&site);
 }
 
+/* Whoever reaches the port can ask; a yes to it needs the code that the program printed. */
+static void test_own_word(void **state)
+{
+    static const char yes[] = "{\"send\":true}";
+    char wrong[128], code[2 * SERVE_APPROVAL_BYTES + 1];
+    struct buf b;
+    (void)state;
+    struct cloud_fixture *cloud = site_with_cloud(20);
+    site.config.ask_before_sending = true;
+    serve_site_start(&site);
+    int fd = begin_stream(",\"pdd\":{\"id\":\"x\",\"progress\":true,\"mode\":\"cloud\"}",
+                          "\"state\":\"held\"", &b);
+    snprintf(code, sizeof code, "%s", serve_approval(site.serve));
+    assert_int_equal(strspn(code, "0123456789abcdef"), sizeof code - 1);
+    code[3] ^= 1;
+    snprintf(wrong, sizeof wrong, "X-PDD-Approval: %s\r\n", code);
+    expect(403, "POST", "/v1/answers/x/send", "", yes);
+    expect(403, "POST", "/v1/answers/x/send", "X-PDD-Approval: \r\n", yes);
+    expect(403, "POST", "/v1/answers/x/send", wrong, yes);
+    code[5] = 0;
+    snprintf(wrong, sizeof wrong, "X-PDD-Approval: %s\r\n", code);
+    expect(403, "POST", "/v1/answers/x/send", wrong, yes);
+    assert_null(strstr(b.data, "\"state\":\"running\""));
+    assert_int_equal(serve_site_say(&site, "x", true), 200);
+    assert_true(raw_read_until(fd, &b, "[DONE]"));
+    assert_non_null(strstr(b.data, "\"requests\":1,"));
+    buf_release(&b);
+    close(fd);
+    /* A no needs none: whoever can ask can stop the answer, too. */
+    fd = begin_stream(",\"pdd\":{\"id\":\"n\",\"progress\":true}", "\"state\":\"held\"", &b);
+    expect(200, "POST", "/v1/answers/n/send", "", "{\"send\":false}");
+    assert_true(raw_read_until(fd, &b, "[DONE]"));
+    assert_non_null(strstr(b.data, "\"requests\":0,"));
+    buf_release(&b);
+    close(fd);
+    snprintf(code, sizeof code, "%s", serve_approval(site.serve));
+    serve_site_stop(&site);
+    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    serve_site_start(&site); /* another run has another code */
+    assert_string_not_equal(code, serve_approval(site.serve));
+    serve_site_stop(&site);
+    cloud_fixture_stop(cloud);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signs_of_life),
         cmocka_unit_test(test_aliases),
         cmocka_unit_test(test_own_pages),
+        cmocka_unit_test(test_own_word),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -281,10 +281,29 @@ const cases = {
         await ask(page, 'Another question?');
         await page.waitForSelector('.consent');
         await page.keyboard.press('Enter');
+        // A yes of a page that was opened without the link needs the code of the terminal.
+        await page.waitForSelector('.consent form');
+        assert.equal(u.asked, 0);
+        await page.keyboard.type('0123');
+        await page.keyboard.press('Enter');
+        await page.waitForFunction(() => document.getElementById('say').textContent === 'This is not the code');
+        assert.equal(u.asked, 0);
+        const link = d.said().match(/http:\S+#allow=[0-9a-f]{32}/)[0];
+        await page.fill('.consent input', link);
+        await page.keyboard.press('Enter');
         await page.waitForFunction(() => document.querySelectorAll('.summary').length === 2);
         assert.equal(u.asked, 1);
+        await page.leave();
+        const linked = await site.tab(link);
+        assert.equal(new URL(linked.url()).hash.includes('allow'), false);
+        await linked.selectOption('#mode', 'cloud');
+        await ask(linked, 'And another?');
+        await linked.waitForSelector('.consent');
+        await linked.keyboard.press('Enter');
+        await over(linked);
+        assert.equal(u.asked, 2);
         u.close();
-        return page;
+        return linked;
     },
     // A list that forgets, a name that does not stay, an edit that leaves the old course in place.
     async conversations() {
