@@ -378,7 +378,8 @@ static int open_request(struct device *d, struct wire_request *r, struct err *e)
     close_assist(a); /* a stream that came to its end */
     struct device_sent sent = {d->core->url, a->by_messages,
                                a->by_messages ? r->n_messages : r->n_prompt, r->n_have};
-    if (a->q->on_send) a->q->on_send(a->q->arg, &sent);
+    int code = a->q->on_send ? a->q->on_send(a->q->arg, &sent, e) : 0;
+    if (code) return code;
     struct assist_callbacks on = {on_assist_event, on_assist_done, on_assist_lost, d};
     return assist_open(d->client, d->core->url, r, &on, &a->assist, e);
 }

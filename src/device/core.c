@@ -110,6 +110,11 @@ void device_core_release(struct device_core *c)
     mem_free(c);
 }
 
+const char *device_core_url(const struct device_core *c)
+{
+    return c->url[0] ? c->url : NULL;
+}
+
 struct local *device_core_local(struct device_core *c)
 {
     return c->local;

@@ -21,6 +21,8 @@ int device_core_open(struct loop *l, const struct device_options *options,
 void device_core_close(struct device_core *c); /* its devices are closed; NULL is fine */
 void device_core_release(
     struct device_core *c); /* the same, but the engine is the caller's again */
+/* The base URL of the cloud, as it is asked (net/http_url.h); NULL: there is none. */
+const char *device_core_url(const struct device_core *core);
 struct local *device_core_local(struct device_core *c); /* NULL without an engine */
 
 /* Whether an idle device reads on (device_options.idle_fill), and how far of how many tokens; and

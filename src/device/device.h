@@ -115,8 +115,9 @@ struct device_question {
     void (*on_progress)(void *arg, uint32_t done, uint32_t total);       /* of the prefill here */
     void (*on_cloud_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
     void (*on_trouble)(void *arg, const char *why); /* the cloud is lost, and the answer goes on */
-    /* Before anything of the question leaves this machine, each time. */
-    void (*on_send)(void *arg, const struct device_sent *sent);
+    /* Before anything of the question leaves this machine, each time. Not 0: it does not leave, and
+     * the cloud counts as lost for the reason in `e`. */
+    int (*on_send)(void *arg, const struct device_sent *sent, struct err *e);
     void *arg;
 };
 

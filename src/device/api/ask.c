@@ -266,11 +266,19 @@ static void on_trouble(void *arg, const char *why)
     reader_tell(a);
 }
 
-static void on_send(void *arg, const struct device_sent *sent)
+/* What leaves is on record, or it does not leave. Without a record nobody waits for one, but where
+ * the user is asked it may not be missing unsaid. */
+static int on_send(void *arg, const struct device_sent *sent, struct err *e)
 {
     struct ask *a = arg;
-    a->serve->metrics.sends++;
-    record_sent(a->serve->record, a, sent);
+    struct serve *s = a->serve;
+    int code = 0;
+    if (s->record)
+        code = record_sent(s->record, a, sent, e);
+    else if (s->c.state_dir && s->c.ask_before_sending)
+        code = err_set(e, ERR_IO, "nothing is sent: the state folder cannot be used (see the log)");
+    if (!code) s->metrics.sends++;
+    return code;
 }
 
 /* ---- its start ---- */
@@ -437,7 +445,7 @@ static bool may_be_sent(const struct ask *a)
 static void go_on(struct ask *a)
 {
     struct serve *s = a->serve;
-    bool known = !may_be_sent(a) || record_was_sent(s->record, a->id, s->c.device.cloud_url);
+    bool known = !may_be_sent(a) || record_was_sent(s->record, a->id, device_core_url(s->core));
     if (!s->c.ask_before_sending || known) {
         join(a);
         return;

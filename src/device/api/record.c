@@ -143,13 +143,19 @@ static void bind_blob(sqlite3_stmt *q, int i, const void *data, size_t n)
     sqlite3_bind_blob64(q, i, n ? data : "", n, SQLITE_STATIC);
 }
 
+static int step_once(struct record *r, enum statement which, struct err *e)
+{
+    int code = store_step(r->store, r->of[which], e);
+    sqlite3_reset(r->of[which]);
+    sqlite3_clear_bindings(r->of[which]);
+    return code;
+}
+
 /* Run one without results. */
 static int run(struct record *r, enum statement which)
 {
     struct err e = ERR_INIT;
-    int code = store_step(r->store, r->of[which], &e);
-    sqlite3_reset(r->of[which]);
-    sqlite3_clear_bindings(r->of[which]);
+    int code = step_once(r, which, &e);
     if (code < 0) complain(r, &e);
     return code;
 }
@@ -387,10 +393,11 @@ static size_t host_length(const char *url)
     return end ? (size_t)(end - url) : strlen(url);
 }
 
-void record_sent(struct record *r, const struct ask *a, const struct device_sent *sent)
+int record_sent(struct record *r, const struct ask *a, const struct device_sent *sent,
+                struct err *e)
 {
-    if (!r || r->broken) return;
     sqlite3_stmt *q = r->of[PUT_EGRESS];
+    struct err why = ERR_INIT;
     sqlite3_bind_int64(q, 1, (sqlite3_int64)time(NULL));
     bind_text(q, 2, a->id);
     sqlite3_bind_text(q, 3, sent->url, (int)host_length(sent->url), SQLITE_STATIC);
@@ -398,14 +405,19 @@ void record_sent(struct record *r, const struct ask *a, const struct device_sent
     bind_text(q, 5, sent->as_text ? "text" : "tokens");
     sqlite3_bind_int64(q, 6, sent->n);
     sqlite3_bind_int64(q, 7, sent->n_have);
-    (void)run(r, PUT_EGRESS);
+    int code = step_once(r, PUT_EGRESS, &why);
+    if (code < 0) {
+        if (!r->broken) complain(r, &why);
+        return err_set(e, ERR_IO, "nothing is sent, as it cannot be put on record: %s", why.text);
+    }
     sqlite3_bind_int64(r->of[CUT_EGRESS], 1, RECORD_EGRESS_MAX);
     if (!r->broken) (void)run(r, CUT_EGRESS);
+    return 0;
 }
 
 bool record_was_sent(struct record *r, const char *answer, const char *url)
 {
-    if (!r || r->broken) return false;
+    if (!r || r->broken || !url) return false;
     sqlite3_stmt *q = r->of[WAS_SENT];
     bind_text(q, 1, answer);
     sqlite3_bind_text(q, 2, url, (int)host_length(url), SQLITE_STATIC);
@@ -431,7 +443,9 @@ static void put_number(struct buf *out, const char *name, sqlite3_stmt *q, int i
 
 int record_put_egress(struct record *r, const char *answer, struct buf *out)
 {
-    if (!r || r->broken) return 1;
+    if (!r) return 1;
+    bool broken = r->broken; /* for other rows: these are whole */
+    r->broken = false;
     buf_puts(out, "{\"object\":\"list\",\"data\":[");
     sqlite3_stmt *q = r->of[ALL_EGRESS];
     bind_text(q, 1, answer);
@@ -452,7 +466,9 @@ int record_put_egress(struct record *r, const char *answer, struct buf *out)
         put_number(out, "answer_received_bytes", q, 8);
         buf_putc(out, '}');
     }
-    return buf_puts(out, "]}") || r->broken;
+    bool failed = r->broken;
+    r->broken = failed || broken;
+    return buf_puts(out, "]}") || failed;
 }
 
 /* ---- conversations ---- */
@@ -497,8 +513,11 @@ static bool too_many(struct record *r, const char *id)
 int record_set_conversation(struct record *r, const char *id, const char *title, const char *body,
                             size_t n, struct err *e)
 {
-    if (!r || r->broken)
-        return err_set(e, ERR_IO, "conversations are not kept: the device has no state folder");
+    if (!r)
+        return err_set(e, ERR_NOT_FOUND,
+                       "conversations are not kept: the device has no state folder");
+    if (r->broken)
+        return err_set(e, ERR_IO, "conversations are not kept any more: see the device's log");
     if (too_many(r, id))
         return err_set(e, ERR_LIMIT, "%d conversations are kept: delete one",
                        RECORD_CONVERSATIONS_MAX);

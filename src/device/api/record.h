@@ -2,7 +2,8 @@
  * record: what the server keeps in the device's store (store/store.h), so that a kill at any moment
  * loses nothing: answers with every token before a client gets it, what was sent to the cloud
  * before it is sent, conversations. Without a store all functions do nothing. An error is logged,
- * once, and from then on nothing is kept: an answer never fails for it.
+ * once, and from then on nothing is kept: an answer never fails for it. But what is to be sent and
+ * cannot be recorded, as when the disk is full, is not sent, until it can be again.
  *
  * Threads: the loop only. A write takes tens of microseconds, as nothing waits for the disk.
  */
@@ -43,7 +44,9 @@ void record_state(struct record *r, const struct ask *a);
 void record_forget(struct record *r, const char *answer);
 /* Take what was deleted out of the file's log, too: its pages are zeroed (store.c). */
 void record_scrub(struct record *r);
-void record_sent(struct record *r, const struct ask *a, const struct device_sent *sent);
+/* Not 0: it is not on record. */
+int record_sent(struct record *r, const struct ask *a, const struct device_sent *sent,
+                struct err *e);
 /* Was the question sent to the host of that URL, as far as is known? */
 bool record_was_sent(struct record *r, const char *answer, const char *url);
 

@@ -162,6 +162,26 @@ static void test_own_pages(void **state)
     serve_site_stop(&site);
 }
 
+static char folder[64];
+
+static void make_folder(void)
+{
+    snprintf(folder, sizeof folder, "/tmp/pdd-serve-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    site.config.state_dir = folder;
+}
+
+static void remove_folder(void)
+{
+    static const char *const names[] = {"state.db", "state.db-wal", "state.db-shm"};
+    char path[128];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
 /* Whoever reaches the port can ask; a yes to it needs the code that the program printed. */
 static void test_own_word(void **state)
 {
@@ -206,13 +226,131 @@ static void test_own_word(void **state)
     cloud_fixture_stop(cloud);
 }
 
+static void limit_files(rlim_t max)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = max < limit.rlim_max ? max : limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static int ask(const char *more, struct buf *b)
+{
+    char body[512];
+    snprintf(body, sizeof body, "{%s%s}", question, more);
+    return serve_site_ask(&site, "POST", "/v1/chat/completions", "", body, b);
+}
+
+/* A full disk: files cannot grow. Nothing is sent, the device answers alone or says why not, and
+ * when there is room again questions are sent, each of them on record. */
+static void test_full_disk(void **state)
+{
+    struct buf b;
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    struct cloud_fixture *cloud = site_with_cloud(20);
+    make_folder();
+    serve_site_start(&site);
+    assert_int_equal(ask(",\"pdd\":{\"id\":\"a\",\"mode\":\"cloud\"}", &b), 200);
+    buf_release(&b);
+    limit_files(1);
+    int alone = ask(",\"pdd\":{\"id\":\"b\",\"mode\":\"cloud\"}", &b);
+    limit_files(RLIM_INFINITY);
+    if (alone < 500 || !strstr(b.data, "cannot be put on record")) fail_msg("%s", b.data);
+    buf_release(&b);
+    limit_files(1);
+    int both = ask(",\"pdd\":{\"id\":\"c\",\"cloud_tokens\":5}", &b);
+    limit_files(RLIM_INFINITY);
+    assert_int_equal(both, 200);
+    assert_non_null(strstr(b.data, "\"cloud_tokens\":0,\"device_tokens\":20"));
+    assert_non_null(strstr(b.data, "cannot be put on record"));
+    assert_non_null(strstr(b.data, "\"sent_bytes\":0"));
+    buf_release(&b);
+    assert_int_equal(ask(",\"pdd\":{\"id\":\"d\",\"mode\":\"cloud\"}", &b), 200);
+    buf_release(&b);
+    assert_int_equal(serve_site_ask(&site, "GET", "/v1/egress", "", "", &b), 200);
+    for (const char *id = "abcd"; *id; id++) {
+        char row[32];
+        snprintf(row, sizeof row, "\"answer\":\"%c\"", *id);
+        assert_int_equal(strstr(b.data, row) != NULL, *id == 'a' || *id == 'd');
+    }
+    buf_release(&b);
+    serve_site_stop(&site);
+    cloud_fixture_stop(cloud);
+    remove_folder();
+}
+
+/* A state folder that cannot be used: without a question nothing changes, as one device at a time
+ * uses a folder; who wants to be asked would miss the record. */
+static void test_no_record(void **state)
+{
+    struct buf b;
+    (void)state;
+    for (int asks = 0; asks < 2; asks++) {
+        struct cloud_fixture *cloud = site_with_cloud(20);
+        site.config.state_dir = "/dev/null/none";
+        site.config.ask_before_sending = asks;
+        serve_site_start(&site);
+        int fd = begin_stream(",\"pdd\":{\"id\":\"x\",\"progress\":true,\"mode\":\"cloud\"}",
+                              "\"state\":", &b);
+        if (asks) assert_int_equal(serve_site_say(&site, "x", true), 200);
+        assert_true(raw_read_until(fd, &b, "[DONE]"));
+        assert_int_equal(strstr(b.data, "the state folder cannot be used") != NULL, asks);
+        assert_int_equal(strstr(b.data, "\"requests\":1,") != NULL, !asks);
+        buf_release(&b);
+        close(fd);
+        serve_site_stop(&site);
+        cloud_fixture_stop(cloud);
+    }
+}
+
+/* A conversation that nothing keeps is no fault of the server. */
+static void test_nothing_kept(void **state)
+{
+    (void)state;
+    serve_site_defaults(&site);
+    serve_site_start(&site);
+    expect(404, "PUT", "/v1/conversations/c", "", "{}");
+    expect(404, "GET", "/v1/conversations/c", "", "");
+    expect(404, "DELETE", "/v1/conversations/c", "", "");
+    expect(400, "PUT", "/v1/conversations/c", "", "[]");
+    serve_site_stop(&site);
+}
+
+/* What was sent before a restart is not asked about again, however the cloud's URL is written. */
+static void test_same_cloud(void **state)
+{
+    struct buf b;
+    char url[128];
+    (void)state;
+    struct cloud_fixture *cloud = site_with_cloud(2000);
+    snprintf(url, sizeof url, "%s/v1/", strstr(cloud_fixture_url(cloud), "://") + 3);
+    site.config.device.cloud_url = url;
+    site.fake = (struct fake_options){.answer_tokens = 2000, .step_us = 1000.0};
+    make_folder();
+    serve_site_start(&site);
+    int fd =
+        begin_stream(",\"pdd\":{\"id\":\"k\",\"keep\":60,\"cloud_tokens\":5}", "\"index\":3,", &b);
+    buf_release(&b);
+    serve_site_stop(&site);
+    close(fd);
+    site.config.ask_before_sending = true;
+    serve_site_start(&site);
+    assert_int_equal(serve_site_ask(&site, "GET", "/v1/answers/k", "", "", &b), 200);
+    if (strstr(b.data, "\"state\":\"held\"")) fail_msg("%s", b.data);
+    buf_release(&b);
+    serve_site_stop(&site);
+    cloud_fixture_stop(cloud);
+    remove_folder();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signs_of_life),
-        cmocka_unit_test(test_aliases),
-        cmocka_unit_test(test_own_pages),
-        cmocka_unit_test(test_own_word),
+        cmocka_unit_test(test_signs_of_life), cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_own_pages),     cmocka_unit_test(test_own_word),
+        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_no_record),
+        cmocka_unit_test(test_nothing_kept),  cmocka_unit_test(test_same_cloud),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
