@@ -126,6 +126,7 @@ static void finish(struct device *d)
     answer_fill(d);
     show_rest(d);
     fill_report(d);
+    answer_energy_report(d);
     answer_learn(d);
     const struct err *e = a->trouble.code ? &a->trouble : &a->turn.error;
     bool failed = a->turn.reason == TURN_FAILED || a->trouble.code;
@@ -550,6 +551,7 @@ static void carry_out(struct device *d)
     while (a->running && turn_take(&a->turn, &action))
         act(d, &action);
     if (!a->running) return;
+    answer_energy_sample(d);
     tell_trouble(a);
     uint64_t wake = turn_wake(&a->turn, clock_us());
     if (wake == UINT64_MAX)
@@ -602,7 +604,7 @@ static void init(struct device *d, const struct device_question *q)
     buf_init(&a->text, DEVICE_TEXT_MAX);
     buf_init(&a->cloud_text, DEVICE_TEXT_MAX);
     a->report.text = a->text.data;
-    a->report.unverified = a->report.unrefined = "";
+    a->report.unverified = a->report.unrefined = a->report.energy_how = "";
     if (d->engine) {
         a->report.emulated = engine_info(d->engine)->emulated;
         a->report.model = engine_info(d->engine)->model_name;
@@ -734,6 +736,7 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     if (code) return code;
     a->began = clock_us();
     a->running = true;
+    answer_energy_begin(d);
     turn_start(&a->turn, a->began);
     carry_out(d);
     return 0;

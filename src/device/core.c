@@ -79,6 +79,7 @@ int device_core_open(struct loop *l, const struct device_options *o, struct devi
     if (!c) return err_set(e, ERR_NO_MEMORY, "no memory for a device");
     c->loop = l;
     c->engine = o->engine;
+    energy_init(&c->energy, o->sys);
     c->stall_us = o->stall_us ? o->stall_us : o->engine ? DEVICE_STALL_US : DEVICE_STALL_ALONE_US;
     snprintf(c->model, sizeof c->model, "%s", o->model ? o->model : "");
     int code = open_parts(c, o, e);

@@ -46,6 +46,7 @@ struct device_options {
     bool fill_always;    /* also while the machine runs on its battery */
     struct store *store; /* for the profile; it must outlive the device, which alone uses it. NULL:
                           * every run begins with guesses */
+    const char *sys;     /* where energy is read (base/energy.h); NULL: /sys */
 };
 
 /* What a request to the cloud holds of prompt and answer. */
@@ -156,6 +157,11 @@ struct device_report {
     const char *emulated; /* NULL, or what speed was emulated */
     const char *model;    /* of our own engine; NULL without one, as the next two */
     const char *numerics, *weights_hash;
+    /* Joules from asking to the end, as energy_how says: "measured: battery, whole machine", or
+     * "declared: ...", by the power that the profile assumes; "": nothing is known. */
+    double energy_j;
+    bool energy_measured;
+    const char *energy_how;
 };
 
 int device_open(const struct device_options *options, struct device **ret_device, struct err *e);

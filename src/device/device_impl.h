@@ -7,6 +7,7 @@
 #ifndef PDD_DEVICE_DEVICE_IMPL_H
 #define PDD_DEVICE_DEVICE_IMPL_H
 
+#include "base/energy.h"
 #include "device/assist.h"
 #include "device/core.h"
 #include "device/device.h"
@@ -14,7 +15,7 @@
 #include "net/loop.h"
 #include "policy/profile.h"
 
-enum { DEVICE_URL_MAX = HTTP_URL_MAX, DEVICE_OWNER_MAX = 512 };
+enum { DEVICE_URL_MAX = HTTP_URL_MAX, DEVICE_OWNER_MAX = 512, DEVICE_ENERGY_TEXT_MAX = 96 };
 
 /* Text of a token that came as text (no vocabulary here): its place in `cloud_text`. */
 struct answer_piece {
@@ -45,6 +46,8 @@ struct answer {
     struct token_list have;      /* ids as the cloud sent them */
     float refine_ratio;          /* asked of the cloud; 0: no refinement */
     int32_t whole[2];            /* range of the prompt that stays whole: the system message */
+    struct energy_mark energy;   /* when it began */
+    char energy_how[DEVICE_ENERGY_TEXT_MAX];
     struct device_report report;
     struct err store_err; /* of the core, said with this answer */
     struct err trouble;   /* of the device: stops the answer */
@@ -63,6 +66,7 @@ struct device_core {
     char url[DEVICE_URL_MAX], model[WIRE_NAME_MAX];
     uint64_t stall_us;
     struct profile profile;
+    struct energy energy;
     struct store *store;          /* the caller's; NULL: nothing is kept, or no longer */
     struct err store_err;         /* why, to be said with the next answer */
     char owner[DEVICE_OWNER_MAX]; /* whose speeds the profile has: model, numerics, emulation */
@@ -100,6 +104,12 @@ void answer_learn(struct device *d);                          /* when its report
 /* Starts the profile from the options and what the store has. Without a store that can be read it
  * starts from the options alone. */
 void device_core_learned(struct device_core *c, const struct device_options *o);
+
+/* ---- answer_energy.c ---- */
+
+void answer_energy_begin(struct device *d);
+void answer_energy_sample(struct device *d); /* after every event */
+void answer_energy_report(struct device *d); /* into the report, which has all else */
 
 /* ---- answer_refine.c ---- */
 

@@ -118,12 +118,25 @@ static void put_measures(struct buf *out, const struct device_report *r)
                ms(r->decode_us));
 }
 
+static void put_energy(struct buf *out, const struct device_report *r)
+{
+    if (!r->energy_how || !r->energy_how[0]) {
+        buf_puts(out, "\"energy\": null, ");
+        return;
+    }
+    buf_printf(out, "\"energy\": {\"joules\": %.3f, \"measured\": %s, \"how\": ", r->energy_j,
+               r->energy_measured ? "true" : "false");
+    json_put_text(out, r->energy_how);
+    buf_puts(out, "}, ");
+}
+
 int json_report_put(const struct device_report *r, const char *failure, struct buf *out)
 {
     put_head(out, r, failure);
     put_refined(out, r);
     put_verified(out, r);
     put_measures(out, r);
+    put_energy(out, r);
     buf_puts(out, "\"text\": ");
     json_put_string(out, r->text ? r->text : "", r->text_len);
     buf_puts(out, ", \"tokens\": [");

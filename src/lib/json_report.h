@@ -24,7 +24,8 @@
  * "handover_gap_ms": or null, "cloud_first_ms": first token of the cloud, or null, "cloud_slot_ms":
  * how long the cloud held a slot, from grant to end, or null: no cloud answered, "tokens_total",
  * "cloud_tokens", "device_tokens", "cloud_requests", "device_prefill_tps", "device_decode_ms":
- * measured, "text": the answer, "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms",
+ * measured, "energy": {"joules", "measured": false where it is declared, "how": in words}, or null:
+ * not known, "text": the answer, "tokens": [{"i", "id", "source": "cloud" | "device", "arrived_ms",
  * "shown_ms", "text"}, ...]}
  */
 #ifndef PDD_LIB_JSON_REPORT_H

@@ -55,6 +55,7 @@ struct lib_question {
 struct lib_names {
     char model[LIB_NAME_MAX], emulated[LIB_NAME_MAX], numerics[64], weights[ENGINE_HASH_TEXT];
     char trouble[ERR_TEXT_MAX], unrefined[ERR_TEXT_MAX], unverified[ERR_TEXT_MAX];
+    char energy_how[LIB_NAME_MAX];
 };
 
 enum lib_state {

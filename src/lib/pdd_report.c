@@ -21,6 +21,7 @@ void lib_report_keep(struct pdd_answer *a, const struct device_report *r)
     KEEP(trouble, r->trouble);
     KEEP(unrefined, r->unrefined);
     KEEP(unverified, r->unverified);
+    KEEP(energy_how, r->energy_how);
     a->report = *r;
     a->report.model = r->model ? n->model : NULL;
     a->report.emulated = r->emulated ? n->emulated : NULL;
@@ -29,6 +30,7 @@ void lib_report_keep(struct pdd_answer *a, const struct device_report *r)
     a->report.trouble = n->trouble;
     a->report.unrefined = n->unrefined;
     a->report.unverified = n->unverified;
+    a->report.energy_how = n->energy_how;
     a->report.tokens = a->tokens;
     a->report.n = a->n;
     a->report.text = a->text.data;

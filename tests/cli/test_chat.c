@@ -72,6 +72,7 @@ static void test_statuses(void **state)
     expect(ARGS("--fake", "5", "--context", "16", "--raw", "--prompt", "0123456789abcdefg"), 1,
            NULL, "17 tokens");
     expect(ARGS("--fake", "5", "--prompt", "x", "--stats"), 0, NULL, "5 tokens");
+    expect(ARGS("--fake", "5", "--prompt", "x", "--stats"), 0, NULL, "energy: ");
 }
 
 /* A context that the model was not trained for is warned of, with both numbers; one that it was,
@@ -275,6 +276,7 @@ static void test_stats_json(void **state)
     json_t *last = json_array_get(tokens, 11);
     assert_string_equal(json_string_value(json_object_get(last, "source")), "device");
     assert_true(json_real_value(json_object_get(last, "shown_ms")) > 0.0);
+    assert_true(json_is_string(json_object_get(json_object_get(j, "energy"), "how")));
     json_decref(j);
     expect(ARGS("--fake", "5", "--context", "4", "--prompt", "too long", "--stats-json", path), 1,
            NULL, "context");

@@ -70,6 +70,8 @@ void chat_stats_print(const struct device_report *r, FILE *to)
     else if (r->model) /* its speeds would be guesses */
         fprintf(to, "  device: %s, %u prompt tokens, no token of its own\n", r->model,
                 r->prompt_tokens);
+    if (r->energy_how && r->energy_how[0])
+        fprintf(to, "  energy: %.3g J, %s\n", r->energy_j, r->energy_how);
     if (r->emulated) fprintf(to, "  emulated: %s\n", r->emulated);
     if (r->trouble[0]) fprintf(to, "  trouble: %s\n", r->trouble);
 }

@@ -71,6 +71,19 @@ static void put_cloud(struct buf *out, const struct device_report *r)
         r->cloud_cached_tokens, r->cloud_first_us / 1e3, r->cloud_slot_us / 1e3);
 }
 
+/* null: nothing is known. */
+static void put_energy(struct buf *out, const struct device_report *r)
+{
+    if (!r->energy_how || !r->energy_how[0]) {
+        buf_puts(out, ",\"energy\":null");
+        return;
+    }
+    buf_printf(out, ",\"energy\":{\"joules\":%.3f,\"measured\":%s", r->energy_j,
+               r->energy_measured ? "true" : "false");
+    put_text(out, "how", r->energy_how);
+    buf_putc(out, '}');
+}
+
 int report_put(struct buf *out, const struct ask *a, const struct device_report *r, bool brief)
 {
     buf_printf(out, "{\"id\":\"%s\",\"mode\":\"%s\",\"tokens\":%u", a->id, ask_modes[a->mode],
@@ -86,6 +99,7 @@ int report_put(struct buf *out, const struct ask *a, const struct device_report 
     put_text(out, "why", r->plan.why);
     buf_putc(out, '}');
     if (brief) return buf_putc(out, '}'); /* what follows grows, or may be more than ASCII */
+    put_energy(out, r);
     buf_puts(out, ",\"served\":");
     report_put_served(out, a);
     put_text(out, "trouble", r->trouble && r->trouble[0] ? r->trouble : NULL);

@@ -112,6 +112,8 @@ static void test_same_answer(void **state)
         }
         if (strstr(ways[i], "stream")) assert_non_null(strstr(response.data, "data: [DONE]"));
         if (!strstr(ways[i], "stream")) assert_non_null(strstr(response.data, "X-PDD-Report: {"));
+        if (!strstr(ways[i], "stream") || strstr(ways[i], "usage"))
+            assert_non_null(strstr(response.data, "\"energy\":{\"joules\":"));
         if (strstr(ways[i], "usage"))
             assert_non_null(strstr(response.data, "\"completion_tokens\":20"));
         if (i > 0) {
