@@ -31,14 +31,35 @@ static void tell_text(struct answer *a, size_t from, uint32_t index, enum turn_s
         a->q->on_text(a->q->arg, a->text.data + from, a->text.len - from, index, source);
 }
 
+static void tell_thought(struct answer *a, size_t from, uint32_t index, enum turn_source source)
+{
+    if (a->q->on_thought && a->thought.len > from)
+        a->q->on_thought(a->q->arg, a->thought.data + from, a->thought.len - from, index, source);
+}
+
+/* The text of token k, to thought and answer. */
+static int take_text(struct device *d, uint32_t k)
+{
+    struct answer *a = &d->answer;
+    const struct vocab *v = vocab_of(d);
+    const struct turn_token *t = &a->turn.tokens[k];
+    struct buf *out = a->parts.state == THOUGHT_OVER ? &a->text : &a->piece;
+    buf_clear(&a->piece);
+    int code = v ? detok_push(&a->detok, v, t->id, out)
+                 : buf_append(out, a->cloud_text.data + a->pieces[k].at, a->pieces[k].len);
+    if (code || out == &a->text) return code;
+    code = thought_push(&a->parts, v, t->id, a->piece.data, a->piece.len, &a->thought, &a->text);
+    if (a->parts.state == THOUGHT_GOES_ON || a->parts.state == THOUGHT_ENDED)
+        a->n_thought = a->q->n_have + k + 1;
+    return code;
+}
+
 static void show(struct device *d, uint32_t k)
 {
     struct answer *a = &d->answer;
     const struct turn_token *t = &a->turn.tokens[k];
-    size_t from = a->text.len;
-    int code = vocab_of(d)
-                   ? detok_push(&a->detok, vocab_of(d), t->id, &a->text)
-                   : buf_append(&a->text, a->cloud_text.data + a->pieces[k].at, a->pieces[k].len);
+    size_t from = a->text.len, thought_from = a->thought.len;
+    int code = take_text(d, k);
     if (code) { /* an answer with a hole would be worse than none */
         err_set(&a->trouble, code, "no memory for the answer's text");
         turn_user_stop(&a->turn, clock_us());
@@ -50,6 +71,7 @@ static void show(struct device *d, uint32_t k)
                                          .text_at = from,
                                          .text_len = a->text.len - from};
     if (a->q->on_token) a->q->on_token(a->q->arg, &a->tokens[k], k);
+    tell_thought(a, thought_from, k, a->tokens[k].source);
     tell_text(a, from, k, a->tokens[k].source);
 }
 
@@ -67,15 +89,22 @@ static void tell_trouble(struct answer *a)
     a->q->on_trouble(a->q->arg, a->turn.error.text);
 }
 
-/* Bytes of a character that was never finished. */
+/* Bytes of a character that was never finished, and text that might have become a mark. */
 static void show_rest(struct device *d)
 {
     struct answer *a = &d->answer;
     uint32_t n = a->turn.shown;
-    size_t from = a->text.len;
-    if (!vocab_of(d) || n == 0) return;
-    if (detok_finish(&a->detok, &a->text) || a->text.len == from) return;
+    size_t from = a->text.len, thought_from = a->thought.len;
+    if (n == 0) return;
+    buf_clear(&a->piece);
+    int code = vocab_of(d) ? detok_finish(&a->detok, &a->piece) : 0;
+    if (!code)
+        code =
+            thought_push(&a->parts, NULL, -1, a->piece.data, a->piece.len, &a->thought, &a->text);
+    if (!code) code = thought_finish(&a->parts, &a->thought, &a->text);
+    if (code || (a->text.len == from && a->thought.len == thought_from)) return;
     a->tokens[n - 1].text_len += a->text.len - from;
+    tell_thought(a, thought_from, n - 1, a->tokens[n - 1].source);
     tell_text(a, from, n - 1, a->tokens[n - 1].source);
 }
 
@@ -106,6 +135,9 @@ static void fill_report(struct device *d)
     r->n = a->turn.shown;
     r->text = a->text.data;
     r->text_len = a->text.len;
+    r->thought = a->thought.data;
+    r->thought_len = a->thought.len;
+    r->thought_tokens = a->n_thought;
     r->prompt_tokens = a->turn.c.prompt_tokens;
     r->kept_tokens = a->turn.c.kv_tokens;
     r->prefill_tps = a->turn.tps;
@@ -586,6 +618,9 @@ void answer_release(struct answer *a)
     token_list_release(&a->have);
     buf_release(&a->text);
     buf_release(&a->cloud_text);
+    buf_release(&a->thought);
+    buf_release(&a->piece);
+    thought_release(&a->parts);
     mem_free(a->pieces);
     mem_free(a->tokens);
     *a = (struct answer){0};
@@ -603,6 +638,8 @@ static void init(struct device *d, const struct device_question *q)
     token_list_init(&a->have, TURN_ANSWER_MAX);
     buf_init(&a->text, DEVICE_TEXT_MAX);
     buf_init(&a->cloud_text, DEVICE_TEXT_MAX);
+    buf_init(&a->thought, DEVICE_TEXT_MAX);
+    buf_init(&a->piece, DEVICE_TEXT_MAX);
     a->report.text = a->text.data;
     a->report.unverified = a->report.unrefined = a->report.energy_how = "";
     if (d->engine) {
@@ -613,16 +650,40 @@ static void init(struct device *d, const struct device_question *q)
     }
 }
 
+/* The model in the cloud may be another, and think where ours does not: its text has the usual
+ * marks then. */
+static void part_thoughts(struct device *d)
+{
+    struct answer *a = &d->answer;
+    const struct device_question *q = a->q;
+    const struct thought_marks *marks = NULL;
+    if (q->on_thought && !q->raw && !q->ids) {
+        marks = thought_marks_of(d->engine ? engine_template(d->engine) : NULL, vocab_of(d));
+        if (!marks && d->client && q->mode != DEVICE_LOCAL_ONLY)
+            marks = thought_marks_of(NULL, NULL);
+    }
+    thought_init(&a->parts, marks,
+                 thought_opened(marks, vocab_of(d), a->prompt.ids, a->prompt.len));
+}
+
 /* An answer that goes on: its beginning is part of the prompt, and its text may go on in the middle
- * of a character. */
+ * of a character, or of a thought. */
 static int take_have(struct answer *a, const struct vocab *v)
 {
     const struct device_question *q = a->q;
     int code = q->n_have ? token_list_append(&a->prompt, q->have, q->n_have) : 0;
     detok_init(&a->detok, !q->raw && !q->ids);
-    for (uint32_t i = 0; code == 0 && i < q->n_have; i++)
-        code = detok_push(&a->detok, v, q->have[i], &a->text);
+    for (uint32_t i = 0; code == 0 && i < q->n_have; i++) {
+        buf_clear(&a->piece);
+        code = detok_push(&a->detok, v, q->have[i], &a->piece);
+        if (!code)
+            code = thought_push(&a->parts, v, q->have[i], a->piece.data, a->piece.len, &a->thought,
+                                &a->text);
+        if (a->parts.state == THOUGHT_GOES_ON || a->parts.state == THOUGHT_ENDED)
+            a->n_thought = i + 1;
+    }
     buf_clear(&a->text);
+    buf_clear(&a->thought);
     return code;
 }
 
@@ -653,6 +714,7 @@ static int encode_prompt(struct device *d, struct err *e)
                        info->model_name);
     if (code) return code;
     if (a->prompt.len == 0) return err_set(e, ERR_BAD_INPUT, "the prompt is empty");
+    part_thoughts(d);
     if (take_have(a, v)) return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
     if (a->prompt.len > info->context_max || info->context_max - a->prompt.len < q->room_min)
         return err_set(e, ERR_LIMIT,
@@ -721,7 +783,10 @@ int answer_start(struct device *d, const struct device_question *q, struct err *
     init(d, q);
     answer_fill_stop(d->core);
     int code = check_question(d, q, e);
-    if (code == 0 && d->engine) code = encode_prompt(d, e);
+    if (code == 0 && d->engine)
+        code = encode_prompt(d, e);
+    else
+        part_thoughts(d);
     if (code) return code;
     a->by_messages = !d->engine || (d->core->other_words && q->n_messages && !q->n_have &&
                                     !has_more_than_texts(q));

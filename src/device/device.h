@@ -112,6 +112,11 @@ struct device_question {
     float refine_ratio; /* in (0, 1) with DEVICE_REFINE_RATIO and _LOCAL */
     /* Each may be NULL. on_text: whole UTF-8 characters, maybe none; index: of the token. */
     void (*on_text)(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source);
+    /* Of messages: what the model thinks, where it marks that (model/text/thought.h), with the
+     * index of its token, before that one's on_text. NULL: it is a part of the text, marks and all.
+     */
+    void (*on_thought)(void *arg, const char *text, size_t n, uint32_t index,
+                       enum turn_source source);
     void (*on_token)(void *arg, const struct device_token *token, uint32_t index); /* before it */
     void (*on_progress)(void *arg, uint32_t done, uint32_t total);       /* of the prefill here */
     void (*on_cloud_progress)(void *arg, uint32_t done, uint32_t total); /* until the first text */
@@ -138,6 +143,9 @@ struct device_report {
     uint32_t n;
     const char *text; /* the whole answer as shown, 0-terminated */
     size_t text_len;
+    const char *thought; /* the same, with on_thought */
+    size_t thought_len;
+    uint32_t thought_tokens;             /* the first ones of the answer, with those of `have` */
     uint32_t prompt_tokens, kept_tokens; /* of the prompt, already in the device's KV cache */
     bool any_match;                      /* the cloud answered, and `match` holds */
     enum wire_match match;

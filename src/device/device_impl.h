@@ -12,6 +12,7 @@
 #include "device/core.h"
 #include "device/device.h"
 #include "device/local.h"
+#include "model/text/thought.h"
 #include "net/loop.h"
 #include "policy/profile.h"
 
@@ -40,6 +41,9 @@ struct answer {
     struct assist *assist;
     struct detok detok;
     struct buf text, cloud_text;
+    struct thought parts;      /* tells thought and answer apart */
+    struct buf thought, piece; /* the latter is scratch */
+    uint32_t n_thought;
     struct answer_piece *pieces; /* [tokens_max], without a vocabulary */
     struct device_token *tokens; /* [tokens_max] */
     struct token_list words;     /* of the cloud's last text, when as_text */

@@ -30,7 +30,7 @@
 #include "net/key_file.h"
 #include "store/store.h"
 
-enum { KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20 };
+enum { KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20, PAINTED_DIM = 2 };
 
 struct chat {
     struct options o;
@@ -47,7 +47,8 @@ struct chat {
     bool color, progress, progress_shown;
     bool terminal;    /* the answer is shown to a person, not kept by a program */
     bool begun;       /* the answer has text */
-    int painted;      /* source whose colour is on, -1: none */
+    bool thinks;      /* a thought is being shown */
+    int painted;      /* source whose colour is on, PAINTED_DIM, or -1: none */
     int output_error; /* errno of a failed write of the answer; 0: none */
     struct chat_signals signals;
     struct chat_history history;
@@ -153,6 +154,7 @@ static void paint(struct chat *c, int source)
 {
     static const char *const colors[] = {[TURN_CLOUD] = "\033[36m", [TURN_DEVICE] = "\033[32m"};
     if (!c->color || c->painted == source) return;
+    if (c->painted == PAINTED_DIM) fputs("\033[0m", stdout);
     fputs(source < 0 ? "\033[0m" : colors[source], stdout);
     c->painted = source;
 }
@@ -189,6 +191,10 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
     if (n == 0) return;
     clear_progress(c);
     if (!c->begun && c->talk.left_out > 0) say_left_out(c, c->talk.left_out);
+    if (c->thinks) {
+        fputs("\n\n", stdout);
+        c->thinks = false;
+    }
     c->begun = true;
     paint(c, (int)source);
     if (c->terminal)
@@ -198,6 +204,22 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
     if (fflush(stdout) == 0 || c->output_error) return;
     c->output_error = errno;
     device_cancel(c->device); /* the output is gone: neither end needs to compute further */
+}
+
+/* To a person, dimmed or with a word; programs read the answer alone. */
+static void on_thought(void *arg, const char *text, size_t n, uint32_t index,
+                       enum turn_source source)
+{
+    struct chat *c = arg;
+    (void)index;
+    (void)source;
+    if (!c->terminal) return;
+    clear_progress(c);
+    if (!c->thinks) fputs(c->color ? "\033[2m" : "(thinking) ", stdout);
+    c->thinks = true;
+    c->painted = c->color ? PAINTED_DIM : -1;
+    write_to_terminal(text, n);
+    (void)fflush(stdout); /* the text of the answer finds out when the terminal is gone */
 }
 
 static void on_progress(void *arg, uint32_t done, uint32_t total)
@@ -254,6 +276,7 @@ static void fill_question(struct chat *c, struct device_question *q)
     q->refine = c->o.chat.refine;
     q->refine_ratio = c->o.chat.refine_ratio;
     q->on_text = on_text;
+    q->on_thought = on_thought;
     q->on_progress = on_progress;
     q->arg = c;
 }
@@ -292,7 +315,7 @@ static int ask(struct chat *c, struct device_question *q, bool again, struct dev
     *r = (struct device_report){.text = "", .trouble = ""};
     c->any_last = false;
     c->painted = -1;
-    c->begun = false;
+    c->begun = c->thinks = false;
     chat_signals_answering(&c->signals, true);
     int code = device_ask(c->device, q, r, e);
     chat_signals_answering(&c->signals, false);

@@ -36,6 +36,7 @@ struct ask *ask_new(struct serve *s)
     memcpy(a->id, "ans-", 4);
     hex_encode(random, sizeof random, a->id + 4);
     buf_init(&a->text, DEVICE_TEXT_MAX);
+    buf_init(&a->thought, DEVICE_TEXT_MAX);
     buf_init(&a->tokens, (size_t)TURN_ANSWER_MAX * sizeof(struct ask_token));
     buf_init(&a->report, REPORT_MAX);
     buf_init(&a->brief, BRIEF_MAX);
@@ -54,6 +55,7 @@ void ask_free(struct ask *a)
     token_list_release(&a->have);
     mem_free(a->messages);
     buf_release(&a->text);
+    buf_release(&a->thought);
     buf_release(&a->tokens);
     buf_release(&a->report);
     buf_release(&a->brief);
@@ -163,7 +165,8 @@ static void note_report(struct ask *a, const struct device_report *r)
         .prompt_tokens = a->serve->info ? r->prompt_tokens : r->cloud_prompt_tokens,
         .cached_tokens =
             r->kept_tokens > r->cloud_cached_tokens ? r->kept_tokens : r->cloud_cached_tokens,
-        .completion_tokens = a->n_tokens};
+        .completion_tokens = a->n_tokens,
+        .reasoning_tokens = r->thought_tokens < a->n_tokens ? r->thought_tokens : a->n_tokens};
     if (report_put(&a->report, a, r, false)) buf_release(&a->report);
     if (report_put(&a->brief, a, r, true)) buf_release(&a->brief);
 }
@@ -223,21 +226,49 @@ static void on_token(void *arg, const struct device_token *token, uint32_t index
     a->next_id = token->id;
 }
 
+static void out_of_memory(struct ask *a)
+{
+    err_set(&a->failure, ERR_NO_MEMORY, "no memory for the answer");
+    a->stopped = true;
+    loop_timer_set(a->serve->start_timer, 0);
+}
+
+/* Before its token's text. */
+static void on_thought(void *arg, const char *text, size_t n, uint32_t index,
+                       enum turn_source source)
+{
+    struct ask *a = arg;
+    (void)index;
+    (void)source;
+    if (a->stopped) return;
+    if (buf_append(&a->thought, text, n))
+        out_of_memory(a);
+    else
+        a->thought_new += (uint32_t)n;
+}
+
 static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source)
 {
     struct ask *a = arg;
     if (a->stopped) return;
-    struct ask_token t = {(uint32_t)a->text.len, (uint32_t)n, a->next_id, (uint8_t)source};
+    struct ask_token t = {.at = (uint32_t)a->text.len,
+                          .len = (uint32_t)n,
+                          .thought_at = (uint32_t)a->thought.len - a->thought_new,
+                          .thought_len = a->thought_new,
+                          .id = a->next_id,
+                          .source = (uint8_t)source};
     index += a->have.len;
     int code = buf_append(&a->text, text, n);
-    if (index < a->n_tokens)
-        ((struct ask_token *)(void *)a->tokens.data + index)->len += (uint32_t)n;
-    else if (!code && !(code = buf_append(&a->tokens, &t, sizeof t)))
+    if (index < a->n_tokens) {
+        struct ask_token *last = (struct ask_token *)(void *)a->tokens.data + index;
+        last->len += (uint32_t)n;
+        last->thought_len += a->thought_new;
+    } else if (!code && !(code = buf_append(&a->tokens, &t, sizeof t))) {
         a->n_tokens++;
+    }
+    a->thought_new = 0;
     if (code) {
-        err_set(&a->failure, ERR_NO_MEMORY, "no memory for the answer");
-        a->stopped = true;
-        loop_timer_set(a->serve->start_timer, 0);
+        out_of_memory(a);
         return;
     }
     record_token(a->serve->record, a, index);
@@ -302,6 +333,7 @@ static int fill_question(struct ask *a, struct err *e)
         .refine_ratio = a->serve->c.refine_ratio,
         .cloud_tokens = a->pdd.cloud_tokens == UINT32_MAX ? -1 : (int64_t)a->pdd.cloud_tokens,
         .on_text = on_text,
+        .on_thought = a->q.chat && !a->q.thoughts_in_text ? on_thought : NULL,
         .on_token = on_token,
         .on_progress = on_progress,
         .on_cloud_progress = on_cloud_progress,

@@ -19,7 +19,8 @@ struct reader {
     struct reader *next;
     struct http_request *http;
     bool stream, now, begun;
-    uint32_t at; /* the next token */
+    uint32_t at;                  /* the next token */
+    uint32_t text_at, thought_at; /* told of the answer and its thought, in bytes */
     enum ask_state told;
     struct ask_progress progress[2]; /* as told */
     bool told_trouble;
@@ -141,32 +142,67 @@ static void tell_trouble(struct reader *r)
     send_note(r, &b);
 }
 
-/* Clear tokens of one source, as one chunk. */
+/* One chunk: `n` tokens from r->at on, and a text of theirs. */
+static void tell_tokens(struct reader *r, uint32_t n, struct openai_choice *c)
+{
+    struct ask *a = r->ask;
+    const struct ask_token *of = ask_token_at(a, r->at < a->n_tokens ? r->at : a->n_tokens - 1);
+    struct buf pdd;
+    buf_init(&pdd, NOTE_MAX);
+    buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", r->at, n,
+               turn_source_name(of->source));
+    struct openai_head h = ask_head(a, pdd.data);
+    openai_put_chunk(scratch(r), &h, c, a->q.include_usage);
+    send_scratch(r);
+    buf_release(&pdd);
+}
+
+/* Thought and text of `n` tokens from r->at on, as far as these bytes. */
+static void tell_parts(struct reader *r, uint32_t n, bool thinks, uint32_t text_end,
+                       uint32_t thought_end)
+{
+    struct ask *a = r->ask;
+    struct openai_choice thought = {.thought = a->thought.data + r->thought_at,
+                                    .thought_len = thought_end - r->thought_at};
+    struct openai_choice text = {.text = a->text.data + r->text_at,
+                                 .text_len = text_end - r->text_at};
+    if (thinks) tell_tokens(r, n, &thought);
+    if (!thinks || text.text_len > 0) tell_tokens(r, thinks ? 0 : n, &text);
+    r->text_at = text_end;
+    r->thought_at = thought_end;
+}
+
+/* Clear tokens of one source, as one chunk: of thought or of text; of both where a token has both.
+ */
 static void tell_run(struct reader *r)
 {
     struct ask *a = r->ask;
     const struct ask_token *first = ask_token_at(a, r->at);
+    bool thinks = first->thought_len > 0;
     uint32_t to = r->at;
-    while (to < a->n_clear && to - r->at < RUN_MAX && ask_token_at(a, to)->source == first->source)
+    while (to < a->n_clear && to - r->at < RUN_MAX &&
+           ask_token_at(a, to)->source == first->source &&
+           (ask_token_at(a, to)->thought_len > 0) == thinks)
         to++;
     const struct ask_token *last = ask_token_at(a, to - 1);
-    struct buf pdd;
-    buf_init(&pdd, NOTE_MAX);
-    buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", r->at, to - r->at,
-               turn_source_name(first->source));
-    struct openai_head h = ask_head(a, pdd.data);
-    struct openai_choice c = {.text = a->text.data + first->at,
-                              .text_len = last->at + last->len - first->at};
-    openai_put_chunk(scratch(r), &h, &c, a->q.include_usage);
-    send_scratch(r);
-    buf_release(&pdd);
+    tell_parts(r, to - r->at, thinks, last->at + last->len, last->thought_at + last->thought_len);
     r->at = to;
+}
+
+/* What the end added to the last token: an open character, what might have become a mark. */
+static void tell_rest(struct reader *r)
+{
+    struct ask *a = r->ask;
+    bool thinks = a->thought.len > r->thought_at;
+    if (a->n_tokens > 0 && (thinks || a->text.len > r->text_at))
+        tell_parts(r, 0, thinks, (uint32_t)a->text.len, (uint32_t)a->thought.len);
 }
 
 static void tell_end(struct reader *r)
 {
     struct ask *a = r->ask;
     const char *report = a->report.len ? a->report.data : NULL;
+    tell_rest(r);
     struct openai_head h = ask_head(a, report);
     struct buf *out = scratch(r);
     if (a->failure.code) {
@@ -245,8 +281,11 @@ static void tell_whole(struct reader *r)
         return;
     }
     struct openai_head h = ask_head(a, a->report.len ? a->report.data : NULL);
-    struct openai_choice c = {
-        .text = a->text.data, .text_len = a->text.len, .finish_reason = a->finish};
+    struct openai_choice c = {.text = a->text.data,
+                              .text_len = a->text.len,
+                              .thought = a->thought.data,
+                              .thought_len = a->thought.len,
+                              .finish_reason = a->finish};
     struct buf out;
     buf_init(&out, DEVICE_TEXT_MAX * 8ull);
     openai_put_answer(&out, &h, &c, 1, &a->usage);
@@ -284,6 +323,11 @@ int reader_add(struct ask *a, struct http_request *http, bool stream, bool now, 
                          .at = from,
                          .told = ASK_OVER,
                          .spoke = clock_us()};
+    if (from > 0) {
+        const struct ask_token *before = ask_token_at(a, from - 1);
+        r->text_at = before->at + before->len;
+        r->thought_at = before->thought_at + before->thought_len;
+    }
     a->readers = r;
     a->unread_since = 0;
     http_request_on_close(http, on_close, r);

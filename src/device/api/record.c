@@ -216,17 +216,28 @@ void record_ask(struct record *r, const struct ask *a, const char *request, size
     buf_release(&pdd);
 }
 
+/* The text is the token's part of the thought, whose length stands over the source's bit, and that
+ * of the answer. */
 void record_token(struct record *r, const struct ask *a, uint32_t i)
 {
     if (!r || r->broken) return;
     sqlite3_stmt *q = r->of[PUT_TOKEN];
     const struct ask_token *t = ask_token_at(a, i);
+    struct buf text;
+    buf_init(&text, (size_t)t->thought_len + t->len);
+    if (buf_append(&text, a->thought.data + t->thought_at, t->thought_len) ||
+        buf_append(&text, a->text.data + t->at, t->len)) {
+        no_memory(r);
+        buf_release(&text);
+        return;
+    }
     bind_text(q, 1, a->id);
     sqlite3_bind_int64(q, 2, i);
     sqlite3_bind_int(q, 3, t->id);
-    sqlite3_bind_int(q, 4, t->source);
-    bind_blob(q, 5, a->text.data + t->at, t->len);
+    sqlite3_bind_int64(q, 4, (sqlite3_int64)t->thought_len << 1 | t->source);
+    bind_blob(q, 5, text.data, text.len);
     (void)run(r, PUT_TOKEN);
+    buf_release(&text);
 }
 
 static void write_state(struct record *r, const struct ask *a)
@@ -305,13 +316,20 @@ static bool read_tokens(struct record *r, struct ask *a)
     bool good = true;
     bind_text(q, 1, a->id);
     while (next_row(r, ALL_TOKENS)) {
-        const void *text = sqlite3_column_blob(q, 3);
+        const char *text = sqlite3_column_blob(q, 3);
         size_t n = (size_t)sqlite3_column_bytes(q, 3);
-        struct ask_token t = {(uint32_t)a->text.len, (uint32_t)n, sqlite3_column_int(q, 1),
-                              sqlite3_column_int(q, 2) != 0};
-        good = good && sqlite3_column_int64(q, 0) == a->n_tokens;
+        sqlite3_int64 source = sqlite3_column_int64(q, 2), thought = source >> 1;
+        good = good && sqlite3_column_int64(q, 0) == a->n_tokens && thought >= 0 &&
+               thought <= (sqlite3_int64)n;
         if (!good) continue;
-        good = buf_append(&a->text, n ? text : "", n) == 0 &&
+        struct ask_token t = {.at = (uint32_t)a->text.len,
+                              .len = (uint32_t)(n - (size_t)thought),
+                              .thought_at = (uint32_t)a->thought.len,
+                              .thought_len = (uint32_t)thought,
+                              .id = sqlite3_column_int(q, 1),
+                              .source = (uint8_t)(source & 1)};
+        good = buf_append(&a->thought, n ? text : "", t.thought_len) == 0 &&
+               buf_append(&a->text, n ? text + thought : "", t.len) == 0 &&
                buf_append(&a->tokens, &t, sizeof t) == 0;
         a->n_tokens += good;
     }

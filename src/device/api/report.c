@@ -119,8 +119,14 @@ int report_put_answer(struct buf *out, const struct ask *a, bool text, uint32_t 
         const struct ask_token *last = a->n_clear ? ask_token_at(a, a->n_clear - 1) : NULL;
         size_t end = last ? last->at + last->len : 0;
         size_t at = from < a->n_clear ? ask_token_at(a, from)->at : end;
+        size_t thought_end = last ? last->thought_at + last->thought_len : 0;
+        size_t thought_at = from < a->n_clear ? ask_token_at(a, from)->thought_at : thought_end;
         buf_printf(out, ",\"from\":%u,\"text\":", from);
         json_put_string(out, a->text.data + at, end - at);
+        if (thought_end > thought_at) {
+            buf_puts(out, ",\"thought\":");
+            json_put_string(out, a->thought.data + thought_at, thought_end - thought_at);
+        }
         buf_puts(out, ",\"served\":");
         report_put_served(out, a);
     }

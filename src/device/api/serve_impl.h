@@ -26,7 +26,8 @@
 enum ask_state { ASK_HELD, ASK_WAITING, ASK_RUNNING, ASK_OVER };
 
 struct ask_token {
-    uint32_t at, len; /* of its text */
+    uint32_t at, len;                 /* of its text */
+    uint32_t thought_at, thought_len; /* and of what it has of the thought */
     int32_t id;
     uint8_t source; /* enum turn_source */
 };
@@ -57,7 +58,8 @@ struct ask {
     struct token_list have; /* of the answer, from before a restart; the device counts from there */
     struct device *device;  /* while it runs */
     /* the answer */
-    struct buf text, tokens; /* struct ask_token [n_tokens] */
+    struct buf text, thought, tokens; /* struct ask_token [n_tokens] */
+    uint32_t thought_new;             /* bytes of the thought that belong to the next token */
     uint32_t n_tokens, n_clear;
     size_t clear;                    /* bytes of text in which no stop string can begin */
     struct ask_progress progress[2]; /* by enum turn_source */
