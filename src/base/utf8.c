@@ -80,7 +80,7 @@ size_t utf8_pending(const void *data, size_t n)
     return 0;
 }
 
-size_t utf8_encode(uint32_t code, char out[4])
+size_t utf8_put(uint32_t code, char out[4])
 {
     if (code < 0x80) {
         out[0] = (char)code;

@@ -17,7 +17,7 @@ size_t utf8_pending(const void *data, size_t n);
 
 /* Decode one character at data (n >= 1): its length 1..4 and code point, or 0 when invalid. */
 size_t utf8_decode(const void *data, size_t n, uint32_t *ret_code);
-size_t utf8_encode(uint32_t code, char out[4]); /* length; code must be a valid scalar value */
+size_t utf8_put(uint32_t code, char out[4]); /* length; code must be a valid scalar value */
 
 /* Length (1 or 2) of the control character at text (n >= 1), or 0: C0, DEL and C1, by which foreign
  * text could control a terminal. */

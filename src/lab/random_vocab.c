@@ -277,7 +277,7 @@ static int32_t token_at(const struct layout *l, uint32_t id, char text[TEXT_MAX]
         if (spm)
             snprintf(text, TEXT_MAX, "<0x%02X>", id - l->bytes_first);
         else
-            text[utf8_encode(symbol_of(id - l->bytes_first), text)] = 0;
+            text[utf8_put(symbol_of(id - l->bytes_first), text)] = 0;
         return spm ? KIND_BYTE : KIND_NORMAL;
     }
     if (id >= l->words_first && id < l->words_end) {

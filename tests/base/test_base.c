@@ -216,7 +216,7 @@ static void test_utf8(void **state)
         char bytes[4];
         uint32_t back;
         if (code == 0xD800) code = 0xE000;
-        size_t n = utf8_encode(code, bytes);
+        size_t n = utf8_put(code, bytes);
         assert_int_equal(utf8_decode(bytes, n, &back), n);
         assert_int_equal(back, code);
         if (n > 1) assert_int_equal(utf8_decode(bytes, n - 1, &back), 0);

@@ -69,7 +69,7 @@ void tiny_vocab_bpe(const char *pre, struct buf *out)
     p.n = 0;
     for (unsigned b = 0; b < 256; b++) {
         char text[8] = "";
-        text[utf8_encode(stand_in(b), text)] = 0;
+        text[utf8_put(stand_in(b), text)] = 0;
         add(&p, text, 1, 0.0f);
     }
     for (int i = 0; i < 8; i++)

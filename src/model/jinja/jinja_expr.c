@@ -53,7 +53,7 @@ static size_t put_hex(struct jparser *p, const char *s, size_t n, size_t digits,
         jparse_fail(p, "a string has an escape that is no character");
         return n;
     }
-    *to += utf8_encode(code, *to);
+    *to += utf8_put(code, *to);
     return digits;
 }
 
@@ -76,7 +76,7 @@ static size_t put_escape(struct jparser *p, const char *s, size_t n, char **to)
         size_t i = 0;
         while (i < 3 && i < n && s[i] >= '0' && s[i] <= '7')
             code = code * 8 + (uint32_t)(s[i++] - '0');
-        *to += utf8_encode(code, *to);
+        *to += utf8_put(code, *to);
         return i;
     }
     *(*to)++ = '\\';

@@ -245,7 +245,7 @@ void jout_code(struct jinja_run *r, struct jout *o, uint32_t code, uint8_t mark)
     char text[4];
     bool bad = code >= 0xDC80 && code <= 0xDCFF; /* a byte that is no character stays */
     if (bad) text[0] = (char)(code - 0xDC00);
-    jout_bytes(r, o, text, bad ? 1 : utf8_encode(code, text), mark);
+    jout_bytes(r, o, text, bad ? 1 : utf8_put(code, text), mark);
 }
 
 struct jinja_value jout_take(struct jinja_run *r, struct jout *o)

@@ -202,7 +202,7 @@ static void find_byte_tokens(struct vocab *v)
         if (v->kind == VOCAB_SPM)
             n = snprintf(piece, sizeof piece, "<0x%02X>", b);
         else
-            n = (int)utf8_encode(byte_to_symbol((uint8_t)b), piece);
+            n = (int)utf8_put(byte_to_symbol((uint8_t)b), piece);
         int32_t id = piece_map_find(&v->by_piece, v->tokens, piece, (size_t)n);
         v->byte_token[b] = id;
         /* Files without tokenizer.ggml.token_type do not say which tokens are bytes. */

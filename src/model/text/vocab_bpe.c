@@ -149,7 +149,7 @@ static int32_t whole_word(const struct vocab *v, const char *word, size_t n)
     size_t len = 0;
     if (n > VOCAB_PIECE_MAX / 4) return -1;
     for (size_t i = 0; i < n; i++)
-        len += utf8_encode(byte_to_symbol((uint8_t)word[i]), piece + len);
+        len += utf8_put(byte_to_symbol((uint8_t)word[i]), piece + len);
     int32_t id = vocab_find(v, piece, len);
     return id >= 0 && v->tokens[id].kind == TOKEN_NORMAL ? id : -1;
 }

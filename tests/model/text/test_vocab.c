@@ -323,7 +323,7 @@ static size_t random_text(struct rng *r, char *out, uint32_t characters)
     for (uint32_t i = 0; i < characters; i++) {
         uint32_t code = rng_below(r, 4) ? 32 + rng_below(r, 95) : rng_below(r, 0x10FFFF);
         if (code >= 0xD800 && code <= 0xDFFF) code = 'x';
-        n += utf8_encode(code, out + n);
+        n += utf8_put(code, out + n);
     }
     return n;
 }
