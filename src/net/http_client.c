@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "net/http_ca.h"
 #include "net/http_client_impl.h"
 #include "net/http_url.h"
 
@@ -214,6 +215,7 @@ static bool copy_text(const char *text, char **ret_copy)
 static int copy_config(struct http_client *c, const struct http_client_config *config,
                        struct err *e)
 {
+    const char *ca_file = config->ca_file ? config->ca_file : http_ca_file();
     char base_url[HTTP_URL_MAX];
     int code = http_url_base(config->base_url, base_url, sizeof base_url, e);
     if (code) return code;
@@ -222,7 +224,7 @@ static int copy_config(struct http_client *c, const struct http_client_config *c
     if (config->bearer && strpbrk(config->bearer, "\r\n"))
         return err_set(e, ERR_BAD_INPUT, "the key for %s holds a line end", config->base_url);
     if (!copy_text(base_url, &c->base_url) || !copy_text(config->bearer, &c->bearer) ||
-        !copy_text(config->ca_file, &c->ca_file) || !copy_text(config->warm_path, &c->warm_path))
+        !copy_text(ca_file, &c->ca_file) || !copy_text(config->warm_path, &c->warm_path))
         return err_set(e, ERR_NO_MEMORY, "no memory for a client");
     c->is_local = http_url_is_local(base_url);
     return 0;

@@ -1,6 +1,8 @@
 /*
  * test_http_url: base URLs as people write them, and the proxy that the environment names.
  *
+ * Also the file of CA certificates among those of many systems.
+ *
  * Catches: a base URL of OpenAI's API that asks for /v1/v1/...; a host without a scheme that is
  * guessed, or refused where it can only mean one; a proxy that is passed over, that is asked about
  * this machine, or that sees the server's key.
@@ -15,6 +17,7 @@
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "net/http_ca.h"
 #include "net/http_client.h"
 #include "net/http_url.h"
 #include "support/net_raw.h"
@@ -246,10 +249,22 @@ static void never_for_this_machine(void **state)
     set_proxies(NULL, 0, NULL);
 }
 
+static void finds_certificates(void **state)
+{
+    static const char *const others[] = {"/nowhere/a", "/dev/null", "/dev/zero", NULL};
+    static const char *const none[] = {"/nowhere/a", NULL};
+    (void)state;
+    assert_string_equal(http_ca_find("/dev/zero", others), "/dev/zero");
+    assert_string_equal(http_ca_find("/nowhere/b", others), "/dev/null");
+    assert_string_equal(http_ca_find(NULL, others), "/dev/null");
+    assert_null(http_ca_find("/nowhere/b", none));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bases),
+        cmocka_unit_test(finds_certificates),
         cmocka_unit_test(this_machine),
         cmocka_unit_test(proxies),
         cmocka_unit_test(never_for_this_machine),
