@@ -1,5 +1,5 @@
 # The packages that `cpack` makes of the components of packaging/install.cmake, one for each group: `.deb` where
-# Debian's tools are, else an archive. The folder of a build is CPACK_PACKAGE_DIRECTORY (build/PRESET/packages).
+# Debian's tools are, else (and of a static build) an archive. The folder of a build is CPACK_PACKAGE_DIRECTORY (build/PRESET/packages).
 set(PDD_MAINTAINER "The P/D-Device authors <maintainers@pdd-device.invalid>" CACHE STRING "maintainer in packages: Name <address>")
 set(PDD_DEBIAN_RELEASE 1 CACHE STRING "number of the package of one version")
 
@@ -15,10 +15,12 @@ set(CPACK_COMPONENTS_GROUPING ONE_PER_GROUP)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS
     OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 
+# One archive, to be unpacked anywhere: the program finds its models and documents by its own place.
 find_program(DPKG dpkg)
-if(NOT DPKG OR NOT GZIP)
+if(PDD_STATIC OR NOT DPKG OR NOT GZIP)
+    string(TOLOWER "pdd-${PROJECT_VERSION}-${CMAKE_SYSTEM_NAME}-${CMAKE_SYSTEM_PROCESSOR}" CPACK_PACKAGE_FILE_NAME)
     set(CPACK_GENERATOR TGZ)
-    set(CPACK_ARCHIVE_COMPONENT_INSTALL ON)
+    set(CPACK_PACKAGING_INSTALL_PREFIX "")
     include(CPack)
     return()
 endif()

@@ -11,40 +11,11 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 build=$PWD/${1:-build/release}
-cache=$PWD/build/package
-mirror=${PDD_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-scratch=$(mktemp -d /tmp/pdd-package-XXXXXX)
-trap 'rm -rf --one-file-system "$scratch"' EXIT
-failed=0
-
-# try NAME COMMAND...: one test; its output is shown when it fails.
-try() {
-    local name=$1
-    shift
-    if "$@" >"$scratch/log" 2>&1; then
-        echo "[       OK ] $name"
-    else
-        echo "[  FAILED  ] $name"
-        tail -30 "$scratch/log"
-        failed=1
-        return 1
-    fi
-}
-
-skip_test() {
-    echo "[  SKIPPED ] $1"
-    echo "  $2"
-}
-
-# The build names its version and its architecture in the cache.
-cached() {
-    sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"
-}
-version=$(cached CMAKE_PROJECT_VERSION)
-question=(chat --local-only --no-state --max-tokens 8 --prompt "The safe has the code 4711. What is the code of the safe?")
+. tests/package/lib.sh
+version=$(cached "$build" CMAKE_PROJECT_VERSION)
 
 answer() {
-    "$1" "${question[@]}" --color never
+    "$1" "${question[@]}"
 }
 
 # ---- cmake --install ----
@@ -81,39 +52,15 @@ check_symbols() {
 
 # ---- a bare Debian 12 ----
 
-make_base() {
-    local tar=$cache/bookworm.tar
-    mkdir -p "$cache/archives"
-    find "$tar" -mtime +7 -delete 2>/dev/null
-    [ -s "$tar" ] ||
-        { mmdebstrap --quiet --format=tar --variant=minbase --skip=cleanup/apt bookworm "$tar.part" "$mirror" && mv "$tar.part" "$tar"; }
-}
-
-# In namespaces of its own, whose mounts and processes end with it.
-in_root() {
-    unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$@"' - "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
-}
-
 # What a package could leave: everything but the package manager's own records.
 list_root() {
     (cd "$root" && find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./var/lib/dpkg -o -path ./var/lib/apt \
         -o -path ./var/cache -o -path ./var/log -o -path ./etc/ld.so.cache \) -prune -o -print | sort)
 }
 
-# Downloaded packages are kept: the next run needs no network.
-apt_install() {
-    cp -n "$cache"/archives/*.deb "$root/var/cache/apt/archives/" 2>/dev/null
-    in_root apt-get install -y -qq --no-install-recommends -o APT::Keep-Downloaded-Packages=true "$@" </dev/null
-    local status=$?
-    cp -n "$root"/var/cache/apt/archives/*.deb "$cache/archives/" 2>/dev/null
-    return $status
-}
-
-open_root() {
-    root=$scratch/root
-    mkdir "$root" && tar -C "$root" -xf "$cache/bookworm.tar" && mkdir -p "$root/packages" &&
-        cp "$build"/packages/*.deb "$root/packages/" && cp /etc/resolv.conf "$root/etc/resolv.conf" &&
-        list_root >"$scratch/before" && in_root dpkg-query -W -f '${Package}\n' >"$scratch/packages_before"
+prepare_root() {
+    open_root bookworm && mkdir "$root/packages" && cp "$build"/packages/*.deb "$root/packages/" && list_root >"$scratch/before" &&
+        in_root dpkg-query -W -f '${Package}\n' >"$scratch/packages_before"
 }
 
 install_program() {
@@ -121,7 +68,7 @@ install_program() {
 }
 
 run_program() {
-    [ "$(in_root pdd --version)" = "pdd $version" ] && in_root pdd "${question[@]}" --color never | diff "$scratch/expected" -
+    [ "$(in_root pdd --version)" = "pdd $version" ] && in_root pdd "${question[@]}" | diff "$scratch/expected" -
 }
 
 # As the header's own example is built by its users.
@@ -129,7 +76,7 @@ use_library() {
     apt_install $(cd "$root" && printf '/%s ' packages/libpdd*.deb) gcc libc6-dev pkg-config &&
         cp examples/ask.c "$root/tmp/" &&
         in_root sh -c 'cd /tmp && gcc ask.c -o ask $(pkg-config --cflags --libs pdd)' &&
-        in_root /tmp/ask /usr/share/pdd/models/pdd-read-q6_k.gguf - "The safe has the code 4711. What is the code of the safe?" |
+        in_root /tmp/ask /usr/share/pdd/models/pdd-read-q6_k.gguf - "$prompt" |
         grep -F 4711
 }
 
@@ -139,22 +86,18 @@ purge_all() {
     in_root apt-get purge -y -qq $packages && list_root | diff "$scratch/before" -
 }
 
-if [ -n "$(cached CMAKE_CROSSCOMPILING_EMULATOR)" ]; then
-    echo "run.sh: $build is a cross build"
-    exit 2
-fi
 try install_tree install_tree
 if command -v systemd-analyze >/dev/null; then try units check_units; else skip_test units "no systemd-analyze"; fi
 try packages make_packages || exit 1
 if command -v dpkg-gensymbols >/dev/null; then try symbols check_symbols; else skip_test symbols "no dpkg-dev"; fi
 if command -v lintian >/dev/null; then try lintian check_lintian; else skip_test lintian "no lintian"; fi
-if [ "$(id -u)" -ne 0 ] || ! unshare --mount --pid --fork true || ! command -v mmdebstrap >/dev/null; then
+if ! can_make_roots; then
     skip_test bare_root "it needs root, namespaces and mmdebstrap"
-elif ! make_base >"$scratch/log" 2>&1; then
+elif ! make_base bookworm >"$scratch/log" 2>&1; then
     tail -3 "$scratch/log"
     skip_test bare_root "no Debian 12 can be made from $mirror"
 else
-    open_root
+    prepare_root
     try bare_root_install install_program && try bare_root_run run_program
     try bare_root_library use_library
     try bare_root_purge purge_all
