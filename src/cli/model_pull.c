@@ -6,16 +6,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/os.h"
+#include "base/utf8.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "hub/pull.h"
 #include "net/key_file.h"
 
-enum { TOKEN_BYTES_MAX = 4096, LINE_EVERY_US = 5000000, LINE_BYTES = 256 };
+enum {
+    TOKEN_BYTES_MAX = 4096,
+    LINE_EVERY_US = 5000000,
+    LINE_BYTES = 256,
+    NAME_LEAST = 12, /* bytes of a file's name in a line of progress */
+    NAME_MOST = 60
+};
 
 const struct command command_model_pull = {
     .name = "model pull",
@@ -101,27 +108,44 @@ static void measure(struct progress *s, uint64_t done, uint64_t now)
     s->at_bytes = done;
 }
 
-static void put_progress(const struct progress *s, const char *file, uint32_t part, uint32_t parts,
-                         const struct download_progress *p, char text[LINE_BYTES])
+/* All but the name: " (2 of 3): 45 %, 1.2 GB of 2.7 GB, 34.5 MB/s, 0:44 left" */
+static void put_figures(const struct progress *s, uint32_t part, uint32_t parts,
+                        const struct download_progress *p, char text[LINE_BYTES])
 {
-    char done[32], total[32], speed[32], left[32] = "", of[48] = "", which[64] = "";
+    char done[32], total[32], speed[32], left[32] = "", which[64] = "";
+    const char *what = p->checking ? "reads what is there, " : "";
     put_bytes(done, sizeof done, p->done);
     put_bytes(speed, sizeof speed, (uint64_t)s->speed);
     if (parts > 1) snprintf(which, sizeof which, " (%u of %u)", part, parts);
-    bool known = p->total != FETCH_UNKNOWN && p->total > 0;
-    if (known) {
-        put_bytes(total, sizeof total, p->total);
-        snprintf(of, sizeof of, " of %s", total);
-        if (s->speed >= 1.0 && !p->checking)
-            put_left(left, sizeof left, (double)(p->total - p->done) / s->speed);
+    if (p->total == FETCH_UNKNOWN || p->total == 0) {
+        snprintf(text, LINE_BYTES, "%s: %s%s, %s/s", which, what, done, speed);
+        return;
     }
-    if (known)
-        snprintf(text, LINE_BYTES, "%.60s%s: %s%.0f %%, %s%s, %s/s%s", file, which,
-                 p->checking ? "reads what is there, " : "",
-                 100.0 * (double)p->done / (double)p->total, done, of, speed, left);
-    else
-        snprintf(text, LINE_BYTES, "%.60s%s: %s%s, %s/s", file, which,
-                 p->checking ? "reads what is there, " : "", done, speed);
+    put_bytes(total, sizeof total, p->total);
+    if (s->speed >= 1.0 && !p->checking)
+        put_left(left, sizeof left, (double)(p->total - p->done) / s->speed);
+    snprintf(text, LINE_BYTES, "%s: %s%.0f %%, %s of %s, %s/s%s", which, what,
+             100.0 * (double)p->done / (double)p->total, done, total, speed, left);
+}
+
+/* A line that wraps cannot be written again: the name gives way. */
+static size_t name_room(const struct progress *s, size_t figures)
+{
+    struct winsize size;
+    if (!s->terminal || ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || size.ws_col < NAME_LEAST)
+        return NAME_MOST;
+    size_t columns = size.ws_col;
+    return columns > figures + NAME_LEAST ? columns - figures - 1 : NAME_LEAST;
+}
+
+static void print_progress(struct progress *s, const char *file, const char *figures)
+{
+    size_t n = strlen(file), room = name_room(s, strlen(figures));
+    bool cut = n > room;
+    if (cut) n = utf8_valid_prefix(file, room - 2);
+    fprintf(stderr, s->terminal ? "\r%.*s%s%s\033[K" : "%.*s%s%s\n", (int)n, file, cut ? ".." : "",
+            figures);
+    s->any = s->terminal;
 }
 
 static void on_progress(void *arg, const char *file, uint32_t part, uint32_t parts,
@@ -139,12 +163,8 @@ static void on_progress(void *arg, const char *file, uint32_t part, uint32_t par
         return;
     }
     s->told_us = now;
-    put_progress(s, file, part, parts, p, text);
-    if (s->terminal)
-        fprintf(stderr, "\r%s\033[K", text);
-    else
-        fprintf(stderr, "%s\n", text);
-    s->any = s->terminal;
+    put_figures(s, part, parts, p, text);
+    print_progress(s, file, text);
 }
 
 static void on_note(void *arg, const char *sentence)

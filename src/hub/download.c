@@ -45,6 +45,7 @@ struct run {
     uint32_t restarts;
     bool restart, ranged, came; /* ranged: the request has a range; came: a byte, in this run */
     bool useless;               /* what came is not what was asked for */
+    bool unconditional;         /* ranges are asked for without If-Range */
     uint64_t told_us;
 };
 
@@ -190,11 +191,18 @@ static int check_space(const struct run *r, uint64_t needed, struct err *e)
                    (double)needed / 1e6, (double)there / 1e6);
 }
 
+/* Whether the hub states the digest of the file of which we have the beginning. Then it is the same
+ * file, whatever ETag the server has to which the hub redirects this time: such servers differ. */
+static bool is_stated(const struct run *r, const char *stated)
+{
+    return stated[0] && strcmp(r->state.sha256, stated) == 0;
+}
+
 /* A part of the file comes: is it the file of which we have the beginning? */
 static int take_range(struct run *r, const struct fetch_head *h, const char *stated, struct err *e)
 {
     const struct download_state *s = &r->state;
-    if (differs(s->etag, h->etag) || differs(s->sha256, stated) ||
+    if ((differs(s->etag, h->etag) && !is_stated(r, stated)) || differs(s->sha256, stated) ||
         (s->size != FETCH_UNKNOWN && h->range_of != FETCH_UNKNOWN && s->size != h->range_of)) {
         note(r, "the file has changed at the server: the download begins anew");
         return ask_anew(r, e);
@@ -211,6 +219,10 @@ static int take_whole(struct run *r, const struct fetch_head *h, const char *sta
 {
     const struct download_state *s = &r->state;
     if (r->at == 0) return 0;
+    if (is_stated(r, stated) && !r->unconditional) {
+        r->unconditional = true;
+        return err_set(e, ERR_CANCELLED, "asks for the range again, without If-Range");
+    }
     bool changed = differs(s->etag, h->etag) || differs(s->sha256, stated) ||
                    differs(s->modified, h->modified) ||
                    (s->size != FETCH_UNKNOWN && h->length != FETCH_UNKNOWN && s->size != h->length);
@@ -337,7 +349,7 @@ static int ask(struct run *r, struct fetch_head *head, struct err *e)
     if (r->ranged) {
         snprintf(range, sizeof range, "bytes=%" PRIu64 "-", r->at);
         call.range = range;
-        call.if_range = validator;
+        call.if_range = r->unconditional ? NULL : validator;
     }
     return fetch_get(r->fetch, &call, head, e);
 }
@@ -380,7 +392,9 @@ static int ask_until_done(struct run *r, struct err *e)
     for (;;) {
         struct fetch_head head = {0};
         uint64_t before = r->at;
+        bool conditional = !r->unconditional;
         int code = ask(r, &head, e);
+        if (conditional && r->unconditional) continue;
         if (r->result->same) return 0;
         if (code == 0 && r->size != FETCH_UNKNOWN && r->at < r->size)
             code = err_set(e, ERR_NET, "the response ended after %" PRIu64 " of %" PRIu64 " bytes",

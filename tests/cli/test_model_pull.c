@@ -269,12 +269,25 @@ static void test_terminal(void **state)
     (void)state;
     if (!bin || !bin[0] || access("/usr/bin/script", X_OK)) skip();
     snprintf(command, sizeof command,
-             "cd %s && script -qec \"env -i XDG_DATA_HOME=%s '%s' model pull %s/shown.gguf\" "
+             "cd %s && script -qec \"stty cols 60; env -i XDG_DATA_HOME=%s '%s' model pull "
+             "%s/shown.gguf\" "
              "/dev/null </dev/null",
              folder, folder, bin, site.server.url);
     assert_int_equal(program_shell(command, &out), 0);
-    if (!strstr(out.data, "\rshown.gguf: 100 %, ")) fail_msg("%s", out.data);
+    const char *line = strstr(out.data, "\rshown.gguf: 100 %, ");
+    if (!line) fail_msg("%s", out.data);
     buf_release(&out);
+    snprintf(command, sizeof command,
+             "cd %s && script -qec \"stty cols 60; env -i XDG_DATA_HOME=%s '%s' model pull "
+             "%s/a-name-that-is-much-longer-than-this-narrow-terminal-is-wide.gguf\" "
+             "/dev/null </dev/null",
+             folder, folder, bin, site.server.url);
+    assert_int_equal(program_shell(command, &out), 0);
+    line = strstr(out.data, "\ra-name-that-");
+    if (!line || !strstr(line, "..: 100 %") || strcspn(line + 1, "\033") >= 60)
+        fail_msg("%s", out.data);
+    buf_release(&out);
+    expect("model rm a-name-that-is-much-longer-than-this-narrow-terminal-is-wide", 0, "removed");
     expect("model rm shown", 0, "removed");
 }
 

@@ -183,6 +183,47 @@ static void respond_whole(struct file_server *server, const struct file_server_a
                      s->more);
 }
 
+/* A server to which the hub redirects, with an ETag of its own each time. */
+static void respond_many_tags(struct file_server *server, const struct file_server_ask *a)
+{
+    struct pull_site *s = server->arg;
+    char tag[32];
+    snprintf(tag, sizeof tag, "\"%u\"", file_server_count(server));
+    file_server_file(server, a, s->file.data, s->file.len, tag, s->times-- > 0 ? 10000 : 0,
+                     s->more);
+}
+
+/* Catches: a file loaded anew although the hub says that it is the same. */
+static void test_same_digest_with_other_tags(void **state)
+{
+    struct pull_site s;
+    char more[160];
+    (void)state;
+    site_start(&s, respond_many_tags);
+    snprintf(more, sizeof more, "X-Linked-ETag: \"%s\"\r\n", s.sha256);
+    s.more = more;
+    s.times = 1;
+    site_expect(&s, "/m.gguf", 0, NULL);
+    assert_int_equal(file_server_count(&s.server), 3);
+    assert_string_equal(file_server_ask(&s.server, 1).range, "bytes=10000-");
+    assert_string_equal(file_server_ask(&s.server, 1).if_range, "\"1\"");
+    assert_string_equal(file_server_ask(&s.server, 2).range, "bytes=10000-");
+    assert_string_equal(file_server_ask(&s.server, 2).if_range, "");
+    assert_null(strstr(s.notes.data, "anew"));
+    site_expect_file(&s, "m.gguf", &s.file);
+    site_stop(&s);
+    /* A server without ranges costs one request more, no loop. */
+    site_start(&s, respond_whole);
+    snprintf(more, sizeof more, "X-Linked-ETag: \"%s\"\r\n", s.sha256);
+    s.more = more;
+    s.times = 1;
+    site_expect(&s, "/m.gguf", 0, NULL);
+    assert_int_equal(file_server_count(&s.server), 3);
+    site_expect_note(&s, "cannot resume");
+    site_expect_file(&s, "m.gguf", &s.file);
+    site_stop(&s);
+}
+
 static void test_no_ranges(void **state)
 {
     struct pull_site s;
@@ -718,6 +759,7 @@ int main(void)
         cmocka_unit_test(test_resumed_later),
         cmocka_unit_test(test_changed_in_between),
         cmocka_unit_test(test_changed_and_if_range_ignored),
+        cmocka_unit_test(test_same_digest_with_other_tags),
         cmocka_unit_test(test_no_ranges),
         cmocka_unit_test(test_no_validator),
         cmocka_unit_test(test_weak_validator),
