@@ -344,7 +344,7 @@ static int tell_text(struct pdd_answer *a)
 {
     pdd_token token;
     size_t from;
-    int got;
+    int got = 0;
     while (!a->freed && (got = next_text(a, &token, &from)) > 0)
         if (a->q.user.on_text)
             cancel_if(a, a->q.user.on_text(a->q.user.arg, a->given.data + from, a->given.len - from,
