@@ -8,6 +8,7 @@ lengths of texts in its tokens only. Tasks that need the whole text (summaries, 
 are to be refused.
 """
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -48,21 +49,63 @@ TASKS = {
     ],
 }
 FLAT_ASKED = 4  # of a document
+FLAT_DOCUMENTS = 128  # of "flat"; those of "flat-other" come behind them
+
+# Tasks of other words, for texts that "flat" does not have: they estimate what a threshold chosen by "flat" does.
+OTHER_TASKS = {
+    "summary": [
+        "Recap everything for me in a few lines.", "I have no time to read this. What does it say?", "Boil it down to the essentials.",
+        "Write a headline and two sentences for a newspaper.", "Put the whole thing into plain language for a child.",
+        "Condense this into five bullet points.", "What conclusions can be drawn from the passage as a whole?",
+        "Write a review of this text.", "Turn it into a short poem.", "What is the author trying to say?",
+        "Make an executive summary.", "How would you describe the style?", "Which topics are covered, and in which order?",
+        "Compare the beginning with the end.", "Write a conclusion that fits this.", "Suggest three titles.",
+    ],
+    "count": [
+        "How long is this text?", "How many words begin with a capital letter?", "What is the total number of commas?",
+        "How many names of countries come up?", "Tell me the number of lines.", "Which letter is the most frequent?",
+        "How many sentences contain a number?", "What is the average length of a sentence?",
+        "How many times is somebody quoted?", "Is the first half longer than the second?",
+    ],
+    "all": [
+        "Extract every name together with what it is said to be.", "Write ten quiz questions about it.", "Translate everything into German.",
+        "Go through it line by line and explain each.", "Put all events into a table with their dates.",
+        "Find every spelling mistake.", "Rewrite it in the first person.", "Give me all quotations.",
+        "Which statements are opinions, and which are facts? Go through all.", "Draw up an index of all terms.",
+        "Replace every number by a word and print the result.", "Mark all adjectives.",
+    ],
+}
 
 
-def flat(texts):
-    """Tasks for a whole text, of all documents of the other sets that people wrote."""
-    rng = heldout.rng_of("flat")
+def tasks_for(documents, name, those):
+    """FLAT_ASKED tasks for each document, drawn with a seed of their own."""
+    rng, tasks = heldout.rng_of(name), [(kind, task) for kind, texts in those.items() for task in texts]
+    for d in documents:
+        yield Document(d.text, [Question(task, [], FLAT, kind) for kind, task in rng.sample(tasks, FLAT_ASKED)])
+
+
+def of_people(texts):
+    """All documents of the other sets that people wrote, in turn."""
     makers = [heldout.squad_articles(texts, "3k"), cut_articles(texts, "3k"), whole_tales(texts, 1)]
-    tasks = [(kind, task) for kind, those in TASKS.items() for task in those]
     while makers:
         maker = makers.pop(0)
         document = next(maker, None)
         if document is None:
             continue
         makers.append(maker)
-        asked = rng.sample(tasks, FLAT_ASKED)
-        yield Document(document.text, [Question(task, [], FLAT, kind) for kind, task in asked])
+        yield document
+
+
+def flat(texts):
+    """Tasks for a whole text."""
+    return tasks_for(itertools.islice(of_people(texts), FLAT_DOCUMENTS), "flat", TASKS)
+
+
+def flat_other(texts):
+    """Other tasks for texts that `flat` does not have."""
+    documents = of_people(texts)
+    seen = {d.text for d in itertools.islice(documents, FLAT_DOCUMENTS)}
+    return tasks_for((d for d in documents if d.text not in seen), "flat other", OTHER_TASKS)
 
 
 def cut_articles(texts, length):
@@ -104,6 +147,7 @@ SETS = {
     "nq-3k": lambda texts: cut_articles(texts, "3k"),
     "tales": whole_tales,
     "flat": flat,
+    "flat-other": flat_other,
 }
 FEWER = {"needles-8k": 72, "squad-8k": 64}  # long prompts
 
