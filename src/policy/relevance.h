@@ -24,7 +24,7 @@
 
 enum { RELEVANCE_BLOCK = 16, RELEVANCE_BLOCKS = 4 };
 #define RELEVANCE_WORDS 0.31f /* of A, where attention is not known: one peak for both */
-#define RELEVANCE_PEAK 2.9f   /* a lower peak is a flat task (docs/REFINE.md) */
+#define RELEVANCE_PEAK 3.2f   /* a lower peak is a flat task (docs/REFINE.md) */
 
 /* attention [n], or NULL: not known; bm25 [n], or NULL: 0 everywhere. ret_scores [n] may be
  * bm25's array, not attention's. */

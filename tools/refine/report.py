@@ -21,12 +21,14 @@ from card import per_cent, table  # noqa: E402
 BEGIN, END = "<!-- report.py -->", "<!-- report.py: end -->"
 OURS, WHOLE, MAIN, LEAST = "relevance", "whole", 0.3, 0.1
 REFUSED = 0.95  # of flat tasks
+PEAK = 3.2  # RELEVANCE_PEAK of src/policy/relevance.h
 TITLES = {
     "needles-3k": "a fact at nine depths, 3k", "needles-8k": "a fact at nine depths, 8k",
     "several-3k": "facts to combine, 3k", "alike-3k": "facts among alike ones, 3k", "facts-3k": "generated facts, 3k",
     "squad-3k": "SQuAD articles, 3k", "squad-8k": "SQuAD articles, 8k", "nq-3k": "Natural Questions articles, 3k",
-    "tales": "FairytaleQA, whole stories", "flat": "summaries, counts, lists of all",
+    "tales": "FairytaleQA, whole stories", "flat": "summaries, counts, lists of all", "flat-other": "others, in other words",
 }
+FLAT = ("flat", "flat-other")  # no answers are asked for; the first one chose the program's threshold
 PEOPLE = ("squad-3k", "squad-8k", "nq-3k", "tales")  # questions of people, by F1; the others by exact match
 METHODS = {
     "relevance": "attention times words (ours)", "words": "BM25 of the question", "window": "attention of the last 64 tokens",
@@ -34,6 +36,7 @@ METHODS = {
     "sum": "sum of ranks, attention and BM25", "max": "larger rank, attention and BM25",
     "specpc": "best tokens, each with 64 around", "random": "random blocks", "ends": "first and last",
 }
+KINDS = {"all": "lists of all", "count": "counts", "summary": "summaries"}
 COLORS = {"relevance": "#1f6fb4", "words": "#d2691e", "window": "#3a8f4d", "specpc": "#8a5fb0", "random": "#888888",
           "ends": "#b8b8b8"}
 
@@ -65,7 +68,7 @@ class Results:
             r["by"] = {key_of(run): run for run in r["runs"]}
             self.sets[r["set"]].append(r)
         self.names = [s for s in TITLES if s in self.sets] + sorted(set(self.sets) - set(TITLES))
-        self.asked = [s for s in self.names if s != "flat"]
+        self.asked = [s for s in self.names if s not in FLAT]
 
     def ratios(self, method):
         found = {k[1] for s in self.asked for r in self.sets[s] for k in r["by"] if k[0] == method}
@@ -106,10 +109,10 @@ def figure(questions, value_of):
     return per_cent(score.mean_interval(groups)) if groups else "-"
 
 
-def difference(questions, key, measure):
+def difference(questions, key, measure, other=WHOLE):
     """In points, with its interval: the same questions are asked of both."""
     def gain(r):
-        a, b = value(r, key, measure), value(r, WHOLE, measure)
+        a, b = value(r, key, measure), value(r, other, measure)
         return None if a is None or b is None else a - b
     groups = grouped(questions, gain)
     if not groups:
@@ -142,17 +145,31 @@ def by_ratio(results):
                          *(figure(asked, lambda r: value(r, (OURS, q), m)) for q in ratios)])
         yield from [f"{title}, of what relevance keeps of a prompt:", "",
                     *table(["questions", "n", "whole", *map(name_of_ratio, ratios)], rows)]
-    rows = []
+    rows = [[title, *(difference(asked, (OURS, q), m) for q in ratios)] for title, asked, m in groups(results)]
+    yield from ["Against the whole prompt, in points (F1 for questions of people, exact match for generated ones):", "",
+                *table(["questions", *map(name_of_ratio, ratios)], rows)]
+
+
+def groups(results):
+    """(title, questions, measure): each set, then all generated ones, then all of people."""
     for name in results.asked:
-        asked, m = known(results.sets[name]), measure_of(name)
-        rows.append([TITLES.get(name, name), *(difference(asked, (OURS, q), m) for q in ratios)])
+        yield TITLES.get(name, name), known(results.sets[name]), measure_of(name)
     for title, names in (("all generated", [n for n in results.asked if n not in PEOPLE]),
                          ("all of people", [n for n in results.asked if n in PEOPLE])):
         asked = [r for n in names for r in known(results.sets[n])]
         if asked:
-            rows.append([title, *(difference(asked, (OURS, q), measure_of(names[0])) for q in ratios)])
-    yield from ["Against the whole prompt, in points (F1 for questions of people, exact match for generated ones):", "",
-                *table(["questions", *map(name_of_ratio, ratios)], rows)]
+            yield title, asked, measure_of(names[0])
+
+
+def against_methods(results):
+    """Ours against each other method, by the same questions."""
+    others = [m for m in results.methods() if m != OURS]
+    for ratio in (MAIN, LEAST):
+        rows = [[METHODS[other], *(difference(asked, (OURS, ratio), m, (other, ratio)) for _, asked, m in groups(results))]
+                for other in others]
+        if rows:
+            yield from [f"Ours against each other method, {name_of_ratio(ratio)} kept, in points:", "",
+                        *table(["against", *(title for title, _, _ in groups(results))], rows)]
 
 
 def coverages(results):
@@ -244,11 +261,17 @@ def flat(results):
     yield from ["Refused as flat, %, where the peak of the scores is below the threshold that refuses 95 % of flat tasks "
                 f"(n = {len(results.of('flat'))}); of questions that is a false refusal:", "",
                 *table(["peak of", "threshold", TITLES["flat"], *(TITLES.get(n, n) for n in results.asked)], rows)]
-    limit = threshold(results, OURS)
-    kinds = sorted({r["label"] for r in results.of("flat")})
-    rows = [[kind, sum(r["label"] == kind for r in results.of("flat")),
-             figure([r for r in results.of("flat") if r["label"] == kind], lambda r: refused(r, OURS, limit))] for kind in kinds]
-    yield from ["The same by kind of task:", "", *table(["task", "n", "refused, %"], rows)]
+    rows = []
+    for name in [*(n for n in FLAT if n in results.sets), *results.asked]:
+        asked = results.sets[name] if name in FLAT else known(results.sets[name])
+        rows.append([TITLES.get(name, name), len(asked), figure(asked, lambda r: refused(r, OURS, PEAK))])
+        for kind in sorted({r["label"] for r in asked}) if name in FLAT else []:
+            part = [r for r in asked if r["label"] == kind]
+            rows.append([f"- {KINDS.get(kind, kind)}", len(part), figure(part, lambda r: refused(r, OURS, PEAK))])
+    everything = [r for name in results.asked for r in known(results.sets[name])]
+    rows.append(["all questions", len(everything), figure(everything, lambda r: refused(r, OURS, PEAK))])
+    yield from [f"Refused as flat by the program, whose threshold is {PEAK}, %. Tasks \"in other words\" had no part in choosing it:", "",
+                *table(["tasks and questions", "n", "refused, %"], rows)]
 
 
 def times(results):
@@ -332,7 +355,7 @@ def lines(results, about, peaks, about_peaks):
     n = sum(len(v) for v in results.sets.values())
     yield from [f"`{about.get('model', '?')}`, weights `{about.get('weights', '?')[:16]}`, numerics `{about.get('numerics', '?')}`, "
                 f"commit `{about.get('commit', '?')}`; {n} questions. In brackets the 95 % interval, documents drawn again.", ""]
-    for part in (by_ratio, coverages, by_method, by_presence, depths, unanswerable, times):
+    for part in (by_ratio, coverages, by_method, against_methods, by_presence, depths, unanswerable, times):
         yield from part(results)
     if peaks is not results:
         yield from [f"At commit `{about_peaks.get('commit', '?')}`:", ""]
