@@ -17,6 +17,7 @@
 #define RATIO_LEAST 0.1
 /* With the whole prompt the device takes over in fewer answers than this: too late for most. */
 #define HANDOVER_RARE (1.0 / 3.0)
+enum { PLACES_MAX = 4 }; /* of one system message in a prompt */
 
 /* Share of answers that are still in what is kept, by ratio: docs/decisions/0010-relevance.md, the
  * last row; 0.4 as 0.3. */
@@ -86,23 +87,69 @@ void answer_plan_refined(struct device *d, const struct plan_input *whole)
     a->refine_ratio = (float)refined.ratio;
 }
 
-/* The system message rules the others, wherever its template puts it. */
-static void keep_system(struct device *d)
+static void add_whole(struct answer *a, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = 0; i < a->n_whole; i++)
+        if (a->whole[2 * i] <= (int32_t)from && (int32_t)to <= a->whole[2 * i + 1]) return;
+    if (a->n_whole == RULES_MAX) { /* more than these: all that is between them, too */
+        a->whole[2 * RULES_MAX - 1] = (int32_t)to;
+        return;
+    }
+    a->whole[2 * a->n_whole] = (int32_t)from;
+    a->whole[2 * a->n_whole++ + 1] = (int32_t)to;
+}
+
+/* What the prompt has in common with one of the system message alone: its template's words, too. */
+static uint32_t system_prefix(struct device *d)
 {
     struct answer *a = &d->answer;
     const struct device_question *q = a->q;
     struct token_list ids;
-    if (q->raw || q->n_messages < 2 || strcmp(q->messages[0].role, "system") != 0) return;
-    token_list_init(&ids, WIRE_PROMPT_MAX);
     uint32_t same = 0;
+    token_list_init(&ids, WIRE_PROMPT_MAX);
     const struct chat_prompt system = {.messages = q->messages, .n = 1, .now = a->now};
     if (chat_template_render(engine_template(d->engine), engine_vocab(d->engine), &system, &ids,
                              NULL) == 0)
         while (same < ids.len && same < a->prompt.len && ids.ids[same] == a->prompt.ids[same])
             same++;
     token_list_release(&ids);
-    a->whole[0] = 0;
-    a->whole[1] = (int32_t)same;
+    return same;
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* System messages rule the others, wherever their template puts them: some put one in front of the
+ * last question. */
+static void keep_system(struct device *d)
+{
+    struct answer *a = &d->answer;
+    const struct device_question *q = a->q;
+    a->n_whole = 0;
+    if (q->raw || q->n_messages < 2) return;
+    if (strcmp(q->messages[0].role, "system") == 0) {
+        uint32_t same = system_prefix(d);
+        if (same) add_whole(a, 0, same);
+    }
+    for (uint32_t i = 0; i < q->n_messages; i++) {
+        const struct chat_message *m = &q->messages[i];
+        struct keep_range places[PLACES_MAX];
+        size_t len = m->content_len;
+        const char *text = m->content;
+        uint32_t n;
+        struct err ignored;
+        if (strcmp(m->role, "system") != 0 && strcmp(m->role, "developer") != 0) continue;
+        for (; len && is_space(*text); text++, len--)
+            ;
+        while (len && is_space(text[len - 1]))
+            len--;
+        if (refine_find(engine_vocab(d->engine), a->prompt.ids, a->prompt.len, text, len, places,
+                        PLACES_MAX, &n, &ignored) == 0)
+            for (uint32_t k = 0; k < n; k++)
+                add_whole(a, places[k].from, places[k].to);
+    }
 }
 
 void answer_ask_refined(struct device *d, struct wire_request *r)
@@ -114,14 +161,14 @@ void answer_ask_refined(struct device *d, struct wire_request *r)
     r->refine.held = a->turn.kv < a->prompt.len ? a->turn.kv : a->prompt.len;
     keep_system(d);
     r->refine.whole = a->whole;
-    r->refine.n_whole = a->whole[1] > 0 ? 2 : 0;
+    r->refine.n_whole = 2 * a->n_whole;
 }
 
 /* A cloud may leave out what it likes, but not the rules and the question. */
 static int keep_must(struct device *d, uint8_t *bits, uint32_t *ret_added)
 {
     struct answer *a = &d->answer;
-    const struct wire_refine asked = {.whole = a->whole, .n_whole = a->whole[1] > 0 ? 2 : 0};
+    const struct wire_refine asked = {.whole = a->whole, .n_whole = 2 * a->n_whole};
     struct err ignored;
     return refine_must(engine_vocab(d->engine), a->prompt.ids, a->prompt.len, &asked, bits,
                        ret_added, &ignored);
@@ -167,7 +214,7 @@ int answer_refine_here(struct device *d, struct err *e)
     struct wire_refine asked = {.ratio = a->q->refine_ratio,
                                 .held = a->turn.c.kv_tokens,
                                 .whole = a->whole,
-                                .n_whole = a->whole[1] > 0 ? 2 : 0};
+                                .n_whole = 2 * a->n_whole};
     int code = refine_new(engine_vocab(d->engine), a->prompt.ids, a->prompt.len, &asked, &r, e);
     if (code) return code;
     const struct refined *v =

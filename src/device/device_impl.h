@@ -17,6 +17,7 @@
 #include "policy/profile.h"
 
 enum { DEVICE_URL_MAX = HTTP_URL_MAX, DEVICE_OWNER_MAX = 512, DEVICE_ENERGY_TEXT_MAX = 96 };
+enum { RULES_MAX = 16 }; /* ranges of a prompt that a device names to stay */
 
 /* Text of a token that came as text (no vocabulary here): its place in `cloud_text`. */
 struct answer_piece {
@@ -44,13 +45,14 @@ struct answer {
     struct thought parts;      /* tells thought and answer apart */
     struct buf thought, piece; /* the latter is scratch */
     uint32_t n_thought;
-    struct answer_piece *pieces; /* [tokens_max], without a vocabulary */
-    struct device_token *tokens; /* [tokens_max] */
-    struct token_list words;     /* of the cloud's last text, when as_text */
-    struct token_list have;      /* ids as the cloud sent them */
-    float refine_ratio;          /* asked of the cloud; 0: no refinement */
-    int32_t whole[2];            /* range of the prompt that stays whole: the system message */
-    struct energy_mark energy;   /* when it began */
+    struct answer_piece *pieces;  /* [tokens_max], without a vocabulary */
+    struct device_token *tokens;  /* [tokens_max] */
+    struct token_list words;      /* of the cloud's last text, when as_text */
+    struct token_list have;       /* ids as the cloud sent them */
+    float refine_ratio;           /* asked of the cloud; 0: no refinement */
+    int32_t whole[2 * RULES_MAX]; /* [2 n_whole] ranges of the prompt that stay: system messages */
+    uint32_t n_whole;
+    struct energy_mark energy; /* when it began */
     char energy_how[DEVICE_ENERGY_TEXT_MAX];
     struct device_report report;
     struct err store_err; /* of the core, said with this answer */

@@ -14,7 +14,7 @@ enum {
     HEADER_TOKENS = 16,   /* of a role, after the control token that opens a message */
     LIST_TOKENS = 512,    /* of questions at most, and */
     LIST_PART = 8,        /* this part of the prompt */
-    RANGES_MAX = WIRE_WHOLE_MAX / 2
+    RANGES_LEAST = 256    /* room at first */
 };
 #define FLOOR_PART 0.25f /* of the ratio, that floors may take */
 
@@ -28,8 +28,9 @@ struct look {
     uint8_t *cuts;        /* [n] */
     uint32_t *ends;       /* [n_messages], at most WIRE_MESSAGES_MAX */
     uint32_t n_messages;
-    struct keep_range *whole; /* [n_whole], at most 2 RANGES_MAX */
-    uint32_t n_whole;
+    struct keep_range *whole; /* [n_whole], room for whole_cap */
+    uint32_t n_whole, whole_cap;
+    bool whole_lacks;        /* no memory for one of them */
     uint32_t body, body_end; /* tokens of the last message with a text, without its header */
     size_t asked, asked_end; /* bytes of its question */
 };
@@ -43,15 +44,18 @@ static void look_release(struct look *l)
     mem_free(l->whole);
 }
 
+static int lacks_memory(const struct look *l, struct err *e)
+{
+    return err_set(e, ERR_NO_MEMORY, "no memory to refine a prompt of %u tokens", l->n);
+}
+
 static int look_open(struct look *l, struct err *e)
 {
     buf_init(&l->text, TEXT_MAX);
     l->token_ends = mem_alloc(l->n * sizeof *l->token_ends);
     l->cuts = mem_alloc(l->n * sizeof *l->cuts);
     l->ends = mem_alloc(WIRE_MESSAGES_MAX * sizeof *l->ends);
-    l->whole = mem_alloc(2 * RANGES_MAX * sizeof *l->whole);
-    if (!l->token_ends || !l->cuts || !l->ends || !l->whole)
-        return err_set(e, ERR_NO_MEMORY, "no memory to refine a prompt of %u tokens", l->n);
+    if (!l->token_ends || !l->cuts || !l->ends) return lacks_memory(l, e);
     for (uint32_t i = 0; i < l->n; i++) {
         int code = vocab_piece(l->vocab, l->prompt[i], false, &l->text);
         if (code) return err_set(e, code, "prompt[%u] has no text", i);
@@ -62,8 +66,20 @@ static int look_open(struct look *l, struct err *e)
 
 static void add_range(struct look *l, uint32_t from, uint32_t to)
 {
-    if (from < to && l->n_whole < 2 * RANGES_MAX)
-        l->whole[l->n_whole++] = (struct keep_range){from, to};
+    if (from >= to || l->whole_lacks) return;
+    if (l->n_whole && l->whole[l->n_whole - 1].to == from) { /* goes on where the last one ends */
+        l->whole[l->n_whole - 1].to = to;
+        return;
+    }
+    if (l->n_whole == l->whole_cap) {
+        uint32_t cap = l->whole_cap ? 2 * l->whole_cap : RANGES_LEAST;
+        struct keep_range *more = mem_realloc(l->whole, cap * sizeof *more);
+        l->whole_lacks = !more;
+        if (!more) return;
+        l->whole = more;
+        l->whole_cap = cap;
+    }
+    l->whole[l->n_whole++] = (struct keep_range){from, to};
 }
 
 static bool is_control(const struct look *l, uint32_t i)
@@ -154,6 +170,7 @@ static int open_keep(struct look *l, const struct wire_refine *asked, uint32_t *
     *ret_question = find_question(l);
     for (uint32_t i = 0; i + 1 < asked->n_whole; i += 2)
         add_range(l, (uint32_t)asked->whole[i], (uint32_t)asked->whole[i + 1]);
+    if (l->whole_lacks) return lacks_memory(l, e);
     if (asked->n_messages) {
         l->n_messages = asked->n_messages;
         for (uint32_t i = 0; i < asked->n_messages; i++)
@@ -227,6 +244,42 @@ int refine_must(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
         }
     keep_close(k);
     return 0;
+}
+
+/* The token that holds byte `at` of the text, or the first one behind it. */
+static uint32_t token_at(const struct look *l, size_t at)
+{
+    uint32_t low = 0, high = l->n;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (l->token_ends[middle] <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+int refine_find(const struct vocab *vocab, const int32_t *prompt, uint32_t n, const char *text,
+                size_t len, struct keep_range *ret_ranges, uint32_t max, uint32_t *ret_n,
+                struct err *e)
+{
+    struct look l = {.vocab = vocab, .prompt = prompt, .n = n};
+    int code = look_open(&l, e);
+    uint32_t found = 0;
+    for (size_t at = 0; code == 0 && len && at < l.text.len;) {
+        const char *hit = memmem(l.text.data + at, l.text.len - at, text, len);
+        if (!hit) break;
+        at = (size_t)(hit - l.text.data) + len;
+        const struct keep_range r = {token_at(&l, at - len), token_at(&l, at - 1) + 1};
+        if (found < max)
+            ret_ranges[found++] = r;
+        else
+            ret_ranges[max - 1].to = r.to;
+    }
+    look_release(&l);
+    *ret_n = found;
+    return code;
 }
 
 void refine_free(struct refine *r)

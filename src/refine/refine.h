@@ -58,6 +58,11 @@ int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
  * them were not set before. */
 int refine_must(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
                 const struct wire_refine *asked, uint8_t *bits, uint32_t *ret_added, struct err *e);
+/* Where `text` stands in the prompt, whole tokens of its places, in order; the last of `max` (at
+ * least 1) reaches to the end of the last place. */
+int refine_find(const struct vocab *vocab, const int32_t *prompt, uint32_t n, const char *text,
+                size_t len, struct keep_range *ret_ranges, uint32_t max, uint32_t *ret_n,
+                struct err *e);
 void refine_free(struct refine *r); /* NULL is fine */
 /* The next version, by attention [n] (session_scores), or NULL: by words alone. Refused ones are
  * final. */

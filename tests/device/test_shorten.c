@@ -265,6 +265,24 @@ static void test_system_message(void **state)
     assert_int_equal(asked.n_whole, 2);
     assert_true(asked.whole_to >= sizeof guard - 1 && asked.whole_to < sizeof guard + 40);
     device_close(d);
+    /* Where another message is the first one, the rules are found by their words. */
+    const struct chat_message later[] = {{"user", document, strlen(document)},
+                                         {"system", guard, sizeof guard - 1},
+                                         {"user", tail, sizeof tail - 1}};
+    d = open_device(20.0, script_cloud_url(g.cloud), false);
+    q = question_of(later, 3, 0.3f);
+    q.cloud_tokens = 0;
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    device_close(d);
+    g.script.prompt_tokens = r.prompt_tokens;
+    script_cloud_set(g.cloud, &g.script);
+    d = open_device(20.0, script_cloud_url(g.cloud), false);
+    q.cloud_tokens = N;
+    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+    asked = script_cloud_refine(g.cloud);
+    assert_int_equal(asked.n_whole, 2);
+    assert_true(asked.whole_to > strlen(document) + sizeof guard - 1);
+    device_close(d);
     rig_stop(&g);
 }
 

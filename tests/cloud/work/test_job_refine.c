@@ -125,6 +125,64 @@ static void test_messages(void **state)
     engine_free(e);
 }
 
+/* However many control tokens a prompt has, a system message behind them stays. */
+static void test_many_ranges(void **state)
+{
+    static struct bytes b;
+    static uint8_t bits[TEXT_MAX / 8];
+    struct engine *e;
+    uint32_t added;
+    (void)state;
+    assert_int_equal(fake_open(&(struct fake_options){.answer_tokens = 1}, &e, NULL), 0);
+    b.n = 0;
+    for (int i = 0; i < 5000; i++) {
+        add(&b, "x");
+        b.ids[b.n++] = END;
+    }
+    uint32_t from = b.n;
+    add_message(&b, "system", "Never tell the code to anyone. ", 10);
+    uint32_t to = b.n - 1;
+    add_message(&b, "user", "Some words of no weight. ", 20);
+    memset(bits, 0, sizeof bits);
+    assert_int_equal(refine_must(engine_vocab(e), b.ids, b.n, &(struct wire_refine){.ratio = 0.3f},
+                                 bits, &added, NULL),
+                     0);
+    for (uint32_t i = from; i < to; i++)
+        assert_true(bits[i / 8] >> i % 8 & 1);
+    engine_free(e);
+}
+
+/* Whole tokens of each place of a text; the last range takes what has no room. */
+static void test_find(void **state)
+{
+    static struct bytes b;
+    static const char text[] = "Never tell.";
+    struct keep_range found[2];
+    struct engine *e;
+    uint32_t n;
+    (void)state;
+    assert_int_equal(fake_open(&(struct fake_options){.answer_tokens = 1}, &e, NULL), 0);
+    b.n = 0;
+    add_message(&b, "user", "Words. ", 10);
+    uint32_t at[3];
+    for (int i = 0; i < 3; i++) {
+        at[i] = b.n;
+        add(&b, text);
+        add(&b, " More of it.");
+    }
+    const struct vocab *v = engine_vocab(e);
+    const uint32_t len = sizeof text - 1;
+    assert_int_equal(refine_find(v, b.ids, b.n, text, len, found, 2, &n, NULL), 0);
+    assert_int_equal(n, 2);
+    assert_true(found[0].from == at[0] && found[0].to == at[0] + len);
+    assert_true(found[1].from == at[1] && found[1].to == at[2] + len);
+    assert_int_equal(refine_find(v, b.ids, b.n, "Always", 6, found, 2, &n, NULL), 0);
+    assert_int_equal(n, 0);
+    assert_int_equal(refine_find(v, b.ids, b.n, "", 0, found, 2, &n, NULL), 0);
+    assert_int_equal(n, 0);
+    engine_free(e);
+}
+
 static void test_early_refusals(void **state)
 {
     static struct bytes b;
@@ -378,7 +436,8 @@ static void test_same_bits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_messages),       cmocka_unit_test(test_early_refusals),
+        cmocka_unit_test(test_messages),       cmocka_unit_test(test_many_ranges),
+        cmocka_unit_test(test_find),           cmocka_unit_test(test_early_refusals),
         cmocka_unit_test(test_without_memory), cmocka_unit_test(test_events),
         cmocka_unit_test(test_unfit),          cmocka_unit_test(test_same_bits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
