@@ -55,8 +55,9 @@ struct openai_request {
     struct openai_stop stops[OPENAI_STOPS_MAX];
     uint32_t n_stops;
     bool stream, include_usage;
-    bool seeded;   /* else draw one */
-    bool logprobs; /* and the number of likeliest tokens: */
+    bool timings, progress; /* timings_per_token, return_progress */
+    bool seeded;            /* else draw one */
+    bool logprobs;          /* and the number of likeliest tokens: */
     uint32_t top_logprobs;
 };
 
@@ -72,6 +73,19 @@ struct openai_prompt openai_request_prompt(const struct openai_request *r, uint3
 void openai_request_free_prompt(struct openai_request *r);
 void openai_request_release(struct openai_request *r);
 
+/* Names and meaning are llama-server's: what of the prompt was computed, and the tokens from the
+ * first one on. */
+struct openai_timings {
+    uint32_t cached, prompt, predicted; /* tokens */
+    uint64_t prompt_us, predicted_us;
+};
+
+/* Tokens of the prompt; `processed` has those that were cached. */
+struct openai_progress {
+    uint32_t total, cached, processed;
+    uint64_t us; /* since it began */
+};
+
 /* Shared by all parts of one response. */
 struct openai_head {
     bool chat;
@@ -79,6 +93,8 @@ struct openai_head {
     const char *fingerprint; /* of the model and its numerics; "": null */
     uint64_t created;        /* seconds since 1970 */
     const char *pdd;         /* JSON, the value of "pdd" in answers and chunks; NULL: none */
+    const struct openai_timings *timings;   /* NULL: none, as the next */
+    const struct openai_progress *progress; /* of chunks */
 };
 
 /* Another one for other weights and for other numerics; "" where weights_hash is "". */

@@ -217,11 +217,40 @@ static void put_index(struct buf *out, uint32_t index)
     put_field(out, "{\"index\":", index);
 }
 
-static void put_pdd(struct buf *out, const struct openai_head *h)
+/* NAME_n, NAME_ms and the speed that follows. */
+static void put_speed(struct buf *out, const char *name, uint32_t n, uint64_t us)
 {
-    if (!h->pdd) return;
-    buf_puts(out, ",\"pdd\":");
-    buf_puts(out, h->pdd);
+    double ms = (double)us / 1e3;
+    buf_printf(out, ",\"%s_n\":%u,\"%s_ms\":%.3f,\"%s_per_token_ms\":%.3f,\"%s_per_second\":%.3f",
+               name, n, name, ms, name, n ? ms / n : 0.0, name, us ? n * 1e6 / (double)us : 0.0);
+}
+
+static void put_timings(struct buf *out, const struct openai_timings *t)
+{
+    put_field(out, ",\"timings\":{\"cache_n\":", t->cached);
+    put_speed(out, "prompt", t->prompt, t->prompt_us);
+    put_speed(out, "predicted", t->predicted, t->predicted_us);
+    buf_putc(out, '}');
+}
+
+static void put_progress(struct buf *out, const struct openai_progress *p)
+{
+    put_field(out, ",\"prompt_progress\":{\"total\":", p->total);
+    put_field(out, ",\"cache\":", p->cached);
+    put_field(out, ",\"processed\":", p->processed);
+    put_field(out, ",\"time_ms\":", p->us / 1000);
+    buf_putc(out, '}');
+}
+
+/* What others do not have in their responses. */
+static void put_additions(struct buf *out, const struct openai_head *h)
+{
+    if (h->pdd) {
+        buf_puts(out, ",\"pdd\":");
+        buf_puts(out, h->pdd);
+    }
+    if (h->timings) put_timings(out, h->timings);
+    if (h->progress) put_progress(out, h->progress);
 }
 
 static void put_message(struct buf *out, const struct openai_head *h, const struct openai_choice *c)
@@ -248,7 +277,7 @@ int openai_put_answer(struct buf *out, const struct openai_head *h, const struct
     }
     buf_putc(out, ']');
     put_usage(out, usage);
-    put_pdd(out, h);
+    put_additions(out, h);
     return buf_putc(out, '}');
 }
 
@@ -260,7 +289,7 @@ static void begin_chunk(struct buf *out, const struct openai_head *h)
 
 static int end_chunk(struct buf *out, const struct openai_head *h, bool usage_null)
 {
-    put_pdd(out, h);
+    put_additions(out, h);
     return buf_puts(out, usage_null ? ",\"usage\":null}\n\n" : "}\n\n");
 }
 

@@ -58,6 +58,11 @@ enum openai_neutral {
     PLAIN("ignore_eos", BOTH, BOOL, 0, 0, 0, ask.sampling.ignore_eos, "no token ends the answer")  \
     PLAIN("ban_eos_token", BOTH, BOOL, 0, 0, 0, ask.sampling.ignore_eos, "the same")               \
     PLAIN("stream", BOTH, BOOL, 0, 0, 0, stream, "server-sent events")                             \
+    PLAIN("timings_per_token", BOTH, BOOL, 0, 0, 0, timings,                                       \
+          "`timings` in the last chunk and in whole responses, with `pdd cloud` in every chunk")   \
+    PLAIN("return_progress", BOTH, BOOL, 0, 0, 0, progress,                                        \
+          "chunks of a stream with `prompt_progress` (total, cache, processed, time_ms) while "    \
+          "the prompt is read")                                                                    \
     SEE("messages", CHAT,                                                                          \
         "roles system, developer, user, assistant, tool; content a string or parts of type text, " \
         "null for an assistant; tool_calls, tool_call_id, name, reasoning_content")                \

@@ -251,6 +251,42 @@ static void test_table(void **state)
     }
 }
 
+/* What llama-server's clients read; and nothing of it unless it is there. */
+static void test_timings(void **state)
+{
+    struct openai_timings t = {
+        .cached = 4, .prompt = 10, .predicted = 3, .prompt_us = 5000, .predicted_us = 1500};
+    struct openai_progress p = {.total = 14, .cached = 4, .processed = 9, .us = 2999};
+    struct openai_head h = {.chat = true, .id = "i", .model = "m", .fingerprint = ""};
+    struct openai_choice c = {.text = "x", .text_len = 1};
+    struct openai_usage u = {.prompt_tokens = 14};
+    struct buf b;
+    (void)state;
+    buf_init(&b, ROOM);
+    openai_put_chunk(&b, &h, &c, false);
+    openai_put_answer(&b, &h, &c, 1, &u);
+    assert_null(strstr(b.data, "timings"));
+    assert_null(strstr(b.data, "prompt_progress"));
+    h.timings = &t;
+    buf_clear(&b);
+    openai_put_answer(&b, &h, &c, 1, &u);
+    assert_non_null(strstr(b.data,
+                           ",\"timings\":{\"cache_n\":4,\"prompt_n\":10,\"prompt_ms\":5.000,"
+                           "\"prompt_per_token_ms\":0.500,\"prompt_per_second\":2000.000,"
+                           "\"predicted_n\":3,\"predicted_ms\":1.500,"
+                           "\"predicted_per_token_ms\":0.500,"
+                           "\"predicted_per_second\":2000.000}}"));
+    t = (struct openai_timings){.cached = 0};
+    h.progress = &p;
+    buf_clear(&b);
+    openai_put_chunk(&b, &h, &c, true);
+    assert_non_null(strstr(b.data,
+                           "\"predicted_per_token_ms\":0.000,\"predicted_per_second\":0.000}"
+                           ",\"prompt_progress\":{\"total\":14,\"cache\":4,\"processed\":9,"
+                           "\"time_ms\":2},\"usage\":null}\n\n"));
+    buf_release(&b);
+}
+
 static void decode(const char *json, bool chat, struct openai_request *r)
 {
     struct err e = ERR_INIT;
@@ -495,7 +531,7 @@ static void fill_row(void *arg, uint32_t i, struct openai_row *ret_row)
 static void test_rows(void **state)
 {
     (void)state;
-    struct openai_head h = {false, "id", "m", "", 5, NULL};
+    struct openai_head h = {.id = "id", .model = "m", .fingerprint = "", .created = 5};
     struct openai_rows rows = {fill_row, NULL, 3, 5};
     struct openai_choice choice = {
         .text = "t", .text_len = 1, .rows = &rows, .finish_reason = "stop"};
@@ -614,6 +650,7 @@ int main(void)
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_stop_cuts),
         cmocka_unit_test(test_table),
+        cmocka_unit_test(test_timings),
         cmocka_unit_test(test_bombs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "model/text/thought.h"
 #include "proto/stop.h"
@@ -35,6 +36,7 @@ struct choice {
     struct mark so_far;   /* all text that has come */
     uint32_t sent;        /* bytes of the answer before `text` */
     uint32_t n_tokens, rows_sent;
+    uint32_t read;      /* tokens of the prompt, as told; UINT32_MAX: none */
     uint32_t n_thought; /* of the tokens, the first ones */
     struct buf marks;   /* struct mark of each token; empty without log-probabilities */
     bool ended;         /* it is complete; ignore further events */
@@ -60,6 +62,7 @@ struct openai_reply {
     struct whole {
         struct offload_task task; /* where it is written by a helper thread */
         struct openai_usage usage;
+        struct openai_timings timings;
         struct buf out;
     } whole;
 };
@@ -118,8 +121,29 @@ static const struct mark *mark_of(const struct choice *a, uint32_t i)
 
 static struct openai_head head_of(const struct openai_reply *r)
 {
-    return (struct openai_head){r->q.chat,      r->choices[0]->x.id, r->server->model_name,
-                                r->fingerprint, r->created,          NULL};
+    return (struct openai_head){.chat = r->q.chat,
+                                .id = r->choices[0]->x.id,
+                                .model = r->server->model_name,
+                                .fingerprint = r->fingerprint,
+                                .created = r->created};
+}
+
+/* Of choices [from, to), from the first one's prompt on. */
+static struct openai_timings timings_of(const struct openai_reply *r, uint32_t from, uint32_t to)
+{
+    const struct exchange *lead = &r->choices[from]->x;
+    uint64_t first = 0, last = 0;
+    struct openai_timings t = {.cached = lead->cached};
+    for (uint32_t i = from; i < to; i++) {
+        const struct exchange *x = &r->choices[i]->x;
+        if (x->first_token && (!first || x->first_token < first)) first = x->first_token;
+        if (x->last_token > last) last = x->last_token;
+        t.predicted += x->n_tokens;
+    }
+    t.prompt = lead->n_prompt > lead->cached ? lead->n_prompt - lead->cached : 0;
+    if (lead->admitted) t.prompt_us = (first ? first : clock_us()) - lead->admitted;
+    t.predicted_us = last - first;
+    return t;
 }
 
 /* One token of the answer with the likeliest ones in its place. */
@@ -169,6 +193,11 @@ static void send_chunk(struct choice *a, struct openai_choice *c)
 {
     struct openai_reply *r = a->reply;
     struct openai_head h = head_of(r);
+    struct openai_timings timings;
+    if (r->q.timings) {
+        timings = timings_of(r, a->index, a->index + 1);
+        h.timings = &timings;
+    }
     c->index = a->index;
     buf_clear(&r->server->bytes);
     send_scratch(r, openai_put_chunk(&r->server->bytes, &h, c, r->q.include_usage));
@@ -230,6 +259,7 @@ static void write_whole(struct openai_reply *r)
 {
     struct openai_head h = head_of(r);
     struct openai_choice choices[OPENAI_CHOICES_MAX];
+    if (r->q.timings) h.timings = &r->whole.timings;
     for (uint32_t i = 0; i < r->n; i++) {
         const struct choice *a = r->choices[i];
         choices[i] = (struct openai_choice){.index = i,
@@ -285,6 +315,7 @@ static void finish_whole(struct openai_reply *r)
         entries +=
             (size_t)(r->choices[i]->rows.to - r->choices[i]->rows.from) * (1 + r->q.top_logprobs);
     w->usage = usage_of(r);
+    w->timings = timings_of(r, 0, r->n);
     w->task = (struct offload_task){.work = write_in_helper,
                                     .done = written,
                                     .drop = write_dropped,
@@ -365,17 +396,33 @@ static bool open_stream(struct exchange *x)
     return true;
 }
 
+/* How far the prompt is read, in a chunk without text. Of several answers to it the first tells. */
+static void tell_progress(struct choice *a, uint32_t done, uint32_t total)
+{
+    struct openai_reply *r = a->reply;
+    if (!r->q.progress || !r->begun || a->x.shares_prompt || total == 0 || done == a->read) return;
+    struct openai_head h = head_of(r);
+    struct openai_progress progress = {total, a->x.cached, done, clock_us() - a->x.admitted};
+    a->read = done;
+    h.progress = &progress;
+    buf_clear(&r->server->bytes);
+    send_scratch(r, openai_put_chunk(&r->server->bytes, &h,
+                                     &(struct openai_choice){.index = a->index, .text = ""},
+                                     r->q.include_usage));
+}
+
 static void on_admitted(struct choice *a)
 {
     struct openai_reply *r = a->reply;
     if (!lead_of(r)->request || !open_stream(&a->x)) return;
-    if (!r->q.chat) {
+    if (r->q.chat) {
+        struct openai_head h = head_of(r);
+        buf_clear(&r->server->bytes);
+        send_scratch(r, openai_put_role(&r->server->bytes, &h, a->index, r->q.include_usage));
+    } else {
         let_go(a, false); /* an echo */
-        return;
     }
-    struct openai_head h = head_of(r);
-    buf_clear(&r->server->bytes);
-    send_scratch(r, openai_put_role(&r->server->bytes, &h, a->index, r->q.include_usage));
+    tell_progress(a, a->x.cached, a->x.n_prompt);
 }
 
 /* Whatever its name was, it is sent as reasoning_content, apart from the answer; no stop string
@@ -476,8 +523,12 @@ static void on_event(void *owner, const struct job_event *ev)
     struct openai_reply *r = a->reply;
     bool ended = a->ended || r->ended;
     if (ev->kind == JOB_ADMITTED && !ended) on_admitted(a);
+    if (ev->kind == JOB_PROGRESS && !ended) tell_progress(a, ev->done, ev->total);
     if (ev->kind == JOB_THOUGHT && !ended) on_thought(a, ev);
-    if (ev->kind == JOB_TOKEN && !ended) on_token(a, ev);
+    if (ev->kind == JOB_TOKEN && !ended) {
+        if (a->n_tokens == 0) tell_progress(a, a->x.n_prompt, a->x.n_prompt);
+        on_token(a, ev);
+    }
     if (ev->kind != JOB_DONE) return;
     if (!ended) on_done(a, ev);
     r->n_over++;
@@ -493,6 +544,7 @@ static struct choice *choice_new(const struct request_ctx *c, struct openai_repl
     if (!a) return NULL;
     a->reply = r;
     a->index = r->n_alive;
+    a->read = UINT32_MAX;
     a->x.shares_request = a->index > 0;
     a->x.release = release;
     a->x.open_stream = open_stream;

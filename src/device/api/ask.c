@@ -85,7 +85,12 @@ const char *ask_state_name(const struct ask *a)
 struct openai_head ask_head(const struct ask *a, const char *pdd)
 {
     const struct serve *s = a->serve;
-    return (struct openai_head){a->q.chat, a->id, s->model, s->fingerprint, a->created, pdd};
+    return (struct openai_head){.chat = a->q.chat,
+                                .id = a->id,
+                                .model = s->model,
+                                .fingerprint = s->fingerprint,
+                                .created = a->created,
+                                .pdd = pdd};
 }
 
 /* ---- its end ---- */
@@ -251,6 +256,8 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
 {
     struct ask *a = arg;
     if (a->stopped) return;
+    a->last = clock_us();
+    if (!a->first) a->first = a->last;
     struct ask_token t = {.at = (uint32_t)a->text.len,
                           .len = (uint32_t)n,
                           .thought_at = (uint32_t)a->thought.len - a->thought_new,
@@ -365,6 +372,7 @@ static void start(struct serve *s, struct ask *a, uint32_t place)
     struct err e = ERR_INIT;
     int code = fill_question(a, &e);
     a->state = ASK_RUNNING;
+    a->began = clock_us();
     a->device = s->devices[place];
     s->runs[place] = a;
     if (code == 0) code = device_start(a->device, &a->question, on_done, a, &e);
@@ -638,6 +646,16 @@ void ask_sweep(void *serve)
         any = true;
     }
     if (any) record_scrub(s->record);
+}
+
+struct openai_timings ask_timings(const struct ask *a)
+{
+    const struct openai_usage *u = &a->usage;
+    struct openai_timings t = {.cached = u->cached_tokens, .predicted = a->n_tokens - a->have.len};
+    t.prompt = u->prompt_tokens > u->cached_tokens ? u->prompt_tokens - u->cached_tokens : 0;
+    if (a->first) t.prompt_us = a->first - a->began;
+    t.predicted_us = a->last - a->first;
+    return t;
 }
 
 uint32_t ask_waiting(const struct serve *s)

@@ -110,14 +110,28 @@ static bool has_progress(const struct reader *r)
     return now - r->told_at >= PROGRESS_EVERY_US;
 }
 
+/* As llama-server tells it: of the machine that is further. */
+static void tell_prompt_progress(struct reader *r)
+{
+    const struct ask *a = r->ask;
+    const struct ask_progress *p = &a->progress[TURN_DEVICE], *cloud = &a->progress[TURN_CLOUD];
+    if (cloud->total > 0 && cloud->done >= p->done) p = cloud;
+    struct openai_progress progress = {p->total, 0, p->done, clock_us() - a->began};
+    struct openai_head h = ask_head(a, NULL);
+    h.progress = &progress;
+    openai_put_chunk(scratch(r), &h, &(struct openai_choice){.text = ""}, a->q.include_usage);
+    send_scratch(r);
+}
+
 static void tell_progress(struct reader *r)
 {
     struct ask *a = r->ask;
     struct buf b;
-    if (a->state != ASK_RUNNING) return;
-    if (!a->pdd.progress || !has_progress(r)) return;
+    if (a->state != ASK_RUNNING || !(a->pdd.progress || a->q.progress) || !has_progress(r)) return;
     memcpy(r->progress, a->progress, sizeof r->progress);
     r->told_at = clock_us();
+    if (a->q.progress) tell_prompt_progress(r);
+    if (!a->pdd.progress) return;
     buf_init(&b, NOTE_MAX);
     buf_puts(&b, "{\"progress\":{");
     for (int i = 0, n = 0; i < 2; i++)
@@ -204,7 +218,9 @@ static void tell_end(struct reader *r)
     const char *report = a->report.len ? a->report.data : NULL;
     tell_rest(r);
     struct openai_head h = ask_head(a, report);
+    struct openai_timings timings = ask_timings(a);
     struct buf *out = scratch(r);
+    if (a->q.timings) h.timings = &timings;
     if (a->failure.code) {
         if (report) openai_put_note(out, &h, a->q.include_usage);
         openai_put_error(out, http_err_status(a->failure.code), err_code_name(a->failure.code),
@@ -281,6 +297,8 @@ static void tell_whole(struct reader *r)
         return;
     }
     struct openai_head h = ask_head(a, a->report.len ? a->report.data : NULL);
+    struct openai_timings timings = ask_timings(a);
+    if (a->q.timings) h.timings = &timings;
     struct openai_choice c = {.text = a->text.data,
                               .text_len = a->text.len,
                               .thought = a->thought.data,

@@ -50,6 +50,8 @@ struct ask {
     uint32_t tenant;       /* the client, for turns */
     uint64_t created;      /* seconds since 1970 */
     uint64_t unread_since; /* clock_us() */
+    uint64_t began, first,
+        last; /* the same, of its work, its first text and its last; 0: not yet */
     struct reader *readers;
     /* what the device is asked */
     struct device_question question;
@@ -132,6 +134,8 @@ uint32_t ask_waiting(const struct serve *s);
 const struct ask_token *ask_token_at(const struct ask *a, uint32_t i);
 const char *ask_state_name(const struct ask *a);
 struct openai_head ask_head(const struct ask *a, const char *pdd);
+struct openai_timings
+ask_timings(const struct ask *a); /* since the last restart, once it is over */
 
 /* reader.c: the request gets what there is from token `from` on, and what comes. A stream's head
  * waits for the start of work, unless `now`. Not 0: no memory, and the request was refused. */

@@ -213,6 +213,65 @@ static void test_pages(void **state)
     }
 }
 
+/* The number behind the n-th `name`, from 1. */
+static double number_at(const char *text, const char *name, int n)
+{
+    for (int i = 0; i < n; i++) {
+        text = strstr(text, name);
+        if (!text) fail_msg("no %s", name);
+        text += strlen(name);
+    }
+    return strtod(text, NULL);
+}
+
+/* llama-server's extras come to those who ask, and to no one else. */
+static void test_extras(void **state)
+{
+    static const char prompt[] = "\"prompt\":\"A long text that takes some steps to read: one two "
+                                 "three four five six seven eight nine ten eleven twelve.\"";
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        bool chat = i & 1, stream = i & 2, asked = i & 4;
+        char body[600];
+        site_init(&site);
+        site.fake.step_tokens_max = 8;
+        site.fake.step_us = 1000.0;
+        site_start(&site);
+        snprintf(body, sizeof body, "{%s,\"max_tokens\":5,\"temperature\":0%s%s}",
+                 chat ? ASK : prompt, stream ? ",\"stream\":true" : "",
+                 asked ? ",\"timings_per_token\":true,\"return_progress\":true" : "");
+        post(chat ? CHAT : "/v1/completions", body);
+        uint64_t until = clock_us() + SITE_WAIT_US;
+        while (!c.done && clock_us() < until && client_read(&c, 100) &&
+               !strstr(c.raw.data, "\"usage\":{"))
+            ;
+        const char *text = c.raw.data;
+        assert_int_equal(c.status, 200);
+        assert_int_equal(strstr(text, "\"timings\":{") != NULL, asked);
+        assert_int_equal(strstr(text, "\"prompt_progress\":{") != NULL, asked && stream);
+        if (asked) {
+            int n = (int)count(text, "\"timings\":{");
+            assert_true(number_at(text, "\"prompt_n\":", n) > 0);
+            assert_true(number_at(text, "\"prompt_ms\":", n) > 0);
+            assert_true(number_at(text, "\"predicted_n\":", n) >= (chat ? 5 : 0));
+            assert_true(number_at(text, "\"predicted_per_second\":", n) > 0 || !chat);
+        }
+        if (asked && stream) { /* grows from what was cached to the whole prompt */
+            int n = (int)count(text, "\"prompt_progress\":{");
+            double total = number_at(text, "{\"total\":", 1), last = -1;
+            assert_true(n >= 3);
+            for (int k = 1; k <= n; k++) {
+                double done = number_at(text, "\"processed\":", k);
+                assert_true(done > last && done <= total);
+                last = done;
+            }
+            assert_true(last >= total);
+        }
+        client_close(&c);
+        site_stop(&site);
+    }
+}
+
 /* Programs with a model's name built in: by an alias the model answers under its own name. */
 static void test_aliases(void **state)
 {
@@ -262,7 +321,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signs_of_life),   cmocka_unit_test(test_error_after_sign),
         cmocka_unit_test(test_tools_of_no_use), cmocka_unit_test(test_pages),
-        cmocka_unit_test(test_aliases),
+        cmocka_unit_test(test_aliases),         cmocka_unit_test(test_extras),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

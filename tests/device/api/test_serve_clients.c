@@ -106,6 +106,30 @@ static void test_signs_of_life(void **state)
     }
 }
 
+/* llama-server's extras come to those who ask, and to no one else. */
+static void test_extras(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) { /* each with an empty KV cache */
+        serve_site_defaults(&site);
+        site.fake.prefill_us_per_token = 500.0;
+        serve_site_start(&site);
+        bool stream = i & 1, asked = i & 2;
+        struct buf b;
+        char body[400];
+        snprintf(body, sizeof body, "{%s%s%s}", question, stream ? ",\"stream\":true" : "",
+                 asked ? ",\"timings_per_token\":true,\"return_progress\":true" : "");
+        assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions", "", body, &b), 200);
+        const char *timings = strstr(b.data, "\"timings\":{");
+        const char *progress = strstr(b.data, "\"prompt_progress\":{\"total\":");
+        assert_int_equal(timings != NULL, asked);
+        assert_int_equal(progress != NULL, asked && stream);
+        if (asked) assert_non_null(strstr(timings, "\"predicted_n\":20,"));
+        buf_release(&b);
+        serve_site_stop(&site);
+    }
+}
+
 /* By an alias the model here answers; "*" is any name. */
 static void test_aliases(void **state)
 {
@@ -347,10 +371,11 @@ static void test_same_cloud(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signs_of_life), cmocka_unit_test(test_aliases),
-        cmocka_unit_test(test_own_pages),     cmocka_unit_test(test_own_word),
-        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_no_record),
-        cmocka_unit_test(test_nothing_kept),  cmocka_unit_test(test_same_cloud),
+        cmocka_unit_test(test_signs_of_life), cmocka_unit_test(test_extras),
+        cmocka_unit_test(test_aliases),       cmocka_unit_test(test_own_pages),
+        cmocka_unit_test(test_own_word),      cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_no_record),     cmocka_unit_test(test_nothing_kept),
+        cmocka_unit_test(test_same_cloud),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
