@@ -111,6 +111,8 @@ struct jinja_output {
  * ERR_NO_MEMORY. */
 int jinja_render(struct jinja_run *r, struct jinja_output *ret_output, bool *ret_raised,
                  struct err *e);
+/* How many steps it has taken: expressions, statements, and what long texts and lists cost. */
+uint64_t jinja_steps(const struct jinja_run *r);
 /* Whether it asked a foreign text for .type or .text, as one asks the parts of a list. */
 bool jinja_wants_parts(const struct jinja_run *r);
 

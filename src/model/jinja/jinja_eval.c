@@ -473,7 +473,9 @@ static struct jinja_value slice_text(struct jinja_run *r, const struct jstr *s, 
     jout_init(&o);
     for (int64_t i = 0; i < count && !r->code; i++)
         jout_str(r, &o, jstr_of(all->items[start + i * step]));
-    return jout_take(r, &o);
+    struct jinja_value v = jout_take(r, &o);
+    if (!r->code) jstr_of(v)->markup = s->markup;
+    return v;
 }
 
 static struct jinja_value eval_slice(struct jinja_run *r, const struct jnode *n)
@@ -487,7 +489,7 @@ static struct jinja_value eval_slice(struct jinja_run *r, const struct jnode *n)
         !bound(r, n->d, &has_step, &step))
         return jundefined(NULL);
     if (!has_step) step = 1;
-    if (of.type != J_STR && !jis_sequence(of))
+    if (of.type != J_STR && !jis_sequence(of)) /* Jinja has undefined, but for constants only */
         return jfail(r, "a value of type %s has no slices", jtype_name(of));
     if (step == 0) return jfail(r, "a slice has a step of 0");
     if (step == INT64_MIN) step++;

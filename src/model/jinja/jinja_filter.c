@@ -365,6 +365,7 @@ static struct jinja_value filter_truncate(struct jinja_run *r, struct jinja_valu
     if (!jargs_check(r, args, 0, 4) || !jarg_int(r, args, 0, "length", 255, &length) ||
         !jarg_int(r, args, 3, "leeway", 5, &leeway))
         return v;
+    if (v.type == J_UNDEFINED || (jis_sequence(v) && jlist_of(v)->n <= length + leeway)) return v;
     if (v.type != J_STR) return jfail(r, "truncate: a string is needed, not %s", jtype_name(v));
     struct jinja_value *end = jarg(args, 2, "end");
     const struct jstr *s = jto_str(r, v), *tail = end ? jto_str(r, *end) : &dots;
@@ -388,6 +389,7 @@ static struct jinja_value filter_urlencode(struct jinja_run *r, struct jinja_val
     static const char plain[] = "_.-~/";
     struct jout o;
     (void)args;
+    if (v.type == J_UNDEFINED) return jtext_c(r, "");
     if (v.type != J_STR && !jis_number(v))
         return jfail(r, "urlencode: a string is needed, not %s", jtype_name(v));
     const struct jstr *s = jto_str(r, v);

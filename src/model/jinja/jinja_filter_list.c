@@ -49,7 +49,7 @@ static struct jinja_value filter_first(struct jinja_run *r, struct jinja_value v
 static struct jinja_value filter_last(struct jinja_run *r, struct jinja_value v, struct jargs *args)
 {
     (void)args;
-    if (v.type == J_ITER || v.type == J_UNDEFINED)
+    if (v.type == J_ITER)
         return jfail(r, "last: a value of type %s cannot be read backwards", jtype_name(v));
     struct jlist *l = jiterate(r, v);
     return l && l->n ? l->items[l->n - 1] : jundefined("the last item of nothing");
@@ -74,7 +74,9 @@ static struct jinja_value filter_reverse(struct jinja_run *r, struct jinja_value
         jout_init(&o);
         for (uint32_t i = l->n; i-- > 0 && !r->code;)
             jout_str(r, &o, jstr_of(l->items[i]));
-        return jout_take(r, &o);
+        struct jinja_value back = jout_take(r, &o);
+        if (!r->code) jstr_of(back)->markup = jstr_of(v)->markup;
+        return back;
     }
     struct jinja_value copy = jlist_new(r, J_ITER, l->n);
     for (uint32_t i = 0; i < l->n && !r->code; i++)
@@ -251,16 +253,39 @@ static struct jlist *keys_of(struct jinja_run *r, struct jlist *l,
     return r->code ? NULL : jlist_of(v);
 }
 
+/* The keys of an item by all attributes ("a.b,c"), as a list: where two are equal, whatever they
+ * are, nothing needs an order between them. */
+static struct jinja_value keys_of_item(struct jinja_run *r, struct jinja_value item,
+                                       const struct jinja_value *attribute, bool exact)
+{
+    struct jlist *keys = jlist_empty(r);
+    uint32_t cap = 0;
+    if (!attribute || attribute->type != J_STR) {
+        if (keys) jlist_push(r, keys, &cap, key_of(r, item, attribute, exact));
+        return keys ? jlist_of_items(r, J_LIST, keys->items, keys->n) : item;
+    }
+    const struct jstr *all = jstr_of(*attribute);
+    for (size_t from = 0; keys && from <= all->len && !r->code;) {
+        const char *comma = memchr(all->data + from, ',', all->len - from);
+        size_t to = comma ? (size_t)(comma - all->data) : all->len;
+        struct jinja_value one = jtext_sub(r, all, from, to);
+        if (!r->code) jlist_push(r, keys, &cap, key_of(r, item, &one, exact));
+        from = to + 1;
+    }
+    return keys && !r->code ? jlist_of_items(r, J_LIST, keys->items, keys->n) : item;
+}
+
 static struct jinja_value filter_sort(struct jinja_run *r, struct jinja_value v, struct jargs *args)
 {
     struct jinja_value *attribute = jarg(args, 2, "attribute");
     struct jlist *l = jargs_check(r, args, 0, 3) ? jiterate(r, v) : NULL;
     if (!l) return v;
-    if (attribute && attribute->type == J_STR &&
-        memchr(jstr_of(*attribute)->data, ',', jstr_of(*attribute)->len))
-        return jfail(r, "sort: only one attribute");
-    struct jlist *keys = keys_of(r, l, attribute, jarg_bool(args, 1, "case_sensitive", false));
-    return keys ? sorted(r, l, keys, jarg_bool(args, 0, "reverse", false)) : v;
+    bool exact = jarg_bool(args, 1, "case_sensitive", false);
+    struct jinja_value keys = jlist_new(r, J_LIST, l->n);
+    for (uint32_t i = 0; i < l->n && !r->code; i++)
+        jlist_of(keys)->items[i] = keys_of_item(r, l->items[i], attribute, exact);
+    if (r->code) return v;
+    return sorted(r, l, jlist_of(keys), jarg_bool(args, 0, "reverse", false));
 }
 
 static struct jinja_value filter_dictsort(struct jinja_run *r, struct jinja_value v,

@@ -232,6 +232,12 @@ static void read_directive(struct percent *p, size_t *at)
     if (!p->r->code) put_directive(p, &f, v, type);
 }
 
+/* What could be a dict for Python need not be used up. */
+static bool has_items(struct jinja_value v)
+{
+    return v.type == J_DICT || v.type == J_LIST || v.type == J_RANGE || v.type == J_UNDEFINED;
+}
+
 struct jinja_value jformat_percent(struct jinja_run *r, const struct jstr *s,
                                    struct jinja_value args)
 {
@@ -244,8 +250,7 @@ struct jinja_value jformat_percent(struct jinja_run *r, const struct jstr *s,
         at = to + 1;
         if (sign) read_directive(&p, &at);
     }
-    bool all = args.type == J_TUPLE ? p.used == jlist_of(args)->n
-                                    : p.used == 1 || args.type == J_DICT || args.type == J_LIST;
+    bool all = args.type == J_TUPLE ? p.used == jlist_of(args)->n : p.used == 1 || has_items(args);
     if (!all && !r->code) jfail(r, "a format has fewer directives than values");
     return jout_take(r, &p.out);
 }

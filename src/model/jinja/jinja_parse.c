@@ -319,7 +319,7 @@ static void parse_macro_body(struct jparser *p, struct jnode *macro, const char 
     macro->uses_varargs = p->macro_uses & USES_VARARGS;
     macro->uses_kwargs = p->macro_uses & USES_KWARGS;
     macro->uses_caller = p->macro_uses & USES_CALLER;
-    p->macro_uses = outside;
+    p->macro_uses |= outside; /* a macro knows what those inside it read, too */
     p->loops = loops;
     jparse_deepen(p, macro, macro->b);
 }

@@ -433,6 +433,11 @@ int jinja_render(struct jinja_run *r, struct jinja_output *ret_output, bool *ret
     return 0;
 }
 
+uint64_t jinja_steps(const struct jinja_run *r)
+{
+    return r->steps;
+}
+
 bool jinja_wants_parts(const struct jinja_run *r)
 {
     return r->parts_wanted;

@@ -159,11 +159,15 @@ void jlist_push(struct jinja_run *r, struct jlist *l, uint32_t *cap, struct jinj
     l->items[l->n++] = v;
 }
 
+/* Those of markup are no markup, as Python's iterator has it. */
 static struct jlist *characters(struct jinja_run *r, const struct jstr *s)
 {
     struct jlist *l = jlist_empty(r);
+    struct jstr plain = *s;
     uint32_t cap = 0;
     if (!l) return NULL;
+    plain.markup = false;
+    s = &plain;
     for (size_t at = 0; at < s->len && !r->code;) {
         size_t n = jtext_char_len(s->data + at, s->len - at);
         jlist_push(r, l, &cap, jtext_sub(r, s, at, at + n));

@@ -51,6 +51,13 @@ static const struct {
     const char *text, *want;
 } good[] = {
     {"a\n", "a"},
+    {"{{ ('ab'|safe)|list }}{{ ('ab'|safe)|reverse is escaped }}", "['a', 'b']True"},
+    {"{{ [[2, none], [1, none]]|sort(attribute=1) }}", "[[2, None], [1, None]]"},
+    {"{{ messages|sort(attribute='n,role')|map(attribute='n')|join }}", "12"},
+    {"{{ missing|last }}{{ missing|truncate(3) }}{{ missing|urlencode }}{{ 'x' % missing }}", "x"},
+    {"{% macro f() %}{% macro g() %}{{ kwargs }}{% endmacro %}{{ g(a=1) }}{% endmacro %}{{ f(b=2) "
+     "}}",
+     "{'a': 1}"},
     {"a\n\n", "a\n"},
     {"{% if true %}\nx\n{% endif %}\ny", "x\ny"},
     {"  {% if true %}x{% endif %}", "x"},
@@ -218,8 +225,8 @@ static void test_nesting(void **state)
     buf_release(&text);
 }
 
-/* Ten thousand messages are far from any limit: the work is linear in them. */
-static void test_long_talk(void **state)
+/* Steps of a template that gathers `n` messages to a text of `length` letters. */
+static uint64_t long_talk(int n, const char *length)
 {
     static const char text[] =
         "{% set ns = namespace(all='', last=0) %}{% for m in messages[::-1] %}"
@@ -234,9 +241,8 @@ static void test_long_talk(void **state)
     struct jinja_output o;
     struct err e = ERR_INIT;
     bool raised;
-    (void)state;
     buf_init(&json, 64 << 20);
-    for (int i = 0; i < 10000; i++)
+    for (int i = 0; i < n; i++)
         buf_printf(&json, "%s{\"role\":\"%s\",\"content\":\" %0200d\"}", i ? "," : "[",
                    i % 2 ? "assistant" : "user", i);
     buf_putc(&json, ']');
@@ -247,11 +253,24 @@ static void test_long_talk(void **state)
     jinja_set(r, "messages", v);
     if (jinja_render(r, &o, &raised, &e)) fail_msg("%s", e.text);
     buf_append(&out, o.text, o.len);
-    assert_string_equal(out.data, "2085000");
+    assert_string_equal(out.data, length);
+    uint64_t steps = jinja_steps(r);
     jinja_run_free(r);
     jinja_free(t);
     buf_release(&out);
     buf_release(&json);
+    return steps;
+}
+
+/* Ten times the messages take ten times the steps (a bit more, by where a growing text doubles),
+ * and are far from any limit. */
+static void test_long_talk(void **state)
+{
+    (void)state;
+    uint64_t short_one = long_talk(1000, "208500"), long_one = long_talk(10000, "2085000");
+    assert_true(short_one > 10000);
+    assert_true(long_one < short_one * 12);
+    assert_true(long_one < JINJA_STEPS_MAX / 20);
 }
 
 /* The N-th allocation fails, for every N. */
