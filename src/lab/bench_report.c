@@ -80,6 +80,11 @@ static double us_per_row(const struct bench_case *c, const struct bench_sample *
     return (s->us - s->us_alone) / c->n;
 }
 
+static double mj_per_token(const struct bench_case *c, const struct bench_sample *s)
+{
+    return s->joules * 1e3 / (double)c->tokens;
+}
+
 static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -123,6 +128,7 @@ static void print_case(const struct bench_case *c)
            median(c, vnni_part) * 100);
     if (c->kind == BENCH_DECODE)
         printf(" %8.1f %4.0f %%", median(c, gbs), median(c, gbs_part) * 100);
+    if (median(c, mj_per_token) > 0.0) printf("   %.1f mJ a token", median(c, mj_per_token));
     if (c->kind == BENCH_MIXED)
         printf("   step %.1f ms, chunk alone %.1f ms: %.0f us a decode row",
                median(c, milliseconds), median(c, milliseconds_alone), median(c, us_per_row));
@@ -143,6 +149,8 @@ static void print_table(const struct bench_plan *p, const struct bench_result *r
     if (r->n == 0) return;
     printf("%s, kernels %s, KV %s, commit %s, medians of %u rounds, chunks of %u, answers of %u\n",
            r->model_name, r->isa, r->kv_type, PDD_COMMIT, p->rounds, p->chunk, p->generate);
+    if (r->energy != ENERGY_NONE)
+        printf("energy: %s, idle or not\n", energy_source_text(r->energy));
     uint32_t threads = 0;
     for (uint32_t i = 0; i < r->n; i++) {
         const struct bench_case *c = &r->cases[i];
@@ -197,6 +205,8 @@ static json_t *json_case(const struct bench_case *c)
                   median(c, gops), "gops_part", median(c, gops_part), "gops_part_vnni",
                   median(c, vnni_part), "peak_gops", median(c, peak_gops), "peak_gops_vnni",
                   median(c, vnni_gops), "peak_read_gbs", median(c, read_gbs), "us", us);
+    if (o && median(c, mj_per_token) > 0.0)
+        json_object_set_new(o, "mj_per_token", json_real(median(c, mj_per_token)));
     if (o && c->kind == BENCH_DECODE) {
         json_object_set_new(o, "gbs", json_real(median(c, gbs)));
         json_object_set_new(o, "gbs_part", json_real(median(c, gbs_part)));
@@ -232,6 +242,8 @@ static int print_json(const struct bench_plan *p, const struct bench_result *r,
         r->work.kv_bytes, "rounds", (json_int_t)p->rounds, "chunk", (json_int_t)p->chunk,
         "generate", (json_int_t)p->generate, "load", json_load(load), "cases", cases);
     if (!all) return err_set(e, ERR_NO_MEMORY, "no memory for the report");
+    if (r->energy != ENERGY_NONE)
+        json_object_set_new(all, "energy", json_string(energy_source_text(r->energy)));
     json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
     putchar('\n');
     json_decref(all);

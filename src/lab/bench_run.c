@@ -25,6 +25,7 @@ struct bench {
     const struct kern *kern, *vnni;
     struct session *sessions[ENGINE_SPANS_MAX];
     int32_t *tokens; /* [chunk] */
+    struct energy energy;
     struct err *e;
 };
 
@@ -185,17 +186,21 @@ static int sample_mixed(const struct bench *b, const struct bench_case *c, struc
     return rc;
 }
 
-static int sample(const struct bench *b, struct bench_case *c)
+static int sample(struct bench *b, struct bench_case *c)
 {
     struct bench_sample *s = &c->samples[c->rounds];
     int rc;
     if (c->kind == BENCH_MIXED) {
         rc = sample_mixed(b, c, s);
     } else {
+        struct energy_mark mark = energy_mark(&b->energy, clock_us());
         uint64_t start = clock_us();
         rc = c->kind == BENCH_DECODE ? decode(b, c->n, b->p->generate)
                                      : feed(b, b->sessions[0], c->n);
-        s->us = (double)(clock_us() - start);
+        uint64_t end = clock_us();
+        s->us = (double)(end - start);
+        if (!energy_since(&b->energy, &mark, end, &s->joules)) s->joules = 0.0;
+        if (b->energy.source != ENERGY_NONE) b->r->energy = b->energy.source;
         cut_all(b, c->depth);
     }
     c->rounds++;
@@ -235,7 +240,7 @@ static void add_case(const struct bench *b, enum bench_kind kind, uint32_t depth
     }
 }
 
-static int run_rounds(const struct bench *b, uint32_t first)
+static int run_rounds(struct bench *b, uint32_t first)
 {
     for (uint32_t round = 0; round < b->p->rounds; round++) {
         struct bench_sample roofs = measure_roofs(b);
@@ -354,6 +359,7 @@ int bench_run(const struct bench_plan *p, struct bench_result *r, struct err *e)
     int rc = kern_select(p->engine.isa, &b.kern, e);
     if (rc == 0) rc = read_work(p->engine.model_path, &r->work, e);
     if (rc < 0) return rc;
+    energy_init(&b.energy, p->sys);
     b.vnni = level_named("avx512");
     r->isa = b.kern->name;
     b.tokens = mem_alloc(p->chunk * sizeof *b.tokens);

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/energy.h"
 #include "base/err.h"
 #include "engine/native.h"
 
@@ -24,8 +25,9 @@ struct bench_plan {
     struct bench_list prompts, depths, threads, batches, mixes;
     uint32_t generate, rounds, chunk;
     bool json, load, quiet;
-    bool fill;   /* reading up to each depth is a case, too */
-    bool beyond; /* the model's context does not matter */
+    bool fill;       /* reading up to each depth is a case, too */
+    bool beyond;     /* the model's context does not matter */
+    const char *sys; /* where energy is read (base/energy.h); NULL: /sys */
 };
 
 enum bench_kind {
@@ -38,6 +40,7 @@ enum bench_kind {
 struct bench_sample {
     double us;        /* of the case; of the mixed step */
     double us_alone;  /* mixed: of the chunk without the decodes */
+    double joules;    /* of the whole machine; 0: not measured, or mixed */
     double peak_gops, /* of the kernels' level */
         vnni_gops,    /* of 512-bit VNNI; 0: the CPU has none */
         read_gbs;
@@ -62,6 +65,7 @@ struct bench_work {
 
 struct bench_result {
     const char *isa, *kv_type;
+    enum energy_source energy;
     char model_name[128];
     struct bench_work work;
     struct bench_case *cases; /* [BENCH_CASES_MAX], the caller's */

@@ -32,7 +32,7 @@ struct site {
     struct file_server server;
     struct buf file;
     size_t cut;
-    int stalls; /* so many connections are held after `cut` bytes, until the client leaves */
+    atomic_int stalls; /* so many connections are held after `cut` bytes, until the client leaves */
 };
 static struct site site;
 

@@ -39,10 +39,11 @@ struct pull_site {
     struct pull_result result;
     struct err e;
     uint64_t stop_at; /* bytes at which the person stops; 0: never */
-    bool stopped;
+    atomic_bool stopped;
     /* what the server does */
     const char *etag, *more, *body;
-    int status, times; /* times: so many requests are treated badly, then none */
+    int status;
+    atomic_int times; /* times: so many requests are treated badly, then none */
     size_t cut;
     char target[512]; /* of a redirect */
 };

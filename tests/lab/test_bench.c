@@ -2,7 +2,7 @@
  * test_bench: `pdd bench engine` as a program (PDD_BIN, set by CTest), on a tiny random model.
  *
  * Catches: a case that was asked for and is missing, a number that is no number, a report that is
- * no JSON, a fresh process that never tells its first token. It times nothing.
+ * no JSON, a fresh process that never tells its first token, joules that are not those of the time.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +19,8 @@
 #include <jansson.h>
 
 #include "base/buf.h"
+#include "base/os.h"
+#include "lab/bench_run.h"
 #include "support/program.h"
 
 enum { COMMAND_MAX = 1024 };
@@ -91,6 +93,60 @@ static void test_report(void **state)
     buf_release(&out);
 }
 
+static void put(const char *folder, const char *file, const char *text)
+{
+    char path[256];
+    struct err e = ERR_INIT;
+    snprintf(path, sizeof path, "%s/class/power_supply/BAT0/%s", folder, file);
+    if (os_write_file(path, text, strlen(text), &e)) fail_msg("%s", e.text);
+}
+
+/* Joules on a machine whose battery gives 10 W all the time: a made-up tree of sysfs. */
+static void test_energy(void **state)
+{
+    char folder[] = "/tmp/pdd-test-bench-sys-XXXXXX", command[256];
+    static struct bench_case cases[BENCH_CASES_MAX];
+    struct bench_plan p = {.engine = {.model_path = model, .threads = 1},
+                           .prompts = {{8}, 1},
+                           .depths = {{0}, 1},
+                           .threads = {{1}, 1},
+                           .batches = {{1}, 1},
+                           .generate = 4,
+                           .rounds = 1,
+                           .chunk = 32,
+                           .quiet = true,
+                           .sys = folder};
+    struct bench_result r = {.cases = cases};
+    struct err e = ERR_INIT;
+    struct buf out;
+    (void)state;
+    if (!getenv("PDD_BIN")) skip(); /* it made the model */
+    assert_non_null(mkdtemp(folder));
+    snprintf(command, sizeof command, "mkdir -p '%s'/class/power_supply/BAT0", folder);
+    assert_int_equal(program_shell(command, &out), 0);
+    buf_release(&out);
+    put(folder, "type", "Battery\n");
+    put(folder, "status", "Discharging\n");
+    put(folder, "power_now", "10000000\n");
+    if (bench_run(&p, &r, &e)) fail_msg("%s", e.text);
+    assert_int_equal(r.energy, ENERGY_BATTERY);
+    assert_int_equal(r.n, 2);
+    for (uint32_t i = 0; i < r.n; i++) {
+        double least = 10.0 * cases[i].samples[0].us / 1e6, joules = cases[i].samples[0].joules;
+        assert_true(joules >= 0.999 * least && joules < least + 10.0); /* a second of preemption */
+    }
+    put(folder, "status", "Full\n");
+    r.n = 0;
+    r.energy = ENERGY_NONE;
+    memset(cases, 0, sizeof cases);
+    if (bench_run(&p, &r, &e)) fail_msg("%s", e.text);
+    assert_int_equal(r.energy, ENERGY_NONE);
+    assert_true(cases[0].samples[0].joules == 0.0);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    assert_int_equal(program_shell(command, &out), 0);
+    buf_release(&out);
+}
+
 static void test_complaints(void **state)
 {
     static const char *const wrong[] = {"--prompt 1,x",
@@ -119,6 +175,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_report),
+        cmocka_unit_test(test_energy),
         cmocka_unit_test(test_complaints),
     };
     return cmocka_run_group_tests(tests, make_model, remove_model);
