@@ -12,9 +12,9 @@
  * Threads. A device has threads of its own, with all signals blocked. They never call yours:
  * callbacks run in the thread that calls pdd_ask, pdd_answer_wait or pdd_answer_dispatch, and
  * nowhere else. Different devices, answers and chats may be used by different threads at the same
- * time. One device may be asked by several threads, and gives several answers at once. One answer
- * and one chat belong to one thread at a time; pdd_answer_cancel and pdd_device_cancel may be
- * called from any.
+ * time. One device may be asked by several threads, and gives up to PDD_ANSWERS_MAX answers at
+ * once. One answer and one chat belong to one thread at a time; pdd_answer_cancel and
+ * pdd_device_cancel may be called from any.
  *
  * Ownership. What a call takes (options, texts, keys) is copied before it returns. What a call
  * returns as `const char *` belongs to the object it came from and lives as long. Objects may be
@@ -282,8 +282,11 @@ typedef struct pdd_question {
 
 /* ---- asking ---- */
 
+#define PDD_ANSWERS_MAX 32 /* of one device at once; a further one is PDD_ERR_BUSY */
+
 /* Asks and waits for the end of the answer, with callbacks in this thread. On success the answer
- * holds text and report; free it. ret_answer NULL: it is freed. A cancelled answer is a success. */
+ * holds text and report; free it. ret_answer NULL: it is freed. A cancelled answer is a success; of
+ * one that failed only the sentence is left, so use pdd_ask_begin where its report matters. */
 PDD_API int pdd_ask(pdd_device *device, const pdd_question *question, pdd_answer **ret_answer,
                     pdd_error *error);
 

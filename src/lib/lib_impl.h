@@ -24,10 +24,7 @@
 #include "pdd.h"
 #include "store/store.h"
 
-enum {
-    LIB_ANSWERS_MAX = 32, /* at once, of one device */
-    LIB_NAME_MAX = 256
-};
+enum { LIB_NAME_MAX = 256 };
 
 struct pdd_model {
     pthread_mutex_t lock;
@@ -112,7 +109,7 @@ struct pdd_device {
     struct pdd_answer *answers; /* on their way */
     uint32_t n_answers;
     /* the loop thread's */
-    struct device *idle[LIB_ANSWERS_MAX]; /* runners, the last used last */
+    struct device *idle[PDD_ANSWERS_MAX]; /* runners, the last used last */
     uint32_t n_idle, n_runners;
 };
 

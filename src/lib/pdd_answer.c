@@ -112,9 +112,16 @@ static void on_trouble(void *arg, const char *why)
 
 void lib_answer_end(struct pdd_answer *a, int code, const struct err *why, enum turn_reason reason)
 {
-    static const struct device_report empty = {.trouble = "", .unrefined = "", .unverified = ""};
+    struct device_report none = {.trouble = "", .unrefined = "", .unverified = ""};
+    if (a->device->model) {
+        const struct engine_info *info = engine_info(a->device->model->engine);
+        none.model = info->model_name;
+        none.emulated = info->emulated;
+        none.numerics = info->numerics;
+        none.weights_hash = info->weights_hash;
+    }
     if (code && !a->why.code) a->why = *why;
-    lib_report_keep(a, &empty);
+    lib_report_keep(a, &none);
     a->report.turn.reason = a->why.code ? TURN_FAILED : reason;
     a->state = LIB_OVER;
     lib_answer_signal(a);
@@ -207,8 +214,8 @@ static int post(struct pdd_device *d, struct pdd_answer *a, struct err *e)
 {
     int code = 0;
     pthread_mutex_lock(&d->lock);
-    if (d->n_answers >= LIB_ANSWERS_MAX) {
-        code = err_set(e, ERR_BUSY, "the device gives %d answers already", LIB_ANSWERS_MAX);
+    if (d->n_answers >= PDD_ANSWERS_MAX) {
+        code = err_set(e, ERR_BUSY, "the device gives %d answers already", PDD_ANSWERS_MAX);
     } else {
         a->device = d;
         a->refs = 2;

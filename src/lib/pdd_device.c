@@ -33,7 +33,7 @@ static int take_runner(struct pdd_device *d, struct device **ret_runner, struct 
     uint32_t at = d->n_idle;
     while (at > 0 && !device_rests(d->idle[at - 1]))
         at--;
-    if (at == 0 && d->n_runners < LIB_ANSWERS_MAX) return open_runner(d, ret_runner, e);
+    if (at == 0 && d->n_runners < PDD_ANSWERS_MAX) return open_runner(d, ret_runner, e);
     if (at == 0) at = d->n_idle; /* it waits for a step */
     *ret_runner = d->idle[at - 1];
     memmove(d->idle + at - 1, d->idle + at, (d->n_idle - at) * sizeof *d->idle);
