@@ -150,6 +150,18 @@ void client_deliver(struct http_client *c)
     c->cursor = NULL;
 }
 
+/* Calls whose sockets cannot be watched, as there was no memory for it. */
+static void end_starved(struct http_client *c)
+{
+    if (!c->starved) return;
+    c->starved = false;
+    for (struct http_call *call = c->calls; call; call = call->next) {
+        if (!call->starved || call->ended) continue;
+        call_end(call, CURLE_OUT_OF_MEMORY);
+        call_leave_multi(call);
+    }
+}
+
 /* Let curl work, then tell the calls what came of it. */
 static void act(struct http_client *c, curl_socket_t fd, int what)
 {
@@ -163,6 +175,7 @@ static void act(struct http_client *c, curl_socket_t fd, int what)
         call_end(call, code);
         call_leave_multi(call); /* m is gone after this */
     }
+    end_starved(c);
     client_deliver(c);
 }
 
@@ -177,22 +190,29 @@ static void socket_ready(evutil_socket_t fd, short what, void *arg)
     act(arg, fd, bits);
 }
 
+static struct event *watch_for(struct http_client *c, curl_socket_t fd, int what)
+{
+    short kind = (short)((what & CURL_POLL_IN ? EV_READ : 0) |
+                         (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST);
+    struct event *event = event_new(loop_base(c->loop), fd, kind, socket_ready, c);
+    if (!event || event_add(event, NULL) == 0) return event;
+    event_free(event);
+    return NULL;
+}
+
+/* An error returned to curl would be the end of all calls, and of the events of their sockets. */
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
     struct http_client *c = arg;
     struct event *event = socket_arg;
-    int code = 0;
-    (void)easy;
+    struct http_call *call = NULL;
     if (event) event_free(event);
-    event = NULL;
-    if (what != CURL_POLL_REMOVE) {
-        short kind = (short)((what & CURL_POLL_IN ? EV_READ : 0) |
-                             (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST);
-        event = event_new(loop_base(c->loop), fd, kind, socket_ready, c);
-        if (!event || event_add(event, NULL) != 0) code = -1;
-    }
-    curl_multi_assign(c->multi, fd, event); /* also on failure: the old one is freed */
-    return code;
+    event = what == CURL_POLL_REMOVE ? NULL : watch_for(c, fd, what);
+    curl_multi_assign(c->multi, fd, event);
+    if (event || what == CURL_POLL_REMOVE) return 0;
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
+    if (call) call->starved = c->starved = true;
+    return 0;
 }
 
 static int set_curl_timer(CURLM *multi, long timeout_ms, void *arg)

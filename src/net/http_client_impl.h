@@ -33,6 +33,7 @@ struct http_call {
     struct buf head, inbox, collected; /* head: header lines as they came */
     bool has_body, head_seen, head_told, collecting, overflow, ended, counted, told;
     bool lingers; /* the caller has let go of it */
+    bool starved; /* its socket is not watched: there was no memory */
     uint64_t last_byte_us;
     CURLcode curl_code;
     struct http_result result;
@@ -46,6 +47,7 @@ struct http_client {
     struct http_client_config config; /* strings are ours */
     char *base_url, *bearer, *ca_file, *warm_path;
     bool is_local;           /* the server is this machine */
+    bool starved;            /* a call is */
     struct http_call *calls; /* newest first, the warming one too */
     uint32_t n_calls;        /* without the warming one */
     uint32_t n_lingering;

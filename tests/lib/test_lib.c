@@ -252,6 +252,50 @@ static void test_many_answers(void **state)
     single_answer_release(&want);
 }
 
+struct asker {
+    pdd_device *device;
+    const char *want;
+    uint32_t wrong;
+};
+
+static void *ask_often(void *arg)
+{
+    struct asker *k = arg;
+    for (int i = 0; i < 4; i++) {
+        pdd_question q = {.size = sizeof q, .text = question_text, .pace = PDD_PACE_OFF};
+        pdd_answer *a;
+        int code = pdd_ask(k->device, &q, &a, NULL);
+        k->wrong += code || strcmp(pdd_answer_text(a, NULL), k->want) != 0;
+        if (!code) pdd_answer_free(a);
+    }
+    return NULL;
+}
+
+/* One device, asked by several threads. */
+static void test_many_threads(void **state)
+{
+    (void)state;
+    enum { THREADS = 4 };
+    struct fake_options o = fake(ANSWER, 50);
+    struct single_answer want;
+    single(&want, &o);
+    pdd_model *model = fake_model(&o);
+    pdd_device *device = open_device(model, NULL);
+    struct asker askers[THREADS];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        askers[i] = (struct asker){device, want.text.data, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_often, &askers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(askers[i].wrong, 0);
+    }
+    pdd_device_close(device);
+    pdd_model_close(model);
+    single_answer_release(&want);
+}
+
 /* ---- cancelling, and objects that go early ---- */
 
 static int cancel_handle(void *arg, const char *text, size_t length, const pdd_token *token)
@@ -445,7 +489,7 @@ int main(void)
         cmocka_unit_test(test_two_devices), cmocka_unit_test(test_many_answers),
         cmocka_unit_test(test_cancel),      cmocka_unit_test(test_destroy),
         cmocka_unit_test(test_model_taken), cmocka_unit_test(test_cloud_only),
-        cmocka_unit_test(test_cloud_away),
+        cmocka_unit_test(test_cloud_away),  cmocka_unit_test(test_many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
