@@ -3,10 +3,10 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "net/body_kind.h"
 #include "net/http_portal.h"
 #include "net/sse.h"
 
@@ -17,7 +17,10 @@ struct event_stream {
     struct http_call *call, *patch; /* NULL: ended, or none */
     struct event_stream_spec on;    /* the callbacks */
     char path[EVENT_STREAM_PATH_MAX];
+    enum body_kind kind;
     struct sse_parser sse;
+    bool told;               /* by the first bytes that are no blanks */
+    struct buf held;         /* what has come and is no event yet: JSON, a line, a page */
     struct err why;          /* what on_event found wrong */
     uint64_t sent, received; /* bytes of bodies */
     unsigned inside;         /* callbacks that run: freeing waits */
@@ -30,6 +33,7 @@ static void release(struct event_stream *s)
     CHECK(!s->call && !s->patch);
     struct event_stream_spec on = s->on;
     sse_parser_release(&s->sse);
+    buf_release(&s->held);
     mem_free(s);
     if (on.release) on.release(on.arg);
 }
@@ -71,18 +75,14 @@ static int take_event(void *arg, const char *name, const char *data, size_t n)
 }
 
 /* A captive portal, a proxy or a server without streams answers 200, too. */
-static bool is_event_stream(const struct event_stream *s, struct err *e)
+static int check_type(struct event_stream *s, struct err *e)
 {
-    static const char type[] = "text/event-stream";
-    const char *told = http_call_header(s->call, "Content-Type");
-    if (told && strncasecmp(told, type, sizeof type - 1) == 0 &&
-        strchr("; \t", told[sizeof type - 1]))
-        return true;
-    char notice[HTTP_PORTAL_MAX];
-    http_call_notice(s->call, notice);
-    err_set(e, ERR_PROTOCOL, "the response is no event stream; its content type is %.80s%s%s",
-            told ? told : "not told", notice[0] ? ": " : "", notice);
-    return false;
+    const char *type = http_call_header(s->call, "Content-Type");
+    s->kind = body_kind_of_type(type);
+    if (s->kind == BODY_EVENTS && s->on.on_whole) s->kind = BODY_UNKNOWN;
+    if (s->kind == BODY_EVENTS || s->kind == BODY_PAGE || s->on.on_whole) return 0;
+    return err_set(e, ERR_PROTOCOL, "the response is no event stream; its content type is %.80s",
+                   type ? type : "not told");
 }
 
 static void take_head(void *arg, int status)
@@ -91,11 +91,71 @@ static void take_head(void *arg, int status)
     struct err e = ERR_INIT;
     if (s->over || s->closed) return;
     enter(s);
-    if (status < 300 && !is_event_stream(s, &e))
+    if (status < 300 && check_type(s, &e))
         end(s, NULL, &e);
-    else if (s->on.on_head)
+    else if (s->on.on_head && (status >= 300 || s->kind != BODY_PAGE))
         s->on.on_head(s->on.arg, status);
     leave(s);
+}
+
+/* The error that a page is. */
+static int refuse_page(struct event_stream *s)
+{
+    char title[BODY_TITLE_MAX], notice[HTTP_PORTAL_MAX];
+    const char *type = http_call_header(s->call, "Content-Type");
+    body_page_title(s->held.len ? s->held.data : "", s->held.len, title);
+    http_call_notice(s->call, notice);
+    return err_set(
+        &s->why, ERR_PROTOCOL,
+        "the response is no event stream but an HTML page%s%s%s (content type %.80s)%s%s",
+        title[0] ? " titled \"" : "", title, title[0] ? "\"" : "", type ? type : "not told",
+        notice[0] ? ": " : "", notice);
+}
+
+static int hold(struct event_stream *s, const char *data, size_t n)
+{
+    return buf_append(&s->held, data, n)
+               ? err_set(&s->why, ERR_PROTOCOL, "the response is longer than %d bytes",
+                         EVENT_STREAM_WHOLE_MAX)
+               : 0;
+}
+
+/* Each line is an event, but for those that hold only blanks. */
+static int take_lines(struct event_stream *s, bool all)
+{
+    int code = 0;
+    for (;;) {
+        char *line = s->held.data, *stop = s->held.len ? memchr(line, '\n', s->held.len) : NULL;
+        size_t n = stop ? (size_t)(stop - line) : s->held.len, taken = stop ? n + 1 : n;
+        if (code || (!stop && !(all && n))) return code;
+        if (body_kind_of_bytes(line, n) != BODY_UNKNOWN) code = take_event(s, "message", line, n);
+        buf_consume(&s->held, taken);
+    }
+}
+
+/* What the type left open, or called a page that is none: PHP calls all it sends text/html. */
+static int take_first_bytes(struct event_stream *s, struct err *malformed)
+{
+    enum body_kind kind = body_kind_of_bytes(s->held.data, s->held.len);
+    if (kind == BODY_UNKNOWN) return 0;
+    s->told = true;
+    if (s->kind == BODY_LINES && kind == BODY_JSON) return take_lines(s, false);
+    if (kind != BODY_PAGE && !s->on.on_whole) return refuse_page(s);
+    s->kind = kind;
+    if (kind != BODY_EVENTS) return 0;
+    int code = sse_parser_feed(&s->sse, s->held.data, s->held.len, malformed);
+    buf_clear(&s->held);
+    return code;
+}
+
+static int take_bytes(struct event_stream *s, const char *data, size_t n, struct err *malformed)
+{
+    if (s->kind == BODY_EVENTS) return sse_parser_feed(&s->sse, data, n, malformed);
+    int code = hold(s, data, n);
+    if (!code && !s->told) return take_first_bytes(s, malformed);
+    if (!code && s->kind == BODY_LINES) code = take_lines(s, false);
+    if (!code && s->kind == BODY_PAGE && s->held.len > EVENT_STREAM_PAGE_MAX) code = refuse_page(s);
+    return code;
 }
 
 static void take_body(void *arg, const char *data, size_t n)
@@ -105,17 +165,32 @@ static void take_body(void *arg, const char *data, size_t n)
     enter(s);
     s->received += n;
     s->why.code = 0;
-    int code = sse_parser_feed(&s->sse, data, n, &malformed);
+    int code = take_bytes(s, data, n, &malformed);
     if (code && !s->over && !s->closed) end(s, NULL, s->why.code ? &s->why : &malformed);
     leave(s);
+}
+
+/* What the end completes. */
+static int take_rest(struct event_stream *s, const struct http_result *result)
+{
+    struct err ignored = ERR_INIT;
+    bool clean = !result->err.code && result->status < 300;
+    s->why.code = 0;
+    if (result->status >= 300 || s->over || s->closed) return 0;
+    if (s->kind == BODY_PAGE) return refuse_page(s);
+    if (!clean || !s->on.on_whole) return 0;
+    if (s->kind == BODY_EVENTS) return sse_parser_feed(&s->sse, "\n\n", 2, &ignored);
+    if (s->kind == BODY_LINES) return take_lines(s, true);
+    return s->kind == BODY_JSON ? s->on.on_whole(s->on.arg, s->held.data, s->held.len, &s->why) : 0;
 }
 
 static void call_done(void *arg, const struct http_result *result)
 {
     struct event_stream *s = arg;
-    s->call = NULL;
     enter(s);
-    end(s, result, NULL);
+    int code = take_rest(s, result);
+    s->call = NULL;
+    if (!s->over && !s->closed) end(s, code && s->why.code ? NULL : result, &s->why);
     leave(s);
 }
 
@@ -130,11 +205,15 @@ int event_stream_open(struct http_client *client, const struct event_stream_spec
     s->on = *spec;
     s->on.path = NULL; /* the caller's, as the body is */
     s->on.body = NULL;
+    s->on.accept = NULL;
     s->sent = spec->body->len;
+    s->kind = BODY_UNKNOWN;
     sse_parser_init(&s->sse, take_event, s);
+    buf_init(&s->held, EVENT_STREAM_WHOLE_MAX);
     struct http_call_spec call = {.method = "POST",
                                   .path = spec->path,
-                                  .accept = "text/event-stream",
+                                  .accept = spec->accept ? spec->accept : "text/event-stream",
+                                  .first_byte_timeout_us = spec->first_byte_timeout_us,
                                   .body_taken = spec->body,
                                   .deadline_us = spec->deadline_us,
                                   .on_head = take_head,

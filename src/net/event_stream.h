@@ -5,6 +5,11 @@
  * Life: event_stream_open; then on_head, on_event for each event, on_end last; then
  * event_stream_close. The owner may close the stream earlier. Callbacks may call all functions;
  * after a close only `release` follows, not even events that have come already.
+ *
+ * An owner with on_whole also takes what servers send instead of events: one JSON value, or one
+ * each line (an event without a name each), whatever the content type says. For every owner an HTML
+ * page is an error that tells its title. It takes an event whose blank line is missing at a clean
+ * end, too.
  */
 #ifndef PDD_NET_EVENT_STREAM_H
 #define PDD_NET_EVENT_STREAM_H
@@ -17,7 +22,11 @@
 #include "base/err.h"
 #include "net/http_client.h"
 
-enum { EVENT_STREAM_PATH_MAX = 64 };
+enum {
+    EVENT_STREAM_PATH_MAX = 64,
+    EVENT_STREAM_WHOLE_MAX = 32 << 20, /* bytes of a JSON value instead of events */
+    EVENT_STREAM_PAGE_MAX = 16 << 10   /* bytes of a page in which its title is looked for */
+};
 
 struct event_stream;
 
@@ -25,9 +34,13 @@ struct event_stream_spec {
     const char *path;                       /* of the POST; below EVENT_STREAM_PATH_MAX bytes */
     struct buf *body;                       /* JSON; emptied, not copied */
     uint64_t deadline_us;                   /* absolute; 0: none */
+    const char *accept;                     /* NULL: "text/event-stream" */
+    uint64_t first_byte_timeout_us;         /* 0: the client's */
     void (*on_head)(void *arg, int status); /* may be NULL */
     /* Non-zero, with a sentence in `e`: the event is malformed, and on_end follows. */
     int (*on_event)(void *arg, const char *name, const char *data, size_t n, struct err *e);
+    /* The whole response is one JSON value; as on_event. NULL: only events are taken. */
+    int (*on_whole)(void *arg, const char *data, size_t n, struct err *e);
     /* Either the call ended (`result`: its error, a status of 300 or above, or an early end), or
      * the response is no event stream, by its content type or its bytes (result NULL: see `e`; the
      * socket is closed already). */

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "net/body_kind.h"
 #include "net/http_client_impl.h"
 
 enum { RETRY_AFTER_MAX_S = 100000 };
@@ -116,6 +117,7 @@ static bool set_options(struct http_call *call, const struct http_call_spec *spe
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_QUICK_EXIT, 1L); /* cancelling does not wait for the lookup of a name */
     SET(CURLOPT_TCP_NODELAY, 1L);
+    SET(CURLOPT_ACCEPT_ENCODING, "identity");
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)((connect_us + 999) / 1000));
     SET(CURLOPT_ERRORBUFFER, call->curl_error);
@@ -385,9 +387,14 @@ int http_result_error(const struct http_result *result, const char *url, http_er
     if (s == 404) code = ERR_NOT_FOUND;
     if (s == 413) code = ERR_LIMIT;
     if (s == 429 || s == 503) code = ERR_BUSY;
-    char text[256];
+    char text[256], title[BODY_TITLE_MAX];
     if (result->notice && result->notice[0])
         return err_set(e, s == 511 ? ERR_NET : code, "%s answered %d: %s", url, s, result->notice);
+    if (body_kind_of_bytes(result->body ? result->body : "", result->body_len) == BODY_PAGE) {
+        body_page_title(result->body, result->body_len, title);
+        return err_set(e, code, "%s answered %d: an HTML page%s%s%s", url, s,
+                       title[0] ? " titled \"" : "", title, title[0] ? "\"" : "");
+    }
     read(result->body, result->body_len, text, sizeof text);
     return err_set(e, code, "%s answered %d%s%s", url, s, text[0] ? ": " : "", text);
 }

@@ -12,10 +12,11 @@
  * closed at once, which the server sees. Callbacks may cancel their own call or any other, and
  * start calls; they must not free the client.
  *
- * Certificates are verified. No redirects, cookies or HTTP/0.9. A request is retried only if its
- * connection, taken from the spare, was dead already. A proxy is used as libcurl reads it from the
- * environment (http_proxy, https_proxy, all_proxy, no_proxy), never to this machine; the key goes
- * to the server alone. Threads: the loop only.
+ * Certificates are verified. No redirects, cookies or HTTP/0.9. No compression is asked for, since
+ * it delays streams, and what comes compressed all the same is unpacked. A request is retried only
+ * if its connection, taken from the spare, was dead already. A proxy is used as libcurl reads it
+ * from the environment (http_proxy, https_proxy, all_proxy, no_proxy), never to this machine; the
+ * key goes to the server alone. Threads: the loop only.
  */
 #ifndef PDD_NET_HTTP_CLIENT_H
 #define PDD_NET_HTTP_CLIENT_H
@@ -108,8 +109,8 @@ const char *http_call_header(const struct http_call *call, const char *name);
 typedef void http_error_text_fn(const char *body, size_t n, char *text, size_t size);
 /* From on_head on: what http_portal_notice says of the response, in `text` of HTTP_PORTAL_MAX. */
 void http_call_notice(const struct http_call *call, char *text);
-/* The sentence of an error response: its status, and its notice or the message that `read`
- * (proto/wire.h) finds.
+/* The sentence of an error response: its status, and its notice, the title of an HTML page
+ * or the message that `read` (proto/wire.h) finds.
  * Sets DENIED (401, 403), NOT_FOUND (404), LIMIT (413), BUSY (429, 503), BAD_INPUT (other 4xx),
  * PROTOCOL (else); returns the code. */
 int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,

@@ -4,7 +4,8 @@
  * Catches: a callback after the owner closed the stream, from inside a callback too; memory that is
  * freed while a callback runs, or never (under ASan); an end that is told twice or not at all; a
  * connection that is lost after a whole answer; a PATCH to an id that is none, or two at a time; a
- * page of a captive portal that is read as a stream.
+ * page of a captive portal that is read as a stream, or is not named; an answer that is lost since
+ * its content type, or its end, is not as it should be; a value without end that fills the memory.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,6 +29,9 @@ struct site {
     struct http_request *open;
     unsigned left, patches;
     const char *type; /* of the response; NULL: an event stream's */
+    const char *says; /* the whole response; NULL: the two events, and no end */
+    const char *encoding;
+    size_t says_len;
     char patched[TEXT_MAX];
 };
 
@@ -44,11 +48,19 @@ static void post(struct http_request *r, void *arg)
     struct site *site = arg;
     site->open = r;
     http_request_on_close(r, client_left, site);
+    if (site->encoding) http_request_reply_header(r, "Content-Encoding", site->encoding);
     if (site->type)
         http_stream_begin(r, site->type[0] ? site->type : NULL);
     else
         http_stream_begin(r, "text/event-stream");
-    CHECK(http_stream_send(r, events, sizeof events - 1) == 0);
+    if (!site->says) {
+        CHECK(http_stream_send(r, events, sizeof events - 1) == 0);
+        return;
+    }
+    http_request_on_close(r, NULL, NULL);
+    site->open = NULL;
+    CHECK(http_stream_send(r, site->says, site->says_len) == 0);
+    http_stream_end(r);
 }
 
 static void patch(struct http_request *r, void *arg)
@@ -72,6 +84,7 @@ static void site_start(struct site *site)
     *site = (struct site){.loop = NULL};
     http_server_config_default(&server);
     server.error_body = wire_error_body;
+    server.output_max = 2 * (size_t)EVENT_STREAM_WHOLE_MAX;
     CHECK(loop_new(&site->loop, NULL) == 0);
     CHECK(http_server_new(site->loop, &server, routes, 2, site, &site->server, NULL) == 0);
     snprintf(url, sizeof url, "http://127.0.0.1:%u", http_server_port(site->server));
@@ -152,6 +165,37 @@ static void open_stream(struct site *site, struct owner *o)
                                      .on_end = on_end,
                                      .on_patched = on_patched,
                                      .release = released,
+                                     .arg = o};
+    buf_init(&body, TEXT_MAX);
+    CHECK(buf_puts(&body, "{}") == 0);
+    if (event_stream_open(site->client, &spec, &o->stream, &e)) fail_msg("%s", e.text);
+    buf_release(&body);
+}
+
+/* An owner that takes whatever comes. */
+static int take_any(void *arg, const char *name, const char *data, size_t n, struct err *e)
+{
+    char text[40];
+    (void)e;
+    snprintf(text, sizeof text, "%s:%.*s ", name, (int)n, data);
+    note(arg, text);
+    return 0;
+}
+
+static int take_whole(void *arg, const char *data, size_t n, struct err *e)
+{
+    return take_any(arg, "whole", data, n, e);
+}
+
+static void open_any(struct site *site, struct owner *o)
+{
+    struct err e = ERR_INIT;
+    struct buf body;
+    struct event_stream_spec spec = {.path = "/s",
+                                     .body = &body,
+                                     .on_event = take_any,
+                                     .on_whole = take_whole,
+                                     .on_end = on_end,
                                      .arg = o};
     buf_init(&body, TEXT_MAX);
     CHECK(buf_puts(&body, "{}") == 0);
@@ -318,12 +362,114 @@ static void content_types(void **state)
     site_stop(&site);
 }
 
+#define GZIP                                                                                       \
+    "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x4b\x49\x2c\x49"                                     \
+    "\xb4\x52\x48\xe4\xe2\x02\x00\x7e\xe3\xc4\x38\x09\x00\x00\x00"
+#define GZIP_LEN 29
+
+static const struct {
+    const char *type, *says, *want, *encoding;
+} bodies[] = {
+    {"text/event-stream", "data:a\r\rdata: b\r\ndata: c\r\n\r\n", "message:a message:b\nc end",
+     NULL},
+    {"text/event-stream",
+     "\xEF\xBB\xBF"
+     "data: a\n\n",
+     "message:a end", NULL},
+    {"text/event-stream", "data: a\n\ndata: b\n", "message:a message:b end",
+     NULL}, /* no blank line */
+    {"text/event-stream", "data: a", "message:a end", NULL},
+    {"text/event-stream", "{\"a\":1}", "whole:{\"a\":1} end", NULL},
+    {"", ": ping\n\ndata: a\n\n", "message:a end", NULL},
+    {"", " \n{\"a\":1}", "whole: \n{\"a\":1} end", NULL},
+    {"application/json", "{\"a\":1}", "whole:{\"a\":1} end", NULL},
+    {"application/json; charset=utf-8", "data: a\n\n", "message:a end", NULL},
+    {"text/plain", "data: a\n\n", "message:a end", NULL},
+    {"text/html", "data: a\n\n", "message:a end", NULL}, /* as PHP calls it */
+    {"application/x-ndjson", "{\"a\":1}\n\n{\"b\":2}", "message:{\"a\":1} message:{\"b\":2} end",
+     NULL},
+    {"application/json", "", "end", NULL},
+    {"text/event-stream", GZIP, "message:a end", "gzip"},
+};
+
+static void bodies_of_all_kinds(void **state)
+{
+    struct site site;
+    (void)state;
+    site_start(&site);
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        struct owner o = {.at_a = NOTHING};
+        site.type = bodies[i].type;
+        site.says = bodies[i].says;
+        site.encoding = bodies[i].encoding;
+        site.says_len = site.encoding ? GZIP_LEN : strlen(site.says);
+        open_any(&site, &o);
+        run_until(site.loop, &o.ends, 1);
+        if (strcmp(o.seen, bodies[i].want) != 0)
+            fail_msg("%zu: %s instead of %s", i, o.seen, bodies[i].want);
+        event_stream_close(o.stream);
+    }
+    site_stop(&site);
+}
+
+static const struct {
+    const char *says, *want;
+} pages[] = {
+    {"<!DOCTYPE html>\n<HTML><head><Title lang=en>\n  Hotel\n  <b></title>", "\"Hotel <b>\""},
+    {"<html><title>a\x1b[2J\xff</title>", "\"a [2J\""},
+    {"<html><title></title>", "an HTML page (content type text/html)"},
+    {"<title", "an HTML page (content type text/html)"},
+};
+
+/* Whoever reads the stream, and even where the page is called JSON. */
+static void pages_are_named(void **state)
+{
+    struct site site;
+    (void)state;
+    site_start(&site);
+    for (size_t i = 0; i < 2 * sizeof pages / sizeof *pages; i++) {
+        struct owner o = {.at_a = NOTHING};
+        site.type = "text/html";
+        site.says = pages[i / 2].says;
+        site.says_len = strlen(site.says);
+        i % 2 ? open_any(&site, &o) : open_stream(&site, &o);
+        run_until(site.loop, &o.ends, 1);
+        if (!strstr(o.seen, pages[i / 2].want)) fail_msg("%s in %s", pages[i / 2].want, o.seen);
+        event_stream_close(o.stream);
+    }
+    site_stop(&site);
+}
+
+/* JSON that never ends. */
+static void too_long(void **state)
+{
+    struct site site;
+    struct buf big;
+    struct owner o = {.at_a = NOTHING};
+    (void)state;
+    site_start(&site);
+    buf_init(&big, EVENT_STREAM_WHOLE_MAX + 8);
+    assert_int_equal(buf_puts(&big, "{\"a\":\""), 0);
+    assert_int_equal(buf_reserve(&big, EVENT_STREAM_WHOLE_MAX - 5), 0);
+    memset(big.data + big.len, 'x', EVENT_STREAM_WHOLE_MAX - 5);
+    site.type = "application/json";
+    site.says = big.data;
+    site.says_len = big.len + EVENT_STREAM_WHOLE_MAX - 5;
+    open_any(&site, &o);
+    run_until(site.loop, &o.ends, 1);
+    if (!strstr(o.seen, "longer than")) fail_msg("%s", o.seen);
+    event_stream_close(o.stream);
+    buf_release(&big);
+    site_stop(&site);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_streams), cmocka_unit_test(closed_inside),
-        cmocka_unit_test(finished),      cmocka_unit_test(patches),
-        cmocka_unit_test(content_types),
+        cmocka_unit_test(whole_streams),   cmocka_unit_test(closed_inside),
+        cmocka_unit_test(finished),        cmocka_unit_test(patches),
+        cmocka_unit_test(content_types),   cmocka_unit_test(bodies_of_all_kinds),
+        cmocka_unit_test(pages_are_named), cmocka_unit_test(too_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
