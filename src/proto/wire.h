@@ -33,6 +33,8 @@ enum {
     WIRE_ID_MAX = 40
 };
 
+struct openai_pass;
+
 struct wire_message {
     char *role, *content;
     size_t content_len;
@@ -82,6 +84,9 @@ struct wire_request {
      * without brackets), and by wire_request_prepare_tokens: a prompt's tokens and have, together.
      */
     struct wire_json messages_json, prompt_json, have_json, tokens_json;
+    /* A request of OpenAI's API that goes to a server of that API (proto/openai_pass.h); NULL: it
+     * is none. It has no messages and no prompt then. */
+    struct openai_pass *passed;
     struct buf room; /* of wire_request_prepare: memory for the encoded request, mapped already */
 };
 

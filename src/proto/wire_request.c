@@ -8,6 +8,7 @@
 #include "base/utf8.h"
 #include "proto/json.h"
 #include "proto/logit_bias.h"
+#include "proto/openai_pass.h"
 #include "proto/wire.h"
 
 /* The largest float below 1: a minimum probability of 1 would leave no token. */
@@ -53,6 +54,7 @@ void wire_request_release(struct wire_request *r)
     mem_free(r->prompt_json.text);
     mem_free(r->have_json.text);
     mem_free(r->tokens_json.text);
+    openai_pass_free(r->passed);
     buf_release(&r->room);
     wire_request_init(r);
 }

@@ -26,7 +26,8 @@ enum script_how {
     SCRIPT_COUNT,    /* 5,000 steps of a prefill before all else, each said to be the last one */
     SCRIPT_MANY,     /* goes on and on */
     SCRIPT_LINGER,   /* fine, but the stream does not end behind the answer's end */
-    SCRIPT_SAY,      /* the bytes of `saying`, then silence */
+    SCRIPT_SAY,      /* the bytes of `saying`, then silence, or the end where `saying_ends` */
+    SCRIPT_REPLY,    /* `status` with `saying`, which is of `saying_type`, and `location` */
     SCRIPT_EMPTIES   /* comments and empty events after `after` tokens, for ever, or... */
 };
 
@@ -43,6 +44,9 @@ struct script_server {
     char url[64];
     const char *owner; /* "vllm", "pdd", or anything */
     const char *_Atomic saying;
+    const char *_Atomic saying_type; /* NULL: text/event-stream; "": none */
+    const char *_Atomic location;
+    atomic_bool saying_ends;
     /* A body with one of these fields gets 400 with the text in its place. */
     struct {
         const char *field, *answer;
@@ -211,6 +215,7 @@ static inline void script_step(void *arg)
     if (!s->answering) return;
     if (how == SCRIPT_SAY) {
         script_say(s, atomic_load(&s->saying));
+        if (atomic_load(&s->saying_ends)) script_end(s);
         return;
     }
     if (how == SCRIPT_COUNT && s->sent == 0) script_count(s);
@@ -251,9 +256,21 @@ static inline bool script_refuse(struct script_server *s, struct http_request *r
     "event: grant\ndata: {\"id\":\"as-1\",\"match\":\"text\",\"tokens_max\":5,"                    \
     "\"prompt_tokens\":11,\"cached_tokens\":0,\"first_token_ms\":0}\n\n"
 
+static inline void script_reply(struct script_server *s, struct http_request *r)
+{
+    struct buf body;
+    const char *location = atomic_load(&s->location);
+    buf_init(&body, 1 << 16);
+    CHECK(buf_puts(&body, atomic_load(&s->saying)) == 0);
+    if (location) http_request_reply_header(r, "Location", location);
+    http_reply_take(r, atomic_load(&s->status), atomic_load(&s->saying_type), &body);
+    buf_release(&body);
+}
+
 static inline void script_answer(struct http_request *r, void *arg)
 {
     struct script_server *s = arg;
+    const char *type = atomic_load(&s->saying_type);
     size_t n;
     bool pdd = strcmp(s->owner, "pdd") == 0;
     const char *name = pdd ? "\"tokens_max\":" : "\"max_tokens\":";
@@ -276,9 +293,13 @@ static inline void script_answer(struct http_request *r, void *arg)
         http_request_abort(r);
         return;
     }
+    if (how == SCRIPT_REPLY) {
+        script_reply(s, r);
+        return;
+    }
     s->answering = r;
     http_request_on_close(r, script_left, s);
-    http_stream_begin(r, "text/event-stream");
+    http_stream_begin(r, !type ? "text/event-stream" : type[0] ? type : NULL);
     if (pdd && how != SCRIPT_SAY) script_say(s, SCRIPT_GRANT);
     loop_timer_set(s->timer, clock_us() + SCRIPT_STEP_US);
 }

@@ -152,6 +152,7 @@ static void on_event(void *owner, const struct job_event *ev)
     case JOB_REFINED:
         on_refined(a, ev->refined);
         break;
+    case JOB_CHUNK: /* of OpenAI's API only */
     case JOB_THOUGHT:
         break;
     case JOB_TOKEN:

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "cloud/api/openai_reply.h"
 #include "cloud/api/request_work.h"
+#include "proto/openai_pass.h"
 
 enum { ECHO_MAX = 16 << 20 };
 
@@ -71,10 +72,22 @@ static int make_prompts(struct openai_work *o, const char **ret_param)
     return code;
 }
 
+/* Whether it goes to upstream servers as it is, or is wrong. */
+static bool pass_on(struct openai_work *o)
+{
+    struct request_work *w = &o->w;
+    const struct openai_pass_rules rules = {o->chat, !w->rules.takes_ids};
+    if (!w->rules.passes_on) return false;
+    int code = openai_pass_decode(w->body.bytes.data, w->body.bytes.len, &rules, &o->q, &o->decoded,
+                                  w->param, &w->e);
+    return code || o->decoded;
+}
+
 static void work(struct request_work *w)
 {
     struct openai_work *o = (struct openai_work *)w;
     const char *param = "";
+    if (pass_on(o)) return;
     if (openai_request_decode(w->body.bytes.data, w->body.bytes.len, o->chat, &o->q, w->param,
                               &w->e))
         return;
@@ -122,6 +135,8 @@ static void finish_work(struct request_work *w)
         request_refuse(&w->ctx, &w->e, param);
     else if (!request_accepts(&w->ctx, o->q.ask.model))
         return;
+    else if (o->q.ask.passed)
+        pass_begin(w, &o->q);
     else if (check_backend(&w->ctx, &o->q, &param, &e))
         request_refuse(&w->ctx, &e, param);
     else if (w->e.code)

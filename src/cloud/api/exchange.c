@@ -127,8 +127,9 @@ int exchange_prepare(struct exchange *x, const char *prefix, const struct token_
     uint32_t tokens_max = q->tokens_max, deadline_ms = q->deadline_ms;
     struct sampling sampling = q->sampling;
     sampling.answer_from = prompt->len > q->answered ? prompt->len - q->answered : 0;
-    int code = b->takes_ids ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
-                            : job_new_asked(&x->job, e);
+    int code = b->takes_ids && !q->passed
+                   ? job_new(prompt->ids, prompt->len, q->have, q->n_have, &x->job, e)
+                   : job_new_asked(&x->job, e);
     if (code) return code;
     if (b->takes_request) job_take_asked(x->job, q);
     if (!x->began) x->began = clock_us();
@@ -269,6 +270,22 @@ void exchange_cut_off(struct exchange *x)
     client_gone(x);
 }
 
+int exchange_check_reason(enum wire_reason reason, struct err *e)
+{
+    switch (reason) {
+    case WIRE_STOP:
+    case WIRE_LENGTH:
+    case WIRE_BUDGET:
+        return 0;
+    case WIRE_DRAIN:
+        return err_set(e, ERR_CANCELLED, "the server is shutting down: try again");
+    case WIRE_CANCEL:
+    case WIRE_DEADLINE:
+        break;
+    }
+    return err_set(e, ERR_CANCELLED, "the answer was cut off: %s", wire_reason_name(reason));
+}
+
 static void note_admitted(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
     x->admitted = clock_us();
@@ -281,11 +298,12 @@ static void note_admitted(struct exchange *x, const struct job_event *ev, struct
     histogram_note_tokens(&m->prompt_length, x->n_prompt);
 }
 
-static void note_token(struct exchange *x, const struct job_event *ev, struct metrics *m)
+static void note_tokens(struct exchange *x, const struct job_event *ev, uint32_t n,
+                        struct metrics *m)
 {
     x->last_token = clock_us();
-    x->n_tokens++;
-    m->generated_tokens++;
+    x->n_tokens += n;
+    m->generated_tokens += n;
     if (ev->at) histogram_note_seconds(&m->delivery, x->last_token - ev->at);
     if (x->first_token) return;
     x->first_token = x->last_token;
@@ -329,9 +347,15 @@ static void note_done(struct exchange *x, const struct job_event *ev, struct met
 {
     bool failed = ev->failure != NULL;
     note_cached(x, ev, m);
+    if (ev->produced > x->n_tokens) { /* as an upstream server counts them */
+        m->generated_tokens += ev->produced - x->n_tokens;
+        quota_use_more(x, ev->produced - x->n_tokens);
+        x->n_tokens = ev->produced;
+    }
     if (!x->n_prompt && ev->prompt_tokens) { /* told only now */
         x->n_prompt = ev->prompt_tokens;
         m->prompt_tokens += x->n_prompt;
+        quota_use_more(x, x->n_prompt);
     }
     enum wire_reason reason = x->complete ? WIRE_STOP : ev->reason;
     enum metrics_end end = failed ? METRICS_ERROR : (enum metrics_end)reason;
@@ -356,7 +380,7 @@ void exchange_deliver(const struct job_event *ev)
     CHECK(x->running && ev->job == x->job);
     CHECK(ev->kind != JOB_ADMITTED || !x->admitted);
     CHECK(ev->kind != JOB_TOKEN || (x->admitted && ev->index == x->job->n_have + x->n_tokens));
-    CHECK(ev->kind != JOB_THOUGHT || x->admitted);
+    CHECK((ev->kind != JOB_THOUGHT && ev->kind != JOB_CHUNK) || x->admitted);
     CHECK(ev->kind == JOB_DONE || !ev->failure);
     x->running = ev->kind != JOB_DONE;
     if (ev->kind == JOB_ADMITTED)
@@ -364,7 +388,9 @@ void exchange_deliver(const struct job_event *ev)
     else if (ev->kind == JOB_THOUGHT)
         x->n_thoughts++;
     else if (ev->kind == JOB_TOKEN)
-        note_token(x, ev, m);
+        note_tokens(x, ev, 1, m);
+    else if (ev->kind == JOB_CHUNK)
+        note_tokens(x, ev, ev->produced, m);
     else if (ev->kind == JOB_DONE)
         note_done(x, ev, m);
     quota_use_event(x, ev);

@@ -121,10 +121,12 @@ static const struct mark *mark_of(const struct choice *a, uint32_t i)
 
 static struct openai_head head_of(const struct openai_reply *r)
 {
+    const struct exchange *lead = &r->choices[0]->x;
     return (struct openai_head){.chat = r->q.chat,
-                                .id = r->choices[0]->x.id,
+                                .id = lead->id,
                                 .model = r->server->model_name,
-                                .fingerprint = r->fingerprint,
+                                .fingerprint =
+                                    r->fingerprint[0] ? r->fingerprint : lead->job->fingerprint,
                                 .created = r->created};
 }
 
@@ -489,21 +491,11 @@ static void on_token(struct choice *a, const struct job_event *ev)
     }
 }
 
-/* What a job's end without an answer means here; else 0. */
-static int check_reason(enum wire_reason reason, struct err *e)
+/* An upstream server may have had another reason. */
+static const char *reason_name(const struct choice *a, enum wire_reason reason)
 {
-    switch (reason) {
-    case WIRE_STOP:
-    case WIRE_LENGTH:
-    case WIRE_BUDGET:
-        return 0;
-    case WIRE_DRAIN:
-        return err_set(e, ERR_CANCELLED, "the server is shutting down: try again");
-    case WIRE_CANCEL:
-    case WIRE_DEADLINE:
-        break;
-    }
-    return err_set(e, ERR_CANCELLED, "the answer was cut off: %s", wire_reason_name(reason));
+    const char *other = a->x.job->finish;
+    return other[0] ? other : reason == WIRE_STOP ? "stop" : "length";
 }
 
 static void on_done(struct choice *a, const struct job_event *ev)
@@ -511,10 +503,10 @@ static void on_done(struct choice *a, const struct job_event *ev)
     struct job_failure cut_off = {.e = ERR_INIT};
     if (ev->failure)
         fail(a->reply, ev->failure);
-    else if (check_reason(ev->reason, &cut_off.e))
+    else if (exchange_check_reason(ev->reason, &cut_off.e))
         fail(a->reply, &cut_off);
     else
-        finish(a, ev->reason == WIRE_STOP ? "stop" : "length", false);
+        finish(a, reason_name(a, ev->reason), false);
 }
 
 static void on_event(void *owner, const struct job_event *ev)

@@ -76,6 +76,11 @@ static void return_tokens(struct exchange *x, uint32_t n)
     quota_return(&x->key->quota, clock_us(), n);
 }
 
+void quota_use_more(struct exchange *x, uint32_t n)
+{
+    if (x->key) quota_spend(&x->key->quota, clock_us(), n);
+}
+
 void quota_use_event(struct exchange *x, const struct job_event *ev)
 {
     if (!x->key) return;
@@ -96,6 +101,10 @@ void quota_use_event(struct exchange *x, const struct job_event *ev)
     case JOB_TOKEN:
         x->unfed = 0;
         quota_spend(&x->key->quota, clock_us(), 1);
+        break;
+    case JOB_CHUNK:
+        x->unfed = 0;
+        quota_spend(&x->key->quota, clock_us(), ev->produced);
         break;
     case JOB_DONE:
         return_tokens(x, x->admitted ? x->unfed : x->quota_tokens);

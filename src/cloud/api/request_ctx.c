@@ -180,5 +180,6 @@ void request_refuse_job(struct server *s, struct http_request *r, const struct j
                  f->retry_after_s ? f->retry_after_s : SERVER_RETRY_AFTER_S);
         http_request_reply_header(r, "Retry-After", seconds);
     }
-    http_reply_error(r, status, code_name(status, f->e.code), NULL, "%s", f->e.text);
+    http_reply_error(r, status, f->code[0] ? f->code : code_name(status, f->e.code),
+                     f->param[0] ? f->param : NULL, "%s", f->e.text);
 }

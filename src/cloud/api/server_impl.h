@@ -119,6 +119,8 @@ void exchange_send(struct exchange *x, const void *data,
 void exchange_cut_off(struct exchange *x); /* end it: a stream with a hole is worse than none */
 /* A comment to each stream that is silent for too long; the timer of `server` calls it. */
 void exchange_break_silence(void *server);
+/* For OpenAI's API: the error that a job's end without an answer is; else 0. */
+int exchange_check_reason(enum wire_reason reason, struct err *e);
 /* The log line of one that ends with the process. */
 void exchange_log_stopped(const struct exchange *x);
 /* Every event of a job passes through this on its way to the endpoint: times, counters, log. */
@@ -131,6 +133,13 @@ bool quota_use_request(struct request_ctx *c);
 int quota_use_begin(struct exchange *x, struct quota_refusal *refusal, struct err *e);
 void quota_use_undo(struct exchange *x);
 void quota_use_event(struct exchange *x, const struct job_event *ev);
+/* Tokens that only the end of an answer tells. */
+void quota_use_more(struct exchange *x, uint32_t n);
+
+/* endpoint_pass.c: respond to a request that is passed on (q->ask.passed). */
+struct request_work;
+struct openai_request;
+void pass_begin(struct request_work *w, struct openai_request *q);
 
 /* The endpoints: handlers of server.c's routes. */
 void assist_post(struct http_request *r, void *server);

@@ -8,8 +8,11 @@
  *   sglang   SGLang: /generate with `input_ids`, which returns `output_ids`
  *   openai   any other server with OpenAI's API
  *
- * With a vocabulary of their model, all but pdd and openai get token ids. Else they get messages at
- * /v1/chat/completions, which returns text without ids. `openai` knows only the latter.
+ * A request with options that are computed there and not here (proto/openai_pass.h) goes to the
+ * OpenAI API that all of them have, with the names of the kind, and its answer comes back as it is.
+ * Other requests: with a vocabulary of their model, all but pdd and openai get token ids. Else they
+ * get messages at /v1/chat/completions, which returns text without ids. `openai` knows only the
+ * latter.
  */
 #ifndef PDD_CLOUD_UPSTREAM_DIALECT_H
 #define PDD_CLOUD_UPSTREAM_DIALECT_H
@@ -27,7 +30,9 @@ enum dialect { DIALECT_PDD, DIALECT_LLAMA, DIALECT_VLLM, DIALECT_SGLANG, DIALECT
 enum {
     DIALECT_MODEL_MAX = 256,         /* a model's name at the server */
     DIALECT_EVENT_TOKENS_MAX = 4096, /* token ids in one event: SGLang repeats the answer so far */
-    DIALECT_TEXT_MAX = 1 << 20       /* text of one event */
+    DIALECT_TEXT_MAX = 1 << 20,      /* text of one event */
+    DIALECT_CHUNK_MAX = 64 << 20,    /* of a passed answer: what of one event goes on */
+    DIALECT_WORD_MAX = 64
 };
 
 const char *dialect_name(enum dialect d);
@@ -67,6 +72,16 @@ enum {
 uint32_t dialect_refused_field(const char *body, size_t n, uint32_t without);
 const char *dialect_field_name(uint32_t bit);
 
+struct openai_pass;
+/* What the error of a status 4xx says besides its sentence: its code, and the field that it is
+ * about, which may be one of those passed on (`p`, may be NULL) that its sentence names; else "".
+ */
+struct dialect_fault {
+    char code[DIALECT_WORD_MAX], param[DIALECT_WORD_MAX];
+};
+void dialect_read_fault(const char *body, size_t n, const struct openai_pass *p,
+                        struct dialect_fault *ret_fault);
+
 struct dialect_request {
     const struct dialect_model *model;
     const int32_t *tokens; /* [n_tokens] prompt and `have`; NULL: see asked */
@@ -75,20 +90,24 @@ struct dialect_request {
     struct sampling sampling;
     uint32_t tokens_max, deadline_ms; /* 0: none */
     uint32_t without;                 /* of a chat: DIALECT_NO_... */
+    const char *refused;              /* after an error: the field that is wrong, or NULL */
 };
 
 /* Whether its stream will have token ids. */
 bool dialect_by_ids(const struct dialect_request *q);
 /* Append the body and set the path. ERR_BAD_INPUT: such a server cannot serve this; the sentence
  * names the remedy. */
-int dialect_encode(const struct dialect_request *q, const char **ret_path, struct buf *body,
+int dialect_encode(struct dialect_request *q, const char **ret_path, struct buf *body,
                    struct err *e);
 
 /* A stream while it is read. `ids`, `text` and `thought` are those of the last event; a thought
  * (reasoning_content, reasoning, parts of type thinking) is no part of the text. */
 struct dialect_stream {
     enum dialect dialect;
-    bool by_ids;           /* dialect_by_ids of the request */
+    bool by_ids;        /* dialect_by_ids of the request */
+    bool passes;        /* its answer goes on as it is, */
+    bool chat, streams; /* of a chat; to a client that wants a stream */
+    uint32_t choices_asked;
     const struct vocab *v; /* by_ids: of the ids; NULL for pdd */
     uint32_t asked;        /* tokens_max */
     uint32_t n_have;
@@ -96,12 +115,18 @@ struct dialect_stream {
     bool granted, progress, over;
     struct token_list ids;
     struct buf text, thought;
+    struct buf chunk; /* passes: members of a chunk, or of the whole answer, as JSON: choices, */
     uint32_t done, total; /* progress */
     enum wire_reason reason;
     /* so far */
     uint32_t produced; /* tokens, or pieces of text without ids */
     uint32_t seen;     /* the same by the server's count: with the token that ends the answer */
-    uint32_t prompt_tokens, cached_tokens;
+    uint32_t prompt_tokens, cached_tokens, completion_tokens;
+    struct buf usage;                   /* passes: as the server says it, JSON */
+    struct buf choices;                 /* passes: a byte for each, DIALECT_CHOICE_... */
+    uint32_t n_finished, n_begun;       /* of them */
+    char finish_word[DIALECT_WORD_MAX]; /* a finish_reason that is neither stop nor length; or "" */
+    char fingerprint[DIALECT_WORD_MAX]; /* the server's system_fingerprint, or "" */
     enum wire_match match;
     char id[WIRE_ID_MAX];     /* pdd: of the assist there */
     bool finished;            /* a reason came; only counts follow */
@@ -118,5 +143,10 @@ void dialect_stream_release(struct dialect_stream *s);
  * server sent an error, in one of the forms of error_of. */
 int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
                    struct err *e);
+/* The same for a response that is no stream: all of it is one JSON object. */
+int dialect_decode_whole(struct dialect_stream *s, const char *data, size_t n, struct err *e);
+/* Whether a stream that ends now, without [DONE], is whole all the same: each choice that began has
+ * ended. */
+bool dialect_stream_settled(const struct dialect_stream *s);
 
 #endif

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cloud/upstream/dialect.h"
+#include "cloud/upstream/dialect_impl.h"
 #include "proto/json.h"
 
 /* How many token ids of the prompt another pdd is sent; 0: messages (see encode_pdd). */
@@ -25,11 +25,20 @@ void dialect_stream_init(struct dialect_stream *s, const struct dialect_request 
                                  .asked = q->tokens_max,
                                  .n_have = q->n_have,
                                  .prompt_tokens = q->n_tokens - (q->tokens ? q->n_have : 0)};
+    const struct openai_pass *p = q->asked ? q->asked->passed : NULL;
+    if (p) s->dialect = DIALECT_OPENAI; /* whatever the server is: this is what it speaks then */
+    s->passes = p != NULL;
+    s->chat = p && p->chat;
+    s->streams = p && p->stream;
+    s->choices_asked = p ? p->choices : 1;
     s->v = s->dialect == DIALECT_PDD ? NULL : v;
     s->match = s->by_ids ? WIRE_TOKENS : WIRE_TEXT;
     token_list_init(&s->ids, DIALECT_EVENT_TOKENS_MAX);
     buf_init(&s->text, DIALECT_TEXT_MAX);
     buf_init(&s->thought, DIALECT_TEXT_MAX);
+    buf_init(&s->chunk, DIALECT_CHUNK_MAX);
+    buf_init(&s->usage, DIALECT_TEXT_MAX);
+    buf_init(&s->choices, OPENAI_PASS_CHOICES_MAX);
     wire_event_init(&s->event);
     wire_stream_init(&s->order, ids_sent(q), q->n_have);
 }
@@ -39,6 +48,9 @@ void dialect_stream_release(struct dialect_stream *s)
     token_list_release(&s->ids);
     buf_release(&s->text);
     buf_release(&s->thought);
+    buf_release(&s->chunk);
+    buf_release(&s->usage);
+    buf_release(&s->choices);
     wire_event_release(&s->event);
 }
 
@@ -114,8 +126,7 @@ static int take_thought(struct dialect_stream *s, const json_t *delta, struct er
     return s->by_ids || s->finished ? 0 : append(&s->thought, thought, e);
 }
 
-/* A count, when it is told. */
-static void take_count(const json_t *value, uint32_t *out)
+void dialect_take_count(const json_t *value, uint32_t *out)
 {
     json_int_t n = json_integer_value(value);
     if (json_is_integer(value) && n >= 0 && n < INT32_MAX) *out = (uint32_t)n;
@@ -125,9 +136,9 @@ static bool take_progress(struct dialect_stream *s, const json_t *progress)
 {
     if (!json_is_object(progress)) return false;
     uint32_t total = 0, done = 0;
-    take_count(json_object_get(progress, "total"), &total);
-    take_count(json_object_get(progress, "processed"), &done);
-    take_count(json_object_get(progress, "cache"), &s->cached_tokens);
+    dialect_take_count(json_object_get(progress, "total"), &total);
+    dialect_take_count(json_object_get(progress, "processed"), &done);
+    dialect_take_count(json_object_get(progress, "cache"), &s->cached_tokens);
     s->progress = total > 0 && done > 0 && done <= total;
     s->total = total;
     s->done = done;
@@ -140,32 +151,52 @@ static bool take_progress(struct dialect_stream *s, const json_t *progress)
 static void take_usage(struct dialect_stream *s, const json_t *usage)
 {
     uint32_t all = 0;
-    take_count(json_object_get(usage, "prompt_tokens"), &all);
+    dialect_take_count(json_object_get(usage, "prompt_tokens"), &all);
     if (all > 0) s->prompt_tokens = all - (s->by_ids && s->n_have < all ? s->n_have : 0);
-    take_count(json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"),
-               &s->cached_tokens);
+    dialect_take_count(
+        json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"),
+        &s->cached_tokens);
 }
 
 /* "" and "null" are how some gateways write null. */
 static void take_finish(struct dialect_stream *s, const char *reason)
 {
-    if (!reason[0] || strcmp(reason, "null") == 0) return;
+    static const char *const words[] = {"content_filter", "tool_calls", "function_call"};
+    if (!reason[0] || strcmp(reason, "null") == 0 || s->finished) return;
     if (strcmp(reason, "length") == 0)
         finish(s, s->by_ids && s->produced < s->asked ? WIRE_LENGTH : WIRE_BUDGET);
     else
         finish(s, WIRE_STOP);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(reason, words[i]) == 0)
+            snprintf(s->finish_word, sizeof s->finish_word, "%s", reason);
+}
+
+/* The choice with index 0, or without one: no other was asked for. */
+static const json_t *choice_of(const json_t *root)
+{
+    const json_t *choices = json_object_get(root, "choices");
+    for (size_t i = 0; i < json_array_size(choices); i++) {
+        const json_t *choice = json_array_get(choices, i);
+        if (json_integer_value(json_object_get(choice, "index")) == 0) return choice;
+    }
+    return NULL;
 }
 
 static int read_openai(struct dialect_stream *s, const json_t *root, struct err *e)
 {
-    const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
+    const json_t *choice = choice_of(root), *delta = json_object_get(choice, "delta");
     const json_t *ids = json_object_get(choice, "token_ids"),
                  *text = json_object_get(choice, "text");
     const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
     take_usage(s, json_object_get(root, "usage"));
     if (take_progress(s, json_object_get(root, "prompt_progress"))) return 0;
-    if (!text) text = json_object_get(json_object_get(choice, "delta"), "content");
-    int code = take_thought(s, json_object_get(choice, "delta"), e);
+    if (!s->fingerprint[0])
+        dialect_copy_word(json_object_get(root, "system_fingerprint"), s->fingerprint,
+                          sizeof s->fingerprint);
+    if (!delta) delta = json_object_get(choice, "message"); /* of a whole answer */
+    if (!text) text = json_object_get(delta, "content");
+    int code = take_thought(s, delta, e);
     if (code) return code;
     if (s->by_ids && json_string_length(text) > 0 && !json_is_array(ids))
         return err_set(e, ERR_UNSUPPORTED, "it gives no token ids (vLLM does from 0.10.2 on)");
@@ -197,7 +228,7 @@ static int take_llama_ids(struct dialect_stream *s, const json_t *root, struct e
 {
     const json_t *ids = json_object_get(root, "tokens"), *text = json_object_get(root, "content");
     uint32_t predicted = s->seen + (uint32_t)json_array_size(ids);
-    take_count(json_object_get(root, "tokens_predicted"), &predicted);
+    dialect_take_count(json_object_get(root, "tokens_predicted"), &predicted);
     if (predicted <= s->seen + json_array_size(ids) || s->finished) return take_ids(s, ids, 0, e);
     uint32_t missing = predicted - s->seen - (uint32_t)json_array_size(ids);
     json_int_t last = json_integer_value(json_array_get(ids, 0));
@@ -214,8 +245,10 @@ static int take_llama_ids(struct dialect_stream *s, const json_t *root, struct e
     return code ? code : take_ids(s, ids, 0, e);
 }
 
-static int read_llama(struct dialect_stream *s, const json_t *root, struct err *e)
+static int read_llama(struct dialect_stream *s, const json_t *root, bool whole, struct err *e)
 {
+    int code = whole ? take_ids(s, json_object_get(root, "tokens"), 0, e) : 0;
+    if (code) return code;
     if (take_progress(s, json_object_get(root, "prompt_progress")))
         return 0; /* it says "tokens": [0] then, and means none */
     if (!json_is_true(json_object_get(root, "stop"))) {
@@ -223,12 +256,13 @@ static int read_llama(struct dialect_stream *s, const json_t *root, struct err *
     }
     const char *type = json_string_value(json_object_get(root, "stop_type"));
     uint32_t predicted = s->seen;
-    take_count(json_object_get(root, "tokens_predicted"), &predicted);
+    dialect_take_count(json_object_get(root, "tokens_predicted"), &predicted);
     if (type && strcmp(type, "limit") == 0)
         finish(s, predicted < s->asked ? WIRE_LENGTH : WIRE_BUDGET);
     else
         finish(s, WIRE_STOP);
-    take_count(json_object_get(json_object_get(root, "timings"), "cache_n"), &s->cached_tokens);
+    dialect_take_count(json_object_get(json_object_get(root, "timings"), "cache_n"),
+                       &s->cached_tokens);
     s->over = true;
     return 0;
 }
@@ -257,8 +291,8 @@ static int read_sglang(struct dialect_stream *s, const json_t *root, struct err 
     uint32_t all = s->seen;
     size_t n = json_array_size(ids);
     if (!json_is_object(meta)) return 0; /* a sign of life */
-    take_count(json_object_get(meta, "completion_tokens"), &all);
-    take_count(json_object_get(meta, "cached_tokens"), &s->cached_tokens);
+    dialect_take_count(json_object_get(meta, "completion_tokens"), &all);
+    dialect_take_count(json_object_get(meta, "cached_tokens"), &s->cached_tokens);
     if (all > s->seen && n == 0)
         return err_set(e, ERR_UNSUPPORTED, "it gives no token ids (output_ids)");
     if (!s->finished && n != all && s->seen + n != all)
@@ -348,13 +382,17 @@ static bool is_text(const json_t *value, const char *text)
 static const json_t *error_of(const json_t *root, const char *name)
 {
     static const char *const members[] = {"error", "errors"};
-    const json_t *choices = json_object_get(root, "choices"), *choice = json_array_get(choices, 0);
+    const json_t *choices = json_object_get(root, "choices");
     for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
         const json_t *value = json_object_get(root, members[i]);
         if (says_something(value)) return value;
     }
-    if (says_something(json_object_get(choice, "error"))) return json_object_get(choice, "error");
-    if (is_text(json_object_get(choice, "finish_reason"), "error")) return choice;
+    for (size_t i = 0; i < json_array_size(choices); i++) {
+        const json_t *choice = json_array_get(choices, i);
+        if (says_something(json_object_get(choice, "error")))
+            return json_object_get(choice, "error");
+        if (is_text(json_object_get(choice, "finish_reason"), "error")) return choice;
+    }
     if (strcmp(name, "error") == 0 || is_text(json_object_get(root, "object"), "error") ||
         is_text(json_object_get(root, "type"), "error") ||
         says_something(json_object_get(root, "error_code")))
@@ -369,7 +407,7 @@ static const json_t *error_of(const json_t *root, const char *name)
 
 /* ---- all ---- */
 
-static int read_object(struct dialect_stream *s, const char *name, const json_t *root,
+static int read_object(struct dialect_stream *s, const char *name, json_t *root, bool whole,
                        struct err *e)
 {
     const json_t *error = error_of(root, name);
@@ -377,7 +415,9 @@ static int read_object(struct dialect_stream *s, const char *name, const json_t 
     if (error)
         return err_set(e, ERR_NET, "it failed: %.300s",
                        why && why[0] ? why : "an error without a message");
-    if (s->by_ids && s->dialect == DIALECT_LLAMA) return read_llama(s, root, e);
+    if (s->passes && take_progress(s, json_object_get(root, "prompt_progress"))) return 0;
+    if (s->passes) return dialect_pass_decode(s, root, whole, e);
+    if (s->by_ids && s->dialect == DIALECT_LLAMA) return read_llama(s, root, whole, e);
     if (s->by_ids && s->dialect == DIALECT_SGLANG) return read_sglang(s, root, e);
     return read_openai(s, root, e);
 }
@@ -395,12 +435,12 @@ static const char *skip_blanks(const char *at, const char *end)
 }
 
 static int read_json(struct dialect_stream *s, const char *name, const char *data, size_t n,
-                     struct err *e)
+                     bool whole, struct err *e)
 {
     json_t *root;
     int code = json_object_parse(data, n, "its event", &root, e);
     if (code) return err_set(e, ERR_PROTOCOL, "it sent data that is no JSON object");
-    code = read_object(s, name, root, e);
+    code = read_object(s, name, root, whole, e);
     json_decref(root);
     return code;
 }
@@ -408,33 +448,60 @@ static int read_json(struct dialect_stream *s, const char *name, const char *dat
 /* Data that is neither an object nor the end is a sign of life, unless it is called an error. An
  * object may stand in an array, as Google's errors do. */
 static int read_data(struct dialect_stream *s, const char *name, const char *data, size_t n,
-                     struct err *e)
+                     bool whole, struct err *e)
 {
     const char *end = data + n, *at = skip_blanks(data, end);
     while (end > at && is_blank(end[-1]))
         end--;
     n = (size_t)(end - at);
     if (n == 6 && memcmp(at, "[DONE]", 6) == 0) {
-        if (!s->finished) return err_set(e, ERR_PROTOCOL, "its stream ended without a reason");
+        if (!s->finished && !dialect_stream_settled(s))
+            return err_set(e, ERR_PROTOCOL, "its stream ended without a reason");
+        finish(s, WIRE_STOP);
         s->over = true;
         return 0;
     }
     if (n > 2 && *at == '[' && end[-1] == ']') at = skip_blanks(at + 1, --end);
     n = (size_t)(end - at);
-    if (n > 0 && *at == '{') return read_json(s, name, at, n, e);
+    if (n > 0 && *at == '{') return read_json(s, name, at, n, whole, e);
     if (strcmp(name, "error") != 0) return 0;
     return err_set(e, ERR_NET, "it failed: %.*s", n < 300 ? (int)n : 300, at);
+}
+
+bool dialect_stream_settled(const struct dialect_stream *s)
+{
+    return s->finished || (s->passes && s->n_begun > 0 && s->n_finished == s->n_begun);
+}
+
+static void clear_event(struct dialect_stream *s)
+{
+    s->granted = s->progress = false;
+    s->ids.len = 0;
+    buf_clear(&s->text);
+    buf_clear(&s->thought);
+    buf_clear(&s->chunk);
 }
 
 int dialect_decode(struct dialect_stream *s, const char *name, const char *data, size_t n,
                    struct err *e)
 {
-    bool whole = s->finished;
-    s->granted = s->progress = false;
-    s->ids.len = 0;
-    buf_clear(&s->text);
-    buf_clear(&s->thought);
+    bool done = s->finished;
+    clear_event(s);
     if (s->dialect == DIALECT_PDD) return read_pdd(s, name, data, n, e);
-    int code = read_data(s, name, data, n, whole ? NULL : e);
-    return whole ? 0 : code; /* what follows a whole answer does not undo it */
+    int code = read_data(s, name, data, n, false, done ? NULL : e);
+    return done ? 0 : code; /* what follows a whole answer does not undo it */
+}
+
+int dialect_decode_whole(struct dialect_stream *s, const char *data, size_t n, struct err *e)
+{
+    clear_event(s);
+    if (s->dialect == DIALECT_PDD)
+        return err_set(e, ERR_PROTOCOL, "the response is no event stream");
+    int code = read_data(s, "message", data, n, true, e);
+    if (code) return code;
+    if (!s->finished && !s->produced && !s->thought.len)
+        return err_set(e, ERR_PROTOCOL, "the response is JSON without an answer");
+    finish(s, WIRE_STOP);
+    s->over = true;
+    return 0;
 }

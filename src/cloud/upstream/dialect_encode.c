@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cloud/upstream/dialect.h"
+#include "cloud/upstream/dialect_impl.h"
 #include "proto/json.h"
 
 static const char *const names[DIALECTS] = {"pdd", "llama", "vllm", "sglang", "openai"};
@@ -22,9 +22,8 @@ static void copy(const json_t *value, char *out, size_t size)
     if (json_is_string(value)) snprintf(out, size, "%s", json_string_value(value));
 }
 
-/* A hash, or the name of numerics: we tell it on in JSON as it stands, so what would need escapes
- * there is none. */
-static void copy_word(const json_t *value, char *out, size_t size)
+/* What we tell on in JSON as it stands: what would need escapes there is none. */
+void dialect_copy_word(const json_t *value, char *out, size_t size)
 {
     copy(value, out, size);
     for (const char *c = out; *c; c++)
@@ -56,10 +55,11 @@ static void read_model(const json_t *m, struct dialect_model *out)
             out->context = (uint32_t)context;
     }
     if (out->dialect != DIALECT_PDD) return;
-    copy_word(json_object_get(hashes, "weights"), out->weights, sizeof out->weights);
-    copy_word(json_object_get(hashes, "tokenizer"), out->tokenizer, sizeof out->tokenizer);
-    copy_word(json_object_get(hashes, "template"), out->chat_template, sizeof out->chat_template);
-    copy_word(json_object_get(m, "numerics"), out->numerics, sizeof out->numerics);
+    dialect_copy_word(json_object_get(hashes, "weights"), out->weights, sizeof out->weights);
+    dialect_copy_word(json_object_get(hashes, "tokenizer"), out->tokenizer, sizeof out->tokenizer);
+    dialect_copy_word(json_object_get(hashes, "template"), out->chat_template,
+                      sizeof out->chat_template);
+    dialect_copy_word(json_object_get(m, "numerics"), out->numerics, sizeof out->numerics);
 }
 
 int dialect_decode_models(const char *json, size_t n, const char *wanted,
@@ -100,6 +100,7 @@ bool dialect_vllm_gives_ids(const char *json, size_t n)
 bool dialect_by_ids(const struct dialect_request *q)
 {
     enum dialect d = q->model->dialect;
+    if (q->asked && q->asked->passed) return false;
     return d == DIALECT_PDD || (q->tokens && d != DIALECT_OPENAI);
 }
 
@@ -137,6 +138,8 @@ struct sampling_names {
 };
 
 static const struct sampling_names sampling_names[DIALECTS] = {
+    [DIALECT_PDD] = {"top_k", "min_p", "repetition_penalty", "repeat_last_n", "seed", true, true,
+                     "min_tokens", "ignore_eos"},
     [DIALECT_LLAMA] = {"top_k", "min_p", "repeat_penalty", "repeat_last_n", "seed", false, false,
                        NULL, "ignore_eos"},
     [DIALECT_VLLM] = {"top_k", "min_p", "repetition_penalty", NULL, "seed", true, false,
@@ -180,9 +183,8 @@ static int check_sampling(enum dialect d, const struct sampling *s, struct err *
                    names[d]);
 }
 
-/* `without`: DIALECT_NO_... */
-static void put_sampling(struct buf *out, enum dialect d, const struct sampling *s,
-                         uint32_t without)
+void dialect_put_sampling(struct buf *out, enum dialect d, const struct sampling *s, bool seeded,
+                          uint32_t without)
 {
     const struct sampling_names *n = &sampling_names[d];
     bool penalty = s->repeat_penalty < 1.0f || s->repeat_penalty > 1.0f;
@@ -203,7 +205,7 @@ static void put_sampling(struct buf *out, enum dialect d, const struct sampling 
         json_put_float(out, s->repeat_penalty);
     }
     if (n->repeat_last) buf_printf(out, ",\"%s\":%u", n->repeat_last, s->repeat_last);
-    if (n->seed && s->temperature > 0.0f && !(without & DIALECT_NO_SEED))
+    if (n->seed && seeded && s->temperature > 0.0f && !(without & DIALECT_NO_SEED))
         buf_printf(out, ",\"%s\":%u", n->seed, /* llama-server takes 32 bits of it */
                    (uint32_t)(s->seed & 0x7fffffff));
     put_changes(out, d, s);
@@ -238,7 +240,7 @@ static void put_chat(struct buf *out, const struct dialect_request *q)
                q->without & DIALECT_NO_MAX_TOKENS ? "max_completion_tokens" : "max_tokens",
                q->tokens_max, d == DIALECT_LLAMA ? "\"return_progress\":true," : "");
     put_messages(out, q->asked);
-    put_sampling(out, d, &q->sampling, q->without);
+    dialect_put_sampling(out, d, &q->sampling, true, q->without);
 }
 
 static void put_llama(struct buf *out, const struct dialect_request *q)
@@ -248,7 +250,7 @@ static void put_llama(struct buf *out, const struct dialect_request *q)
                ",\"stream\":true,\"return_tokens\":true,\"return_progress\":true,"
                "\"n_predict\":%u",
                q->tokens_max);
-    put_sampling(out, DIALECT_LLAMA, &q->sampling, 0);
+    dialect_put_sampling(out, DIALECT_LLAMA, &q->sampling, true, 0);
     put_tokens(out, ",\"prompt\":", q);
 }
 
@@ -259,14 +261,14 @@ static void put_vllm(struct buf *out, const struct dialect_request *q)
                ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
                "\"return_token_ids\":true,\"max_tokens\":%u",
                q->tokens_max);
-    put_sampling(out, DIALECT_VLLM, &q->sampling, 0);
+    dialect_put_sampling(out, DIALECT_VLLM, &q->sampling, true, 0);
     put_tokens(out, ",\"prompt\":", q);
 }
 
 static void put_sglang(struct buf *out, const struct dialect_request *q)
 {
     buf_printf(out, "{\"stream\":true,\"sampling_params\":{\"max_new_tokens\":%u", q->tokens_max);
-    put_sampling(out, DIALECT_SGLANG, &q->sampling, 0);
+    dialect_put_sampling(out, DIALECT_SGLANG, &q->sampling, true, 0);
     put_tokens(out, "},\"input_ids\":", q);
 }
 
@@ -306,13 +308,14 @@ static int check_messages(const struct dialect_request *q, struct err *e)
     return 0;
 }
 
-int dialect_encode(const struct dialect_request *q, const char **ret_path, struct buf *body,
+int dialect_encode(struct dialect_request *q, const char **ret_path, struct buf *body,
                    struct err *e)
 {
     static const char *const paths[DIALECTS] = {"/v1/assist", "/completion", "/v1/completions",
                                                 "/generate", NULL};
     enum dialect d = q->model->dialect;
     bool by_ids = dialect_by_ids(q);
+    if (q->asked && q->asked->passed) return dialect_pass_encode(q, ret_path, body, e);
     int code = by_ids ? 0 : check_messages(q, e);
     if (code) return code;
     *ret_path = by_ids ? paths[d] : "/v1/chat/completions";

@@ -5,9 +5,10 @@
  */
 #include <ctype.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "cloud/upstream/dialect.h"
+#include "cloud/upstream/dialect_impl.h"
 #include "proto/json.h"
 
 enum { TEXT_MAX = 4096, NAMES_MAX = 512 };
@@ -82,16 +83,22 @@ static bool is_marked(const char *said)
     return false;
 }
 
-uint32_t dialect_refused_field(const char *body, size_t n, uint32_t without)
+/* All that an error says, of whatever form. */
+static void read_error(const json_t *root, char said[TEXT_MAX], char names[NAMES_MAX])
 {
-    char said[TEXT_MAX] = "", names[NAMES_MAX] = "";
-    json_t *root = n <= DIALECT_REFUSAL_MAX ? json_loadb(body, n, 0, NULL) : NULL;
     const json_t *top = json_is_array(root) ? json_array_get(root, 0) : root;
     const json_t *detail = json_object_get(top, "detail");
     take_error(top, said, names);
     take_error(json_object_get(top, "error"), said, names);
     for (size_t i = 0; i < json_array_size(detail); i++)
         take_error(json_array_get(detail, i), said, names);
+}
+
+uint32_t dialect_refused_field(const char *body, size_t n, uint32_t without)
+{
+    char said[TEXT_MAX] = "", names[NAMES_MAX] = "";
+    json_t *root = n <= DIALECT_REFUSAL_MAX ? json_loadb(body, n, 0, NULL) : NULL;
+    read_error(root, said, names);
     json_decref(root);
     const char *where = names[0] ? names : said;
     for (size_t i = 0; i < sizeof fields / sizeof *fields && is_marked(said); i++)
@@ -104,4 +111,35 @@ const char *dialect_field_name(uint32_t bit)
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].bit == bit) return fields[i].name;
     return "";
+}
+
+/* Where FastAPI says the fault is: ["body", "tools", 0, "function"]. */
+static void take_loc(const json_t *detail, char *out, size_t size)
+{
+    const json_t *loc = json_object_get(json_array_get(detail, 0), "loc");
+    const char *first = json_string_value(json_array_get(loc, 0));
+    size_t at = first && strcmp(first, "body") == 0 ? 1 : 0;
+    dialect_copy_word(json_array_get(loc, at), out, size);
+}
+
+void dialect_read_fault(const char *body, size_t n, const struct openai_pass *p,
+                        struct dialect_fault *ret_fault)
+{
+    char said[TEXT_MAX] = "", names[NAMES_MAX] = "";
+    json_t *root = n <= DIALECT_REFUSAL_MAX ? json_loadb(body, n, 0, NULL) : NULL;
+    const json_t *error = json_object_get(root, "error"), *from = error ? error : root;
+    const char *name;
+    json_t *value;
+    *ret_fault = (struct dialect_fault){.code = ""};
+    read_error(root, said, names);
+    dialect_copy_word(json_object_get(from, "code"), ret_fault->code, sizeof ret_fault->code);
+    dialect_copy_word(json_object_get(from, "param"), ret_fault->param, sizeof ret_fault->param);
+    if (!ret_fault->param[0])
+        take_loc(json_object_get(root, "detail"), ret_fault->param, sizeof ret_fault->param);
+    json_decref(root);
+    if (ret_fault->param[0] || !p) return;
+    json_object_foreach(p->fields, name, value)
+    {
+        if (has_word(said, name)) snprintf(ret_fault->param, sizeof ret_fault->param, "%s", name);
+    }
 }

@@ -56,7 +56,7 @@ struct upstream_request {
     struct dialect_stream stream;
     bool open;                  /* `stream` is initialised */
     bool admitted, over;        /* over: JOB_DONE was sent */
-    bool thought;               /* a JOB_THOUGHT was sent */
+    bool told;                  /* a JOB_THOUGHT or JOB_CHUNK was sent */
     unsigned inside;            /* callbacks that run: freeing waits */
     uint32_t sent, done;        /* tokens; of the prefill, as last reported */
     uint32_t prefilled;         /* highest report of this server */

@@ -8,11 +8,16 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cloud/upstream/upstream_impl.h"
+#include "proto/openai_pass.h"
 
 /* Most progress events of a prefill: a server that sends more must not fill the memory. */
 enum { PROGRESS_STEPS = 1024 };
 
 enum { PATCH_MAX = 64 };
+
+/* Pieces that a passed answer may have beside its tokens, for each choice: a server that heeds no
+ * max_tokens must not go on for ever. */
+enum { PIECES_BESIDE = 64 };
 
 enum { STATUS_NONE = 503, STATUS_BAD_GATEWAY = 502, STATUS_GATEWAY_TIMEOUT = 504 };
 
@@ -23,11 +28,12 @@ struct failure {
     int status; /* for the client */
     uint32_t retry_after_s;
     bool ours; /* the request is at fault, not the server: do not try another */
+    struct dialect_fault words;
 };
 
 static void next_server(struct upstream_request *req, const struct failure *last);
 static void extend_if_wished(struct upstream_request *req);
-static int ask(struct upstream_request *req, struct upstream_server *s, struct err *e);
+static int ask(struct upstream_request *req, struct upstream_server *s, struct failure *f);
 
 /* ---- events ---- */
 
@@ -114,7 +120,13 @@ static void fill_end(struct upstream_request *req, enum wire_reason reason)
 {
     req->end->ev.reason = reason;
     req->end->ev.produced = req->sent;
-    if (req->open) req->end->ev.prompt_tokens = req->stream.prompt_tokens;
+    if (!req->open) return;
+    const struct dialect_stream *d = &req->stream;
+    struct job *job = req->job;
+    req->end->ev.prompt_tokens = d->prompt_tokens;
+    if (d->passes && d->completion_tokens > req->sent) req->end->ev.produced = d->completion_tokens;
+    if (d->usage.len) job->usage = mem_strdup(d->usage.data); /* NULL: it is not told */
+    snprintf(job->finish, sizeof job->finish, "%s", d->finish_word);
 }
 
 static void finish(struct upstream_request *req, enum wire_reason reason)
@@ -135,7 +147,10 @@ static void finish_whole(struct upstream_request *req)
 
 static void fail(struct upstream_request *req, const struct failure *f)
 {
-    req->job->failure = (struct job_failure){f->e, f->status, f->retry_after_s};
+    struct job_failure *told = &req->job->failure;
+    *told = (struct job_failure){.e = f->e, .status = f->status, .retry_after_s = f->retry_after_s};
+    snprintf(told->code, sizeof told->code, "%s", f->words.code);
+    snprintf(told->param, sizeof told->param, "%s", f->words.param);
     req->end->ev.failure = &req->job->failure;
     req->end->ev.produced = req->sent;
     end(req);
@@ -189,7 +204,7 @@ static void server_failed(struct upstream_request *req, struct failure *f)
     if (!f->ours) err_set(&f->e, f->e.code, "upstream server %.200s: %s", s->url, why);
     leave_server(req);
     close_stream(req);
-    if (req->sent == 0 && !req->thought && !f->ours)
+    if (req->sent == 0 && !req->told && !f->ours)
         next_server(req, f);
     else
         fail(req, f);
@@ -217,7 +232,11 @@ static void judge_status(const struct upstream_request *req, const struct http_r
     } else if (status == 400 || status == 413 || status == 422) {
         f->ours = true;
         f->status = status;
-        if (is_too_long(r)) f->e.code = ERR_LIMIT;
+        dialect_read_fault(r->body, r->body_len, req->job->asked.passed, &f->words);
+        if (is_too_long(r)) {
+            f->e.code = ERR_LIMIT;
+            f->words.code[0] = 0;
+        }
     }
 }
 
@@ -231,8 +250,7 @@ static void note_progress(struct upstream_request *req)
 
 static uint64_t stall_due(const struct upstream_request *req)
 {
-    return req->progressed +
-           (req->sent || req->thought ? req->u->c.timeout_us : req->u->c.prefill_us);
+    return req->progressed + (req->sent || req->told ? req->u->c.timeout_us : req->u->c.prefill_us);
 }
 
 static void on_stall(void *arg)
@@ -295,9 +313,34 @@ static bool tell_thought(struct upstream_request *req)
     const struct buf *thought = &req->stream.thought;
     if (thought->len == 0) return true;
     note_progress(req);
-    if (!req->thought) loop_timer_set(req->stall, stall_due(req));
-    req->thought = true;
+    if (!req->told) loop_timer_set(req->stall, stall_due(req));
+    req->told = true;
     return push(req, (struct job_event){.kind = JOB_THOUGHT}, thought->data, thought->len);
+}
+
+/* A part of an answer that is passed on, or all of it. */
+static bool tell_chunk(struct upstream_request *req)
+{
+    struct dialect_stream *d = &req->stream;
+    uint64_t most =
+        d->choices_asked * ((uint64_t)atomic_load(&req->job->tokens_max) + PIECES_BESIDE);
+    if (d->chunk.len == 0) return true;
+    if (d->produced > most) {
+        struct failure f = {.fault = UPSTREAM_GARBAGE, .status = STATUS_BAD_GATEWAY};
+        err_set(&f.e, ERR_PROTOCOL, "it goes on beyond max_tokens");
+        server_failed(req, &f);
+        return false;
+    }
+    struct job_event ev = {.kind = JOB_CHUNK, .produced = d->produced - req->sent};
+    req->server->tokens += ev.produced;
+    req->sent = d->produced;
+    note_progress(req);
+    if (!req->told) {
+        wire_request_release(&req->job->asked); /* no other server can be asked */
+        loop_timer_set(req->stall, stall_due(req));
+    }
+    req->told = true;
+    return push(req, ev, d->chunk.data, d->chunk.len);
 }
 
 /* Of another pdd id and text come together; else the id is all, or the text. */
@@ -312,18 +355,19 @@ static bool tell_tokens(struct upstream_request *req)
     return true;
 }
 
-static int take_event(struct upstream_request *req, const char *name, const char *data, size_t n,
-                      struct err *e)
+/* What the decoder found in the last event; `code` is its own. */
+static int take_decoded(struct upstream_request *req, int code)
 {
-    int code = dialect_decode(&req->stream, name, data, n, e);
+    const struct dialect_stream *d = &req->stream;
     if (code) {
         if (code == ERR_UNSUPPORTED) req->server->no_ids = true;
         return code;
     }
-    bool first = req->stream.granted || req->stream.dialect != DIALECT_PDD;
+    bool first = d->granted || d->dialect != DIALECT_PDD;
+    memcpy(req->job->fingerprint, d->fingerprint, sizeof d->fingerprint);
     if (first && !admit(req)) return 0;
     extend_if_wished(req);
-    if (tell_progress(req) && tell_thought(req) && tell_tokens(req) && req->stream.over)
+    if (tell_progress(req) && tell_thought(req) && tell_chunk(req) && tell_tokens(req) && d->over)
         finish_whole(req);
     return 0;
 }
@@ -332,7 +376,16 @@ static int on_event(void *arg, const char *name, const char *data, size_t n, str
 {
     struct upstream_request *req = arg;
     enter(req);
-    int code = take_event(req, name, data, n, e);
+    int code = take_decoded(req, dialect_decode(&req->stream, name, data, n, e));
+    leave(req);
+    return code;
+}
+
+static int on_whole(void *arg, const char *data, size_t n, struct err *e)
+{
+    struct upstream_request *req = arg;
+    enter(req);
+    int code = take_decoded(req, dialect_decode_whole(&req->stream, data, n, e));
     leave(req);
     return code;
 }
@@ -382,7 +435,7 @@ static void judge_end(struct upstream_request *req, const struct http_result *r,
 static bool ask_without(struct upstream_request *req, const struct http_result *r)
 {
     struct upstream_server *s = req->server;
-    struct err e = ERR_INIT;
+    struct failure f = {.status = 400};
     uint32_t bit = 0;
     if (!r || r->err.code || (r->status != 400 && r->status != 422) || req->stream.by_ids)
         return false;
@@ -394,11 +447,7 @@ static bool ask_without(struct upstream_request *req, const struct http_result *
              bit == DIALECT_NO_MAX_TOKENS ? "by max_completion_tokens" : "without it");
     leave_server(req);
     close_stream(req);
-    int code = ask(req, s, &e);
-    if (code) {
-        struct failure f = {.e = e, .status = code == ERR_BAD_INPUT ? 400 : STATUS_NONE};
-        fail(req, &f);
-    }
+    if (ask(req, s, &f)) fail(req, &f);
     return true;
 }
 
@@ -409,8 +458,9 @@ static void on_end(void *arg, const struct http_result *r, const struct err *mal
     enter(req);
     event_stream_close(req->events);
     req->events = NULL;
-    if (req->stream.finished) { /* only counts were still to come */
-        finish_whole(req);
+    bool clean = r && !r->err.code && r->status < 300;
+    if (req->stream.finished || (clean && dialect_stream_settled(&req->stream))) {
+        finish_whole(req); /* only counts were still to come, if anything */
     } else if (ask_without(req, r)) {
         /* once more */
     } else if (!r) {
@@ -456,19 +506,24 @@ static void describe(const struct upstream_request *req, const struct upstream_s
 static int start_call(struct upstream_request *req, struct upstream_server *s, const char *path,
                       struct buf *body, struct err *e)
 {
+    const struct openai_pass *p = req->job->asked.passed;
+    bool whole = p && !p->stream; /* its first byte comes with the last token */
     struct event_stream_spec spec = {.path = path,
                                      .body = body,
                                      .deadline_us =
                                          req->job->deadline == UINT64_MAX ? 0 : req->job->deadline,
+                                     .accept = whole ? "application/json" : NULL,
+                                     .first_byte_timeout_us = whole ? req->u->c.prefill_us : 0,
                                      .on_head = on_head,
                                      .on_event = on_event,
+                                     .on_whole = on_whole,
                                      .on_end = on_end,
                                      .on_patched = on_patched,
                                      .arg = req};
     return event_stream_open(s->client, &spec, &req->events, e);
 }
 
-static int ask(struct upstream_request *req, struct upstream_server *s, struct err *e)
+static int ask(struct upstream_request *req, struct upstream_server *s, struct failure *f)
 {
     struct dialect_request q;
     struct buf body;
@@ -477,9 +532,11 @@ static int ask(struct upstream_request *req, struct upstream_server *s, struct e
     buf_init(&req->job->asked.room, WIRE_BODY_MAX);
     if (!body.cap) buf_init(&body, WIRE_BODY_MAX);
     describe(req, s, &q);
-    int code = dialect_encode(&q, &path, &body, e);
-    if (!code) code = start_call(req, s, path, &body, e);
+    int code = dialect_encode(&q, &path, &body, &f->e);
+    if (!code) code = start_call(req, s, path, &body, &f->e);
     buf_release(&body);
+    f->status = code == ERR_BAD_INPUT ? 400 : STATUS_NONE;
+    if (code && q.refused) snprintf(f->words.param, sizeof f->words.param, "%s", q.refused);
     if (code) return code;
     dialect_stream_init(&req->stream, &q, req->u->vocab);
     req->open = true;
@@ -524,9 +581,7 @@ static void next_server(struct upstream_request *req, const struct failure *last
         if (i < 0) break;
         req->tried |= 1ull << i;
         if (last && last != &f) u->retries++;
-        int code = ask(req, &u->servers[i], &f.e);
-        if (code == 0) return;
-        f.status = code == ERR_BAD_INPUT ? 400 : STATUS_NONE;
+        if (ask(req, &u->servers[i], &f) == 0) return;
         if (!last) last = &f; /* a server that cannot be asked this: another kind may */
     }
     no_server_left(req, last);
@@ -604,7 +659,10 @@ int upstream_request_new(struct upstream *u, struct job *job, struct err *e)
     req->job = job;
     req->end->ev = (struct job_event){.kind = JOB_DONE, .job = job};
     job->backend_data = req;
-    if (job->asked.n_messages)
+    const struct openai_pass *p = job->asked.passed;
+    if (p)
+        req->prompt = fnv_bytes(FNV_BEGIN, p->begin, p->begin_len);
+    else if (job->asked.n_messages)
         req->prompt = hash_messages(&job->asked);
     else
         req->prompt = job->tokens ? hash_ids(job->tokens, job->n_tokens)

@@ -60,6 +60,7 @@ void job_free(struct job *j)
     if (!j) return;
     wire_request_release(&j->asked);
     refine_free(j->refine);
+    mem_free(j->usage);
     mem_free(j->logprobs);
     if (!j->borrows) mem_free(j->tokens);
     mem_free(j);

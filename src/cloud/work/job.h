@@ -26,13 +26,15 @@ struct job_logprob {
     float logprob;
 };
 
-enum { JOB_LOGPROBS_TOP_MAX = 20 };
+enum { JOB_LOGPROBS_TOP_MAX = 20, JOB_WORD_MAX = 64 };
 
 /* Why the backend failed. */
 struct job_failure {
     struct err e;
     int status;             /* HTTP status; 0: by e.code */
     uint32_t retry_after_s; /* 0: not said */
+    /* An upstream server's own words for a fault of the request; "": none */
+    char code[JOB_WORD_MAX], param[JOB_WORD_MAX];
 };
 
 struct job {
@@ -62,6 +64,10 @@ struct job {
     bool wants_logprobs;
     struct refine *refine;      /* the job's; NULL: its prompt is not refined */
     struct job_failure failure; /* the backend's, until it is reported */
+    /* Of an upstream server with OpenAI's API; the first two are complete at DONE: */
+    char finish[JOB_WORD_MAX];      /* a finish_reason that is neither stop nor length; or "" */
+    char *usage;                    /* of an answer that is passed on, JSON; NULL: not told */
+    char fingerprint[JOB_WORD_MAX]; /* as far as it is known */
     /* atomics, set by the loop */
     atomic_uint tokens_max; /* may grow while there is KV memory; less than sent: the end. The
                                backend lowers it once, before ADMITTED, to what it grants */
@@ -92,8 +98,18 @@ void job_note_logprobs(struct job *j, uint32_t i, struct job_logprob token, cons
 const struct job_logprob *job_logprobs_of(const struct job *j, uint32_t i);
 
 /* JOB_THOUGHT: a piece of text that the model thinks before it answers, from a server that parts
- * the two. */
-enum job_event_kind { JOB_ADMITTED, JOB_PROGRESS, JOB_REFINED, JOB_THOUGHT, JOB_TOKEN, JOB_DONE };
+ * the two. JOB_CHUNK: of a request that is passed on (asked.passed), instead of tokens and
+ * thoughts: members of a chunk of OpenAI's API or, where the client wants no stream, of the whole
+ * answer. */
+enum job_event_kind {
+    JOB_ADMITTED,
+    JOB_PROGRESS,
+    JOB_REFINED,
+    JOB_THOUGHT,
+    JOB_TOKEN,
+    JOB_CHUNK,
+    JOB_DONE
+};
 
 struct job_event {
     enum job_event_kind kind;
@@ -106,10 +122,11 @@ struct job_event {
     const struct refined *refined; /* REFINED: of job.refine */
     uint32_t index;                /* TOKEN: absolute index in the answer */
     int32_t token;                 /* TOKEN; -1: only its text is known */
-    const char *text; /* TOKEN, THOUGHT: UTF-8, until the next event is taken; NULL: see token */
+    const char
+        *text; /* TOKEN, THOUGHT, CHUNK: UTF-8, until the next event is taken; NULL: see token */
     size_t text_len;
     enum wire_reason reason;           /* DONE */
-    uint32_t produced;                 /* DONE: tokens sent */
+    uint32_t produced;                 /* DONE: tokens sent; CHUNK: in it */
     const struct job_failure *failure; /* DONE: the job's; NULL: it did not fail */
 };
 

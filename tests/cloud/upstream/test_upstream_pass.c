@@ -1,0 +1,659 @@
+/*
+ * test_upstream_pass: a cloud in front of servers whose options it does not compute: requests that
+ * go on to them with these options, and answers that come back as they are.
+ *
+ * Catches: an option that is lost on the way, or goes under a name that the server ignores; one
+ * that no server of that kind has and that is not refused; a part of an answer that is lost (calls,
+ * further choices, log-probabilities, refusals, annotations, thoughts, counts); a request that is
+ * asked again without what its client relies on; an answer that ends in the middle without a word;
+ * a fault of the request that is told without its field; pages and redirects that are not named; an
+ * answer that is given up for its content type.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support/cloud_site.h"
+#include "support/script_server.h"
+
+static void begin(struct site *s, struct script_server *a, struct script_server *b)
+{
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    site_init(s);
+    s->config.upstream.servers[s->config.upstream.n_servers++].url = a->url;
+    if (b) s->config.upstream.servers[s->config.upstream.n_servers++].url = b->url;
+    s->config.upstream.timeout_us = s->config.upstream.prefill_us = SITE_WAIT_US;
+    site_start(s);
+    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200) {
+        assert_true(clock_us() < until);
+        clock_sleep_us(2000);
+    }
+    if (!b) return;
+    for (bool up = false; !up;) { /* the second one, too */
+        struct buf page;
+        char line[200];
+        buf_init(&page, RAW_MAX);
+        site_ask(s, "GET", "/metrics", NULL, "", &page);
+        snprintf(line, sizeof line, "pdd_upstream_up{upstream=\"%s\"} 1", b->url);
+        up = strstr(page.data, line) != NULL;
+        buf_release(&page);
+        assert_true(clock_us() < until);
+        clock_sleep_us(2000);
+    }
+}
+
+/* POST with these fields; the caller frees `ret`. */
+static void post(const struct site *s, const char *path, const char *fields, struct buf *ret)
+{
+    char request[3000];
+    snprintf(request, sizeof request,
+             "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+             path, strlen(fields), fields);
+    raw_ask(s->port, request, ret);
+}
+
+#define CHAT "/v1/chat/completions"
+#define TEXT "/v1/completions"
+#define HI "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
+#define TOOLS                                                                                      \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{}}},"          \
+    "{\"type\":\"function\",\"function\":{\"name\":\"g\",\"parameters\":{}}}]"
+#define STREAM "\"stream\":true"
+
+static void check_says(const struct buf *b, const char *part, bool wanted)
+{
+    if ((strstr(b->data, part) != NULL) != wanted)
+        fail_msg("%s %s in %s", part, wanted ? "is not" : "is", b->data);
+}
+
+/* ---- what a server is asked ---- */
+
+#define SCHEMA "{\"type\":\"object\"}"
+#define FORMAT                                                                                     \
+    "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\","          \
+    "\"schema\":" SCHEMA "}}"
+
+static const struct {
+    const char *owner, *path, *body, *want; /* want: parts, with | between them; !part: not there */
+} asked[] = {
+    {"somebody", CHAT, HI "," TOOLS ",\"tool_choice\":\"required\",\"parallel_tool_calls\":false}",
+     TOOLS "|\"tool_choice\":\"required\"|\"parallel_tool_calls\":false|\"stream\":false"},
+    {"somebody", CHAT, HI ",\"n\":3,\"logprobs\":true,\"top_logprobs\":2," STREAM "}",
+     "\"n\":3|\"logprobs\":true|\"top_logprobs\":2|\"stream\":true|\"include_usage\":true"},
+    {"somebody", CHAT, HI ",\"frequency_penalty\":0.5,\"presence_penalty\":-1,\"user\":\"u\"}",
+     "\"frequency_penalty\":0.5|\"presence_penalty\":-1|!\"user\":"},
+    {"somebody", CHAT,
+     HI ",\"logit_bias\":{\"5\":-100},\"seed\":7,\"stop\":[\"x\",\"\"],\"max_completion_tokens\":9,"
+        "\"top_p\":0.5}",
+     "\"logit_bias\":{\"5\":-100}|\"seed\":7|\"stop\":[\"x\"]|\"max_tokens\":9|\"top_p\":0.5"},
+    {"somebody", CHAT, HI ",\"seed\":null,\"verbosity\":\"low\",\"guided_regex\":\"a+\"}",
+     "\"verbosity\":\"low\"|\"guided_regex\":\"a+\"|!\"seed\""},
+    {"somebody", CHAT,
+     HI ",\"reasoning_effort\":\"low\",\"chat_template_kwargs\":{\"a\":1.5},"
+        "\"enable_thinking\":false}",
+     "\"reasoning_effort\":\"low\"|\"chat_template_kwargs\":{\"a\":1.5}|\"enable_thinking\":false"},
+    {"somebody", CHAT,
+     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{"
+     "\"url\":\"data:image/png;base64,AA\"}}]}]}",
+     "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,AA\"}}"},
+    {"somebody", CHAT,
+     "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":"
+     "null,\"tool_calls\":[{\"id\":\"c1\",\"type\":\"function\",\"function\":{\"name\":\"f\","
+     "\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"3\"}]}",
+     "\"tool_calls\":[{\"id\":\"c1\"|\"tool_call_id\":\"c1\""},
+    {"somebody", CHAT, HI "," TOOLS ",\"tool_choice\":\"none\"}", "\"tool_choice\":\"none\""},
+    {"somebody", TEXT, "{\"prompt\":[\"a\",\"b\"],\"echo\":true,\"best_of\":2,\"n\":2}",
+     "\"prompt\":[\"a\",\"b\"]|\"echo\":true|\"best_of\":2|\"n\":2|\"max_tokens\":16"},
+    {"somebody", TEXT, "{\"prompt\":[5,6],\"logprobs\":0,\"suffix\":\"z\"}",
+     "\"prompt\":[5,6]|\"logprobs\":0|\"suffix\":\"z\""},
+    /* names by kind of server */
+    {"llamacpp", CHAT, HI ",\"guided_json\":" SCHEMA "}", FORMAT "|!guided"},
+    {"llamacpp", CHAT, HI ",\"json_schema\":" SCHEMA ",\"reasoning_effort\":\"low\"}",
+     FORMAT "|\"chat_template_kwargs\":{\"reasoning_effort\":\"low\"}|!\"json_schema\":" SCHEMA},
+    {"llamacpp", TEXT, "{\"prompt\":\"a\"," FORMAT "}", "\"json_schema\":" SCHEMA "|!response"},
+    {"llamacpp", TEXT, "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}",
+     "\"json_schema\":" SCHEMA},
+    {"llamacpp", CHAT, HI ",\"structured_outputs\":{\"choice\":[\"a\\\"\",\"b\"]}}",
+     "\"grammar\":\"root ::= \\\"a\\\\\\\"\\\" | \\\"b\\\"\"|!structured"},
+    {"llamacpp", CHAT, HI ",\"ebnf\":\"root ::= x\"," STREAM "}",
+     "\"grammar\":\"root ::= x\"|\"return_progress\":true"},
+    {"llamacpp", CHAT,
+     HI "," TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}}",
+     "\"tool_choice\":\"required\"|\"name\":\"g\"|!\"name\":\"f\""},
+    {"llamacpp", CHAT,
+     HI
+     ",\"chat_template_kwargs\":{\"a\":1},\"enable_thinking\":true,\"dry_base\":2,\"mirostat\":1}",
+     "\"chat_template_kwargs\":{\"a\":1,\"enable_thinking\":true}|\"dry_base\":2|\"mirostat\":1|"
+     "\"temperature\":1|\"top_k\":0|\"repeat_penalty\":1"},
+    {"vllm", CHAT,
+     HI ",\"guided_json\":\""
+        "{}"
+        "\"}",
+     "\"schema\":{}"},
+    {"vllm", CHAT, HI ",\"regex\":\"a+\"}",
+     "\"guided_regex\":\"a+\"|\"structured_outputs\":{\"regex\":\"a+\"}|!\"regex\":\"a+\",|"
+     "\"top_k\":-1"},
+    {"vllm", CHAT, HI ",\"guided_choice\":[\"a\"],\"guided_whitespace_pattern\":\" \"}",
+     "\"guided_choice\":[\"a\"]|\"structured_outputs\":{\"choice\":[\"a\"]}|whitespace_pattern"},
+    {"vllm", CHAT, HI ",\"enable_thinking\":false,\"reasoning_effort\":\"low\",\"min_tokens\":2}",
+     "\"chat_template_kwargs\":{\"enable_thinking\":false}|\"reasoning_effort\":\"low\"|"
+     "\"min_tokens\":2"},
+    {"sglang", CHAT, HI ",\"guided_grammar\":\"root ::= x\",\"include_stop_str_in_output\":true}",
+     "\"ebnf\":\"root ::= x\"|\"no_stop_trim\":true|!include_stop"},
+    {"sglang", CHAT, HI ",\"guided_regex\":\"a+\",\"dry_base\":3}", "\"regex\":\"a+\"|!dry_base"},
+    {"sglang", TEXT, "{\"prompt\":\"a\",\"json_schema\":\"{}\"}", "\"response_format\""},
+    /* another pdd is a server of OpenAI's API for these */
+    {"pdd", CHAT, HI ",\"n\":2,\"guided_json\":{}}", "\"n\":2|\"guided_json\":{}|\"messages\":[{"},
+};
+
+static void check_parts(const char *body, const char *want, size_t i)
+{
+    char parts[1000];
+    snprintf(parts, sizeof parts, "%s", want);
+    char *rest = parts;
+    for (char *part; rest && (part = rest) != NULL;) {
+        /* a bar with blanks is one of a grammar */
+        for (rest = strchr(part, '|'); rest && rest[1] == ' ';)
+            rest = strchr(rest + 1, '|');
+        if (rest) *rest++ = 0;
+        bool no = part[0] == '!';
+        if ((strstr(body, part + no) != NULL) == no) fail_msg("%zu: %s in %s", i, part, body);
+    }
+}
+
+#define WHOLE                                                                                      \
+    "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"text\":\"x\","                   \
+    "\"finish_reason\":\"stop\"}]}"
+
+static void test_asked(void **state)
+{
+    static const char *const owners[] = {"somebody", "llamacpp", "vllm", "sglang", "pdd"};
+    (void)state;
+    for (size_t k = 0; k < sizeof owners / sizeof *owners; k++) {
+        struct script_server a;
+        struct site s;
+        script_start(&a, owners[k]);
+        begin(&s, &a, NULL);
+        atomic_store(&a.how, SCRIPT_REPLY);
+        atomic_store(&a.status, 200);
+        atomic_store(&a.saying_type, "application/json");
+        atomic_store(&a.saying, WHOLE);
+        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+            struct buf b;
+            if (strcmp(asked[i].owner, owners[k]) != 0) continue;
+            post(&s, asked[i].path, asked[i].body, &b);
+            check_says(&b, "HTTP/1.1 200", true);
+            check_parts(a.body, asked[i].want, i);
+            buf_release(&b);
+        }
+        site_stop(&s);
+        script_stop(&a);
+    }
+}
+
+static const struct {
+    const char *owner, *path, *body, *param;
+} refused[] = {
+    {"llamacpp", CHAT, HI ",\"guided_regex\":\"a\"}", "guided_regex"},
+    {"llamacpp", CHAT, HI ",\"structured_outputs\":{\"structural_tag\":\"a\"}}",
+     "structured_outputs"},
+    {"llamacpp", CHAT, HI ",\"min_tokens\":2}", "min_tokens"},
+    {"llamacpp", TEXT, "{\"prompt\":\"a\",\"echo\":true}", "echo"},
+    {"vllm", CHAT, HI ",\"mirostat\":2}", "mirostat"},
+    {"vllm", CHAT, HI ",\"grammar\":\"x\",\"response_format\":{\"type\":\"json_object\"}}",
+     "grammar"},
+    {"sglang", CHAT, HI ",\"prompt_logprobs\":1}", "prompt_logprobs"},
+    {"sglang", CHAT, HI ",\"functions\":[{\"name\":\"f\"}]}", "functions"},
+    {"llamacpp", CHAT,
+     HI "," TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"h\"}}}",
+     "tool_choice"},
+    {"somebody", CHAT, HI ",\"n\":0}", "n"},
+    {"somebody", CHAT, HI ",\"n\":2,\"temperature\":-1}", "temperature"},
+    {"somebody", CHAT, HI ",\"n\":2,\"stop\":[5]}", "stop"},
+    {"somebody", CHAT, "{\"n\":2,\"messages\":[7]}", "messages"},
+    {"somebody", TEXT, "{\"n\":2,\"prompt\":{}}", "prompt"},
+};
+
+/* Before any server is asked. */
+static void test_refused(void **state)
+{
+    static const char *const owners[] = {"somebody", "llamacpp", "vllm", "sglang"};
+    (void)state;
+    for (size_t k = 0; k < sizeof owners / sizeof *owners; k++) {
+        struct script_server a;
+        struct site s;
+        script_start(&a, owners[k]);
+        begin(&s, &a, NULL);
+        for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+            struct buf b;
+            char param[100];
+            if (strcmp(refused[i].owner, owners[k]) != 0) continue;
+            post(&s, refused[i].path, refused[i].body, &b);
+            snprintf(param, sizeof param, "\"param\":\"%s\"", refused[i].param);
+            check_says(&b, "HTTP/1.1 400", true);
+            check_says(&b, param, true);
+            buf_release(&b);
+        }
+        assert_int_equal(atomic_load(&a.requests), 0);
+        site_stop(&s);
+        script_stop(&a);
+    }
+}
+
+/* A device takes tokens, so that options of OpenAI's API are none of an assist. */
+static void test_assist(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    post(&s, "/v1/assist", HI ",\"tokens_max\":3," TOOLS "}", &b);
+    check_says(&b, "HTTP/1.1 400", true);
+    check_says(&b, "tools", true);
+    buf_release(&b);
+    assert_int_equal(atomic_load(&a.requests), 0);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* ---- what comes back ---- */
+
+#define CALL                                                                                       \
+    "\"tool_calls\":[{\"id\":\"c1\",\"type\":\"function\",\"function\":{\"name\":\"f\","           \
+    "\"arguments\":\"{}\"}}]"
+#define MESSAGE                                                                                    \
+    "\"message\":{\"role\":\"assistant\",\"content\":null,\"refusal\":\"no\"," CALL                \
+    ",\"annotations\":[{\"type\":\"url_citation\"}],\"reasoning\":\"hm\"}"
+#define ANSWER                                                                                     \
+    "{\"id\":\"theirs\",\"object\":\"chat.completion\",\"model\":\"secret\",\"created\":1,"        \
+    "\"system_fingerprint\":\"fp_1\",\"service_tier\":\"x\",\"choices\":[{\"index\":0," MESSAGE    \
+    ",\"logprobs\":{\"content\":[{\"token\":\"a\",\"logprob\":-0.5}]},\"finish_reason\":"          \
+    "\"tool_calls\"},{\"index\":1,\"message\":{\"content\":\"b\"},\"finish_reason\":"              \
+    "\"content_filter\"}],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":5,"                \
+    "\"total_tokens\":16}}"
+
+/* Whole answers, as such and to a client that wants a stream. */
+static void test_whole_answers(void **state)
+{
+    struct script_server a;
+    struct site s;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_SAY);
+    atomic_store(&a.saying_ends, true);
+    atomic_store(&a.saying, ANSWER);
+    for (int i = 0; i < 6; i++) {
+        static const char *const types[] = {"application/json", "", "text/event-stream"};
+        bool streams = i % 2;
+        struct buf b;
+        atomic_store(&a.saying_type, types[i / 2]);
+        post(&s, CHAT,
+             streams ? HI ",\"n\":2," STREAM ",\"stream_options\":{\"include_usage\":true}}"
+                     : HI ",\"n\":2}",
+             &b);
+        static const char *const parts[] = {"\"id\":\"chatcmpl-",
+                                            "\"model\":\"m\"",
+                                            "\"system_fingerprint\":\"fp_1\"",
+                                            "\"service_tier\":\"x\"",
+                                            "\"refusal\":\"no\"",
+                                            "\"url_citation\"",
+                                            "\"reasoning_content\":\"hm\"",
+                                            "\"id\":\"c1\"",
+                                            "\"logprob\":-0.5",
+                                            "\"finish_reason\":\"tool_calls\"",
+                                            "\"finish_reason\":\"content_filter\"",
+                                            "\"index\":1",
+                                            "\"completion_tokens\":5"};
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++)
+            check_says(&b, parts[k], true);
+        check_says(&b, "theirs", false);
+        check_says(&b, "secret", false);
+        check_says(&b, "\"delta\":", streams);
+        check_says(&b, "\"message\":", !streams);
+        check_says(&b, "data: [DONE]", streams);
+        if (streams) check_says(&b, "\"choices\":[],\"usage\":{\"prompt_tokens\":11", true);
+        buf_release(&b);
+    }
+    site_stop(&s);
+    script_stop(&a);
+}
+
+#define CHUNK(choices) "data: {\"id\":\"theirs\",\"choices\":[" choices "]}\n\n"
+#define DELTA(index, delta) "{\"index\":" index ",\"delta\":{" delta "}}"
+#define END(index, why) "{\"index\":" index ",\"delta\":{},\"finish_reason\":\"" why "\"}"
+#define NAME "\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\"function\":{\"name\":\"f\"}}]"
+#define PART "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{}\"}}]"
+#define TWO_CHOICES                                                                                \
+    CHUNK(DELTA("0", "\"role\":\"assistant\",\"content\":\"\""))                                   \
+    ": ping\n\n" CHUNK("") CHUNK(DELTA("0", NAME) "," DELTA("1", "\"content\":\"b\""))             \
+        CHUNK(DELTA("0", PART)) CHUNK(END("0", "tool_calls"))                                      \
+            CHUNK(DELTA("1", "\"reasoning\":\"r\"")) CHUNK(END("1", "length"))
+#define COUNTS "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":9}}\n\n"
+
+static const struct {
+    const char *stream;
+    bool whole;
+} streams[] = {
+    {TWO_CHOICES COUNTS "data: [DONE]\n\n", true},
+    {TWO_CHOICES "data: [DONE]\n\n" COUNTS, true},
+    {TWO_CHOICES COUNTS, true}, /* no [DONE] */
+    {TWO_CHOICES, true},
+    {CHUNK(DELTA("0", NAME)) CHUNK(DELTA("0", PART))
+         CHUNK(END("0", "tool_calls")) "data: [DONE]\n\n",
+     true}, /* one choice of the two: as the server will have it */
+    {CHUNK(DELTA("0", NAME)) CHUNK(DELTA("0", PART)) CHUNK(END("0", "tool_calls")), true},
+    {CHUNK(DELTA("0", NAME) "," DELTA("1", PART)) CHUNK(END("0", "tool_calls")), false},
+    {CHUNK(DELTA("0", NAME) "," DELTA("1", PART)) CHUNK(END("0", "tool_calls")) "data: [DONE]\n\n",
+     false},
+    {CHUNK(DELTA("0", NAME) "," DELTA("1", PART)) "data: {\"error\":{\"message\":\"out\"}}\n\n",
+     false},
+    {CHUNK(DELTA("0", NAME) "," DELTA("1", PART)) "event: error\ndata: out of memory\n\n", false},
+    {CHUNK(DELTA("0", NAME)) CHUNK("{\"index\":1,\"finish_reason\":\"error\"}"), false},
+    {CHUNK(DELTA("0", NAME)) "data: {\"choices\": what\n\n", false},
+};
+
+static void test_streams(void **state)
+{
+    struct script_server a;
+    struct site s;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_SAY);
+    atomic_store(&a.saying_ends, true);
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
+        struct buf b;
+        atomic_store(&a.saying, streams[i].stream);
+        post(&s, CHAT, HI ",\"n\":2," TOOLS "," STREAM "}", &b);
+        if ((strstr(b.data, "\"error\":{") == NULL) != streams[i].whole)
+            fail_msg("%zu: %s", i, b.data);
+        check_says(&b, "data: [DONE]\n\n", true);
+        check_says(&b, "\"role\":\"assistant\"", true);
+        check_says(&b, "\"id\":\"c1\"", true);
+        check_says(&b, "usage", false);
+        check_says(&b, "theirs", false);
+        if (i < 4) {
+            check_says(&b, "\"arguments\":\"{}\"", true);
+            check_says(&b, "\"reasoning_content\":\"r\"", true);
+            check_says(&b, "\"finish_reason\":\"length\"", true);
+        }
+        buf_release(&b);
+    }
+    struct buf b; /* counts of our own, where the server has none */
+    atomic_store(&a.saying, TWO_CHOICES);
+    post(&s, CHAT, HI ",\"n\":2," STREAM ",\"stream_options\":{\"include_usage\":true}}", &b);
+    check_says(&b, "\"choices\":[],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":4", true);
+    buf_release(&b);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* llama-server gives completions log-probabilities in the form of chats. */
+static void test_completion_logprobs(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "llamacpp");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_REPLY);
+    atomic_store(&a.status, 200);
+    atomic_store(&a.saying_type, "application/json");
+    atomic_store(&a.saying, "{\"choices\":[{\"text\":\"ab\",\"index\":0,\"logprobs\":{\"content\":["
+                            "{\"token\":\"a\",\"logprob\":-1,\"top_logprobs\":[{\"token\":\"a\","
+                            "\"logprob\":-1},{\"token\":\"x\",\"logprob\":-2}]},"
+                            "{\"token\":\"b\",\"logprob\":-3}]},\"finish_reason\":\"length\"}]}");
+    post(&s, TEXT, "{\"prompt\":\"p\",\"logprobs\":2}", &b);
+    check_says(&b,
+               "\"logprobs\":{\"tokens\":[\"a\",\"b\"],\"token_logprobs\":[-1,-3],"
+               "\"top_logprobs\":[{\"a\":-1,\"x\":-2},{}]}",
+               true);
+    buf_release(&b);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* A server that dies before it said anything: the other one answers. After it: an error. */
+static void test_deaths(void **state)
+{
+    struct script_server a, c;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "somebody");
+    script_start(&c, "somebody");
+    begin(&s, &a, &c);
+    struct script_server *all[] = {&a, &c};
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&all[i]->how, SCRIPT_SAY);
+        atomic_store(&all[i]->saying_ends, true);
+        atomic_store(&all[i]->saying, CHUNK(DELTA("0", "\"role\":\"assistant\",\"content\":\"\"")));
+    }
+    post(&s, CHAT, HI "," TOOLS "," STREAM "}", &b); /* both */
+    check_says(&b, "earlier than the answer", true);
+    check_says(&b, "\"error\":{", true);
+    buf_release(&b);
+    assert_int_equal(atomic_load(&a.requests) + atomic_load(&c.requests), 2);
+    post(&s, CHAT, HI "," TOOLS "}", &b); /* each streams unasked */
+    check_says(&b, "HTTP/1.1 502", true);
+    buf_release(&b);
+    for (int i = 0; i < 2; i++) { /* one of them */
+        atomic_store(&all[i]->saying,
+                     CHUNK(DELTA("0", "\"content\":\"well\"")) CHUNK(END("0", "stop")));
+        atomic_store(&all[1 - i]->saying, CHUNK(DELTA("0", "\"role\":\"assistant\"")));
+        post(&s, CHAT, HI "," TOOLS "," STREAM "}", &b);
+        check_says(&b, "\"content\":\"well\",\"role\":\"assistant\"", true);
+        check_says(&b, "\"error\":{", false);
+        buf_release(&b);
+    }
+    site_stop(&s);
+    script_stop(&a);
+    script_stop(&c);
+}
+
+/* A server that heeds no limit is not read for ever, and one whose client has left is let go. */
+static void test_endless(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_MANY);
+    post(&s, CHAT, HI "," TOOLS ",\"max_tokens\":3," STREAM "}", &b);
+    check_says(&b, "beyond max_tokens", true);
+    buf_release(&b);
+    struct client c;
+    client_open(&c, s.port);
+    const char *ask = HI "," TOOLS ",\"max_tokens\":4000," STREAM "}";
+    client_send(&c, "POST", CHAT, NULL, ask, strlen(ask));
+    assert_true(raw_readable(c.fd, RAW_WAIT_MS)); /* it has begun */
+    client_close(&c);
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    while (atomic_load(&a.closed) < 2) {
+        assert_true(clock_us() < until);
+        clock_sleep_us(2000);
+    }
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* ---- faults ---- */
+
+#define FASTAPI                                                                                    \
+    "{\"detail\":[{\"type\":\"x\",\"loc\":[\"body\",\"tools\",0,\"function\"],\"msg\":"            \
+    "\"Field required\"}]}"
+
+static const struct {
+    int status, want;
+    const char *type, *says, *location;
+    const char *parts[3];
+} faults[] = {
+    {400,
+     400,
+     "application/json",
+     "{\"error\":{\"message\":\"Unsupported parameter\",\"param\":\"tools\",\"code\":"
+     "\"unsupported_parameter\"}}",
+     NULL,
+     {"\"param\":\"tools\"", "\"code\":\"unsupported_parameter\"", "Unsupported parameter"}},
+    {422, 422, "application/json", FASTAPI, NULL, {"\"param\":\"tools\"", "Field required", NULL}},
+    {400,
+     400,
+     "application/json",
+     "{\"error\":{\"message\":\"unknown field tools\"}}",
+     NULL,
+     {"\"param\":\"tools\"", "unknown field tools", NULL}},
+    {400, 400, "text/plain", "no tools here", NULL, {"no tools here", "\"param\":null", NULL}},
+    {429,
+     429,
+     "application/json",
+     "{\"error\":{\"message\":\"slow down\"}}",
+     NULL,
+     {"slow down", "Retry-After: ", "rate_limit_error"}},
+    {503,
+     503,
+     "text/html",
+     "<html><head><title>503 Busy</title>",
+     NULL,
+     {"an HTML page titled \\\"503 Busy\\\"", "Retry-After: ", NULL}},
+    {502,
+     502,
+     "text/html",
+     "<html><head><title>Bad\nGateway</title>",
+     NULL,
+     {"answered 502: an HTML page titled \\\"Bad Gateway\\\"", NULL, NULL}},
+    {307,
+     502,
+     "text/html",
+     "<html>",
+     "https://login.example/x",
+     {"answered 307: the network asks for a log-in page: https://login.example/x", NULL, NULL}},
+    {302, 502, "text/html", "<html>", NULL, {"answered 302: an HTML page", NULL, NULL}},
+    {200,
+     502,
+     "text/html",
+     "<html><title>Hotel</title>",
+     NULL,
+     {"an HTML page titled \\\"Hotel\\\"", "log-in page: http://127.0.0.1:", NULL}},
+    {200,
+     502,
+     "application/json",
+     "{\"error\":{\"message\":\"no GPU\"}}",
+     NULL,
+     {"no GPU", NULL, NULL}},
+    {200, 502, "application/json", "{\"hello\":1}", NULL, {"no choices", NULL, NULL}},
+    {200, 502, "application/json", "{\"cho", NULL, {"no JSON object", NULL, NULL}},
+    {200, 502, "application/json", "", NULL, {"earlier than the answer", NULL, NULL}},
+};
+
+/* Each is asked once: none goes again without its tools. */
+static void test_faults(void **state)
+{
+    struct script_server a;
+    struct site s;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_REPLY);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        struct buf b;
+        char status[32];
+        uint32_t before = atomic_load(&a.requests);
+        atomic_store(&a.status, faults[i].status);
+        atomic_store(&a.saying_type, faults[i].type);
+        atomic_store(&a.saying, faults[i].says);
+        atomic_store(&a.location, faults[i].location);
+        uint64_t until = clock_us() + SITE_WAIT_US;
+        while (site_ask(&s, "GET", "/ready", NULL, "", NULL) != 200)
+            assert_true(clock_us() < until);
+        post(&s, CHAT, HI "," TOOLS "}", &b);
+        snprintf(status, sizeof status, "HTTP/1.1 %d", faults[i].want);
+        check_says(&b, status, true);
+        for (size_t k = 0; k < 3 && faults[i].parts[k]; k++)
+            check_says(&b, faults[i].parts[k], true);
+        assert_int_equal(atomic_load(&a.requests), before + 1);
+        buf_release(&b);
+    }
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* What changes nothing that a client relies on goes when it is refused; tools stay. */
+static void test_without(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_REPLY);
+    atomic_store(&a.status, 200);
+    atomic_store(&a.saying_type, "application/json");
+    atomic_store(&a.saying, WHOLE);
+    a.refuses[0].field = "\"max_tokens\"";
+    a.refuses[0].answer = "{\"error\":{\"message\":\"Unsupported parameter: 'max_tokens'. Use "
+                          "'max_completion_tokens' instead.\",\"param\":\"max_tokens\"}}";
+    a.refuses[1].field = "\"temperature\"";
+    a.refuses[1].answer = "{\"error\":{\"message\":\"Unsupported value: temperature does not "
+                          "support 0.5\",\"param\":\"temperature\"}}";
+    post(&s, CHAT, HI "," TOOLS ",\"max_tokens\":3,\"temperature\":0.5}", &b);
+    check_says(&b, "HTTP/1.1 200", true);
+    check_parts(a.body, "\"max_completion_tokens\":3|!temperature|" TOOLS, 0);
+    assert_int_equal(atomic_load(&a.requests), 3);
+    buf_release(&b);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* A plain chat: an answer that came whole, another reason than stop, the server's fingerprint. */
+static void test_plain(void **state)
+{
+    static const char whole[] =
+        "{\"system_fingerprint\":\"fp_1\",\"choices\":[{\"index\":0,\"message\":{\"content\":"
+        "\"Hello\",\"reasoning_content\":\"hm\"},\"finish_reason\":\"content_filter\"}],"
+        "\"usage\":{\"prompt_tokens\":11}}";
+    struct script_server a;
+    struct site s;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_SAY);
+    atomic_store(&a.saying_ends, true);
+    atomic_store(&a.saying, whole);
+    atomic_store(&a.saying_type, "application/json");
+    for (int i = 0; i < 2; i++) {
+        struct buf b;
+        post(&s, CHAT, i ? HI "," STREAM "}" : HI "}", &b);
+        check_says(&b, "\"content\":\"Hello\"", true);
+        check_says(&b, "\"reasoning_content\":\"hm\"", true);
+        check_says(&b, "\"finish_reason\":\"content_filter\"", true);
+        check_says(&b, "\"system_fingerprint\":\"fp_1\"", true);
+        if (!i) check_says(&b, "\"prompt_tokens\":11", true);
+        buf_release(&b);
+    }
+    site_stop(&s);
+    script_stop(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_asked),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_assist),  cmocka_unit_test(test_whole_answers),
+        cmocka_unit_test(test_streams), cmocka_unit_test(test_completion_logprobs),
+        cmocka_unit_test(test_deaths),  cmocka_unit_test(test_endless),
+        cmocka_unit_test(test_faults),  cmocka_unit_test(test_without),
+        cmocka_unit_test(test_plain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
