@@ -16,6 +16,8 @@
 
 #include "base/output.h"
 
+enum { FOLDER_NAME_MAX = 4096 };
+
 int os_map_open(const char *path, struct os_map *ret_map, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -82,6 +84,26 @@ int os_read_file(const char *path, struct buf *b, struct err *e)
     }
     close(fd);
     return code;
+}
+
+int os_make_folder(const char *path, unsigned mode, struct err *e)
+{
+    char part[FOLDER_NAME_MAX];
+    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part || !*path)
+        return err_set(e, ERR_BAD_INPUT, "%.200s: no name of a folder", path);
+    for (char *at = part + 1; *at; at++) {
+        if (*at != '/') continue;
+        *at = 0;
+        (void)mkdir(part, mode); /* what fails here fails below, with its reason */
+        *at = '/';
+    }
+    struct stat st;
+    if (mkdir(part, mode) == 0) return 0;
+    if (errno == EEXIST && stat(part, &st) == 0) {
+        if (S_ISDIR(st.st_mode)) return 0;
+        errno = ENOTDIR;
+    }
+    return err_set(e, ERR_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
 }
 
 int os_write_file(const char *path, const void *data, size_t n, struct err *e)

@@ -24,6 +24,9 @@ void os_map_forget(const struct os_map *map, const uint8_t *at, size_t n);
 
 /* Append the whole file to b; a file larger than b's room is ERR_LIMIT. */
 int os_read_file(const char *path, struct buf *b, struct err *e);
+/* Make a folder and those above it that are missing, with this mode; one that exists is left as it
+ * is. ERR_IO says why not. */
+int os_make_folder(const char *path, unsigned mode, struct err *e);
 /* Write a file atomically, or to a pipe or a device; see output.h. */
 int os_write_file(const char *path, const void *data, size_t n, struct err *e);
 

@@ -1,11 +1,10 @@
 /* manual: `pdd manual`, and what pages and scripts ask of the tables; see manual.h. */
 #include "cli/manual.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/check.h"
+#include "base/os.h"
 #include "base/output.h"
 #include "cli/options.h"
 
@@ -123,9 +122,8 @@ static int write_script(const char *folder, const char *name, void (*make)(struc
 static int write_all(const char *folder, const char *date, struct err *e)
 {
     check_entries();
-    if (mkdir(folder, 0777) && errno != EEXIST)
-        return err_set(e, ERR_IO, "%s: %s", folder, strerror(errno));
-    int code = write_page(folder, NULL, date, e);
+    int code = os_make_folder(folder, 0777, e);
+    if (code == 0) code = write_page(folder, NULL, date, e);
     for (size_t i = 0; i < command_entries_n && code == 0; i++)
         if (command_entries[i].summary) code = write_page(folder, &command_entries[i], date, e);
     if (code == 0) code = write_script(folder, "pdd.bash", manual_bash, e);

@@ -32,23 +32,6 @@ int library_default_dir(char *path, size_t size, struct err *e)
     return 0;
 }
 
-int library_make_dir(const char *dir, struct err *e)
-{
-    char path[LIBRARY_PATH_MAX];
-    if (snprintf(path, sizeof path, "%s", dir) >= (int)sizeof path)
-        return err_set(e, ERR_LIMIT, "the name of the folder of models is too long");
-    for (char *at = path + 1; *at; at++) {
-        if (*at != '/') continue;
-        *at = 0;
-        (void)mkdir(path, 0777); /* what fails here fails below, with its reason */
-        *at = '/';
-    }
-    if (mkdir(path, 0777) && errno != EEXIST)
-        return err_set(e, ERR_IO, "%s: the folder of models cannot be made: %s", dir,
-                       strerror(errno));
-    return 0;
-}
-
 /* ---- what a file says ---- */
 
 /* general.file_type, as llama.cpp numbers the mixes. */

@@ -60,8 +60,6 @@ struct library_list {
 };
 
 int library_default_dir(char *path, size_t size, struct err *e);
-/* The folder and those above it, where they are missing. */
-int library_make_dir(const char *dir, struct err *e);
 
 /* All models, and downloads that are not complete. A folder that is not there has none. `facts`:
  * read the files' headers too. */

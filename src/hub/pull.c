@@ -442,7 +442,7 @@ int pull_run(const struct pull_options *o, struct pull_result *ret_result, struc
     p->result = ret_result;
     p->endpoint = endpoint_of(o);
     int code = resolve(p, e);
-    if (code == 0) code = library_make_dir(o->dir, e);
+    if (code == 0) code = os_make_folder(o->dir, 0777, e);
     if (code == 0) code = library_lock(o->dir, ret_result->name, &fd, e);
     if (code == 0) code = check_name(p, e);
     if (code == 0 && p->size) code = check_space(p, e);

@@ -36,7 +36,8 @@ void study_close(struct study *s); /* NULL is fine */
 
 /* All methods on each trace and link: Markdown or JSON. */
 int study_compare(struct study *s, struct buf *out, struct err *e);
-/* The whole report, a page, JSON and pictures, in a folder that exists; takes minutes. */
+/* The whole report, a page, JSON and pictures, in a folder, which is made where it is missing;
+ * takes minutes. */
 int study_report(struct study *s, const char *folder, struct err *e);
 
 /* Engines and devices that can be named, as Markdown. */

@@ -420,7 +420,8 @@ int study_report(struct study *s, const char *folder, struct err *e)
     for (int i = 0; i < PARTS; i++)
         buf_init(&p.parts[i], STUDY_TEXT_MAX);
     buf_init(&p.json, STUDY_TEXT_MAX);
-    int code = fill(&p);
+    int code = os_make_folder(folder, 0777, e); /* before minutes of work */
+    if (code == 0) code = fill(&p);
     if (code == 0) code = join(&p);
     for (int i = 0; i < PARTS; i++)
         buf_release(&p.parts[i]);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/os.h"
 
 struct store {
     sqlite3 *db;
@@ -60,22 +61,6 @@ int store_default_dir(char *path, size_t n, struct err *e)
 }
 
 /* ---- folder and file ---- */
-
-int store_make_dir(const char *dir, struct err *e)
-{
-    char path[STORE_PATH_MAX];
-    if (snprintf(path, sizeof path, "%s", dir) >= (int)sizeof path)
-        return err_set(e, ERR_LIMIT, "the name of the state folder is too long");
-    for (char *at = path + 1; *at; at++) {
-        if (*at != '/') continue;
-        *at = 0;
-        (void)mkdir(path, 0700); /* what fails here fails below, with its reason */
-        *at = '/';
-    }
-    if (mkdir(path, 0700) && errno != EEXIST)
-        return err_set(e, ERR_IO, "%s: the state folder cannot be made: %s", dir, strerror(errno));
-    return 0;
-}
 
 /* SQLite gives -wal and -shm the mode of the file. */
 static int make_file(const char *path, struct err *e)
@@ -247,7 +232,7 @@ int store_open(const char *dir, struct store **ret_store, struct err *e)
     int code = 0;
     if (snprintf(s->path, sizeof s->path, "%s/state.db", dir) >= (int)sizeof s->path)
         code = err_set(e, ERR_LIMIT, "the name of the state folder is too long");
-    if (code == 0) code = store_make_dir(dir, e);
+    if (code == 0) code = os_make_folder(dir, 0700, e);
     if (code == 0) code = make_file(s->path, e);
     if (code == 0) code = open_database(s, e);
     if (code == 0) code = check_version(s, e);

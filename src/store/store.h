@@ -37,8 +37,6 @@ struct store;
 /* $XDG_STATE_HOME/pdd, else $HOME/.local/state/pdd. */
 int store_default_dir(char *path, size_t n, struct err *e);
 
-/* The folder and its parents, mode 0700, where they are missing. */
-int store_make_dir(const char *dir, struct err *e);
 /* Makes the folder (its parents too) and the file where they are missing. */
 int store_open(const char *dir, struct store **ret_store, struct err *e);
 void store_close(struct store *s); /* NULL is fine; statements must be finalized before */

@@ -103,6 +103,14 @@ static void test_report(void **state)
         buf_release(&text);
         unlink(path);
     }
+    rmdir(folder); /* is made where it is missing */
+    buf_release(&out);
+    buf_release(&err);
+    assert_int_equal(run(args, &out, &err), 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        assert_int_equal(unlink(path), 0);
+    }
     buf_release(&out);
     buf_release(&err);
 }
@@ -123,9 +131,9 @@ static void test_wrong_use(void **state)
         {{"--trace", requests, "--engine", "abacus"}, 1, "abacus"},
         {{"--trace", requests, "--engines", "0"}, 2, "--engines"},
         {{"--trace", requests, "--speed", "0"}, 2, "--speed"},
-        {{"--trace", requests, "--report", "/nonexistent", "--method", "device"},
+        {{"--trace", requests, "--report", "/dev/null/made", "--method", "device"},
          1,
-         "/nonexistent"},
+         "/dev/null/made: the folder cannot be made"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

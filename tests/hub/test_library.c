@@ -4,6 +4,7 @@
  * Catches: a name that leads to the wrong file or out of the folder; removal of what is not ours; a
  * damaged record that hides a model; a lock that two hold.
  */
+#include "base/os.h"
 #include "hub/pull_site.h"
 
 static void put(const struct pull_site *s, const char *file, const void *data, size_t n)
@@ -17,7 +18,7 @@ static void put(const struct pull_site *s, const char *file, const void *data, s
 static void begin(struct pull_site *s)
 {
     site_start(s, NULL);
-    assert_int_equal(library_make_dir(s->dir, NULL), 0);
+    assert_int_equal(os_make_folder(s->dir, 0777, NULL), 0);
 }
 
 static void test_read(void **state)

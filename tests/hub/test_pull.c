@@ -8,6 +8,7 @@
 #include "hub/pull_site.h"
 
 #include "base/mem.h"
+#include "base/os.h"
 
 /* ---- a good server ---- */
 
@@ -685,7 +686,7 @@ static void test_lock(void **state)
     struct err e = ERR_INIT;
     (void)state;
     site_start(&s, NULL);
-    assert_int_equal(library_make_dir(s.dir, &e), 0);
+    assert_int_equal(os_make_folder(s.dir, 0777, &e), 0);
     assert_int_equal(library_lock(s.dir, "m", &fd, &e), 0);
     site_expect(&s, "/m.gguf", ERR_BUSY, "by another process");
     assert_int_equal(file_server_count(&s.server), 0);

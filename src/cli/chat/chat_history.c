@@ -1,5 +1,6 @@
 /* chat_history: see chat_history.h. */
 #include "cli/chat/chat_history.h"
+#include "base/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,7 +55,7 @@ static int open_locked(const struct chat_history *h, int *ret_fd, struct err *e)
 
 int chat_history_open(struct chat_history *h, const char *dir, struct err *e)
 {
-    int fd, code = store_make_dir(dir, e);
+    int fd, code = os_make_folder(dir, 0700, e);
     if (code) return code;
     if (snprintf(h->path, sizeof h->path, "%s/history", dir) >= (int)sizeof h->path)
         return err_set(e, ERR_LIMIT, "the name of the state folder is too long");
