@@ -340,10 +340,11 @@ static void on_assist_done(void *arg, const struct wire_event *ev)
 
 static int open_cloud(struct device *d, uint32_t n);
 
-/* Tools, calls or template arguments, which messages to a cloud do not carry. */
+/* Calls or template arguments, which messages to a cloud do not carry. Tools are not among them:
+ * none may be called (proto/openai.h), so the answer does without. */
 static bool has_more_than_texts(const struct device_question *q)
 {
-    bool more = q->tools || q->arguments;
+    bool more = q->arguments != NULL;
     for (uint32_t i = 0; q->extras && i < q->n_messages; i++)
         more = more || wire_message_has_calls(q->extras[i]);
     return more;
@@ -687,6 +688,27 @@ static int take_have(struct answer *a, const struct vocab *v)
     return code;
 }
 
+/* Tools that the template has no place for are left out: none may be called. */
+static int render(struct device *d, struct err *e)
+{
+    struct answer *a = &d->answer;
+    const struct device_question *q = a->q;
+    const struct chat_template *t = engine_template(d->engine);
+    struct chat_prompt in = {.messages = q->messages,
+                             .extras = q->extras,
+                             .n = q->n_messages,
+                             .tools = q->tools,
+                             .arguments = q->arguments,
+                             .generate = true,
+                             .now = a->now};
+    int code = chat_template_render(t, vocab_of(d), &in, &a->prompt, e);
+    if (code != ERR_UNSUPPORTED || !in.tools) return code;
+    in.tools = NULL;
+    a->prompt.len = 0;
+    if (e) *e = (struct err)ERR_INIT;
+    return chat_template_render(t, vocab_of(d), &in, &a->prompt, e);
+}
+
 static int encode_prompt(struct device *d, struct err *e)
 {
     struct answer *a = &d->answer;
@@ -699,15 +721,7 @@ static int encode_prompt(struct device *d, struct err *e)
     else if (q->raw)
         code = vocab_encode(v, q->raw, q->raw_len, VOCAB_ADD_BOS, &a->prompt, e);
     else if (engine_template(d->engine))
-        code = chat_template_render(engine_template(d->engine), v,
-                                    &(struct chat_prompt){.messages = q->messages,
-                                                          .extras = q->extras,
-                                                          .n = q->n_messages,
-                                                          .tools = q->tools,
-                                                          .arguments = q->arguments,
-                                                          .generate = true,
-                                                          .now = a->now},
-                                    &a->prompt, e);
+        code = render(d, e);
     else
         return err_set(e, ERR_UNSUPPORTED,
                        "model %s has no chat template: use --raw, or name one with --chat-template",
@@ -764,8 +778,8 @@ static int check_question(const struct device *d, const struct device_question *
         return err_set(e, ERR_UNSUPPORTED, "an answer goes on with a model on the device only");
     if (has_more_than_texts(q) && !d->engine)
         return err_set(e, ERR_UNSUPPORTED,
-                       "messages with calls or results, tools, and arguments of the chat template "
-                       "need a model on the device");
+                       "messages with calls or results, and arguments of the chat template need a "
+                       "model on the device");
     if ((q->raw || q->ids) && !d->engine)
         return err_set(e, ERR_UNSUPPORTED, "a raw prompt needs a model on the device");
     if (!q->raw && !q->ids && (q->n_messages == 0 || q->n_messages > WIRE_MESSAGES_MAX))

@@ -86,7 +86,8 @@ struct device_question {
     const struct chat_message *messages; /* [n_messages]; or else */
     uint32_t n_messages;
     /* JSON for the chat template of the engine here, as in struct chat_prompt; each may be NULL. A
-     * cloud with another tokenizer cannot be told of them, and is not asked. */
+     * cloud with another tokenizer cannot be told of them, and is not asked where there are calls
+     * or arguments. Tools are for the template alone, if it has a place for them. */
     const char *const *extras; /* [n_messages] */
     const char *tools, *arguments;
     int64_t now; /* the wall clock for the chat template, here and in the cloud (clock_wall_of); 0:

@@ -171,6 +171,30 @@ static void test_completions(void **state)
     serve_site_stop(&site);
 }
 
+/* Tools that may not be called: answered by the device,
+ * and without a model here by the cloud, which is not told of tools. */
+static void test_no_tools(void **state)
+{
+    static const char tools[] = ",\"tool_choice\":\"none\",\"tools\":[{\"type\":\"function\","
+                                "\"function\":{\"name\":\"f\"}}]}";
+    struct buf b, body;
+    (void)state;
+    struct cloud_fixture *cloud = site_with_cloud(20);
+    buf_init(&body, RAW_MAX);
+    buf_printf(&body, "{%s%s", question, tools);
+    for (int engine = 1; engine >= 0; engine--) {
+        site.no_engine = !engine;
+        if (!engine) site.config.device.engine = NULL;
+        serve_site_start(&site);
+        assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions", "", body.data, &b),
+                         200);
+        buf_release(&b);
+        serve_site_stop(&site);
+    }
+    buf_release(&body);
+    cloud_fixture_stop(cloud);
+}
+
 static const struct {
     const char *body, *says;
     int status;
@@ -192,6 +216,11 @@ static const struct {
     {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"pdd\":{\"id\":\"a/b\"}}", "pdd.id",
      400},
     {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"logprobs\":true}", "logprobs", 400},
+    {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"logit_bias\":{\"259\":1}}",
+     "logit_bias", 400},
+    {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":[{\"type\":\"function\","
+     "\"function\":{\"name\":\"f\"}}]}",
+     "tools", 400},
 };
 
 static void test_wrong_requests(void **state)
@@ -730,8 +759,10 @@ static void test_conversations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_tools),
         cmocka_unit_test(test_same_answer),
         cmocka_unit_test(test_completions),
+
         cmocka_unit_test(test_wrong_requests),
         cmocka_unit_test(test_leaving),
         cmocka_unit_test(test_queue),
