@@ -1,5 +1,6 @@
 /* ask: one question and its answer, from the queue to the end; see serve_impl.h. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -37,6 +38,7 @@ struct ask *ask_new(struct serve *s)
     hex_encode(random, sizeof random, a->id + 4);
     buf_init(&a->text, DEVICE_TEXT_MAX);
     buf_init(&a->thought, DEVICE_TEXT_MAX);
+    buf_init(&a->echo, DEVICE_TEXT_MAX);
     buf_init(&a->tokens, (size_t)TURN_ANSWER_MAX * sizeof(struct ask_token));
     buf_init(&a->report, REPORT_MAX);
     buf_init(&a->brief, BRIEF_MAX);
@@ -56,6 +58,7 @@ void ask_free(struct ask *a)
     mem_free(a->messages);
     buf_release(&a->text);
     buf_release(&a->thought);
+    buf_release(&a->echo);
     buf_release(&a->tokens);
     buf_release(&a->report);
     buf_release(&a->brief);
@@ -68,6 +71,65 @@ struct ask *ask_find(struct serve *s, const char *id)
     while (a && strcmp(a->id, id) != 0)
         a = a->next;
     return a;
+}
+
+/* ---- several answers to one request ---- */
+
+int ask_name_choice(struct ask *a, const char *first, uint32_t choice, struct err *e)
+{
+    int n = first == a->id ? 0
+            : choice       ? snprintf(a->id, sizeof a->id, "%s.%u", first, choice)
+                           : snprintf(a->id, sizeof a->id, "%s", first);
+    if (n < 0 || (size_t)n >= sizeof a->id)
+        return err_set(e, ERR_BAD_INPUT, "pdd.id: at most %d characters, with several answers",
+                       WIRE_ID_MAX - 5);
+    a->choice = choice;
+    a->n_choices = openai_request_choices(&a->q);
+    return 0;
+}
+
+void ask_take_choice(struct ask *a)
+{
+    const char *dot = strchr(a->id, '.');
+    unsigned long k = dot ? strtoul(dot + 1, NULL, 10) : 0;
+    a->n_choices = openai_request_choices(&a->q);
+    a->choice = k < a->n_choices ? (uint32_t)k : 0;
+}
+
+struct ask *ask_find_choice(struct serve *s, const char *id, uint32_t choice)
+{
+    char name[2 * WIRE_ID_MAX];
+    int base = (int)strcspn(id, ".");
+    if (choice)
+        snprintf(name, sizeof name, "%.*s.%u", base, id, choice);
+    else
+        snprintf(name, sizeof name, "%.*s", base, id);
+    return ask_find(s, name);
+}
+
+static void line_up(struct ask *a)
+{
+    a->lined = true;
+    admit_join(a->serve->line, a, a->tenant, 0);
+    loop_timer_set(a->serve->start_timer, 0);
+}
+
+/* Whether the prompt is to be read for another answer first, so that it is read once. */
+static bool waits_for_prompt(const struct ask *a)
+{
+    uint32_t first = a->choice - a->choice % a->q.n;
+    const struct ask *lead = first == a->choice ? NULL : ask_find_choice(a->serve, a->id, first);
+    return lead && lead->state != ASK_OVER && lead->n_tokens == 0;
+}
+
+/* The prompt of `a` is read, or it is over: further answers to it may begin. */
+static void let_others_begin(const struct ask *a)
+{
+    if (a->choice % a->q.n) return;
+    for (uint32_t k = 1; k < a->q.n; k++) {
+        struct ask *other = ask_find_choice(a->serve, a->id, a->choice + k);
+        if (other && other->state == ASK_WAITING && !other->lined) line_up(other);
+    }
 }
 
 const struct ask_token *ask_token_at(const struct ask *a, uint32_t i)
@@ -127,6 +189,7 @@ static void end(struct ask *a, const char *finish)
 {
     struct serve *s = a->serve;
     a->state = ASK_OVER;
+    let_others_begin(a);
     a->finish = finish;
     a->n_clear = a->n_tokens;
     a->clear = a->text.len;
@@ -271,7 +334,7 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
         last->len += (uint32_t)n;
         last->thought_len += a->thought_new;
     } else if (!code && !(code = buf_append(&a->tokens, &t, sizeof t))) {
-        a->n_tokens++;
+        if (++a->n_tokens == 1) let_others_begin(a);
     }
     a->thought_new = 0;
     if (code) {
@@ -420,6 +483,7 @@ void ask_start_waiting(void *serve)
 
 static uint64_t keep_us(const struct ask *a)
 {
+    if (a->dropped) return 0;
     uint32_t keep_s = a->pdd.keep_s == UINT32_MAX ? a->serve->c.keep_s : a->pdd.keep_s;
     return keep_s * 1000000ull;
 }
@@ -427,8 +491,7 @@ static uint64_t keep_us(const struct ask *a)
 static void join(struct ask *a)
 {
     a->state = ASK_WAITING;
-    admit_join(a->serve->line, a, a->tenant, 0);
-    loop_timer_set(a->serve->start_timer, 0);
+    if (!waits_for_prompt(a)) line_up(a);
 }
 
 static void count_inside(const struct serve *s, const struct ask *own, struct admit_state *state)
@@ -440,24 +503,44 @@ static void count_inside(const struct serve *s, const struct ask *own, struct ad
     }
 }
 
+/* The text of a prompt that is to be echoed; of ids as a reader would see it. */
+static int make_echo(struct ask *a, const struct openai_prompt *p)
+{
+    struct detok d;
+    int code = 0;
+    if (!a->q.echo) return 0;
+    buf_clear(&a->echo);
+    if (p->text) return buf_append(&a->echo, p->text, p->text_len);
+    detok_init(&d, true);
+    for (uint32_t i = 0; i < p->n_ids && !code; i++)
+        code = detok_push(&d, a->serve->vocab, p->ids[i], &a->echo);
+    return code ? code : detok_finish(&d, &a->echo);
+}
+
+static int take_ids(struct ask *a, const struct openai_prompt *p, struct err *e)
+{
+    const struct vocab *v = a->serve->vocab;
+    for (uint32_t i = 0; i < p->n_ids; i++)
+        if (p->ids[i] < 0 || (uint32_t)p->ids[i] >= vocab_size(v))
+            return err_set(e, ERR_BAD_INPUT,
+                           "prompt[%u]: token id %d is outside the vocabulary of %u", i, p->ids[i],
+                           vocab_size(v));
+    return token_list_append(&a->ids, p->ids, p->n_ids);
+}
+
 int ask_make_prompt(struct ask *a, struct err *e)
 {
     const struct vocab *v = a->serve->vocab;
-    struct wire_request *q = &a->q.ask;
     if (a->q.chat) return 0;
     if (!v)
         return err_set(e, ERR_UNSUPPORTED,
                        "prompt: without a model on the device only messages can be answered");
-    if (a->q.text)
-        return vocab_encode(v, a->q.text, a->q.text_len, VOCAB_ADD_BOS | VOCAB_SPECIAL, &a->ids, e);
-    for (uint32_t i = 0; i < q->n_prompt; i++)
-        if (q->prompt[i] < 0 || (uint32_t)q->prompt[i] >= vocab_size(v))
-            return err_set(e, ERR_BAD_INPUT,
-                           "prompt[%u]: token id %d is outside the vocabulary of %u", i,
-                           q->prompt[i], vocab_size(v));
-    if (token_list_append(&a->ids, q->prompt, q->n_prompt))
-        return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
-    return 0;
+    struct openai_prompt p = openai_request_prompt(&a->q, a->choice / a->q.n);
+    int code = p.text
+                   ? vocab_encode(v, p.text, p.text_len, VOCAB_ADD_BOS | VOCAB_SPECIAL, &a->ids, e)
+                   : take_ids(a, &p, e);
+    if (!code) code = make_echo(a, &p);
+    return code == ERR_NO_MEMORY ? err_set(e, code, "no memory for the prompt") : code;
 }
 
 /* What it has becomes the beginning that the device goes on from. 1: it is complete. */
@@ -501,6 +584,8 @@ void ask_restore(struct ask *a)
     a->next = s->asks;
     s->asks = a;
     if (a->state == ASK_OVER) {
+        if (a->q.echo) (void)ask_make_prompt(a, &e);
+        token_list_release(&a->ids);
         a->n_clear = a->n_tokens;
         a->clear = a->text.len;
         a->usage.completion_tokens = a->n_tokens;
@@ -549,7 +634,7 @@ int ask_submit(struct ask *a, const char *request, size_t n, struct err *e)
     record_ask(s->record, a, request, n);
     if (a->state == ASK_WAITING)
         join(a);
-    else if (s->c.on_held)
+    else if (s->c.on_held && a->choice == 0)
         s->c.on_held(s->c.on_held_arg, a->id);
     return 0;
 }
@@ -563,8 +648,12 @@ void ask_allow(struct ask *a, bool send)
         join(a);
         record_state(a->serve->record, a);
         reader_tell(a);
-        return;
     }
+    for (uint32_t k = 1; a->choice == 0 && k < a->n_choices; k++) { /* one word for all answers */
+        struct ask *other = ask_find_choice(a->serve, a->id, k);
+        if (other) ask_allow(other, send);
+    }
+    if (send || a->serve->info) return;
     err_set(&e, ERR_DENIED,
             "the user did not allow that the question is sent to the cloud, and "
             "there is no model on the device");
@@ -575,7 +664,7 @@ const char *serve_held(const struct serve *s)
 {
     const char *oldest = NULL;
     for (const struct ask *a = s->asks; a; a = a->next)
-        if (a->state == ASK_HELD) oldest = a->id;
+        if (a->state == ASK_HELD && a->choice == 0) oldest = a->id;
     return oldest;
 }
 
@@ -608,6 +697,13 @@ void ask_cancel(struct ask *a)
     case ASK_OVER:
         break;
     }
+}
+
+void ask_drop(struct ask *a)
+{
+    a->dropped = true;
+    a->unread_since = clock_us();
+    loop_timer_set(a->serve->unread_timer, 0);
 }
 
 /* ---- a conversation that was deleted ---- */

@@ -89,6 +89,10 @@ void serve_answer_stop(struct http_request *r, void *serve)
 {
     struct ask *a = find(r, serve);
     if (!a) return;
+    for (uint32_t k = 1; a->choice == 0 && k < a->n_choices; k++) { /* all of its request */
+        struct ask *other = ask_find_choice(a->serve, a->id, k);
+        if (other) ask_cancel(other);
+    }
     ask_cancel(a);
     reply_state(r, a);
 }

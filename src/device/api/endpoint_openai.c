@@ -99,11 +99,12 @@ static int check_served(const struct serve *s, const struct ask *a, const char *
         return err_set(e, ERR_UNSUPPORTED,
                        "logprobs: a part of the answer may be another machine's, which tells none");
     *param = a->q.n > 1 ? "n" : "prompt";
-    if (openai_request_choices(&a->q) > 1)
+    uint32_t n = openai_request_choices(&a->q),
+             most = admit_share(s->c.answers_max, s->c.queue_max);
+    if (n > 1 && n > most)
         return err_set(e, ERR_UNSUPPORTED,
-                       "%s: a device gives one answer to a request; send more requests", *param);
-    *param = "echo";
-    if (a->q.echo) return err_set(e, ERR_UNSUPPORTED, "echo is not served on a device");
+                       "%s: %u answers in one request, and %u of a client may run or wait here",
+                       *param, n, most);
     *param = "pdd";
     if (a->pdd.id[0] && !event_stream_id_good(a->pdd.id))
         return err_set(e, ERR_BAD_INPUT,
@@ -171,9 +172,92 @@ static void drop(struct serve *s, struct http_request *r, struct ask *a, const s
 static bool attach_known(struct serve *s, struct http_request *r, const struct ask *a)
 {
     struct ask *known = a->pdd.id[0] ? ask_find(s, a->pdd.id) : NULL;
+    struct ask *all[OPENAI_CHOICES_MAX] = {known};
+    struct err e = ERR_INIT;
     if (!known) return false;
-    (void)reader_add(known, r, a->q.stream, false, 0);
+    for (uint32_t k = 1; k < known->n_choices && !e.code; k++) {
+        all[k] = ask_find_choice(s, known->id, k);
+        if (!all[k]) err_set(&e, ERR_NOT_FOUND, "answer %u of %s is forgotten", k, known->id);
+    }
+    if (e.code)
+        serve_refuse(s, r, &e, "pdd");
+    else
+        (void)reader_add_all(all, known->n_choices, r, a->q.stream, false, 0);
     return true;
+}
+
+/* Answer `choice` of the request of `first`. */
+static int make_choice(const struct ask *first, const char *body, size_t n, uint32_t choice,
+                       struct ask *a, struct err *e)
+{
+    char param[OPENAI_PARAM_MAX];
+    int code = openai_request_decode(body, n, first->q.chat, &a->q, param, e);
+    if (!code) code = ask_name_choice(a, first->id, choice, e);
+    if (code) return code;
+    a->pdd = first->pdd;
+    a->mode = first->mode;
+    a->tenant = first->tenant;
+    a->created = first->created;
+    a->q.ask.sampling.seed = (first->q.ask.sampling.seed + choice % a->q.n) & INT64_MAX;
+    return ask_make_prompt(a, e);
+}
+
+/* all[0] is made; *ret_n: how many are there in any case. */
+static int make_choices(struct ask **all, const char *body, size_t n, uint32_t *ret_n,
+                        struct err *e)
+{
+    struct ask *first = all[0];
+    int code = ask_name_choice(first, first->pdd.id[0] ? first->pdd.id : first->id, 0, e);
+    uint32_t k = 1;
+    for (; k < openai_request_choices(&first->q) && !code; k++) {
+        all[k] = ask_new(first->serve);
+        if (!all[k]) return err_set(e, ERR_NO_MEMORY, "no memory for another answer");
+        *ret_n = k + 1;
+        code = make_choice(first, body, n, k, all[k], e);
+    }
+    return code;
+}
+
+/* All or none. */
+static int submit(struct ask **all, uint32_t n, const char *body, size_t n_body, struct err *e)
+{
+    uint32_t k = 0;
+    int code = 0;
+    while (k < n && (code = ask_submit(all[k], body, n_body, e)) == 0)
+        k++;
+    if (!code) return 0;
+    for (uint32_t i = k; i < n; i++)
+        ask_free(all[i]);
+    while (k-- > 0) { /* nothing of them is kept */
+        all[k]->forgotten = true;
+        ask_cancel(all[k]);
+    }
+    return code;
+}
+
+static void begin(struct http_request *r, struct serve *s, struct ask *a)
+{
+    struct ask *all[OPENAI_CHOICES_MAX] = {a};
+    struct err e = ERR_INIT;
+    uint32_t n = 1;
+    size_t n_body;
+    const char *body = http_request_body(r, &n_body);
+    a->tenant = tenant_of(r);
+    if (make_choices(all, body, n_body, &n, &e)) {
+        serve_refuse(s, r, &e, strncmp(e.text, "pdd.", 4) == 0 ? "pdd" : "prompt");
+        for (uint32_t k = 0; k < n; k++)
+            ask_free(all[k]);
+        return;
+    }
+    bool stream = a->q.stream;
+    if (submit(all, n, body, n_body, &e)) {
+        http_request_reply_header(r, "Retry-After", "1");
+        serve_refuse(s, r, &e, NULL);
+        return;
+    }
+    if (reader_add_all(all, n, r, stream, false, 0) == 0) return;
+    for (uint32_t k = 0; k < n; k++)
+        ask_drop(all[k]);
 }
 
 static void post(struct http_request *r, struct serve *s, bool chat)
@@ -190,24 +274,12 @@ static void post(struct http_request *r, struct serve *s, bool chat)
     a->q.chat = chat;
     int code = s->draining ? err_set(&e, ERR_CANCELLED, "the device's server is shutting down")
                            : read_request(r, a, chat, &param, name, &e);
-    if (code) {
+    if (code)
         drop(s, r, a, &e, param);
-        return;
-    }
-    if (attach_known(s, r, a)) {
+    else if (attach_known(s, r, a))
         ask_free(a);
-        return;
-    }
-    if (a->pdd.id[0]) snprintf(a->id, sizeof a->id, "%s", a->pdd.id);
-    a->tenant = tenant_of(r);
-    size_t n;
-    const char *body = http_request_body(r, &n);
-    if (ask_submit(a, body, n, &e)) {
-        http_request_reply_header(r, "Retry-After", "1");
-        drop(s, r, a, &e, NULL);
-        return;
-    }
-    if (reader_add(a, r, a->q.stream, false, 0)) ask_cancel(a);
+    else
+        begin(r, s, a);
 }
 
 void serve_chat(struct http_request *r, void *serve)

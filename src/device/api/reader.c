@@ -1,4 +1,8 @@
-/* reader: an HTTP request that follows an answer; see serve_impl.h. */
+/*
+ * reader: an HTTP request that follows an answer, or all answers of a request for several; see
+ * serve_impl.h. A reader belongs to an ask and to the response; all of a response stay until it is
+ * complete. One answer that fails ends it, and with it the others.
+ */
 #include <string.h>
 
 #include "base/clock.h"
@@ -14,17 +18,25 @@ enum {
     PROGRESS_EVERY_US = 100000
 };
 
-struct reader {
-    struct ask *ask;
-    struct reader *next;
+struct response {
     struct http_request *http;
     bool stream, now, begun;
+    uint64_t spoke; /* clock_us() */
+    uint32_t n, n_ended;
+    struct reader *readers[]; /* [n] */
+};
+
+struct reader {
+    struct ask *ask;
+    struct reader *next; /* of the ask */
+    struct response *of;
+    bool ended;                   /* its answer is over and told */
     uint32_t at;                  /* the next token */
     uint32_t text_at, thought_at; /* told of the answer and its thought, in bytes */
     enum ask_state told;
     struct ask_progress progress[2]; /* as told */
     bool told_trouble;
-    uint64_t spoke, told_at; /* clock_us() */
+    uint64_t told_at; /* clock_us() */
 };
 
 static void detach(struct reader *r)
@@ -36,12 +48,33 @@ static void detach(struct reader *r)
     mem_free(r);
 }
 
+/* The response is complete, or its client has gone. */
+static struct http_request *leave(struct response *p)
+{
+    struct http_request *http = p->http;
+    for (uint32_t i = 0; i < p->n; i++)
+        detach(p->readers[i]);
+    mem_free(p);
+    return http;
+}
+
+/* Only asks that are over may be freed meanwhile, and none of those follows here. */
 static void on_close(void *arg)
 {
-    struct reader *r = arg;
-    struct ask *a = r->ask;
-    detach(r);
-    if (!a->readers) ask_nobody_reads(a);
+    struct response *p = arg;
+    struct ask *unread[OPENAI_CHOICES_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        struct ask *a = p->readers[i]->ask;
+        bool last = a->readers == p->readers[i] && !a->readers->next;
+        if (last && a->state == ASK_OVER)
+            ask_nobody_reads(a);
+        else if (last)
+            unread[n++] = a;
+    }
+    (void)leave(p);
+    for (uint32_t i = 0; i < n; i++)
+        ask_nobody_reads(unread[i]);
 }
 
 /* ---- a stream ---- */
@@ -49,9 +82,9 @@ static void on_close(void *arg)
 static void send_scratch(struct reader *r)
 {
     struct buf *out = &r->ask->serve->bytes;
-    r->spoke = clock_us();
+    r->of->spoke = clock_us();
     /* One that does not read is cut off: on_close follows. */
-    if (!out->error) (void)http_stream_send(r->http, out->data, out->len);
+    if (!out->error) (void)http_stream_send(r->of->http, out->data, out->len);
 }
 
 static struct buf *scratch(struct reader *r)
@@ -72,17 +105,28 @@ static void send_note(struct reader *r, struct buf *pdd)
     buf_release(pdd);
 }
 
-static void begin(struct reader *r)
+/* What precedes the answer: the role, or an echo of the prompt. */
+static void open_choice(struct reader *r)
 {
     struct ask *a = r->ask;
-    r->begun = true;
-    http_request_reply_header(r->http, "X-PDD-Answer", a->id);
-    http_request_reply_header(r->http, "Cache-Control", "no-store");
-    http_stream_begin(r->http, "text/event-stream");
-    if (!a->q.chat || r->at > 0) return;
     struct openai_head h = ask_head(a, NULL);
-    openai_put_role(scratch(r), &h, 0, a->q.include_usage);
+    struct openai_choice echo = {.index = a->choice, .text = a->echo.data, .text_len = a->echo.len};
+    if (r->at > 0 || (!a->q.chat && a->echo.len == 0)) return;
+    if (a->q.chat)
+        openai_put_role(scratch(r), &h, a->choice, a->q.include_usage);
+    else
+        openai_put_chunk(scratch(r), &h, &echo, a->q.include_usage);
     send_scratch(r);
+}
+
+static void begin(struct response *p)
+{
+    p->begun = true;
+    http_request_reply_header(p->http, "X-PDD-Answer", p->readers[0]->ask->id);
+    http_request_reply_header(p->http, "Cache-Control", "no-store");
+    http_stream_begin(p->http, "text/event-stream");
+    for (uint32_t i = 0; i < p->n; i++)
+        open_choice(p->readers[i]);
 }
 
 static void tell_state(struct reader *r)
@@ -166,6 +210,7 @@ static void tell_tokens(struct reader *r, uint32_t n, struct openai_choice *c)
     buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", r->at, n,
                turn_source_name(of->source));
     struct openai_head h = ask_head(a, pdd.data);
+    c->index = a->choice;
     openai_put_chunk(scratch(r), &h, c, a->q.include_usage);
     send_scratch(r);
     buf_release(&pdd);
@@ -212,56 +257,102 @@ static void tell_rest(struct reader *r)
         tell_parts(r, 0, thinks, (uint32_t)a->text.len, (uint32_t)a->thought.len);
 }
 
+/* Of all answers of the response; a prompt counts once. */
+static struct openai_usage usage_of(const struct response *p)
+{
+    struct openai_usage u = p->readers[0]->ask->usage;
+    for (uint32_t i = 1; i < p->n; i++) {
+        const struct ask *a = p->readers[i]->ask;
+        if (a->choice % a->q.n == 0) {
+            u.prompt_tokens += a->usage.prompt_tokens;
+            u.cached_tokens += a->usage.cached_tokens;
+        }
+        u.completion_tokens += a->usage.completion_tokens;
+        u.reasoning_tokens += a->usage.reasoning_tokens;
+    }
+    return u;
+}
+
+static void end_stream(struct response *p)
+{
+    struct reader *r = p->readers[0];
+    openai_put_end(scratch(r));
+    send_scratch(r);
+    http_stream_end(leave(p));
+}
+
+/* The others of a response are of no use any more. They end on a timer: this may be called while
+ * one of them ends. */
+static void drop_others(struct response *p, const struct ask *failed)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        if (p->readers[i]->ask != failed) ask_drop(p->readers[i]->ask);
+}
+
+static void tell_failure(struct reader *r)
+{
+    struct ask *a = r->ask;
+    struct openai_head h = ask_head(a, a->report.len ? a->report.data : NULL);
+    struct buf *out = scratch(r);
+    if (h.pdd) openai_put_note(out, &h, a->q.include_usage);
+    openai_put_error(out, http_err_status(a->failure.code), err_code_name(a->failure.code),
+                     a->failure.text);
+    send_scratch(r);
+    drop_others(r->of, a);
+    end_stream(r->of);
+}
+
 static void tell_end(struct reader *r)
 {
     struct ask *a = r->ask;
-    const char *report = a->report.len ? a->report.data : NULL;
+    struct response *p = r->of;
     tell_rest(r);
-    struct openai_head h = ask_head(a, report);
-    struct openai_timings timings = ask_timings(a);
-    struct buf *out = scratch(r);
-    if (a->q.timings) h.timings = &timings;
     if (a->failure.code) {
-        if (report) openai_put_note(out, &h, a->q.include_usage);
-        openai_put_error(out, http_err_status(a->failure.code), err_code_name(a->failure.code),
-                         a->failure.text);
-    } else {
-        struct openai_choice c = {.text = "", .finish_reason = a->finish};
-        openai_put_chunk(out, &h, &c, a->q.include_usage);
-        struct openai_head bare = ask_head(a, NULL);
-        if (a->q.include_usage) openai_put_usage(out, &bare, &a->usage);
+        tell_failure(r);
+        return;
     }
-    openai_put_end(out);
+    struct openai_head h = ask_head(a, a->report.len ? a->report.data : NULL);
+    struct openai_timings timings = ask_timings(a);
+    struct openai_choice c = {.index = a->choice, .text = "", .finish_reason = a->finish};
+    if (a->q.timings) h.timings = &timings;
+    openai_put_chunk(scratch(r), &h, &c, a->q.include_usage);
     send_scratch(r);
-    struct http_request *http = r->http;
-    detach(r);
-    http_stream_end(http);
+    r->ended = true;
+    if (++p->n_ended < p->n) return;
+    struct openai_usage usage = usage_of(p);
+    h.pdd = NULL;
+    h.timings = NULL;
+    if (a->q.include_usage) {
+        openai_put_usage(scratch(r), &h, &usage);
+        send_scratch(r);
+    }
+    end_stream(p);
 }
 
 static bool has_begun(const struct reader *r)
 {
     const struct ask *a = r->ask;
-    if (r->now || a->pdd.progress || a->n_clear > 0) return true;
+    if (r->of->now || a->pdd.progress || a->n_clear > 0) return true;
     return a->progress[0].total + a->progress[1].total > 0;
 }
 
 static void refuse(struct reader *r)
 {
     struct ask *a = r->ask;
-    struct http_request *http = r->http;
-    detach(r);
-    serve_refuse(a->serve, http, &a->failure, NULL);
+    drop_others(r->of, a);
+    serve_refuse(a->serve, leave(r->of), &a->failure, NULL);
 }
 
 static void tell_stream(struct reader *r)
 {
     struct ask *a = r->ask;
-    if (!r->begun && a->state == ASK_OVER && a->failure.code && !r->now) {
+    struct response *p = r->of;
+    if (!p->begun && a->state == ASK_OVER && a->failure.code && !p->now) {
         refuse(r);
         return;
     }
-    if (!r->begun && a->state != ASK_OVER && !has_begun(r)) return;
-    if (!r->begun) begin(r);
+    if (!p->begun && a->state != ASK_OVER && !has_begun(r)) return;
+    if (!p->begun) begin(p);
     tell_state(r);
     tell_progress(r);
     tell_trouble(r);
@@ -276,8 +367,8 @@ void reader_break_silence(void *serve)
     uint64_t now = clock_us();
     for (struct ask *a = s->asks; a; a = a->next) {
         for (struct reader *r = a->readers; r; r = r->next) {
-            if (!r->stream || now - r->spoke < s->c.quiet_us) continue;
-            if (!r->begun) begin(r);
+            if (!r->of->stream || now - r->of->spoke < s->c.quiet_us) continue;
+            if (!r->of->begun) begin(r->of);
             buf_puts(scratch(r), ": keep-alive\n\n");
             send_scratch(r);
         }
@@ -287,60 +378,77 @@ void reader_break_silence(void *serve)
 
 /* ---- a whole response ---- */
 
+/* An answer's text with the echo of its prompt in front; `joined` is memory for it. */
+static void fill_choice(const struct ask *a, struct buf *joined, struct openai_choice *c)
+{
+    *c = (struct openai_choice){.index = a->choice,
+                                .text = a->text.data,
+                                .text_len = a->text.len,
+                                .thought = a->thought.data,
+                                .thought_len = a->thought.len,
+                                .finish_reason = a->finish};
+    if (a->echo.len == 0) return;
+    if (buf_append(joined, a->echo.data, a->echo.len) == 0)
+        buf_append(joined, a->text.data, a->text.len);
+    c->text = joined->data;
+    c->text_len = joined->len;
+}
+
+static void put_whole(const struct response *p, struct buf *out)
+{
+    struct openai_choice choices[OPENAI_CHOICES_MAX];
+    struct buf joined[OPENAI_CHOICES_MAX];
+    const struct ask *first = p->readers[0]->ask;
+    struct openai_head h = ask_head(first, first->report.len ? first->report.data : NULL);
+    struct openai_timings timings = ask_timings(first);
+    struct openai_usage usage = usage_of(p);
+    int code = 0;
+    if (first->q.timings) h.timings = &timings;
+    for (uint32_t i = 0; i < p->n; i++) {
+        buf_init(&joined[i], DEVICE_TEXT_MAX * 2ull);
+        fill_choice(p->readers[i]->ask, &joined[i], &choices[i]);
+        if (joined[i].error) code = joined[i].error;
+    }
+    openai_put_answer(out, &h, choices, p->n, &usage);
+    if (code) buf_fail(out, code);
+    for (uint32_t i = 0; i < p->n; i++)
+        buf_release(&joined[i]);
+}
+
 static void tell_whole(struct reader *r)
 {
-    struct ask *a = r->ask;
-    struct http_request *http = r->http;
+    struct ask *a = r->ask, *first = r->of->readers[0]->ask;
+    struct response *p = r->of;
     if (a->state != ASK_OVER) return;
     if (a->failure.code) {
         refuse(r);
         return;
     }
-    struct openai_head h = ask_head(a, a->report.len ? a->report.data : NULL);
-    struct openai_timings timings = ask_timings(a);
-    if (a->q.timings) h.timings = &timings;
-    struct openai_choice c = {.text = a->text.data,
-                              .text_len = a->text.len,
-                              .thought = a->thought.data,
-                              .thought_len = a->thought.len,
-                              .finish_reason = a->finish};
+    r->ended = true;
+    if (++p->n_ended < p->n) return;
     struct buf out;
     buf_init(&out, DEVICE_TEXT_MAX * 8ull);
-    openai_put_answer(&out, &h, &c, 1, &a->usage);
-    http_request_reply_header(http, "X-PDD-Answer", a->id);
-    if (a->brief.len) http_request_reply_header(http, "X-PDD-Report", a->brief.data);
-    detach(r);
-    serve_reply(http, &out);
+    put_whole(p, &out);
+    http_request_reply_header(p->http, "X-PDD-Answer", first->id);
+    if (first->brief.len) http_request_reply_header(p->http, "X-PDD-Report", first->brief.data);
+    serve_reply(leave(p), &out);
 }
 
 void reader_tell(struct ask *a)
 {
     for (struct reader *r = a->readers, *next; r; r = next) {
         next = r->next;
-        if (r->stream)
+        if (r->ended) continue;
+        if (r->of->stream)
             tell_stream(r);
         else
             tell_whole(r);
     }
 }
 
-int reader_add(struct ask *a, struct http_request *http, bool stream, bool now, uint32_t from)
+static void init_reader(struct reader *r, struct ask *a, struct response *p, uint32_t from)
 {
-    struct reader *r = mem_calloc(1, sizeof *r);
-    struct err e = ERR_INIT;
-    if (!r) {
-        err_set(&e, ERR_NO_MEMORY, "no memory for another reader");
-        serve_refuse(a->serve, http, &e, NULL);
-        return ERR_NO_MEMORY;
-    }
-    *r = (struct reader){.ask = a,
-                         .next = a->readers,
-                         .http = http,
-                         .stream = stream,
-                         .now = now,
-                         .at = from,
-                         .told = ASK_OVER,
-                         .spoke = clock_us()};
+    *r = (struct reader){.ask = a, .next = a->readers, .of = p, .at = from, .told = ASK_OVER};
     if (from > 0) {
         const struct ask_token *before = ask_token_at(a, from - 1);
         r->text_at = before->at + before->len;
@@ -348,7 +456,45 @@ int reader_add(struct ask *a, struct http_request *http, bool stream, bool now, 
     }
     a->readers = r;
     a->unread_since = 0;
-    http_request_on_close(http, on_close, r);
-    reader_tell(a);
+}
+
+static struct response *response_new(struct ask *const *asks, uint32_t n, uint32_t from)
+{
+    struct response *p = mem_calloc(1, sizeof *p + n * sizeof *p->readers);
+    for (uint32_t i = 0; p && i < n; i++) {
+        struct reader *r = mem_calloc(1, sizeof *r);
+        if (!r) {
+            (void)leave(p);
+            return NULL;
+        }
+        init_reader(r, asks[i], p, from);
+        p->readers[p->n++] = r;
+    }
+    return p;
+}
+
+int reader_add_all(struct ask *const *asks, uint32_t n, struct http_request *http, bool stream,
+                   bool now, uint32_t from)
+{
+    struct serve *s = asks[0]->serve;
+    struct response *p = response_new(asks, n, from);
+    struct err e = ERR_INIT;
+    if (!p) {
+        err_set(&e, ERR_NO_MEMORY, "no memory for another reader");
+        serve_refuse(s, http, &e, NULL);
+        return ERR_NO_MEMORY;
+    }
+    p->http = http;
+    p->stream = stream;
+    p->now = now;
+    p->spoke = clock_us();
+    http_request_on_close(http, on_close, p);
+    for (uint32_t i = 0; i < n; i++) /* asks stay, though the response may be complete */
+        reader_tell(asks[i]);
     return 0;
+}
+
+int reader_add(struct ask *a, struct http_request *http, bool stream, bool now, uint32_t from)
+{
+    return reader_add_all(&a, 1, http, stream, now, from);
 }

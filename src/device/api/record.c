@@ -382,6 +382,7 @@ static struct ask *read_answer(struct record *r, struct serve *s)
         return NULL;
     }
     snprintf(a->id, sizeof a->id, "%s", id);
+    ask_take_choice(a);
     a->created = (uint64_t)sqlite3_column_int64(q, 1);
     int state = sqlite3_column_int(q, 2);
     a->state = state == ASK_OVER ? ASK_OVER : state == ASK_HELD ? ASK_HELD : ASK_WAITING;

@@ -43,7 +43,12 @@ struct ask {
     struct ask *next; /* all of the server, the newest first */
     char id[WIRE_ID_MAX];
     enum ask_state state;
-    bool forgotten; /* its conversation was deleted: it goes when it is over and unread */
+    bool forgotten;  /* its conversation was deleted: it goes when it is over and unread */
+    bool dropped;    /* another answer of its request failed: it ends when it is unread */
+    bool lined;      /* it waits in the line; else, while it waits, for the prompt to be read */
+    uint32_t choice; /* which of its request's: see ask_name_choice */
+    uint32_t n_choices;
+    struct buf echo; /* what precedes its text */
     struct openai_request q;
     struct openai_pdd pdd;
     enum device_mode mode;
@@ -111,6 +116,12 @@ extern const char *const ask_modes[]; /* by enum device_mode, as pdd.mode says t
 
 /* ask.c. NULL: no memory. */
 struct ask *ask_new(struct serve *s);
+/* The id of a further choice is that of the request's first one, then '.' and its number. It waits
+ * until the prompt is read for the first answer to it. */
+int ask_name_choice(struct ask *a, const char *first, uint32_t choice, struct err *e);
+void ask_take_choice(struct ask *a); /* from its id */
+struct ask *ask_find_choice(struct serve *s, const char *id, uint32_t choice);
+void ask_drop(struct ask *a); /* soon, if nobody reads it then */
 void ask_free(struct ask *a);
 struct ask *ask_find(struct serve *s, const char *id);
 /* Hold it, or let it wait for a device. `request`: its body, to be kept. ERR_BUSY: too many wait.
@@ -140,6 +151,9 @@ ask_timings(const struct ask *a); /* since the last restart, once it is over */
 /* reader.c: the request gets what there is from token `from` on, and what comes. A stream's head
  * waits for the start of work, unless `now`. Not 0: no memory, and the request was refused. */
 int reader_add(struct ask *a, struct http_request *r, bool stream, bool now, uint32_t from);
+/* The same for all answers of a request, in one response. */
+int reader_add_all(struct ask *const *asks, uint32_t n, struct http_request *r, bool stream,
+                   bool now, uint32_t from);
 /* Tokens, progress, a state or the end have come. */
 void reader_tell(struct ask *a);
 /* quiet_timer: a comment to each stream that is silent for too long, with its head if need be. */

@@ -759,21 +759,13 @@ static void test_conversations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_tools),
-        cmocka_unit_test(test_same_answer),
-        cmocka_unit_test(test_completions),
-
-        cmocka_unit_test(test_wrong_requests),
-        cmocka_unit_test(test_leaving),
-        cmocka_unit_test(test_queue),
-        cmocka_unit_test(test_guests),
-        cmocka_unit_test(test_ask_before_sending),
-        cmocka_unit_test(test_cloud_away),
-        cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_no_is_kept),
-        cmocka_unit_test(test_asks_after_restart),
-        cmocka_unit_test(test_egress),
-        cmocka_unit_test(test_conversations),
+        cmocka_unit_test(test_no_tools),    cmocka_unit_test(test_same_answer),
+        cmocka_unit_test(test_completions), cmocka_unit_test(test_wrong_requests),
+        cmocka_unit_test(test_leaving),     cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_guests),      cmocka_unit_test(test_ask_before_sending),
+        cmocka_unit_test(test_cloud_away),  cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_no_is_kept),  cmocka_unit_test(test_asks_after_restart),
+        cmocka_unit_test(test_egress),      cmocka_unit_test(test_conversations),
         cmocka_unit_test(test_reads_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
