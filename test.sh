@@ -3,16 +3,20 @@
 #
 #   ./test.sh           everything: style, gcc, clang, sanitizers, cross build, fuzzing
 #   ./test.sh --quick   style and the tests of the release build
+#   ./test.sh --packages  only what is installed and packaged, with the static program and the packages for arm64, which
+#                         the others count as skipped: minutes, with downloads
 set -uo pipefail
 cd "$(dirname "$0")"
 . tools/setup.sh
 
 quick=0
+packages=0
 for argument in "$@"; do
     case $argument in
     --quick) quick=1 ;;
+    --packages) packages=1 ;;
     *)
-        echo "usage: ./test.sh [--quick]"
+        echo "usage: ./test.sh [--quick | --packages]"
         exit 2
         ;;
     esac
@@ -166,17 +170,30 @@ run_page() {
     finish
 }
 
-# What users install, and the packages in a bare Debian 12, each test counted.
-run_packages() {
-    local log status
+# run_script NAME SCRIPT [ARGUMENT]...: a script that prints a line for each of its tests.
+run_script() {
+    local name=$1 log status
+    shift
     log=$(mktemp)
-    begin "installing and packages (tests/package)"
-    tests/package/run.sh build/release >"$log" 2>&1
+    begin "$name ($1)"
+    "$@" >"$log" 2>&1
     status=$?
     count_cases "$log"
-    [ $status -eq 0 ] && echo "  ok packages" || { fail "packages"; tail -60 "$log"; }
+    [ $status -eq 0 ] && echo "  ok" || { fail "$name"; tail -60 "$log"; }
     rm -f "$log"
     finish
+}
+
+# What users install, and the packages in a bare Debian 12.
+run_packages() {
+    run_script "installing and packages" tests/package/run.sh build/release
+    if [ $packages -eq 1 ]; then
+        run_script "the static program" tests/package/static.sh
+        run_script "packages for arm64" tests/package/arm64.sh
+    else
+        skipped=$((skipped + 2))
+        echo "  skipped: the static program, packages for arm64 (./test.sh --packages)"
+    fi
 }
 
 # Kernels and bits by gcc, bits by gcc on a CPU without dot product, bits by clang.
@@ -224,8 +241,23 @@ run_fuzzers() {
     finish
 }
 
+summary() {
+    echo
+    echo "$SECONDS s in all"
+    [ -n "$failures" ] && printf '\nfailed:%s\n' "$failures"
+    echo
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ $failed -eq 0 ]
+    exit
+}
+
 # shellcheck disable=SC2086 # lists of packages are meant to be split
 need $BUILD_PACKAGES $TEST_PACKAGES
+if [ $packages -eq 1 ]; then
+    step "building with gcc" build release
+    run_packages
+    summary
+fi
 step "style, layers, banned calls (tools/check.sh)" tools/check.sh
 step "building with gcc" build release
 run_tests release "tests, gcc, optimised"
@@ -244,9 +276,4 @@ if [ $quick -eq 0 ]; then
     step "building the fuzz targets" build fuzz
     run_fuzzers
 fi
-echo
-echo "$SECONDS s in all"
-[ -n "$failures" ] && printf '\nfailed:%s\n' "$failures"
-echo
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+summary

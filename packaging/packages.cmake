@@ -38,6 +38,8 @@ if(CMAKE_CROSSCOMPILING AND CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
 endif()
 set(CPACK_COMPONENTS_ALL "")
 
+add_custom_target(debian) # all that packages have besides what is installed
+
 # Of each package: Debian's changelog and copyright. debian_package(NAME COPYRIGHT COMPONENT...): the group NAME.
 function(debian_package name copyright)
     string(REPLACE "-" "_" group ${name})
@@ -50,6 +52,7 @@ function(debian_package name copyright)
                 -P ${CMAKE_SOURCE_DIR}/packaging/debian/changelog.cmake
         DEPENDS CHANGELOG.md packaging/debian/changelog.cmake VERBATIM)
     add_custom_target(debian_${group} ALL DEPENDS ${changelog}.gz)
+    add_dependencies(debian debian_${group})
     install(FILES ${changelog}.gz DESTINATION share/doc/${name} COMPONENT debian_${group} EXCLUDE_FROM_ALL)
     install(FILES ${copyright} DESTINATION share/doc/${name} RENAME copyright COMPONENT debian_${group} EXCLUDE_FROM_ALL)
     foreach(component ${ARGN} debian_${group})
@@ -91,7 +94,7 @@ calls with callbacks, or a file descriptor for an event loop.")
     set(CPACK_DEBIAN_LIBPDD0_PACKAGE_SECTION libs)
     set(CPACK_DEBIAN_LIBPDD0_PACKAGE_SHLIBDEPS ON)
     # CPack writes scripts that call ldconfig, unless files of their names are given; a trigger does that today. There
-    # are no such files, so the package has no scripts.
+    # are no such files, which it warns of, so the package has no scripts.
     set(CPACK_DEBIAN_LIBPDD0_PACKAGE_CONTROL_EXTRA ${CMAKE_SOURCE_DIR}/packaging/debian/triggers
         ${CMAKE_BINARY_DIR}/debian/symbols ${CMAKE_BINARY_DIR}/debian/shlibs
         ${CMAKE_BINARY_DIR}/debian/none/postinst ${CMAKE_BINARY_DIR}/debian/none/postrm)
