@@ -34,6 +34,7 @@ function rows(r) {
     put('Speed here', r.prefill_tps ? `reads ${count(Math.round(r.prefill_tps))} tokens a second, writes one in ${ms(r.decode_ms)}` : null);
     put('Cloud', r.cloud?.requests ? `${plural(r.cloud.requests, 'request')}, its slot for ${ms(r.cloud.slot_ms)}` : null);
     put('Left this device', r.sent_bytes ? `${bytes(r.sent_bytes)} out, ${bytes(r.received_bytes)} back` : 'nothing');
+    put('Energy', r.energy ? `${Number(r.energy.joules.toPrecision(3))} J, ${r.energy.how}` : null);
     put('Stalls', r.stalls ? plural(r.stalls, 'gap') + ' above 200 ms' : null);
     put('End', ends[r.reason]);
     put('On the way', r.trouble);

@@ -57,6 +57,7 @@ const cases = {
         const facts = await page.textContent('.facts');
         assert.match(facts, new RegExp(`at token ${report.handover},`));
         assert.match(facts, /Left this device/);
+        assert.match(facts, /Energy[\d.]+ J, (measured|declared): /);
         assert.ok(facts.includes(report.plan.why));
         return page;
     },
