@@ -197,7 +197,7 @@ static bool read_token_below(const char *folder, const char *rest, struct buf *t
 static bool find_hub_token(struct buf *token)
 {
     const char *given = secure_getenv("HF_TOKEN"), *path = secure_getenv("HF_TOKEN_PATH");
-    if (given && given[0]) return buf_puts(token, given) == 0;
+    if (given && given[0]) return buf_append(token, given, strcspn(given, "\r\n")) == 0;
     if (path && path[0]) return read_token(path, token);
     const char *home = secure_getenv("HF_HOME");
     if (home && home[0]) return read_token_below(home, "/token", token);

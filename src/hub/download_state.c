@@ -84,7 +84,7 @@ static bool begins(const char *head, size_t n, const char *with, size_t k)
 static bool is_web_page(const char *head, size_t n)
 {
     static const char *const tags[] = {"<!doctype html", "<html", "<head", "<body", "<!--"};
-    while (n > 0 && strchr(" \t\r\n\xef\xbb\xbf", *head)) {
+    while (n > 0 && *head && strchr(" \t\r\n\xef\xbb\xbf", *head)) {
         head++;
         n--;
     }

@@ -436,6 +436,9 @@ int fetch_text(struct fetch *f, const char *url, struct buf *body, struct fetch_
 
 int fetch_open(const struct fetch_options *options, struct fetch **ret_fetch, struct err *e)
 {
+    for (const char *at = options->token; at && *at; at++)
+        if ((unsigned char)*at <= ' ' || *at == 127)
+            return err_set(e, ERR_BAD_INPUT, "the token holds a blank or a control character");
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return err_set(e, ERR_INTERNAL, "libcurl cannot be initialised");
     struct fetch *f = mem_calloc(1, sizeof *f);

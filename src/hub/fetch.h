@@ -68,6 +68,7 @@ struct fetch_call {
     void *arg;
 };
 
+/* BAD_INPUT: the token cannot stand in a header. */
 int fetch_open(const struct fetch_options *options, struct fetch **ret_fetch, struct err *e);
 void fetch_close(struct fetch *f); /* NULL is fine */
 

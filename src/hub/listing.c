@@ -21,11 +21,8 @@ static const char *last_name(const char *path)
 static bool is_model(const char *path)
 {
     const char *name = last_name(path);
-    size_t n = strlen(name);
-    if (n < 6 || strcasecmp(name + n - 5, ".gguf") != 0 || strlen(path) > REFERENCE_FILE_MAX)
-        return false;
-    return strncasecmp(name, "mmproj", 6) != 0 && !strcasestr(name, "imatrix") &&
-           !strcasestr(name, "-mmproj");
+    return reference_is_file_path(path) && strncasecmp(name, "mmproj", 6) != 0 &&
+           !strcasestr(name, "imatrix") && !strcasestr(name, "-mmproj");
 }
 
 /* The row to which a later part belongs; the parts of a model may come in any order. */

@@ -52,17 +52,11 @@ static int parse_hub(const char *whole, const char *text, struct reference *r, s
     if (!take_part(text, owner, r->owner) || !take_part(name, n, r->name)) return refuse(whole, e);
     if (*rest == ':') return take_part(rest + 1, strlen(rest + 1), r->type) ? 0 : refuse(whole, e);
     if (*rest == 0) return 0;
-    for (const char *at = rest + 1;;) {
-        size_t k = strcspn(at, "/");
-        if (k == 0 || (k <= 2 && strncmp(at, "..", k) == 0)) return refuse(whole, e);
-        if (!at[k]) break;
-        at += k + 1;
-    }
     if (strlen(rest + 1) > REFERENCE_FILE_MAX)
         return err_set(e, ERR_LIMIT, "%.60s...: the name of the file is too long", whole);
+    if (!reference_is_file_path(rest + 1)) return refuse(whole, e);
     snprintf(r->file, sizeof r->file, "%s", rest + 1);
-    char file_name[REFERENCE_NAME_MAX + 1];
-    return reference_file_name(r->file, file_name, e);
+    return 0;
 }
 
 /* The page that shows a file is what people copy from a browser. */
@@ -126,6 +120,19 @@ bool reference_is_file_name(const char *name)
     for (size_t i = 0; ok && i < n; i++)
         ok = utf8_control(name + i, n - i) == 0 && name[i] != '/' && name[i] != '\\';
     return ok;
+}
+
+bool reference_is_file_path(const char *path)
+{
+    size_t n = strlen(path), k;
+    if (n > REFERENCE_FILE_MAX || utf8_valid_prefix(path, n) != n) return false;
+    for (size_t i = 0; i < n; i++)
+        if (utf8_control(path + i, n - i)) return false;
+    for (const char *at = path;; at += k + 1) {
+        k = strcspn(at, "/");
+        if (!at[k]) return reference_is_file_name(at);
+        if (k == 0 || (k <= 2 && strncmp(at, "..", k) == 0)) return false;
+    }
 }
 
 int reference_file_name(const char *url, char ret_name[REFERENCE_NAME_MAX + 1], struct err *e)

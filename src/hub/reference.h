@@ -47,6 +47,9 @@ int reference_file_name(const char *url, char ret_name[REFERENCE_NAME_MAX + 1], 
 /* Whether a file of that name may be a model's. */
 bool reference_is_file_name(const char *name);
 
+/* The same for a path in a repository: no segment is empty, "." or "..". */
+bool reference_is_file_path(const char *path);
+
 /* Where the number of a part stands in "x-00001-of-00003.gguf". */
 struct reference_part {
     uint32_t no, count; /* no: from 1 */

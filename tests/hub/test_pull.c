@@ -7,6 +7,9 @@
  */
 #include "hub/pull_site.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "base/mem.h"
 #include "base/os.h"
 
@@ -652,6 +655,18 @@ static void test_whose_token(void **state)
     site_stop(&s);
 }
 
+/* Catches: a header that a token adds. */
+static void test_token_with_a_line(void **state)
+{
+    struct pull_site s;
+    (void)state;
+    site_start(&s, NULL);
+    s.o.token = "x\r\nX-More: y";
+    site_expect(&s, "/m.gguf", ERR_BAD_INPUT, "the token holds");
+    assert_int_equal(file_server_count(&s.server), 0);
+    site_stop(&s);
+}
+
 static void test_tls(void **state)
 {
     struct pull_site s;
@@ -725,6 +740,31 @@ static void test_stopped(void **state)
     site_stop(&s);
 }
 
+/* A disk that is full while bytes come, as a limit of this process' files. */
+static void test_disk_full(void **state)
+{
+    struct pull_site s;
+    struct rlimit before, now;
+    (void)state;
+    site_start(&s, NULL);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    now = before;
+    now.rlim_cur = 30000;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
+    int code = site_pull(&s, "/m.gguf");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(code, ERR_IO);
+    assert_non_null(strstr(s.e.text, "m.gguf.part"));
+    assert_int_equal(file_server_count(&s.server), 1);
+    uint64_t kept = site_size(&s, "m.gguf.part");
+    assert_true(kept > 0 && kept <= 30000);
+    site_expect(&s, "/m.gguf", 0, NULL);
+    assert_true(file_server_ask(&s.server, 0).range[0] != 0);
+    site_expect_file(&s, "m.gguf", &s.file);
+    site_stop(&s);
+}
+
 /* Catches: a crash or a leak where there is no memory, or a file that is not whole. */
 static void test_out_of_memory(void **state)
 {
@@ -777,9 +817,11 @@ int main(void)
         cmocka_unit_test(test_token_and_redirect),
         cmocka_unit_test(test_redirects_refused),
         cmocka_unit_test(test_whose_token),
+        cmocka_unit_test(test_token_with_a_line),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_lock),
         cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_disk_full),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -236,6 +236,13 @@ static void test_list(void **state)
     listing_type(&l.rows[1], type);
     assert_string_equal(type, "Q4_K_M");
     listing_release(&l);
+    s.body = "{\"siblings\": [" SIBLING("a\\u001b[31m.gguf", "1") "," SIBLING(
+        "../../b.gguf", "1") "," SIBLING("c/./d.gguf", "1") "," SIBLING("ok.gguf", "1") "]}";
+    s.o.what = "hf:a/b";
+    assert_int_equal(pull_list(&s.o, &l, &s.e), 0);
+    assert_int_equal(l.n, 1); /* what could steer a terminal, or leave the repository */
+    assert_string_equal(l.rows[0].file, "ok.gguf");
+    listing_release(&l);
     s.o.what = "https://hub.example/m.gguf";
     assert_int_equal(pull_list(&s.o, &l, &s.e), ERR_BAD_INPUT);
     site_stop(&s);
