@@ -26,10 +26,12 @@
 #define CASED(end)                                                                                 \
     "[^\\r\\n\\p{L}\\p{N}]?" CAPITAL "*" SMALL "+" end "|[^\\r\\n\\p{L}\\p{N}]?" CAPITAL "+" SMALL \
     "*" end "|"
+#define GPT4O CASED(CONTRACTION "?") "\\p{N}{1,3}" OTHER_PATHS SPACES
 #define OTHER_PATHS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*"
 #define DEEPSEEK3                                                                                  \
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"           \
-    "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES
+    "\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+",                 \
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"       \
+        "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES
 
 enum {
     PATTERNS_MAX = 5,
@@ -46,6 +48,14 @@ static const struct row {
     {"gpt-2", {GPT2}, false, false},
     {"phi-2", {GPT2}, false, false},
     {"olmo", {GPT2}, false, false},
+    {"jais", {GPT2}, false, false},
+    {"jina-es", {GPT2}, false, false},
+    {"jina-de", {GPT2}, false, false},
+    {"jina-v2-es", {GPT2}, false, false},
+    {"jina-v2-de", {GPT2}, false, false},
+    {"a.x-4.0", {GPT2}, false, false},
+    {"mellum", {GPT2}, false, false},
+    {"modern-bert", {GPT2}, false, false},
     {"mpt", {GPT2}, false, false},
     {"gigachat", {GPT2}, false, false},
     {"exaone4", {GPT2}, false, false},
@@ -66,28 +76,34 @@ static const struct row {
     {"falcon-h1", {LLAMA3}, true, true},
     {"pixtral", {LLAMA3}, true, true},
     {"lfm2", {LLAMA3}, true, true},
+    {"jina-v5-nano", {LLAMA3}, true, true},
     {"midm-2.0", {LLAMA3}, true, true},
     {"dbrx", {LLAMA3}, false, false},
     {"smaug-bpe", {LLAMA3}, false, false},
     {"glm4", {LLAMA3}, false, false},
     {"chatglm-bpe", {LLAMA3}, false, false},
     {"qwen2", {QWEN2}, false, false},
+    {"kormo", {QWEN2}, false, false},
+    {"f2llmv2", {QWEN2}, false, false},
+    {"grok-2", {QWEN2}, false, false},
     {"deepseek-r1-qwen", {QWEN2}, false, false},
     {"megrez", {QWEN2}, false, false},
     {"stablelm2", {QWEN2}, false, false},
     {"hunyuan", {QWEN2}, false, false},
     {"solar-open", {QWEN2}, false, false},
     {"tekken", {CASED("") "\\p{N}" OTHER_PATHS SPACES}, true, true},
-    {"gpt-4o", {CASED(CONTRACTION "?") "\\p{N}{1,3}" OTHER_PATHS SPACES}, false, false},
-    {"llama4", {CASED(CONTRACTION "?") "\\p{N}{1,3}" OTHER_PATHS SPACES}, false, false},
+    {"gpt-4o", {GPT4O}, false, false},
+    {"llama4", {GPT4O}, false, false},
+    {"kanana2", {GPT4O}, false, false},
+    {"talkie", {GPT4O}, false, false},
+    {"minimax-m2", {GPT4O}, false, false},
     {"seed-coder",
      {CONTRACTION "|" WORD "\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+" SPACES},
      false,
      false},
-    {"deepseek-v3",
-     {"\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+", DEEPSEEK3},
-     false,
-     false},
+    {"deepseek-v3", {DEEPSEEK3}, false, false},
+    {"hunyuan-dense", {DEEPSEEK3}, false, false},
+    {"joyai-llm", {DEEPSEEK3}, false, false},
     {"deepseek-coder",
      {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+",
       "[\\x{4E00}-\\x{9FA5}\\x{0800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+", "\\p{N}"},

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -82,6 +83,50 @@ static void test_cuts(void **state)
     }
 }
 
+/* Names under which a pattern goes, too. */
+static const struct {
+    const char *names, *like;
+} same[] = {
+    {"phi-2 mpt olmo jais gigachat exaone4 trillion granite-docling jina-es jina-de jina-v2-es "
+     "jina-v2-de a.x-4.0 mellum modern-bert",
+     "gpt-2"},
+    {"starcoder refact command-r codeshell exaone minerva-7b", "smollm"},
+    {"llama3 llama-v3 falcon3 falcon-h1 pixtral lfm2 midm-2.0 jina-v5-nano", "llama-bpe"},
+    {"smaug-bpe glm4 chatglm-bpe", "dbrx"},
+    {"kormo f2llmv2 grok-2 deepseek-r1-qwen megrez stablelm2 hunyuan solar-open", "qwen2"},
+    {"llama4 kanana2 talkie minimax-m2", "gpt-4o"},
+    {"hunyuan-dense joyai-llm", "deepseek-v3"},
+};
+
+static void cut(struct pretok *p, struct joined *j)
+{
+    static const char text[] = "I'm HTTPServer, we'LL 12345.6  a/b//\n\n \t x\xCC\x81\xC3\x89t "
+                               "\xE4\xB8\xAD\xE6\x96\x87 .abc `x`$ \r\n";
+    *j = (struct joined){{0}, 0};
+    assert_int_equal(pretok_split(p, text, sizeof text - 1, add_word, j, NULL), 0);
+}
+
+static void test_same_patterns(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        struct joined want, got;
+        struct pretok *like = open_pretok(same[i].like);
+        cut(like, &want);
+        char names[256], *rest = names;
+        snprintf(names, sizeof names, "%s", same[i].names);
+        for (char *name; (name = strsep(&rest, " "));) {
+            struct pretok *p = open_pretok(name);
+            cut(p, &got);
+            if (strcmp(got.text, want.text) != 0) fail_msg("%s: %s", name, got.text);
+            assert_int_equal(pretok_whole_words(p), pretok_whole_words(like));
+            assert_int_equal(pretok_adds_bos(p), pretok_adds_bos(like));
+            pretok_close(p);
+        }
+        pretok_close(like);
+    }
+}
+
 /* Words follow each other without a gap, whatever the text. */
 static int count_bytes(void *arg, const char *word, size_t n)
 {
@@ -146,6 +191,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_same_patterns),
         cmocka_unit_test(test_nothing_is_lost),
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_unknown_name),
