@@ -317,7 +317,7 @@ static void put_field(struct jinja_run *r, struct jout *o, struct jinja_value v,
 
 /* The value of "0", "name", "" with ".attribute" and "[item]" after it. */
 static struct jinja_value field_value(struct jinja_run *r, const struct jstr *name,
-                                      struct jargs *args, uint32_t *next)
+                                      struct jargs *args, int64_t *next)
 {
     size_t end = 0, at;
     while (end < name->len && name->data[end] != '.' && name->data[end] != '[')
@@ -326,7 +326,12 @@ static struct jinja_value field_value(struct jinja_run *r, const struct jstr *na
     size_t digits = 0;
     int64_t index = read_number(name, &digits);
     if (end == 0 || digits == end) {
-        if (end == 0) index = (*next)++;
+        if (end == 0 ? *next < 0 : *next > 0)
+            return jfail(r, "format: fields with and without numbers");
+        if (end == 0)
+            index = (*next)++;
+        else
+            *next = -1;
         if (index >= args->n) return jfail(r, "format: there is no value %lld", (long long)index);
         v = args->v[index];
     } else {
@@ -357,7 +362,7 @@ static struct jinja_value field_value(struct jinja_run *r, const struct jstr *na
 }
 
 static size_t put_braces(struct jinja_run *r, struct jout *o, const struct jstr *s, size_t at,
-                         struct jargs *args, uint32_t *next)
+                         struct jargs *args, int64_t *next)
 {
     size_t end = at, colon;
     while (end < s->len && s->data[end] != '}' && s->data[end] != '{')
@@ -380,7 +385,7 @@ static size_t put_braces(struct jinja_run *r, struct jout *o, const struct jstr 
 struct jinja_value jformat_braces(struct jinja_run *r, const struct jstr *s, struct jargs *args)
 {
     struct jout o;
-    uint32_t next = 0;
+    int64_t next = 0;
     jout_init(&o);
     for (size_t at = 0; at < s->len && !r->code;) {
         char c = s->data[at];

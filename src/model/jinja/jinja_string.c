@@ -642,6 +642,11 @@ static struct jinja_value replace(struct jinja_run *r, const struct jstr *s, str
     if (!jargs_check(r, args, 2, 3) || !jarg_int(r, args, 2, "count", -1, &max))
         return jundefined(NULL);
     const struct jstr *from = jarg_str(r, args, 0, ""), *to = jarg_str(r, args, 1, "");
+    if (s->markup && from && to) { /* what joins markup is escaped, and so is what leaves it */
+        if (!from->markup) from = jstr_of(jtext_escaped(r, from));
+        if (!to->markup && !r->code) to = jstr_of(jtext_escaped(r, to));
+        if (r->code) return jundefined(NULL);
+    }
     return from && to ? jstring_replace(r, s, from, to, max) : jundefined(NULL);
 }
 
@@ -660,12 +665,16 @@ static struct jinja_value fold(struct jinja_run *r, const struct jstr *s)
     return jstring_case(r, s, 'l');
 }
 
-struct jinja_value jstring_call(struct jinja_run *r, struct jinja_value of, uint8_t index,
-                                struct jargs *args)
+/* Those whose result is markup where their text is, and which are told here. */
+static bool keeps_markup(enum which which)
+{
+    return which == S_REPLACE || which == S_JUSTIFY || which == S_ZFILL || which == S_TABS;
+}
+
+static struct jinja_value call(struct jinja_run *r, struct jinja_value of, enum which which,
+                               char how, struct jargs *args)
 {
     const struct jstr *s = jstr_of(of);
-    enum which which = (enum which)methods[index].which;
-    char how = methods[index].how;
     switch (which) {
     case S_CASE:
         if (!jargs_check(r, args, 0, 0)) return of;
@@ -711,4 +720,16 @@ struct jinja_value jstring_call(struct jinja_run *r, struct jinja_value of, uint
         return jformat_braces(r, s, args);
     }
     return of;
+}
+
+struct jinja_value jstring_call(struct jinja_run *r, struct jinja_value of, uint8_t index,
+                                struct jargs *args)
+{
+    enum which which = (enum which)methods[index].which;
+    bool markup = jstr_of(of)->markup;
+    if (markup && (which == S_FORMAT || which == S_JOIN))
+        return jfail(r, "%s of markup is not supported", methods[index].name);
+    struct jinja_value v = call(r, of, which, methods[index].how, args);
+    if (markup && keeps_markup(which) && !r->code) jstr_of(v)->markup = true;
+    return v;
 }
