@@ -5,8 +5,10 @@
 #include "model/gguf.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/check.h"
 #include "base/mem.h"
@@ -268,6 +270,8 @@ static const struct {
     {"lmgg", "a model of the time before GGUF; convert it again"},
     {"fmgg", "a model of the time before GGUF; convert it again"},
     {"tjgg", "a model of the time before GGUF; convert it again"},
+    {"\200\002", "a pickle, such as PyTorch's; convert the model to GGUF"},
+    {"ggml", "a model of the time before GGUF; convert it again"},
     {"\037\213", "packed with gzip; unpack it"},
     {"\375"
      "7zXZ",
@@ -284,6 +288,9 @@ static int refuse_stranger(const struct gguf *g, struct err *e)
             return err_set(e, ERR_BAD_INPUT, "%s: not a GGUF file, but %s", g->name,
                            strangers[i].what);
     }
+    if (g->size > 9 && g->base[8] == '{' && g->base[6] == 0 && g->base[7] == 0)
+        return err_set(e, ERR_BAD_INPUT,
+                       "%s: not a GGUF file, but safetensors; convert the model to GGUF", g->name);
     while (zeros < g->size && zeros < 64 && g->base[zeros] == 0)
         zeros++;
     if (zeros == g->size || zeros == 64)
@@ -493,7 +500,7 @@ static bool find_part_number(const char *path, size_t *ret_at, size_t *ret_digit
 {
     static const char tail[] = ".gguf", middle[] = "-of-";
     size_t n = strlen(path), t = sizeof tail - 1, m = sizeof middle - 1;
-    if (n < t || strcmp(path + n - t, tail) != 0) return false;
+    if (n < t || strcasecmp(path + n - t, tail) != 0) return false;
     size_t count_at = n - t - digits_before(path, n - t);
     if (count_at == n - t || count_at < m || memcmp(path + count_at - m, middle, m) != 0)
         return false;
@@ -515,6 +522,10 @@ static int part_path(const char *path, struct part part, uint32_t no, struct buf
                      struct err *e)
 {
     size_t at, digits;
+    char target[PATH_MAX]; /* a link may have another name than its file */
+    if (!find_part_number(path, &at, &digits) && realpath(path, target) &&
+        find_part_number(target, &at, &digits))
+        path = target;
     if (!find_part_number(path, &at, &digits))
         return err_set(e, ERR_BAD_INPUT,
                        "%s: part %u of a model that is split into %u files, but its name does not "
@@ -586,6 +597,43 @@ static int join_tensors(struct gguf *g, struct err *e)
     return sort_names(g, tensor_name, order, g->n_tensors, "tensor", e);
 }
 
+/* The tensor whose data is the last of a file; NULL: none has data. */
+static const struct gguf_tensor *last_of(const struct gguf *g)
+{
+    const struct gguf_tensor *last = NULL;
+    for (uint32_t i = 0; i < g->n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        bool here = t->data >= g->base && t->data < g->base + g->size;
+        if (here && t->bytes && (!last || t->data > last->data)) last = t;
+    }
+    return last;
+}
+
+static int check_end(const struct gguf *g, struct err *e)
+{
+    static const char bias[] = ".bias"; /* may be zero in a good file */
+    const struct gguf_tensor *last = last_of(g);
+    size_t tail = sizeof bias - 1, i = 0;
+    if (!last) return 0;
+    struct gguf_str name = last->name;
+    if (name.len >= tail && memcmp(name.data + name.len - tail, bias, tail) == 0) return 0;
+    while (i < last->bytes && last->data[i] == 0)
+        i++;
+    if (i < last->bytes) return 0;
+    return err_set(e, ERR_BAD_INPUT,
+                   "%s: its end is zeros (all of %s), as a download leaves it that was cut off; "
+                   "download it again",
+                   g->name, gguf_show(name).text);
+}
+
+int gguf_check_end(const struct gguf *g, struct err *e)
+{
+    int code = check_end(g, e);
+    for (uint32_t i = 0; i < g->n_parts && code == 0; i++)
+        code = check_end(g->parts[i], e);
+    return code;
+}
+
 static int open_parts(struct gguf *g, struct err *e)
 {
     struct part part;
@@ -595,9 +643,14 @@ static int open_parts(struct gguf *g, struct err *e)
     if (part.no != 0) {
         code = part_path(g->name, part, 0, &path, e);
         if (code) return code;
-        err_set(e, ERR_BAD_INPUT,
-                "%s: part %u of the %u files of a split model; give the first, %s", g->name,
-                part.no + 1, part.count, path.data);
+        if (strcmp(path.data, g->name) == 0)
+            err_set(e, ERR_BAD_INPUT,
+                    "%s: by its keys it is part %u of %u, not part 1 as its name says", g->name,
+                    part.no + 1, part.count);
+        else
+            err_set(e, ERR_BAD_INPUT,
+                    "%s: part %u of the %u files of a split model; give the first, %s", g->name,
+                    part.no + 1, part.count, path.data);
         buf_release(&path);
         return ERR_BAD_INPUT;
     }

@@ -91,6 +91,9 @@ size_t gguf_tensor_count(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
 const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); /* or NULL */
 
+/* ERR_BAD_INPUT: the last tensor of a file is zeros: programs that download reserve the whole file
+ * first, and this one was cut off. For those who need the tensors: it reads from the disk. */
+int gguf_check_end(const struct gguf *g, struct err *e);
 /* Release the mapped memory of a tensor that will not be read soon. */
 void gguf_tensor_forget(const struct gguf *g, const struct gguf_tensor *t);
 /* The same for the whole file, or all files, with the keys. */

@@ -347,6 +347,57 @@ static void test_split_faults(void **state)
     remove_split(folder, paths);
 }
 
+/* Catches: parts that are not found beside a link's target, or under an ending in capitals; a part
+ * under another one's name. */
+static void test_split_names(void **state)
+{
+    char folder[32], paths[SPLIT_PARTS][64], link_path[64], capital[SPLIT_PARTS][64];
+    (void)state;
+    make_split(folder, paths);
+    snprintf(link_path, sizeof link_path, "%s/model", folder);
+    assert_int_equal(symlink(paths[0], link_path), 0);
+    expect_open(link_path, 0, NULL, NULL);
+    unlink(link_path);
+    for (int i = 0; i < SPLIT_PARTS; i++) {
+        memcpy(capital[i], paths[i], sizeof capital[i]);
+        memcpy(capital[i] + strlen(capital[i]) - 4, "GGUF", 4);
+        assert_int_equal(rename(paths[i], capital[i]), 0);
+    }
+    expect_open(capital[0], 0, NULL, NULL);
+    assert_int_equal(rename(capital[1], capital[0]), 0);
+    expect_open(capital[0], ERR_BAD_INPUT, "part 2 of 3, not part 1", "as its name says");
+    remove_split(folder, capital);
+}
+
+/* A program that downloads may reserve the whole file first. Biases may be zeros in a good one. */
+static void test_zeros_at_the_end(void **state)
+{
+    static const char *const names[] = {"output.weight", "blk.0.attn_q.bias"};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct gguf_writer w;
+        struct buf out;
+        struct gguf *g;
+        struct err e = ERR_INIT;
+        char *copy;
+        float data[8] = {1.0f};
+        gguf_writer_init(&w);
+        gguf_writer_tensor(&w, "first", GGUF_F32, 8, 0, data, 32);
+        data[0] = 0.0f;
+        data[7] = i < 2 ? 0.0f : 1.0f;
+        gguf_writer_tensor(&w, names[i % 2], GGUF_F32, 8, 0, data, 32);
+        buf_init(&out, 1 << 16);
+        gguf_writer_finish(&w, &out);
+        assert_int_equal(open_copy(out.data, out.len, &g, &copy, &e), 0);
+        assert_int_equal(gguf_check_end(g, &e), i == 0 ? ERR_BAD_INPUT : 0);
+        if (i == 0) assert_non_null(strstr(e.text, "zeros (all of output.weight)"));
+        gguf_close(g);
+        mem_free(copy);
+        buf_release(&out);
+        gguf_writer_release(&w);
+    }
+}
+
 static void test_later_parts(void **state)
 {
     static const char *const later[] = {"x-00002-of-00003.gguf", "a/b-2-of-9.gguf"};
@@ -400,6 +451,8 @@ static void test_strangers(void **state)
                  {"\037\213\010", 3, "gzip"},
                  {"\0\0\0\0\0\0\0\0", 8, "zeros"},
                  {"", 0, "empty"},
+                 {"\x40\0\0\0\0\0\0\0{\"a\":{}}", 16, "safetensors"},
+                 {"\200\002}q", 4, "a pickle"},
                  {"hello", 5, "not a GGUF file"}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -416,6 +469,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_split_is_one),        cmocka_unit_test(test_split_faults),
+        cmocka_unit_test(test_split_names),         cmocka_unit_test(test_zeros_at_the_end),
         cmocka_unit_test(test_later_parts),         cmocka_unit_test(test_cut_downloads),
         cmocka_unit_test(test_strangers),           cmocka_unit_test(test_reads_what_was_written),
         cmocka_unit_test(test_cut_at_every_byte),   cmocka_unit_test(test_every_byte_changed),
