@@ -42,6 +42,14 @@ static void warn_long_context(const struct engine_info *info)
              info->context_max, info->context_trained, info->model_name);
 }
 
+static void say_text_only(const struct engine_info *info)
+{
+    if (info->beside)
+        log_line(LOG_WARN, "engine",
+                 "%s: %u tensors of a part for pictures or sound are passed over: it answers texts",
+                 info->model_name, info->beside);
+}
+
 int engine_open(const struct native_options *native, const struct fake_options *fake,
                 const char *profile, struct engine **ret_engine, struct err *e)
 {
@@ -49,6 +57,7 @@ int engine_open(const struct native_options *native, const struct fake_options *
     int code = fake ? open_fake(native, fake, &engine, e) : native_open(native, &engine, e);
     if (code) return code;
     warn_long_context(engine_info(engine));
+    say_text_only(engine_info(engine));
     if (!profile) {
         *ret_engine = engine;
         return 0;

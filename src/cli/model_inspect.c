@@ -224,6 +224,9 @@ static void print_lines(const struct facts *f, FILE *to)
     if (f->vocab && vocab_mended(f->vocab)[0])
         fprintf(to, "%-14s%s: ordinary text in the file, taken for control tokens\n", "mended",
                 vocab_mended(f->vocab));
+    if (weights_beside(f->g) > 0)
+        fprintf(to, "%-14s%u tensors for pictures or sound are passed over\n", "text only",
+                weights_beside(f->g));
     if (f->vocab && vocab_merges_passed(f->vocab) > 0)
         fprintf(to, "%-14s%u malformed ones are passed over\n", "merges",
                 vocab_merges_passed(f->vocab));

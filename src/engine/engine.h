@@ -48,6 +48,7 @@ struct engine_info {
     uint32_t spans_max;       /* sessions in one step */
     uint64_t kv_bytes_per_token;
     uint32_t kv_pages_total; /* pages of 64 positions that all sessions share */
+    uint32_t beside;         /* tensors of the file for pictures or sound, passed over */
     const char
         *emulated; /* NULL, or the emulated profile, for reports ("s24-ultra-gpu: 816 tok/s ...") */
 };

@@ -409,6 +409,7 @@ static int open_memory(struct native *n, const struct native_options *o, struct 
     n->base.info.context_max = context;
     n->base.info.context_trained = n->model.hparams.context;
     n->base.info.step_tokens_max = tokens;
+    n->base.info.beside = weights_beside(n->model.gguf);
     n->base.info.spans_max = limits.spans;
     n->base.info.kv_bytes_per_token = page_bytes / KERN_TILE;
     n->base.info.kv_pages_total = pages;

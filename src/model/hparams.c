@@ -310,6 +310,7 @@ static int check_yarn_factors(const struct key_reader *r, const struct rope *rop
     double attention = yarn && rope->factor > 1.0 ? 1.0 + 0.1 * kern_log(rope->factor) : 1.0;
     int rc = check_factor(r, "rope.scaling.yarn_attn_factor", attention, 1.0);
     double share = yarn ? 1.0 : 0.0;
+    if (rc == 0 && rope->factor == 1.0) return 0; /* both kinds of angle are the same */
     return rc < 0 ? rc : check_factor(r, "rope.scaling.yarn_ext_factor", share, share);
 }
 
@@ -528,8 +529,19 @@ static bool is_neutral(const struct gguf *g, struct gguf_str key, const struct n
     return (double)real == by->values[0] || (double)real == by->values[1];
 }
 
+/* Of a part for pictures or sound, which texts do not use (weights_beside). */
+static bool is_beside(struct gguf_str name)
+{
+    static const char *const parts[] = {"vision.", "audio.", "mm."};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (name.len > strlen(parts[i]) && memcmp(name.data, parts[i], strlen(parts[i])) == 0)
+            return true;
+    return false;
+}
+
 static int refuse_key(const struct key_reader *r, struct gguf_str key, struct gguf_str name)
 {
+    if (is_beside(name)) return 0;
     const struct neutral_key *known = find_neutral(name);
     if (!known)
         return err_set(r->e, ERR_UNSUPPORTED,

@@ -83,6 +83,7 @@ static void hash_tensor(void *arg, uint32_t task, uint32_t worker)
     const struct gguf_tensor *t = gguf_tensor_at(all->g, task);
     struct hasher h;
     (void)worker;
+    if (weights_is_beside(t->name)) return; /* the same text model with and without it */
     hasher_begin(&h);
     hash_text(&h, t->name.data, t->name.len);
     hash_u64(&h, t->type);
@@ -135,6 +136,7 @@ static int hash_weights(struct model *m, struct pool *pool, struct err *e)
         hasher_begin(&h);
         hash_hparams(&h, p);
         for (uint32_t i = 0; i < n; i++) {
+            if (weights_is_beside(gguf_tensor_at(m->gguf, i)->name)) continue;
             hash_add(&h, all.digests[i], DIGEST_BYTES);
             h.failed = h.failed || all.failed[i];
         }

@@ -397,10 +397,28 @@ static int load_rope(const struct loader *l)
                        &l->w->rope[1]);
 }
 
+bool weights_is_beside(struct gguf_str name)
+{
+    static const char *const parts[] = {"v.", "mm.", "a.", "resampler."};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        size_t n = strlen(parts[i]);
+        if (name.len > n && memcmp(name.data, parts[i], n) == 0) return true;
+    }
+    return false;
+}
+
+uint32_t weights_beside(const struct gguf *g)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < gguf_tensor_count(g); i++)
+        n += weights_is_beside(gguf_tensor_at(g, i)->name);
+    return n;
+}
+
 static int refuse_unused(const struct loader *l)
 {
     for (size_t i = 0; i < gguf_tensor_count(l->g); i++) {
-        if (l->used[i]) continue;
+        if (l->used[i] || weights_is_beside(gguf_tensor_at(l->g, i)->name)) continue;
         return err_set(
             l->e, ERR_UNSUPPORTED, "%s: tensor %s has no place in architecture %s as we compute it",
             gguf_name(l->g), gguf_show(gguf_tensor_at(l->g, i)->name).text, l->h->arch->name);
@@ -432,7 +450,8 @@ static int plan(struct loader *l)
     if (rc == 0 && !w->layers) rc = ERR_NO_MEMORY;
     if (rc == 0) memset(w->layers, 0, l->h->layers * sizeof *w->layers);
     if (rc == 0) rc = load_all(l);
-    return rc == 0 ? refuse_unused(l) : rc;
+    if (rc == 0) rc = refuse_unused(l);
+    return rc == 0 ? gguf_check_end(l->g, l->e) : rc;
 }
 
 int weights_open(struct weights *w, const struct gguf *g, const struct hparams *h,

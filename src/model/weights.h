@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "kern/kern.h"
+#include "model/gguf.h"
 #include "model/hparams.h"
 
 struct gguf;
@@ -52,6 +53,11 @@ struct weights {
     struct rope_angles rope[2];          /* of layers that see everything, of windowed ones */
     struct arena memory;
 };
+
+/* Tensors of a vision or audio part ("v.", "mm.", "a.", "resampler."), which some files hold beside
+ * the text model. They are passed over: texts need none of them. How many there are: */
+uint32_t weights_beside(const struct gguf *g);
+bool weights_is_beside(struct gguf_str name);
 
 int weights_open(struct weights *w, const struct gguf *g, const struct hparams *h,
                  struct pool *pool, struct err *e);

@@ -177,7 +177,12 @@ static void test_neutral_values(void **state)
         {"llama.rope.scaling.yarn_attn_factor", REAL, 1.0, false, true},
         {"llama.rope.scaling.yarn_attn_factor", REAL, 1.2, false, false},
         {"llama.rope.scaling.yarn_ext_factor", REAL, 0.0, false, true},
-        {"llama.rope.scaling.yarn_ext_factor", REAL, 1.0, false, false},
+        {"llama.rope.scaling.yarn_ext_factor", REAL, 1.0, false, true}, /* of a factor of 1 */
+        {"llama.rope.scaling.yarn_ext_factor", REAL, 0.5, false, true},
+        {"llama.vision.block_count", WHOLE, 27, false, true},
+        {"llama.mm.tokens_per_image", WHOLE, 256, false, true},
+        {"llama.audio.num_mel_bins", WHOLE, 80, false, true},
+        {"llama.visionary", WHOLE, 1, false, false},
         {"llama.rope.scaling.original_context_length", WHOLE, 0, false, true},
         {"llama.rope.scaling.factor", WHOLE, 1, false, true},
         {"llama.logit_scale", REAL, 1.0, false, true},
@@ -215,6 +220,47 @@ static void test_neutral_values(void **state)
                   hash);
         if (strcmp(hash, cases[i].taken ? base[cases[i].yarn] : "") != 0)
             fail_msg("%s %g: %s", cases[i].key, cases[i].value, hash[0] ? "taken" : "refused");
+    }
+}
+
+/* Catches: a file refused for tensors that no text needs, an identity that depends on them, or a
+ * tensor passed over that texts do need. */
+static void test_pictures_and_sound(void **state)
+{
+    static const struct {
+        const char *name;
+        bool taken;
+    } cases[] = {{"v.patch_embd.weight", true}, {"v.blk.0.attn_q.weight", true},
+                 {"mm.0.weight", true},         {"a.conv1d.1.weight", true},
+                 {"resampler.kv.weight", true}, {"blk.0.cross_attn_q.weight", false},
+                 {"vision.weight", false}};
+    static const float ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    struct tiny_options o = TINY_DEFAULT;
+    char base[ENGINE_HASH_TEXT];
+    (void)state;
+    hash_with(&o, NULL, REAL, 0, base);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct gguf_writer w;
+        struct buf bytes;
+        struct err err = ERR_INIT;
+        struct engine *e;
+        gguf_writer_init(&w);
+        buf_init(&bytes, 1 << 28);
+        tiny_model_write(&o, &w);
+        gguf_writer_tensor(&w, cases[i].name, GGUF_F32, 8, 0, ones, sizeof ones);
+        gguf_writer_finish(&w, &bytes);
+        assert_int_equal(os_write_file(path, bytes.data, bytes.len, &err), 0);
+        int code = open_file(path, &e, &err);
+        if ((code == 0) != cases[i].taken) fail_msg("%s: %s", cases[i].name, err.text);
+        if (code == 0) {
+            assert_int_equal(engine_info(e)->beside, 1);
+            assert_string_equal(engine_info(e)->weights_hash, base);
+            engine_free(e);
+        } else {
+            assert_non_null(strstr(err.text, cases[i].name));
+        }
+        gguf_writer_release(&w);
+        buf_release(&bytes);
     }
 }
 
@@ -542,12 +588,19 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hyper_parameters), cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_missing_tensor),   cmocka_unit_test(test_not_computed),
-        cmocka_unit_test(test_cut_files),        cmocka_unit_test(test_mutations),
-        cmocka_unit_test(test_out_of_memory),    cmocka_unit_test(test_out_of_pages),
-        cmocka_unit_test(test_options),          cmocka_unit_test(test_hashes),
-        cmocka_unit_test(test_neutral_values),   cmocka_unit_test(test_split_hashes),
+        cmocka_unit_test(test_hyper_parameters),
+        cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_pictures_and_sound),
+        cmocka_unit_test(test_missing_tensor),
+        cmocka_unit_test(test_not_computed),
+        cmocka_unit_test(test_cut_files),
+        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_pages),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_hashes),
+        cmocka_unit_test(test_neutral_values),
+        cmocka_unit_test(test_split_hashes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
