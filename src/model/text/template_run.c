@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "model/text/template_impl.h"
+#include "model/text/thought.h"
 
 /* Roles whose names a template may build control tokens of ("<|user|>"). */
 static const char *const known_roles[] = {"system", "developer", "user",     "assistant",
@@ -73,11 +74,22 @@ static void put_token_text(struct jinja_run *r, const struct vocab *v, const cha
     jinja_set(r, name, jinja_text(r, text, n, JINJA_OWN));
 }
 
-static int put_arguments(struct jinja_run *r, const struct chat_template *t,
+/* Of a model that does not think how it thinks changes nothing, and clients say it to all models.
+ */
+static bool thinks(const struct chat_template *t, const struct vocab *v)
+{
+    return thought_marks_of(t, v) || jinja_mentions(t->jinja, "enable_thinking") ||
+           jinja_mentions(t->jinja, "thinking") || jinja_mentions(t->jinja, "reasoning_effort");
+}
+
+static int put_arguments(struct jinja_run *r, const struct chat_template *t, const struct vocab *v,
                          const struct chat_prompt *in, struct err *e)
 {
     static const char *const own[] = {"messages", "tools", "bos_token", "eos_token",
-                                      "add_generation_prompt"};
+                                      "add_generation_prompt",
+                                      /* of models that think: */
+                                      "enable_thinking", "thinking", "reasoning_effort"};
+    size_t n_own = sizeof own / sizeof *own - (thinks(t, v) ? 3 : 0);
     struct jinja_value arguments;
     char unknown[JINJA_NAME_MAX];
     if (!t->thinks) {
@@ -88,7 +100,7 @@ static int put_arguments(struct jinja_run *r, const struct chat_template *t,
     int code =
         jinja_json(r, in->arguments, strlen(in->arguments), "chat_template_kwargs", &arguments, e);
     if (code) return code;
-    if (jinja_set_all(r, arguments, own, sizeof own / sizeof *own, unknown)) return 0;
+    if (jinja_set_all(r, arguments, own, n_own, unknown)) return 0;
     return err_set(e, ERR_UNSUPPORTED, "%s: the chat template has no such argument", unknown);
 }
 
@@ -96,7 +108,7 @@ static int put_all(struct jinja_run *r, const struct chat_template *t, const str
                    const struct chat_prompt *in, const struct template_try *attempt, struct err *e)
 {
     struct jinja_value tools = jinja_none();
-    int code = put_arguments(r, t, in, e);
+    int code = put_arguments(r, t, v, in, e);
     if (code == 0) code = put_messages(r, in, attempt, e);
     if (code == 0 && in->tools)
         code = jinja_json(r, in->tools, strlen(in->tools), "tools", &tools, e);

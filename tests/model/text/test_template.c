@@ -504,7 +504,9 @@ static void test_shapes(void **state)
     in.arguments = "{\"reasoning_effort\": \"low\", \"messages\": []}";
     in.now = 86400 * 365;
     expect_prompt(*state, "{{ reasoning_effort }} {{ messages|length }}", &in, "low 2");
-    in.arguments = "{\"enable_thinking\": true}"; /* as any template without it does */
+    in.arguments = "{\"enable_thinking\": false, \"reasoning_effort\": \"high\"}";
+    expect_prompt(*state, "{{ messages|length }}", &in, "2"); /* a model that does not think */
+    in.arguments = "{\"enable_thinking\": true}";             /* as any template without it does */
     expect_prompt(*state, "{{ strftime_now('%d %b %Y') }}", &in, "01 Jan 1971");
 }
 
