@@ -147,6 +147,9 @@ enum openai_neutral {
     REFUSE("lora_path", BOTH, EMPTY, "")                                                           \
     REFUSE("documents", BOTH, EMPTY, "")                                                           \
     REFUSE("plugins", BOTH, EMPTY, "")                                                             \
+    REFUSE("think", BOTH, NOTHING, "say it as enable_thinking")                                    \
+    REFUSE("thinking", BOTH, NOTHING, "say it as enable_thinking")                                 \
+    REFUSE("reasoning", BOTH, NOTHING, "say it as reasoning_effort")                               \
     REFUSE("thinking_budget", BOTH, NOTHING, "")                                                   \
     REFUSE("thinking_budget_tokens", BOTH, NOTHING, "")                                            \
     REFUSE("options", BOTH, EMPTY, "its fields stand in the request itself")                       \
@@ -167,7 +170,7 @@ enum openai_neutral {
     TAKE("n_predict", BOTH, take_max_tokens, "the same as max_tokens")                             \
     TAKE("max_tokens", BOTH, take_max_tokens,                                                      \
          "-1: as many as fit; default 16 of a completion, as many as fit of a chat")               \
-    TAKE("max_completion_tokens", CHAT, take_max_tokens, "the same; counts if both are given")     \
+    TAKE("max_completion_tokens", BOTH, take_max_tokens, "the same; counts if both are given")     \
     TAKE("min_tokens", BOTH, take_min_tokens,                                                      \
          "no token ends the answer before it has so many; at most max_tokens; stop strings do")    \
     TAKE("min_new_tokens", BOTH, take_min_tokens, "the same")                                      \
@@ -203,6 +206,7 @@ enum openai_neutral {
     IGNORE("priority", BOTH, "")                                                                   \
     IGNORE("request_id", BOTH, "")                                                                 \
     IGNORE("rid", BOTH, "")                                                                        \
+    IGNORE("include_reasoning", BOTH, "")                                                          \
     IGNORE("n_probs", BOTH, "logprobs asks for probabilities")                                     \
     IGNORE("post_sampling_probs", BOTH, "")                                                        \
     IGNORE("return_tokens", BOTH, "")                                                              \

@@ -162,6 +162,18 @@ static bool is_neutral(const json_t *value, enum openai_neutral neutral)
     return false;
 }
 
+/* A part is a text, or of a type that has one: what an answer was refused with is its text. */
+static const json_t *text_of_part(const json_t *part)
+{
+    static const char *const types[][2] = {
+        {"text", "text"}, {"input_text", "text"}, {"output_text", "text"}, {"refusal", "refusal"}};
+    if (json_is_string(part)) return part;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (is_word(json_object_get(part, "type"), types[i][0]))
+            return json_object_get(part, types[i][1]);
+    return NULL;
+}
+
 /* The text of an array of parts, a line break between two. */
 static int join_parts(const json_t *parts, size_t at, char **ret_text, size_t *ret_len,
                       struct err *e)
@@ -174,8 +186,8 @@ static int join_parts(const json_t *parts, size_t at, char **ret_text, size_t *r
                    : err_set(e, ERR_BAD_INPUT, "messages[%zu].content must have at most %d parts",
                              at, PARTS_MAX);
     for (size_t i = 0; i < n && !code; i++) {
-        const json_t *part = json_array_get(parts, i), *t = json_object_get(part, "text");
-        if (!is_word(json_object_get(part, "type"), "text") || !json_is_string(t))
+        const json_t *t = text_of_part(json_array_get(parts, i));
+        if (!json_is_string(t))
             code = err_set(e, ERR_UNSUPPORTED,
                            "messages[%zu].content[%zu]: only parts of type text, with a text, are "
                            "served",
@@ -381,6 +393,7 @@ static int take_logprobs(const json_t *logprobs, struct openai_request *r, struc
         return 0;
     }
     json_int_t n = json_integer_value(logprobs);
+    if (json_is_false(logprobs)) return 0; /* as of a chat */
     if (!json_is_integer(logprobs) || n < 0 || n > OPENAI_TOP_COMPLETION_MAX)
         return err_set(e, ERR_BAD_INPUT, "logprobs must be an integer from 0 to %d",
                        OPENAI_TOP_COMPLETION_MAX);

@@ -436,6 +436,17 @@ static void test_lenient(void **state)
     struct openai_request r;
     struct buf b;
     (void)state;
+    decode("{\"messages\":[{\"role\":\"user\",\"content\":[\"a\",{\"type\":\"input_text\",\"text\":"
+           "\"b\"}]},"
+           "{\"role\":\"assistant\",\"content\":[{\"type\":\"refusal\",\"refusal\":\"no\"}]}]}",
+           true, &r);
+    assert_string_equal(r.ask.messages[0].content, "a\nb");
+    assert_string_equal(r.ask.messages[1].content, "no");
+    openai_request_release(&r);
+    decode("{\"prompt\":\"a\",\"logprobs\":false,\"max_completion_tokens\":3}", false, &r);
+    assert_false(r.logprobs);
+    assert_int_equal(r.ask.tokens_max, 3);
+    openai_request_release(&r);
     decode("{" ASK ",\"max_tokens\":6.0,\"top_k\":40.0,\"seed\":7.0,\"n\":1.0,\"logprobs\":true,"
            "\"top_logprobs\":2e0,\"repetition_penalty\":1.25,\"repeat_last_n\":-1.0}",
            true, &r);

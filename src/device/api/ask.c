@@ -539,6 +539,7 @@ int ask_make_prompt(struct ask *a, struct err *e)
     int code = p.text
                    ? vocab_encode(v, p.text, p.text_len, VOCAB_ADD_BOS | VOCAB_SPECIAL, &a->ids, e)
                    : take_ids(a, &p, e);
+    if (!code && a->ids.len == 0) code = err_set(e, ERR_BAD_INPUT, "the prompt is empty");
     if (!code) code = make_echo(a, &p);
     return code == ERR_NO_MEMORY ? err_set(e, code, "no memory for the prompt") : code;
 }

@@ -163,6 +163,7 @@ static void test_completions(void **state)
         serve_site_ask(&site, "POST", "/detokenize", "", "{\"tokens\":[97,98,99]}", &a), 200);
     assert_non_null(strstr(a.data, "\"content\":\"abc\""));
     buf_release(&a);
+    expect(400, "POST", "/v1/completions", "", "{\"prompt\":\"\"}");
     expect(200, "GET", "/v1/models/fake", "", "");
     expect(404, "GET", "/v1/models/other", "", "");
     assert_int_equal(serve_site_ask(&site, "GET", "/metrics", "", "", &a), 200);
