@@ -212,5 +212,7 @@ int tls_got_plain_http(struct bufferevent *bev)
 {
     if (!bufferevent_openssl_get_ssl(bev)) return 0;
     unsigned long code = bufferevent_get_openssl_error(bev);
-    return ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_HTTP_REQUEST;
+    int why = ERR_GET_REASON(code); /* of some methods OpenSSL knows the name only */
+    return ERR_GET_LIB(code) == ERR_LIB_SSL &&
+           (why == SSL_R_HTTP_REQUEST || why == SSL_R_WRONG_VERSION_NUMBER);
 }

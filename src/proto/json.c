@@ -50,6 +50,8 @@ static int parse(const char *json, size_t n, const char *what, bool wide,
         json += 3;
         n -= 3;
     }
+    if (n >= 2 && (memcmp(json, "\xFF\xFE", 2) == 0 || memcmp(json, "\xFE\xFF", 2) == 0))
+        return err_set(e, ERR_BAD_INPUT, "%s is UTF-16: send it in UTF-8", what);
     if (tree_bytes(json, n) > JSON_TREE_MAX)
         return err_set(e, ERR_BAD_INPUT, "%s has too many objects, arrays and values", what);
     json_t *root = json_loadb(json, n, flags, &error);

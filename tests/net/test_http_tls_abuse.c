@@ -457,10 +457,15 @@ static void noise_and_churn(void **state)
         buf_release(&b);
         close(fd);
     }
-    raw_ask(s->port, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", &b);
-    assert_non_null(strstr(b.data, "HTTP/1.1 400 "));
-    assert_non_null(strstr(b.data, "use https://"));
-    buf_release(&b);
+    static const char *const methods[] = {"GET", "POST", "HEAD", "OPTIONS", "PATCH", "DELETE"};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        char request[64];
+        snprintf(request, sizeof request, "%s /hello HTTP/1.1\r\nHost: x\r\n\r\n", methods[i]);
+        raw_ask(s->port, request, &b);
+        assert_non_null(strstr(b.data, "HTTP/1.1 400 "));
+        assert_non_null(strstr(b.data, "use https://"));
+        buf_release(&b);
+    }
     for (int i = 0; i < CHURN; i++) {
         struct client c;
         if (i % 3 == 0) {

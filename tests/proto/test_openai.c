@@ -32,6 +32,7 @@ static const struct {
 } refused_cases[] = {
     {true, ERR_BAD_INPUT, "", ""},
     {true, ERR_BAD_INPUT, "[1]", ""},
+    {true, ERR_BAD_INPUT, "\xFF\xFE{", ""},
     {true, ERR_BAD_INPUT, "{\"n\":1,\"n\":1," ASK "}", ""},
     {true, ERR_BAD_INPUT, "{}", "messages"},
     {true, ERR_BAD_INPUT, "{\"messages\":null}", "messages"},

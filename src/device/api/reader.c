@@ -123,7 +123,6 @@ static void begin(struct response *p)
 {
     p->begun = true;
     http_request_reply_header(p->http, "X-PDD-Answer", p->readers[0]->ask->id);
-    http_request_reply_header(p->http, "Cache-Control", "no-store");
     http_stream_begin(p->http, "text/event-stream");
     for (uint32_t i = 0; i < p->n; i++)
         open_choice(p->readers[i]);
