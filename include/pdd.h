@@ -66,7 +66,7 @@ extern "C" {
 #define PDD_VERSION_MINOR 1
 #define PDD_VERSION_PATCH 0
 
-/* Of the library that runs, "0.1.0". */
+/* Of the library that runs, "MAJOR.MINOR.PATCH". */
 PDD_API const char *pdd_version(void);
 
 /* ---- errors ---- */

@@ -9,6 +9,7 @@
 #   prefixes   a function that a public header declares begins as the file does, or as a type does
 #   pages      a cited page (*.md) exists; README.md and docs/demo.svg name no class of numerics and no model that is gone
 #   api        docs/API.md is what tools/api_page.c writes, and has every header that the servers read or write
+#   version    CMakeLists.txt and the top of CHANGELOG.md have the same version and day, and nothing else spells it
 #   subjects   subjects of commits have at most 60 characters
 #   length     functions of at most 70 lines, files of at most 900
 #   calls      no banned call; the heap only through base/mem
@@ -233,6 +234,21 @@ check_prefixes() {
         }' | { ! grep .; } || bad=1
 }
 
+# The version stands in project() of CMakeLists.txt; the symbols of Debian's package each have the version they came with.
+check_version() {
+    local version day major
+    version=$(sed -n 's/^project(pdd VERSION \([0-9.]*\) .*/\1/p' CMakeLists.txt)
+    day=$(sed -n 's/^set(PDD_RELEASE_DATE \([0-9-]*\))/\1/p' CMakeLists.txt)
+    [ "$(grep -m1 '^## ' CHANGELOG.md)" = "## $version ($day)" ] ||
+        complain "CHANGELOG.md: its first version is not \"## $version ($day)\", as CMakeLists.txt has it"
+    major=${version%%.*}
+    head -1 packaging/debian/libpdd0.symbols | grep -q "^libpdd.so.$major libpdd$major " ||
+        complain "packaging/: the library's packages are not of soname $major, as version $version has it"
+    grep -rnF "$version" src include tools CMakePresets.json --include='*.[ch]' --include='*.sh' --include='*.json' |
+        grep -vE "[0-9]${version//./[.]}|${version//./[.]}[0-9]" | sed 's/$/   <- spells the version; PDD_VERSION has it/' |
+        { ! grep .; } || bad=1
+}
+
 # Since the commit from which on the rule holds; in a clone without it, since origin/main; else the last commit alone.
 RULE_SINCE=b27c595
 check_subjects() {
@@ -253,6 +269,7 @@ check_names
 check_prefixes
 check_pages
 check_api
+check_version
 check_subjects
 check_length
 check_calls

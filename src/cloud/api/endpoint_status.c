@@ -10,7 +10,8 @@
 void status_health(struct http_request *r, void *server)
 {
     const struct server *s = server;
-    const char *reply = s->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ok\"}";
+    const char *reply = s->draining ? "{\"status\":\"draining\",\"version\":\"" PDD_VERSION "\"}"
+                                    : "{\"status\":\"ok\",\"version\":\"" PDD_VERSION "\"}";
     http_reply_json(r, 200, reply, strlen(reply));
 }
 

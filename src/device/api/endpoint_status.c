@@ -169,7 +169,8 @@ static uint32_t held(const struct serve *s)
 void serve_health(struct http_request *r, void *serve)
 {
     const struct serve *s = serve;
-    const char *reply = s->draining ? "{\"status\":\"draining\"}" : "{\"status\":\"ok\"}";
+    const char *reply = s->draining ? "{\"status\":\"draining\",\"version\":\"" PDD_VERSION "\"}"
+                                    : "{\"status\":\"ok\",\"version\":\"" PDD_VERSION "\"}";
     http_reply_json(r, 200, reply, strlen(reply));
 }
 

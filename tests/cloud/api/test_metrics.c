@@ -137,6 +137,11 @@ static void test_requests_are_counted(void **state)
     assert_true(scraped(&s, "pdd_num_requests_running") == 0);
     assert_true(scraped(&s, "pdd_ready") == 1);
     assert_int_equal(site_ask(&s, "GET", "/ready", NULL, "", NULL), 200);
+    struct buf health;
+    buf_init(&health, PAGE_MAX);
+    assert_int_equal(site_ask(&s, "GET", "/health", NULL, "", &health), 200);
+    assert_non_null(strstr(health.data, "\"version\":\"" PDD_VERSION "\""));
+    buf_release(&health);
     site_stop(&s);
 }
 
