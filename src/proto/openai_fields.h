@@ -65,67 +65,71 @@ enum openai_neutral {
           "the prompt is read")                                                                    \
     SEE("messages", CHAT,                                                                          \
         "roles system, developer, user, assistant, tool; content a string or parts of type text, " \
-        "null for an assistant; tool_calls, tool_call_id, name, reasoning_content")                \
+        "null for an assistant; tool_calls, tool_call_id, name, reasoning_content; other parts "   \
+        "and "                                                                                     \
+        "fields are passed on to an upstream server, and refused by the engine here")              \
     SEE("tools", BOTH,                                                                             \
-        "for the chat template, with tool_choice \"none\"; else refused unless empty")             \
+        "for the chat template, with tool_choice \"none\"; else passed on to an upstream server, " \
+        "and "                                                                                     \
+        "refused by the engine here unless empty")                                                 \
     SEE("chat_template_kwargs", CHAT, "arguments of the chat template")                            \
     SEE("enable_thinking", CHAT, "the same, by its usual name")                                    \
     SEE("reasoning_effort", CHAT, "the same, by its usual name")                                   \
-    REFUSE("suffix", BOTH, EMPTY, "")                                                              \
-    REFUSE("functions", BOTH, EMPTY, "")                                                           \
-    REFUSE("function_call", BOTH, NOTHING, "")                                                     \
-    REFUSE("tool_choice", BOTH, NO_CALL, "")                                                       \
-    REFUSE("response_format", BOTH, TEXT_TYPE, "")                                                 \
-    REFUSE("modalities", BOTH, TEXT_ALONE, "")                                                     \
-    REFUSE("audio", BOTH, NOTHING, "")                                                             \
-    REFUSE("prediction", BOTH, NOTHING, "")                                                        \
-    REFUSE("web_search_options", BOTH, NOTHING, "")                                                \
-    REFUSE("verbosity", BOTH, NOTHING, "")                                                         \
+    PASS("suffix", BOTH, EMPTY, "")                                                                \
+    PASS("functions", BOTH, EMPTY, "")                                                             \
+    PASS("function_call", BOTH, NOTHING, "")                                                       \
+    PASS("tool_choice", BOTH, NO_CALL, "")                                                         \
+    PASS("response_format", BOTH, TEXT_TYPE, "")                                                   \
+    PASS("modalities", BOTH, TEXT_ALONE, "")                                                       \
+    PASS("audio", BOTH, NOTHING, "")                                                               \
+    PASS("prediction", BOTH, NOTHING, "")                                                          \
+    PASS("web_search_options", BOTH, NOTHING, "")                                                  \
+    PASS("verbosity", BOTH, NOTHING, "")                                                           \
     REFUSE("prompt_embeds", BOTH, NOTHING, "")                                                     \
-    REFUSE("prompt_logprobs", BOTH, NOTHING, "")                                                   \
-    REFUSE("use_beam_search", BOTH, FALSE, "")                                                     \
+    PASS("prompt_logprobs", BOTH, NOTHING, "")                                                     \
+    PASS("use_beam_search", BOTH, FALSE, "")                                                       \
     REFUSE("num_beams", BOTH, ONE, "")                                                             \
     REFUSE("do_sample", BOTH, TRUE, "set temperature to 0")                                        \
     REFUSE("min_length", BOTH, OFF, "")                                                            \
     REFUSE("max_new_tokens", BOTH, NOTHING, "say it as max_tokens")                                \
-    REFUSE("stop_token_ids", BOTH, EMPTY, "")                                                      \
+    PASS("stop_token_ids", BOTH, EMPTY, "")                                                        \
     REFUSE("stop_regex", BOTH, EMPTY, "")                                                          \
     REFUSE("no_stop_trim", BOTH, FALSE, "")                                                        \
-    REFUSE("include_stop_str_in_output", BOTH, FALSE, "")                                          \
-    REFUSE("skip_special_tokens", BOTH, TRUE, "")                                                  \
-    REFUSE("truncate_prompt_tokens", BOTH, NOTHING, "")                                            \
+    PASS("include_stop_str_in_output", BOTH, FALSE, "")                                            \
+    PASS("skip_special_tokens", BOTH, TRUE, "")                                                    \
+    PASS("truncate_prompt_tokens", BOTH, NOTHING, "")                                              \
     REFUSE("add_special_tokens", CHAT, FALSE, "")                                                  \
     REFUSE("add_special_tokens", COMPLETION, TRUE, "send the prompt as token ids")                 \
-    REFUSE("add_generation_prompt", BOTH, TRUE, "")                                                \
-    REFUSE("continue_final_message", BOTH, FALSE, "")                                              \
-    REFUSE("chat_template", BOTH, EMPTY, "start the server with --chat-template-file")             \
-    REFUSE("grammar", BOTH, EMPTY, "")                                                             \
-    REFUSE("json_schema", BOTH, NOTHING, "")                                                       \
+    PASS("add_generation_prompt", BOTH, TRUE, "")                                                  \
+    PASS("continue_final_message", BOTH, FALSE, "")                                                \
+    PASS("chat_template", BOTH, EMPTY, "start the server with --chat-template-file")               \
+    PASS("grammar", BOTH, EMPTY, "")                                                               \
+    PASS("json_schema", BOTH, NOTHING, "")                                                         \
     REFUSE("format", BOTH, EMPTY, "")                                                              \
-    REFUSE("structured_outputs", BOTH, NOTHING, "")                                                \
-    REFUSE("guided_json", BOTH, NOTHING, "")                                                       \
-    REFUSE("guided_regex", BOTH, NOTHING, "")                                                      \
-    REFUSE("guided_choice", BOTH, NOTHING, "")                                                     \
-    REFUSE("guided_grammar", BOTH, NOTHING, "")                                                    \
-    REFUSE("guided_whitespace_pattern", BOTH, NOTHING, "")                                         \
-    REFUSE("regex", BOTH, EMPTY, "")                                                               \
-    REFUSE("ebnf", BOTH, EMPTY, "")                                                                \
+    PASS("structured_outputs", BOTH, NOTHING, "")                                                  \
+    PASS("guided_json", BOTH, NOTHING, "")                                                         \
+    PASS("guided_regex", BOTH, NOTHING, "")                                                        \
+    PASS("guided_choice", BOTH, NOTHING, "")                                                       \
+    PASS("guided_grammar", BOTH, NOTHING, "")                                                      \
+    PASS("guided_whitespace_pattern", BOTH, NOTHING, "")                                           \
+    PASS("regex", BOTH, EMPTY, "")                                                                 \
+    PASS("ebnf", BOTH, EMPTY, "")                                                                  \
     REFUSE("samplers", BOTH, EMPTY, "")                                                            \
     REFUSE("min_keep", BOTH, OFF, "")                                                              \
     REFUSE("n_indent", BOTH, OFF, "")                                                              \
     REFUSE("t_max_predict_ms", BOTH, OFF, "")                                                      \
-    REFUSE("typical_p", BOTH, ONE, "")                                                             \
+    PASS("typical_p", BOTH, ONE, "")                                                               \
     REFUSE("typical", BOTH, ONE, "")                                                               \
     REFUSE("tfs", BOTH, ONE, "")                                                                   \
     REFUSE("tfs_z", BOTH, ONE, "")                                                                 \
     REFUSE("top_a", BOTH, ZERO, "")                                                                \
-    REFUSE("top_n_sigma", BOTH, OFF, "")                                                           \
+    PASS("top_n_sigma", BOTH, OFF, "")                                                             \
     REFUSE("nsigma", BOTH, OFF, "")                                                                \
-    REFUSE("mirostat", BOTH, ZERO, "")                                                             \
+    PASS("mirostat", BOTH, ZERO, "")                                                               \
     REFUSE("mirostat_mode", BOTH, ZERO, "")                                                        \
-    REFUSE("dry_multiplier", BOTH, ZERO, "")                                                       \
-    REFUSE("xtc_probability", BOTH, ZERO, "")                                                      \
-    REFUSE("dynatemp_range", BOTH, ZERO, "")                                                       \
+    PASS("dry_multiplier", BOTH, ZERO, "")                                                         \
+    PASS("xtc_probability", BOTH, ZERO, "")                                                        \
+    PASS("dynatemp_range", BOTH, ZERO, "")                                                         \
     REFUSE("dynamic_temperature", BOTH, FALSE, "")                                                 \
     REFUSE("adaptive_target", BOTH, OFF, "")                                                       \
     REFUSE("smoothing_factor", BOTH, ZERO, "")                                                     \
@@ -134,24 +138,24 @@ enum openai_neutral {
     REFUSE("penalty_alpha", BOTH, ZERO, "")                                                        \
     REFUSE("encoder_repetition_penalty", BOTH, ONE, "")                                            \
     REFUSE("no_repeat_ngram_size", BOTH, ZERO, "")                                                 \
-    REFUSE("length_penalty", BOTH, ONE, "")                                                        \
+    PASS("length_penalty", BOTH, ONE, "")                                                          \
     REFUSE("guidance_scale", BOTH, ONE, "")                                                        \
     REFUSE("negative_prompt", BOTH, EMPTY, "")                                                     \
     REFUSE("custom_token_bans", BOTH, EMPTY, "")                                                   \
-    REFUSE("bad_words", BOTH, EMPTY, "")                                                           \
+    PASS("bad_words", BOTH, EMPTY, "")                                                             \
     REFUSE("bad_words_ids", BOTH, EMPTY, "")                                                       \
-    REFUSE("allowed_token_ids", BOTH, EMPTY, "")                                                   \
+    PASS("allowed_token_ids", BOTH, EMPTY, "")                                                     \
     REFUSE("logits_processors", BOTH, EMPTY, "")                                                   \
     REFUSE("custom_logit_processor", BOTH, EMPTY, "")                                              \
     REFUSE("lora", BOTH, EMPTY, "")                                                                \
     REFUSE("lora_path", BOTH, EMPTY, "")                                                           \
-    REFUSE("documents", BOTH, EMPTY, "")                                                           \
+    PASS("documents", BOTH, EMPTY, "")                                                             \
     REFUSE("plugins", BOTH, EMPTY, "")                                                             \
     REFUSE("think", BOTH, NOTHING, "say it as enable_thinking")                                    \
     REFUSE("thinking", BOTH, NOTHING, "say it as enable_thinking")                                 \
     REFUSE("reasoning", BOTH, NOTHING, "say it as reasoning_effort")                               \
     REFUSE("thinking_budget", BOTH, NOTHING, "")                                                   \
-    REFUSE("thinking_budget_tokens", BOTH, NOTHING, "")                                            \
+    PASS("thinking_budget_tokens", BOTH, NOTHING, "")                                              \
     REFUSE("options", BOTH, EMPTY, "its fields stand in the request itself")                       \
     REFUSE("extra_body", BOTH, EMPTY, "its fields stand in the request itself")                    \
     TAKE("prompt", COMPLETION, take_prompt,                                                        \

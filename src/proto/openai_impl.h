@@ -4,12 +4,15 @@
 
 #include "proto/json.h"
 #include "proto/openai.h"
+#include "proto/openai_fields.h"
 
 /* Parse one JSON object and remove its null members. */
 int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, struct err *e);
 /* json_object_read field by field, so that ret_param can name the wrong one. */
 int openai_fields_read(struct json_t *object, const struct json_field *fields, size_t n, void *out,
                        char *ret_param, struct err *e);
+/* Whether a field that holds this asks for nothing but what happens anyway. */
+bool openai_is_neutral(const struct json_t *value, enum openai_neutral neutral);
 void openai_param_set(char *ret_param, const char *name);
 /* A copy of a JSON string, followed by a zero. */
 int openai_text_take(const struct json_t *string, char **ret_text, size_t *ret_len, struct err *e);

@@ -7,87 +7,56 @@
 #include "base/mem.h"
 #include "proto/openai_impl.h"
 
-enum {
-    IN_CHAT = 1,
-    IN_COMPLETION = 2,
-    IN_BOTH = 3,
-    BY_TOKENS = 4, /* with tokenizer and template of ours the request need not be passed on */
-    SECOND = 8     /* means nothing without another field: it is no reason to pass on */
-};
-
-/* `neutral`: the JSON of what happens anyway; "": each empty text, list or object. NULL: nothing is
- * neutral. */
+/* What the table of all fields keeps out of our own engine. */
+#define NONE(...)
+#define PASS(NAME, WHERE, NEUTRAL, NOTE) {NAME, OPENAI_IN_##WHERE, OPENAI_NEUTRAL_##NEUTRAL, true},
+#define REFUSE(NAME, WHERE, NEUTRAL, NOTE)                                                         \
+    {NAME, OPENAI_IN_##WHERE, OPENAI_NEUTRAL_##NEUTRAL, false},
 static const struct {
     const char *name;
-    int where;
-    const char *neutral;
-} fields[] = {
-    {"n", IN_BOTH, "1"},
-    {"best_of", IN_COMPLETION, "1"},
-    {"echo", IN_COMPLETION, "false"},
-    {"suffix", IN_COMPLETION, ""},
-    {"functions", IN_CHAT, ""},
-    {"function_call", IN_CHAT, NULL},
-    {"response_format", IN_BOTH, "{\"type\":\"text\"}"},
-    {"modalities", IN_CHAT, "[\"text\"]"},
-    {"audio", IN_CHAT, NULL},
-    {"prediction", IN_CHAT, NULL},
-    {"web_search_options", IN_CHAT, NULL},
-    {"verbosity", IN_CHAT, NULL},
-    {"frequency_penalty", IN_BOTH | BY_TOKENS, "0"},
-    {"presence_penalty", IN_BOTH | BY_TOKENS, "0"},
-    {"logit_bias", IN_BOTH | BY_TOKENS, ""},
-    {"logprobs", IN_CHAT, "false"},
-    {"logprobs", IN_COMPLETION, NULL},
-    {"top_logprobs", IN_CHAT, "0"},
-    {"reasoning_effort", IN_CHAT | BY_TOKENS, NULL},
-    {"enable_thinking", IN_CHAT | BY_TOKENS, NULL},
-    {"chat_template_kwargs", IN_CHAT | BY_TOKENS, ""},
-    {"thinking", IN_CHAT, NULL},
-    {"reasoning", IN_CHAT, NULL},
-    {"reasoning_format", IN_CHAT, NULL},
-    {"include_reasoning", IN_CHAT, "true"},
-    {"separate_reasoning", IN_CHAT, "true"},
-    {"thinking_budget_tokens", IN_CHAT, NULL},
-    {"documents", IN_CHAT, ""},
-    {"chat_template", IN_CHAT, ""},
-    {"add_generation_prompt", IN_CHAT, "true"},
-    {"continue_final_message", IN_CHAT, "false"},
-    {"prompt_logprobs", IN_BOTH, NULL},
-    {"use_beam_search", IN_BOTH, "false"},
-    {"length_penalty", IN_BOTH, "1"},
-    {"ignore_eos", IN_BOTH | BY_TOKENS, "false"},
-    {"min_tokens", IN_BOTH | BY_TOKENS, "0"},
-    {"stop_token_ids", IN_BOTH, ""},
-    {"include_stop_str_in_output", IN_BOTH, "false"},
-    {"skip_special_tokens", IN_BOTH, "true"},
-    {"truncate_prompt_tokens", IN_BOTH, NULL},
-    {"bad_words", IN_BOTH, ""},
-    {"allowed_token_ids", IN_BOTH, ""},
-    {"grammar", IN_BOTH, ""},
-    {"json_schema", IN_BOTH, NULL},
-    {"structured_outputs", IN_BOTH, NULL},
-    {"guided_json", IN_BOTH, NULL},
-    {"guided_regex", IN_BOTH, NULL},
-    {"guided_choice", IN_BOTH, NULL},
-    {"guided_grammar", IN_BOTH, NULL},
-    {"guided_whitespace_pattern", IN_BOTH | SECOND, NULL},
-    {"regex", IN_BOTH, ""},
-    {"ebnf", IN_BOTH, ""},
-    {"typical_p", IN_BOTH, "1"},
-    {"top_n_sigma", IN_BOTH, "-1"},
-    {"mirostat", IN_BOTH, "0"},
-    {"mirostat_tau", IN_BOTH | SECOND, NULL},
-    {"mirostat_eta", IN_BOTH | SECOND, NULL},
-    {"dry_multiplier", IN_BOTH, "0"},
-    {"dry_base", IN_BOTH | SECOND, NULL},
-    {"dry_allowed_length", IN_BOTH | SECOND, NULL},
-    {"dry_penalty_last_n", IN_BOTH | SECOND, NULL},
-    {"dry_sequence_breakers", IN_BOTH | SECOND, NULL},
-    {"xtc_probability", IN_BOTH, "0"},
-    {"xtc_threshold", IN_BOTH | SECOND, NULL},
-    {"dynatemp_range", IN_BOTH, "0"},
-    {"dynatemp_exponent", IN_BOTH | SECOND, NULL},
+    enum openai_where where;
+    enum openai_neutral neutral;
+    bool passes; /* else it is refused */
+} kept_out[] = {OPENAI_FIELDS(NONE, NONE, NONE, PASS, REFUSE, NONE)};
+
+/* Whether a field is a reason to pass a request on: always; unless tokenizer and template of ours
+ * serve it; or never, as it means nothing without another one. */
+enum reason { ALWAYS, BY_TEXT, NEVER };
+
+/* Fields that our engine serves, or need not, and that jobs of other servers cannot carry. */
+static const struct {
+    const char *name;
+    enum openai_where where;
+    enum openai_neutral neutral;
+    enum reason reason;
+} others[] = {
+    {"n", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ONE, ALWAYS},
+    {"best_of", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_ONE, ALWAYS},
+    {"echo", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_FALSE, ALWAYS},
+    {"logprobs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_FALSE, ALWAYS},
+    {"logprobs", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_NOTHING, ALWAYS},
+    {"top_logprobs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_ZERO, ALWAYS},
+    {"frequency_penalty", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT},
+    {"presence_penalty", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT},
+    {"logit_bias", OPENAI_IN_BOTH, OPENAI_NEUTRAL_EMPTY, BY_TEXT},
+    {"min_tokens", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT},
+    {"ignore_eos", OPENAI_IN_BOTH, OPENAI_NEUTRAL_FALSE, BY_TEXT},
+    {"reasoning_effort", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT},
+    {"enable_thinking", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT},
+    {"chat_template_kwargs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_EMPTY, BY_TEXT},
+    {"reasoning_format", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT},
+    {"separate_reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_TRUE, BY_TEXT},
+    {"include_reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_TRUE, ALWAYS},
+    {"thinking", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, ALWAYS},
+    {"reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, ALWAYS},
+    {"mirostat_tau", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"mirostat_eta", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"dry_base", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"dry_allowed_length", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"dry_penalty_last_n", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"dry_sequence_breakers", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"xtc_threshold", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"dynatemp_exponent", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
 };
 
 /* Read and checked by openai_request_decode. */
@@ -99,27 +68,7 @@ static const char *const typed[] = {"model",          "temperature",   "top_p",
 
 static bool is_empty(const json_t *value)
 {
-    if (json_is_string(value)) return json_string_length(value) == 0;
-    if (json_is_array(value)) return json_array_size(value) == 0;
-    return json_is_object(value) && json_object_size(value) == 0;
-}
-
-/* 1 and 1.0 are equal here. */
-static bool same(const json_t *a, const json_t *b)
-{
-    if (!json_is_number(a) || !json_is_number(b)) return json_equal(a, b);
-    double d = json_number_value(a) - json_number_value(b);
-    return d >= 0.0 && d <= 0.0;
-}
-
-static bool is_neutral(const json_t *value, const char *neutral)
-{
-    if (!neutral) return false;
-    if (!neutral[0]) return is_empty(value);
-    json_t *parsed = json_loads(neutral, JSON_DECODE_ANY, NULL);
-    bool neutral_value = same(value, parsed);
-    json_decref(parsed);
-    return neutral_value;
+    return openai_is_neutral(value, OPENAI_NEUTRAL_EMPTY);
 }
 
 static bool is_word(const json_t *value, const char *word)
@@ -127,37 +76,58 @@ static bool is_word(const json_t *value, const char *word)
     return json_is_string(value) && strcmp(json_string_value(value), word) == 0;
 }
 
-/* Options of tools mean nothing without tools. */
+/* "none" and the like mean nothing without tools. */
 static int take_tools(json_t *root, const struct openai_pass_rules *rules, json_t *taken,
                       bool *ret_needed)
 {
-    json_t *tools = json_object_get(root, "tools"), *choice = json_object_get(root, "tool_choice");
-    json_t *parallel = json_object_get(root, "parallel_tool_calls");
-    if (!rules->chat || !tools || is_empty(tools)) {
-        bool asks = choice && !is_word(choice, "none") && !is_word(choice, "auto");
-        *ret_needed = *ret_needed || (rules->chat && asks);
-        return asks ? json_object_set(taken, "tool_choice", choice) : 0;
-    }
-    *ret_needed = *ret_needed || rules->by_text || !is_word(choice, "none");
+    static const char *const beside[] = {"tool_choice", "parallel_tool_calls"};
+    json_t *tools = json_object_get(root, "tools");
+    if (!rules->chat || !tools || is_empty(tools)) return 0;
+    if (rules->by_text || !is_word(json_object_get(root, "tool_choice"), "none"))
+        *ret_needed = true;
     int code = json_object_set(taken, "tools", tools);
-    if (!code && choice) code = json_object_set(taken, "tool_choice", choice);
-    if (!code && parallel) code = json_object_set(taken, "parallel_tool_calls", parallel);
+    for (size_t i = 0; i < sizeof beside / sizeof *beside && !code; i++) {
+        json_t *value = json_object_get(root, beside[i]);
+        if (value) code = json_object_set(taken, beside[i], value);
+    }
     return code;
+}
+
+/* The first field that no server is sent; NULL: none. */
+static const char *refused_field(const json_t *root, enum openai_where here)
+{
+    for (size_t i = 0; i < sizeof kept_out / sizeof *kept_out; i++) {
+        const json_t *value = json_object_get(root, kept_out[i].name);
+        if (value && !kept_out[i].passes && (kept_out[i].where & here) &&
+            !openai_is_neutral(value, kept_out[i].neutral))
+            return kept_out[i].name;
+    }
+    return NULL;
 }
 
 /* What is passed on if anything is; *ret_needed: whether it has to be. */
 static int take_fields(json_t *root, const struct openai_pass_rules *rules, json_t *taken,
                        bool *ret_needed)
 {
-    int here = rules->chat ? IN_CHAT : IN_COMPLETION;
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        json_t *value = json_object_get(root, fields[i].name);
-        if (!value || !(fields[i].where & here) || is_neutral(value, fields[i].neutral)) continue;
-        bool ours = (fields[i].where & SECOND) || (!rules->by_text && fields[i].where & BY_TOKENS);
-        *ret_needed = *ret_needed || !ours;
-        if (json_object_set(taken, fields[i].name, value)) return ERR_NO_MEMORY;
+    enum openai_where here = rules->chat ? OPENAI_IN_CHAT : OPENAI_IN_COMPLETION;
+    int code = 0;
+    for (size_t i = 0; i < sizeof kept_out / sizeof *kept_out && !code; i++) {
+        json_t *value = json_object_get(root, kept_out[i].name);
+        if (!value || !kept_out[i].passes || !(kept_out[i].where & here) ||
+            openai_is_neutral(value, kept_out[i].neutral))
+            continue;
+        *ret_needed = true;
+        code = json_object_set(taken, kept_out[i].name, value);
     }
-    return take_tools(root, rules, taken, ret_needed) ? ERR_NO_MEMORY : 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others && !code; i++) {
+        json_t *value = json_object_get(root, others[i].name);
+        if (!value || !(others[i].where & here) || openai_is_neutral(value, others[i].neutral))
+            continue;
+        bool ours = others[i].reason == NEVER || (others[i].reason == BY_TEXT && !rules->by_text);
+        *ret_needed = *ret_needed || !ours;
+        code = json_object_set(taken, others[i].name, value);
+    }
+    return code || take_tools(root, rules, taken, ret_needed) ? ERR_NO_MEMORY : 0;
 }
 
 /* Whether a message says more than our reader keeps of it. */
@@ -357,8 +327,13 @@ static int decode(json_t *root, const struct openai_pass_rules *rules, struct op
         openai_pass_free(p);
         return code;
     }
+    const char *refused = refused_field(root, rules->chat ? OPENAI_IN_CHAT : OPENAI_IN_COMPLETION);
     p->chat = rules->chat;
-    code = count_choices(p, root, ret_param, e);
+    if (refused) {
+        openai_param_set(ret_param, refused);
+        code = err_set(e, ERR_UNSUPPORTED, "%s is not passed on: leave it out", refused);
+    }
+    if (!code) code = count_choices(p, root, ret_param, e);
     if (!code) code = take_typed(root, p, r, ret_param, e);
     if (!code && (code = take_prompt(p, root, e)) != 0) {
         openai_param_set(ret_param, p->chat ? "messages" : "prompt");

@@ -2,11 +2,12 @@
  * openai_pass: a request of OpenAI's API whose options this program does not compute, and which
  * therefore goes to a server of that API nearly as it came, for `pdd cloud --upstream`. Pure.
  *
- * Passed on are the fields of `fields` in openai_pass.c, where they ask for more than what happens
- * anyway, and the messages or the prompt as they are: pictures, calls of functions and their
- * results included. The fields of every request (model, stream, max_tokens, sampling, seed, stop)
- * are read and checked as in openai_request_decode. Other fields are dropped, as there: what the
- * operator decides (priorities, caches, places of requests) is nothing for a client.
+ * Passed on are the fields that PASS of openai_fields.h marks, and those of `others` in
+ * openai_pass.c, where they ask for more than what happens anyway, and the messages or the prompt
+ * as they are: pictures, calls of functions and their results included. The fields of every request
+ * (model, stream, max_tokens, sampling, seed, stop) are read and checked as in
+ * openai_request_decode. What REFUSE marks is refused. Other fields are dropped: what the operator
+ * decides (priorities, caches, places of requests) is nothing for a client.
  */
 #ifndef PDD_PROTO_OPENAI_PASS_H
 #define PDD_PROTO_OPENAI_PASS_H

@@ -132,7 +132,7 @@ static bool is_word(const json_t *value, const char *word)
     return json_is_string(value) && strcmp(json_string_value(value), word) == 0;
 }
 
-static bool is_neutral(const json_t *value, enum openai_neutral neutral)
+bool openai_is_neutral(const struct json_t *value, enum openai_neutral neutral)
 {
     double number = json_is_number(value) ? json_number_value(value) : -1.0;
     switch (neutral) {
@@ -226,7 +226,7 @@ static int take_message(const json_t *message, size_t at, struct wire_message *m
                        "messages[%zu].role must be system, developer, user, assistant or tool", at);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         const json_t *value = json_object_get(message, calls[i]);
-        if (value && !json_is_null(value) && !is_neutral(value, OPENAI_NEUTRAL_EMPTY))
+        if (value && !json_is_null(value) && !openai_is_neutral(value, OPENAI_NEUTRAL_EMPTY))
             return err_set(e, ERR_UNSUPPORTED, "messages[%zu].%s is not supported here", at,
                            calls[i]);
     }
@@ -512,7 +512,7 @@ static const struct field all_fields[] = {OPENAI_FIELDS(PLAIN, TAKE, SEE, PASS, 
 
 static int refuse_unserved(const struct field *f, const json_t *value, struct err *e)
 {
-    if (is_neutral(value, f->neutral)) return 0;
+    if (openai_is_neutral(value, f->neutral)) return 0;
     return err_set(e, ERR_UNSUPPORTED, "%s is not supported here: %s", f->name,
                    f->instead[0] ? f->instead : "leave it out");
 }

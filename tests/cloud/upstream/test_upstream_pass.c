@@ -211,6 +211,7 @@ static const struct {
     {"llamacpp", CHAT,
      HI "," TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"h\"}}}",
      "tool_choice"},
+    {"somebody", CHAT, HI "," TOOLS ",\"samplers\":[\"top_k\"]}", "samplers"},
     {"somebody", CHAT, HI ",\"n\":0}", "n"},
     {"somebody", CHAT, HI ",\"n\":2,\"temperature\":-1}", "temperature"},
     {"somebody", CHAT, HI ",\"n\":2,\"stop\":[5]}", "stop"},
