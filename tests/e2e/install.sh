@@ -7,7 +7,7 @@ skip() {
     exit 0
 }
 
-# install_client TEST FOLDER FILE...: copy FILEs to FOLDER and install there what package-lock.json names. Where there is no npm
+# install_client TEST FOLDER FILE...: copy FILEs to FOLDER and install there what package-lock.json names, unless that is there already. Where there is no npm
 # or no registry, TEST is skipped.
 install_client() {
     local test=$1 folder=$2
@@ -15,7 +15,8 @@ install_client() {
     command -v npm >/dev/null || skip "$test" "there is no npm"
     mkdir -p "$folder"
     cp tests/e2e/harness.mjs tests/e2e/.npmrc "$@" "$folder"
-    (cd "$folder" && npm ci >npm.log 2>&1) && return
+    cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json" && return
+    (cd "$folder" && npm ci >npm.log 2>&1 && cp package-lock.json node_modules/installed.json) && return
     cat "$folder/npm.log"
     (cd "$folder" && npm ping >/dev/null 2>&1) && exit 1
     skip "$test" "no npm registry can be reached"
