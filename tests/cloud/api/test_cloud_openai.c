@@ -41,8 +41,8 @@ static void test_same_answers(void **state)
     static const char *const samplings[] = {
         "\"temperature\":0",
         "\"temperature\":1.1,\"top_k\":40,\"top_p\":0.9,\"min_p\":0.02,\"seed\":77",
-        "\"temperature\":0.7,\"seed\":3,\"frequency_penalty\":1.5,\"presence_penalty\":0.4,"
-        "\"min_tokens\":20,\"ignore_eos\":true,\"logit_bias\":[[101,3],[116,-100]]"};
+        ("\"temperature\":0.7,\"seed\":3,\"frequency_penalty\":1.5,\"presence_penalty\":0.4,"
+         "\"min_tokens\":20,\"ignore_eos\":true,\"logit_bias\":[[101,3],[116,-100]]")};
     for (int native = 0; native < 2; native++) {
         struct site *s = native ? reader_site() : fake_site(NULL);
         site_start(s);
