@@ -89,7 +89,7 @@ static void put_left(char *text, size_t size, double seconds)
         snprintf(text, size, ", %u:%02u left", s / 60, s % 60);
 }
 
-/* The mean over the last seconds: each window weighs half of the next one. */
+/* A fading mean: each window of half a second takes a fifth off the weight of those before it. */
 static void measure(struct progress *s, uint64_t done, uint64_t now)
 {
     if (s->at_us == 0 || done < s->at_bytes) {

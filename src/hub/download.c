@@ -9,7 +9,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -22,8 +21,6 @@ enum {
     KIND_BYTES = 64, /* of the beginning, by which its kind is known */
     READ_BYTES = 1 << 20,
     PROGRESS_US = 100000,
-    WAIT_STEP_US = 50000,
-    RETRY_US = 1000000,
     RESTARTS_MAX = 3,       /* of one run: a server that changes the file again and again */
     SPACE_EVERY = 256 << 20 /* bytes between two looks at the free space, without a size */
 };
@@ -354,33 +351,6 @@ static int ask(struct run *r, struct fetch_head *head, struct err *e)
     return fetch_get(r->fetch, &call, head, e);
 }
 
-static bool may_pass(const struct run *r, int code)
-{
-    if (code != ERR_NET && code != ERR_TIMEOUT && code != ERR_BUSY) return false;
-    return r->came || !fetch_final(r->fetch);
-}
-
-static int wait_for(const struct run *r, uint64_t us, struct err *e)
-{
-    uint64_t until = clock_us() + us;
-    for (uint64_t now = clock_us(); now < until; now = clock_us()) {
-        uint64_t step = until - now < WAIT_STEP_US ? until - now : WAIT_STEP_US;
-        struct timespec t = {0, (long)step * 1000};
-        if (is_stopped(r)) return err_set(e, ERR_CANCELLED, "stopped");
-        nanosleep(&t, NULL);
-    }
-    return 0;
-}
-
-/* The time before the next try. */
-static uint64_t wait_us(const struct run *r, const struct fetch_head *head, uint32_t failures)
-{
-    uint64_t us = (r->d->retry_us ? r->d->retry_us : RETRY_US) << (failures < 6 ? failures : 6);
-    uint64_t asked = head->retry_after_s * 1000000ull, most = DOWNLOAD_WAIT_MAX_S * 1000000ull;
-    if (us < asked) us = asked;
-    return us < most ? us : most;
-}
-
 static bool begins_anew(struct run *r, const struct fetch_head *head)
 {
     return (r->restart || (r->ranged && head->status == 416)) && r->restarts++ < RESTARTS_MAX;
@@ -410,13 +380,15 @@ static int ask_until_done(struct run *r, struct err *e)
             return err_set(e, ERR_PROTOCOL,
                            "the file changes at the server again and again, or the server sends "
                            "ranges that nobody asked for");
-        if (!may_pass(r, code)) return code;
+        /* A server that is gone in the middle may come back; one that never was there does not. */
+        bool lost = r->came && (code == ERR_NET || code == ERR_TIMEOUT);
+        if (!lost && !fetch_may_pass(r->fetch, code)) return code;
         failures = r->at > before ? 0 : failures;
         if (failures == r->d->retries) return code;
-        uint64_t us = wait_us(r, &head, failures++);
+        uint64_t us = fetch_wait_us(&head, r->d->retry_us, failures++);
         note(r, "%s; tried again in %.0f s (%u of %u)", e->text, (double)us / 1e6, failures,
              r->d->retries);
-        if ((code = wait_for(r, us, e)) != 0) return code;
+        if ((code = fetch_wait(r->fetch, us, e)) != 0) return code;
     }
 }
 

@@ -24,7 +24,7 @@
 #include "base/err.h"
 #include "hub/fetch.h"
 
-enum { DOWNLOAD_PATH_MAX = 4096, DOWNLOAD_RETRIES = 5, DOWNLOAD_WAIT_MAX_S = 60 };
+enum { DOWNLOAD_PATH_MAX = 4096 };
 
 struct download_progress {
     uint64_t done, total; /* bytes of this file; total: FETCH_UNKNOWN */

@@ -8,11 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "net/http_url.h"
 
-enum { CONNECT_MS = 15000, STALL_S = 30, REDIRECT_BODY_MAX = 64 * 1024 };
+enum {
+    CONNECT_MS = 15000,
+    STALL_S = 30,
+    REDIRECT_BODY_MAX = 64 * 1024,
+    FIRST_WAIT_US = 1000000,
+    WAIT_STEP_US = 50000
+};
 
 struct fetch {
     struct fetch_options o;
@@ -267,7 +275,7 @@ static bool set_options(struct fetch *f, struct curl_slist *headers)
 
 static bool add_headers(struct fetch *f, struct curl_slist **list)
 {
-    bool ok = add_header(list, "Accept", "*/*");
+    bool ok = true;
     if (f->call->range) ok = ok && add_header(list, "Range", f->call->range);
     if (f->call->if_range) ok = ok && add_header(list, "If-Range", f->call->if_range);
     if (f->o.token && f->head.first_server && !http_url_exposes(f->url)) {
@@ -283,7 +291,7 @@ static const struct {
     int code;
     bool final;
     const char *sentence;
-} failures[] = {
+} curl_failures[] = {
     {CURLE_COULDNT_RESOLVE_HOST, ERR_NET, true, "its name cannot be resolved"},
     {CURLE_COULDNT_RESOLVE_PROXY, ERR_NET, true, "the name of the proxy cannot be resolved"},
     {CURLE_COULDNT_CONNECT, ERR_NET, true, "no connection can be made"},
@@ -307,10 +315,11 @@ static int tell_failure(struct fetch *f, CURLcode code, struct err *e)
     if (f->too_long)
         return err_set(e, ERR_LIMIT, "%.200s: more than %d bytes of headers", shown,
                        FETCH_HEAD_MAX);
-    for (size_t i = 0; i < sizeof failures / sizeof *failures; i++) {
-        if (failures[i].curl != code) continue;
-        f->final = failures[i].final;
-        return err_set(e, failures[i].code, "%.200s: %s (%s)", shown, failures[i].sentence, detail);
+    for (size_t i = 0; i < sizeof curl_failures / sizeof *curl_failures; i++) {
+        if (curl_failures[i].curl != code) continue;
+        f->final = curl_failures[i].final;
+        return err_set(e, curl_failures[i].code, "%.200s: %s (%s)", shown,
+                       curl_failures[i].sentence, detail);
     }
     return err_set(e, ERR_NET, "%.200s: %s", shown, detail);
 }
@@ -418,6 +427,31 @@ int fetch_get(struct fetch *f, const struct fetch_call *call, struct fetch_head 
 bool fetch_final(const struct fetch *f)
 {
     return f->final;
+}
+
+bool fetch_may_pass(const struct fetch *f, int code)
+{
+    return (code == ERR_NET || code == ERR_TIMEOUT || code == ERR_BUSY) && !f->final;
+}
+
+uint64_t fetch_wait_us(const struct fetch_head *head, uint64_t first_us, uint32_t failures)
+{
+    uint64_t us = (first_us ? first_us : FIRST_WAIT_US) << (failures < 6 ? failures : 6);
+    uint64_t asked = head->retry_after_s * 1000000ull, most = FETCH_WAIT_MAX_S * 1000000ull;
+    if (us < asked) us = asked;
+    return us < most ? us : most;
+}
+
+int fetch_wait(const struct fetch *f, uint64_t us, struct err *e)
+{
+    uint64_t until = clock_us() + us;
+    for (uint64_t now = clock_us(); now < until; now = clock_us()) {
+        uint64_t step = until - now < WAIT_STEP_US ? until - now : WAIT_STEP_US;
+        struct timespec t = {0, (long)step * 1000};
+        if (f->o.stopped && f->o.stopped(f->o.arg)) return err_set(e, ERR_CANCELLED, "stopped");
+        nanosleep(&t, NULL);
+    }
+    return 0;
 }
 
 static int keep_text(void *arg, const void *data, size_t n, struct err *e)

@@ -25,7 +25,8 @@ enum {
     FETCH_HEAD_MAX = 64 * 1024,
     FETCH_TAG_MAX = 256,
     FETCH_TEXT_MAX = 256,
-    FETCH_ERROR_BODY_MAX = 4096 /* kept of a response that is an error */
+    FETCH_ERROR_BODY_MAX = 4096, /* kept of a response that is an error */
+    FETCH_WAIT_MAX_S = 60
 };
 
 #define FETCH_UNKNOWN UINT64_MAX
@@ -81,6 +82,14 @@ int fetch_get(struct fetch *f, const struct fetch_call *call, struct fetch_head 
 /* Whether the last call failed in a way that another try does not change: a certificate, a name, a
  * connection that is refused. */
 bool fetch_final(const struct fetch *f);
+
+/* Whether the same request may succeed a little later, by the code of fetch_get. */
+bool fetch_may_pass(const struct fetch *f, int code);
+/* Wait before the next try, after `failures` in a row, in growing steps from `first_us` (0: a
+ * second) on, or as long as Retry-After says; FETCH_WAIT_MAX_S at most. Returns the time at once.
+ */
+uint64_t fetch_wait_us(const struct fetch_head *head, uint64_t first_us, uint32_t failures);
+int fetch_wait(const struct fetch *f, uint64_t us, struct err *e); /* or CANCELLED */
 
 /* The body of a response, appended to `body`; larger than its room is ERR_LIMIT. */
 int fetch_text(struct fetch *f, const char *url, struct buf *body, struct fetch_head *ret_head,

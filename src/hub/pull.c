@@ -22,6 +22,7 @@ struct pull {
     const char *endpoint;
     struct reference reference;
     struct fetch *fetch;
+    bool has_token;                        /* which is sent to the server */
     bool hub;                              /* the server is the hub's */
     char url[FETCH_URL_MAX];               /* of the first part */
     char from[FETCH_URL_MAX];              /* as the record has it */
@@ -76,25 +77,45 @@ static int open_server(struct pull *p, struct err *e)
                                     .stopped = o->stopped,
                                     .arg = o->arg};
     if (denied.code) return err_set(e, denied.code, "%s", denied.text);
+    p->has_token = options.token != NULL;
     return fetch_open(&options, &p->fetch, e);
 }
 
-/* What a person can do about a refusal of the hub. */
+/* What a person can do about a refusal of the hub. It says the same of repositories that are gated
+ * and of those that do not exist, and refuses a wrong token for public ones, too. */
 static int explain(const struct pull *p, int code, struct err *e)
 {
     char text[ERR_TEXT_MAX];
-    if (code != ERR_DENIED || !p->reference.hub) return code;
+    if (code != ERR_DENIED || !p->hub) return code;
     snprintf(text, sizeof text, "%.300s", e->text);
+    if (p->has_token)
+        return err_set(e, code,
+                       "%s; the token that was sent may be wrong, or its owner has not accepted "
+                       "the terms on the page of the repository",
+                       text);
     return err_set(e, code,
-                   "%s; if the repository exists, accept its terms at %.60s/%s/%s and give a "
-                   "token by HF_TOKEN or --token-file",
-                   text, p->endpoint, p->reference.owner, p->reference.name);
+                   "%s; if the repository exists, accept its terms on its page at %.60s and give "
+                   "a token by HF_TOKEN or --token-file",
+                   text, p->endpoint);
+}
+
+/* A text from the hub; what may pass is tried again. */
+static int ask_hub(const struct pull *p, const char *url, struct buf *body, struct err *e)
+{
+    for (uint32_t failures = 0;; failures++) {
+        struct fetch_head head = {0};
+        buf_clear(body);
+        int code = fetch_text(p->fetch, url, body, &head, e);
+        if (!fetch_may_pass(p->fetch, code) || failures == p->o->retries) return code;
+        note(p, e->text);
+        code = fetch_wait(p->fetch, fetch_wait_us(&head, p->o->retry_us, failures), e);
+        if (code) return code;
+    }
 }
 
 static int read_listing(const struct pull *p, struct listing *ret_listing, struct err *e)
 {
     char url[FETCH_URL_MAX], where[2 * REFERENCE_PART_MAX + 8];
-    struct fetch_head head;
     struct buf body;
     const struct reference *r = &p->reference;
     int n =
@@ -102,7 +123,7 @@ static int read_listing(const struct pull *p, struct listing *ret_listing, struc
     if (n < 0 || n >= FETCH_URL_MAX) return err_set(e, ERR_LIMIT, "the hub's URL is too long");
     snprintf(where, sizeof where, "hf:%s/%s", r->owner, r->name);
     buf_init(&body, LISTING_BYTES_MAX);
-    int code = fetch_text(p->fetch, url, &body, &head, e);
+    int code = ask_hub(p, url, &body, e);
     code = code ? explain(p, code, e) : listing_read(body.data, body.len, where, ret_listing, e);
     buf_release(&body);
     return code;

@@ -231,6 +231,29 @@ static void test_hub(void **state)
     expect("model rm hf:a/b x", 0, "removed");
 }
 
+/* Without --model, and without models/ beside the program: the only one that was pulled. */
+static void test_only_model(void **state)
+{
+    char command[COMMAND_MAX];
+    struct buf out;
+    const char *bin = getenv("PDD_BIN");
+    (void)state;
+    expect("model pull $URL/only.gguf", 0, "only");
+    snprintf(command, sizeof command,
+             "cd %s && mkdir -p deep/er/bin && cp '%s' deep/er/bin/ && env -i XDG_DATA_HOME=%s "
+             "deep/er/bin/pdd bench engine --prompt 8 --generate 1 --repeat 1 --json --quiet 2>&1",
+             folder, bin, folder);
+    int status = program_shell(command, &out);
+    if (status || !strstr(out.data, "/pdd/models/only.gguf")) fail_msg("%d: %s", status, out.data);
+    buf_release(&out);
+    expect("model pull $URL/second.gguf", 0, "second");
+    status = program_shell(command, &out);
+    if (!status || !strstr(out.data, "several models have been pulled: only, second"))
+        fail_msg("%d: %s", status, out.data);
+    buf_release(&out);
+    expect("model rm only second", 0, "removed");
+}
+
 /* Ctrl-C: what came is kept, and the same command goes on. */
 static void test_interrupted(void **state)
 {
@@ -294,9 +317,10 @@ static void test_terminal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),       cmocka_unit_test(test_pull_and_use),
-        cmocka_unit_test(test_servers),     cmocka_unit_test(test_hub),
-        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_terminal),
+        cmocka_unit_test(test_usage),      cmocka_unit_test(test_pull_and_use),
+        cmocka_unit_test(test_servers),    cmocka_unit_test(test_hub),
+        cmocka_unit_test(test_only_model), cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_terminal),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -200,7 +200,13 @@ static void test_hub_refuses(void **state)
     site_expect(&s, "hf:meta/llama", ERR_DENIED, "Access to this model is restricted");
     assert_non_null(strstr(s.e.text, "accept its terms"));
     assert_non_null(strstr(s.e.text, "HF_TOKEN"));
+    s.o.hub_token = "hf_old";
+    site_expect(&s, "hf:meta/llama", ERR_DENIED, "the token that was sent may be wrong");
+    s.o.hub_token = NULL;
     s.more = "";
+    s.status = 429; /* tried again */
+    site_expect(&s, "hf:meta/llama", ERR_BUSY, "429");
+    assert_int_equal(file_server_count(&s.server), 1 + s.o.retries);
     s.times = -1;
     s.status = 403;
     site_expect(&s, "hf:meta/llama/m.gguf", ERR_DENIED, "--token-file");
