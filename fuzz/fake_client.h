@@ -141,6 +141,12 @@ const char *http_call_header(const struct http_call *call, const char *name)
     return strcmp(name, "Content-Type") == 0 ? "text/event-stream" : NULL;
 }
 
+void http_call_notice(const struct http_call *call, char *text)
+{
+    (void)call;
+    text[0] = 0;
+}
+
 int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,
                       struct err *e)
 {
