@@ -99,8 +99,9 @@ static void on_event(void *owner, const struct job_event *ev)
     case JOB_THOUGHT:
         CHECK(o->admitted && ev->text);
         break;
-    case JOB_REFINED:
-        CHECK(false); /* other servers refine nothing */
+    case JOB_REFINED: /* other servers refine nothing, */
+    case JOB_CHUNK:   /* and no request here is passed on */
+        CHECK(false);
         break;
     case JOB_TOKEN:
         check_token(o, ev);
