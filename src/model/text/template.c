@@ -128,13 +128,18 @@ static int open_file(const char *path, struct chat_template **ret_template, stru
 int chat_template_choose(const struct chat_template_choice *choice, const struct gguf *g,
                          struct vocab *v, struct chat_template **ret_template, struct err *e)
 {
-    if (choice->family) return chat_template_open_family(choice->family, ret_template, e);
-    if (!choice->file) return chat_template_open(g, ret_template, e);
-    int code = open_file(choice->file, ret_template, e);
+    struct chat_template *t;
+    int code = choice->family ? chat_template_open_family(choice->family, &t, e)
+               : choice->file ? open_file(choice->file, &t, e)
+                              : chat_template_open(g, &t, e);
     if (code) return code;
-    struct gguf_str text = chat_template_identity(*ret_template);
-    code = vocab_mend(v, text.data, text.len, e);
-    if (code) chat_template_close(*ret_template);
+    struct gguf_str text = chat_template_identity(t);
+    if (choice->file && !choice->family) code = vocab_mend(v, text.data, text.len, e);
+    if (code == 0) code = template_learn_end(t, v, e);
+    if (code)
+        chat_template_close(t);
+    else
+        *ret_template = t;
     return code;
 }
 

@@ -31,6 +31,10 @@ int template_run(const struct chat_template *t, const struct vocab *v, const str
                  struct template_try *attempt, struct jinja_run **ret_run,
                  struct jinja_output *ret_output, struct err *e);
 
+/* What the template writes right after an assistant's text ends an answer, if it is spelt as a
+ * token of its own, whatever the file calls that. */
+int template_learn_end(const struct chat_template *t, struct vocab *v, struct err *e);
+
 /* Text with marks to tokens. */
 int template_tokens(const struct vocab *v, const struct jinja_output *text, struct token_list *out,
                     struct err *e);

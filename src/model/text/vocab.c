@@ -231,6 +231,19 @@ static void add_end(struct vocab *v, int32_t id)
     v->ends[v->n_ends++] = id;
 }
 
+int vocab_add_end(struct vocab *v, const char *piece, size_t n, struct err *e)
+{
+    int32_t id = vocab_find(v, piece, n);
+    if (id < 0 || id == v->bos) return 0;
+    bool control = v->tokens[id].kind == TOKEN_CONTROL;
+    specials_promote_named(v, id);
+    if (v->tokens[id].kind != TOKEN_CONTROL) return 0;
+    add_end(v, id);
+    return control || specials_open(v) == 0
+               ? 0
+               : err_set(e, ERR_NO_MEMORY, "no memory for control tokens");
+}
+
 /* Files often name only one of the tokens that end an answer; the well-known ones count too. */
 static int read_ends(struct vocab *v, const struct gguf *g, struct err *e)
 {

@@ -297,6 +297,44 @@ static void test_types_are_mended(void **state)
     close_fixture(&f);
 }
 
+/* Catches: an answer that never ends, as the file calls the token that ends turns ordinary text,
+ * and nobody knows its name; a word of the template that becomes an end. */
+static void test_ends_by_template(void **state)
+{
+#define EACH(text) "{% for m in messages %}" text "{% endfor %}"
+    static const struct {
+        const char *jinja;
+        int32_t end; /* -1: none of those below */
+    } cases[] = {
+        {EACH("{{ m.content }}</s>"), 2},
+        {EACH("<|user|>{{ m.content }} <think>\n"), 7},
+        {EACH("{{ m.content + '[XX]' }}"), 6},
+        {EACH("{{ m.content|trim }}\n\n<|odd|>"), 5},
+        {EACH("{% for p in m.content %}{{ p.text }}{% endfor %}<think>"), 7},
+        {EACH("{{ m.role }}: {{ m.content }} and <think>"), -1},
+        {EACH("{{ m.content }}<none>"), -1},
+        {EACH("{{ m.content }}"), -1},
+        {EACH("{% if m.role == 'user' %}{{ m.content }}<think>{% endif %}"), -1},
+        {"{{ raise_exception('no') }}<think>", -1},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static const int32_t ids[] = {2, 5, 6, 7};
+        struct chat_template_choice choice = {NULL, NULL};
+        struct chat_template *t;
+        struct err e = ERR_INIT;
+        struct fixture f;
+        open_untyped(&f, "tokenizer.chat_template", cases[i].jinja);
+        if (chat_template_choose(&choice, f.g, f.v, &t, &e)) fail_msg("%s", e.text);
+        for (int k = 0; k < 4; k++)
+            if (vocab_is_end(f.v, ids[k]) != (ids[k] == cases[i].end))
+                fail_msg("%s: token %d", cases[i].jinja, ids[k]);
+        if (cases[i].end >= 0) assert_true(vocab_is_control(f.v, cases[i].end));
+        chat_template_close(t);
+        close_fixture(&f);
+    }
+}
+
 static void test_text_cannot_forge_control_tokens(void **state)
 {
     (void)state;
@@ -484,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_spm_merges),
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_types_are_mended),
+        cmocka_unit_test(test_ends_by_template),
         cmocka_unit_test(test_text_cannot_forge_control_tokens),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_long_texts),
