@@ -142,12 +142,44 @@ static void test_strangers(void **state)
     }
 }
 
+/* A question whose cloud is a log-in page of the network is answered here, and says so. */
+static void test_log_in_page_of_an_answer(void **state)
+{
+    static const char *const responses[] = {
+        HEAD("200 OK", "") BODY("text/html; charset=utf-8", "<html>"),
+        HEAD("302 Found", "Location: http://10.1.2.3/login\r\n") "Content-Length: 0\r\n\r\n"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct server s = {.response = responses[i]};
+        struct program p;
+        struct buf out, err;
+        char url[64];
+        s.listener = raw_listen(&s.port);
+        assert_int_equal(pthread_create(&s.thread, NULL, serve, &s), 0);
+        snprintf(url, sizeof url, "http://127.0.0.1:%u", s.port);
+        program_start(&p, "chat",
+                      ARGS("--fake", "5", "--no-state", "--cloud", url, "--cloud-tokens", "5",
+                           "--prompt", "x", "--profile", "s24-ultra-gpu"));
+        assert_int_equal(program_finish(&p, &out, &err), 0);
+        assert_true(out.len > 1);
+        if (!strstr(err.data, i == 0 ? "the network asks for a log-in page: http://127.0.0.1:"
+                                     : "the network asks for a log-in page: http://10.1.2.3/login"))
+            fail_msg("%s", err.data);
+        buf_release(&out);
+        buf_release(&err);
+        shutdown(s.listener, SHUT_RDWR);
+        pthread_join(s.thread, NULL);
+        close(s.listener);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_local),
         cmocka_unit_test(test_cloud),
         cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_log_in_page_of_an_answer),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
