@@ -31,7 +31,7 @@ Question = struct("Question", ("chat", c_void_p), ("text", c_char_p), ("text_len
                   ("sampling", c_float * 3), ("repeat_last", c_uint32), ("penalties", c_float * 2),
                   ("min_tokens", c_uint32), ("seed", c_uint64), ("pace", c_int),
                   ("goal", c_int), ("limits", c_uint32 * 3), ("cloud_tokens", c_int32), ("verify", c_int),
-                  ("refine", c_int), ("refine_ratio", c_float), ("on_text", ON_TEXT), ("others", c_void_p * 3))
+                  ("refine", c_int), ("refine_ratio", c_float), ("on_text", ON_TEXT), ("others", c_void_p * 4))
 
 
 def call(function, *args):

@@ -237,6 +237,9 @@ typedef struct pdd_token {
  * character), and a token may come twice (its last character was never finished). Returns 0 to go
  * on; other values cancel the answer. */
 typedef int pdd_on_text(void *arg, const char *text, size_t length, const pdd_token *token);
+/* What the model thinks before it answers, where its template marks that: the same, for a token
+ * that comes before the one of the text. */
+typedef int pdd_on_thought(void *arg, const char *text, size_t length, const pdd_token *token);
 /* Of the prompt, `done` of `total` tokens are read by enum pdd_source. Returns as above. */
 typedef int pdd_on_progress(void *arg, int source, uint32_t done, uint32_t total);
 /* The cloud is lost, and the answer goes on; once for each answer. Returns as above. */
@@ -275,6 +278,7 @@ typedef struct pdd_question {
     int refine;                /* enum pdd_refine */
     float refine_ratio;        /* above 0, below 1; with PDD_REFINE_CLOUD and _LOCAL only */
     pdd_on_text *on_text;      /* each may be NULL */
+    pdd_on_thought *on_thought; /* NULL: thoughts are a part of the text, with their marks */
     pdd_on_progress *on_progress;
     pdd_on_trouble *on_trouble;
     void *arg; /* passed to them */
@@ -311,6 +315,8 @@ PDD_API void pdd_answer_free(pdd_answer *answer);
 
 /* All text so far for which callbacks were called, 0-terminated; until the next dispatch. */
 PDD_API const char *pdd_answer_text(const pdd_answer *answer, size_t *ret_length);
+/* The same of the thoughts, with on_thought. */
+PDD_API const char *pdd_answer_thought(const pdd_answer *answer, size_t *ret_length);
 
 enum pdd_reason {
     PDD_STOP,      /* the model ended its answer */
@@ -350,6 +356,10 @@ typedef struct pdd_report {
     int refined, refined_here;
     uint32_t refined_read, refined_versions, refined_restored; /* tokens that were read, ... */
     float refined_ratio, refined_coverage;
+    /* energy */
+    double energy_j;        /* from asking to the end, in joules */
+    int energy_measured;    /* else by the power that is assumed of the device */
+    const char *energy_how; /* "measured: ...", "declared: ..."; "": nothing is known */
 } pdd_report;
 
 /* Set ret_report->size before. PDD_ERR_BUSY: the answer goes on. */

@@ -72,8 +72,9 @@ struct pdd_answer {
     enum lib_state state;
     bool cancel;                 /* asked for */
     bool stopped;                /* the loop thread has obeyed */
-    struct buf text;             /* all that was shown */
+    struct buf text, thought;    /* all that was shown */
     struct device_token *tokens; /* [n] of [room] */
+    size_t *thought_ends;        /* [n] of [room]: bytes of thought up to a token's end */
     uint32_t n, room;
     uint32_t done[2], total[2]; /* progress by source */
     char trouble[ERR_TEXT_MAX];
@@ -86,7 +87,7 @@ struct pdd_answer {
     struct pdd_answer *next;
     struct device *runner;
     /* the user's thread's */
-    struct buf given; /* text for which callbacks were called */
+    struct buf given, given_thought; /* for which callbacks were called */
     uint32_t n_given;
     uint32_t told[2]; /* progress that was */
     bool told_trouble, in_callback, freed, settled;

@@ -44,25 +44,39 @@ static void fail(struct pdd_answer *a, int code)
     lib_device_wake(a->device);
 }
 
+static int make_room(struct pdd_answer *a)
+{
+    uint32_t room = a->room ? 2 * a->room : TOKENS_FIRST;
+    struct device_token *tokens = mem_realloc(a->tokens, room * sizeof *tokens);
+    if (tokens) a->tokens = tokens;
+    size_t *ends = tokens ? mem_realloc(a->thought_ends, room * sizeof *ends) : NULL;
+    if (!ends) return ERR_NO_MEMORY;
+    a->thought_ends = ends;
+    a->room = room;
+    return 0;
+}
+
 static void on_token(void *arg, const struct device_token *token, uint32_t index)
 {
     struct pdd_answer *a = arg;
     lock(a);
-    if (index == a->room) {
-        uint32_t room = a->room ? 2 * a->room : TOKENS_FIRST;
-        struct device_token *more = mem_realloc(a->tokens, room * sizeof *more);
-        if (more) {
-            a->tokens = more;
-            a->room = room;
-        }
-    }
-    if (a->why.code || index >= a->room) {
-        fail(a, ERR_NO_MEMORY);
-    } else {
+    if (!a->why.code && index == a->room && make_room(a)) fail(a, ERR_NO_MEMORY);
+    if (!a->why.code) {
         a->tokens[index] = *token;
         a->tokens[index].text_at = a->text.len;
         a->tokens[index].text_len = 0;
     }
+    unlock(a);
+}
+
+/* Before the text of its token, or of the last token's rest. */
+static void on_thought(void *arg, const char *text, size_t n, uint32_t index,
+                       enum turn_source source)
+{
+    struct pdd_answer *a = arg;
+    (void)index, (void)source;
+    lock(a);
+    if (!a->why.code && buf_append(&a->thought, text, n)) fail(a, a->thought.error);
     unlock(a);
 }
 
@@ -75,6 +89,7 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
     if (!a->why.code && buf_append(&a->text, text, n)) fail(a, a->text.error);
     if (!a->why.code) {
         a->tokens[index].text_len += n;
+        a->thought_ends[index] = a->thought.len;
         a->n = index + 1;
         lib_answer_signal(a);
     }
@@ -180,6 +195,7 @@ void lib_answer_start(struct pdd_answer *a)
     lib_question_point(&a->q);
     q->on_token = on_token;
     q->on_text = on_text;
+    q->on_thought = a->q.user.on_thought ? on_thought : NULL;
     q->on_progress = on_progress;
     q->on_cloud_progress = on_cloud_progress;
     q->on_trouble = on_trouble;
@@ -202,9 +218,12 @@ void lib_answer_unref(struct pdd_answer *a)
     lib_device_unref(a->device);
     lib_question_release(&a->q);
     buf_release(&a->text);
+    buf_release(&a->thought);
     buf_release(&a->given);
+    buf_release(&a->given_thought);
     buf_release(&a->json);
     mem_free(a->tokens);
+    mem_free(a->thought_ends);
     if (a->fd >= 0) close(a->fd);
     mem_free(a);
 }
@@ -237,7 +256,9 @@ static int begin(struct pdd_device *d, const pdd_question *question, struct pdd_
     struct pdd_answer *a = mem_calloc(1, sizeof *a);
     if (!a) return err_set(e, ERR_NO_MEMORY, "no memory for an answer");
     buf_init(&a->text, DEVICE_TEXT_MAX);
-    buf_init(&a->given, DEVICE_TEXT_MAX + 1);
+    buf_init(&a->thought, DEVICE_TEXT_MAX);
+    buf_init(&a->given, DEVICE_TEXT_MAX);
+    buf_init(&a->given_thought, DEVICE_TEXT_MAX);
     buf_init(&a->json, JSON_REPORT_BYTES_MAX);
     int code = lib_question_take(question, context_of(d), &a->q, e);
     a->fd = code ? -1 : eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -321,41 +342,55 @@ static void tell_trouble(struct pdd_answer *a)
     if (a->q.user.on_trouble) cancel_if(a, a->q.user.on_trouble(a->q.user.arg, a->trouble));
 }
 
-/* The next token, or the rest of the last one, which `given` then ends with. 0: there is none. */
-static int next_text(struct pdd_answer *a, pdd_token *ret_token, size_t *ret_from)
+/* What the next token, or the rest of the last one, adds to `given` and `given_thought`. */
+struct piece {
+    pdd_token token;
+    size_t text_at, thought_at;
+};
+
+/* 1: there is one; 0: none; negative: no memory for it. */
+static int next_piece(struct pdd_answer *a, struct piece *ret_piece)
 {
-    int got = 0;
+    int code = 0;
     lock(a);
-    size_t from = a->given.len, to = from;
-    if (a->n_given < a->n)
-        to = a->tokens[a->n_given].text_at + a->tokens[a->n_given].text_len;
-    else
-        to = a->text.len;
-    if (a->n_given < a->n || to > from) {
-        uint32_t index = a->n_given < a->n ? a->n_given : a->n - 1;
+    bool next = a->n_given < a->n;
+    uint32_t index = next ? a->n_given : a->n - 1;
+    size_t from = a->given.len, to = a->text.len;
+    size_t thought_from = a->given_thought.len, thought_to = thought_from;
+    if (next) to = a->tokens[index].text_at + a->tokens[index].text_len;
+    if (a->n > 0) thought_to = a->thought_ends[index];
+    bool any = next || to > from || thought_to > thought_from;
+    if (any) {
         const struct device_token *t = &a->tokens[index];
-        *ret_token = (pdd_token){.index = index,
-                                 .id = t->id,
-                                 .source = (int)t->source,
-                                 .arrived_ms = (double)t->arrived_us / 1e3,
-                                 .shown_ms = (double)t->shown_us / 1e3};
-        *ret_from = from;
-        got = buf_append(&a->given, a->text.data + from, to - from) ? a->given.error : 1;
-        if (got > 0) a->n_given = index + 1;
+        *ret_piece = (struct piece){{.index = index,
+                                     .id = t->id,
+                                     .source = (int)t->source,
+                                     .arrived_ms = (double)t->arrived_us / 1e3,
+                                     .shown_ms = (double)t->shown_us / 1e3},
+                                    from,
+                                    thought_from};
+        code = buf_append(&a->given_thought, a->thought.data + thought_from,
+                          thought_to - thought_from);
+        if (!code) code = buf_append(&a->given, a->text.data + from, to - from);
+        if (!code) a->n_given = index + 1;
     }
     unlock(a);
-    return got;
+    return code ? code : any;
 }
 
 static int tell_text(struct pdd_answer *a)
 {
-    pdd_token token;
-    size_t from;
+    const pdd_question *q = &a->q.user;
+    struct piece p;
     int got = 0;
-    while (!a->freed && (got = next_text(a, &token, &from)) > 0)
-        if (a->q.user.on_text)
-            cancel_if(a, a->q.user.on_text(a->q.user.arg, a->given.data + from, a->given.len - from,
-                                           &token));
+    while (!a->freed && (got = next_piece(a, &p)) > 0) {
+        size_t n = a->given_thought.len - p.thought_at;
+        if (q->on_thought && n > 0)
+            cancel_if(a, q->on_thought(q->arg, a->given_thought.data + p.thought_at, n, &p.token));
+        if (q->on_text && !a->freed)
+            cancel_if(a, q->on_text(q->arg, a->given.data + p.text_at, a->given.len - p.text_at,
+                                    &p.token));
+    }
     return a->freed ? 0 : got;
 }
 
@@ -447,6 +482,12 @@ int pdd_ask(pdd_device *d, const pdd_question *question, pdd_answer **ret_answer
 int pdd_answer_fd(const pdd_answer *a)
 {
     return a->fd;
+}
+
+const char *pdd_answer_thought(const pdd_answer *a, size_t *ret_length)
+{
+    if (ret_length) *ret_length = a->given_thought.len;
+    return a->given_thought.data;
 }
 
 const char *pdd_answer_text(const pdd_answer *a, size_t *ret_length)

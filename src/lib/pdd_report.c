@@ -35,6 +35,8 @@ void lib_report_keep(struct pdd_answer *a, const struct device_report *r)
     a->report.n = a->n;
     a->report.text = a->text.data;
     a->report.text_len = a->text.len;
+    a->report.thought = a->thought.data;
+    a->report.thought_len = a->thought.len;
 }
 
 static const char *match_of(const struct device_report *r)
@@ -95,6 +97,9 @@ static void put_ends(pdd_report *to, const struct device_report *r)
     to->refined_restored = r->refined.restored;
     to->refined_ratio = r->refined.ratio;
     to->refined_coverage = r->refined.coverage;
+    to->energy_j = r->energy_j;
+    to->energy_measured = r->energy_measured;
+    to->energy_how = r->energy_how;
 }
 
 int pdd_answer_report(const pdd_answer *a, pdd_report *ret_report, pdd_error *error)
@@ -106,7 +111,7 @@ int pdd_answer_report(const pdd_answer *a, pdd_report *ret_report, pdd_error *er
                           &e, error);
     put_turn(&report, &a->report);
     put_ends(&report, &a->report);
-    int code = lib_struct_give("pdd_report", &report, LIB_LEAST(pdd_report, refined_coverage),
+    int code = lib_struct_give("pdd_report", &report, LIB_LEAST(pdd_report, energy_how),
                                sizeof report, ret_report, &e);
     return lib_result(code, &e, error);
 }

@@ -482,6 +482,42 @@ static void test_cloud_away(void **state)
     single_answer_release(&want);
 }
 
+static int gather_thought(void *arg, const char *text, size_t length, const pdd_token *token)
+{
+    struct gathered *g = arg;
+    assert_int_equal(g->text.len, 0); /* it comes before the answer */
+    assert_int_equal(token->index, g->n_tokens);
+    assert_int_equal(buf_append(&g->thought, text, length), 0);
+    return 0;
+}
+
+/* Apart from the answer if the user wants to know of it, else within. */
+static void test_thoughts(void **state)
+{
+    (void)state;
+    struct fake_options o = {.script = "<think>\nHm, so.\n</think>\n\nYes, so."};
+    struct engine *engine;
+    assert_int_equal(fake_open(&o, &engine, NULL), 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    pdd_device *device = open_device(NULL, cloud_fixture_url(cloud));
+    for (int apart = 0; apart < 2; apart++) {
+        struct gathered g;
+        pdd_answer *a;
+        pdd_question q = gather(&g, question_text);
+        if (apart) q.on_thought = gather_thought;
+        assert_int_equal(pdd_ask(device, &q, &a, NULL), 0);
+        assert_string_equal(g.text.data, pdd_answer_text(a, NULL));
+        assert_string_equal(g.thought.data, pdd_answer_thought(a, NULL));
+        assert_string_equal(g.text.data, apart ? "Yes, so." : o.script);
+        assert_true((strstr(g.thought.data, "Hm, so.") != NULL) == apart);
+        pdd_answer_free(a);
+        buf_release(&g.text);
+        buf_release(&g.thought);
+    }
+    pdd_device_close(device);
+    cloud_fixture_stop(cloud);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +526,7 @@ int main(void)
         cmocka_unit_test(test_cancel),      cmocka_unit_test(test_destroy),
         cmocka_unit_test(test_model_taken), cmocka_unit_test(test_cloud_only),
         cmocka_unit_test(test_cloud_away),  cmocka_unit_test(test_many_threads),
+        cmocka_unit_test(test_thoughts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,15 +84,15 @@ static void test_layout(void **state)
     assert_int_equal(offsetof(pdd_device_options, state_dir), 48);
     assert_int_equal(offsetof(pdd_device_options, read_ahead), 68);
     assert_int_equal(sizeof(pdd_token), 32);
-    assert_int_equal(sizeof(pdd_question), 160);
+    assert_int_equal(sizeof(pdd_question), 168);
     assert_int_equal(offsetof(pdd_question, temperature), 44);
     assert_int_equal(offsetof(pdd_question, seed), 80);
     assert_int_equal(offsetof(pdd_question, on_text), 128);
-    assert_int_equal(offsetof(pdd_question, arg), 152);
-    assert_int_equal(sizeof(pdd_report), 248);
+    assert_int_equal(offsetof(pdd_question, arg), 160);
+    assert_int_equal(sizeof(pdd_report), 272);
     assert_int_equal(offsetof(pdd_report, plan), 72);
     assert_int_equal(offsetof(pdd_report, sent_bytes), 152);
-    assert_int_equal(offsetof(pdd_report, refined_coverage), 240);
+    assert_int_equal(offsetof(pdd_report, energy_how), 264);
 }
 #else
 static void test_layout(void **state)

@@ -22,7 +22,7 @@ enum { LIB_TEXT_MAX = 1 << 20 };
 
 /* What callbacks were told, and when they are to cancel. */
 struct gathered {
-    struct buf text;
+    struct buf text, thought;
     uint32_t n_tokens, of[2]; /* by source */
     uint32_t n_progress, n_trouble;
     uint32_t cancel_at; /* tokens; 0: never */
@@ -64,6 +64,7 @@ static inline pdd_question gather(struct gathered *g, const char *text)
 {
     *g = (struct gathered){.n_tokens = 0};
     buf_init(&g->text, LIB_TEXT_MAX);
+    buf_init(&g->thought, LIB_TEXT_MAX);
     return (pdd_question){.size = sizeof(pdd_question),
                           .text = text,
                           .pace = PDD_PACE_OFF,
