@@ -36,7 +36,7 @@ need() {
 # cmocka is asked for by CMakeLists.txt, tests or not.
 BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libevent-dev libcurl4-openssl-dev libjansson-dev
                 libpcre2-dev libssl-dev libsqlite3-dev libedit-dev libcmocka-dev ca-certificates"
-TEST_PACKAGES="clang libclang-rt-14-dev clang-format xz-utils curl python3-jinja2 mandoc fish zsh
+TEST_PACKAGES="g++ valgrind clang libclang-rt-14-dev clang-format xz-utils curl python3-jinja2 mandoc fish zsh
                lintian mmdebstrap systemd dpkg-dev file abigail-tools
                gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 

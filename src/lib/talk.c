@@ -67,12 +67,6 @@ void talk_forget_last(struct talk *t)
     free_content(t->messages[--t->n]);
 }
 
-void talk_clear(struct talk *t)
-{
-    t->left_out = 0;
-    drop_oldest(t, t->n - head_of(t));
-}
-
 const struct chat_message *talk_view(struct talk *t, uint32_t *ret_n)
 {
     uint32_t head = head_of(t), rest = t->n - head - t->left_out;
@@ -99,22 +93,4 @@ uint32_t talk_settle(struct talk *t)
     drop_oldest(t, n);
     t->left_out = 0;
     return n;
-}
-
-void talk_restore(struct talk *t)
-{
-    t->left_out = 0;
-}
-
-bool talk_take_answer(struct talk *t, struct chat_message *ret_answer)
-{
-    if (t->n < 2 || strcmp(t->messages[t->n - 1].role, "assistant") != 0) return false;
-    *ret_answer = t->messages[--t->n];
-    return true;
-}
-
-void talk_give_answer(struct talk *t, struct chat_message answer)
-{
-    CHECK(t->n < t->max);
-    t->messages[t->n++] = answer;
 }

@@ -3,7 +3,7 @@
  *
  * A system message may come first; then questions and answers take turns. The view is what is sent:
  * the system message and all but the oldest pairs that talk_shorten has left out. They are
- * forgotten by talk_settle, or come back by talk_restore. One owner.
+ * forgotten by talk_settle. One owner.
  */
 #ifndef PDD_LIB_TALK_H
 #define PDD_LIB_TALK_H
@@ -31,18 +31,11 @@ void talk_release(struct talk *t); /* a zeroed struct is fine */
 int talk_add(struct talk *t, const char *role, const char *text, size_t n, uint32_t *ret_dropped,
              struct err *e);
 void talk_forget_last(struct talk *t);
-void talk_clear(struct talk *t); /* all but the system message */
 
 const struct chat_message *talk_view(struct talk *t, uint32_t *ret_n);
 /* Whether the view holds more than the system message and the last question. */
 bool talk_can_shorten(const struct talk *t);
 void talk_shorten(struct talk *t);    /* leave out the oldest pair of question and answer */
 uint32_t talk_settle(struct talk *t); /* returns how many messages are forgotten */
-void talk_restore(struct talk *t);
-
-/* Take the last answer out of the conversation, which then ends with its question; false when it
- * does not end with an answer. The caller frees or gives back *ret_answer. */
-bool talk_take_answer(struct talk *t, struct chat_message *ret_answer);
-void talk_give_answer(struct talk *t, struct chat_message answer);
 
 #endif

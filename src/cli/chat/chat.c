@@ -23,25 +23,26 @@
 #include "cli/engine_open.h"
 #include "cli/model_file.h"
 #include "cli/options.h"
-#include "engine/emulated.h"
 #include "lib/json_report.h"
-#include "lib/talk.h"
+#include "lib/lib.h"
 #include "net/http_url.h"
 #include "net/key_file.h"
+#include "pdd.h"
 #include "store/store.h"
 
 enum { KEY_MAX = 4096, PROMPT_BYTES_MAX = 16 << 20, PAINTED_DIM = 2 };
 
 struct chat {
     struct options o;
-    struct device *device;
-    struct store *store; /* NULL: nothing is kept */
-    struct talk talk;
-    uint32_t context; /* of the model here; 0: none */
+    const struct engine_info *info; /* of the model here; NULL: none */
+    pdd_model *model;               /* NULL: none */
+    pdd_device *device;
+    pdd_chat *talk;
     struct buf json;
-    struct buf document;       /* goes before the first question, with the empty line after it */
-    bool document_asked;       /* the conversation holds it */
-    struct device_report last; /* of the last answer; its pointers hold until the next question */
+    struct buf document; /* goes before the first question, with the empty line after it */
+    bool document_asked; /* the conversation holds it */
+    pdd_answer *answer;  /* the last one; NULL: none */
+    pdd_report last;     /* its report; its pointers hold until the next question */
     bool any_last;
     char model_path[MODEL_FILE_PATH_MAX];
     bool color, progress, progress_shown;
@@ -73,70 +74,100 @@ static int open_engine(struct chat *c, struct engine **ret_engine, struct err *e
     return code;
 }
 
-/* What was learned and typed before, if there is a place for it; an answer needs none. */
-static void open_store(struct chat *c)
+/* Where is kept what was learned and typed; NULL: nowhere. An answer needs none. */
+static const char *state_dir(const struct chat *c, char dir[STORE_PATH_MAX])
 {
     const struct chat_options *o = &c->o.chat;
-    char dir[STORE_PATH_MAX];
-    const char *state = o->state;
     struct err e = ERR_INIT;
-    if (o->no_state) return;
-    if (!state && store_default_dir(dir, sizeof dir, &e) == 0) state = dir;
-    if (!state) return;
-    if (store_open(state, &c->store, &e))
-        fprintf(stderr, "pdd chat: note: nothing is kept of this run: %s\n", e.text);
-    if (o->no_history || o->prompt || c->o.prompt_file || !isatty(STDIN_FILENO)) return;
-    e = (struct err)ERR_INIT;
+    if (o->no_state) return NULL;
+    if (o->state) return o->state;
+    return store_default_dir(dir, STORE_PATH_MAX, &e) == 0 ? dir : NULL;
+}
+
+static void open_history(struct chat *c, const char *state)
+{
+    const struct chat_options *o = &c->o.chat;
+    struct err e = ERR_INIT;
+    if (!state || o->no_history || o->prompt || c->o.prompt_file || !isatty(STDIN_FILENO)) return;
     c->keeps_history = chat_history_open(&c->history, state, &e) == 0;
     if (!c->keeps_history)
         fprintf(stderr, "pdd chat: note: what is typed is not kept: %s\n", e.text);
 }
 
 /* The first line of a conversation at a terminal. */
-static void say_hello(const struct device_options *d)
+static void say_hello(const struct chat *c, const pdd_device_options *d)
 {
     struct buf line;
-    struct chat_hello h = {.info = d->engine ? engine_info(d->engine) : NULL,
+    struct chat_hello h = {.info = c->info,
                            .cloud_url = d->cloud_url,
-                           .key = d->key,
-                           .ca_file = d->ca_file,
-                           .model = d->model};
+                           .key = d->cloud_key,
+                           .ca_file = d->cloud_ca_file,
+                           .model = d->cloud_model};
     buf_init(&line, CHAT_HELLO_BYTES_MAX);
     chat_hello(&h, &line);
     if (line.len > 0) fprintf(stderr, "%s; /help lists commands\n", line.data);
     buf_release(&line);
 }
 
+static int open_model(struct chat *c, struct err *e)
+{
+    const struct device_profile *p = c->o.profile ? device_profile_find(c->o.profile) : NULL;
+    struct engine *engine;
+    int code = open_engine(c, &engine, e);
+    if (code) return code;
+    c->info = engine_info(engine);
+    code =
+        lib_model_of(engine, p ? p->prefill_tps : 0.0, p ? 1e6 / p->decode_tps : 0.0, &c->model, e);
+    if (code) engine_free(engine);
+    return code;
+}
+
+static int take_error(int code, const pdd_error *error, struct err *e)
+{
+    return err_set(e, code, "%s", error->text);
+}
+
+/* With what was learned before, if it can be read. */
+static int open_device_with(struct chat *c, pdd_device_options *d, struct err *e)
+{
+    pdd_error error, why;
+    int code = pdd_device_open(d, &c->device, &error);
+    if (code == 0 || !d->state_dir) return code ? take_error(code, &error, e) : 0;
+    d->state_dir = NULL;
+    code = pdd_device_open(d, &c->device, &why);
+    if (code) return take_error(code, &why, e);
+    fprintf(stderr, "pdd chat: note: nothing is kept of this run: %s\n", error.text);
+    return 0;
+}
+
 static int open_device(struct chat *c, struct err *e)
 {
     const struct chat_options *o = &c->o.chat;
-    const char *emulated = c->o.profile;
+    char dir[STORE_PATH_MAX];
     struct buf key;
-    struct device_options d = {.ca_file = o->ca_file, .model = o->cloud_model};
-    const struct device_profile *profile = emulated ? device_profile_find(emulated) : NULL;
+    pdd_device_options d = {.size = sizeof d, .state_dir = state_dir(c, dir)};
+    const char *state = d.state_dir;
     buf_init(&key, KEY_MAX);
-    if (!o->local_only) d.cloud_url = o->cloud_url;
     bool several = !o->prompt && !c->o.prompt_file; /* a single question ends it */
-    d.idle_fill = several && o->idle_fill != IDLE_FILL_OFF;
-    d.fill_always = o->idle_fill == IDLE_FILL_ON;
-    if (profile) {
-        d.prefill_tps = profile->prefill_tps;
-        d.decode_us = 1e6 / profile->decode_tps;
-    }
     int code = o->key_file ? key_file_read(o->key_file, &key, e) : 0;
-    if (o->key_file) d.key = key.data;
-    if (code == 0 && !o->no_model) code = open_engine(c, &d.engine, e);
-    if (code == 0 && d.engine) c->context = engine_info(d.engine)->context_max;
-    if (code == 0) open_store(c);
-    d.store = c->store;
-    if (code == 0) code = device_open(&d, &c->device, e);
-    if (code == 0 && d.key && d.cloud_url && http_url_exposes(d.cloud_url))
+    if (!o->local_only && o->cloud_url) {
+        d.cloud_url = o->cloud_url;
+        d.cloud_key = o->key_file ? key.data : NULL;
+        d.cloud_ca_file = o->ca_file;
+        d.cloud_model = o->cloud_model;
+    }
+    if (code == 0 && !o->no_model) code = open_model(c, e);
+    d.model = c->model;
+    if (several && d.model && o->idle_fill != IDLE_FILL_OFF)
+        d.read_ahead = o->idle_fill == IDLE_FILL_ON ? PDD_READ_AHEAD_ALWAYS : PDD_READ_AHEAD_MAINS;
+    if (code == 0) code = open_device_with(c, &d, e);
+    if (code == 0) open_history(c, state);
+    if (code == 0 && d.cloud_key && http_url_exposes(d.cloud_url))
         fprintf(stderr,
                 "pdd chat: warning: the key and the prompts travel to %s unencrypted: give an "
                 "https URL\n",
                 d.cloud_url);
-    if (code == 0 && several && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) say_hello(&d);
-    if (code && d.engine) engine_free(d.engine);
+    if (code == 0 && several && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) say_hello(c, &d);
     buf_release(&key);
     return code;
 }
@@ -152,7 +183,8 @@ static void clear_progress(struct chat *c)
 
 static void paint(struct chat *c, int source)
 {
-    static const char *const colors[] = {[TURN_CLOUD] = "\033[36m", [TURN_DEVICE] = "\033[32m"};
+    static const char *const colors[] = {
+        [PDD_SOURCE_CLOUD] = "\033[36m", [PDD_SOURCE_DEVICE] = "\033[32m"};
     if (!c->color || c->painted == source) return;
     if (c->painted == PAINTED_DIM) fputs("\033[0m", stdout);
     fputs(source < 0 ? "\033[0m" : colors[source], stdout);
@@ -184,51 +216,49 @@ static void say_left_out(const struct chat *c, uint32_t messages)
             messages / 2, more, more, c->document.len > 0 ? ", and with them the document" : "");
 }
 
-static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum turn_source source)
+/* Not 0 where the output is gone: then neither end needs to compute further. */
+static int on_text(void *arg, const char *text, size_t n, const pdd_token *token)
 {
     struct chat *c = arg;
-    (void)index;
-    if (n == 0) return;
+    if (n == 0) return c->output_error;
     clear_progress(c);
-    if (!c->begun && c->talk.left_out > 0) say_left_out(c, c->talk.left_out);
     if (c->thinks) {
         fputs("\n\n", stdout);
         c->thinks = false;
     }
     c->begun = true;
-    paint(c, (int)source);
+    paint(c, token->source);
     if (c->terminal)
         write_to_terminal(text, n);
     else
         fwrite(text, 1, n, stdout);
-    if (fflush(stdout) == 0 || c->output_error) return;
-    c->output_error = errno;
-    device_cancel(c->device); /* the output is gone: neither end needs to compute further */
+    if (fflush(stdout) && !c->output_error) c->output_error = errno;
+    return c->output_error;
 }
 
 /* To a person, dimmed or with a word; programs read the answer alone. */
-static void on_thought(void *arg, const char *text, size_t n, uint32_t index,
-                       enum turn_source source)
+static int on_thought(void *arg, const char *text, size_t n, const pdd_token *token)
 {
     struct chat *c = arg;
-    (void)index;
-    (void)source;
-    if (!c->terminal) return;
+    (void)token;
+    if (!c->terminal) return 0;
     clear_progress(c);
     if (!c->thinks) fputs(c->color ? "\033[2m" : "(thinking) ", stdout);
     c->thinks = true;
     c->painted = c->color ? PAINTED_DIM : -1;
     write_to_terminal(text, n);
     (void)fflush(stdout); /* the text of the answer finds out when the terminal is gone */
+    return 0;
 }
 
-static void on_progress(void *arg, uint32_t done, uint32_t total)
+static int on_progress(void *arg, int source, uint32_t done, uint32_t total)
 {
     struct chat *c = arg;
-    if (!c->progress || c->begun || total == 0) return;
+    if (!c->progress || c->begun || source != PDD_SOURCE_DEVICE) return 0;
     fprintf(stderr, "\r\033[Kreading: %u of %u tokens (%u%%)", done, total,
             (unsigned)(100ull * done / total));
     c->progress_shown = true;
+    return 0;
 }
 
 /* Where nobody reads the answer any more, nobody wants to know (main ends such a program). */
@@ -237,18 +267,20 @@ static void complain(const struct chat *c, const struct err *e)
     if (c->output_error != EPIPE) fprintf(stderr, "pdd chat: %s\n", e->text);
 }
 
-static int write_stats(struct chat *c, const struct device_report *r, const char *failure,
-                       struct err *e)
+static int write_stats(struct chat *c, bool failed, struct err *e)
 {
-    if (!c->o.chat.stats && !failure && r->trouble && r->trouble[0])
+    const pdd_report *r = &c->last;
+    const char *json;
+    size_t n;
+    if (!c->o.chat.stats && !failed && r->trouble[0])
         fprintf(stderr, "pdd chat: note: %s\n", r->trouble);
-    if (c->o.chat.stats && !failure) {
+    if (c->o.chat.stats && !failed) {
         if (c->color) fputs("(\033[36mcloud\033[0m, \033[32mdevice\033[0m) ", stderr);
-        chat_stats_print(r, stderr);
+        chat_stats_print(r, c->info, stderr);
     }
     if (!c->o.chat.stats_json) return 0;
-    json_report_put(r, failure, &c->json);
-    if (buf_putc(&c->json, '\n'))
+    if (pdd_answer_json(c->answer, &json, &n, NULL) || buf_append(&c->json, json, n) ||
+        buf_putc(&c->json, '\n'))
         return err_set(e, ERR_LIMIT, "%s: the report grew too large", c->o.chat.stats_json);
     return os_write_file(c->o.chat.stats_json, c->json.data, c->json.len, e);
 }
@@ -256,135 +288,146 @@ static int write_stats(struct chat *c, const struct device_report *r, const char
 static void cancel(void *arg)
 {
     struct chat *c = arg;
-    device_cancel(c->device);
+    pdd_device_cancel(c->device);
 }
 
-static void fill_question(struct chat *c, struct device_question *q)
+static void fill_question(struct chat *c, pdd_question *q)
 {
-    q->sampling = c->o.chat.sampling;
+    const struct chat_options *o = &c->o.chat;
+    const struct sampling *s = &o->sampling;
+    q->mode = o->local_only ? PDD_MODE_LOCAL : o->cloud_only ? PDD_MODE_CLOUD : PDD_MODE_AUTO;
     q->tokens_max = c->o.tokens_max;
-    q->mode = c->o.chat.local_only   ? DEVICE_LOCAL_ONLY
-              : c->o.chat.cloud_only ? DEVICE_CLOUD_ONLY
-                                     : DEVICE_AUTO;
-    q->pace = c->o.chat.pace;
-    q->goal = c->o.chat.goal;
-    q->limits = (struct plan_limits){.first_us = c->o.chat.first_ms * 1e3,
-                                     .interval_us = c->o.chat.gap_ms * 1e3,
-                                     .cloud_tokens = c->o.chat.cloud_tokens_max};
-    q->cloud_tokens = c->o.chat.cloud_tokens;
-    q->verify = c->o.chat.verify;
-    q->refine = c->o.chat.refine;
-    q->refine_ratio = c->o.chat.refine_ratio;
+    q->temperature = s->temperature;
+    q->top_k = s->top_k;
+    q->top_p = s->top_p;
+    q->min_p = s->min_p;
+    q->repeat_penalty = s->repeat_penalty;
+    q->repeat_last = s->repeat_last;
+    q->frequency_penalty = s->frequency_penalty;
+    q->presence_penalty = s->presence_penalty;
+    q->seed = s->seed;
+    q->pace = (int)o->pace;
+    q->goal = (int)o->goal;
+    q->first_ms = o->first_ms;
+    q->interval_ms = o->gap_ms;
+    q->cloud_tokens_max = o->cloud_tokens_max;
+    q->cloud_tokens = o->cloud_tokens < 0    ? 0
+                      : o->cloud_tokens == 0 ? PDD_CLOUD_TOKENS_NONE
+                                             : (int32_t)o->cloud_tokens;
+    q->verify = (int)o->verify;
+    q->refine = (int)o->refine;
+    if (o->refine == DEVICE_REFINE_RATIO || o->refine == DEVICE_REFINE_LOCAL)
+        q->refine_ratio = o->refine_ratio;
     q->on_text = on_text;
     q->on_thought = on_thought;
     q->on_progress = on_progress;
     q->arg = c;
 }
 
-/* Whether the prompt was too long for the context, here or in the cloud, which alone knows its own.
- */
-static bool is_too_long(const struct chat *c, int code, const struct device_report *r,
-                        const struct err *e)
-{
-    if (r->text_len > 0) return false;
-    return code == ERR_LIMIT || (code && c->context == 0 && strstr(e->text, "context"));
-}
-
 /* An answer that does not end where the model would have ended it. */
-static void say_cut(const struct chat *c, const struct device_report *r)
+static void say_cut(const struct chat *c)
 {
-    if (r->turn.reason == TURN_CANCELLED && c->in.tty)
+    const pdd_report *r = &c->last;
+    if (r->reason == PDD_CANCELLED && c->in.tty)
         fputs("(stopped; Ctrl-C again, or Ctrl-D, leaves)\n", stderr);
-    if (r->turn.reason != TURN_LENGTH || c->o.chat.stats) return;
-    if (r->n >= c->o.tokens_max)
+    if (r->reason != PDD_LENGTH || c->o.chat.stats) return;
+    if (r->tokens >= c->o.tokens_max)
         fprintf(stderr, "pdd chat: note: the answer is cut off after %u tokens (--max-tokens)\n",
-                r->n);
+                r->tokens);
     else
         fprintf(stderr,
                 "pdd chat: note: the answer is cut off after %u tokens: the context is full\n",
-                r->n);
+                r->tokens);
 }
 
-/* Ask with what the question says about the prompt; the rest comes from the options. A prompt that
- * is too long is not reported where the caller can shorten it (`again`). */
-static int ask(struct chat *c, struct device_question *q, bool again, struct device_report *r,
-               struct err *e)
+/* Begin the answer and show it until it ends. */
+static int wait_for_answer(struct chat *c, const pdd_question *q, struct err *e)
 {
-    struct err stats_err = ERR_INIT;
-    fill_question(c, q);
-    *r = (struct device_report){.text = "", .trouble = ""};
+    pdd_error error;
+    pdd_answer_free(c->answer);
+    c->answer = NULL;
+    c->last = (pdd_report){.size = sizeof c->last};
     c->any_last = false;
     c->painted = -1;
     c->begun = c->thinks = false;
     chat_signals_answering(&c->signals, true);
-    int code = device_ask(c->device, q, r, e);
+    int code = pdd_ask_begin(c->device, q, &c->answer, &error);
+    if (code == 0) code = pdd_answer_wait(c->answer, -1, &error);
     chat_signals_answering(&c->signals, false);
     clear_progress(c);
-    if (again && is_too_long(c, code, r, e)) return code;
-    c->last = *r;
+    if (code) take_error(code, &error, e);
+    return code;
+}
+
+/* Whether the conversation has grown by the last question. */
+static bool took_answer(const struct chat *c)
+{
+    size_t n = 0;
+    if (c->any_last) (void)pdd_answer_text(c->answer, &n);
+    return n > 0;
+}
+
+/* Ask with what the question says about the prompt; the rest comes from the options. */
+static int ask(struct chat *c, pdd_question *q, struct err *e)
+{
+    struct err stats_err = ERR_INIT;
+    uint32_t before = pdd_chat_count(c->talk);
+    fill_question(c, q);
+    int code = wait_for_answer(c, q, e);
+    if (!c->answer) return code;
+    (void)pdd_answer_report(c->answer, &c->last, NULL);
     c->any_last = code == 0;
     paint(c, -1);
-    if (r->text_len > 0 || code == 0) fputc('\n', stdout);
+    size_t n;
+    (void)pdd_answer_text(c->answer, &n);
+    if (n > 0 || code == 0) fputc('\n', stdout);
+    uint32_t after = pdd_chat_count(c->talk);
+    if (q->chat && took_answer(c) && before + 2 > after) say_left_out(c, before + 2 - after);
     if (fflush(stdout) && !c->output_error) c->output_error = errno;
     if (c->output_error && code == 0)
         code = err_set(e, ERR_IO, "the answer cannot be written to standard output: %s",
                        strerror(c->output_error));
-    if (code == 0) say_cut(c, r);
-    if (write_stats(c, r, code ? e->text : NULL, &stats_err) && code == 0) {
+    if (code == 0) say_cut(c);
+    if (write_stats(c, code != 0, &stats_err) && code == 0) {
         *e = stats_err;
         code = stats_err.code;
     }
     return code;
 }
 
-/* Ask the last question. Where the conversation no longer fits, its oldest pairs stay behind, until
- * a good part of the context is free: each cut costs a whole prefill. */
-static int ask_talk(struct chat *c, struct device_report *r, struct err *e)
+/* Text as UTF-8: what is none becomes U+FFFD. */
+static int append_valid(struct buf *b, const char *text, size_t n)
 {
-    struct device_question q = {0};
-    uint32_t quarter = c->context / 4;
-    q.room_min = c->o.tokens_max < quarter ? c->o.tokens_max : quarter;
-    for (;;) {
-        bool again = talk_can_shorten(&c->talk);
-        if (!again) q.room_min = 0;
-        q.messages = talk_view(&c->talk, &q.n_messages);
-        int code = ask(c, &q, again, r, e);
-        if (!again || !is_too_long(c, code, r, e)) return code;
-        talk_shorten(&c->talk);
-        q.room_min = quarter;
-        *e = (struct err)ERR_INIT;
+    for (size_t at = 0; at < n;) {
+        size_t good = utf8_valid_prefix(text + at, n - at);
+        buf_append(b, text + at, good);
+        at += good;
+        if (at < n) buf_puts(b, "\xEF\xBF\xBD");
+        at++;
     }
+    return b->error;
 }
 
 /* The question as the last message, and its answer after it. */
-static int ask_message(struct chat *c, const char *text, size_t n, struct device_report *r,
-                       struct err *e)
+static int ask_message(struct chat *c, const char *text, size_t n, struct err *e)
 {
-    uint32_t dropped = 0;
-    if (c->o.chat.raw) {
-        struct device_question q = {.raw = text, .raw_len = n};
-        return ask(c, &q, false, r, e);
-    }
-    int code = talk_add(&c->talk, "user", text, n, &dropped, e);
-    if (code) return code;
-    code = ask_talk(c, r, e);
-    if (code || r->text_len == 0) {
-        talk_restore(&c->talk);
-        talk_forget_last(&c->talk);
-        return code;
-    }
-    talk_settle(&c->talk);
-    c->document_asked = true; /* the conversation holds it now */
-    code = talk_add(&c->talk, "assistant", r->text, r->text_len, &dropped, e);
-    if (dropped) say_left_out(c, dropped);
+    struct buf valid;
+    buf_init(&valid, 3 * PROMPT_BYTES_MAX);
+    int code = append_valid(&valid, text, n);
+    pdd_question q = {.size = sizeof q,
+                      .chat = c->o.chat.raw ? NULL : c->talk,
+                      .raw = c->o.chat.raw,
+                      .text = valid.data,
+                      .text_length = valid.len};
+    code = code ? err_set(e, code, "no memory for the question") : ask(c, &q, e);
+    buf_release(&valid);
     return code;
 }
 
 /* The question, after the document if that was not asked about yet. */
-static int ask_text(struct chat *c, const char *text, size_t n, struct device_report *r,
-                    struct err *e)
+static int ask_text(struct chat *c, const char *text, size_t n, struct err *e)
 {
-    if (c->document.len == 0 || c->document_asked) return ask_message(c, text, n, r, e);
+    if (c->document.len == 0 || c->document_asked) return ask_message(c, text, n, e);
     struct buf all;
     buf_init(&all, 2 * PROMPT_BYTES_MAX);
     int code = buf_append(&all, c->document.data, c->document.len);
@@ -392,7 +435,8 @@ static int ask_text(struct chat *c, const char *text, size_t n, struct device_re
     if (code)
         err_set(e, code, "no memory for document and question");
     else
-        code = ask_message(c, all.data, all.len, r, e);
+        code = ask_message(c, all.data, all.len, e);
+    if (took_answer(c)) c->document_asked = true; /* the conversation holds it now */
     buf_release(&all);
     return code;
 }
@@ -425,7 +469,6 @@ static int read_stdin(struct buf *b, struct err *e)
 
 static int run_once(struct chat *c, struct err *e)
 {
-    struct device_report r;
     struct buf b;
     int code;
     buf_init(&b, PROMPT_BYTES_MAX);
@@ -436,36 +479,62 @@ static int run_once(struct chat *c, struct err *e)
     else
         code = os_read_file(c->o.prompt_file, &b, e);
     if (code == 0 && b.len == 0) code = err_set(e, ERR_BAD_INPUT, "the prompt is empty");
-    if (code == 0) code = ask_text(c, b.data, b.len, &r, e);
+    if (code == 0) code = ask_text(c, b.data, b.len, e);
     buf_release(&b);
     if (code) return EXIT_FAILED;
-    return r.turn.reason == TURN_CANCELLED ? CHAT_SIGNALS_INTERRUPTED : EXIT_DONE;
+    return c->last.reason == PDD_CANCELLED ? CHAT_SIGNALS_INTERRUPTED : EXIT_DONE;
+}
+
+/* The texts of the last two messages, with a 0 after each; false: the last is no answer. */
+static bool last_pair(const struct chat *c, struct buf *ret_question, struct buf *ret_answer)
+{
+    uint32_t n = pdd_chat_count(c->talk);
+    const char *role, *question, *answer;
+    size_t question_len, answer_len;
+    if (n < 2 || pdd_chat_message(c->talk, n - 1, &role, &answer, &answer_len, NULL) ||
+        strcmp(role, "assistant") != 0)
+        return false;
+    return pdd_chat_message(c->talk, n - 2, &role, &question, &question_len, NULL) == 0 &&
+           buf_append(ret_question, question, question_len) == 0 &&
+           buf_append(ret_answer, answer, answer_len) == 0;
+}
+
+static int ask_again(struct chat *c, const struct buf *question, const struct buf *answer,
+                     struct err *e)
+{
+    pdd_question q = {
+        .size = sizeof q, .chat = c->talk, .text = question->data, .text_length = question->len};
+    (void)pdd_chat_cut(c->talk, pdd_chat_count(c->talk) - 2, NULL);
+    int code = ask(c, &q, e);
+    if (took_answer(c)) return code;
+    (void)pdd_chat_add(c->talk, "user", question->data, question->len, NULL);
+    (void)pdd_chat_add(c->talk, "assistant", answer->data, answer->len, NULL);
+    return code;
 }
 
 /* The last question once more. Another seed gives another answer, if tokens are sampled. */
 static int regenerate(struct chat *c, struct err *e)
 {
-    struct chat_message old;
-    struct device_report r;
-    if (!talk_take_answer(&c->talk, &old))
-        return err_set(e, ERR_NOT_FOUND, "there is no answer to give again");
-    c->o.chat.sampling.seed++;
-    if (c->o.chat.sampling.temperature == 0.0f)
-        fputs("pdd chat: note: with temperature 0 the answer stays the same\n", stderr);
-    int code = ask_talk(c, &r, e);
-    if (code || r.text_len == 0) {
-        talk_restore(&c->talk);
-        talk_give_answer(&c->talk, old);
-        return code;
+    struct buf question, answer;
+    int code;
+    buf_init(&question, 3 * PROMPT_BYTES_MAX);
+    buf_init(&answer, DEVICE_TEXT_MAX);
+    if (!last_pair(c, &question, &answer)) {
+        code = err_set(e, ERR_NOT_FOUND, "there is no answer to give again");
+    } else {
+        c->o.chat.sampling.seed++;
+        if (c->o.chat.sampling.temperature == 0.0f)
+            fputs("pdd chat: note: with temperature 0 the answer stays the same\n", stderr);
+        code = ask_again(c, &question, &answer, e);
     }
-    talk_settle(&c->talk);
-    mem_free((char *)(uintptr_t)old.content);
-    return talk_add(&c->talk, "assistant", r.text, r.text_len, NULL, e);
+    buf_release(&question);
+    buf_release(&answer);
+    return code;
 }
 
 static void clear(struct chat *c)
 {
-    talk_clear(&c->talk);
+    (void)pdd_chat_cut(c->talk, c->o.chat.system ? 1 : 0, NULL);
     c->document_asked = false;
     fputs("pdd chat: the conversation begins anew\n", stderr);
 }
@@ -473,7 +542,7 @@ static void clear(struct chat *c)
 static int show_stats(const struct chat *c, struct err *e)
 {
     if (!c->any_last) return err_set(e, ERR_NOT_FOUND, "there is no answer yet");
-    chat_stats_print(&c->last, stderr);
+    chat_stats_print(&c->last, c->info, stderr);
     return 0;
 }
 
@@ -501,13 +570,12 @@ static int obey(struct chat *c, enum chat_command command, const struct buf *lin
 /* A question or a command; false: it is the command to leave. */
 static bool take_line(struct chat *c, const struct buf *line, int *ret_status)
 {
-    struct device_report r;
     struct err e = ERR_INIT;
     enum chat_command command = chat_command_of(line->data, line->len);
     if (command == CHAT_COMMAND_EXIT) return false;
     size_t escape = chat_command_escape(line->data, line->len);
     int code = command == CHAT_COMMAND_NONE
-                   ? ask_text(c, line->data + escape, line->len - escape, &r, &e)
+                   ? ask_text(c, line->data + escape, line->len - escape, &e)
                    : obey(c, command, line, &e);
     if (code) complain(c, &e);
     *ret_status = code ? EXIT_FAILED : EXIT_DONE;
@@ -559,10 +627,11 @@ static int run(struct chat *c, struct err *e)
 {
     const char *document = c->o.chat.document;
     int code = document ? read_document(c, document, e) : 0;
+    pdd_error error;
     if (code == 0) code = open_device(c, e);
-    if (code == 0 && c->o.chat.system)
-        code = talk_add(&c->talk, "system", c->o.chat.system, strlen(c->o.chat.system), NULL, e);
     if (code) return EXIT_FAILED;
+    code = pdd_chat_new(c->o.chat.system, &c->talk, &error);
+    if (code) return take_error(code, &error, e), EXIT_FAILED;
     chat_signals_ready(&c->signals);
     if (c->o.chat.prompt || c->o.prompt_file) return run_once(c, e);
     return run_conversation(c);
@@ -625,8 +694,7 @@ int cmd_chat(int argc, char **argv)
     c.progress = tty && isatty(STDERR_FILENO) && !plain;
     buf_init(&c.json, JSON_REPORT_BYTES_MAX);
     buf_init(&c.document, PROMPT_BYTES_MAX);
-    if (talk_init(&c.talk, WIRE_MESSAGES_MAX, &e) ||
-        chat_signals_begin(&c.signals, cancel, &c, &e)) {
+    if (chat_signals_begin(&c.signals, cancel, &c, &e)) {
         fprintf(stderr, "pdd chat: %s\n", e.text);
         return EXIT_FAILED;
     }
@@ -634,9 +702,10 @@ int cmd_chat(int argc, char **argv)
     if (status == EXIT_FAILED && e.code) complain(&c, &e);
     if (c.output_error == EPIPE) status = EXIT_DONE;
     chat_signals_end(&c.signals);
-    device_close(c.device);
-    store_close(c.store);
-    talk_release(&c.talk);
+    pdd_answer_free(c.answer);
+    pdd_device_close(c.device);
+    pdd_model_close(c.model);
+    pdd_chat_free(c.talk);
     buf_release(&c.json);
     buf_release(&c.document);
     return status;

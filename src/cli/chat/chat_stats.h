@@ -8,8 +8,10 @@
 
 #include <stdio.h>
 
-#include "device/device.h"
+#include "engine/engine.h"
+#include "pdd.h"
 
-void chat_stats_print(const struct device_report *r, FILE *to);
+/* `info`: of the model here; NULL: none. */
+void chat_stats_print(const pdd_report *r, const struct engine_info *info, FILE *to);
 
 #endif
