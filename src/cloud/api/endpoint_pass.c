@@ -20,6 +20,7 @@ struct pass_exchange {
     bool chat, stream, include_usage;
     bool begun; /* the head of the stream is sent */
     bool ended; /* the response is complete; ignore further events */
+    uint32_t choices;
     uint64_t created;
     struct buf whole; /* unless it is a stream */
 };
@@ -118,7 +119,19 @@ static void put_usage(const struct pass_exchange *a, struct buf *out)
     (void)put_tail(a, out); /* an error stays in `out` */
 }
 
-static void finish(struct pass_exchange *a)
+/* The server was stopped: it had more to say than is allowed here. */
+static void put_cut(const struct pass_exchange *a, struct buf *out)
+{
+    put_head(a, out);
+    buf_puts(out, "\"choices\":[");
+    for (uint32_t i = 0; i < a->choices; i++)
+        buf_printf(out, "%s{\"index\":%u,%s,\"finish_reason\":\"length\"}", i ? "," : "", i,
+                   a->chat ? "\"delta\":{}" : "\"text\":\"\"");
+    buf_putc(out, ']');
+    (void)put_tail(a, out);
+}
+
+static void finish(struct pass_exchange *a, enum wire_reason reason)
 {
     struct buf *out = &a->x.server->bytes;
     a->ended = true;
@@ -128,6 +141,7 @@ static void finish(struct pass_exchange *a)
         return;
     }
     buf_clear(out);
+    if (reason == WIRE_BUDGET) put_cut(a, out);
     if (a->include_usage) put_usage(a, out);
     send_scratch(a, openai_put_end(out));
     end_stream(a);
@@ -141,7 +155,7 @@ static void on_done(struct pass_exchange *a, const struct job_event *ev)
     else if (exchange_check_reason(ev->reason, &cut_off.e))
         fail(a, &cut_off);
     else
-        finish(a);
+        finish(a, ev->reason);
 }
 
 static void on_event(void *owner, const struct job_event *ev)
@@ -169,6 +183,7 @@ void pass_begin(struct request_work *w, struct openai_request *q)
         a->chat = q->chat;
         a->stream = q->stream;
         a->include_usage = q->include_usage;
+        a->choices = q->ask.passed->choices;
         a->created = (uint64_t)time(NULL);
         a->x.began = w->arrived;
         buf_init(&a->whole, PASS_ANSWER_MAX);

@@ -107,6 +107,7 @@ struct dialect_stream {
     bool by_ids;        /* dialect_by_ids of the request */
     bool passes;        /* its answer goes on as it is, */
     bool chat, streams; /* of a chat; to a client that wants a stream */
+    bool limited;       /* the client has said how many tokens */
     uint32_t choices_asked;
     const struct vocab *v; /* by_ids: of the ids; NULL for pdd */
     uint32_t asked;        /* tokens_max */

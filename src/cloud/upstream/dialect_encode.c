@@ -236,9 +236,12 @@ static void put_chat(struct buf *out, const struct dialect_request *q)
     buf_puts(out, ",\"stream\":true,");
     if (!(q->without & DIALECT_NO_STREAM_OPTIONS))
         buf_puts(out, "\"stream_options\":{\"include_usage\":true},");
-    buf_printf(out, "\"%s\":%u,%s",
-               q->without & DIALECT_NO_MAX_TOKENS ? "max_completion_tokens" : "max_tokens",
-               q->tokens_max, d == DIALECT_LLAMA ? "\"return_progress\":true," : "");
+    if (q->asked->tokens_max <
+        WIRE_TOKENS_MAX) /* else as many as fit; more than ours are cut off */
+        buf_printf(out, "\"%s\":%u,",
+                   q->without & DIALECT_NO_MAX_TOKENS ? "max_completion_tokens" : "max_tokens",
+                   q->tokens_max);
+    if (d == DIALECT_LLAMA) buf_puts(out, "\"return_progress\":true,");
     put_messages(out, q->asked);
     dialect_put_sampling(out, d, &q->sampling, true, q->without);
 }

@@ -297,7 +297,8 @@ static void put_head(struct buf *out, const struct dialect_request *q)
 {
     const struct openai_pass *p = q->asked->passed;
     bool by_new_name = (q->without & DIALECT_NO_MAX_TOKENS) && p->chat;
-    bool all = !p->limited && q->model->context && q->tokens_max >= q->model->context;
+    bool fits = q->model->context && q->tokens_max >= q->model->context;
+    bool all = !p->limited && (p->stream || fits); /* more than ours are cut off */
     buf_puts(out, "{\"model\":");
     json_put_string(out, q->model->name, strlen(q->model->name));
     buf_printf(out, ",\"stream\":%s", p->stream ? "true" : "false");

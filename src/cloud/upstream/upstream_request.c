@@ -325,6 +325,10 @@ static bool tell_chunk(struct upstream_request *req)
     uint64_t most =
         d->choices_asked * ((uint64_t)atomic_load(&req->job->tokens_max) + PIECES_BESIDE);
     if (d->chunk.len == 0) return true;
+    if (d->produced > most && !d->limited) {
+        finish(req, WIRE_BUDGET);
+        return false;
+    }
     if (d->produced > most) {
         struct failure f = {.fault = UPSTREAM_GARBAGE, .status = STATUS_BAD_GATEWAY};
         err_set(&f.e, ERR_PROTOCOL, "it goes on beyond max_tokens");

@@ -26,6 +26,7 @@ static void begin(struct site *s, struct script_server *a, struct script_server 
     site_init(s);
     s->config.upstream.servers[s->config.upstream.n_servers++].url = a->url;
     if (b) s->config.upstream.servers[s->config.upstream.n_servers++].url = b->url;
+    s->config.tokens_max = 50;
     s->config.upstream.timeout_us = s->config.upstream.prefill_us = SITE_WAIT_US;
     site_start(s);
     while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200) {
@@ -473,6 +474,15 @@ static void test_endless(void **state)
     post(&s, CHAT, HI "," TOOLS ",\"max_tokens\":3," STREAM "}", &b);
     check_says(&b, "beyond max_tokens", true);
     buf_release(&b);
+    post(&s, CHAT, HI "," TOOLS "," STREAM "}", &b); /* its own limit counts, then ours */
+    check_parts(a.body, "!max_tokens", 0);
+    check_says(&b, "\"finish_reason\":\"length\"", true);
+    check_says(&b, "\"error\":{", false);
+    buf_release(&b);
+    post(&s, CHAT, HI "," STREAM "}", &b); /* the same, where nothing is passed on */
+    check_parts(a.body, "!max_tokens", 0);
+    check_says(&b, "\"finish_reason\":\"length\"", true);
+    buf_release(&b);
     struct client c;
     client_open(&c, s.port);
     const char *ask = HI "," TOOLS ",\"max_tokens\":4000," STREAM "}";
@@ -480,7 +490,7 @@ static void test_endless(void **state)
     assert_true(raw_readable(c.fd, RAW_WAIT_MS)); /* it has begun */
     client_close(&c);
     uint64_t until = clock_us() + SITE_WAIT_US;
-    while (atomic_load(&a.closed) < 2) {
+    while (atomic_load(&a.closed) < 4) {
         assert_true(clock_us() < until);
         clock_sleep_us(2000);
     }
