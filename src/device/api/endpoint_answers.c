@@ -67,7 +67,7 @@ void serve_answer(struct http_request *r, void *serve)
     }
     const char *accept = http_request_header(r, "Accept");
     const char *stream = serve_query(http_request_query(r), "stream");
-    if ((stream && stream[0] == '1') || (accept && strstr(accept, "text/event-stream"))) {
+    if ((stream && stream[0] == '1') || (accept && strcasestr(accept, "text/event-stream"))) {
         (void)reader_add(a, r, true, true, from);
         return;
     }

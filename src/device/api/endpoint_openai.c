@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "device/api/serve_impl.h"
 #include "model/sampler.h"
 #include "net/event_stream.h"
@@ -255,6 +256,7 @@ static void begin(struct http_request *r, struct serve *s, struct ask *a)
         serve_refuse(s, r, &e, NULL);
         return;
     }
+    log_line(LOG_DEBUG, "device", "request request=%s answer=%s", http_request_tag(r), a->id);
     if (reader_add_all(all, n, r, stream, false, 0) == 0) return;
     for (uint32_t k = 0; k < n; k++)
         ask_drop(all[k]);

@@ -1,6 +1,7 @@
 /* endpoint_status: what is here and how it does: models, tokens, health, metrics. */
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "device/api/serve_impl.h"
 #include "proto/json.h"
@@ -29,6 +30,8 @@ void serve_refuse(struct serve *s, struct http_request *r, const struct err *e, 
     int status = http_err_status(e->code);
     if (e->code == ERR_DENIED) status = 403;
     s->metrics.invalid += status < 500 && status != 429;
+    log_line(LOG_DEBUG, "device", "refused request=%s status=%d reason=%s", http_request_tag(r),
+             status, err_code_name(e->code));
     http_reply_error(r, status, err_code_name(e->code), param, "%s", e->text);
 }
 

@@ -117,7 +117,8 @@ static void test_extras(void **state)
         bool stream = i & 1, asked = i & 2;
         struct buf b;
         char body[400];
-        snprintf(body, sizeof body, "{%s%s%s}", question, stream ? ",\"stream\":true" : "",
+        snprintf(body, sizeof body, "{%s,\"pdd\":{\"id\":\"x\"}%s%s}", question,
+                 stream ? ",\"stream\":true" : "",
                  asked ? ",\"timings_per_token\":true,\"return_progress\":true" : "");
         assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions", "", body, &b), 200);
         const char *timings = strstr(b.data, "\"timings\":{");
@@ -125,6 +126,11 @@ static void test_extras(void **state)
         assert_int_equal(timings != NULL, asked);
         assert_int_equal(progress != NULL, asked && stream);
         if (asked) assert_non_null(strstr(timings, "\"predicted_n\":20,"));
+        buf_release(&b);
+        assert_int_equal(serve_site_ask(&site, "GET", "/v1/answers/x",
+                                        "Accept: Application/JSON, Text/Event-Stream\r\n", "", &b),
+                         200);
+        assert_non_null(strstr(b.data, "Content-Type: text/event-stream\r\n"));
         buf_release(&b);
         serve_site_stop(&site);
     }
