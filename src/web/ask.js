@@ -80,7 +80,8 @@ export class Ask extends EventTarget {
     }
 
     post() {
-        return call('POST', '/v1/chat/completions', {...this.body, stream: true,
+        // The page has no place of its own for thoughts: they stay in the text.
+        return call('POST', '/v1/chat/completions', {...this.body, stream: true, reasoning_format: 'none',
             pdd: {...this.body.pdd, id: this.id, keep: KEEP_S, progress: true}}, this.abort.signal);
     }
 

@@ -199,14 +199,15 @@ static void tell_trouble(struct reader *r)
     send_note(r, &b);
 }
 
-/* One chunk: `n` tokens from r->at on, and a text of theirs. */
-static void tell_tokens(struct reader *r, uint32_t n, struct openai_choice *c)
+/* One chunk: `n` tokens from `from` on, and a text of theirs or, without tokens, of the one before.
+ */
+static void tell_tokens(struct reader *r, uint32_t from, uint32_t n, struct openai_choice *c)
 {
     struct ask *a = r->ask;
-    const struct ask_token *of = ask_token_at(a, r->at < a->n_tokens ? r->at : a->n_tokens - 1);
+    const struct ask_token *of = ask_token_at(a, n ? from : from - 1);
     struct buf pdd;
     buf_init(&pdd, NOTE_MAX);
-    buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", r->at, n,
+    buf_printf(&pdd, "{\"index\":%u,\"n\":%u,\"source\":\"%s\"}", from, n,
                turn_source_name(of->source));
     struct openai_head h = ask_head(a, pdd.data);
     c->index = a->choice;
@@ -224,8 +225,11 @@ static void tell_parts(struct reader *r, uint32_t n, bool thinks, uint32_t text_
                                     .thought_len = thought_end - r->thought_at};
     struct openai_choice text = {.text = a->text.data + r->text_at,
                                  .text_len = text_end - r->text_at};
-    if (thinks) tell_tokens(r, n, &thought);
-    if (!thinks || text.text_len > 0) tell_tokens(r, thinks ? 0 : n, &text);
+    if (thinks) tell_tokens(r, r->at, n, &thought);
+    if (!thinks)
+        tell_tokens(r, r->at, n, &text);
+    else if (text.text_len > 0) /* its last token has both */
+        tell_tokens(r, r->at + n, 0, &text);
     r->text_at = text_end;
     r->thought_at = thought_end;
 }
