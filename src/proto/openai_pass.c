@@ -196,6 +196,33 @@ static void begin_of_messages(struct openai_pass *p, const json_t *messages)
     }
 }
 
+/* A URL that a server would fetch: {"image_url": {"url": URL}}, {"image_url": URL} and the like. */
+static bool names_url(const json_t *part)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)part, name, value)
+    {
+        const json_t *inner = json_object_get(value, "url");
+        const char *url = json_string_value(inner ? inner : value);
+        bool place = inner || strstr(name, "url") != NULL;
+        if (place && url && strncmp(url, "data:", 5) != 0) return true;
+    }
+    return false;
+}
+
+static int check_media(const json_t *message, size_t at, struct err *e)
+{
+    const json_t *content = json_object_get(message, "content");
+    for (size_t i = 0; i < json_array_size(content); i++)
+        if (names_url(json_array_get(content, i)))
+            return err_set(e, ERR_UNSUPPORTED,
+                           "messages[%zu].content[%zu]: only data: URLs are passed on; a server "
+                           "would fetch others from its own network",
+                           at, i);
+    return 0;
+}
+
 static int check_prompt(const json_t *value, bool chat, struct err *e)
 {
     if (chat && (!json_is_array(value) || json_array_size(value) == 0 ||
@@ -205,6 +232,8 @@ static int check_prompt(const json_t *value, bool chat, struct err *e)
     for (size_t i = 0; chat && i < json_array_size(value); i++)
         if (!json_is_object(json_array_get(value, i)))
             return err_set(e, ERR_BAD_INPUT, "messages[%zu] must be an object", i);
+    for (size_t i = 0; chat && i < json_array_size(value); i++)
+        if (check_media(json_array_get(value, i), i, e)) return e->code;
     if (!chat && !json_is_string(value) && json_array_size(value) == 0)
         return err_set(e, ERR_BAD_INPUT, "prompt must be a text, token ids, or an array of these");
     return 0;
@@ -240,21 +269,28 @@ static int take_prompt(struct openai_pass *p, json_t *root, struct err *e)
 
 /* ---- the whole ---- */
 
+/* What the server computes: n, or best_of, of each prompt. */
 static int count_choices(struct openai_pass *p, const json_t *root, char *ret_param, struct err *e)
 {
-    const json_t *n = json_object_get(root, "n"), *prompt = json_object_get(root, "prompt");
-    const json_t *first = json_array_get(prompt, 0);
-    json_int_t each = n ? json_integer_value(n) : 1;
+    static const char *const names[] = {"n", "best_of"};
+    const json_t *prompt = json_object_get(root, "prompt"), *first = json_array_get(prompt, 0);
     size_t prompts = json_is_string(first) || json_is_array(first) ? json_array_size(prompt) : 1;
     if (p->chat) prompts = 1;
-    if ((!n || json_is_integer(n)) && each > 0 &&
-        (size_t)each <= OPENAI_PASS_CHOICES_MAX / prompts) {
-        p->choices = (uint32_t)(each * (json_int_t)prompts);
-        return 0;
+    p->choices = (uint32_t)prompts;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const json_t *value = json_object_get(root, names[i]);
+        json_int_t each = value ? json_integer_value(value) : 1;
+        if ((!value || json_is_integer(value)) && each > 0 && prompts <= OPENAI_CHOICES_MAX &&
+            (size_t)each <= OPENAI_CHOICES_MAX / prompts) {
+            if (i == 0) p->choices = (uint32_t)((size_t)each * prompts);
+            continue;
+        }
+        openai_param_set(ret_param, value ? names[i] : "prompt");
+        return err_set(e, ERR_BAD_INPUT,
+                       "%s must be an integer of at least 1, and with prompts %d in all",
+                       value ? names[i] : "prompt", OPENAI_CHOICES_MAX);
     }
-    openai_param_set(ret_param, "n");
-    return err_set(e, ERR_BAD_INPUT, "n must be an integer of at least 1, of at most %d choices",
-                   OPENAI_PASS_CHOICES_MAX);
+    return 0;
 }
 
 static int set_stops(struct openai_pass *p, const struct openai_request *r)

@@ -4,10 +4,11 @@
  *
  * Passed on are the fields that PASS of openai_fields.h marks, and those of `others` in
  * openai_pass.c, where they ask for more than what happens anyway, and the messages or the prompt
- * as they are: pictures, calls of functions and their results included. The fields of every request
- * (model, stream, max_tokens, sampling, seed, stop) are read and checked as in
- * openai_request_decode. What REFUSE marks is refused. Other fields are dropped: what the operator
- * decides (priorities, caches, places of requests) is nothing for a client.
+ * as they are: pictures, calls of functions and their results included. Pictures and other media
+ * must be in the request, as data: URLs: a server would fetch others from inside its own network.
+ * The fields of every request (model, stream, max_tokens, sampling, seed, stop) are read and
+ * checked as in openai_request_decode. What REFUSE marks is refused. Other fields are dropped: what
+ * the operator decides (priorities, caches, places of requests) is nothing for a client.
  */
 #ifndef PDD_PROTO_OPENAI_PASS_H
 #define PDD_PROTO_OPENAI_PASS_H
@@ -20,8 +21,7 @@
 #include "proto/openai.h"
 
 enum {
-    OPENAI_PASS_BEGIN_MAX = 1024,  /* bytes of the prompt's beginning */
-    OPENAI_PASS_CHOICES_MAX = 4096 /* n times prompts */
+    OPENAI_PASS_BEGIN_MAX = 1024 /* bytes of the prompt's beginning */
 };
 
 struct json_t;
@@ -33,7 +33,7 @@ struct openai_pass {
     char *prompt; /* [prompt_len] "messages":[...], or "prompt":... */
     size_t prompt_len;
     struct json_t *fields; /* what is passed on, by name; stop is an array */
-    uint32_t choices;      /* how many the answer has */
+    uint32_t choices;      /* of the answer; at most OPENAI_CHOICES_MAX are computed */
     /* What chooses the server: roles and texts up to the first question, or the prompt. */
     char begin[OPENAI_PASS_BEGIN_MAX];
     size_t begin_len;

@@ -278,6 +278,12 @@ const keys = {
         await assert.rejects(generateText({model: aiSdk(guarded, 'fake'), prompt: 'x', maxRetries: 0}), (e) => e.statusCode === 401);
         assert.equal((await openai(guarded, {apiKey: secret}).models.list()).data.length, 1);
     },
+    // More choices, passed on to another server, than the key may have streams.
+    async choices_of_a_key({narrow}) {
+        const api = openai(narrow, {apiKey: secret}), ask = {model: 'script', messages: hi, tools: [weather]};
+        assert.equal((await api.chat.completions.create({...ask, n: 2})).choices.length, 2);
+        await assert.rejects(api.chat.completions.create({...ask, n: 3}), (e) => e instanceof OpenAI.BadRequestError && e.param === 'n');
+    },
 };
 
 async function startLlama(port) {
@@ -296,8 +302,8 @@ async function freePort() {
     return Number(new URL(found.url).port);
 }
 
-const cloudOver = async (url) => {
-    const {url: front} = await start(pdd, 'cloud', '--upstream', url);
+const cloudOver = async (url, ...args) => {
+    const {url: front} = await start(pdd, 'cloud', '--upstream', url, ...args);
     await until('an upstream', async () => (await fetch(front + '/ready')).status === 200);
     return front;
 };
@@ -305,7 +311,8 @@ const cloudOver = async (url) => {
 async function main() {
     const stage = async (url) => ({url, api: openai(url), name: (await openai(url).models.list()).data[0].id});
     const keyFile = path.join(state, 'keys');
-    fs.writeFileSync(keyFile, execFileSync(pdd, ['cloud', 'key', 'e2e', '--hash'], {input: secret + '\n'}), {mode: 0o600});
+    const line = String(execFileSync(pdd, ['cloud', 'key', 'e2e', '--hash'], {input: secret + '\n'})).trim();
+    fs.writeFileSync(keyFile, line + ' streams=2\n', {mode: 0o600});
     const script = await startUpstream();
     const engine = ['--model', model, '--threads', '1', '--chat-template-file', template];
     const own = await stage((await start(pdd, 'cloud', ...engine)).url);
@@ -313,7 +320,8 @@ async function main() {
     const device = await stage((await start(pdd, 'device', ...engine, '--state', state, '--cloud', own.url,
                                             '--refine', 'off', '--idle-fill', 'off')).url);
     const guarded = (await start(pdd, 'cloud', '--fake', '8', '--key-file', keyFile)).url;
-    const plan = [['cloud', {...served, ...cloudOnly}, own], ['upstream', passed, scripted], ['device', served, device], ['keys', keys, {guarded}]];
+    const narrow = await cloudOver(script.url, '--key-file', keyFile);
+    const plan = [['cloud', {...served, ...cloudOnly}, own], ['upstream', passed, scripted], ['device', served, device], ['keys', keys, {guarded, narrow}]];
     let real;
     if (llamaServer) {
         real = await startLlama(await freePort());

@@ -168,10 +168,23 @@ static void on_event(void *owner, const struct job_event *ev)
     exchange_free(&a->x);
 }
 
+/* Each choice counts as a stream of its key, as those that our own engine computes. */
+static int check_choices(const struct request_ctx *c, const struct openai_request *q, struct err *e)
+{
+    uint32_t most = c->key ? c->key->line.limits.streams_max : 0, n = q->ask.passed->choices;
+    if (!most || n <= most) return 0;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "n: %u answers in one request, and %u at once are allowed here", n, most);
+}
+
 void pass_begin(struct request_work *w, struct openai_request *q)
 {
     struct request_ctx *c = &w->ctx;
     struct err e = ERR_INIT;
+    if (check_choices(c, q, &e)) {
+        request_refuse(c, &e, "n");
+        return;
+    }
     struct token_list none;
     struct pass_exchange *a =
         exchange_new(c, q->chat ? METRICS_CHAT : METRICS_COMPLETION, sizeof *a);

@@ -52,7 +52,7 @@ static void rename_thought(json_t *message)
 static char *flags_of(struct dialect_stream *s, const json_t *choice)
 {
     json_int_t index = json_integer_value(json_object_get(choice, "index"));
-    if (index < 0 || index >= OPENAI_PASS_CHOICES_MAX) return NULL;
+    if (index < 0 || index >= OPENAI_CHOICES_MAX) return NULL;
     while (s->choices.len <= (size_t)index)
         if (buf_putc(&s->choices, 0)) return NULL;
     return s->choices.data + index;

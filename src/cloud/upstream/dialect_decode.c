@@ -39,7 +39,7 @@ void dialect_stream_init(struct dialect_stream *s, const struct dialect_request 
     buf_init(&s->thought, DIALECT_TEXT_MAX);
     buf_init(&s->chunk, DIALECT_CHUNK_MAX);
     buf_init(&s->usage, DIALECT_TEXT_MAX);
-    buf_init(&s->choices, OPENAI_PASS_CHOICES_MAX);
+    buf_init(&s->choices, OPENAI_CHOICES_MAX);
     wire_event_init(&s->event);
     wire_stream_init(&s->order, ids_sent(q), q->n_have);
 }

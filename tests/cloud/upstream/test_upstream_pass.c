@@ -214,6 +214,16 @@ static const struct {
      "tool_choice"},
     {"somebody", CHAT, HI "," TOOLS ",\"samplers\":[\"top_k\"]}", "samplers"},
     {"somebody", CHAT, HI ",\"n\":0}", "n"},
+    {"somebody", CHAT, HI ",\"n\":129}", "n"},
+    {"somebody", TEXT, "{\"prompt\":[\"a\",\"b\"],\"n\":2,\"best_of\":65}", "best_of"},
+    {"somebody", CHAT,
+     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{"
+     "\"url\":\"http://10.0.0.1/\"}}]}]}",
+     "messages"},
+    {"somebody", CHAT,
+     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"audio_url\",\"audio_url\":"
+     "\"file:///etc/passwd\"}]}]}",
+     "messages"},
     {"somebody", CHAT, HI ",\"n\":2,\"temperature\":-1}", "temperature"},
     {"somebody", CHAT, HI ",\"n\":2,\"stop\":[5]}", "stop"},
     {"somebody", CHAT, "{\"n\":2,\"messages\":[7]}", "messages"},
