@@ -3,7 +3,8 @@
  * send whatever they like and the jobs' owners extend, cancel and drain. Whatever comes, each job
  * hears its events in order - admitted, then progress and tokens, each with the next index, then
  * its one end - no token is one that the vocabulary does not have, none is beyond what was asked
- * for, an end without an answer has a sentence and a status, and no slot is left taken.
+ * for, an end without an answer has a sentence and a status, and no slot is left taken. A request
+ * that is passed on hears chunks of UTF-8 instead.
  *
  * Input: a byte for the kinds of the servers and whether there is a vocabulary; then what happens:
  * a byte, its low three bits, and as many more as it needs.
@@ -16,10 +17,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "cloud/upstream/dialect.h"
 #include "cloud/upstream/upstream.h"
 #include "fake_client.h"
 #include "model/text/vocab.h"
+#include "proto/openai_pass.h"
 #include "support/tiny_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -29,7 +32,7 @@ enum { JOBS = 6, SERVERS = 2, TIMEOUT_US = 2000, TOKENS_MAX = 12, TURNS_MAX = 10
 struct owner {
     struct job *job; /* NULL: over */
     uint32_t next, tokens, most;
-    bool admitted;
+    bool admitted, passes;
 };
 
 struct world {
@@ -99,9 +102,13 @@ static void on_event(void *owner, const struct job_event *ev)
     case JOB_THOUGHT:
         CHECK(o->admitted && ev->text);
         break;
-    case JOB_REFINED: /* other servers refine nothing, */
-    case JOB_CHUNK:   /* and no request here is passed on */
+    case JOB_REFINED: /* other servers refine nothing */
         CHECK(false);
+        break;
+    case JOB_CHUNK:
+        CHECK(o->admitted && o->passes && ev->text && ev->text_len > 0);
+        CHECK(utf8_valid_prefix(ev->text, ev->text_len) == ev->text_len);
+        o->tokens += ev->produced;
         break;
     case JOB_TOKEN:
         check_token(o, ev);
@@ -129,6 +136,26 @@ static void woken(void *arg)
 }
 
 /* ---- jobs ---- */
+
+/* One whose fields only the server behind can serve. */
+static struct job *new_passed_job(void)
+{
+    static const char request[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"n\":2,\"logprobs\":true,"
+        "\"stream\":true,\"max_tokens\":5,\"tools\":[{\"type\":\"function\",\"function\":"
+        "{\"name\":\"f\"}}]}";
+    const struct openai_pass_rules rules = {.chat = true, .by_text = !w.backend->takes_ids};
+    char param[OPENAI_PARAM_MAX];
+    struct openai_request r;
+    struct job *job;
+    bool passes;
+    CHECK(openai_pass_decode(request, sizeof request - 1, &rules, &r, &passes, param, NULL) == 0);
+    CHECK(passes && job_new_asked(&job, NULL) == 0);
+    job_take_asked(job, &r.ask);
+    openai_request_release(&r);
+    job->sampling = (struct sampling)SAMPLING_GREEDY;
+    return job;
+}
 
 static struct job *new_job(uint8_t how)
 {
@@ -162,7 +189,9 @@ static void submit(uint8_t how)
     struct err e = ERR_INIT;
     if (w.n_owners == JOBS) return;
     struct owner *o = &w.owners[w.n_owners++];
-    *o = (struct owner){.job = new_job(how), .most = 1 + how / 8 % 4};
+    const bool passes = (how & 0xe0) == 0xa0;
+    *o = (struct owner){
+        .job = passes ? new_passed_job() : new_job(how), .most = 1 + how / 8 % 4, .passes = passes};
     o->next = o->job->n_have;
     o->job->on_event = on_event;
     o->job->owner = o;
@@ -279,6 +308,11 @@ static void put_tokens(struct http_call *call, uint8_t what, struct buf *b)
     else if (strcmp(call->path, "/v1/completions") == 0)
         buf_printf(b, "data: {\"choices\":[{\"text\":\"x\",\"token_ids\":[%u%s]}]}\n\n", id,
                    what & 8 ? ",77" : "");
+    else if (what & 16)
+        buf_printf(b,
+                   "data: {\"choices\":[{\"index\":%u,\"delta\":{\"tool_calls\":[{\"index\":0,"
+                   "\"function\":{\"arguments\":\"%c\"}}]}}]}\n\n",
+                   what >> 7, (char)('a' + id % 26));
     else
         buf_printf(b, "data: {\"choices\":[{\"delta\":{\"content\":\"%c\"}}]}\n\n",
                    (char)('a' + id % 26));
