@@ -50,8 +50,8 @@ async function until(what, test) {
     for (let i = 0; i < 1000; i++, await new Promise((r) => setTimeout(r, 10))) if (await test()) return;
     assert.fail('never: ' + what);
 }
-async function metric(url, name) {
-    const line = (await (await fetch(url + '/metrics')).text()).split('\n').find((l) => l.startsWith(name + ' '));
+async function metric(url, name, key = 'none') {
+    const line = (await (await fetch(url + '/metrics', {headers: {Authorization: `Bearer ${key}`}})).text()).split('\n').find((l) => l.startsWith(name + ' '));
     return Number(line.slice(name.length));
 }
 
@@ -273,6 +273,15 @@ const llama = {
 
 // The keys of a cloud, and its limits.
 const keys = {
+    // Tokens that only the end of a passed answer tells, and that cost a key nothing.
+    async tokens_of_a_key({metered}) {
+        const api = openai(metered, {apiKey: secret}), ask = {model: 'script', messages: hi, tools: [weather]};
+        const before = [await metric(metered, 'pdd_prompt_tokens_total', secret), await metric(metered, 'pdd_generation_tokens_total', secret)];
+        await api.chat.completions.create(ask); // 7 and 5 tokens, of 10 a minute
+        assert.equal(await metric(metered, 'pdd_prompt_tokens_total', secret), before[0] + 7);
+        assert.equal(await metric(metered, 'pdd_generation_tokens_total', secret), before[1] + 5);
+        await assert.rejects(api.chat.completions.create(ask), OpenAI.RateLimitError);
+    },
     async classes({guarded}) {
         await assert.rejects(openai(guarded).models.list(), OpenAI.AuthenticationError);
         await assert.rejects(generateText({model: aiSdk(guarded, 'fake'), prompt: 'x', maxRetries: 0}), (e) => e.statusCode === 401);
@@ -320,8 +329,11 @@ async function main() {
     const device = await stage((await start(pdd, 'device', ...engine, '--state', state, '--cloud', own.url,
                                             '--refine', 'off', '--idle-fill', 'off')).url);
     const guarded = (await start(pdd, 'cloud', '--fake', '8', '--key-file', keyFile)).url;
+    const meteredFile = path.join(state, 'metered');
+    fs.writeFileSync(meteredFile, line + ' tokens_per_minute=10\n', {mode: 0o600});
+    const metered = await cloudOver(script.url, '--key-file', meteredFile);
     const narrow = await cloudOver(script.url, '--key-file', keyFile);
-    const plan = [['cloud', {...served, ...cloudOnly}, own], ['upstream', passed, scripted], ['device', served, device], ['keys', keys, {guarded, narrow}]];
+    const plan = [['cloud', {...served, ...cloudOnly}, own], ['upstream', passed, scripted], ['device', served, device], ['keys', keys, {guarded, narrow, metered}]];
     let real;
     if (llamaServer) {
         real = await startLlama(await freePort());
