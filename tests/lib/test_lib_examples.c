@@ -176,10 +176,14 @@ static void test_valgrind(void **state)
 {
     (void)state;
     need("valgrind");
+    /* valgrind 3.19 cannot read the debug symbols of clang */
+    run("mkdir plain && objcopy --strip-debug $LD_LIBRARY_PATH/libpdd.so.0 plain/libpdd.so.0");
     start_cloud(ARGS("--fake", "30", "--listen", "127.0.0.1:0"));
-    run("valgrind -q --error-exitcode=9 --leak-check=full ./ask - $URL x");
+    run("export LD_LIBRARY_PATH=$PWD/plain; valgrind -q --error-exitcode=9 --leak-check=full ./ask "
+        "- $URL x");
     program_kill(&cloud, SIGTERM);
-    run("valgrind -q --error-exitcode=9 --leak-check=full --undef-value-errors=no ./ask $MODEL - "
+    run("export LD_LIBRARY_PATH=$PWD/plain; valgrind -q --error-exitcode=9 --leak-check=full "
+        "--undef-value-errors=no ./ask $MODEL - "
         "'" QUESTION "'");
 }
 
