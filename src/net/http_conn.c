@@ -301,8 +301,8 @@ static void tag_request(struct http_request *c)
 static bool is_tls_hello(const struct http_request *c, struct evbuffer *input)
 {
     unsigned char record[2]; /* type handshake, version 3.x */
-    return !c->server->config.make_bufferevent && c->idle &&
-           evbuffer_copyout(input, record, 2) == 2 && record[0] == 0x16 && record[1] == 3;
+    return !c->server->config.make_bufferevent && evbuffer_copyout(input, record, 2) == 2 &&
+           record[0] == 0x16 && record[1] == 3;
 }
 
 /* TLS clients call the response a wrong version, and their users know what that means. */
