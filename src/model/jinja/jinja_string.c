@@ -191,7 +191,7 @@ static bool is_title(const struct jstr *s)
     bool inside = false, any = false;
     for (size_t at = 0, n; at < s->len; at += n) {
         uint32_t c = jtext_code(s->data + at, s->len - at, &n);
-        bool upper = junicode_is_upper(c), lower = junicode_is_lower(c);
+        bool lower = junicode_is_lower(c), upper = !lower && junicode_is_cased(c);
         if ((upper && inside) || (lower && !inside)) return false;
         inside = upper || lower;
         any = any || inside;
@@ -233,9 +233,9 @@ bool jstring_is(const struct jstr *s, char what)
     for (size_t at = 0, n; at < s->len; at += n) {
         uint32_t c = jtext_code(s->data + at, s->len - at, &n);
         if (what == 'u' || what == 'l') {
-            bool upper = junicode_is_upper(c), lower = junicode_is_lower(c);
-            if (what == 'u' ? lower : upper) return false;
-            cased = cased || upper || lower;
+            bool good = what == 'u' ? junicode_is_upper(c) : junicode_is_lower(c);
+            if (!good && junicode_is_cased(c)) return false; /* title case is neither */
+            cased = cased || good;
         } else if (!is_character(c, what)) {
             return false;
         }

@@ -55,6 +55,9 @@ static const struct {
     {"{{ ['a'|e, ('a'|e).ljust(2, '.'), ('\n'|e).replace('', '-')] }}",
      "[Markup('a'), Markup('a.'), Markup('-\\n-')]"},
     {"{{ ('a<b'|e).replace('<', '>') }}{{ '{1}{0}'.format(1, 2) }}", "a&gt;b21"},
+    {"{{ 'a\\u01c5'.islower() }}{{ 'A\\u01c5'.isupper() }}{{ '\\u01c5a'.istitle() }}"
+     "{{ 'a\\u01c5'.istitle() }}{{ 'ab1'.islower() }}{{ '\\u00aaB'.isupper() }}",
+     "FalseFalseTrueFalseTrueFalse"},
     {"{{ [[2, none], [1, none]]|sort(attribute=1) }}", "[[2, None], [1, None]]"},
     {"{{ messages|sort(attribute='n,role')|map(attribute='n')|join }}", "12"},
     {"{{ missing|last }}{{ missing|truncate(3) }}{{ missing|urlencode }}{{ 'x' % missing }}", "x"},
