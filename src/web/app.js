@@ -238,9 +238,10 @@ function answerView(message, i) {
     return new AnswerView(message, ask, {
         again: i === talk.messages.length - 1 ? () => resend(i - 1, talk.messages[i - 1].text) : null,
         grew: () => talk === shown && followEnd(),
+        follows: () => atEnd,
         changed: (a) => {
             if (a.trouble) noteCloud(a.trouble);
-            else if (a.n > 0 && a.parts[0][0] === 'cloud') noteCloud(null);
+            else if (a.first === 'cloud') noteCloud(null);
             showBusy();
         },
     }, {local: status?.local_only || message.asked.mode === 'local', cloud: status?.cloud ?? 'the cloud', size: ask && ask.n === 0 ? sizeOf(i) : {}});
@@ -258,7 +259,7 @@ async function follow(owner, i, known) {
     const message = owner.messages[i];
     const ask = new Ask(message.id, talks.requestOf(owner, i));
     // Before the view hears of the end, the message has it.
-    ask.addEventListener('over', () => Object.assign(message, {parts: ask.parts, report: ask.report, finish: ask.finish ?? 'error', error: ask.error}));
+    ask.addEventListener('over', () => Object.assign(message, {parts: ask.parts, thoughts: ask.thoughts.length ? ask.thoughts : undefined, report: ask.report, finish: ask.finish ?? 'error', error: ask.error}));
     const end = ask.follow(known);
     showList();
     try {

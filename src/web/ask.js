@@ -20,7 +20,10 @@ export class Ask extends EventTarget {
     }
 
     clear() {
-        this.parts = [];         // [source, text], in order
+        this.parts = [];         // [source, text] of the answer, in order
+        this.thoughts = [];      // the same of what the model thinks before it
+        this.first = null;       // source of the first token, and of the latest
+        this.source = null;
         this.n = 0;              // tokens
         this.handover = 0;       // index of the first token of the device after tokens of the cloud
         this.state = 'asking';   // held, waiting, running; away: the device's server is; over
@@ -80,8 +83,7 @@ export class Ask extends EventTarget {
     }
 
     post() {
-        // The page has no place of its own for thoughts: they stay in the text.
-        return call('POST', '/v1/chat/completions', {...this.body, stream: true, reasoning_format: 'none',
+        return call('POST', '/v1/chat/completions', {...this.body, stream: true,
             pdd: {...this.body.pdd, id: this.id, keep: KEEP_S, progress: true}}, this.abort.signal);
     }
 
@@ -101,7 +103,7 @@ export class Ask extends EventTarget {
                 this.report = pdd;
                 this.finish = choice?.finish_reason ?? this.finish;
             } else if (pdd.source) {
-                this.take(pdd, (choice?.delta?.content ?? '').replaceAll('\0', '\ufffd'));
+                this.take(pdd, choice?.delta ?? {});
             } else {
                 this.note(pdd);
             }
@@ -109,15 +111,27 @@ export class Ask extends EventTarget {
     }
 
     /** Tokens; a chunk that begins before what we have is one of another reading. */
-    take({index, n, source}, text) {
+    take({index, n, source}, {content, reasoning_content: thought}) {
         if (index !== this.n) throw new ApiError(0, 'cut', 'tokens are missing', 1);
-        const last = this.parts.at(-1);
-        if (source === 'device' && last && last[0] === 'cloud' && !this.handover) this.handover = index;
-        if (last && last[0] === source) last[1] += text;
-        else this.parts.push([source, text]);
+        if (source === 'device' && this.source === 'cloud' && !this.handover) this.handover = index;
+        this.first ??= source;
+        this.source = source;
         this.n += n;
         if (this.state !== 'running') this.setState('running');
-        this.tell('text', [source, text]);
+        if (thought) this.add('thought', this.thoughts, thought);
+        if (content) this.add('text', this.parts, content);
+    }
+
+    add(name, parts, said) {
+        const text = said.replaceAll('\0', '\ufffd'), last = parts.at(-1);
+        if (last && last[0] === this.source) last[1] += text;
+        else parts.push([this.source, text]);
+        this.tell(name, [this.source, text]);
+    }
+
+    /** So far there are thoughts and no answer. */
+    get thinks() {
+        return this.thoughts.length > 0 && this.parts.length === 0;
     }
 
     note(pdd) {

@@ -23,14 +23,14 @@ function describe(ask, local) {
         if (ask.trouble) return ['device', 'The cloud is away. This device reads the prompt', right];
         return [local ? 'device' : 'reading', right ? 'Reading the prompt' : 'Asking', right];
     }
-    const source = ask.parts.at(-1)[0];
-    if (source === 'cloud') {
+    const does = ask.thinks ? 'thinks' : 'answers';
+    if (ask.source === 'cloud') {
         if (ask.trouble) return ['lost', 'The cloud is lost. This device takes over', reads];
-        return ['cloud', 'The cloud answers', reads];
+        return ['cloud', `The cloud ${does}`, reads];
     }
     if (ask.handover && ask.n - ask.handover < 24)
         return ['handover', ask.trouble ? 'The cloud is lost. This device goes on' : 'Handed over to this device', `at token ${count(ask.handover)}`];
-    return ['device', 'This device answers', ask.handover ? `since token ${count(ask.handover)}` : local ? 'nothing leaves it' : ''];
+    return ['device', `This device ${does}`, ask.handover ? `since token ${count(ask.handover)}` : local ? 'nothing leaves it' : ''];
 }
 
 export class Strip {
@@ -44,7 +44,7 @@ export class Strip {
         this.node = el('div', {class: 'strip', role: 'group', 'aria-label': 'Progress'},
             el('div', {class: 'strip-text'}, el('span', {class: 'dot', 'aria-hidden': 'true'}), this.words, this.right),
             el('div', {class: 'lanes'}, this.cloud.node, this.device.node));
-        this.phase = null;
+        this.told = null;
         this.update();
     }
 
@@ -59,14 +59,15 @@ export class Strip {
         const [phase, words, right] = describe(ask, local);
         if (this.words.textContent !== words) this.words.textContent = words;
         if (this.right.textContent !== right) this.right.textContent = right;
-        const source = ask.parts.at(-1)?.[0];
-        const cloud = ask.parts[0]?.[0] === 'cloud' ? 100 : percent(ask.progress.cloud);
+        const {source} = ask;
+        const cloud = ask.first === 'cloud' ? 100 : percent(ask.progress.cloud);
         const device = source === 'device' ? 100 : percent(ask.progress.device);
         this.cloud.node.hidden = local;
         this.setLane(this.cloud, cloud, phase === 'cloud' || (phase === 'reading' && cloud < 100));
         this.setLane(this.device, device, source === 'device');
-        if (phase === this.phase) return;
-        this.phase = phase;
+        const told = phase + ask.thinks;
+        if (told === this.told) return;
+        this.told = told;
         this.node.dataset.phase = phase;
         // One sentence for each change, and none for each token.
         if (phase !== 'reading') say(words);

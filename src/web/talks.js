@@ -78,9 +78,11 @@ export function content(message) {
     return [...(message.documents ?? []).map((d) => d.text.trimEnd()), message.text].join('\n\n');
 }
 
-export const textOf = (answer) => (answer.parts ?? []).map((p) => p[1]).join('');
+const join = (parts) => (parts ?? []).map((p) => p[1]).join('');
 
-/** The request that message `i`, an answer, is the response to. */
+export const textOf = (answer) => join(answer.parts);
+
+/** The request that message `i`, an answer, is the response to. Models are not told what they thought before. */
 export function requestOf(talk, i) {
     const asked = talk.messages[i].asked;
     const messages = asked.system ? [{role: 'system', content: asked.system}] : [];
@@ -98,6 +100,7 @@ export function toMarkdown(talk) {
             for (const d of m.documents ?? []) out.push(`*Document: ${d.name}*`, '');
             out.push(m.text.replace(/^/gm, '> '), '');
         } else {
+            if (m.thoughts) out.push('<details><summary>Thoughts</summary>', '', join(m.thoughts), '', '</details>', '');
             out.push(textOf(m), '');
             const r = m.report;
             if (r) out.push(`<sub>${r.tokens} tokens, ${r.cloud_tokens} of them from the cloud; first after ${Math.round(r.ttft_ms)} ms</sub>`, '');

@@ -58,31 +58,80 @@ export class QuestionView {
     }
 }
 
+/** What a model thinks before its answer, in front of `answer`: open until that begins, unless the reader said otherwise. */
+class Thoughts {
+    constructor(id, answer) {
+        this.id = id;
+        this.answer = answer;
+        this.prose = el('div', {class: 'prose'});
+        this.node = el('details', {class: 'thoughts'}, el('summary', {onclick: () => kept.set(id, !this.node.open)}, icon('chevron'), 'Thoughts'), this.prose);
+        this.clear();
+    }
+
+    clear() {
+        this.prose.replaceChildren();
+        this.markdown = new Markdown(this.prose);
+        this.node.remove();
+    }
+
+    push(text, source) {
+        this.markdown.push(text, source);
+        if (!this.node.parentNode) this.answer.before(this.node);
+    }
+
+    show(open) {
+        this.node.open = kept.get(this.id) ?? open;
+    }
+
+    render(end) {
+        this.markdown.render(end);
+        noteLength(this.prose);
+    }
+}
+
+const kept = new Map(); // whether the reader has opened or closed the thoughts of an answer, by its id
+
+/** Of a long answer the browser lays out and paints what is near the view only. */
+function noteLength(prose) {
+    if (prose.childElementCount > LONG) prose.classList.add('long');
+}
+
 /** An answer: growing, as `ask` says, or as it was kept. */
 export class AnswerView {
-    /** on: again() of the last answer, grew(), changed(ask). context: {local, cloud, size}. */
+    /** on: again() of the last answer, grew(), follows(): is the end in view, changed(ask). context: {local, cloud, size}. */
     constructor(message, ask, on, context) {
         Object.assign(this, {message, ask, on, context});
         this.prose = el('div', {class: 'prose'});
         this.top = el('div', {class: 'top'});
         this.foot = el('div', {class: 'foot'});
+        this.thoughts = new Thoughts(message.id, this.prose);
         this.node = el('article', {class: 'answer', 'aria-label': 'Answer'}, this.top, this.prose, this.foot);
-        this.fill(ask ? ask.parts : message.parts ?? []);
+        this.fill(ask ?? message);
         if (ask) this.watch(ask);
         else this.end();
     }
 
-    fill(parts) {
+    fill({parts = [], thoughts = []}) {
         this.prose.replaceChildren();
         this.markdown = new Markdown(this.prose);
+        this.thoughts.clear();
+        for (const [source, text] of thoughts) this.thoughts.push(text, source);
         for (const [source, text] of parts) this.markdown.push(text, source);
-        this.markdown.render(!this.ask);
-        this.noteLength();
+        this.thoughts.show(parts.length === 0);
+        this.begun = parts.length > 0;
+        this.render(!this.ask);
     }
 
-    /** Of a long answer the browser lays out and paints what is near the view only. */
-    noteLength() {
-        if (this.prose.childElementCount > LONG) this.prose.classList.add('long');
+    render(end = false) {
+        this.thoughts.render(end || this.begun);
+        this.markdown.render(end);
+        noteLength(this.prose);
+    }
+
+    /** The answer begins. Who has gone up to read its thoughts goes on reading. */
+    begin() {
+        this.begun = true;
+        if (this.on.follows()) this.thoughts.show(false);
     }
 
     watch(ask) {
@@ -90,12 +139,17 @@ export class AnswerView {
         this.top.replaceChildren(this.strip.node);
         this.prose.setAttribute('aria-busy', 'true');
         this.listen = {
+            thought: (e) => {
+                this.thoughts.push(e.detail[1], e.detail[0]);
+                this.later();
+            },
             text: (e) => {
+                if (!this.begun) this.begin();
                 this.markdown.push(e.detail[1], e.detail[0]);
                 this.later();
             },
             state: () => this.later(),
-            reset: () => this.fill([]),
+            reset: () => this.fill({}),
             over: () => this.over(),
         };
         for (const [name, f] of Object.entries(this.listen)) ask.addEventListener(name, f);
@@ -108,8 +162,7 @@ export class AnswerView {
         const draw = () => {
             this.frame = null;
             if (!this.ask) return;
-            this.markdown.render();
-            this.noteLength();
+            this.render();
             this.showState();
             this.on.grew();
         };
@@ -173,7 +226,7 @@ export class AnswerView {
         cancelAnimationFrame(this.frame);
         this.leave();
         this.ask = null;
-        this.markdown.render(true);
+        this.render(true);
         this.prose.removeAttribute('aria-busy');
         this.on.changed(ask);
         this.end();

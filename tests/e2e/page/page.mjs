@@ -248,6 +248,71 @@ const cases = {
         u.close();
         return page;
     },
+    // Thoughts in the answer, in its copy or in the next prompt; lost by a reload; in the way once the answer is there.
+    async thoughts() {
+        const thought = 'The lantern hangs where it **hung**. <img src=x onerror="window.harmed = 1">\n\nWho found it? ' + 'Let me see. '.repeat(40);
+        const answer = 'In the chapel, *as the log says*.';
+        const pieces = ['<think>\n', ...thought.match(/[^]{1,12}/g), '\n</think>\n\n', ...answer.match(/[^]{1,5}/g)], end = pieces.indexOf('\n</think>\n\n');
+        let gate = 30;
+        const u = await site.upstream(pieces, 2, (i) => i < gate ? 1 : 0), c = await start(pdd, 'cloud', '--upstream', u.url);
+        const d = await device('--no-model', '--state', site.folder(), '--cloud', c.url), page = await site.tab(d.url, {permissions: ['clipboard-read', 'clipboard-write']});
+        const details = page.locator('.answer:last-child .thoughts'), isOpen = () => details.evaluate((n) => n.open);
+        const holds = (text) => page.waitForFunction((t) => document.querySelector('.answer:last-child .thoughts .prose')?.textContent.includes(t), text);
+        const part = (from, to) => pieces.slice(from, to).join('').replaceAll('*', '').trim();
+        await page.evaluate(() => {
+            window.said = [];
+            new MutationObserver(() => window.said.push(document.getElementById('say').textContent)).observe(document.getElementById('say'), {childList: true, characterData: true, subtree: true});
+        });
+        await ask(page);
+        await holds(part(20, 30));
+        assert.ok(await isOpen());
+        assert.equal(await page.textContent('.strip .words'), 'The cloud thinks');
+        assert.equal(await details.ariaSnapshot().then((t) => /Thoughts/.test(t)), true);
+        assert.ok((await page.evaluate(() => window.said)).length <= 3, 'a sentence for each token');
+        await page.reload();
+        await holds(part(20, 30));
+        assert.ok(await isOpen());
+        await page.evaluate(() => (window.first = document.querySelector('.thoughts p')));
+        gate = end + 4;
+        await page.waitForFunction(() => document.querySelector('.answer > .prose').textContent.length > 3);
+        assert.equal(await isOpen(), false);
+        assert.equal(await page.textContent('.strip .words'), 'The cloud answers');
+        assert.ok(await page.evaluate(() => window.first.isConnected), 'what was shown was built again');
+        await details.locator('summary').focus(); // the reader's word stays
+        await page.keyboard.press('Enter');
+        gate = Infinity;
+        await over(page);
+        assert.ok(await isOpen());
+        const shown = plain(thought);
+        assert.equal(plain(await details.locator('.prose').textContent()), shown);
+        assert.equal(plain(await page.textContent('.answer > .prose')), plain(answer));
+        assert.equal(await page.evaluate(() => window.harmed ?? document.querySelectorAll('.thoughts img').length), 0);
+        await page.click('[aria-label="Copy the answer"]');
+        await page.waitForFunction(() => document.getElementById('say').textContent === 'Copied');
+        assert.equal(await page.evaluate(() => navigator.clipboard.readText()), answer);
+        await page.reload();
+        await over(page);
+        assert.equal(await isOpen(), false);
+        assert.equal(plain(await details.locator('.prose').textContent()), shown);
+        for (const [kind, has] of [['json', (t) => JSON.parse(t).messages[1].thoughts[0][1].trim() === thought.trim()], ['md', (t) => t.includes('<summary>Thoughts</summary>') && t.includes(thought.trim())]]) {
+            await page.click('#export');
+            const [file] = await Promise.all([page.waitForEvent('download'), page.click(`#dialog-export button[value=${kind}]`)]);
+            assert.ok(has(fs.readFileSync(await file.path(), 'utf8')), kind);
+        }
+        // The next prompt has none of them. A reader who shut them while they came is not asked again.
+        gate = 30;
+        const sent = page.waitForRequest((r) => r.url().endsWith('/v1/chat/completions'));
+        await page.fill('#question', 'And who found it?');
+        await page.keyboard.press('Enter');
+        assert.deepEqual((await sent).postDataJSON().messages.map((m) => m.content), [question, answer, 'And who found it?']);
+        await holds(part(20, 30));
+        await details.locator('summary').click();
+        gate = Infinity;
+        await page.waitForFunction(() => document.querySelectorAll('.summary').length === 2);
+        assert.equal(await isOpen(), false);
+        u.close();
+        return page;
+    },
     // Work of an idle device that nobody sees, or that cannot be stopped.
     async reads_on() {
         const c = await cloud(), d = await device(...FAKE, '--profile', 's24-ultra-cpu', '--no-state', '--idle-fill', 'on', '--cloud', c.url);
@@ -425,10 +490,16 @@ const cases = {
         assert.equal(await page.getAttribute('.summary', 'aria-expanded'), 'true');
         return page;
     },
-    // A page that is cut off on a phone, or whose list cannot be reached there.
+    // A page that is cut off or squeezed on a phone, or whose list cannot be reached there.
     async phone() {
-        const d = await device('--fake', '40', '--local-only', '--no-state');
-        const page = await site.tab(d.url, {viewport: {width: 360, height: 640}, colorScheme: 'dark', hasTouch: true});
+        const narrow = {viewport: {width: 360, height: 640}, colorScheme: 'dark', hasTouch: true};
+        const c = await cloud(), e = await device('--fake', '40', '--no-state', '--cloud', c.url), crowded = await site.tab(e.url, narrow);
+        const d = await device('--fake', '40', '--local-only', '--no-state'), page = await site.tab(d.url, narrow);
+        for (const p of [page, crowded]) {
+            assert.ok((await p.locator('#send').boundingBox()).width >= 36, 'the button is squeezed');
+            assert.ok(await p.evaluate(() => [...document.querySelectorAll('.composer-row > *')].every((n) => n.getBoundingClientRect().right < document.getElementById('composer').getBoundingClientRect().right)));
+        }
+        await crowded.leave();
         await page.fill('#question', 'A word that is ' + 'long'.repeat(60));
         await page.click('#send');
         await over(page);
