@@ -48,11 +48,14 @@ static void rename_thought(json_t *message)
     }
 }
 
-/* The byte of a choice; NULL: more than there may be. */
-static char *flags_of(struct dialect_stream *s, const json_t *choice)
+/* The byte of a choice; NULL: one that was not asked for. Without an index it is the first. */
+static char *flags_of(struct dialect_stream *s, json_t *choice)
 {
-    json_int_t index = json_integer_value(json_object_get(choice, "index"));
-    if (index < 0 || index >= OPENAI_CHOICES_MAX) return NULL;
+    const json_t *at = json_object_get(choice, "index");
+    json_int_t index = json_integer_value(at);
+    bool named = !is_null(at);
+    if ((named && !json_is_integer(at)) || index < 0 || index >= s->choices_asked) return NULL;
+    if (!named && json_object_set_new(choice, "index", json_integer(0))) return NULL;
     while (s->choices.len <= (size_t)index)
         if (buf_putc(&s->choices, 0)) return NULL;
     return s->choices.data + index;
@@ -101,21 +104,11 @@ static bool needs_lists(const struct dialect_stream *s, const json_t *choice)
            json_is_array(json_object_get(json_object_get(choice, "logprobs"), "content"));
 }
 
-/* One choice of a chunk; *ret_told: it says something. */
-static int take_choice(struct dialect_stream *s, json_t *choice, bool *ret_told, struct err *e)
+/* The role goes with the first chunk of a choice. */
+static int name_role(json_t *choice, char *flags, struct err *e)
 {
     json_t *delta = json_object_get(choice, "delta");
-    char *flags = json_is_object(choice) ? flags_of(s, choice) : NULL;
-    if (!flags) return err_set(e, ERR_PROTOCOL, "it sent a choice that is malformed");
-    rename_thought(delta);
-    if (needs_lists(s, choice) && make_lists(choice))
-        return err_set(e, ERR_PROTOCOL, "its log-probabilities are malformed");
-    bool speaks = says_something(delta) || json_string_length(json_object_get(choice, "text")) > 0;
-    note_choice(s, choice, flags);
-    *ret_told = speaks || reason_of(choice) || !is_null(json_object_get(choice, "logprobs"));
-    s->produced += speaks;
-    if (!*ret_told || !s->chat) return 0;
-    if (!delta) {
+    if (!json_is_object(delta)) {
         delta = json_object();
         if (json_object_set_new(choice, "delta", delta))
             return err_set(e, ERR_NO_MEMORY, "no memory for an answer");
@@ -124,6 +117,23 @@ static int take_choice(struct dialect_stream *s, json_t *choice, bool *ret_told,
         json_object_set_new(delta, "role", json_string("assistant"));
     *flags |= DIALECT_CHOICE_NAMED;
     return 0;
+}
+
+/* One choice of a chunk; *ret_told: it says something, and had not ended before. */
+static int take_choice(struct dialect_stream *s, json_t *choice, bool *ret_told, struct err *e)
+{
+    json_t *delta = json_object_get(choice, "delta");
+    char *flags = json_is_object(choice) ? flags_of(s, choice) : NULL;
+    if (!flags) return err_set(e, ERR_PROTOCOL, "it sent a choice that is malformed");
+    if (*flags & DIALECT_CHOICE_FINISHED) return 0;
+    rename_thought(delta);
+    if (needs_lists(s, choice) && make_lists(choice))
+        return err_set(e, ERR_PROTOCOL, "its log-probabilities are malformed");
+    bool speaks = says_something(delta) || json_string_length(json_object_get(choice, "text")) > 0;
+    note_choice(s, choice, flags);
+    *ret_told = speaks || reason_of(choice) || !is_null(json_object_get(choice, "logprobs"));
+    s->produced += speaks;
+    return *ret_told && s->chat ? name_role(choice, flags, e) : 0;
 }
 
 /* The choices that say nothing go. */
@@ -178,12 +188,21 @@ static int take_usage(struct dialect_stream *s, const json_t *root, struct err *
     return keep_text(usage, &s->usage, false, e);
 }
 
+/* Whether it has what clients read of it. */
+static bool is_answer(const struct dialect_stream *s, const json_t *choice)
+{
+    return s->chat ? json_is_object(json_object_get(choice, "message"))
+                   : json_is_string(json_object_get(choice, "text"));
+}
+
 /* All of the answer, for a client that wants it whole. */
 static int take_answer(struct dialect_stream *s, json_t *root, struct err *e)
 {
     json_t *choices = json_object_get(root, "choices");
     for (size_t i = 0; i < json_array_size(choices); i++) {
         json_t *choice = json_array_get(choices, i);
+        if (!is_answer(s, choice) || !flags_of(s, choice))
+            return err_set(e, ERR_PROTOCOL, "it sent a choice that is malformed");
         rename_thought(json_object_get(choice, "message"));
         if (needs_lists(s, choice) && make_lists(choice))
             return err_set(e, ERR_PROTOCOL, "its log-probabilities are malformed");

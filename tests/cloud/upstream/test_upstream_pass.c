@@ -369,6 +369,16 @@ static const struct {
     {CHUNK(DELTA("0", NAME) "," DELTA("1", PART)) "event: error\ndata: out of memory\n\n", false},
     {CHUNK(DELTA("0", NAME)) CHUNK("{\"index\":1,\"finish_reason\":\"error\"}"), false},
     {CHUNK(DELTA("0", NAME)) "data: {\"choices\": what\n\n", false},
+    /* a choice that nobody asked for, or without a number */
+    {CHUNK(DELTA("0", NAME)) CHUNK(DELTA("2", "\"content\":\"no\"")) CHUNK(END("2", "stop")),
+     false},
+    {CHUNK(DELTA("0", NAME)) CHUNK(DELTA("\"0\"", "\"content\":\"no\"")) CHUNK(END("0", "stop")),
+     false},
+    /* one that goes on after its end */
+    {CHUNK(DELTA("0", NAME)) CHUNK(END("0", "stop")) CHUNK(DELTA("0", "\"content\":\"no\""))
+         CHUNK(END("0", "length") "," DELTA("1", "\"content\":\"b\"")) CHUNK(END("1", "stop")),
+     true},
+    {CHUNK("{\"delta\":{" NAME "}}") CHUNK("{\"delta\":null,\"finish_reason\":\"stop\"}"), true},
 };
 
 static void test_streams(void **state)
@@ -391,6 +401,9 @@ static void test_streams(void **state)
         check_says(&b, "\"id\":\"c1\"", true);
         check_says(&b, "usage", false);
         check_says(&b, "theirs", false);
+        check_says(&b, "\"no\"", false);
+        check_says(&b, "\"delta\":null", false);
+        if (strstr(streams[i].stream, "[{\"delta\":")) check_says(&b, "},\"index\":0}", true);
         if (i < 4) {
             check_says(&b, "\"arguments\":\"{}\"", true);
             check_says(&b, "\"reasoning_content\":\"r\"", true);
@@ -403,6 +416,36 @@ static void test_streams(void **state)
     post(&s, CHAT, HI ",\"n\":2," STREAM ",\"stream_options\":{\"include_usage\":true}}", &b);
     check_says(&b, "\"choices\":[],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":4", true);
     buf_release(&b);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* A whole answer whose choices are none, or others than were asked for. */
+static void test_strange_answers(void **state)
+{
+    static const char *const answers[] = {
+        "{\"choices\":[null]}",
+        "{\"choices\":[{\"index\":0,\"message\":\"b\"}]}",
+        "{\"choices\":[{\"index\":2,\"message\":{\"content\":\"b\"}}]}",
+        "{\"choices\":[{\"index\":\"0\",\"message\":{\"content\":\"b\"}}]}",
+        "{\"choices\":[{\"message\":{\"content\":\"b\"}},{\"index\":-1,\"message\":{}}]}",
+    };
+    struct script_server a;
+    struct site s;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_SAY);
+    atomic_store(&a.saying_ends, true);
+    atomic_store(&a.saying_type, "application/json");
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        struct buf b;
+        atomic_store(&a.saying, answers[i]);
+        post(&s, CHAT, HI ",\"n\":2}", &b);
+        check_says(&b, "HTTP/1.1 502", true);
+        check_says(&b, "malformed", true);
+        buf_release(&b);
+    }
     site_stop(&s);
     script_stop(&a);
 }
@@ -669,12 +712,12 @@ static void test_plain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asked),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_assist),  cmocka_unit_test(test_whole_answers),
-        cmocka_unit_test(test_streams), cmocka_unit_test(test_completion_logprobs),
-        cmocka_unit_test(test_deaths),  cmocka_unit_test(test_endless),
-        cmocka_unit_test(test_faults),  cmocka_unit_test(test_without),
-        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_asked),           cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_assist),          cmocka_unit_test(test_whole_answers),
+        cmocka_unit_test(test_streams),         cmocka_unit_test(test_completion_logprobs),
+        cmocka_unit_test(test_strange_answers), cmocka_unit_test(test_deaths),
+        cmocka_unit_test(test_endless),         cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_without),         cmocka_unit_test(test_plain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
