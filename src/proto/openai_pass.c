@@ -29,34 +29,37 @@ static const struct {
     enum openai_where where;
     enum openai_neutral neutral;
     enum reason reason;
+    const char *as; /* its name on the way; NULL: the same */
 } others[] = {
-    {"n", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ONE, ALWAYS},
-    {"best_of", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_ONE, ALWAYS},
-    {"echo", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_FALSE, ALWAYS},
-    {"logprobs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_FALSE, ALWAYS},
-    {"logprobs", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_NOTHING, ALWAYS},
-    {"top_logprobs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_ZERO, ALWAYS},
-    {"frequency_penalty", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT},
-    {"presence_penalty", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT},
-    {"logit_bias", OPENAI_IN_BOTH, OPENAI_NEUTRAL_EMPTY, BY_TEXT},
-    {"min_tokens", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT},
-    {"ignore_eos", OPENAI_IN_BOTH, OPENAI_NEUTRAL_FALSE, BY_TEXT},
-    {"reasoning_effort", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT},
-    {"enable_thinking", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT},
-    {"chat_template_kwargs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_EMPTY, BY_TEXT},
-    {"reasoning_format", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT},
-    {"separate_reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_TRUE, BY_TEXT},
-    {"include_reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_TRUE, ALWAYS},
-    {"thinking", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, ALWAYS},
-    {"reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, ALWAYS},
-    {"mirostat_tau", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
-    {"mirostat_eta", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
-    {"dry_base", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
-    {"dry_allowed_length", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
-    {"dry_penalty_last_n", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
-    {"dry_sequence_breakers", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
-    {"xtc_threshold", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
-    {"dynatemp_exponent", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER},
+    {"n", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ONE, ALWAYS, NULL},
+    {"best_of", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_ONE, ALWAYS, NULL},
+    {"echo", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_FALSE, ALWAYS, NULL},
+    {"logprobs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_FALSE, ALWAYS, NULL},
+    {"logprobs", OPENAI_IN_COMPLETION, OPENAI_NEUTRAL_NOTHING, ALWAYS, NULL},
+    {"top_logprobs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_ZERO, ALWAYS, NULL},
+    {"frequency_penalty", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT, NULL},
+    {"presence_penalty", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT, NULL},
+    {"logit_bias", OPENAI_IN_BOTH, OPENAI_NEUTRAL_EMPTY, BY_TEXT, NULL},
+    {"min_tokens", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT, NULL},
+    {"min_new_tokens", OPENAI_IN_BOTH, OPENAI_NEUTRAL_ZERO, BY_TEXT, "min_tokens"},
+    {"ignore_eos", OPENAI_IN_BOTH, OPENAI_NEUTRAL_FALSE, BY_TEXT, NULL},
+    {"ban_eos_token", OPENAI_IN_BOTH, OPENAI_NEUTRAL_FALSE, BY_TEXT, "ignore_eos"},
+    {"reasoning_effort", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT, NULL},
+    {"enable_thinking", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT, NULL},
+    {"chat_template_kwargs", OPENAI_IN_CHAT, OPENAI_NEUTRAL_EMPTY, BY_TEXT, NULL},
+    {"reasoning_format", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, BY_TEXT, NULL},
+    {"separate_reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_TRUE, BY_TEXT, NULL},
+    {"include_reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_TRUE, ALWAYS, NULL},
+    {"thinking", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, ALWAYS, NULL},
+    {"reasoning", OPENAI_IN_CHAT, OPENAI_NEUTRAL_NOTHING, ALWAYS, NULL},
+    {"mirostat_tau", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
+    {"mirostat_eta", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
+    {"dry_base", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
+    {"dry_allowed_length", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
+    {"dry_penalty_last_n", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
+    {"dry_sequence_breakers", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
+    {"xtc_threshold", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
+    {"dynatemp_exponent", OPENAI_IN_BOTH, OPENAI_NEUTRAL_NOTHING, NEVER, NULL},
 };
 
 /* Read and checked by openai_request_decode. */
@@ -125,7 +128,7 @@ static int take_fields(json_t *root, const struct openai_pass_rules *rules, json
             continue;
         bool ours = others[i].reason == NEVER || (others[i].reason == BY_TEXT && !rules->by_text);
         *ret_needed = *ret_needed || !ours;
-        code = json_object_set(taken, others[i].name, value);
+        code = json_object_set(taken, others[i].as ? others[i].as : others[i].name, value);
     }
     return code || take_tools(root, rules, taken, ret_needed) ? ERR_NO_MEMORY : 0;
 }

@@ -205,9 +205,12 @@ void dialect_put_sampling(struct buf *out, enum dialect d, const struct sampling
         json_put_float(out, s->repeat_penalty);
     }
     if (n->repeat_last) buf_printf(out, ",\"%s\":%u", n->repeat_last, s->repeat_last);
-    if (n->seed && seeded && s->temperature > 0.0f && !(without & DIALECT_NO_SEED))
-        buf_printf(out, ",\"%s\":%u", n->seed, /* llama-server takes 32 bits of it */
-                   (uint32_t)(s->seed & 0x7fffffff));
+    /* llama-server takes 32 bits of it */
+    uint64_t seed_bits = d == DIALECT_PDD ? INT64_MAX : INT32_MAX;
+    if (n->seed && seeded && s->temperature > 0.0f && !(without & DIALECT_NO_SEED)) {
+        buf_printf(out, ",\"%s\":", n->seed);
+        json_put_u64(out, s->seed & seed_bits);
+    }
     put_changes(out, d, s);
 }
 

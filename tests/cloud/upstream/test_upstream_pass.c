@@ -148,6 +148,10 @@ static const struct {
     {"sglang", CHAT, HI ",\"guided_regex\":\"a+\",\"dry_base\":3}", "\"regex\":\"a+\"|!dry_base"},
     {"sglang", TEXT, "{\"prompt\":\"a\",\"json_schema\":\"{}\"}", "\"response_format\""},
     /* another pdd is a server of OpenAI's API for these */
+    {"vllm", CHAT, HI ",\"n\":2,\"ban_eos_token\":true,\"min_new_tokens\":4}",
+     "\"ignore_eos\":true|\"min_tokens\":4|!ban_eos|!min_new"},
+    {"pdd", CHAT, HI ",\"n\":2,\"seed\":9223372036854775806}", "\"seed\":9223372036854775806"},
+    {"somebody", CHAT, HI ",\"n\":2,\"seed\":9223372036854775806}", "\"seed\":2147483646"},
     {"pdd", CHAT, HI ",\"n\":2,\"guided_json\":{}}", "\"n\":2|\"guided_json\":{}|\"messages\":[{"},
 };
 
