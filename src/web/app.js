@@ -18,7 +18,7 @@ let listed = [];        // {id, title, updated}
 let talk = null;        // the conversation that is shown
 let views = [];
 let documents = [];     // {name, text, tokens} for the next question
-let cloudLost = null;   // why
+let cloudLost = null;   // {why, alone: does the device go on}
 
 // ---- what is shown around the conversation ----
 
@@ -32,8 +32,7 @@ function showStatus() {
     if (!status) return;
     const local = status.local_only;
     $('local-only').hidden = !local;
-    $('mode-box').hidden = local;
-    for (const option of $('mode').options) option.disabled = option.value === 'local' && !status.model;
+    $('mode-box').hidden = local || !status.model; // no choice
     const model = status.model?.id ?? 'no model on this device';
     $('where').replaceChildren(
         el('p', {class: 'row'}, el('span', {class: 'dot device', 'aria-hidden': 'true'}), el('bdi', {title: model}, model)),
@@ -52,25 +51,27 @@ function showReading() {
 
 function showBanner() {
     const banner = $('banner');
-    let words = null, detail = '';
+    let words = null, detail = '', page = null;
     if (!reachable) words = 'This device\'s server does not answer. The page goes on as soon as it does.';
     else if (cloudLost) {
-        const page = /the network asks for a log-in page: (\S+)/.exec(cloudLost)?.[1];
-        words = page ? `The network asks for a log-in page: ${page}.` : 'The cloud is away.';
-        if (status?.model) words += ' This device goes on alone.';
-        detail = cloudLost;
+        page = /the network asks for a log-in page: (https?:\/\/\S+)/.exec(cloudLost.why)?.[1];
+        words = page ? 'The network asks for a log-in page.' : 'The cloud is away.';
+        if (cloudLost.alone) words += ' This device goes on alone.';
+        detail = cloudLost.why;
     }
-    if ((words ?? '') === (banner.dataset.words ?? '')) return;
-    banner.dataset.words = words ?? '';
+    const told = words ? words + (page ?? '') : '';
+    if (told === (banner.dataset.words ?? '')) return;
+    banner.dataset.words = told;
     banner.hidden = !words;
     banner.classList.toggle('severe', !reachable);
-    banner.replaceChildren(el('span', {class: 'dot', 'aria-hidden': 'true'}), el('span', {class: 'words', title: detail}, words ?? ''),
+    banner.replaceChildren(el('span', {class: 'dot', 'aria-hidden': 'true'}), el('span', {class: 'words', title: detail}, words ?? '',
+        page ? el('a', {href: page, target: '_blank', rel: 'noopener noreferrer'}, page) : ''),
         reachable ? button('close', 'Close this notice', () => noteCloud(null)) : '');
     if (words) say(words);
 }
 
-function noteCloud(why) {
-    cloudLost = why;
+function noteCloud(lost) {
+    cloudLost = lost;
     showBanner();
 }
 
@@ -195,7 +196,7 @@ async function openTalk(id) {
         if (mine !== opening) return;
         if (id && !next) history.replaceState(null, '', location.pathname); // it was deleted
     } catch (e) {
-        say(e.message);
+        tellProblem(e.message);
     }
     talk = next;
     resume();
@@ -240,11 +241,11 @@ function answerView(message, i) {
         grew: () => talk === shown && followEnd(),
         follows: () => atEnd,
         changed: (a) => {
-            if (a.trouble) noteCloud(a.trouble);
+            if (a.trouble) noteCloud({why: a.trouble, alone: Boolean(status?.model) && a.body.pdd.mode !== 'cloud'});
             else if (a.first === 'cloud') noteCloud(null);
             showBusy();
         },
-    }, {local: status?.local_only || message.asked.mode === 'local', cloud: status?.cloud ?? 'the cloud', size: ask && ask.n === 0 ? sizeOf(i) : {}});
+    }, {local: status?.local_only || message.asked.mode === 'local', cloud: status?.cloud ?? 'the cloud', model: Boolean(status?.model), size: ask && ask.n === 0 ? sizeOf(i) : {}});
 }
 
 /** Answers that this page, or one before it, did not see to their end. */
@@ -265,11 +266,11 @@ async function follow(owner, i, known) {
     try {
         await end;
     } catch (e) {
-        say(e.message);
+        tellProblem(e.message);
     }
     if (message.finish) {
         const newer = talk && talk.id === owner.id ? talk : owner;
-        await talks.save(newer).catch((e) => say(e.message));
+        await talks.save(newer).catch((e) => tellProblem(e.message));
     }
     await loadList().catch(() => {});
     showBusy();
@@ -299,7 +300,7 @@ async function ask(text, docs) {
     const now = Math.floor(Date.now() / 1000);
     talk ??= {id: fresh('c'), title: '', created: now, messages: []};
     if (!talk.messages.length && !talk.named) talk.title = titleOf(text, docs);
-    const mode = status?.local_only ? 'local' : remember.mode;
+    const mode = status?.local_only ? 'local' : status && !status.model ? 'auto' : remember.mode;
     talk.messages.push({role: 'user', text, documents: docs.map(({name, text: t}) => ({name, text: t}))});
     talk.messages.push({role: 'assistant', id: fresh('a'), asked: {mode, pace: remember.pace, temperature: remember.temperature, tokensMax: remember.tokensMax, system: remember.system}});
     const owner = talk;
@@ -526,7 +527,7 @@ function bind() {
     $('veil').addEventListener('click', closeSide);
     $('export').addEventListener('click', exportTalk);
     bindScroll();
-    $('reading-stop').addEventListener('click', () => json('DELETE', '/v1/reading').then(watchDevice, (e) => say(e.message)));
+    $('reading-stop').addEventListener('click', () => json('DELETE', '/v1/reading').then(watchDevice, (e) => tellProblem(e.message)));
     addEventListener('focus', () => status && loadList().catch(() => {})); // another tab may have changed it
     addEventListener('popstate', () => openTalk(location.hash.slice(1) || null));
     document.addEventListener('keydown', (e) => {
@@ -547,7 +548,7 @@ async function open() {
 
 async function start() {
     await watchDevice();
-    if (status && !opened) await open().catch((e) => say(e.message));
+    if (status && !opened) await open().catch((e) => tellProblem(e.message));
 }
 
 applyPreferences();

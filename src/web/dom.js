@@ -14,6 +14,8 @@ export function el(tag, attributes = {}, ...children) {
     return node;
 }
 
+const SHOWN_MS = 1500;
+
 const paths = {
     menu: 'M4 7h16M4 12h16M4 17h16',
     close: 'M6 6l12 12M18 6L6 18',
@@ -29,6 +31,7 @@ const paths = {
     trash: 'M5 7h14M10 7V4.500h4V7M7 7l1 13h8l1-13M10.500 11v5.500M13.500 11v5.500',
     copy: 'M9 9h10v11H9zM15 9V4H5v11h4',
     again: 'M19 12a7 7 0 1 1-2.200-5.100M19 3.500V8h-4.500',
+    done: 'M5 12.500l4.500 4.500L19 7.500',
     lock: 'M7 11V8a5 5 0 0 1 10 0v3M5.500 11h13v9h-13z',
     page: 'M6 3h8l4 4v14H6zM14 3v4h4M9 12h6M9 16h6',
     chevron: 'M8 10l4 4 4-4',
@@ -99,13 +102,18 @@ export const remember = new Proxy(preferences, {
     },
 });
 
-export async function copyText(text) {
+/** `at`: the button, which shows for a moment that it is done, or not. */
+export async function copyText(text, at) {
+    let shown = 'done';
     try {
         await navigator.clipboard.writeText(text);
         say('Copied');
     } catch {
+        shown = 'close';
         say('This browser does not allow copying');
     }
+    at.replaceChildren(icon(shown));
+    setTimeout(() => at.replaceChildren(icon('copy')), SHOWN_MS);
 }
 
 /** Offer `text` as a file. */

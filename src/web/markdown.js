@@ -27,7 +27,7 @@ class Code {
         const head = document.createElement('div'), name = document.createElement('span');
         head.className = 'code-head';
         name.textContent = language.slice(0, 40);
-        head.append(name, button('copy', 'Copy the code', () => copyText(this.raw)));
+        head.append(name, button('copy', 'Copy the code', (e) => copyText(this.raw, e.currentTarget)));
         const pre = document.createElement('pre');
         pre.tabIndex = 0;
         this.code = document.createElement('code');

@@ -7,6 +7,7 @@ import {textOf} from './talks.js';
 import {$, button, bytes, clean, copyText, el, icon, plural, say} from './dom.js';
 
 const LONG = 3; // groups of blocks
+const CLOUD_CALL = /^(?:GET|POST) (https?:\/\/[^/\s]+)\S*: /; // how an error begins that the device's call of the cloud had
 
 function documentChip(d) {
     const show = () => {
@@ -32,7 +33,7 @@ export class QuestionView {
         this.edit = button('pencil', 'Edit and ask again', () => this.beginEdit());
         this.node.replaceChildren(
             el('div', {class: 'bubble'}, docs.length ? el('div', {class: 'docs'}, ...docs) : null, el('p', {dir: 'auto'}, message.text)),
-            el('div', {class: 'tools'}, this.edit, button('copy', 'Copy the question', () => copyText(message.text))));
+            el('div', {class: 'tools'}, this.edit, button('copy', 'Copy the question', (e) => copyText(message.text, e.currentTarget))));
     }
 
     beginEdit() {
@@ -182,14 +183,14 @@ export class AnswerView {
     }
 
     askConsent() {
-        const {cloud, size} = this.context;
+        const {cloud, size, model} = this.context;
         const answer = (send) => this.ask.allow(send).catch((e) => e.code === 'approval_needed' ? this.askCode(answer) : say(e.message));
         const yes = el('button', {type: 'button', class: 'main-button', onclick: () => answer(true)}, 'Send to the cloud');
         const safe = cloud.startsWith('https:') ? 'encrypted' : 'not encrypted';
         this.consent = el('div', {class: 'consent', role: 'alertdialog', 'aria-labelledby': 'consent-title', 'aria-describedby': 'consent-what'},
             el('h2', {id: 'consent-title'}, 'May this question go to the cloud?'),
             el('p', {id: 'consent-what'}, 'To ', el('bdi', {class: 'address'}, cloud), `, ${safe}: `, this.describeSize(size), '. Until you say yes, nothing of it leaves this device.'),
-            el('div', {class: 'buttons'}, yes, el('button', {type: 'button', onclick: () => answer(false)}, 'Answer on this device')));
+            el('div', {class: 'buttons'}, yes, el('button', {type: 'button', onclick: () => answer(false)}, model ? 'Answer on this device' : 'Do not send')));
         this.top.append(this.consent);
         if ($('question') === document.activeElement || document.activeElement === document.body) yes.focus();
         this.on.grew();
@@ -199,7 +200,7 @@ export class AnswerView {
     askCode(answer) {
         const wrong = this.consent.querySelector('form');
         if (wrong) {
-            say('This is not the code');
+            if (!wrong.querySelector('.error')) wrong.append(el('p', {class: 'error', role: 'alert'}, 'This is not the code.'));
             wrong.querySelector('input').select();
             return;
         }
@@ -209,9 +210,9 @@ export class AnswerView {
             setApproval(code.value.trim().replace(/^.*#allow=/, ''));
             answer(true);
         };
-        this.consent.append(el('form', {class: 'code', onsubmit: give},
+        this.consent.append(el('form', {class: 'give-code', onsubmit: give},
             el('p', {}, 'A yes needs the code of this run: pdd device printed a link with it when it started. Open that link, or put the code here.'),
-            code, el('button', {class: 'main-button'}, 'Send')));
+            el('div', {class: 'buttons'}, code, el('button', {class: 'main-button'}, 'Send'))));
         code.focus();
         this.on.grew();
     }
@@ -245,7 +246,7 @@ export class AnswerView {
         const {message} = this, r = message.report;
         this.top.replaceChildren();
         if (r?.served?.length) this.top.append(this.servedBar(r));
-        const problem = message.error ?? (message.finish === 'cancelled' ? 'Stopped.' : message.finish === 'length' ? 'The longest answer was reached.' : null);
+        const problem = message.error?.replace(CLOUD_CALL, 'The cloud ($1): ') ?? (message.finish === 'cancelled' ? 'Stopped.' : message.finish === 'length' ? 'The longest answer was reached.' : null);
         const list = el('div', {class: 'facts-box', hidden: true});
         const toggle = r ? el('button', {type: 'button', class: 'summary', 'aria-expanded': 'false', onclick: () => {
             list.hidden = !list.hidden;
@@ -255,7 +256,7 @@ export class AnswerView {
         }}, summary(r), icon('chevron')) : null;
         this.foot.replaceChildren(
             ...(problem ? [el('p', {class: message.error ? 'error' : 'end', dir: 'auto'}, problem)] : []),
-            el('div', {class: 'tools'}, toggle, el('span', {class: 'grow'}), button('copy', 'Copy the answer', () => copyText(textOf(message))),
+            el('div', {class: 'tools'}, toggle, el('span', {class: 'grow'}), button('copy', 'Copy the answer', (e) => copyText(textOf(message), e.currentTarget)),
                 this.on.again ? button('again', 'Answer again', this.on.again) : null),
             list);
     }

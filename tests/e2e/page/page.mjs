@@ -2,6 +2,7 @@
 // again. Each case says what it catches.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import http from 'node:http';
 import {announce, failed, run, start} from './harness.mjs';
 import * as site from './site.mjs';
 
@@ -289,6 +290,8 @@ const cases = {
         assert.equal(await page.evaluate(() => window.harmed ?? document.querySelectorAll('.thoughts img').length), 0);
         await page.click('[aria-label="Copy the answer"]');
         await page.waitForFunction(() => document.getElementById('say').textContent === 'Copied');
+        const drawn = () => page.getAttribute('[aria-label="Copy the answer"] path', 'd'), tick = await drawn();
+        await page.waitForFunction((was) => document.querySelector('[aria-label="Copy the answer"] path').getAttribute('d') !== was, tick); // for a moment
         assert.equal(await page.evaluate(() => navigator.clipboard.readText()), answer);
         await page.reload();
         await over(page);
@@ -311,6 +314,38 @@ const cases = {
         await page.waitForFunction(() => document.querySelectorAll('.summary').length === 2);
         assert.equal(await isOpen(), false);
         u.close();
+        return page;
+    },
+    // A network that wants a log-in, and a person who is not led there; or a link to what is no page.
+    async log_in_page() {
+        let place = 'http://login.example/start?x=1';
+        const portal = http.createServer((request, response) => (request.resume(), response.writeHead(302, {Location: place}).end()));
+        await new Promise((resolve) => portal.listen(0, '127.0.0.1', resolve));
+        const d = await device(...FAKE, '--profile', 's24-ultra-cpu', '--no-state', '--cloud', `http://127.0.0.1:${portal.address().port}`), page = await site.tab(d.url);
+        await ask(page);
+        await page.waitForSelector('#banner a');
+        assert.equal(await page.textContent('#banner .words'), `The network asks for a log-in page. This device goes on alone.${place}`);
+        assert.equal(await page.getAttribute('#banner a', 'href'), place);
+        assert.equal(await page.getAttribute('#banner a', 'rel'), 'noopener noreferrer');
+        await page.click('#stop');
+        await over(page);
+        place = 'javascript:alert(1)';
+        await ask(page, 'Again? ' + question);
+        await page.waitForFunction(() => document.querySelector('#banner .words')?.textContent.startsWith('The cloud is away.'));
+        assert.equal(await page.locator('#banner a').count(), 0);
+        portal.close();
+        return page;
+    },
+    // A choice that is none, a promise of an answer that nobody can give, an error in the words of the wire.
+    async no_model() {
+        const d = await device('--no-model', '--no-state', '--cloud', 'http://127.0.0.1:9', '--ask-before-sending');
+        const page = await site.tab(d.said().match(/http:\S+#allow=[0-9a-f]{32}/)[0]);
+        assert.ok(!await page.isVisible('#mode'));
+        await ask(page);
+        await page.waitForSelector('.consent >> text=Do not send');
+        await page.keyboard.press('Enter');
+        await page.waitForSelector('.foot .error');
+        assert.match(await page.textContent('.foot .error'), /^The cloud \(http:\/\/127\.0\.0\.1:9\): no connection can be made/);
         return page;
     },
     // Work of an idle device that nobody sees, or that cannot be stopped.
@@ -352,7 +387,8 @@ const cases = {
         assert.equal(u.asked, 0);
         await page.keyboard.type('0123');
         await page.keyboard.press('Enter');
-        await page.waitForFunction(() => document.getElementById('say').textContent === 'This is not the code');
+        await page.waitForSelector('.give-code .error:visible >> text=This is not the code');
+        assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('.give-code')).overflow), 'visible'); // it is no box of code
         assert.equal(u.asked, 0);
         const link = d.said().match(/http:\S+#allow=[0-9a-f]{32}/)[0];
         await page.fill('.consent input', link);
@@ -497,6 +533,7 @@ const cases = {
         const d = await device('--fake', '40', '--local-only', '--no-state'), page = await site.tab(d.url, narrow);
         for (const p of [page, crowded]) {
             assert.ok((await p.locator('#send').boundingBox()).width >= 36, 'the button is squeezed');
+            assert.ok((await p.locator('#pace').boundingBox()).width >= 70, 'the pace cannot be read');
             assert.ok(await p.evaluate(() => [...document.querySelectorAll('.composer-row > *')].every((n) => n.getBoundingClientRect().right < document.getElementById('composer').getBoundingClientRect().right)));
         }
         await crowded.leave();
