@@ -245,6 +245,17 @@ typedef int pdd_on_progress(void *arg, int source, uint32_t done, uint32_t total
 /* The cloud is lost, and the answer goes on; once for each answer. Returns as above. */
 typedef int pdd_on_trouble(void *arg, const char *sentence);
 
+/* What is added to the logit of a token, from -100 to 100; -100: it is never drawn. */
+typedef struct pdd_bias {
+    int32_t token; /* in the vocabulary of the model; without one, of the cloud's */
+    float bias;
+} pdd_bias;
+
+#define PDD_STOPS_MAX 64          /* stop strings of a question */
+#define PDD_STOP_BYTES_MAX 1024   /* of one */
+#define PDD_STOPS_BYTES_MAX 16384 /* of all */
+#define PDD_BIASES_MAX 300        /* of a question */
+
 typedef struct pdd_question {
     size_t size;
     /* The conversation: its messages are asked with the text, and when an answer has come, question
@@ -282,6 +293,14 @@ typedef struct pdd_question {
     pdd_on_progress *on_progress;
     pdd_on_trouble *on_trouble;
     void *arg; /* passed to them */
+    /* Texts at which the answer ends, as PDD_STOP: before the one that is complete first, the
+     * longest on a tie. Text that may become one is held back until that is clear. They are looked
+     * for in the text, and not in thoughts that come apart. */
+    const char *const *stop; /* [stop_count] each of 1 byte or more, in UTF-8 */
+    uint32_t stop_count;
+    uint32_t logit_bias_count;
+    const pdd_bias *logit_bias; /* [logit_bias_count] each token once; a cloud with another
+                                   tokenizer is not asked */
 } pdd_question;
 
 /* ---- asking ---- */

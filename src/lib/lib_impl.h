@@ -22,6 +22,7 @@
 #include "lib/talk.h"
 #include "net/loop.h"
 #include "pdd.h"
+#include "proto/openai.h"
 #include "store/store.h"
 
 enum { LIB_NAME_MAX = 256 };
@@ -46,6 +47,8 @@ struct lib_question {
     struct device_question asked;
     struct talk talk; /* a copy of the chat's messages, and the question; none if it is raw */
     struct buf raw;
+    struct openai_stop stops[PDD_STOPS_MAX]; /* [n_stops] texts owned */
+    uint32_t n_stops;
 };
 
 /* Strings of a report that die with the device's next answer. */
@@ -76,6 +79,9 @@ struct pdd_answer {
     struct device_token *tokens; /* [n] of [room] */
     size_t *thought_ends;        /* [n] of [room]: bytes of thought up to a token's end */
     uint32_t n, room;
+    size_t clear;               /* bytes of text in which no stop string begins any more */
+    uint32_t n_clear;           /* tokens whose text is all of those */
+    bool ended;                 /* at a stop string: text and tokens are cut there */
     uint32_t done[2], total[2]; /* progress by source */
     char trouble[ERR_TEXT_MAX];
     bool any_trouble;
@@ -144,14 +150,25 @@ int lib_result(int code, const struct err *e, pdd_error *error);
 
 /* ---- pdd_question.c ---- */
 
-/* On failure nothing is held. `context`: of the model; 0: none. */
-int lib_question_take(const struct pdd_question *from, uint32_t context, struct lib_question *q,
-                      struct err *e);
+/* On failure nothing is held. `model`: NULL without one. */
+int lib_question_take(const struct pdd_question *from, const struct engine_info *model,
+                      struct lib_question *q, struct err *e);
 /* The messages as they are to be asked now. */
 void lib_question_point(struct lib_question *q);
 /* Where the prompt was too long: leave out the oldest messages; false: there are none. */
 bool lib_question_shorten(struct lib_question *q, uint32_t context);
 void lib_question_release(struct lib_question *q);
+
+/* ---- lib_stop.c ---- */
+
+/* Copies the stop strings of q->user, checked. */
+int lib_stop_take(struct lib_question *q, struct err *e);
+void lib_stop_release(struct lib_question *q);
+/* Under the lock, after text has come: what of it is clear. True: a stop string is found, and the
+ * answer cut there. */
+bool lib_stop_find(struct pdd_answer *a);
+/* Under the lock, when no more text comes: all is clear, or the report is cut, too. */
+void lib_stop_settle(struct pdd_answer *a);
 
 /* ---- pdd_chat.c ---- */
 

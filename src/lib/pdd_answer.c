@@ -60,8 +60,12 @@ static void on_token(void *arg, const struct device_token *token, uint32_t index
 {
     struct pdd_answer *a = arg;
     lock(a);
-    if (!a->why.code && index == a->room && make_room(a)) fail(a, ERR_NO_MEMORY);
-    if (!a->why.code) {
+    bool wanted = !a->why.code && !a->ended;
+    if (wanted && index == a->room && make_room(a)) {
+        fail(a, ERR_NO_MEMORY);
+        wanted = false;
+    }
+    if (wanted) {
         a->tokens[index] = *token;
         a->tokens[index].text_at = a->text.len;
         a->tokens[index].text_len = 0;
@@ -76,7 +80,7 @@ static void on_thought(void *arg, const char *text, size_t n, uint32_t index,
     struct pdd_answer *a = arg;
     (void)index, (void)source;
     lock(a);
-    if (!a->why.code && buf_append(&a->thought, text, n)) fail(a, a->thought.error);
+    if (!a->why.code && !a->ended && buf_append(&a->thought, text, n)) fail(a, a->thought.error);
     unlock(a);
 }
 
@@ -86,11 +90,12 @@ static void on_text(void *arg, const char *text, size_t n, uint32_t index, enum 
     struct pdd_answer *a = arg;
     (void)source;
     lock(a);
-    if (!a->why.code && buf_append(&a->text, text, n)) fail(a, a->text.error);
-    if (!a->why.code) {
+    if (!a->why.code && !a->ended && buf_append(&a->text, text, n)) fail(a, a->text.error);
+    if (!a->why.code && !a->ended) {
         a->tokens[index].text_len += n;
         a->thought_ends[index] = a->thought.len;
         a->n = index + 1;
+        if (lib_stop_find(a)) lib_device_wake(a->device); /* a callback does not stop it */
         lib_answer_signal(a);
     }
     unlock(a);
@@ -138,13 +143,19 @@ void lib_answer_end(struct pdd_answer *a, int code, const struct err *why, enum 
     if (code && !a->why.code) a->why = *why;
     lib_report_keep(a, &none);
     a->report.turn.reason = a->why.code ? TURN_FAILED : reason;
+    lib_stop_settle(a);
     a->state = LIB_OVER;
     lib_answer_signal(a);
 }
 
+static const struct engine_info *model_of(const struct pdd_device *d)
+{
+    return d->model ? engine_info(d->model->engine) : NULL;
+}
+
 static uint32_t context_of(const struct pdd_device *d)
 {
-    return d->model ? engine_info(d->model->engine)->context_max : 0;
+    return d->model ? model_of(d)->context_max : 0;
 }
 
 /* A cloud alone knows its context, and only its sentence tells. */
@@ -165,14 +176,15 @@ static void keep_why(struct pdd_answer *a, int code, int cause, const struct err
 static void end_or_shorten(struct pdd_answer *a, int code, const struct device_report *r,
                            const struct err *e)
 {
-    if (!a->cancel && is_too_long(a, code, e) &&
+    if (!a->cancel && !a->ended && is_too_long(a, code, e) &&
         lib_question_shorten(&a->q, context_of(a->device))) {
         a->state = LIB_ASKED;
     } else if (!r) {
         lib_answer_end(a, code, e, TURN_FAILED);
     } else {
-        if (code && !a->why.code) keep_why(a, code, r->cause, e);
+        if (code && !a->why.code && !a->ended) keep_why(a, code, r->cause, e);
         lib_report_keep(a, r);
+        lib_stop_settle(a);
         if (a->why.code) a->report.turn.reason = TURN_FAILED;
         a->state = LIB_OVER;
         lib_answer_signal(a);
@@ -260,7 +272,7 @@ static int begin(struct pdd_device *d, const pdd_question *question, struct pdd_
     buf_init(&a->given, DEVICE_TEXT_MAX);
     buf_init(&a->given_thought, DEVICE_TEXT_MAX);
     buf_init(&a->json, JSON_REPORT_BYTES_MAX);
-    int code = lib_question_take(question, context_of(d), &a->q, e);
+    int code = lib_question_take(question, model_of(d), &a->q, e);
     a->fd = code ? -1 : eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (!code && a->fd < 0)
         code = err_set(e, ERR_IO, "no descriptor for an answer: %s", strerror(errno));
@@ -353,12 +365,13 @@ static int next_piece(struct pdd_answer *a, struct piece *ret_piece)
 {
     int code = 0;
     lock(a);
-    bool next = a->n_given < a->n;
-    uint32_t index = next ? a->n_given : a->n - 1;
-    size_t from = a->given.len, to = a->text.len;
+    bool next = a->n_given < a->n_clear;
+    uint32_t index = next ? a->n_given : a->n_clear - 1;
+    size_t from = a->given.len, to = from;
     size_t thought_from = a->given_thought.len, thought_to = thought_from;
-    if (next) to = a->tokens[index].text_at + a->tokens[index].text_len;
-    if (a->n > 0) thought_to = a->thought_ends[index];
+    if (a->n_clear > 0) to = a->tokens[index].text_at + a->tokens[index].text_len;
+    if (to > a->clear) to = a->clear; /* the rest of the last one is held back */
+    if (a->n_clear > 0) thought_to = a->thought_ends[index];
     bool any = next || to > from || thought_to > thought_from;
     if (any) {
         const struct device_token *t = &a->tokens[index];

@@ -81,7 +81,7 @@ static bool serve_one(struct pdd_device *d)
 {
     for (struct pdd_answer **link = &d->answers; *link; link = &(*link)->next) {
         struct pdd_answer *a = *link;
-        bool cancel = a->cancel || d->closing;
+        bool cancel = a->cancel || a->ended || d->closing;
         if (a->state == LIB_ASKED && cancel) lib_answer_end(a, 0, NULL, TURN_CANCELLED);
         if (a->state == LIB_OVER) {
             let_go(d, link);

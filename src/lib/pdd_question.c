@@ -29,6 +29,7 @@ _Static_assert((int)PDD_SOURCE_CLOUD == (int)TURN_CLOUD &&
 _Static_assert((int)PDD_STOP == (int)TURN_STOP && (int)PDD_LENGTH == (int)TURN_LENGTH &&
                    (int)PDD_CANCELLED == (int)TURN_CANCELLED && (int)PDD_FAILED == (int)TURN_FAILED,
                "reasons");
+_Static_assert((int)PDD_BIASES_MAX == (int)SAMPLING_BIASES_MAX, "biases");
 _Static_assert((int)PDD_CHAT_MESSAGES == (int)WIRE_MESSAGES_MAX, "messages");
 
 /* Ranges of the numbers; `below`: the upper end is not part of it. NaN is in none. */
@@ -137,22 +138,60 @@ static void fill(struct lib_question *q)
         .refine_ratio = u->refine_ratio};
 }
 
-int lib_question_take(const struct pdd_question *from, uint32_t context, struct lib_question *q,
-                      struct err *e)
+static int take_bias(const pdd_bias *b, uint32_t at, const struct engine_info *model,
+                     struct sampling *s, struct err *e)
+{
+    if (b->token < 0 || (model && (uint32_t)b->token >= model->vocab_size))
+        return err_set(e, ERR_BAD_INPUT, "pdd_question.logit_bias[%u].token is %d: no such token",
+                       at, b->token);
+    if (!(b->bias >= -100.0f && b->bias <= 100.0f))
+        return err_set(e, ERR_BAD_INPUT,
+                       "pdd_question.logit_bias[%u].bias is %g, not from -100 to 100", at,
+                       (double)b->bias);
+    for (uint32_t i = 0; i < s->n_biases; i++)
+        if (s->biases[i].id == b->token)
+            return err_set(e, ERR_BAD_INPUT,
+                           "pdd_question.logit_bias[%u].token is %d, as of [%u] already", at,
+                           b->token, i);
+    s->biases[s->n_biases++] = (struct sampling_bias){b->token, b->bias};
+    return 0;
+}
+
+static int take_biases(struct lib_question *q, const struct engine_info *model, struct err *e)
+{
+    const pdd_question *u = &q->user;
+    int code = 0;
+    if (u->logit_bias_count > PDD_BIASES_MAX)
+        return err_set(e, ERR_LIMIT, "pdd_question.logit_bias_count is %u, %d are possible",
+                       u->logit_bias_count, PDD_BIASES_MAX);
+    if (u->logit_bias_count && !u->logit_bias)
+        return err_set(e, ERR_BAD_INPUT, "pdd_question.logit_bias: it is NULL, for %u",
+                       u->logit_bias_count);
+    for (uint32_t i = 0; i < u->logit_bias_count && !code; i++)
+        code = take_bias(&u->logit_bias[i], i, model, &q->asked.sampling, e);
+    return code;
+}
+
+int lib_question_take(const struct pdd_question *from, const struct engine_info *model,
+                      struct lib_question *q, struct err *e)
 {
     int code = lib_struct_take("pdd_question", from, LIB_LEAST(pdd_question, arg), sizeof q->user,
                                &q->user, e);
     if (code == 0) code = check_ranges(&q->user, e);
     if (code == 0) code = check_fields(&q->user, e);
     if (code == 0) code = copy_text(&q->user, q, e);
+    if (code == 0) code = lib_stop_take(q, e);
+    if (code == 0) {
+        fill(q);
+        code = take_biases(q, model, e);
+    }
     if (code) {
         lib_question_release(q);
         return code;
     }
-    fill(q);
     /* Room for the answer: where it lacks, a part of the messages is left out at once, as each cut
      * costs a whole prefill. */
-    uint32_t quarter = context / 4, most = q->asked.tokens_max;
+    uint32_t quarter = model ? model->context_max / 4 : 0, most = q->asked.tokens_max;
     q->asked.room_min = most < quarter ? most : quarter;
     return 0;
 }
@@ -181,4 +220,5 @@ void lib_question_release(struct lib_question *q)
 {
     talk_release(&q->talk);
     buf_release(&q->raw);
+    lib_stop_release(q);
 }

@@ -83,11 +83,14 @@ static void test_layout(void **state)
     assert_int_equal(offsetof(pdd_device_options, state_dir), 48);
     assert_int_equal(offsetof(pdd_device_options, read_ahead), 68);
     assert_int_equal(sizeof(pdd_token), 32);
-    assert_int_equal(sizeof(pdd_question), 168);
+    assert_int_equal(sizeof(pdd_question), 192);
+    assert_int_equal(sizeof(pdd_bias), 8);
     assert_int_equal(offsetof(pdd_question, temperature), 44);
     assert_int_equal(offsetof(pdd_question, seed), 80);
     assert_int_equal(offsetof(pdd_question, on_text), 128);
     assert_int_equal(offsetof(pdd_question, arg), 160);
+    assert_int_equal(offsetof(pdd_question, stop), 168);
+    assert_int_equal(offsetof(pdd_question, logit_bias), 184);
     assert_int_equal(sizeof(pdd_report), 272);
     assert_int_equal(offsetof(pdd_report, plan), 72);
     assert_int_equal(offsetof(pdd_report, sent_bytes), 152);

@@ -84,6 +84,59 @@ static void test_question_fields(void **state)
     refused(&q, PDD_ERR_BAD_INPUT, "pdd_question.cloud_tokens");
 }
 
+/* Lists of a question: how long they may be, and what may be in them. */
+static void test_question_lists(void **state)
+{
+    (void)state;
+    char wide[PDD_STOP_BYTES_MAX + 2];
+    memset(wide, 'x', sizeof wide);
+    wide[sizeof wide - 1] = 0;
+    const char *wides[PDD_STOPS_MAX];
+    for (int i = 0; i < PDD_STOPS_MAX; i++)
+        wides[i] = wide + 1;
+    const struct {
+        const char *stop[2];
+        const char *names;
+        int code;
+    } stops[] = {
+        {{"a", NULL}, "pdd_question.stop[1]: it is NULL", PDD_ERR_BAD_INPUT},
+        {{"", "a"}, "pdd_question.stop[0]: it is empty", PDD_ERR_BAD_INPUT},
+        {{"a", "b\xFF"}, "pdd_question.stop[1] is not UTF-8, from byte 1 on", PDD_ERR_BAD_INPUT},
+        {{wide, "a"}, "pdd_question.stop[0]", PDD_ERR_LIMIT},
+    };
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        pdd_question q = {.size = sizeof q, .text = "x", .stop = stops[i].stop, .stop_count = 2};
+        refused(&q, stops[i].code, stops[i].names);
+    }
+    pdd_question q = {.size = sizeof q, .text = "x", .stop_count = 1};
+    refused(&q, PDD_ERR_BAD_INPUT, "pdd_question.stop");
+    q = (pdd_question){.size = sizeof q, .text = "x", .stop = wides, .stop_count = 65};
+    refused(&q, PDD_ERR_LIMIT, "pdd_question.stop_count is 65");
+    q.stop_count = 17; /* together one kilobyte too much */
+    refused(&q, PDD_ERR_LIMIT, "pdd_question.stop[16]");
+
+    const struct {
+        pdd_bias bias[2];
+        const char *names;
+    } biases[] = {
+        {{{1, 0.0f}, {-1, 0.0f}}, "pdd_question.logit_bias[1].token is -1"},
+        {{{1 << 20, 0.0f}, {1, 0.0f}}, "pdd_question.logit_bias[0].token is 1048576"},
+        {{{1, 0.0f}, {2, 100.5f}}, "pdd_question.logit_bias[1].bias is 100.5"},
+        {{{1, NAN}, {2, 0.0f}}, "pdd_question.logit_bias[0].bias"},
+        {{{1, 0.0f}, {1, 1.0f}}, "pdd_question.logit_bias[1].token is 1, as of [0]"},
+    };
+    for (size_t i = 0; i < sizeof biases / sizeof *biases; i++) {
+        q = (pdd_question){.size = sizeof q, .text = "x"};
+        q.logit_bias = biases[i].bias;
+        q.logit_bias_count = 2;
+        refused(&q, PDD_ERR_BAD_INPUT, biases[i].names);
+    }
+    q.logit_bias_count = PDD_BIASES_MAX + 1;
+    refused(&q, PDD_ERR_LIMIT, "pdd_question.logit_bias_count is 301");
+    q = (pdd_question){.size = sizeof q, .text = "x", .logit_bias_count = 1};
+    refused(&q, PDD_ERR_BAD_INPUT, "pdd_question.logit_bias");
+}
+
 static void test_model_fields(void **state)
 {
     (void)state;
@@ -163,6 +216,11 @@ static void test_sizes(void **state)
     assert_int_equal(pdd_ask(device, &newer.q, &a, NULL), 0); /* nothing new is set */
     newer.later[10] = 1;
     refused(&newer.q, PDD_ERR_UNSUPPORTED, "pdd_question");
+    pdd_answer_free(a);
+    /* a program of the first version: what lies behind its struct is not the question's */
+    pdd_question first = {.size = offsetof(pdd_question, stop), .text = "x", .stop_count = 99};
+    first.pace = PDD_PACE_OFF;
+    assert_int_equal(pdd_ask(device, &first, &a, NULL), 0);
     struct {
         pdd_report r;
         char later[64];
@@ -366,10 +424,15 @@ static void test_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_question_fields), cmocka_unit_test(test_model_fields),
-        cmocka_unit_test(test_device_fields),   cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_names),           cmocka_unit_test(test_chat),
-        cmocka_unit_test(test_chat_refuses),    cmocka_unit_test(test_chat_files),
+        cmocka_unit_test(test_question_fields),
+        cmocka_unit_test(test_model_fields),
+        cmocka_unit_test(test_question_lists),
+        cmocka_unit_test(test_device_fields),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_chat_refuses),
+        cmocka_unit_test(test_chat_files),
         cmocka_unit_test(test_state),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
