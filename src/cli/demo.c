@@ -58,7 +58,8 @@ const struct command command_demo = {
              "A question about a document, answered by the device, by the cloud, and by both.\n\n"};
 
 struct demo {
-    char model[PATH_BYTES], task_path[PATH_BYTES], out[PATH_BYTES];
+    const char *model; /* of an option, or model_path */
+    char model_path[MODEL_FILE_PATH_MAX], task_path[PATH_BYTES], out[PATH_BYTES];
     char cloud_url[URL_BYTES], url[URL_BYTES]; /* the latter over the link */
     struct demo_task task;
     const char *device_name, *provider_name;
@@ -334,9 +335,9 @@ static int run(struct demo *d, struct err *e)
     int code = engine_profile(d->device_name, &d->device, e);
     if (code == 0) code = engine_profile(SLOW, &d->slow, e);
     if (code == 0) code = engine_profile(d->provider_name, &d->provider, e);
-    if (code == 0 && !d->model[0]) code = model_file_find(d->model, sizeof d->model, e);
     if (code == 0 && !d->task_path[0]) code = find_task(d->task_path, sizeof d->task_path, e);
     if (code == 0) code = demo_task_load(d->task_path, &d->task, e);
+    if (code == 0) code = model_file_default(&d->model, d->model_path, e);
     if (code == 0) code = demonstrate(d, e);
     process_stop(&d->link);
     process_stop(&d->cloud);
@@ -364,11 +365,8 @@ static int demo_init(struct demo *d, const struct options *o, struct err *e)
     snprintf(d->temperature, sizeof d->temperature, "%.6f", (double)o->chat.sampling.temperature);
     d->device_name = o->profile;
     d->provider_name = o->cloud_profile;
-    const char *model = o->native.model_path;
-    char path[MODEL_FILE_PATH_MAX];
-    int code = model_file_resolve(&model, path, e);
-    if (code == 0) code = copy_path(d->model, model, "model", e);
-    if (code == 0) code = copy_path(d->task_path, o->task, "task", e);
+    d->model = o->native.model_path;
+    int code = copy_path(d->task_path, o->task, "task", e);
     return code ? code : copy_path(d->out, o->out, "out", e);
 }
 
