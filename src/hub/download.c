@@ -35,6 +35,7 @@ struct run {
     int fd;
     EVP_MD_CTX *digest;
     uint64_t at, resumed; /* bytes that are there and hashed; of them, found at the beginning */
+    uint64_t farthest;    /* that a try has come */
     uint64_t size;        /* FETCH_UNKNOWN */
     char head[KIND_BYTES];
     size_t n_head;
@@ -139,6 +140,16 @@ static uint64_t usable(const struct run *r, uint64_t there)
     return there > s->size ? 0 : there == s->size ? there - 1 : there;
 }
 
+/* ETags and dates say nothing between two servers; a digest does. */
+static bool is_of_another(const struct run *r)
+{
+    const struct download_state *s = &r->state;
+    char url[FETCH_URL_MAX];
+    fetch_plain_url(r->d->url, url, sizeof url);
+    if (!s->url[0] || strcmp(s->url, url) == 0) return false;
+    return !r->d->sha256 || strcmp(r->d->sha256, s->sha256) != 0;
+}
+
 static int open_part(struct run *r, struct err *e)
 {
     struct stat st;
@@ -150,10 +161,14 @@ static int open_part(struct run *r, struct err *e)
     if (code) return code;
     download_state_read(r->state_path, &r->state);
     uint64_t n = usable(r, (uint64_t)st.st_size);
+    if (n > 0 && is_of_another(r)) {
+        note(r, "what is here came from another server: the download begins anew");
+        n = 0;
+    }
     if (n == 0) return begin_anew(r, e);
     r->size = r->state.size;
     code = read_again(r, n, e);
-    r->resumed = r->at;
+    r->resumed = r->farthest = r->at;
     if (code == 0 && ftruncate(r->fd, (off_t)r->at))
         code = err_set(e, ERR_IO, "%s: %s", r->part, strerror(errno));
     return code;
@@ -195,11 +210,18 @@ static bool is_stated(const struct run *r, const char *stated)
     return stated[0] && strcmp(r->state.sha256, stated) == 0;
 }
 
+/* Whether the validator that If-Range had, which not all servers look at, is another one now. */
+static bool is_changed(const struct download_state *s, const struct fetch_head *h)
+{
+    if (s->etag[0] && h->etag[0]) return strcmp(s->etag, h->etag) != 0;
+    return differs(s->modified, h->modified);
+}
+
 /* A part of the file comes: is it the file of which we have the beginning? */
 static int take_range(struct run *r, const struct fetch_head *h, const char *stated, struct err *e)
 {
     const struct download_state *s = &r->state;
-    if ((differs(s->etag, h->etag) && !is_stated(r, stated)) || differs(s->sha256, stated) ||
+    if ((is_changed(s, h) && !is_stated(r, stated)) || differs(s->sha256, stated) ||
         (s->size != FETCH_UNKNOWN && h->range_of != FETCH_UNKNOWN && s->size != h->range_of)) {
         note(r, "the file has changed at the server: the download begins anew");
         return ask_anew(r, e);
@@ -276,6 +298,7 @@ static int on_head(void *arg, const struct fetch_head *h, struct err *e)
         return err_set(e, ERR_CANCELLED, "the same");
     }
     uint64_t size = h->status == 206 ? h->range_of : h->length;
+    if (h->status == 206 && size == FETCH_UNKNOWN) size = r->state.size;
     int code = check_digests(r, stated, e);
     if (code == 0) code = check_response(r, h, size, e);
     if (code == 0)
@@ -284,6 +307,7 @@ static int on_head(void *arg, const struct fetch_head *h, struct err *e)
     r->size = size != FETCH_UNKNOWN ? size : h->linked_size;
     if (r->size != FETCH_UNKNOWN) code = check_space(r, r->size - r->at, e);
     if (code) return code;
+    fetch_plain_url(r->d->url, r->state.url, sizeof r->state.url);
     snprintf(r->state.etag, sizeof r->state.etag, "%s", h->etag);
     snprintf(r->state.modified, sizeof r->state.modified, "%s", h->modified);
     snprintf(r->state.sha256, sizeof r->state.sha256, "%s", r->expected);
@@ -361,7 +385,6 @@ static int ask_until_done(struct run *r, struct err *e)
     uint32_t failures = 0;
     for (;;) {
         struct fetch_head head = {0};
-        uint64_t before = r->at;
         bool conditional = !r->unconditional;
         int code = ask(r, &head, e);
         if (conditional && r->unconditional) continue;
@@ -383,7 +406,8 @@ static int ask_until_done(struct run *r, struct err *e)
         /* A server that is gone in the middle may come back; one that never was there does not. */
         bool lost = r->came && (code == ERR_NET || code == ERR_TIMEOUT);
         if (!lost && !fetch_may_pass(r->fetch, code)) return code;
-        failures = r->at > before ? 0 : failures;
+        failures = r->at > r->farthest ? 0 : failures;
+        r->farthest = r->at > r->farthest ? r->at : r->farthest;
         if (failures == r->d->retries) return code;
         uint64_t us = fetch_wait_us(&head, r->d->retry_us, failures++);
         note(r, "%s; tried again in %.0f s (%u of %u)", e->text, (double)us / 1e6, failures,

@@ -2,9 +2,10 @@
  * download: one file by HTTP into a folder, so that it can be cut at any moment and goes on later.
  *
  * Bytes go to PATH.part. PATH.part.json beside it has what the server said of the file: ETag,
- * Last-Modified, size, SHA-256. The next download asks for the rest by Range with If-Range; where
- * the server has another file by now, or cannot resume, it begins anew and says so. A complete file
- * stays at PATH.part, checked and synced, until download_place renames it.
+ * Last-Modified, size, SHA-256, and its URL. The next download asks for the rest by Range with
+ * If-Range; where the server or the URL has another file by now, or it cannot resume, it begins
+ * anew and says so. A complete file stays at PATH.part, checked and synced, until download_place
+ * renames it.
  *
  * A connection that is lost or stalls, 408, 429 and 5xx are tried again with growing waits, or
  * after Retry-After, `retries` times without a byte of progress.

@@ -27,6 +27,7 @@ void download_state_read(const char *path, struct download_state *ret_state)
                       ? NULL
                       : json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
     buf_release(&text);
+    take_text(all, "url", ret_state->url, sizeof ret_state->url);
     take_text(all, "etag", ret_state->etag, sizeof ret_state->etag);
     take_text(all, "modified", ret_state->modified, sizeof ret_state->modified);
     take_text(all, "sha256", ret_state->sha256, sizeof ret_state->sha256);
@@ -44,8 +45,8 @@ static int keep_json(const char *text, size_t n, void *arg)
 int download_state_write(const char *path, const struct download_state *s, struct err *e)
 {
     struct buf text;
-    json_t *all = json_pack("{si ss ss ss}", "version", 1, "etag", s->etag, "modified", s->modified,
-                            "sha256", s->sha256);
+    json_t *all = json_pack("{si ss ss ss ss}", "version", 1, "url", s->url, "etag", s->etag,
+                            "modified", s->modified, "sha256", s->sha256);
     if (all && s->size != FETCH_UNKNOWN)
         json_object_set_new(all, "size", json_integer((json_int_t)s->size));
     buf_init(&text, STATE_BYTES_MAX);

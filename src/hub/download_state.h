@@ -11,6 +11,7 @@
 #include "hub/fetch.h"
 
 struct download_state {
+    char url[FETCH_URL_MAX]; /* without query: that was asked, whatever it redirected to */
     char etag[FETCH_TAG_MAX], modified[FETCH_TAG_MAX];
     char sha256[65]; /* lower case; "" where not known, as above */
     uint64_t size;   /* FETCH_UNKNOWN */

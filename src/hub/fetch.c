@@ -18,6 +18,8 @@ enum {
     CONNECT_MS = 15000,
     STALL_S = 30,
     REDIRECT_BODY_MAX = 64 * 1024,
+    HEAD_US = 120000000,
+    TEXT_US = 600000000,
     FIRST_WAIT_US = 1000000,
     WAIT_STEP_US = 50000
 };
@@ -32,15 +34,23 @@ struct fetch {
     struct fetch_head head;
     size_t head_bytes, passed; /* passed: of a body that nobody wants */
     struct buf error_body;
-    bool head_ended, head_told, enough, final, too_long;
-    struct err failed; /* of a callback */
+    bool head_ended, head_told, enough, final, too_long, late;
+    bool location_cut;
+    uint64_t head_until_us, text_until_us; /* text: 0 for a body of any size */
+    struct err failed;                     /* of a callback */
 };
 
 /* ---- URLs ---- */
 
 void fetch_plain_url(const char *url, char *ret_text, size_t size)
 {
-    snprintf(ret_text, size, "%.*s", (int)strcspn(url, "?#"), url);
+    const char *scheme = strstr(url, "://");
+    const char *host = scheme ? scheme + 3 : url;
+    size_t authority = strcspn(host, "/?#"), user = 0;
+    for (size_t i = 0; scheme && i < authority; i++)
+        if (host[i] == '@') user = i + 1;
+    snprintf(ret_text, size, "%.*s%.*s", (int)(host - url), url, (int)strcspn(host + user, "?#"),
+             host + user);
 }
 
 /* "scheme://host:port", lower case, with the scheme's own port where none is given. */
@@ -107,11 +117,17 @@ static int resolve_url(const char *base, const char *to, char ret_url[FETCH_URL_
 
 /* ---- what curl delivers ---- */
 
+static bool has_name(const char *line, size_t n, const char *name)
+{
+    size_t k = strlen(name);
+    return n > k && strncasecmp(line, name, k) == 0 && line[k] == ':';
+}
+
 /* The value of a header line that has this name, copied without white space at its ends. */
 static bool take_value(const char *line, size_t n, const char *name, char *ret_value, size_t size)
 {
     size_t k = strlen(name);
-    if (n <= k || strncasecmp(line, name, k) != 0 || line[k] != ':') return false;
+    if (!has_name(line, n, name)) return false;
     const char *at = line + k + 1, *end = line + n;
     while (at < end && (*at == ' ' || *at == '\t'))
         at++;
@@ -134,15 +150,18 @@ static uint64_t read_count(const char *text)
     return *end ? FETCH_UNKNOWN : v;
 }
 
-/* "bytes 5-9/10", or "bytes * /10" (without the blank) with status 416. */
+/* "bytes 5-9/10"; "*" stands for a size that the server does not know, and with status 416 for the
+ * range. */
 static void read_range(const char *text, struct fetch_head *head)
 {
-    unsigned long long from, to, of;
+    unsigned long long from, to;
+    char after;
     const char *slash = strchr(text, '/');
     if (strncasecmp(text, "bytes ", 6) != 0 || !slash) return;
-    if (sscanf(text + 6, "%llu-%llu/%llu", &from, &to, &of) == 3 && from <= to && to < of)
-        head->range_from = from;
     head->range_of = read_count(slash + 1);
+    if (sscanf(text + 6, "%llu-%llu%c", &from, &to, &after) == 3 && after == '/' && from <= to &&
+        to < head->range_of)
+        head->range_from = from;
 }
 
 static void take_fields(struct fetch *f, const char *line, size_t n)
@@ -154,7 +173,8 @@ static void take_fields(struct fetch *f, const char *line, size_t n)
     take_value(line, n, "Content-Type", h->type, sizeof h->type);
     take_value(line, n, "Content-Encoding", h->encoding, sizeof h->encoding);
     take_value(line, n, "X-Error-Message", h->why, sizeof h->why);
-    take_value(line, n, "Location", f->location, sizeof f->location);
+    if (has_name(line, n, "Location"))
+        f->location_cut = !take_value(line, n, "Location", f->location, sizeof f->location);
     if (take_value(line, n, "Content-Length", value, sizeof value)) h->length = read_count(value);
     if (take_value(line, n, "Content-Range", value, sizeof value)) read_range(value, h);
     if (take_value(line, n, "Retry-After", value, sizeof value)) {
@@ -226,7 +246,11 @@ static int check_stop(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_
 {
     struct fetch *f = arg;
     (void)a, (void)b, (void)c, (void)d;
-    return f->o.stopped && f->o.stopped(f->o.arg);
+    if (f->o.stopped && f->o.stopped(f->o.arg)) return 1;
+    /* A byte now and then keeps curl's own limit from noticing. */
+    uint64_t until = f->head_told ? f->text_until_us : f->head_until_us;
+    f->late = until && clock_us() > until;
+    return f->late;
 }
 
 /* ---- a call ---- */
@@ -311,8 +335,10 @@ static int tell_failure(struct fetch *f, CURLcode code, struct err *e)
     const char *detail = f->curl_error[0] ? f->curl_error : curl_easy_strerror(code);
     fetch_plain_url(f->url, shown, sizeof shown);
     if (f->failed.code) return err_set(e, f->failed.code, "%s", f->failed.text);
+    if (f->late) return err_set(e, ERR_TIMEOUT, "%.200s: the response comes too slowly", shown);
     if (code == CURLE_ABORTED_BY_CALLBACK) return err_set(e, ERR_CANCELLED, "stopped");
-    if (f->too_long)
+    /* curl calls a line of the head that is too long for it a lack of memory */
+    if (f->too_long || (code == CURLE_OUT_OF_MEMORY && f->head.status == 0 && f->head_bytes))
         return err_set(e, ERR_LIMIT, "%.200s: more than %d bytes of headers", shown,
                        FETCH_HEAD_MAX);
     for (size_t i = 0; i < sizeof curl_failures / sizeof *curl_failures; i++) {
@@ -361,7 +387,9 @@ static int ask(struct fetch *f, struct err *e)
     memcpy(f->head.linked_tag, before.linked_tag, sizeof f->head.linked_tag);
     f->head.first_server = same_origin(f->first, f->url);
     f->head_bytes = f->passed = 0;
-    f->head_ended = f->head_told = f->enough = f->final = f->too_long = false;
+    f->head_ended = f->head_told = f->enough = f->final = f->too_long = f->late = false;
+    f->location_cut = false;
+    f->head_until_us = clock_us() + (f->o.head_us ? f->o.head_us : HEAD_US);
     f->location[0] = f->curl_error[0] = 0;
     f->failed = (struct err)ERR_INIT;
     buf_clear(&f->error_body);
@@ -369,14 +397,16 @@ static int ask(struct fetch *f, struct err *e)
         curl_slist_free_all(headers);
         return err_set(e, ERR_NO_MEMORY, "no memory for a request, or its token is too long");
     }
+    char shown[FETCH_URL_MAX];
     CURLcode code = curl_easy_perform(f->easy);
     curl_slist_free_all(headers);
+    fetch_plain_url(f->url, shown, sizeof shown);
     /* curl takes a head that a close cuts off for a whole one */
     if (code == CURLE_OK && f->head_ended) tell_head(f);
     if ((code == CURLE_OK || f->enough) && !f->failed.code) {
         if (f->head.status >= 200 && f->head_ended) return 0;
         return err_set(e, ERR_NET, "%.200s: the connection was cut in the head of the response",
-                       f->url);
+                       shown);
     }
     return tell_failure(f, code, e);
 }
@@ -385,6 +415,9 @@ static int follow(struct fetch *f, struct err *e)
 {
     char next[FETCH_URL_MAX], shown[FETCH_URL_MAX];
     fetch_plain_url(f->url, shown, sizeof shown);
+    if (f->location_cut)
+        return err_set(e, ERR_LIMIT, "%.200s redirects to a URL of more than %d bytes", shown,
+                       FETCH_URL_MAX - 1);
     if (!f->location[0])
         return err_set(e, ERR_PROTOCOL, "%.200s: the server answers %d, but not to where", shown,
                        f->head.status);
@@ -429,6 +462,11 @@ bool fetch_final(const struct fetch *f)
     return f->final;
 }
 
+bool fetch_at_first(const struct fetch *f)
+{
+    return f->head.first_server;
+}
+
 bool fetch_may_pass(const struct fetch *f, int code)
 {
     return (code == ERR_NET || code == ERR_TIMEOUT || code == ERR_BUSY) && !f->final;
@@ -465,7 +503,10 @@ int fetch_text(struct fetch *f, const char *url, struct buf *body, struct fetch_
                struct err *e)
 {
     struct fetch_call call = {.url = url, .on_body = keep_text, .arg = body};
-    return fetch_get(f, &call, ret_head, e);
+    f->text_until_us = clock_us() + TEXT_US;
+    int code = fetch_get(f, &call, ret_head, e);
+    f->text_until_us = 0;
+    return code;
 }
 
 int fetch_open(const struct fetch_options *options, struct fetch **ret_fetch, struct err *e)

@@ -38,6 +38,7 @@ struct fetch_options {
     const char *ca_file;        /* PEM bundle instead of the system's, or NULL */
     uint64_t connect_ms;        /* 0: 15 s */
     uint32_t stall_s;           /* a response without a byte for so long has failed; 0: 30 s */
+    uint64_t head_us;           /* a head that has not ended after so long has failed; 0: 2 min */
     bool (*stopped)(void *arg); /* asked at least once a second; true: ERR_CANCELLED */
     void *arg;
 };
@@ -83,6 +84,9 @@ int fetch_get(struct fetch *f, const struct fetch_call *call, struct fetch_head 
  * connection that is refused. */
 bool fetch_final(const struct fetch *f);
 
+/* Whether the last response was of the first URL's server, which alone gets the token. */
+bool fetch_at_first(const struct fetch *f);
+
 /* Whether the same request may succeed a little later, by the code of fetch_get. */
 bool fetch_may_pass(const struct fetch *f, int code);
 /* Wait before the next try, after `failures` in a row, in growing steps from `first_us` (0: a
@@ -91,11 +95,12 @@ bool fetch_may_pass(const struct fetch *f, int code);
 uint64_t fetch_wait_us(const struct fetch_head *head, uint64_t first_us, uint32_t failures);
 int fetch_wait(const struct fetch *f, uint64_t us, struct err *e); /* or CANCELLED */
 
-/* The body of a response, appended to `body`; larger than its room is ERR_LIMIT. */
+/* The body of a response, appended to `body`; larger than its room is ERR_LIMIT, more than ten
+ * minutes ERR_TIMEOUT. */
 int fetch_text(struct fetch *f, const char *url, struct buf *body, struct fetch_head *ret_head,
                struct err *e);
 
-/* The URL without its query and fragment, for people. */
+/* The URL without user, query and fragment, for people. */
 void fetch_plain_url(const char *url, char *ret_text, size_t size);
 
 #endif

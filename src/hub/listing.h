@@ -15,7 +15,7 @@
 #include "base/err.h"
 #include "hub/reference.h"
 
-enum { LISTING_BYTES_MAX = 16 << 20, LISTING_ROWS_MAX = 4096, LISTING_DIGEST_MAX = 65 };
+enum { LISTING_BYTES_MAX = 4 << 20, LISTING_ROWS_MAX = 4096, LISTING_DIGEST_MAX = 65 };
 
 struct listing_row {
     char *file;                      /* path in the repository; of the first part */

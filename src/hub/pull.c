@@ -86,7 +86,7 @@ static int open_server(struct pull *p, struct err *e)
 static int explain(const struct pull *p, int code, struct err *e)
 {
     char text[ERR_TEXT_MAX];
-    if (code != ERR_DENIED || !p->hub) return code;
+    if (code != ERR_DENIED || !p->hub || !fetch_at_first(p->fetch)) return code;
     snprintf(text, sizeof text, "%.300s", e->text);
     if (p->has_token)
         return err_set(e, code,
@@ -188,12 +188,27 @@ static int find_origin(struct pull *p, struct err *e)
     return code;
 }
 
+/* What people copy from a browser may be the page of a repository, not a file. */
+static int name_page(const struct pull *p, int code, struct err *e)
+{
+    struct reference page = p->reference;
+    reference_take_page(&page, p->endpoint);
+    if (p->reference.hub || !page.hub) return code;
+    return err_set(e, code,
+                   "%.200s is the page of a repository: hf:%s/%s pulls from it (if it is a file, "
+                   "name it by --as NAME)",
+                   p->reference.url, page.owner, page.name);
+}
+
 /* The name that `--as` gives, with .gguf, or the file's own. */
 static int name_file(struct pull *p, struct err *e)
 {
     char asked[REFERENCE_NAME_MAX + 8];
     const char *as = p->o->as;
-    if (!as) return reference_file_name(p->url, p->file, e);
+    if (!as) {
+        int code = reference_file_name(p->url, p->file, e);
+        return code ? name_page(p, code, e) : 0;
+    }
     size_t n = strlen(as);
     bool has_end = n > 5 && strcasecmp(as + n - 5, ".gguf") == 0;
     if (n > REFERENCE_NAME_MAX - 32 || strpbrk(as, "/%?#"))
@@ -280,10 +295,26 @@ static int part_path(const struct pull *p, uint32_t no, char ret_path[LIBRARY_PA
     return err_set(e, ERR_LIMIT, "%.100s...: path too long", p->o->dir);
 }
 
+/* Files that somebody put there under the name, whole or in any number of parts. */
+static int check_files(const struct pull *p, struct err *e)
+{
+    struct library_list l;
+    int code = library_read(p->o->dir, false, &l, e);
+    if (code) return code;
+    for (uint32_t i = 0; i < l.n && code == 0; i++) {
+        if (l.models[i].partial || strcmp(l.models[i].name, p->result->name) != 0) continue;
+        code = err_set(e, ERR_BAD_INPUT,
+                       "%.200s is there already, and was not pulled: give this one another name by "
+                       "--as, or move that away",
+                       l.models[i].path);
+    }
+    library_list_release(&l);
+    return code;
+}
+
 /* A name belongs to one origin; without a record it is a file that somebody put there. */
 static int check_name(struct pull *p, struct err *e)
 {
-    char path[LIBRARY_PATH_MAX], file[REFERENCE_NAME_MAX + 1];
     int code = library_record_read(p->o->dir, p->result->name, &p->had, e);
     if (code) return code;
     if (p->had.from[0] && strcmp(p->had.from, p->from) != 0)
@@ -291,16 +322,7 @@ static int check_name(struct pull *p, struct err *e)
                        "there is a model %.100s already, from %.150s: give this one another name "
                        "by --as, or pdd model rm %.100s",
                        p->result->name, p->had.from, p->result->name);
-    for (uint32_t no = 1; no <= p->parts && !p->had.from[0]; no++) {
-        code = part_path(p, no, path, file, e);
-        if (code) return code;
-        if (access(path, F_OK) == 0)
-            return err_set(e, ERR_BAD_INPUT,
-                           "%.200s is there already, and was not pulled: give this one another "
-                           "name by --as, or move that away",
-                           path);
-    }
-    return 0;
+    return p->had.from[0] ? 0 : check_files(p, e);
 }
 
 static int check_space(const struct pull *p, struct err *e)
@@ -483,6 +505,7 @@ int pull_list(const struct pull_options *o, struct listing *ret_listing, struct 
     p->o = o;
     p->endpoint = endpoint_of(o);
     int code = reference_parse(o->what, p->endpoint, &p->reference, e);
+    if (code == 0) reference_take_page(&p->reference, p->endpoint);
     if (code == 0 && !p->reference.hub)
         code = err_set(e, ERR_BAD_INPUT, "--files lists what hf:OWNER/NAME has, not a URL");
     if (code == 0) code = open_server(p, e);

@@ -12,6 +12,12 @@
 
 static const char tail[] = ".gguf", middle[] = "-of-", resolve[] = "/resolve/main/";
 
+static bool ends_as_gguf(const char *name, size_t n)
+{
+    size_t t = sizeof tail - 1;
+    return n > t && strncasecmp(name + n - t, tail, t) == 0;
+}
+
 static bool is_part_of_path(const char *text, size_t n)
 {
     bool dots = true;
@@ -27,10 +33,12 @@ static bool is_part_of_path(const char *text, size_t n)
 
 static int refuse(const char *text, struct err *e)
 {
+    char shown[FETCH_URL_MAX];
+    fetch_plain_url(text, shown, sizeof shown);
     return err_set(e, ERR_BAD_INPUT,
                    "\"%.150s\": a URL (https://...), hf:OWNER/NAME, hf:OWNER/NAME:Q4_K_M or "
                    "hf:OWNER/NAME/FILE.gguf is needed",
-                   text);
+                   shown);
 }
 
 static bool take_part(const char *text, size_t n, char *ret_part)
@@ -87,6 +95,25 @@ int reference_parse(const char *text, const char *endpoint, struct reference *re
     return 0;
 }
 
+/* "OWNER/NAME" below the hub, and what a browser adds to it. */
+void reference_take_page(struct reference *r, const char *endpoint)
+{
+    static const char tree[] = "/tree/main";
+    const char *url = r->url;
+    struct reference page = {.hub = true};
+    size_t n = strlen(endpoint), k = strcspn(url, "?#"), t = sizeof tree - 1;
+    if (r->hub || strncmp(url, endpoint, n) != 0 || url[n] != '/') return;
+    while (k > n + 1 && url[k - 1] == '/')
+        k--;
+    if (k > n + t && strncmp(url + k - t, tree, t) == 0) k -= t;
+    const char *owner = url + n + 1, *end = url + k;
+    size_t len = strcspn(owner, "/");
+    if (owner + len >= end || !take_part(owner, len, page.owner)) return;
+    const char *name = owner + len + 1;
+    size_t m = (size_t)(end - name);
+    if (take_part(name, m, page.name) && !ends_as_gguf(name, m)) *r = page;
+}
+
 int reference_file_url(const struct reference *r, const char *endpoint, const char *file,
                        char ret_url[FETCH_URL_MAX], struct err *e)
 {
@@ -106,19 +133,30 @@ int reference_file_url(const struct reference *r, const char *endpoint, const ch
     return err_set(e, ERR_LIMIT, "%.60s...: the name of the file is too long", file);
 }
 
-static bool ends_as_gguf(const char *name, size_t n)
+/* Marks that turn the direction of writing: a name would be shown as another one. */
+static bool turns(const char *at)
 {
-    size_t t = sizeof tail - 1;
-    return n > t && strcasecmp(name + n - t, tail) == 0;
+    unsigned char third = (unsigned char)(at[1] ? at[2] : 0);
+    return (strncmp(at, "\xe2\x80", 2) == 0 && third >= 0xaa && third <= 0xae) ||
+           (strncmp(at, "\xe2\x81", 2) == 0 && third >= 0xa6 && third <= 0xa9);
+}
+
+/* The part of a download, and what is kept beside it. */
+static bool is_taken(const char *name, size_t n)
+{
+    static const char part[] = ".gguf.part";
+    size_t k = sizeof part - 1, t = sizeof tail - 1;
+    return n > k + t && strncasecmp(name + n - t - k, part, k) == 0;
 }
 
 bool reference_is_file_name(const char *name)
 {
     size_t n = strlen(name);
     bool ok = n > 0 && n <= REFERENCE_NAME_MAX && name[0] != '.' && name[0] != '-' &&
-              utf8_valid_prefix(name, n) == n && ends_as_gguf(name, n);
+              utf8_valid_prefix(name, n) == n && ends_as_gguf(name, n) && !is_taken(name, n);
     for (size_t i = 0; ok && i < n; i++)
-        ok = utf8_control(name + i, n - i) == 0 && name[i] != '/' && name[i] != '\\';
+        ok = utf8_control(name + i, n - i) == 0 && !turns(name + i) && name[i] != '/' &&
+             name[i] != '\\';
     return ok;
 }
 
@@ -127,7 +165,7 @@ bool reference_is_file_path(const char *path)
     size_t n = strlen(path), k;
     if (n > REFERENCE_FILE_MAX || utf8_valid_prefix(path, n) != n) return false;
     for (size_t i = 0; i < n; i++)
-        if (utf8_control(path + i, n - i)) return false;
+        if (utf8_control(path + i, n - i) || turns(path + i)) return false;
     for (const char *at = path;; at += k + 1) {
         k = strcspn(at, "/");
         if (!at[k]) return reference_is_file_name(at);

@@ -34,14 +34,18 @@ struct reference {
 };
 
 /* A URL of a file's page at the hub (/blob/) is taken for the file (/resolve/). ERR_BAD_INPUT says
- * what forms there are. `endpoint`: the hub's URL without a slash at its end. */
+ * what forms there are. `endpoint`: the
+ * hub's URL without a slash at its end. */
 int reference_parse(const char *text, const char *endpoint, struct reference *ret_reference,
                     struct err *e);
+/* The URL of a repository's page at the hub becomes hf:OWNER/NAME; another one stays. */
+void reference_take_page(struct reference *r, const char *endpoint);
 /* The URL of a file of a hub's repository. */
 int reference_file_url(const struct reference *r, const char *endpoint, const char *file,
                        char ret_url[FETCH_URL_MAX], struct err *e);
 /* The name of the file at the end of a URL or path, decoded, if it can be the name of a model's
- * file: it ends in .gguf, is UTF-8, and has no control character, slash or dot at its beginning. */
+ * file: it ends in .gguf, is UTF-8, and has no control character, mark of direction, slash or dot
+ * at its beginning. */
 int reference_file_name(const char *url, char ret_name[REFERENCE_NAME_MAX + 1], struct err *e);
 
 /* Whether a file of that name may be a model's. */

@@ -76,6 +76,33 @@ static void test_page(void **state)
     assert_string_equal(r.url, "https://other.example/blob/c.gguf");
 }
 
+static void test_page_of_repository(void **state)
+{
+    static const char *const pages[] = {
+        "https://huggingface.co/a/b-GGUF", "https://huggingface.co/a/b-GGUF/",
+        "https://huggingface.co/a/b-GGUF?x=/y", "https://huggingface.co/a/b-GGUF/tree/main",
+        "https://huggingface.co/a/b-GGUF/tree/main/#z"};
+    static const char *const others[] = {
+        "https://huggingface.co",         "https://huggingface.co/",
+        "https://huggingface.co/a",       "https://huggingface.co/a/",
+        "https://huggingface.co//b",      "https://huggingface.co/a/b/c",
+        "https://huggingface.co/a/..",    "https://huggingface.com/a/b",
+        "https://huggingface.co/a/b.gguf"};
+    struct reference r;
+    (void)state;
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+        assert_int_equal(reference_parse(pages[i], REFERENCE_HUB, &r, NULL), 0);
+        reference_take_page(&r, REFERENCE_HUB);
+        if (!r.hub || strcmp(r.owner, "a") != 0 || strcmp(r.name, "b-GGUF") != 0)
+            fail_msg("%s: %s/%s", pages[i], r.owner, r.name);
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        assert_int_equal(reference_parse(others[i], REFERENCE_HUB, &r, NULL), 0);
+        reference_take_page(&r, REFERENCE_HUB);
+        if (r.hub || strcmp(r.url, others[i]) != 0) fail_msg("%s: %s", others[i], r.url);
+    }
+}
+
 static void test_file_names(void **state)
 {
     static const struct {
@@ -86,6 +113,9 @@ static void test_file_names(void **state)
         {"https://h/c%20d.gguf", "c d.gguf"},
         {"https://h/", NULL},
         {"https://h/m.bin", NULL},
+        {"https://h/m.gguf.part.gguf", NULL},
+        {"https://h/m%e2%80%aegnp.gguf", NULL},
+        {"https://h/m%e2%81%a6.gguf", NULL},
         {"https://h/.gguf", NULL},
         {"https://h/.m.gguf", NULL},
         {"https://h/-m.gguf", NULL},
@@ -149,9 +179,10 @@ static void test_digest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hub),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_page),  cmocka_unit_test(test_file_names),
-        cmocka_unit_test(test_parts), cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_hub),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_page),       cmocka_unit_test(test_page_of_repository),
+        cmocka_unit_test(test_file_names), cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_digest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
