@@ -379,11 +379,7 @@ int cmd_demo(int argc, char **argv)
     if (options_parse(&command_demo, argc, argv, &o, &line, &status)) return status;
     struct demo *d = mem_calloc(1, sizeof *d);
     if (!d) return EXIT_FAILED;
-    status = EXIT_DONE;
-    if (demo_init(d, &o, &e))
-        status = EXIT_USAGE;
-    else if (run(d, &e))
-        status = EXIT_FAILED;
+    status = demo_init(d, &o, &e) || run(d, &e) ? EXIT_FAILED : EXIT_DONE;
     if (status) fprintf(stderr, "pdd demo: %s\n", e.text);
     mem_free(d);
     return status;
