@@ -79,6 +79,14 @@ static void put_bytes(char *text, size_t size, uint64_t bytes)
     snprintf(text, size, "%.*f %s", i == 0 || v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2, v, units[i]);
 }
 
+/* ", 34.5 MB/s" */
+static void put_speed(char *text, size_t size, double speed)
+{
+    char bytes[32];
+    put_bytes(bytes, sizeof bytes, (uint64_t)speed);
+    snprintf(text, size, ", %s/s", bytes);
+}
+
 /* "1:02:03" or "2:03", until the end at this speed. */
 static void put_left(char *text, size_t size, double seconds)
 {
@@ -108,43 +116,63 @@ static void measure(struct progress *s, uint64_t done, uint64_t now)
     s->at_bytes = done;
 }
 
-/* All but the name: " (2 of 3): 45 %, 1.2 GB of 2.7 GB, 34.5 MB/s, 0:44 left" */
-static void put_figures(const struct progress *s, uint32_t part, uint32_t parts,
-                        const struct download_progress *p, char text[LINE_BYTES])
-{
-    char done[32], total[32], speed[32], left[32] = "", which[64] = "";
-    const char *what = p->checking ? "reads what is there, " : "";
-    put_bytes(done, sizeof done, p->done);
-    put_bytes(speed, sizeof speed, (uint64_t)s->speed);
-    if (parts > 1) snprintf(which, sizeof which, " (%u of %u)", part, parts);
-    if (p->total == FETCH_UNKNOWN || p->total == 0) {
-        snprintf(text, LINE_BYTES, "%s: %s%s, %s/s", which, what, done, speed);
-        return;
-    }
-    put_bytes(total, sizeof total, p->total);
-    if (s->speed >= 1.0 && !p->checking)
-        put_left(left, sizeof left, (double)(p->total - p->done) / s->speed);
-    snprintf(text, LINE_BYTES, "%s: %s%.0f %%, %s of %s, %s/s%s", which, what,
-             100.0 * (double)p->done / (double)p->total, done, total, speed, left);
-}
-
-/* A line that wraps cannot be written again: the name gives way. */
-static size_t name_room(const struct progress *s, size_t figures)
+/* Of the terminal, less the last, from which a cursor wraps; where that is not known, SIZE_MAX. */
+static size_t room_of(const struct progress *s)
 {
     struct winsize size;
-    if (!s->terminal || ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || size.ws_col < NAME_LEAST)
-        return NAME_MOST;
-    size_t columns = size.ws_col;
-    return columns > figures + NAME_LEAST ? columns - figures - 1 : NAME_LEAST;
+    if (!s->terminal || ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || size.ws_col < 2) return SIZE_MAX;
+    return size.ws_col - 1u;
 }
 
-static void print_progress(struct progress *s, const char *file, const char *figures)
+/* Of a size that is not known. */
+static void put_count(const struct progress *s, const char *which, uint64_t bytes,
+                      char text[LINE_BYTES])
 {
-    size_t n = strlen(file), room = name_room(s, strlen(figures));
-    bool cut = n > room;
-    if (cut) n = utf8_valid_prefix(file, room - 2);
-    fprintf(stderr, s->terminal ? "\r%.*s%s%s\033[K" : "%.*s%s%s\n", (int)n, file, cut ? ".." : "",
-            figures);
+    char done[32], speed[48] = "";
+    put_bytes(done, sizeof done, bytes);
+    if (s->speed >= 1.0) put_speed(speed, sizeof speed, s->speed);
+    snprintf(text, LINE_BYTES, "%s: %s%s", which, done, speed);
+}
+
+/* All but the name: " (2 of 3): 45 %, 1.2 GB of 2.7 GB, 34.5 MB/s, 0:44 left", or less of it, so
+ * that a name has room, too. */
+static void put_figures(const struct progress *s, uint32_t part, uint32_t parts,
+                        const struct download_progress *p, size_t room, char text[LINE_BYTES])
+{
+    char done[32], total[32], speed[48] = "", left[32] = "", which[64] = "";
+    const char *what = p->checking ? "reads what is there, " : "";
+    if (parts > 1) snprintf(which, sizeof which, " (%u of %u)", part, parts);
+    if (p->total == FETCH_UNKNOWN || p->total == 0) {
+        put_count(s, which, p->done, text);
+        return;
+    }
+    put_bytes(done, sizeof done, p->done);
+    put_bytes(total, sizeof total, p->total);
+    if (s->speed >= 1.0) put_speed(speed, sizeof speed, s->speed);
+    if (s->speed >= 1.0 && !p->checking)
+        put_left(left, sizeof left, (double)(p->total - p->done) / s->speed);
+    double percent = 100.0 * (double)p->done / (double)p->total;
+    for (int i = 0; i < 4; i++) {
+        if (i == 0)
+            snprintf(text, LINE_BYTES, "%s: %s%.0f %%, %s of %s%s%s", which, what, percent, done,
+                     total, speed, left);
+        else if (i == 1)
+            snprintf(text, LINE_BYTES, "%s: %s%.0f %% of %s%s", which, what, percent, total, left);
+        else
+            snprintf(text, LINE_BYTES, "%s: %.0f %%%s", i == 2 ? which : "", percent,
+                     i == 2 ? left : "");
+        if (room >= strlen(text) && room - strlen(text) >= NAME_LEAST) return;
+    }
+}
+
+static void print_progress(struct progress *s, const char *file, const char *figures, size_t room)
+{
+    size_t n = strlen(file), used = strlen(figures);
+    size_t most = room == SIZE_MAX ? NAME_MOST : room > used ? room - used : 0;
+    bool cut = n > most;
+    if (cut) n = utf8_valid_prefix(file, most > 2 ? most - 2 : 0);
+    fprintf(stderr, s->terminal ? "\r%.*s%s%s\033[K" : "%.*s%s%s\n", (int)n, file,
+            cut && most > 2 ? ".." : "", figures);
     s->any = s->terminal;
 }
 
@@ -163,8 +191,9 @@ static void on_progress(void *arg, const char *file, uint32_t part, uint32_t par
         return;
     }
     s->told_us = now;
-    put_figures(s, part, parts, p, text);
-    print_progress(s, file, text);
+    size_t room = room_of(s);
+    put_figures(s, part, parts, p, room, text);
+    print_progress(s, file, text, room);
 }
 
 static void on_note(void *arg, const char *sentence)
@@ -272,11 +301,18 @@ static void catch_signals(void)
     sigaction(SIGHUP, &a, NULL);
 }
 
+/* One that knows how to clear a line; others get a line now and then, as a file does. */
+static bool is_terminal(void)
+{
+    const char *term = secure_getenv("TERM");
+    return isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
+}
+
 static int run(const struct model_pull_options *given, const char *what, struct err *e)
 {
     char dir[LIBRARY_PATH_MAX], endpoint[FETCH_URL_MAX];
     struct buf token, hub_token;
-    struct progress progress = {.quiet = given->quiet, .terminal = isatty(STDERR_FILENO)};
+    struct progress progress = {.quiet = given->quiet, .terminal = is_terminal()};
     buf_init(&token, TOKEN_BYTES_MAX);
     buf_init(&hub_token, TOKEN_BYTES_MAX);
     find_endpoint(endpoint);

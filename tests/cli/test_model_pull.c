@@ -314,13 +314,52 @@ static void test_terminal(void **state)
     expect("model rm shown", 0, "removed");
 }
 
+/* Catches: a line that wraps on a narrow terminal, so that each rewriting leaves a copy; escape
+ * sequences on a terminal that knows none. */
+static void test_narrow_terminal(void **state)
+{
+    static const int widths[] = {16, 20, 30, 40, 50, 60, 80, 200};
+    char command[COMMAND_MAX];
+    struct buf out;
+    const char *bin = getenv("PDD_BIN");
+    (void)state;
+    if (!bin || !bin[0] || access("/usr/bin/script", X_OK)) skip();
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        snprintf(command, sizeof command,
+                 "cd %s && script -qec \"stty cols %d; env -i XDG_DATA_HOME=%s '%s' model pull "
+                 "%s/a-name-of-more-than-thirty-letters.gguf --as narrow%d\" /dev/null </dev/null",
+                 folder, widths[i], folder, bin, site.server.url, widths[i]);
+        assert_int_equal(program_shell(command, &out), 0);
+        uint32_t lines = 0;
+        for (const char *at = out.data; (at = strchr(at, '\r')) != NULL; at++) {
+            size_t n = strcspn(at + 1, "\r\n\033");
+            if (at[n + 1] != '\033') continue;
+            lines++;
+            if (n >= (size_t)widths[i])
+                fail_msg("%d columns, %zu bytes: %s", widths[i], n, out.data);
+        }
+        assert_true(lines > 0);
+        assert_non_null(strstr(out.data, "100 %"));
+        buf_release(&out);
+    }
+    snprintf(command, sizeof command,
+             "cd %s && script -qec \"env -i TERM=dumb XDG_DATA_HOME=%s '%s' model pull "
+             "%s/dumb.gguf\" /dev/null </dev/null; %s model rm dumb narrow16 narrow20 narrow30 "
+             "narrow40 narrow50 narrow60 narrow80 narrow200",
+             folder, folder, bin, site.server.url, bin);
+    assert_int_equal(program_shell(command, &out), 0);
+    assert_null(strchr(out.data, '\033'));
+    assert_non_null(strstr(out.data, "use it by"));
+    buf_release(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_usage),      cmocka_unit_test(test_pull_and_use),
         cmocka_unit_test(test_servers),    cmocka_unit_test(test_hub),
         cmocka_unit_test(test_only_model), cmocka_unit_test(test_interrupted),
-        cmocka_unit_test(test_terminal),
+        cmocka_unit_test(test_terminal),   cmocka_unit_test(test_narrow_terminal),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
