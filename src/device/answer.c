@@ -756,7 +756,7 @@ static void make_config(struct device *d, struct turn_config *ret_config)
         c.prompt_tokens = a->prompt.len;
     }
     if (d->local && a->q->mode != DEVICE_CLOUD_ONLY) {
-        c.kv_tokens = local_begin(d->local, a->prompt.ids, a->prompt.len);
+        c.kv_tokens = local_begin(d->local, a->prompt.ids, a->prompt.len, a->q->conversation);
         if (c.kv_tokens == c.prompt_tokens) c.kv_tokens--; /* one must run to give the next */
     }
     answer_plan(d, &c);

@@ -271,7 +271,7 @@ void answer_fill(struct device *d)
         code = token_list_push(&a->work, a->turn.tokens[i].id);
     if (code || n > engine_info(d->engine)->context_max) return;
     local_cancel(seat);
-    d->core->fill_done = local_begin(seat, a->work.ids, n);
+    d->core->fill_done = local_begin(seat, a->work.ids, n, a->q->conversation);
     d->core->fill_total = n;
     (void)local_feed(seat, n - 1, a->work.ids + n - 1, 1, 0, &greedy, NULL);
 }

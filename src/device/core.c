@@ -16,6 +16,7 @@ static void engine_reports(void *arg)
 {
     struct device_core *c = arg;
     answer_fill_end(c);
+    if (c->on_use) c->on_use(c->use_arg);
     for (struct device *d = c->devices, *next; d; d = next) {
         next = d->next;
         answer_local(d);
@@ -79,6 +80,8 @@ int device_core_open(struct loop *l, const struct device_options *o, struct devi
     if (!c) return err_set(e, ERR_NO_MEMORY, "no memory for a device");
     c->loop = l;
     c->engine = o->engine;
+    c->on_use = o->on_use;
+    c->use_arg = o->arg;
     energy_init(&c->energy, o->sys);
     c->stall_us = o->stall_us ? o->stall_us : o->engine ? DEVICE_STALL_US : DEVICE_STALL_ALONE_US;
     snprintf(c->model, sizeof c->model, "%s", o->model ? o->model : "");

@@ -46,7 +46,9 @@ struct device_options {
     bool fill_always;    /* also while the machine runs on its battery */
     struct store *store; /* for the profile; it must outlive the device, which alone uses it. NULL:
                           * every run begins with guesses */
-    const char *sys;     /* where energy is read (base/energy.h); NULL: /sys */
+    void (*on_use)(void *arg); /* there may be uses of KV pages to take (device/kv_disk.h); NULL */
+    void *arg;
+    const char *sys; /* where energy is read (base/energy.h); NULL: /sys */
 };
 
 /* What a request to the cloud holds of prompt and answer. */
@@ -92,7 +94,8 @@ struct device_question {
     const char *tools, *arguments;
     int64_t now; /* the wall clock for the chat template, here and in the cloud (clock_wall_of); 0:
                     as it is when the question is asked */
-    const char *raw; /* a prompt without template; needs an engine here */
+    const char *conversation; /* its id, for what is kept on disk; NULL: it is none */
+    const char *raw;          /* a prompt without template; needs an engine here */
     size_t raw_len;
     const int32_t *ids; /* or a prompt in token ids of the engine here */
     uint32_t n_ids;

@@ -71,6 +71,8 @@ struct device_core {
     struct engine *engine;
     char url[DEVICE_URL_MAX], model[WIRE_NAME_MAX];
     uint64_t stall_us;
+    void (*on_use)(void *arg); /* of device_options, with use_arg */
+    void *use_arg;
     struct profile profile;
     struct energy energy;
     struct store *store;          /* the caller's; NULL: nothing is kept, or no longer */

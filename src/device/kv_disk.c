@@ -59,6 +59,8 @@ struct kv_disk {
     bool closing, started;
     struct write waiting[KV_DISK_WAITING_MAX];
     uint32_t n_waiting;
+    struct write writing; /* n 0: none */
+    struct kv_disk_use *uses;
     struct entry *entries; /* [KV_DISK_FILES_MAX] */
     int32_t buckets[BUCKETS], free;
     struct kv_disk_stats stats;
@@ -297,11 +299,14 @@ static void write_page(struct kv_disk *d, const struct kv_disk_page *p)
     bool known = find(d, &p->key) != NONE;
     if (!known) evict(d, 1, used);
     bool room = d->free != NONE && d->stats.bytes + file_bytes(d) <= d->bytes_max;
+    bool unwanted = known || p->forgotten;
     pthread_mutex_unlock(&d->lock);
-    if (known || !room) return;
+    if (unwanted || !room) return;
     bool good = write_file(d, p, used);
     pthread_mutex_lock(&d->lock);
     if (good) remember(d, &p->key, used);
+    int32_t i = p->forgotten ? find(d, &p->key) : NONE; /* while it was written */
+    if (i != NONE) remove_file(d, i);
     ++*(good ? &d->stats.written : &d->stats.dropped);
     pthread_mutex_unlock(&d->lock);
 }
@@ -321,11 +326,14 @@ static void *write_main(void *arg)
             pthread_cond_wait(&d->changed, &d->lock);
             continue;
         }
-        struct write w = d->waiting[0];
+        struct write w = d->writing = d->waiting[0];
         memmove(d->waiting, d->waiting + 1, --d->n_waiting * sizeof *d->waiting);
         pthread_mutex_unlock(&d->lock);
         for (uint32_t i = 0; i < w.n; i++)
             write_page(d, &w.pages[i]);
+        pthread_mutex_lock(&d->lock);
+        d->writing.n = 0;
+        pthread_mutex_unlock(&d->lock);
         end_write(&w);
         pthread_mutex_lock(&d->lock);
     }
@@ -343,6 +351,47 @@ int kv_disk_write(struct kv_disk *d, struct kv_disk_page *pages, uint32_t n,
     pthread_cond_signal(&d->changed);
     pthread_mutex_unlock(&d->lock);
     return room ? 0 : err_set(e, ERR_BUSY, "too many pages wait to be written");
+}
+
+/* ---- whose pages they are ---- */
+
+void kv_disk_put_use(struct kv_disk *d, struct kv_disk_use *use)
+{
+    pthread_mutex_lock(&d->lock);
+    struct kv_disk_use **last = &d->uses;
+    while (*last)
+        last = &(*last)->next;
+    use->next = NULL;
+    *last = use;
+    pthread_mutex_unlock(&d->lock);
+}
+
+struct kv_disk_use *kv_disk_take_use(struct kv_disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    struct kv_disk_use *use = d->uses;
+    if (use) d->uses = use->next;
+    pthread_mutex_unlock(&d->lock);
+    return use;
+}
+
+static void forget_in(const struct write *w, const struct kv_key *key)
+{
+    for (uint32_t i = 0; i < w->n; i++)
+        if (memcmp(&w->pages[i].key, key, sizeof *key) == 0) w->pages[i].forgotten = true;
+}
+
+void kv_disk_forget(struct kv_disk *d, const struct kv_key *keys, uint32_t n)
+{
+    pthread_mutex_lock(&d->lock);
+    for (uint32_t k = 0; k < n; k++) {
+        int32_t i = find(d, &keys[k]);
+        if (i != NONE) remove_file(d, i);
+        forget_in(&d->writing, &keys[k]);
+        for (uint32_t w = 0; w < d->n_waiting; w++)
+            forget_in(&d->waiting[w], &keys[k]);
+    }
+    pthread_mutex_unlock(&d->lock);
 }
 
 /* ---- opening ---- */
@@ -448,6 +497,8 @@ void kv_disk_close(struct kv_disk *d)
     pthread_cond_signal(&d->changed);
     pthread_mutex_unlock(&d->lock);
     if (d->started) pthread_join(d->thread, NULL);
+    for (struct kv_disk_use *use; (use = d->uses) != NULL; mem_free(use))
+        d->uses = use->next;
     mem_free(d->entries);
     pthread_cond_destroy(&d->changed);
     pthread_mutex_destroy(&d->lock);

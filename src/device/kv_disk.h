@@ -12,6 +12,10 @@
  * first, as no page is of use without those before it. They say what the
  * conversations were about, so the folder has mode 0700, and the files 0600.
  *
+ * A *use* says that the history of a conversation has some pages. The disk hands uses on to an
+ * owner who keeps them (device/api/record.h), so that the pages of a conversation that is deleted
+ * can be removed, but for those of others.
+ *
  * Threads: any, but for open and close. One thread of its own writes, in the background.
  */
 #ifndef PDD_DEVICE_KV_DISK_H
@@ -28,7 +32,8 @@ enum {
     KV_DISK_KEY = 32,    /* bytes */
     KV_DISK_FILES_MAX = 1 << 16,
     KV_DISK_WAITING_MAX = 8, /* histories that wait to be written; further ones are not kept */
-    KV_DISK_DIR_MAX = 3072
+    KV_DISK_DIR_MAX = 3072,
+    KV_DISK_TAG_MAX = 40 /* of a conversation's id, with its end */
 };
 
 struct kv_disk;
@@ -50,6 +55,14 @@ struct kv_disk_page {
     uint32_t depth; /* pages before it */
     int32_t tokens[KV_DISK_TOKENS];
     const void *data; /* [page_bytes], unchanged until `done` */
+    bool forgotten;   /* by kv_disk_forget, while it waits */
+};
+
+struct kv_disk_use {
+    struct kv_disk_use *next; /* of those that wait to be taken */
+    char tag[KV_DISK_TAG_MAX];
+    uint32_t n;
+    struct kv_key keys[]; /* [n] */
 };
 
 struct kv_disk_stats {
@@ -70,6 +83,11 @@ int kv_disk_read(struct kv_disk *d, const struct kv_key *key, uint32_t depth, co
  * Takes `pages` (of mem_alloc) on success. ERR_BUSY: too many wait. */
 int kv_disk_write(struct kv_disk *d, struct kv_disk_page *pages, uint32_t n,
                   void (*done)(void *arg), void *arg, struct err *e);
+/* Hand on a use (of mem_alloc), and take the oldest one; NULL: there is none. */
+void kv_disk_put_use(struct kv_disk *d, struct kv_disk_use *use);
+struct kv_disk_use *kv_disk_take_use(struct kv_disk *d);
+/* Remove these pages, and write none of them that waits to be written. */
+void kv_disk_forget(struct kv_disk *d, const struct kv_key *keys, uint32_t n);
 void kv_disk_stats_of(struct kv_disk *d, struct kv_disk_stats *ret_stats);
 
 #endif

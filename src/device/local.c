@@ -31,12 +31,14 @@ struct local_seat {
     int32_t *tokens;        /* [context_max + 1] what the history is to become */
     uint32_t n, keep;       /* of them; of the session, unless it is longer */
     struct sampling sampling;
-    bool pausing;    /* the feed ends after the step that runs */
-    bool feeding;    /* the session is to hold all of them; then sample */
-    bool drop;       /* the session ends after the current step */
-    bool in_step;    /* it has a span in the step that runs */
-    bool parked;     /* it waits for KV memory */
-    uint64_t feed;   /* number of the feed, so that a step knows whether it was cancelled */
+    bool pausing;  /* the feed ends after the step that runs */
+    bool feeding;  /* the session is to hold all of them; then sample */
+    bool drop;     /* the session ends after the current step */
+    bool in_step;  /* it has a span in the step that runs */
+    bool parked;   /* it waits for KV memory */
+    uint64_t feed; /* number of the feed, so that a step knows whether it was cancelled */
+    char tag[KV_DISK_TAG_MAX], history_tag[KV_DISK_TAG_MAX]; /* of the tokens; of the session */
+    bool forgotten;  /* the session: nothing of it is to be kept on disk */
     uint64_t begun;  /* order of beginning: the last one waits for memory first */
     uint64_t served; /* number of the step that served it last */
     bool have_progress, have_end;
@@ -123,22 +125,22 @@ static void saved(void *arg)
     mem_free(v);
 }
 
-/* The pages of a path that the disk lacks, in order; returns how many. */
-static uint32_t pages_to_save(struct local *w, const struct history *h, struct kv_disk_page *pages)
+/* The keys of all pages of a path, and those pages that the disk lacks, in order; returns how many.
+ */
+static uint32_t pages_to_save(struct local *w, const struct history *h, struct kv_disk_page *pages,
+                              struct kv_key *keys)
 {
     uint32_t at = h->path, n = 0;
-    struct kv_key key, before;
     for (uint32_t i = h->n_path; i-- > 0; at = prefix_before(w->prefix, at)) {
         pages[i].depth = i;
         memcpy(pages[i].tokens, prefix_tokens(w->prefix, at), sizeof pages[i].tokens);
         pages[i].data = engine_page_data(w->engine, prefix_page(w->prefix, at));
     }
     for (uint32_t i = 0; i < h->n_path; i++) {
-        kv_disk_key(w->disk, i ? &before : NULL, pages[i].tokens, &key);
-        before = key;
-        if (kv_disk_has(w->disk, &key)) continue;
+        kv_disk_key(w->disk, i ? &keys[i - 1] : NULL, pages[i].tokens, &keys[i]);
+        if (kv_disk_has(w->disk, &keys[i])) continue;
         if (n != i) pages[n] = pages[i];
-        pages[n++].key = key;
+        pages[n++].key = keys[i];
     }
     return n;
 }
@@ -150,13 +152,31 @@ static bool may_save(const struct local *w, const struct history *h)
            w->saving_pages + h->n_path <= engine_info(w->engine)->kv_pages_total / 2;
 }
 
-static void save(struct local *w, const struct history *h)
+/* Told before the pages are written. */
+static void tell_use(struct local *w, const char *tag, struct kv_disk_use *use, uint32_t n)
+{
+    if (!tag[0]) {
+        mem_free(use);
+        return;
+    }
+    snprintf(use->tag, sizeof use->tag, "%s", tag);
+    use->n = n;
+    kv_disk_put_use(w->disk, use);
+    w->wake(w->arg);
+}
+
+static void save(struct local *w, const struct history *h, const char *tag)
 {
     if (!may_save(w, h)) return;
     struct kv_disk_page *pages = mem_calloc(h->n_path, sizeof *pages);
+    struct kv_disk_use *use = mem_calloc(1, sizeof *use + h->n_path * sizeof *use->keys);
     struct save *v = mem_calloc(1, sizeof *v);
-    uint32_t n = pages && v ? pages_to_save(w, h, pages) : 0;
+    uint32_t n = pages && use && v ? pages_to_save(w, h, pages, use->keys) : 0;
     if (v) *v = (struct save){w, h->path, h->n_path};
+    if (pages && use && v)
+        tell_use(w, tag, use, h->n_path);
+    else
+        mem_free(use);
     if (n > 0) {
         prefix_hold(w->prefix, h->path);
         w->saving++;
@@ -225,7 +245,7 @@ static uint32_t count_cached(struct local *w, const int32_t *tokens, uint32_t n)
 
 static void drop(struct local_seat *s)
 {
-    if (s->history.session) save(s->local, &s->history);
+    if (s->history.session && !s->forgotten) save(s->local, &s->history, s->history_tag);
     history_close(&s->history, true);
     s->drop = false;
 }
@@ -244,6 +264,12 @@ static bool may_begin(const struct local *w, const struct local_seat *s)
     for (uint32_t i = 0; i < w->n_seats; i++)
         if (w->seats[i] != s && w->seats[i]->history.session) return false;
     return true;
+}
+
+static void begin_history(struct local_seat *s)
+{
+    memcpy(s->history_tag, s->tag, sizeof s->tag);
+    s->forgotten = false;
 }
 
 /* Bring the session as far along the tokens as the cache goes. False: it cannot be stepped now. */
@@ -266,6 +292,7 @@ static bool prepare(struct local *w, struct local_seat *s)
         return false;
     }
     s->parked = false;
+    if (fresh) begin_history(s);
     if (session_len(s->history.session) > s->keep) history_cut(&s->history, s->keep);
     uint32_t known = s->n_draws > 0 ? s->draw_at : s->n;
     gained = fresh ? follow(w, &s->history, s->tokens, known)
@@ -691,7 +718,7 @@ bool local_seat_feeds(struct local_seat *s)
     return feeds;
 }
 
-uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n)
+uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n, const char *tag)
 {
     struct local *w = s->local;
     uint32_t most = engine_info(w->engine)->context_max + 1;
@@ -702,6 +729,7 @@ uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n)
         pthread_cond_wait(&w->changed, &w->lock);
     if (s->history.session) drop_soon(s);
     memcpy(s->tokens, tokens, n * sizeof *tokens);
+    snprintf(s->tag, sizeof s->tag, "%s", tag ? tag : "");
     s->n = n;
     s->keep = 0;
     s->begun = ++w->begun;
@@ -754,15 +782,40 @@ void local_pause(struct local_seat *s)
     pthread_mutex_unlock(&w->lock);
 }
 
-void local_cancel(struct local_seat *s)
+static void cancel(struct local_seat *s)
 {
-    struct local *w = s->local;
-    pthread_mutex_lock(&w->lock);
     s->feed++;
     s->feeding = s->parked = s->pausing = s->have_progress = s->have_end = false;
     if (s->history.session) drop_soon(s);
-    pthread_cond_broadcast(&w->changed);
+    pthread_cond_broadcast(&s->local->changed);
+}
+
+void local_cancel(struct local_seat *s)
+{
+    pthread_mutex_lock(&s->local->lock);
+    cancel(s);
+    pthread_mutex_unlock(&s->local->lock);
+}
+
+/* ---- conversations ---- */
+
+void local_forget(struct local *w, const char *tag)
+{
+    pthread_mutex_lock(&w->lock);
+    for (uint32_t i = 0; i < w->n_seats; i++) {
+        struct local_seat *s = w->seats[i];
+        if (s->history.session && strcmp(s->history_tag, tag) == 0) s->forgotten = true;
+        if (s->behind && strcmp(s->tag, tag) == 0) cancel(s);
+    }
     pthread_mutex_unlock(&w->lock);
+}
+
+struct kv_disk *local_disk(struct local *w)
+{
+    pthread_mutex_lock(&w->lock);
+    struct kv_disk *disk = w->disk;
+    pthread_mutex_unlock(&w->lock);
+    return disk;
 }
 
 bool local_take(struct local_seat *s, struct local_event *ret_event)

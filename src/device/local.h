@@ -13,7 +13,8 @@
  * it only takes longer. A seat `behind` works only while no other seat has work.
  *
  * Threads: all functions belong to one owner (the loop thread); call local_free there or after
- * joining it. Results are announced through `wake` and fetched by local_take.
+ * joining it. Results are announced through `wake` and fetched by local_take, uses of pages
+ * (device/kv_disk.h) by kv_disk_take_use.
  */
 #ifndef PDD_DEVICE_LOCAL_H
 #define PDD_DEVICE_LOCAL_H
@@ -65,8 +66,8 @@ struct local_stats {
     uint32_t kv_pages_free, kv_pages_cached, kv_pages_total;
 };
 
-/* Takes ownership of `engine`, on success only. wake(arg) is called in the engine's thread, and
- * calls nothing of this header. */
+/* Takes ownership of `engine`, on success only. wake(arg) is called in the engine's thread or the
+ * owner's, and calls nothing of this header. */
 int local_new(struct engine *engine, void (*wake)(void *arg), void *arg, struct local **ret_local,
               struct err *e);
 void local_free(struct local *w); /* waits for the current step; frees the engine; NULL is fine */
@@ -74,6 +75,10 @@ struct engine *local_release(struct local *w); /* the same, but the engine is th
 /* Keep computed pages on disk, in DIR, up to bytes_max: those of each history when it ends, written
  * in the background; a history that begins takes what is there. Once, before the first seat. */
 int local_keep(struct local *w, const char *dir, uint64_t bytes_max, struct err *e);
+struct kv_disk *local_disk(struct local *w); /* NULL: nothing is kept */
+/* What the seats hold of the conversation `tag` does not get to the disk, and nothing more of it is
+ * computed behind. Its answers are cancelled before. */
+void local_forget(struct local *w, const char *tag);
 void local_stats_of(struct local *w, struct local_stats *ret_stats);
 
 /* ERR_LIMIT: LOCAL_SEATS_MAX are open. All are closed before local_free. */
@@ -87,8 +92,9 @@ bool local_seat_rests(struct local_seat *s);
 bool local_seat_feeds(struct local_seat *s); /* it has a feed that is not complete */
 
 /* Begin a new history with tokens [n >= 1], which are copied. Returns how many of them need not be
- * computed, by what is cached now. Waits for a cancelled feed's last step. */
-uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n);
+ * computed, by what is cached now. Waits for a cancelled feed's last step. `tag`: of which
+ * conversation they are; NULL: of none. */
+uint32_t local_begin(struct local_seat *s, const int32_t *tokens, uint32_t n, const char *tag);
 /* Post a feed; the previous one must be complete or cancelled. tokens [n >= 1] are copied; those
  * before `from` were given to local_begin or earlier feeds. The last n_draws <= n of them are drawn
  * after, too, which costs their logits: they are never taken from the cache. */

@@ -40,6 +40,10 @@ static const char *const steps[] = {
     " protected TEXT NOT NULL, form TEXT NOT NULL, n INTEGER NOT NULL, have INTEGER NOT NULL);"
     "CREATE TABLE conversation (id TEXT PRIMARY KEY, title TEXT NOT NULL,"
     " created INTEGER NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL);",
+    /* the same: which conversations have which KV pages on disk (device/kv_disk.h) */
+    "CREATE TABLE page (conversation TEXT NOT NULL, key BLOB NOT NULL,"
+    " PRIMARY KEY (conversation, key)) WITHOUT ROWID;"
+    "CREATE INDEX page_key ON page (key);",
 };
 enum { VERSION = sizeof steps / sizeof *steps, RETRY_MS = 5 };
 

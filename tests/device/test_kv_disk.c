@@ -290,7 +290,7 @@ static int32_t next_token(uint32_t n, uint32_t *ret_cached, struct local_stats *
     assert_int_equal(local_new(open_engine(NATIVE_KV_AUTO), wake, NULL, &w, NULL), 0);
     assert_int_equal(local_keep(w, folder, 1 << 30, NULL), 0);
     assert_int_equal(local_seat_open(w, false, &s, NULL), 0);
-    *ret_cached = local_begin(s, prompt, n);
+    *ret_cached = local_begin(s, prompt, n, NULL);
     uint32_t from = *ret_cached < n ? *ret_cached : n - 1;
     assert_int_equal(local_feed(s, from, prompt + from, n - from, 0, &greedy, NULL), 0);
     uint64_t until = clock_us() + LATE_US;
@@ -350,12 +350,44 @@ static void test_folder(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
+/* Of pages that are removed none is there, nor comes; those of others stay. */
+static void test_forget(void **state)
+{
+    struct kv_key keys[PAGES];
+    (void)state;
+    struct engine *e = open_engine(NATIVE_KV_AUTO);
+    struct session *s = compute(e, 64);
+    size_t n = engine_page_bytes(e);
+    make_folder();
+    write_pages(open_disk("one", n, 1 << 30), e, s);
+    struct kv_disk *d = open_disk("one", n, 1 << 30);
+    keys_of(d, keys);
+    kv_disk_forget(d, keys + 2, PAGES - 2);
+    for (int i = 0; i < PAGES; i++)
+        assert_int_equal(kv_disk_has(d, &keys[i]), i < 2);
+    assert_int_equal(for_files(NULL), 2);
+    struct kv_disk_page *pages = mem_calloc(PAGES, sizeof *pages);
+    void *data = mem_calloc(1, n);
+    unsigned done = 0;
+    for (uint32_t i = 0; i < PAGES; i++)
+        pages[i] = (struct kv_disk_page){.key = keys[i], .depth = i, .data = data};
+    assert_int_equal(kv_disk_write(d, pages, PAGES, count_done, &done, NULL), 0);
+    kv_disk_forget(d, keys + 2, PAGES - 2); /* waiting, or half written */
+    kv_disk_close(d);
+    assert_int_equal(done, 1);
+    assert_int_equal(for_files(NULL), 2);
+    remove_folder();
+    mem_free(data);
+    engine_session_close(s);
+    engine_free(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_limit),     cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_folder),    cmocka_unit_test(test_forget),
     };
     return cmocka_run_group_tests(tests, begin_all, end_all);
 }

@@ -81,7 +81,7 @@ static void begin(struct runner *r, struct local *w, uint32_t which, bool behind
     alone(r->prompt, r->want);
     r->n = 0;
     if (!r->seat) assert_int_equal(local_seat_open(w, behind, &r->seat, NULL), 0);
-    r->cached = local_begin(r->seat, r->prompt, PROMPT);
+    r->cached = local_begin(r->seat, r->prompt, PROMPT, NULL);
     if (r->cached == PROMPT) r->cached--;
     assert_int_equal(
         local_feed(r->seat, r->cached, r->prompt + r->cached, PROMPT - r->cached, 0, &greedy, NULL),
@@ -209,7 +209,7 @@ static void draw_all(struct local *w, struct runner *r, uint32_t n_others)
     memcpy(all, r->prompt, sizeof r->prompt);
     memcpy(all + PROMPT, r->want, sizeof r->want);
     if (!r->seat) assert_int_equal(local_seat_open(w, false, &r->seat, NULL), 0);
-    uint32_t cached = local_begin(r->seat, all, PROMPT);
+    uint32_t cached = local_begin(r->seat, all, PROMPT, NULL);
     cached = cached < PROMPT ? cached : PROMPT - 1;
     assert_int_equal(local_feed(r->seat, cached, all + cached, PROMPT + ANSWER - 1 - cached, ANSWER,
                                 &greedy, NULL),
@@ -264,7 +264,7 @@ static void test_full(void **state)
         tokens[i] = 'x';
     assert_int_equal(local_new(open_engine(8, 0.0), wake, NULL, &w, NULL), 0);
     assert_int_equal(local_seat_open(w, false, &s, NULL), 0);
-    local_begin(s, tokens, 600); /* eight pages hold 512 */
+    local_begin(s, tokens, 600, NULL); /* eight pages hold 512 */
     assert_int_equal(local_feed(s, 0, tokens, 600, 0, &greedy, NULL), 0);
     uint64_t until = clock_us() + LATE_US;
     while (!local_take(s, &ev) && clock_us() < until)

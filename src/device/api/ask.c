@@ -395,6 +395,7 @@ static int fill_question(struct ask *a, struct err *e)
         .have = a->have.ids,
         .n_have = a->have.len,
         .now = clock_wall_of((int64_t)a->created),
+        .conversation = a->pdd.conversation,
         .sampling = ask->sampling,
         .tokens_max = endless ? ALONE_TOKENS_MAX : ask->tokens_max - a->have.len,
         .mode = a->mode,

@@ -83,6 +83,7 @@ void serve_talk_drop(struct http_request *r, void *serve)
     struct serve *s = serve;
     if (!good_id(r, s)) return;
     ask_forget(s, http_request_id(r));
+    serve_forget_pages(s, http_request_id(r));
     int none = record_drop_conversation(s->record, http_request_id(r));
     record_scrub(s->record);
     if (none)

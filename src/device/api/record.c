@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "device/api/serve_impl.h"
+#include "device/kv_disk.h"
 #include "proto/json.h"
 #include "store/store.h"
 
@@ -34,6 +35,11 @@ enum statement {
     SET_TALK,
     DROP_TALK,
     COUNT_TALKS,
+    PUT_PAGE,
+    OWN_PAGES,
+    ALL_PAGES,
+    DROP_PAGES,
+    DROP_PAGE,
     STATEMENTS
 };
 
@@ -63,6 +69,12 @@ static const char *const texts[STATEMENTS] = {
                  "SET title = ?2, updated = ?3, body = ?4",
     [DROP_TALK] = "DELETE FROM conversation WHERE id = ?1",
     [COUNT_TALKS] = "SELECT count(*) FROM conversation WHERE id <> ?1",
+    [PUT_PAGE] = "INSERT OR IGNORE INTO page VALUES (?1, ?2)",
+    [OWN_PAGES] = "SELECT p.key FROM page p WHERE p.conversation = ?1 AND NOT EXISTS "
+                  "(SELECT 1 FROM page o WHERE o.key = p.key AND o.conversation <> ?1)",
+    [ALL_PAGES] = "SELECT DISTINCT key FROM page",
+    [DROP_PAGES] = "DELETE FROM page WHERE conversation = ?1",
+    [DROP_PAGE] = "DELETE FROM page WHERE key = ?1",
 };
 
 struct record {
@@ -556,4 +568,56 @@ int record_drop_conversation(struct record *r, const char *id)
     bind_text(r->of[DROP_TALK], 1, id);
     if (run(r, DROP_TALK) < 0) return 1;
     return sqlite3_changes(store_db(r->store)) == 0;
+}
+
+/* ---- KV pages ---- */
+
+void record_use(struct record *r, const struct kv_disk_use *use)
+{
+    struct err e = ERR_INIT;
+    if (!r || r->broken) return;
+    int code = store_begin(r->store, &e);
+    for (uint32_t i = 0; i < use->n && !code && !r->broken; i++) {
+        bind_text(r->of[PUT_PAGE], 1, use->tag);
+        bind_blob(r->of[PUT_PAGE], 2, &use->keys[i], sizeof use->keys[i]);
+        (void)run(r, PUT_PAGE);
+    }
+    if (!code && !r->broken) code = store_commit(r->store, &e);
+    if (code) complain(r, &e);
+    if (r->broken) store_rollback(r->store);
+}
+
+/* The keys that a statement finds. */
+static void take_keys(struct record *r, enum statement which, struct buf *keys)
+{
+    sqlite3_stmt *q = r->of[which];
+    while (next_row(r, which))
+        if (sqlite3_column_bytes(q, 0) == KV_DISK_KEY)
+            (void)buf_append(keys, sqlite3_column_blob(q, 0), KV_DISK_KEY);
+}
+
+void record_take_pages(struct record *r, const char *conversation, struct buf *keys)
+{
+    if (!r || r->broken) return;
+    bind_text(r->of[OWN_PAGES], 1, conversation);
+    take_keys(r, OWN_PAGES, keys);
+    bind_text(r->of[DROP_PAGES], 1, conversation);
+    (void)run(r, DROP_PAGES);
+}
+
+void record_check_pages(struct record *r, bool (*has)(void *arg, const struct kv_key *key),
+                        void *arg)
+{
+    struct buf keys;
+    if (!r || r->broken) return;
+    buf_init(&keys, RECORD_PAGES_BYTES);
+    take_keys(r, ALL_PAGES, &keys);
+    for (size_t at = 0; at < keys.len && !r->broken; at += KV_DISK_KEY) {
+        struct kv_key key;
+        memcpy(&key, keys.data + at, sizeof key);
+        if (has(arg, &key)) continue;
+        bind_blob(r->of[DROP_PAGE], 1, &key, sizeof key);
+        (void)run(r, DROP_PAGE);
+    }
+    buf_release(&keys);
 }

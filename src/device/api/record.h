@@ -18,6 +18,8 @@
 #include "base/err.h"
 
 struct ask;
+struct kv_disk_use;
+struct kv_key;
 struct serve;
 struct record;
 struct device_sent;
@@ -27,7 +29,8 @@ enum {
     RECORD_EGRESS_MAX = 10000,           /* rows; older ones go */
     RECORD_CONVERSATIONS_MAX = 2000,     /* further ones are refused */
     RECORD_CONVERSATION_BYTES = 4 << 20, /* of one */
-    RECORD_TITLE_MAX = 200
+    RECORD_TITLE_MAX = 200,
+    RECORD_PAGES_BYTES = 64 << 20 /* of keys */
 };
 
 /* ERR_*: the store cannot be used; the sentence names file and remedy. ERR_BUSY: another
@@ -66,5 +69,13 @@ int record_get_conversation(struct record *r, const char *id, struct buf *out);
 int record_set_conversation(struct record *r, const char *id, const char *title, const char *body,
                             size_t n, struct err *e);
 int record_drop_conversation(struct record *r, const char *id); /* 1: there was none */
+
+/* KV pages on disk (device/kv_disk.h), and which conversations have them. */
+void record_use(struct record *r, const struct kv_disk_use *use);
+/* Forget the pages of a conversation. Appends to `keys` (struct kv_key) those that no other has. */
+void record_take_pages(struct record *r, const char *conversation, struct buf *keys);
+/* Forget pages that are gone. */
+void record_check_pages(struct record *r, bool (*has)(void *arg, const struct kv_key *key),
+                        void *arg);
 
 #endif

@@ -77,6 +77,34 @@ static void open_record(struct serve *s)
         log_line(LOG_ERROR, "device", "nothing is kept for after a restart: %s", e.text);
 }
 
+void serve_take_uses(void *serve)
+{
+    struct serve *s = serve;
+    struct local *engine = s->core ? device_core_local(s->core) : NULL;
+    struct kv_disk *disk = engine ? local_disk(engine) : NULL;
+    for (struct kv_disk_use *use; disk && (use = kv_disk_take_use(disk)) != NULL; mem_free(use))
+        record_use(s->record, use);
+}
+
+void serve_forget_pages(struct serve *s, const char *conversation)
+{
+    struct local *engine = device_core_local(s->core);
+    struct kv_disk *disk = engine ? local_disk(engine) : NULL;
+    struct buf keys;
+    if (!disk) return;
+    local_forget(engine, conversation); /* from here on there come no more */
+    serve_take_uses(s);
+    buf_init(&keys, RECORD_PAGES_BYTES);
+    record_take_pages(s->record, conversation, &keys);
+    kv_disk_forget(disk, (const void *)keys.data, (uint32_t)(keys.len / KV_DISK_KEY));
+    buf_release(&keys);
+}
+
+static bool has_page(void *disk, const struct kv_key *key)
+{
+    return kv_disk_has(disk, key);
+}
+
 /* In its own folder beside the database; opening the database has made the state folder. */
 static void open_kv_disk(struct serve *s)
 {
@@ -87,7 +115,10 @@ static void open_kv_disk(struct serve *s)
     int n = snprintf(dir, sizeof dir, "%s/kv", s->c.state_dir);
     int code = n >= (int)sizeof dir ? err_set(&e, ERR_LIMIT, "the state folder's name is too long")
                                     : local_keep(engine, dir, s->c.kv_disk_bytes, &e);
-    if (code) log_line(LOG_ERROR, "device", "no KV cache is kept for after a restart: %s", e.text);
+    if (code)
+        log_line(LOG_ERROR, "device", "no KV cache is kept for after a restart: %s", e.text);
+    else
+        record_check_pages(s->record, has_page, local_disk(engine));
 }
 
 static int open_parts(struct serve *s, struct err *e)
@@ -96,6 +127,8 @@ static int open_parts(struct serve *s, struct err *e)
     int code = keep_texts(s, e);
     open_record(s);
     s->c.device.store = record_store(s->record);
+    s->c.device.on_use = serve_take_uses;
+    s->c.device.arg = s;
     if (!code) code = loop_timer_new(s->loop, ask_start_waiting, s, &s->start_timer, e);
     if (!code) code = loop_timer_new(s->loop, ask_check_unread, s, &s->unread_timer, e);
     if (!code) code = loop_timer_new(s->loop, ask_sweep, s, &s->forget_timer, e);
@@ -126,6 +159,8 @@ static void close_parts(struct serve *s, bool with_engine)
         s->asks = a->next;
         ask_free(a);
     }
+    if (s->core) device_core_fill_stop(s->core);
+    serve_take_uses(s);
     if (with_engine)
         device_core_close(s->core);
     else

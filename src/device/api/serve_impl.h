@@ -188,6 +188,10 @@ void serve_health(struct http_request *r, void *serve);
 void serve_reading_stop(struct http_request *r, void *serve);
 void serve_status(struct http_request *r, void *serve);
 void serve_metrics_page(struct http_request *r, void *serve);
+/* Put uses of KV pages on record, as they come. */
+void serve_take_uses(void *serve);
+/* Remove the KV pages of a conversation whose answers were cancelled, but for those of others. */
+void serve_forget_pages(struct serve *s, const char *conversation);
 /* Send what was written to `b`, or 503; releases it. */
 void serve_reply(struct http_request *r, struct buf *b);
 void serve_refuse(struct serve *s, struct http_request *r, const struct err *e, const char *param);

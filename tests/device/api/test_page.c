@@ -4,14 +4,17 @@
  *
  * Catches: a page without its policy, or that an old browser cache outlives; one that another site
  * can frame or load, or that a link cannot lead to; files that need the token, so that nobody could
- * be asked for it; a conversation whose answers stay when it is deleted; a prefill or a lost cloud
- * of which nothing is told once the answer has begun.
+ * be asked for it; a conversation whose answers or KV pages stay when it is deleted; a prefill or a
+ * lost cloud of which nothing is told once the answer has begun.
  */
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -175,6 +178,110 @@ static void test_forgotten(void **state)
     serve_site_stop(&site);
 }
 
+static char folder[32];
+
+/* Its files; `remove`: and they go, with the folder. */
+static unsigned files_of(const char *below, bool remove)
+{
+    char dir[64], path[512];
+    unsigned n = 0;
+    snprintf(dir, sizeof dir, "%s%s", folder, below);
+    DIR *d = opendir(dir);
+    for (struct dirent *f; d && (f = readdir(d)) != NULL;) {
+        if (f->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/%s", dir, f->d_name);
+        n++;
+        if (remove) unlink(path);
+    }
+    if (d) closedir(d);
+    if (remove) rmdir(dir);
+    return n;
+}
+
+static void wait_for_pages(unsigned n)
+{
+    uint64_t until = clock_us() + 20000000;
+    while (files_of("/kv", false) != n)
+        if (clock_us() > until) fail_msg("%u pages, not %u", files_of("/kv", false), n);
+}
+
+static void start_with_pages(void)
+{
+    serve_site_defaults(&site);
+    site.config.state_dir = folder;
+    site.config.kv_disk_bytes = 1 << 26;
+    site.fake.answer_tokens = 2000;
+    site.fake.step_us = 2000.0;
+    serve_site_start(&site);
+}
+
+/* A question that begins with 128 tokens, at least, as all do, and goes on with 300 of its own. */
+static void put_long(char *body, size_t n, const char *talk, char own, uint32_t tokens)
+{
+    char text[512];
+    memset(text, '.', 128);
+    memset(text + 128, own, 300);
+    text[428] = 0;
+    snprintf(body, n,
+             "{\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}],\"stream\":true,"
+             "\"max_tokens\":%u,\"pdd\":{\"conversation\":\"%s\",\"keep\":600}}",
+             text, tokens, talk);
+}
+
+static void answer_long(const char *talk, char own)
+{
+    struct buf b;
+    char body[1024];
+    put_long(body, sizeof body, talk, own, 3);
+    assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions", "", body, &b), 200);
+    buf_release(&b);
+}
+
+static void delete_talk(const char *talk)
+{
+    struct buf b;
+    char path[64];
+    snprintf(path, sizeof path, "/v1/conversations/%s", talk);
+    (void)serve_site_ask(&site, "DELETE", path, "", "", &b);
+    buf_release(&b);
+}
+
+/* KV pages say what a conversation was about. Those that another one has stay as long as that. */
+static void test_forgotten_pages(void **state)
+{
+    struct buf b;
+    char body[1024];
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/pdd-page-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    start_with_pages();
+    answer_long("c1", 'a');
+    wait_for_pages(7); /* two of them begin as every question here */
+    answer_long("c2", 'b');
+    wait_for_pages(12);
+    delete_talk("c1");
+    assert_int_equal(files_of("/kv", false), 7);
+    serve_site_stop(&site);
+    start_with_pages(); /* it is known after a restart, too */
+    answer_long("c1", 'a');
+    wait_for_pages(12);
+    delete_talk("c2");
+    assert_int_equal(files_of("/kv", false), 7);
+    delete_talk("c1");
+    assert_int_equal(files_of("/kv", false), 0);
+    int fd = raw_connect(site.port); /* one that runs */
+    buf_init(&b, RAW_MAX);
+    put_long(body, sizeof body, "c3", 'c', 1000);
+    serve_site_send(fd, "POST", "/v1/chat/completions", "", body);
+    assert_true(raw_read_until(fd, &b, "\"index\":2,"));
+    delete_talk("c3");
+    close(fd);
+    buf_release(&b);
+    serve_site_stop(&site); /* which writes what waits */
+    assert_int_equal(files_of("/kv", true), 0);
+    files_of("", true);
+}
+
 /* The cloud answers while the device still reads; then it is gone. */
 static void test_told_while_answering(void **state)
 {
@@ -217,11 +324,9 @@ static void test_told_while_answering(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_cached),
-        cmocka_unit_test(test_other_sites),
-        cmocka_unit_test(test_forgotten),
-        cmocka_unit_test(test_told_while_answering),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_cached),
+        cmocka_unit_test(test_other_sites),     cmocka_unit_test(test_forgotten),
+        cmocka_unit_test(test_forgotten_pages), cmocka_unit_test(test_told_while_answering),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
