@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "net/http_client.h"
+#include "net/http_portal.h"
 #include "net/http_server.h"
 #include "net/http_url.h"
 #include "net/key_file.h"
@@ -28,7 +29,7 @@ struct seen {
     struct buf body;
     struct http_result result;
     struct err err;
-    char retry[16];
+    char retry[16], notice[HTTP_PORTAL_MAX];
     int head_status;
     unsigned heads, pieces, dones;
     bool cancel_in_body, cancel_in_head, stop_in_body;
@@ -63,6 +64,8 @@ static void on_done(void *arg, const struct http_result *result)
     struct seen *s = arg;
     s->dones++;
     s->result = *result;
+    snprintf(s->notice, sizeof s->notice, "%s", result->notice ? result->notice : "");
+    s->result.notice = s->notice; /* the result's goes with its call */
     s->err = result->err;
     if (result->body_len) CHECK(buf_append(&s->body, result->body, result->body_len) == 0);
     http_call_cancel(s->call); /* allowed, and nothing: it is over */
