@@ -165,7 +165,7 @@ static bool may_reopen(const struct turn *t)
 }
 
 /* Nobody works on the answer any more: ask the cloud again, or fail. */
-static void go_on_without_device(struct turn *t, uint64_t now, const char *why)
+static void go_on_without_device(struct turn *t, uint64_t now, int code, const char *why)
 {
     if (cloud_active(t)) {
         if (t->cloud_granted < t->c.answer_max) {
@@ -178,7 +178,7 @@ static void go_on_without_device(struct turn *t, uint64_t now, const char *why)
     } else if (may_reopen(t)) {
         open_cloud(t, now, t->c.answer_max);
     } else if (!t->ended) {
-        err_set(&t->error, ERR_NET, "%s", why);
+        err_set(&t->error, code, "%s", why);
         end_answer(t, TURN_FAILED);
     }
 }
@@ -316,11 +316,21 @@ void turn_pace(struct turn *t, double pace_us)
     t->c.pace_us = t->pace.plan_us = pace_us;
 }
 
+static void lose_cloud(struct turn *t, uint64_t now, int code, const char *why)
+{
+    if (!cloud_active(t)) return;
+    stop_cloud(t);
+    err_set(&t->error, code, "%s", why);
+    if (!t->local_ok) go_on_without_device(t, now, code, why);
+    feed(t, now);
+    show_due(t, now);
+}
+
 void turn_tick(struct turn *t, uint64_t now)
 {
     if (t->state == TURN_OVER) return;
     if (cloud_active(t) && now - t->cloud_heard >= t->c.stall_us)
-        turn_cloud_lost(t, now, "the cloud fell silent");
+        lose_cloud(t, now, ERR_TIMEOUT, "the cloud fell silent");
     if (t->cloud_waits && now >= t->cloud_again) open_cloud(t, now, t->c.answer_max);
     show_due(t, now);
     steer_cloud(t, now);
@@ -408,7 +418,7 @@ void turn_cloud_done(struct turn *t, uint64_t now, enum turn_cloud_end end)
     else if (end == TURN_CLOUD_LENGTH && !t->local_ok)
         end_answer(t, TURN_LENGTH);
     else if (!t->local_ok)
-        go_on_without_device(t, now,
+        go_on_without_device(t, now, ERR_NET,
                              end == TURN_CLOUD_GONE ? "the cloud ended the stream early"
                                                     : "the cloud's tokens are used up");
     feed(t, now);
@@ -423,12 +433,7 @@ void turn_cloud_no_ids(struct turn *t)
 
 void turn_cloud_lost(struct turn *t, uint64_t now, const char *why)
 {
-    if (!cloud_active(t)) return;
-    stop_cloud(t);
-    err_set(&t->error, ERR_NET, "%s", why);
-    if (!t->local_ok) go_on_without_device(t, now, why);
-    feed(t, now);
-    show_due(t, now);
+    lose_cloud(t, now, ERR_NET, why);
 }
 
 void turn_cloud_refused(struct turn *t, uint64_t now, uint64_t wait_us, const char *why)
@@ -599,7 +604,7 @@ void turn_local_failed(struct turn *t, uint64_t now, const char *why)
     t->local_ok = false;
     if (t->state == TURN_OWN) enter(t, TURN_BORROWED);
     err_set(&t->error, ERR_INTERNAL, "%s", why);
-    go_on_without_device(t, now, why);
+    go_on_without_device(t, now, ERR_NET, why);
     show_due(t, now);
 }
 
