@@ -25,7 +25,7 @@ enum manual_value manual_value_of(const struct option_row *row)
     if (manual_names(row, 0)) return MANUAL_VALUE_NAMES;
     size_t n = strlen(row->value);
     if (n >= 4 && strcmp(row->value + n - 4, "FILE") == 0) return MANUAL_VALUE_FILE;
-    if (strcmp(row->value, "MODEL") == 0) return MANUAL_VALUE_FILE; /* or a name */
+    if (strcmp(row->value, "MODEL") == 0) return MANUAL_VALUE_MODEL;
     if (strcmp(row->value, "DIR") == 0) return MANUAL_VALUE_FOLDER;
     return MANUAL_VALUE_NONE;
 }
@@ -54,16 +54,20 @@ const char *manual_action(const struct command_entry *c, uint32_t i)
 }
 
 /* The usage says what the operands are, after the name. */
-bool manual_takes_files(const struct command_entry *c)
+enum manual_value manual_operands(const struct command_entry *c)
 {
-    static const char *const kinds[] = {"FILE", "MODEL"};
+    static const struct {
+        const char *word;
+        enum manual_value value;
+    } kinds[] = {{"FILE", MANUAL_VALUE_FILE}, {"MODEL", MANUAL_VALUE_MODEL}};
     char start[MANUAL_NAME_MAX + 16];
-    bool any = false;
+    if (!c->command->operands) return MANUAL_VALUE_NONE;
+    if (c->command->bit == OPTIONS_RM) return MANUAL_VALUE_PULLED;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        snprintf(start, sizeof start, "pdd %s %s", c->name, kinds[i]);
-        any = any || strstr(c->command->usage, start) != NULL;
+        snprintf(start, sizeof start, "pdd %s %s", c->name, kinds[i].word);
+        if (strstr(c->command->usage, start)) return kinds[i].value;
     }
-    return c->command->operands && any;
+    return MANUAL_VALUE_NONE;
 }
 
 /* An action that no entry tells of would be missing from pages and completion. */

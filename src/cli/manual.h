@@ -16,8 +16,10 @@ enum { MANUAL_NAME_MAX = 64, MANUAL_BYTES_MAX = 1 << 20 };
 
 /* What a value is completed with. */
 enum manual_value {
-    MANUAL_VALUE_NONE, /* nothing that a shell knows */
-    MANUAL_VALUE_FILE, /* names of files */
+    MANUAL_VALUE_NONE,   /* nothing that a shell knows */
+    MANUAL_VALUE_FILE,   /* names of files */
+    MANUAL_VALUE_MODEL,  /* the same, and names of models that were pulled */
+    MANUAL_VALUE_PULLED, /* these alone */
     MANUAL_VALUE_FOLDER,
     MANUAL_VALUE_NAMES /* those of manual_names */
 };
@@ -30,8 +32,10 @@ const char *manual_names(const struct option_row *row, uint32_t i);
 bool manual_runs(const struct command_entry *c);
 /* The i-th action of a command, by the word after its name; NULL past the end. */
 const char *manual_action(const struct command_entry *c, uint32_t i);
-/* Whether its operands are files. */
-bool manual_takes_files(const struct command_entry *c);
+/* What its operands are. */
+enum manual_value manual_operands(const struct command_entry *c);
+/* What lists the names of models, one a line. */
+#define MANUAL_LIST "model list --names 2>/dev/null"
 
 /* The text in roff: nothing in it is taken for a request or an escape. */
 void manual_put_roff(struct buf *b, const char *text);

@@ -48,24 +48,36 @@ static void put_options(struct buf *b)
     buf_puts(b, "    esac\n}\n\n");
 }
 
+/* What the code below calls a kind of value. */
+static const char *kind_of(enum manual_value value)
+{
+    switch (value) {
+    case MANUAL_VALUE_FILE:
+        return "@file";
+    case MANUAL_VALUE_FOLDER:
+        return "@folder";
+    case MANUAL_VALUE_MODEL:
+        return "@model";
+    case MANUAL_VALUE_PULLED:
+        return "@pulled";
+    default:
+        return "@none";
+    }
+}
+
 static void put_value(struct buf *b, const struct command_entry *c, const struct option_row *row)
 {
     buf_printf(b, "    '%s --%s'", c->name, row->name);
     if (row->letter) buf_printf(b, " | '%s -%c'", c->name, row->letter);
     buf_puts(b, ") echo \"");
-    switch (manual_value_of(row)) {
+    enum manual_value value = manual_value_of(row);
+    switch (value) {
     case MANUAL_VALUE_NAMES:
         for (uint32_t i = 0; manual_names(row, i); i++)
             put_word(b, manual_names(row, i));
         break;
-    case MANUAL_VALUE_FILE:
-        buf_puts(b, "@file");
-        break;
-    case MANUAL_VALUE_FOLDER:
-        buf_puts(b, "@folder");
-        break;
     default:
-        buf_puts(b, "@none");
+        buf_puts(b, kind_of(value));
     }
     buf_puts(b, "\" ;;\n");
 }
@@ -88,20 +100,36 @@ static void put_values(struct buf *b)
 
 static void put_operands(struct buf *b)
 {
-    buf_puts(b,
-             "# COMMAND: whether its operands are files.\n_pdd_files()\n{\n    case $1 in\n    ");
-    bool any = false;
+    buf_puts(b, "# COMMAND: the kind of its operands.\n_pdd_operands()\n{\n    case $1 in\n");
     for (size_t i = 0; i < command_entries_n; i++) {
-        if (!manual_takes_files(&command_entries[i])) continue;
-        buf_printf(b, "%s'%s'", any ? " | " : "", command_entries[i].name);
-        any = true;
+        enum manual_value value = manual_operands(&command_entries[i]);
+        if (value == MANUAL_VALUE_NONE) continue;
+        buf_printf(b, "    '%s') echo %s ;;\n", command_entries[i].name, kind_of(value));
     }
-    buf_puts(b, any ? ") return 0 ;;\n    *) return 1 ;;\n    esac\n}\n\n"
-                    : "*) return 1 ;;\n    esac\n}\n\n");
+    buf_puts(b, "    esac\n}\n\n");
 }
 
 /* Bash cuts --option=value into three words. */
 static const char machine[] =
+    "# KIND WORD PROGRAM: files, and names of models.\n"
+    "_pdd_take()\n"
+    "{\n"
+    "    local name\n"
+    "    if [[ $1 == @model || $1 == @pulled ]]; then\n"
+    "        while IFS= read -r name; do\n"
+    "            [[ $name == \"$2\"* ]] && COMPREPLY+=(\"$name\")\n"
+    "        done < <(\"$3\" " MANUAL_LIST ")\n"
+    "    fi\n"
+    "    if ((${#COMPREPLY[@]})); then\n"
+    "        compopt -o filenames\n"
+    "        [[ $1 == @pulled ]] || mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "
+    "\"$2\")\n"
+    "    elif [[ $1 == @file || $1 == @model ]]; then\n"
+    "        compopt -o default\n"
+    "    elif [[ $1 == @folder ]]; then\n"
+    "        compopt -o dirnames\n"
+    "    fi\n"
+    "}\n\n"
     "_pdd()\n"
     "{\n"
     "    local current=${COMP_WORDS[COMP_CWORD]} command='' option values\n"
@@ -121,17 +149,15 @@ static const char machine[] =
     "    fi\n"
     "    [[ $option == -* ]] && values=$(_pdd_values \"$command\" \"$option\")\n"
     "    case $values in\n"
-    "    @none) ;;\n"
-    "    @file) compopt -o default ;;\n"
-    "    @folder) compopt -o dirnames ;;\n"
+    "    @*) _pdd_take \"$values\" \"$current\" \"$1\" ;;\n"
     "    ?*) mapfile -t COMPREPLY < <(compgen -W \"$values\" -- \"$current\") ;;\n"
     "    *)\n"
     "        values=$(_pdd_options \"$command\")\n"
     "        [[ $current == -* ]] || values=\n"
     "        ((COMP_CWORD > 2)) || values+=\" $(_pdd_actions \"$command\")\"\n"
     "        mapfile -t COMPREPLY < <(compgen -W \"$values\" -- \"$current\")\n"
-    "        if ((${#COMPREPLY[@]} == 0)) && _pdd_files \"$command\"; then\n"
-    "            compopt -o default\n"
+    "        if ((${#COMPREPLY[@]} == 0)); then\n"
+    "            _pdd_take \"$(_pdd_operands \"$command\")\" \"$current\" \"$1\"\n"
     "        fi\n"
     "        ;;\n"
     "    esac\n"

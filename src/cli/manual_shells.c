@@ -59,6 +59,9 @@ static void zsh_value(struct buf *b, const struct option_row *row)
     case MANUAL_VALUE_FILE:
         buf_puts(b, "_files");
         break;
+    case MANUAL_VALUE_MODEL:
+        buf_puts(b, "_pdd_models");
+        break;
     case MANUAL_VALUE_FOLDER:
         buf_puts(b, "_files -/");
         break;
@@ -83,8 +86,20 @@ static void zsh_command(struct buf *b, const struct command_entry *c)
     buf_printf(b, "    '%s')\n        _arguments -S", c->name);
     for (size_t i = 0; i < n; i++)
         if (shown(&rows[i], c)) zsh_option(b, &rows[i]);
-    buf_puts(b, manual_takes_files(c) ? " \\\n            '*:FILE:_files'\n        ;;\n"
-                                      : "\n        ;;\n");
+    switch (manual_operands(c)) {
+    case MANUAL_VALUE_FILE:
+        buf_puts(b, " \\\n            '*:FILE:_files'");
+        break;
+    case MANUAL_VALUE_MODEL:
+        buf_puts(b, " \\\n            '*:MODEL:_pdd_models'");
+        break;
+    case MANUAL_VALUE_PULLED:
+        buf_puts(b, " \\\n            '*:MODEL:_pdd_pulled'");
+        break;
+    default:
+        break;
+    }
+    buf_puts(b, "\n        ;;\n");
 }
 
 static void zsh_list(struct buf *b, const struct command_entry *c)
@@ -103,9 +118,14 @@ static void zsh_list(struct buf *b, const struct command_entry *c)
 
 void manual_zsh(struct buf *b)
 {
-    buf_puts(b,
-             "#compdef pdd\n# zsh completion for pdd, written by `pdd manual` from its tables.\n\n"
-             "_pdd_actions()\n{\n    case $1 in\n");
+    buf_puts(
+        b, "#compdef pdd\n# zsh completion for pdd, written by `pdd manual` from its tables.\n\n"
+           "_pdd_pulled()\n{\n"
+           "    local -a names=(${(f)\"$(_call_program models $_pdd_program " MANUAL_LIST ")\"})\n"
+           "    compadd -a names\n}\n\n"
+           "_pdd_models()\n{\n"
+           "    _alternative 'models:model:_pdd_pulled' 'files:file:_files'\n}\n\n"
+           "_pdd_actions()\n{\n    case $1 in\n");
     zsh_list(b, NULL);
     for (size_t i = 0; i < command_entries_n; i++)
         if (command_entries[i].run && manual_action(&command_entries[i], 0))
@@ -116,7 +136,7 @@ void manual_zsh(struct buf *b)
         if (manual_runs(&command_entries[i])) zsh_command(b, &command_entries[i]);
     buf_puts(b, "    esac\n}\n\n"
                 "_pdd()\n{\n"
-                "    local name=${words[2]}\n"
+                "    local name=${words[2]} _pdd_program=${words[1]}\n"
                 "    if ((CURRENT == 2)) && [[ ${words[2]} != -* ]]; then\n"
                 "        _pdd_actions ''\n"
                 "        return\n"
@@ -152,6 +172,8 @@ static void fish_option(struct buf *b, const struct command_entry *c, const stru
         enum manual_value value = manual_value_of(row);
         if (value == MANUAL_VALUE_FILE) {
             buf_puts(b, " -rF");
+        } else if (value == MANUAL_VALUE_MODEL) {
+            buf_puts(b, " -rFa '(__pdd_models)'");
         } else if (value == MANUAL_VALUE_FOLDER) {
             buf_puts(b, " -xa '(__fish_complete_directories)'");
         } else {
@@ -167,7 +189,11 @@ static void fish_words(struct buf *b, const struct command_entry *c)
 {
     for (uint32_t k = 0; manual_action(c, k); k++)
         buf_printf(b, "complete -c pdd -n \"__pdd_at '%s'\" -a %s\n", c->name, manual_action(c, k));
-    if (manual_takes_files(c)) buf_printf(b, "complete -c pdd -n \"__pdd_at '%s'\" -F\n", c->name);
+    enum manual_value value = manual_operands(c);
+    if (value == MANUAL_VALUE_NONE) return;
+    buf_printf(b, "complete -c pdd -n \"__pdd_at '%s'\"%s%s\n", c->name,
+               value == MANUAL_VALUE_PULLED ? "" : " -F",
+               value == MANUAL_VALUE_FILE ? "" : " -a '(__pdd_models)'");
 }
 
 void manual_fish(struct buf *b)
@@ -188,6 +214,10 @@ void manual_fish(struct buf *b)
                 "end\n\n"
                 "function __pdd_at\n"
                 "    test (__pdd_command) = \"$argv[1]\"\n"
+                "end\n\n"
+                "function __pdd_models\n"
+                "    set -l words (commandline -opc)\n"
+                "    $words[1] " MANUAL_LIST "\n"
                 "end\n\n"
                 "complete -c pdd -f\n"
                 "complete -c pdd -n \"__pdd_at ''\" -l help -d 'print this help'\n"

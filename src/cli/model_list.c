@@ -79,6 +79,13 @@ static void print_table(const struct library_list *l, const char *dir)
     }
 }
 
+/* For shells and scripts. */
+static void print_names(const struct library_list *l)
+{
+    for (uint32_t i = 0; i < l->n; i++)
+        if (!l->models[i].partial) puts(l->models[i].name);
+}
+
 static json_t *text_or_null(const char *text)
 {
     json_t *value = text && text[0] ? json_string(text) : NULL;
@@ -127,8 +134,10 @@ int model_list(int argc, char **argv)
     int status;
     if (options_parse(&command_model_list, argc, argv, &o, &line, &status)) return status;
     int code = library_default_dir(dir, sizeof dir, &e);
-    if (code == 0) code = library_read(dir, true, &l, &e);
-    if (code == 0 && o.model.json)
+    if (code == 0) code = library_read(dir, !o.model.names_only, &l, &e);
+    if (code == 0 && o.model.names_only)
+        print_names(&l);
+    else if (code == 0 && o.model.json)
         code = print_json(&l, &e);
     else if (code == 0)
         print_table(&l, dir);

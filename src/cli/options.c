@@ -693,6 +693,8 @@ static const struct option_row rows[] = {
      .help = "only list the GGUF files of hf:OWNER/NAME, with their sizes"},
     {"quiet", NULL, PULL, AT(pull.quiet), .help = "say nothing but errors"},
     {"json", NULL, LIST, AT(model.json), .help = "one JSON array instead of a table"},
+    {"names", NULL, LIST, AT(model.names_only),
+     .help = "only the names that --model takes, one a line"},
 
     {"shape", "NAME", RANDOM, .read = read_shape, .required = true, .help = "one of",
      .choice = shape_at},

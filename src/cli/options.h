@@ -76,7 +76,7 @@ struct key_options {
 
 struct model_options {
     const char *text, *text_file, *render;
-    bool json, no_hash, no_special, ids_only;
+    bool json, no_hash, no_special, ids_only, names_only;
 };
 
 struct model_pull_options {

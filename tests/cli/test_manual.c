@@ -47,6 +47,27 @@ static void need_program(const char *name)
     if (status != 0) skip();
 }
 
+/* Two models that were pulled, and the program where a shell finds it. */
+static void make_models(void)
+{
+    const char *path = getenv("PATH"), *bin = getenv("PDD_BIN");
+    char value[8192];
+    struct buf out;
+    if (!bin || !bin[0]) skip();
+    snprintf(value, sizeof value,
+             "program=$(realpath '%s') && cd %s && mkdir -p data/pdd/models bin && ln -s "
+             "\"$program\" bin/pdd && touch data/pdd/models/pulled-q4.gguf 'data/pdd/models/two "
+             "words-00001-of-00002.gguf' "
+             "data/pdd/models/half.gguf.part",
+             bin, folder);
+    assert_int_equal(program_shell(value, &out), 0);
+    buf_release(&out);
+    snprintf(value, sizeof value, "%s/data", folder);
+    setenv("XDG_DATA_HOME", value, 1);
+    snprintf(value, sizeof value, "%s/bin:%s", folder, path ? path : "/usr/bin:/bin");
+    setenv("PATH", value, 1);
+}
+
 static int write_manual(void **state)
 {
     struct program p;
@@ -59,6 +80,7 @@ static int write_manual(void **state)
     if (status) fail_msg("%s", err.data);
     buf_release(&out);
     buf_release(&err);
+    make_models();
     return 0;
 }
 
@@ -258,6 +280,14 @@ static void test_bash_completes(void **state)
     check_list(&t, "pdd chat --pro", "--profile", "--proxy");
     check_list(&t, "pdd cloud --pr", "--prefix-cache", "--prompt");
     check_list(&t, "pdd model tokenize --", "--no-special", "--render");
+    check_line(&t, "pdd chat --model pul", "pdd chat --model pulled-q4 ");
+    check_line(&t, "pdd cloud --model=pul", "pdd cloud --model=pulled-q4 ");
+    check_line(&t, "pdd model inspect pul", "pdd model inspect pulled-q4 ");
+    check_line(&t, "pdd model rm pul", "pdd model rm pulled-q4 ");
+    check_line(&t, "pdd model rm my", "pdd model rm my");
+    check_line(&t, "pdd chat --model tw", "pdd chat --model two\\ words ");
+    check_list(&t, "pdd chat --model ", "my model.gguf", NULL);
+    check_list(&t, "pdd chat --model ", "pulled-q4", NULL);
     terminal_close(&t);
 }
 
@@ -267,8 +297,8 @@ static void check_fish(const char *typed, const char *has, const char *lacks)
 {
     struct buf out;
     char line[LINE_BYTES];
-    snprintf(line, sizeof line, "fish --no-config -c \"source %s/pdd.fish; complete -C '%s'\"",
-             folder, typed);
+    snprintf(line, sizeof line,
+             "cd %s && fish --no-config -c \"source pdd.fish; complete -C '%s'\"", folder, typed);
     int status = program_shell(line, &out);
     if (status) fail_msg("%s: %s", line, out.data);
     if (!strstr(out.data, has)) fail_msg("\"%s\": no %s in %s", typed, has, out.data);
@@ -286,6 +316,11 @@ static void test_fish_completes(void **state)
     check_fish("pdd chat --profile ", "iphone17-pro-cpu", "pdd.fish");
     check_fish("pdd model tokenize --", "--no-special", "--render");
     check_fish("pdd chat --no", "--no-model", NULL);
+    check_fish("pdd chat --model ", "pulled-q4", "half");
+    check_fish("pdd chat --model ", "data/", NULL);
+    check_fish("pdd model inspect pul", "pulled-q4", NULL);
+    check_fish("pdd model rm ", "two words", "data/");
+    check_fish("pdd model list --na", "--names", NULL);
 }
 
 static void test_zsh_completes(void **state)
@@ -305,6 +340,11 @@ static void test_zsh_completes(void **state)
     check_line(&t, "pdd device --state in", "pdd device --state inside/");
     check_list(&t, "pdd bench ", "perplexity", "--");
     check_list(&t, "pdd model tokenize --", "--no-special", "--render");
+    check_line(&t, "pdd chat --model pul", "pdd chat --model pulled-q4 ");
+    check_line(&t, "pdd chat --model=pul", "pdd chat --model=pulled-q4 ");
+    check_line(&t, "pdd model inspect two", "pdd model inspect two\\ words ");
+    check_line(&t, "pdd model rm pul", "pdd model rm pulled-q4 ");
+    check_line(&t, "pdd model rm my", "pdd model rm my");
     terminal_close(&t);
 }
 
