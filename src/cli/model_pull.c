@@ -295,10 +295,13 @@ static int pull(const struct pull_options *o, struct progress *s, bool quiet, st
 
 static void catch_signals(void)
 {
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &a, NULL); /* the second one kills */
-    sigaction(SIGTERM, &a, NULL);
-    sigaction(SIGHUP, &a, NULL);
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}, before;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        /* What nohup or a shell has made us ignore stays so. The second signal kills. */
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+        sigaction(signals[i], &a, NULL);
+    }
 }
 
 /* One that knows how to clear a line; others get a line now and then, as a file does. */

@@ -283,6 +283,35 @@ static void test_interrupted(void **state)
     expect("model rm late", 0, "removed");
 }
 
+/* Catches: a download in the background that ends with the terminal, in spite of nohup. */
+static void test_ignored_signal(void **state)
+{
+    struct program p;
+    struct buf out, err;
+    char url[160];
+    (void)state;
+    site.cut = 20000;
+    site.stalls = 1;
+    file_server_forget(&site.server);
+    snprintf(url, sizeof url, "%s/nohup.gguf", site.server.url);
+    signal(SIGHUP, SIG_IGN);
+    program_start(&p, "model", ARGS("pull", url));
+    signal(SIGHUP, SIG_DFL);
+    for (int i = 0; i < 1000 && file_server_count(&site.server) == 0; i++)
+        usleep(10000);
+    snprintf(url, sizeof url, "grep -q 'SigIgn:.*[13579bdf]$' /proc/%d/status", (int)p.pid);
+    int status = program_shell(url, &out); /* the first signal is SIGHUP */
+    buf_release(&out);
+    assert_int_equal(status, 0);
+    kill(p.pid, SIGTERM);
+    assert_int_equal(program_finish(&p, &out, &err), 1);
+    if (!strstr(err.data, "stopped")) fail_msg("%s", err.data);
+    buf_release(&out);
+    buf_release(&err);
+    expect("model pull $URL/nohup.gguf", 0, "use it by --model nohup");
+    expect("model rm nohup", 0, "removed");
+}
+
 /* On a terminal one line, which is written again; `script` gives the program a terminal. */
 static void test_terminal(void **state)
 {
@@ -356,10 +385,11 @@ static void test_narrow_terminal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),      cmocka_unit_test(test_pull_and_use),
-        cmocka_unit_test(test_servers),    cmocka_unit_test(test_hub),
-        cmocka_unit_test(test_only_model), cmocka_unit_test(test_interrupted),
-        cmocka_unit_test(test_terminal),   cmocka_unit_test(test_narrow_terminal),
+        cmocka_unit_test(test_usage),           cmocka_unit_test(test_pull_and_use),
+        cmocka_unit_test(test_servers),         cmocka_unit_test(test_hub),
+        cmocka_unit_test(test_only_model),      cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_ignored_signal),  cmocka_unit_test(test_terminal),
+        cmocka_unit_test(test_narrow_terminal),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
