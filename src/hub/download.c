@@ -496,6 +496,6 @@ uint64_t download_kept(const char *path)
 {
     char name[DOWNLOAD_PATH_MAX];
     struct stat st;
-    if (add_end(path, ".part", name, NULL) || stat(name, &st)) return 0;
+    if (add_end(path, ".part", name, NULL) || lstat(name, &st) || !S_ISREG(st.st_mode)) return 0;
     return (uint64_t)st.st_size;
 }

@@ -8,8 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hex.h"
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/utf8.h"
 #include "hub/library.h"
 #include "model/gguf.h"
 
@@ -25,7 +27,18 @@ static void record_path(const char *dir, const char *name, char path[LIBRARY_PAT
 static void take_text(const json_t *object, const char *key, char *to, size_t size)
 {
     const char *text = json_string_value(json_object_get(object, key));
-    if (text && strlen(text) < size) snprintf(to, size, "%s", text);
+    if (!text || strlen(text) >= size) return;
+    snprintf(to, size, "%s", text);
+    utf8_blank_controls(to, strlen(to)); /* it is shown */
+}
+
+static void take_digest(const json_t *object, char ret_sha256[65])
+{
+    char text[65] = "";
+    unsigned char digest[32];
+    take_text(object, "sha256", text, sizeof text);
+    if (strlen(text) == 64 && hex_decode(text, digest, sizeof digest))
+        hex_encode(digest, sizeof digest, ret_sha256);
 }
 
 static int take_files(const json_t *files, struct library_record *r)
@@ -42,7 +55,7 @@ static int take_files(const json_t *files, struct library_record *r)
         f->name = mem_strdup(name ? name : "");
         if (!f->name) return ERR_NO_MEMORY;
         f->bytes = bytes > 0 ? (uint64_t)bytes : 0;
-        take_text(row, "sha256", f->sha256, sizeof f->sha256);
+        take_digest(row, f->sha256);
         take_text(row, "etag", f->etag, sizeof f->etag);
         r->n_files++;
     }

@@ -66,10 +66,27 @@ static const char *choose_token(const struct pull *p, struct err *e)
     return NULL;
 }
 
+/* The environment's, which a person sets once and forgets. */
+static int check_endpoint(const struct pull *p, struct err *e)
+{
+    const char *url = p->endpoint;
+    size_t scheme = strncasecmp(url, "https://", 8) == 0  ? 8
+                    : strncasecmp(url, "http://", 7) == 0 ? 7
+                                                          : 0;
+    if (scheme && url[scheme] && !strpbrk(url, "?#@ ")) return 0;
+    return err_set(
+        e, ERR_BAD_INPUT,
+        "the hub's URL, HF_ENDPOINT, is \"%.*s\": https://HOST or http://HOST is needed, "
+        "without user and query",
+        (int)(strcspn(url, "?#@") < 150 ? strcspn(url, "?#@") : 150), url);
+}
+
 static int open_server(struct pull *p, struct err *e)
 {
     const struct pull_options *o = p->o;
     struct err denied = ERR_INIT;
+    int code = p->reference.hub ? check_endpoint(p, e) : 0;
+    if (code) return code;
     p->hub = p->reference.hub || is_below(p->reference.url, p->endpoint);
     struct fetch_options options = {.token = choose_token(p, &denied),
                                     .ca_file = o->ca_file,

@@ -61,6 +61,25 @@ static void test_read(void **state)
     site_stop(&s);
 }
 
+/* Catches: a record that writes to the terminal of whoever lists it. */
+static void test_record_of_controls(void **state)
+{
+    static const char odd[] = "{\"from\": \"hf:a\\u001b[31m\\u009bb\", \"files\": [{\"name\": "
+                              "\"x\", \"bytes\": 4, \"sha256\": \"\\u001b[2J\"}]}";
+    struct pull_site s;
+    struct library_list l;
+    (void)state;
+    begin(&s);
+    put(&s, "m.gguf", "GGUF", 4);
+    put(&s, "m.json", odd, sizeof odd - 1);
+    assert_int_equal(library_read(s.dir, false, &l, NULL), 0);
+    assert_int_equal(l.n, 1);
+    assert_string_equal(l.models[0].record.from, "hf:a [31m  b");
+    assert_string_equal(l.models[0].record.files[0].sha256, "");
+    library_list_release(&l);
+    site_stop(&s);
+}
+
 static void expect_find(const struct pull_site *s, const char *name, int code, const char *text)
 {
     char path[LIBRARY_PATH_MAX] = "";
@@ -160,9 +179,8 @@ static void test_lock(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read),
-        cmocka_unit_test(test_find),
-        cmocka_unit_test(test_remove),
+        cmocka_unit_test(test_read), cmocka_unit_test(test_record_of_controls),
+        cmocka_unit_test(test_find), cmocka_unit_test(test_remove),
         cmocka_unit_test(test_lock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -239,6 +239,25 @@ static void test_names_of_others(void **state)
     site_stop(&s);
 }
 
+/* Catches: an error about a URL that nobody typed, without where it is from. */
+static void test_endpoint(void **state)
+{
+    static const char *const wrong[] = {"hub.example", "ftp://hub.example", "http://",
+                                        "https://me:secret@hub.example",
+                                        "https://hub.example/?key=secret"};
+    struct pull_site s;
+    (void)state;
+    site_start(&s, NULL);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        s.o.endpoint = wrong[i];
+        site_expect(&s, "hf:a/b", ERR_BAD_INPUT, "HF_ENDPOINT");
+        assert_null(strstr(s.e.text, "secret@"));
+        assert_null(strstr(s.e.text, "key="));
+    }
+    site_expect(&s, "/m.gguf", 0, NULL); /* another server's URL needs no hub */
+    site_stop(&s);
+}
+
 /* Catches: a page that was copied from a browser, refused without a word on what to do. */
 static void test_page_of_repository(void **state)
 {
@@ -299,6 +318,7 @@ int main(void)
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_redirects),
         cmocka_unit_test(test_names_of_others),
+        cmocka_unit_test(test_endpoint),
         cmocka_unit_test(test_page_of_repository),
         cmocka_unit_test(test_listing),
         cmocka_unit_test(test_listing_without_end),
