@@ -2,6 +2,7 @@
  * server's hops get the token. */
 #include "hub/fetch.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -86,6 +87,34 @@ static bool has_scheme(const char *url, const char *scheme)
 {
     size_t n = strlen(scheme);
     return strncasecmp(url, scheme, n) == 0 && strncmp(url + n, "://", 3) == 0;
+}
+
+/* A link that no router leaves; clouds give the secrets of a machine at 169.254.169.254. */
+static bool is_link_local(const char *url)
+{
+    CURLU *u = curl_url();
+    char *host = NULL;
+    struct in_addr four;
+    struct in6_addr six;
+    char inner[INET6_ADDRSTRLEN] = "";
+    if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK)
+        curl_url_get(u, CURLUPART_HOST, &host, 0);
+    bool link = host && inet_pton(AF_INET, host, &four) == 1 &&
+                ntohl(four.s_addr) >> 16 == (169u << 8 | 254u);
+    if (host && sscanf(host, "[%45[0-9a-fA-F:.]", inner) == 1 &&
+        inet_pton(AF_INET6, inner, &six) == 1)
+        link = IN6_IS_ADDR_LINKLOCAL(&six) ||
+               (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 169 && six.s6_addr[13] == 254);
+    curl_free(host);
+    curl_url_cleanup(u);
+    return link;
+}
+
+bool fetch_may_redirect(const char *first, const char *next)
+{
+    bool from_here = http_url_is_local(first);
+    if (is_link_local(next)) return from_here || is_link_local(first);
+    return from_here || !http_url_is_local(next);
 }
 
 /* `to` may be relative to `base`. */
@@ -430,6 +459,14 @@ static int follow(struct fetch *f, struct err *e)
         return err_set(e, ERR_PROTOCOL,
                        "%.200s redirects from https to http, which anybody on the way can change",
                        shown);
+    if (!fetch_may_redirect(f->first, next)) {
+        char target[FETCH_URL_MAX];
+        fetch_plain_url(next, target, sizeof target);
+        return err_set(e, ERR_PROTOCOL,
+                       "%.200s redirects to %.200s: no server elsewhere may send requests to this "
+                       "machine or its link",
+                       shown, target);
+    }
     memcpy(f->url, next, sizeof next);
     return 0;
 }

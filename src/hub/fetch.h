@@ -2,10 +2,11 @@
  * fetch: one HTTP GET to its end, redirects followed, on the caller's thread (libcurl's easy
  * interface). It blocks; for servers that answer others, net/http_client.h is there instead.
  *
- * Only http and https. At most FETCH_HOPS_MAX redirects; none from https to http. The token goes to
- * the scheme, host and port of the first URL alone, never over http that others can read
- * (net/http_url.h). Certificates are verified, and a proxy of the environment is used, never to
- * this machine. No cookies. Texts for people name a URL without its query, which may be a secret.
+ * Only http and https. At most FETCH_HOPS_MAX redirects; none from https to http, nor from
+ * elsewhere to this machine or a link-local address. The token goes to the scheme, host and port of
+ * the first URL alone, never over http that others can read (net/http_url.h). Certificates are
+ * verified, and a proxy of the environment is used, never to this machine. No cookies. Texts for
+ * people name a URL without its query, which may be a secret.
  *
  * Connections are kept between the calls of one `struct fetch`. Threads: one owner.
  */
@@ -99,6 +100,10 @@ int fetch_wait(const struct fetch *f, uint64_t us, struct err *e); /* or CANCELL
  * minutes ERR_TIMEOUT. */
 int fetch_text(struct fetch *f, const char *url, struct buf *body, struct fetch_head *ret_head,
                struct err *e);
+
+/* Whether a request for `first` may be sent on to `next`, by the addresses that the URLs write:
+ * servers elsewhere have no business with this machine's. What a name resolves to is not asked. */
+bool fetch_may_redirect(const char *first, const char *next);
 
 /* The URL without user, query and fragment, for people. */
 void fetch_plain_url(const char *url, char *ret_text, size_t size);

@@ -183,7 +183,7 @@ static void test_heads(void **state)
 static void respond_away(struct file_server *server, const struct file_server_ask *a)
 {
     struct pull_site *s = server->arg;
-    if (strncmp(a->path, "/first/", 7) != 0) {
+    if (!strstr(a->path, "/first/")) {
         file_server_status(server, 403, "", "");
         return;
     }
@@ -213,6 +213,38 @@ static void test_redirects(void **state)
     snprintf(s.target, sizeof s.target, "%s/second/m.gguf", s.server.other_url);
     site_expect(&s, "/first/m.gguf", ERR_DENIED, "answers 403");
     assert_null(strstr(s.e.text, "token"));
+    site_stop(&s);
+}
+
+/* Catches: a server elsewhere that makes this machine ask its own services, or its cloud's. */
+static void test_redirects_inwards(void **state)
+{
+    static const char elsewhere[] = "https://hub.example/m.gguf", here[] = "http://127.0.0.1:9/";
+    static const char *const inwards[] = {
+        "https://127.0.0.1/x",      "https://localhost/x",        "https://a.localhost./x",
+        "https://[::1]/x",          "https://2130706433/x",       "https://169.254.169.254/x",
+        "https://0xa9fea9fe/x",     "https://[fe80::1]/x",        "https://[fe80::1%25eth0]/x",
+        "https://[::ffff:a9fe:1]/", "https://[::ffff:127.0.0.1]/"};
+    static const char *const outwards[] = {"https://cdn.example/x", "https://10.0.0.1/x",
+                                           "https://169.253.0.1/x", "https://[2001:db8::1]/x",
+                                           "https://localhost.example/x"};
+    struct pull_site s;
+    (void)state;
+    for (size_t i = 0; i < sizeof inwards / sizeof *inwards; i++) {
+        if (fetch_may_redirect(elsewhere, inwards[i])) fail_msg("%s", inwards[i]);
+        assert_true(fetch_may_redirect(here, inwards[i]));
+    }
+    for (size_t i = 0; i < sizeof outwards / sizeof *outwards; i++)
+        if (!fetch_may_redirect(elsewhere, outwards[i])) fail_msg("%s", outwards[i]);
+    /* A proxy makes this server one elsewhere. */
+    site_start(&s, respond_away);
+    s.body = "";
+    snprintf(s.target, sizeof s.target, "%s/second/m.gguf?key=secret", s.server.url);
+    setenv("http_proxy", s.server.url, 1);
+    site_expect(&s, "http://hub.example/first/m.gguf", ERR_PROTOCOL, "to this machine");
+    unsetenv("http_proxy");
+    assert_null(strstr(s.e.text, "secret"));
+    assert_int_equal(file_server_count(&s.server), 1);
     site_stop(&s);
 }
 
@@ -317,6 +349,7 @@ int main(void)
         cmocka_unit_test(test_head_without_end),
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_redirects),
+        cmocka_unit_test(test_redirects_inwards),
         cmocka_unit_test(test_names_of_others),
         cmocka_unit_test(test_endpoint),
         cmocka_unit_test(test_page_of_repository),
