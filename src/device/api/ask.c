@@ -229,10 +229,14 @@ static void note_report(struct ask *a, const struct device_report *r)
         m->first_us += r->turn.ttft_us;
         m->first_n += 1.0;
     }
+    /* What a restart had left of the answer was read again, and is no part of the prompt. */
+    uint32_t prompt = a->serve->info ? r->prompt_tokens : r->cloud_prompt_tokens;
+    prompt -= a->have.len < prompt ? a->have.len : prompt;
+    uint32_t cached =
+        r->kept_tokens > r->cloud_cached_tokens ? r->kept_tokens : r->cloud_cached_tokens;
     a->usage = (struct openai_usage){
-        .prompt_tokens = a->serve->info ? r->prompt_tokens : r->cloud_prompt_tokens,
-        .cached_tokens =
-            r->kept_tokens > r->cloud_cached_tokens ? r->kept_tokens : r->cloud_cached_tokens,
+        .prompt_tokens = prompt,
+        .cached_tokens = cached < prompt ? cached : prompt,
         .completion_tokens = a->n_tokens,
         .reasoning_tokens = r->thought_tokens < a->n_tokens ? r->thought_tokens : a->n_tokens};
     if (report_put(&a->report, a, r, false)) buf_release(&a->report);

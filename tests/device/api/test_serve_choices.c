@@ -308,7 +308,8 @@ static void test_again(void **state)
     for (int i = 0; i < 2; i++)
         assert_string_equal(b.choices[i].text.data, a.choices[i].text.data);
     answer_release(&b);
-    fd = begin(",\"n\":2,\"seed\":5,\"pdd\":{\"id\":\"other\",\"keep\":60}",
+    fd = begin(",\"n\":2,\"seed\":5,\"stream_options\":{\"include_usage\":true},"
+               "\"pdd\":{\"id\":\"other\",\"keep\":60}",
                "\"index\":1,\"delta\":{\"content\"");
     serve_site_stop(&site);
     close(fd);
@@ -316,6 +317,8 @@ static void test_again(void **state)
     post(&b, CHAT, ASK,
          ",\"n\":2,\"seed\":5,\"stream\":true,\"pdd\":{\"id\":\"other\",\"keep\":60}");
     assert_true(b.done);
+    assert_int_equal(b.prompt, a.prompt); /* what was there before the restart is no prompt */
+    assert_int_equal(b.completion, a.completion);
     for (int i = 0; i < 2; i++)
         assert_string_equal(b.choices[i].text.data, a.choices[i].text.data);
     answer_release(&b);
