@@ -199,17 +199,28 @@ static void begin_of_messages(struct openai_pass *p, const json_t *messages)
     }
 }
 
-/* A URL that a server would fetch: {"image_url": {"url": URL}}, {"image_url": URL} and the like. */
-static bool names_url(const json_t *part)
+/* Letters and "://", as a URL begins. */
+static bool has_scheme(const char *text)
 {
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)part, name, value)
+    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+    return n > 0 && strncmp(text + n, "://", 3) == 0;
+}
+
+/* A URL that a server would fetch, at any depth of a part of a message: {"image_url": {"url":
+ * URL}},
+ * {"image_url": [URL]}, {"image": URL} and the like. `name`: of the member. The parser limits the
+ * depth. */
+static bool names_url(const char *name, const json_t *value)
+{
+    const char *member, *text = json_string_value(value);
+    json_t *inner;
+    if (text && strstr(name, "url")) return strncmp(text, "data:", 5) != 0;
+    if (text) return strcmp(name, "text") != 0 && strcmp(name, "content") != 0 && has_scheme(text);
+    for (size_t i = 0; i < json_array_size(value); i++)
+        if (names_url(name, json_array_get(value, i))) return true;
+    json_object_foreach((json_t *)(uintptr_t)value, member, inner)
     {
-        const json_t *inner = json_object_get(value, "url");
-        const char *url = json_string_value(inner ? inner : value);
-        bool place = inner || strstr(name, "url") != NULL;
-        if (place && url && strncmp(url, "data:", 5) != 0) return true;
+        if (names_url(member, inner)) return true;
     }
     return false;
 }
@@ -218,7 +229,7 @@ static int check_media(const json_t *message, size_t at, struct err *e)
 {
     const json_t *content = json_object_get(message, "content");
     for (size_t i = 0; i < json_array_size(content); i++)
-        if (names_url(json_array_get(content, i)))
+        if (names_url("content", json_array_get(content, i)))
             return err_set(e, ERR_UNSUPPORTED,
                            "messages[%zu].content[%zu]: only data: URLs are passed on; a server "
                            "would fetch others from its own network",

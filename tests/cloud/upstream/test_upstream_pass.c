@@ -102,6 +102,10 @@ static const struct {
      "\"url\":\"data:image/png;base64,AA\"}}]}]}",
      "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,AA\"}}"},
     {"somebody", CHAT,
+     "{\"n\":2,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":"
+     "\"http://a\"},\"http://b\",{\"image_url\":{\"url\":\"data:,\",\"detail\":\"low\"}}]}]}",
+     "\"text\":\"http://a\"},\"http://b\",{\"image_url\":{\"url\":\"data:,\",\"detail\":\"low\"}}"},
+    {"somebody", CHAT,
      "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":"
      "null,\"tool_calls\":[{\"id\":\"c1\",\"type\":\"function\",\"function\":{\"name\":\"f\","
      "\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"3\"}]}",
@@ -227,6 +231,18 @@ static const struct {
     {"somebody", CHAT,
      "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"audio_url\",\"audio_url\":"
      "\"file:///etc/passwd\"}]}]}",
+     "messages"},
+    {"somebody", CHAT,
+     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":["
+     "\"data:,\",\"http://10.0.0.1/\"]}]}]}",
+     "messages"},
+    {"somebody", CHAT,
+     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"image\":"
+     "\"http://10.0.0.1/\"}]}]}",
+     "messages"},
+    {"somebody", CHAT,
+     "{\"messages\":[{\"role\":\"tool\",\"content\":[{\"type\":\"tool_result\",\"content\":["
+     "{\"type\":\"image\",\"source\":{\"type\":\"url\",\"url\":\"http://10.0.0.1/\"}}]}]}]}",
      "messages"},
     {"somebody", CHAT, HI ",\"n\":2,\"temperature\":-1}", "temperature"},
     {"somebody", CHAT, HI ",\"n\":2,\"stop\":[5]}", "stop"},
