@@ -153,16 +153,19 @@ static bool has_progress(const struct reader *r)
     return now - r->told_at >= PROGRESS_EVERY_US;
 }
 
-/* As llama-server tells it: of the machine that is further. */
+/* As llama-server tells it: of the machine that is further. Of several answers to a prompt the
+ * first tells. */
 static void tell_prompt_progress(struct reader *r)
 {
     const struct ask *a = r->ask;
     const struct ask_progress *p = &a->progress[TURN_DEVICE], *cloud = &a->progress[TURN_CLOUD];
+    if (a->choice % a->q.n) return;
     if (cloud->total > 0 && cloud->done >= p->done) p = cloud;
     struct openai_progress progress = {p->total, 0, p->done, clock_us() - a->began};
     struct openai_head h = ask_head(a, NULL);
     h.progress = &progress;
-    openai_put_chunk(scratch(r), &h, &(struct openai_choice){.text = ""}, a->q.include_usage);
+    openai_put_chunk(scratch(r), &h, &(struct openai_choice){.index = a->choice, .text = ""},
+                     a->q.include_usage);
     send_scratch(r);
 }
 

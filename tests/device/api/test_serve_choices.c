@@ -32,7 +32,7 @@ struct answer {
     struct {
         struct buf text;
         char finish[16];
-        uint32_t n_roles;
+        uint32_t n_roles, n_progress;
     } choices[CHOICES];
     uint32_t prompt, completion, n_errors;
     bool done;
@@ -58,8 +58,12 @@ static void note(struct answer *a, const char *json, size_t n)
     if (!root) fail_msg("no JSON: %.*s", (int)n, json);
     const json_t *choices = json_object_get(root, "choices"),
                  *usage = json_object_get(root, "usage");
-    for (size_t i = 0; i < json_array_size(choices); i++)
-        note_choice(a, json_array_get(choices, i));
+    for (size_t i = 0; i < json_array_size(choices); i++) {
+        const json_t *choice = json_array_get(choices, i);
+        note_choice(a, choice);
+        a->choices[json_integer_value(json_object_get(choice, "index"))].n_progress +=
+            json_object_get(root, "prompt_progress") != NULL;
+    }
     if (json_is_object(usage)) {
         a->prompt = (uint32_t)json_integer_value(json_object_get(usage, "prompt_tokens"));
         a->completion = (uint32_t)json_integer_value(json_object_get(usage, "completion_tokens"));
@@ -283,6 +287,27 @@ static void test_room(void **state)
     serve_site_stop(&site);
 }
 
+/* A prompt's progress is of the first answer to it, and never after that one's end. */
+static void test_progress(void **state)
+{
+    struct answer a;
+    (void)state;
+    serve_site_defaults(&site);
+    site.fake.step_tokens_max = 8;
+    serve_site_start(&site);
+    post(&a, TEXT,
+         "\"prompt\":[\"Once upon a time there was a king who had a daughter\","
+         "\"In a far land by the sea a fisherman lived with his wife\"]",
+         ",\"n\":2,\"max_tokens\":2,\"stream\":true,\"return_progress\":true");
+    assert_true(a.done);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_string_not_equal(a.choices[i].finish, "");
+        assert_int_equal(a.choices[i].n_progress > 0, i % 2 == 0);
+    }
+    answer_release(&a);
+    serve_site_stop(&site);
+}
+
 /* Asked again by the same id, while it runs and after a restart in its middle. */
 static void test_again(void **state)
 {
@@ -334,9 +359,10 @@ static void test_again(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_n),     cmocka_unit_test(test_prompts_and_echo),
-        cmocka_unit_test(test_fails), cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_room),  cmocka_unit_test(test_again),
+        cmocka_unit_test(test_n),        cmocka_unit_test(test_prompts_and_echo),
+        cmocka_unit_test(test_fails),    cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_room),     cmocka_unit_test(test_again),
+        cmocka_unit_test(test_progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
