@@ -196,7 +196,7 @@ void pass_begin(struct request_work *w, struct openai_request *q)
         a->chat = q->chat;
         a->stream = q->stream;
         a->include_usage = q->include_usage;
-        a->choices = q->ask.passed->choices;
+        a->choices = a->x.streams = q->ask.passed->choices;
         a->created = (uint64_t)time(NULL);
         a->x.began = w->arrived;
         buf_init(&a->whole, PASS_ANSWER_MAX);

@@ -49,6 +49,29 @@ bool quota_use_request(struct request_ctx *c)
     return false;
 }
 
+static uint32_t streams_of(const struct exchange *x)
+{
+    return x->streams ? x->streams : 1;
+}
+
+/* Give n streams back, and what the prompt has cost. */
+static void undo(struct exchange *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        quota_undo(&x->key->quota, clock_us(), i ? 0 : x->quota_tokens);
+}
+
+/* All of its streams, or none. */
+static enum quota_verdict enter(struct exchange *x, uint64_t *ret_wait_us)
+{
+    enum quota_verdict verdict = QUOTA_OK;
+    uint32_t n = 0;
+    for (; n < streams_of(x) && verdict == QUOTA_OK; n++)
+        verdict = quota_enter(&x->key->quota, clock_us(), n ? 0 : x->quota_tokens, ret_wait_us);
+    if (verdict != QUOTA_OK) undo(x, n - 1);
+    return verdict;
+}
+
 int quota_use_begin(struct exchange *x, struct quota_refusal *refusal, struct err *e)
 {
     struct key *key = x->key;
@@ -57,7 +80,7 @@ int quota_use_begin(struct exchange *x, struct quota_refusal *refusal, struct er
     x->job->tenant = key->tenant;
     x->job->priority = key->line.priority;
     x->quota_tokens = x->shares_prompt ? 0 : x->job->n_tokens;
-    enum quota_verdict verdict = quota_enter(&key->quota, clock_us(), x->quota_tokens, &wait_us);
+    enum quota_verdict verdict = enter(x, &wait_us);
     if (verdict == QUOTA_OK) return 0;
     x->key = NULL; /* nothing was taken that quota_use_undo could return */
     return refuse(refusal, verdict, wait_us, key, e);
@@ -65,7 +88,7 @@ int quota_use_begin(struct exchange *x, struct quota_refusal *refusal, struct er
 
 void quota_use_undo(struct exchange *x)
 {
-    if (x->key) quota_undo(&x->key->quota, clock_us(), x->quota_tokens);
+    if (x->key) undo(x, streams_of(x));
     x->key = NULL;
 }
 
@@ -108,7 +131,8 @@ void quota_use_event(struct exchange *x, const struct job_event *ev)
         break;
     case JOB_DONE:
         return_tokens(x, x->admitted ? x->unfed : x->quota_tokens);
-        quota_leave(&x->key->quota);
+        for (uint32_t i = 0; i < streams_of(x); i++)
+            quota_leave(&x->key->quota);
         x->key = NULL;
         break;
     }

@@ -43,6 +43,8 @@ struct exchange {
      * the likeliest tokens. */
     bool logprobs;
     uint32_t logprobs_top;
+    /* The same: how many streams of its key it takes, where its job is several answers; 0: one. */
+    uint32_t streams;
     struct refine *refine;               /* becomes the job's; NULL: not asked for */
     bool complete;                       /* see exchange_complete */
     bool running;                        /* its job is submitted, and JOB_DONE has not come */

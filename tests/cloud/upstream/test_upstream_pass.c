@@ -17,16 +17,19 @@
 
 #include <cmocka.h>
 
+#include "cloud/api/keys.h"
 #include "support/cloud_site.h"
 #include "support/script_server.h"
 
-static void begin(struct site *s, struct script_server *a, struct script_server *b)
+static void begin_with(struct site *s, struct script_server *a, struct script_server *b,
+                       const char *keys_path)
 {
     uint64_t until = clock_us() + SITE_WAIT_US;
     site_init(s);
     s->config.upstream.servers[s->config.upstream.n_servers++].url = a->url;
     if (b) s->config.upstream.servers[s->config.upstream.n_servers++].url = b->url;
     s->config.tokens_max = 50;
+    s->config.keys_path = keys_path;
     s->config.upstream.timeout_us = s->config.upstream.prefill_us = SITE_WAIT_US;
     site_start(s);
     while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200) {
@@ -45,6 +48,11 @@ static void begin(struct site *s, struct script_server *a, struct script_server 
         assert_true(clock_us() < until);
         clock_sleep_us(2000);
     }
+}
+
+static void begin(struct site *s, struct script_server *a, struct script_server *b)
+{
+    begin_with(s, a, b, NULL);
 }
 
 /* POST with these fields; the caller frees `ret`. */
@@ -470,6 +478,53 @@ static void test_strange_answers(void **state)
     script_stop(&a);
 }
 
+/* Each answer of a request is a stream of its key, as those that are computed here. */
+static void test_key_streams(void **state)
+{
+    char path[] = "/tmp/pdd-pass-keysXXXXXX";
+    static const char two[] = HI ",\"n\":2," STREAM "}", one[] = HI ",\"n\":1," TOOLS "}";
+    struct key_line line = {.name = "ann", .limits = {.streams_max = 3}};
+    struct script_server a;
+    struct site s;
+    struct client c;
+    struct buf b;
+    (void)state;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    key_hash("key-a", 5, line.hash);
+    buf_init(&b, 4096);
+    assert_int_equal(key_line_print(&line, &b), 0);
+    assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+    close(fd);
+    buf_release(&b);
+    script_start(&a, "somebody");
+    begin_with(&s, &a, NULL, path);
+    atomic_store(&a.how, SCRIPT_SAY);
+    atomic_store(&a.saying, CHUNK(DELTA("0", "\"content\":\"b\"")));
+    client_open(&c, s.port);
+    client_send(&c, "POST", CHAT, "key-a", two, strlen(two));
+    assert_true(raw_readable(c.fd, RAW_WAIT_MS)); /* it has begun, and goes on */
+    assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", HI ",\"n\":4}", NULL), 400);
+    assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", two, NULL), 429);
+    atomic_store(&a.how, SCRIPT_REPLY);
+    atomic_store(&a.status, 200);
+    atomic_store(&a.saying_type, "application/json");
+    atomic_store(&a.saying, WHOLE);
+    assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", one, NULL), 200); /* one is left */
+    assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", one, NULL), 200);
+    client_close(&c);
+    for (uint64_t until = clock_us() + SITE_WAIT_US;;) { /* all are free again */
+        int status = site_ask(&s, "POST", CHAT, "key-a", HI ",\"n\":3}", NULL);
+        if (status == 200) break;
+        assert_int_equal(status, 429);
+        assert_true(clock_us() < until);
+        clock_sleep_us(2000);
+    }
+    site_stop(&s);
+    script_stop(&a);
+    unlink(path);
+}
+
 /* llama-server gives completions log-probabilities in the form of chats. */
 static void test_completion_logprobs(void **state)
 {
@@ -735,9 +790,10 @@ int main(void)
         cmocka_unit_test(test_asked),           cmocka_unit_test(test_refused),
         cmocka_unit_test(test_assist),          cmocka_unit_test(test_whole_answers),
         cmocka_unit_test(test_streams),         cmocka_unit_test(test_completion_logprobs),
-        cmocka_unit_test(test_strange_answers), cmocka_unit_test(test_deaths),
-        cmocka_unit_test(test_endless),         cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_without),         cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_strange_answers), cmocka_unit_test(test_key_streams),
+        cmocka_unit_test(test_deaths),          cmocka_unit_test(test_endless),
+        cmocka_unit_test(test_faults),          cmocka_unit_test(test_without),
+        cmocka_unit_test(test_plain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
