@@ -11,7 +11,10 @@
  *
  * Threads. A device has threads of its own, with all signals blocked. They never call yours:
  * callbacks run in the thread that calls pdd_ask, pdd_answer_wait or pdd_answer_dispatch, and
- * nowhere else. Different devices, answers and chats may be used by different threads at the same
+ * nowhere else; a thread with a stack of 64 KB is enough. A callback must return: an exception or a
+ * longjmp that leaves it leaves the answer in the middle, for good. Catch it there, return 1, and
+ * throw it again when the call has returned. A callback may ask, free and close what it likes.
+ * Different devices, answers and chats may be used by different threads at the same
  * time. One device may be asked by several threads, and gives up to PDD_ANSWERS_MAX answers at
  * once. One answer and one chat belong to one thread at a time; pdd_answer_cancel and
  * pdd_device_cancel may be called from any.

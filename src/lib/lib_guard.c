@@ -35,6 +35,37 @@ void lib_guard_leave(struct lib_guard *g)
     freelocale(g->locale);
 }
 
+struct run {
+    int (*fn)(void *arg, struct err *e);
+    void *arg;
+    struct err *e;
+    int code;
+};
+
+static void *run_main(void *arg)
+{
+    struct run *r = arg;
+    lib_guard_thread();
+    r->code = r->fn(r->arg, r->e);
+    return NULL;
+}
+
+int lib_run(int (*fn)(void *arg, struct err *e), void *arg, struct err *e)
+{
+    struct run r = {fn, arg, e, 0};
+    pthread_attr_t attr;
+    pthread_t thread;
+    size_t size = 0;
+    if (pthread_attr_init(&attr)) return err_set(e, ERR_NO_MEMORY, "no memory for a thread");
+    pthread_attr_getstacksize(&attr, &size); /* the process's default */
+    if (size < LIB_STACK) pthread_attr_setstacksize(&attr, LIB_STACK);
+    int failed = pthread_create(&thread, &attr, run_main, &r);
+    pthread_attr_destroy(&attr);
+    if (failed) return err_set(e, ERR_NO_MEMORY, "a thread cannot be started");
+    pthread_join(thread, NULL);
+    return r.code;
+}
+
 void lib_guard_thread(void)
 {
     locale_t plain = plain_locale();

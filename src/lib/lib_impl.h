@@ -134,6 +134,12 @@ void lib_guard_leave(struct lib_guard *g);
 /* For a thread of the library, for good. */
 void lib_guard_thread(void);
 
+/* Runs fn(arg, e), after lib_guard_enter, in a thread of the library with a stack of LIB_STACK
+ * bytes or more, and returns what it returns: loading and measuring a model need more than a thread
+ * of the host may have. */
+enum { LIB_STACK = 1 << 20 };
+int lib_run(int (*fn)(void *arg, struct err *e), void *arg, struct err *e);
+
 /* ---- lib_struct.c ---- */
 
 /* A user's struct of `size` bytes into ours of `known` bytes, of which the first version had

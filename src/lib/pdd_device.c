@@ -177,8 +177,15 @@ static int open_kv_disk(struct pdd_device *d, const pdd_device_options *o, struc
     return local_keep(device_core_local(d->core), dir, o->kv_disk_bytes, e);
 }
 
-static int open_core(struct pdd_device *d, const pdd_device_options *o, struct err *e)
+struct opening {
+    struct pdd_device *device;
+    const pdd_device_options *options;
+};
+
+static int open_core(void *arg, struct err *e)
 {
+    struct pdd_device *d = ((struct opening *)arg)->device;
+    const pdd_device_options *o = ((struct opening *)arg)->options;
     struct device_options of = {.engine = d->model ? d->model->engine : NULL,
                                 .prefill_tps = d->model ? d->model->prefill_tps : 0.0,
                                 .decode_us = d->model ? d->model->decode_us : 0.0,
@@ -209,7 +216,7 @@ static int open_device(struct pdd_device *d, const pdd_device_options *options, 
     if (code == 0 && o.model) code = take_model(d, o.model, e);
     if (code == 0) code = loop_new_guest(&d->loop, e);
     if (code == 0) code = loop_wake_new(d->loop, on_wake, d, &d->wake, e);
-    if (code == 0) code = open_core(d, &o, e);
+    if (code == 0) code = lib_run(open_core, &(struct opening){d, &o}, e);
     return code ? code : start_thread(d, e);
 }
 

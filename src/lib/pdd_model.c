@@ -69,12 +69,24 @@ static int open_model(const pdd_model_options *options, pdd_model **ret_model, s
     return code;
 }
 
+struct opening {
+    const pdd_model_options *options;
+    pdd_model **ret_model;
+};
+
+static int open_here(void *arg, struct err *e)
+{
+    const struct opening *o = arg;
+    return open_model(o->options, o->ret_model, e);
+}
+
 int pdd_model_open(const pdd_model_options *options, pdd_model **ret_model, pdd_error *error)
 {
     struct err e = ERR_INIT;
     struct lib_guard guard;
+    struct opening o = {options, ret_model};
     lib_guard_enter(&guard); /* also for the signals of the threads that compute */
-    int code = open_model(options, ret_model, &e);
+    int code = lib_run(open_here, &o, &e);
     lib_guard_leave(&guard);
     return lib_result(code, &e, error);
 }

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "engine/native.h"
 #include "support/cloud_fixture.h"
+#include "support/program.h"
 #include "support/tiny_model.h"
 
 enum { ANSWER = 40, TINY_ANSWER = 24, ENDLESS = 1 << 20 };
@@ -296,6 +297,64 @@ static void test_many_threads(void **state)
     single_answer_release(&want);
 }
 
+/* Everything in a thread of the program whose stack is small. */
+static void *use_all(void *arg)
+{
+    struct side *s = arg;
+    pdd_model_options m = {.size = sizeof m, .path = s->path, .threads = 1, .context_max = 512};
+    pdd_device_options d = {.size = sizeof d, .cloud_url = "http://127.0.0.1:1"};
+    pdd_device *device;
+    pdd_answer *a;
+    const char *json;
+    uint32_t n;
+    m.chat_template = "chatml";
+    m.kv_type = "i16"; /* whose kernels have large frames */
+    s->wrong = "opening";
+    if (pdd_model_open(&m, &d.model, NULL)) return NULL;
+    if (pdd_device_open(&d, &device, NULL)) return NULL; /* with a cloud, the model is measured */
+    pdd_question q = {.size = sizeof q, .text = question_text, .tokens_max = TINY_ANSWER};
+    q.mode = PDD_MODE_LOCAL;
+    s->wrong = "asking";
+    if (pdd_ask(device, &q, &a, NULL)) return NULL;
+    s->wrong = strcmp(pdd_answer_text(a, NULL), s->want.text.data) ? "another answer" : NULL;
+    if (pdd_answer_json(a, &json, NULL, NULL)) s->wrong = "the report";
+    if (pdd_model_count(d.model, question_text, sizeof question_text, &n, NULL))
+        s->wrong = "counts";
+    pdd_answer_free(a);
+    pdd_device_close(device);
+    pdd_model_close(d.model);
+    return NULL;
+}
+
+static void test_small_stack(void **state)
+{
+    (void)state;
+    struct tiny_options tiny = TINY_DEFAULT;
+    struct side s = {.seed = 1};
+    pthread_attr_t attr;
+    pthread_t thread;
+    if (program_instrumented) skip(); /* sanitizers fill such stacks alone */
+    tiny.head_dim = 64;
+    tiny_model_file(&tiny, s.path);
+    struct native_options o = {.model_path = s.path,
+                               .threads = 1,
+                               .context_max = 512,
+                               .kv_type = NATIVE_KV_I16,
+                               .chat_template = "chatml"};
+    struct engine *e;
+    assert_int_equal(native_open(&o, &e, NULL), 0);
+    single_answer_make(e, question_text, false, &greedy, TINY_ANSWER, &s.want);
+    engine_free(e);
+    pthread_attr_init(&attr);
+    assert_int_equal(pthread_attr_setstacksize(&attr, 64 << 10), 0);
+    assert_int_equal(pthread_create(&thread, &attr, use_all, &s), 0);
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attr);
+    if (s.wrong) fail_msg("%s", s.wrong);
+    single_answer_release(&s.want);
+    unlink(s.path);
+}
+
 /* ---- cancelling, and objects that go early ---- */
 
 static int cancel_handle(void *arg, const char *text, size_t length, const pdd_token *token)
@@ -526,7 +585,7 @@ int main(void)
         cmocka_unit_test(test_cancel),      cmocka_unit_test(test_destroy),
         cmocka_unit_test(test_model_taken), cmocka_unit_test(test_cloud_only),
         cmocka_unit_test(test_cloud_away),  cmocka_unit_test(test_many_threads),
-        cmocka_unit_test(test_thoughts),
+        cmocka_unit_test(test_thoughts),    cmocka_unit_test(test_small_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
