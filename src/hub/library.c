@@ -201,8 +201,10 @@ static uint32_t distance(const char *a, const char *b)
 
 static bool is_near(const char *asked, const char *name)
 {
+    size_t n = strlen(asked);
+    if (n == 0) return false;
     return strcasestr(name, asked) || strcasestr(asked, name) ||
-           distance(asked, name) <= NEAR_DISTANCE;
+           distance(asked, name) <= (n / 2 < NEAR_DISTANCE ? n / 2 : NEAR_DISTANCE);
 }
 
 static int refuse_name(const struct library_list *l, const char *name, struct err *e)

@@ -1,7 +1,7 @@
 /* pull: see pull.h. */
 #include "hub/pull.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -425,12 +425,64 @@ static int load_part(struct pull *p, uint32_t no, bool *ret_fresh, struct err *e
     return 0;
 }
 
-/* A file that is no GGUF is not kept. One part alone says less than all of them. */
+/* A file that is no GGUF is not kept. */
 static int check_model(const char *path, struct err *e)
 {
     struct gguf *g;
     int code = gguf_open(path, &g, e);
     if (code == 0) gguf_close(g);
+    return code;
+}
+
+/* Links in the folder, under the names that the parts will have, to where they are now; a link of
+ * an earlier run is replaced. False: the file system has none. */
+static bool link_parts(const struct pull *p, const bool *fresh, int folder)
+{
+    char path[LIBRARY_PATH_MAX], file[REFERENCE_NAME_MAX + 1], target[REFERENCE_NAME_MAX + 16];
+    bool ok = folder >= 0;
+    for (uint32_t no = 1; no <= p->parts && ok; no++) {
+        if (part_path(p, no, path, file, NULL)) return false;
+        snprintf(target, sizeof target, "../%s%s", file, fresh[no - 1] ? ".part" : "");
+        unlinkat(folder, file, 0);
+        ok = symlinkat(target, folder, file) == 0;
+    }
+    return ok;
+}
+
+static void unlink_parts(const struct pull *p, int folder)
+{
+    char path[LIBRARY_PATH_MAX], file[REFERENCE_NAME_MAX + 1];
+    for (uint32_t no = 1; no <= p->parts && folder >= 0; no++)
+        if (part_path(p, no, path, file, NULL) == 0) unlinkat(folder, file, 0);
+}
+
+/* Without the folder of links, which a reader of the sentence has never seen. */
+static void tell_place(struct err *e, const char *folder)
+{
+    char *at = e ? strstr(e->text, folder) : NULL;
+    if (at) memmove(at, at + strlen(folder), strlen(at + strlen(folder)) + 1);
+}
+
+/* All parts together, before one of them takes the place of an older one. */
+static int check_parts(const struct pull *p, const bool *fresh, struct err *e)
+{
+    char path[LIBRARY_PATH_MAX], file[REFERENCE_NAME_MAX + 1];
+    char folder[REFERENCE_NAME_MAX + 16], at[LIBRARY_PATH_MAX + sizeof folder];
+    char first[sizeof at + REFERENCE_NAME_MAX + 1];
+    int code = part_path(p, 1, path, file, e);
+    if (code) return code;
+    snprintf(folder, sizeof folder, "/.%s.parts", p->result->name);
+    snprintf(at, sizeof at, "%s%s", p->o->dir, folder);
+    snprintf(first, sizeof first, "%s/%s", at, file);
+    (void)mkdir(at, 0777); /* what fails here fails below */
+    int fd = open(at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    code = link_parts(p, fresh, fd) ? check_model(first, e) : 0;
+    if (code) tell_place(e, folder);
+    unlink_parts(p, fd);
+    if (fd >= 0) close(fd);
+    rmdir(at);
+    for (uint32_t no = 1; no <= p->parts && code; no++)
+        if (fresh[no - 1] && part_path(p, no, path, file, NULL) == 0) download_drop(path);
     return code;
 }
 
@@ -457,7 +509,8 @@ static int place(struct pull *p, const bool *fresh, struct err *e)
         download_drop(path);
         return code;
     }
-    if (!p->had.from[0]) code = write_record(p, e);
+    if (p->parts > 1) code = check_parts(p, fresh, e);
+    if (code == 0 && !p->had.from[0]) code = write_record(p, e);
     for (uint32_t no = 1; no <= p->parts && code == 0; no++) {
         if (!fresh[no - 1] || (code = part_path(p, no, path, file, e)) != 0) continue;
         code = download_place(path, e);

@@ -5,7 +5,8 @@
  *  1. What files: a URL's own, with all parts of a split model; or the hub's, by its list.
  *  2. The name is locked. A name that has come from elsewhere is not touched.
  *  3. Each file is downloaded beside its place (hub/download.h). What is here already is not.
- *  4. When all are complete and checked, they are renamed, and the record is written.
+ *  4. When all are complete and checked, parts together by links in .NAME.parts, they are renamed,
+ *     and the record is written. What the new files replace stays until then.
  *
  * The token goes to the server of the URL or the hub alone (hub/fetch.h). Threads: one, which it
  * blocks; `stopped` ends it within a second, and the same call goes on later.

@@ -38,7 +38,7 @@ static void respond_parts(struct file_server *server, const struct file_server_a
         file_server_status(server, 404, "", "");
         return;
     }
-    write_part(no, &part);
+    write_part(no == PARTS && s->more[0] ? 2 : no, &part);
     file_server_file(server, a, part.data, part.len, s->etag,
                      no == 2 && s->times-- > 0 ? s->cut : 0, "");
     buf_release(&part);
@@ -102,6 +102,30 @@ static void test_split_faults(void **state)
     assert_false(site_has(&s, "n-00001-of-00002.gguf"));
     assert_false(site_has(&s, "n-00002-of-00002.gguf"));
     assert_false(site_has(&s, "n.json"));
+    site_stop(&s);
+}
+
+/* Catches: a model that worked, lost to a newer one whose parts do not fit each other. */
+static void test_split_update(void **state)
+{
+    struct pull_site s;
+    (void)state;
+    site_start(&s, respond_parts);
+    site_expect(&s, "/m-00001-of-00003.gguf", 0, NULL);
+    s.etag = "\"v2\"";
+    s.more = "x"; /* part 2 comes as part 3, too */
+    int code = site_pull(&s, "/m-00001-of-00003.gguf");
+    assert_int_not_equal(code, 0);
+    if (!strstr(s.e.text, "/models/m-00003-of-00003.gguf")) fail_msg("%s", s.e.text);
+    expect_parts(&s, "m");
+    assert_false(site_has(&s, "m-00001-of-00003.gguf.part"));
+    assert_false(site_has(&s, "m-00003-of-00003.gguf.part"));
+    assert_false(site_has(&s, ".m.parts"));
+    s.more = "";
+    site_expect(&s, "/m-00001-of-00003.gguf", 0, NULL);
+    assert_false(s.result.here);
+    assert_false(site_has(&s, ".m.parts"));
+    expect_parts(&s, "m");
     site_stop(&s);
 }
 
@@ -257,9 +281,10 @@ static void test_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_split),       cmocka_unit_test(test_split_faults),
-        cmocka_unit_test(test_hub),         cmocka_unit_test(test_hub_digest),
-        cmocka_unit_test(test_hub_refuses), cmocka_unit_test(test_list),
+        cmocka_unit_test(test_split),        cmocka_unit_test(test_split_faults),
+        cmocka_unit_test(test_hub),          cmocka_unit_test(test_hub_digest),
+        cmocka_unit_test(test_split_update), cmocka_unit_test(test_hub_refuses),
+        cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
