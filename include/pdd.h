@@ -135,7 +135,8 @@ typedef struct pdd_model_info {
     int has_chat_template;
 } pdd_model_info;
 
-/* Loads a file; takes seconds for gigabytes. A model serves one device at a time. */
+/* Loads a file; takes seconds for gigabytes. A model serves one device at a time. A name of
+ * `pdd model list` is not taken, since it depends on the environment; its --json has the path. */
 PDD_API int pdd_model_open(const pdd_model_options *options, pdd_model **ret_model,
                            pdd_error *error);
 /* Set ret_info->size before. */
