@@ -109,15 +109,20 @@ async function loadList() {
     showList();
 }
 
+/** The list anew, with the focus where it was. A name that is being typed is left alone. */
 function showList() {
+    const list = $('talks'), had = list.contains(document.activeElement) ? document.activeElement : null;
+    if (list.querySelector('input')) return;
+    const id = had?.closest('li').dataset.id, place = had ? [...had.parentNode.children].indexOf(had) : 0;
     const items = listed.map((t) => {
         const current = t.id === talk?.id;
         const open = el('button', {type: 'button', class: 'talk', 'aria-current': current ? 'page' : null, onclick: () => go(t.id)},
             running(t.id) ? el('span', {class: 'dot live', role: 'img', 'aria-label': 'being answered'}) : null, el('bdi', {}, t.title || 'Conversation'));
-        return el('li', {class: current ? 'current' : ''}, open,
+        return el('li', {class: current ? 'current' : '', 'data-id': t.id}, open,
             button('pencil', `Rename ${t.title}`, (e) => rename(t, e.currentTarget.closest('li'))), button('trash', `Delete ${t.title}`, () => remove(t)));
     });
-    $('talks').replaceChildren(...items);
+    list.replaceChildren(...items);
+    if (had) (items.find((li) => li.dataset.id === id)?.children[place] ?? $('new')).focus();
     const note = $('side-note');
     note.hidden = talks.kept();
     note.textContent = 'Kept in this tab only: the device keeps nothing after it stops.';
@@ -130,6 +135,7 @@ function rename(t, li) {
     const finish = async (keep) => {
         if (done) return;
         done = true;
+        input.remove();
         const title = cut(clean(input.value.trim()), TITLE_MAX);
         if (keep && title && title !== t.title) {
             const whole = t.id === talk?.id ? talk : await talks.load(t.id);
@@ -141,7 +147,7 @@ function rename(t, li) {
             if (t.id === talk?.id) showTitle();
         }
         await loadList();
-        $('talks').querySelector('[aria-current]')?.focus();
+        [...$('talks').children].find((item) => item.dataset.id === t.id)?.firstElementChild.focus();
     };
     input.addEventListener('keydown', (e) => {
         if (e.key === 'Enter' || e.key === 'Escape') {

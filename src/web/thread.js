@@ -175,11 +175,16 @@ export class AnswerView {
         this.strip.update();
         const held = ask.state === 'held';
         if (held && !this.consent) this.askConsent();
-        else if (!held && this.consent) {
-            this.consent.remove();
-            this.consent = null;
-        }
+        else if (!held) this.endConsent();
         this.on.changed(ask);
+    }
+
+    /** Its focus goes to where the keyboard finds the end of the answer. */
+    endConsent() {
+        const had = this.consent?.contains(document.activeElement);
+        this.consent?.remove();
+        this.consent = null;
+        if (had) $('stop').focus();
     }
 
     askConsent() {
@@ -226,6 +231,7 @@ export class AnswerView {
         const {ask} = this;
         cancelAnimationFrame(this.frame);
         this.leave();
+        this.endConsent();
         this.ask = null;
         this.render(true);
         this.prose.removeAttribute('aria-busy');

@@ -374,6 +374,7 @@ const cases = {
         assert.equal(u.asked, 0);
         await page.click('text=Answer on this device');
         await page.waitForSelector('.consent', {state: 'detached'});
+        assert.notEqual(await page.evaluate(() => document.activeElement.tagName), 'BODY'); // the keyboard's place is not lost
         assert.equal(await page.locator('.lane.cloud:visible').count(), 0);
         await over(page);
         assert.equal(u.asked, 0);
@@ -451,6 +452,29 @@ const cases = {
         assert.equal((await (await fetch(d.url + '/v1/conversations')).json()).data.length, 1);
         assert.equal((await (await fetch(d.url + '/v1/answers')).json()).data.length, 1);
         assert.equal(await page.textContent('#title'), 'New conversation');
+        return page;
+    },
+    // A name that is taken half typed, or a focus that is lost, as an answer ends meanwhile.
+    async list_stays_in_hand() {
+        const d = await device('--fake', '40', ...SLOW, '--local-only'), page = await site.tab(d.url);
+        await ask(page);
+        await page.waitForSelector('.talks .talk');
+        await page.focus('.talks .talk');
+        await page.keyboard.press('Tab');
+        await over(page);
+        await page.waitForFunction(() => !document.querySelector('.talks .live'));
+        assert.match(await page.evaluate(() => document.activeElement.ariaLabel ?? document.activeElement.tagName), /^Rename /);
+        await page.click('[aria-label="Answer again"]');
+        await page.waitForSelector('.strip');
+        await page.hover('.talks li');
+        await page.click('[aria-label^="Rename"]');
+        await page.fill('.talks input', 'Half a na');
+        await over(page);
+        await page.waitForSelector('#send:visible');
+        await page.evaluate(() => dispatchEvent(new Event('focus'))); // the list is loaded again
+        await page.keyboard.type('me');
+        await page.keyboard.press('Enter');
+        await page.waitForSelector('.talk >> text="Half a name"');
         return page;
     },
     // Halves of characters and zeros, which the device refuses: the conversation is not kept.
