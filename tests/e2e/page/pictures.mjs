@@ -2,6 +2,7 @@
 //
 // The device is emulated as in ./demo.sh. The cloud reads the document once before, as it does there; on a busy machine
 // the device's own prefill takes longer than the emulated one, and there is no handover to see: try again.
+// The model that thinks is a script, as the demonstration's does not.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -87,8 +88,27 @@ async function lost(c) {
     await page.leave();
 }
 
+async function thoughts() {
+    const thought = 'The logbook names the lantern twice.\n\n1. On Monday the sailor takes it ashore.\n2. On Thursday it hangs in the **chapel** of the harbour.\n\n' +
+        'So it was left there in between, and the keeper\'s daughter is the first who speaks of it.';
+    const answer = 'He left it **in the chapel** of the harbour, where the keeper\'s daughter found it.';
+    const pieces = ['<think>\n', ...thought.match(/[^]{1,9}/g), '\n</think>\n\n', ...answer.match(/[^]{1,5}/g)];
+    let gate = pieces.indexOf('\n</think>\n\n') - 1;
+    const u = await site.upstream(pieces, 5, (i) => i < gate ? 1 : 0), c = await start(pdd, 'cloud', '--upstream', u.url);
+    const d = await start(pdd, 'device', '--no-model', '--state', site.folder(), '--cloud', c.url);
+    const page = await site.tab(d.url, {viewport: {width: 390, height: 640}, colorScheme: 'dark'});
+    await page.fill('#question', 'Where did the old sailor leave the brass lantern?');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction(() => /is the first/.test(document.querySelector('.thoughts')?.textContent));
+    await shot(page, 'page-thoughts');
+    await page.leave();
+    u.close();
+    await d.kill();
+}
+
 await site.open(executable);
 try {
+    await thoughts();
     const c = await cloud();
     await warm(c);
     await handover(c);
