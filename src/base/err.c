@@ -13,9 +13,7 @@ static void make_plain(struct err *e)
     size_t n = strlen(e->text);
     if (n + 1 == sizeof e->text) n -= utf8_pending(e->text, n);
     e->text[n] = 0;
-    for (size_t at = 0; (at += utf8_valid_prefix(e->text + at, n - at)) < n; at++)
-        e->text[at] = '?';
-    utf8_blank_controls(e->text, n);
+    utf8_make_plain(e->text, n);
 }
 
 int err_set(struct err *e, int code, const char *format, ...)

@@ -110,7 +110,7 @@ static void put_line(struct line *l, enum log_level level, const char *component
         put_quoted(l, message);
     } else {
         put(l, " %-5s %s %s", level_names[level], component, message);
-        utf8_blank_controls(l->text, l->len); /* a message may name what a stranger sent */
+        utf8_make_plain(l->text, l->len); /* a message may name what a stranger sent */
     }
     for (size_t i = 0; i < n; i++)
         put_field(l, &fields[i], json);

@@ -113,3 +113,10 @@ void utf8_blank_controls(char *text, size_t n)
         at += len ? len : 1;
     }
 }
+
+void utf8_make_plain(char *text, size_t n)
+{
+    for (size_t at = 0; (at += utf8_valid_prefix(text + at, n - at)) < n; at++)
+        text[at] = '?';
+    utf8_blank_controls(text, n);
+}

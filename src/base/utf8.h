@@ -23,5 +23,8 @@ size_t utf8_put(uint32_t code, char out[4]); /* length; code must be a valid sca
  * text could control a terminal. */
 size_t utf8_control(const char *text, size_t n);
 void utf8_blank_controls(char *text, size_t n); /* each of their bytes becomes a space */
+/* The same, and each byte that is not UTF-8 becomes "?": a byte 0x80 to 0x9F alone is a control
+ * character to a terminal of 8 bits. */
+void utf8_make_plain(char *text, size_t n);
 
 #endif

@@ -11,9 +11,10 @@
 #include "base/hex.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/utf8.h"
 #include "model/gguf.h"
 
-enum { DIGEST_BYTES = 32 };
+enum { DIGEST_BYTES = 32, NAME_SHOWN_MAX = 120 };
 
 int model_hash_bytes(const void *data, size_t n, char hash[MODEL_HASH_TEXT], struct err *e)
 {
@@ -220,16 +221,20 @@ int model_hash_tokenizer(const struct gguf *g, char hash[MODEL_HASH_TEXT], struc
     return 0;
 }
 
+/* Reports and first lines show the name, and a stranger wrote it: no terminal is to obey it. */
 static void name_model(struct model *m)
 {
     struct gguf_str name;
-    if (gguf_text(m->gguf, "general.name", &name, NULL) == 0 && name.len > 0) {
-        snprintf(m->name, sizeof m->name, "%.*s", (int)(name.len < 120 ? name.len : 120),
-                 name.data);
-        return;
-    }
     const char *path = gguf_name(m->gguf), *slash = strrchr(path, '/');
-    snprintf(m->name, sizeof m->name, "%s", slash ? slash + 1 : path);
+    if (gguf_text(m->gguf, "general.name", &name, NULL) == 0 && name.len > 0)
+        snprintf(m->name, sizeof m->name, "%.*s",
+                 (int)(name.len < NAME_SHOWN_MAX ? name.len : NAME_SHOWN_MAX), name.data);
+    else
+        snprintf(m->name, sizeof m->name, "%s", slash ? slash + 1 : path);
+    size_t n = strlen(m->name);
+    n -= utf8_pending(m->name, n); /* it may have been cut */
+    m->name[n] = 0;
+    utf8_make_plain(m->name, n);
 }
 
 int model_open(struct model *m, struct gguf *g, uint32_t context, struct pool *pool, struct err *e)

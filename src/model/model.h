@@ -18,7 +18,7 @@ struct model {
     struct gguf *gguf;
     struct hparams hparams;
     struct weights weights;
-    char name[MODEL_NAME_MAX];            /* general.name, or the file's name */
+    char name[MODEL_NAME_MAX]; /* general.name, or the file's name; no control characters */
     char weights_hash[MODEL_HASH_TEXT];   /* SHA-256 of tensors and hyper-parameters */
     char tokenizer_hash[MODEL_HASH_TEXT]; /* of vocabulary, merges and flags */
 };

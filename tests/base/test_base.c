@@ -382,6 +382,10 @@ static void test_utf8_controls(void **state)
     assert_int_equal(utf8_control("\xc2\x9b", 2), 2);
     assert_int_equal(utf8_control("\xc2\x9b", 1), 0);
     utf8_blank_controls(copy, 0);
+    char bytes[] = "\x9b"
+                   "31m\xc3\xa9\x1b\xff\xc2\x9bz\xe2\x82";
+    utf8_make_plain(bytes, sizeof bytes - 1);
+    assert_string_equal(bytes, "?31m\xc3\xa9 ?  z??");
     struct err e = ERR_INIT;
     err_set(&e, ERR_BAD_INPUT, "tensor %s", "a\x1b[2J\nb");
     assert_string_equal(e.text, "tensor a [2J b");

@@ -464,6 +464,22 @@ static void test_options(void **state)
     engine_free(e);
 }
 
+/* Catches: a file whose name steers the terminal that shows it. */
+static void test_name(void **state)
+{
+    struct engine *e;
+    struct err err;
+    struct native_options o = {.model_path = path, .threads = 1};
+    size_t at = after("general.name") + 12; /* behind type and length */
+    (void)state;
+    memcpy(model.data + at, "\x1b[\x9bm", 4);
+    assert_int_equal(os_write_file(path, model.data, model.len, &err), 0);
+    memcpy(model.data + at, "tiny", 4);
+    assert_int_equal(native_open(&o, &e, &err), 0);
+    assert_string_equal(engine_info(e)->model_name, " [?m");
+    engine_free(e);
+}
+
 /* Equal files have equal hashes, whatever the name; a changed weight or piece shows. */
 static void test_hashes(void **state)
 {
@@ -598,6 +614,7 @@ int main(void)
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_out_of_pages),
         cmocka_unit_test(test_options),
+        cmocka_unit_test(test_name),
         cmocka_unit_test(test_hashes),
         cmocka_unit_test(test_neutral_values),
         cmocka_unit_test(test_split_hashes),
