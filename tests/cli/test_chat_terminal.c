@@ -4,7 +4,8 @@
  *
  * Catches: a Ctrl-C that stops too much or too little, or does not say what the next one does; a
  * terminal left in the line editor's modes after Ctrl-Z or a signal, or without them after fg; a
- * line that is lost when the window changes; a mistyped command without a hint.
+ * line that is lost when the window changes; progress that fills a narrow window; a mistyped
+ * command without a hint.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -193,6 +194,28 @@ static void test_window(void **state)
     buf_release(&t.seen);
 }
 
+/* In a narrow window too, progress stays on the row that it is taken back from: no part of it is
+ * longer than that. */
+static void test_progress_in_a_narrow_window(void **state)
+{
+    struct terminal t;
+    (void)state;
+    if (!HAS_EDIT) skip();
+    terminal_start(&t, "xterm", SETTINGS,
+                   ARGS("--fake", "5", "--local-only", "--no-state", "--profile", "s24-ultra-cpu"));
+    terminal_await_editor(&t, 1);
+    terminal_resize(&t, 20);
+    for (int i = 0; i < 40; i++)
+        terminal_type(&t, "so ");
+    terminal_type(&t, "\r");
+    terminal_await(&t, "%\r\033[K\033[32m", 1); /* progress is taken back, the answer begins */
+    assert_null(strstr(t.seen.data, "reading: "));
+    terminal_await_editor(&t, 2);
+    terminal_type(&t, "\x04");
+    assert_int_equal(terminal_end(&t), 0);
+    buf_release(&t.seen);
+}
+
 /* ---- commands ---- */
 
 static void test_mistyped_commands(void **state)
@@ -243,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_stop_and_continue),
         cmocka_unit_test(test_stop_of_an_answer),
         cmocka_unit_test(test_window),
+        cmocka_unit_test(test_progress_in_a_narrow_window),
         cmocka_unit_test(test_mistyped_commands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

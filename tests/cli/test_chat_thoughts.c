@@ -2,16 +2,19 @@
  * test_chat_thoughts: what a model thinks before it answers, as `pdd chat` shows it: dimmed to a
  * person, not at all to a program.
  *
- * Catches: a thought or its marks among the words of the answer, a colour that stays on.
+ * Catches: a thought or its marks among the words of the answer, a colour that stays on;
+ * progress that is written over a thought.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "engine/emulated.h"
 #include "engine/fake.h"
 #include "support/cloud_fixture.h"
 #include "support/program.h"
@@ -65,9 +68,34 @@ static void test_person(void **state)
     shown("dumb", "(thinking) Hm, so.\r\n\r\nYes, so.", "\r\n");
 }
 
+/* Progress of this device's reading must not take the row of a thought that the cloud sends. */
+static void test_progress(void **state)
+{
+    static const struct fake_options o = {
+        .script = "<think>\nSo many thoughts, one after another, until the end.\n</think>\n\nYes."};
+    struct engine *e;
+    assert_int_equal(fake_open(&o, &e, NULL), 0);
+    engine_emulate(e, device_profile_find("provider-20ms"));
+    struct cloud_fixture *cloud = cloud_fixture_start(e);
+    struct terminal t;
+    char prompt[2400] = "";
+    (void)state;
+    memset(prompt, 'x', sizeof prompt - 1);
+    terminal_start(&t, "xterm", settings,
+                   ARGS("--fake", "5", "--profile", "s24-ultra-cpu", "--no-state", "--prompt",
+                        prompt, "--cloud", cloud_fixture_url(cloud)));
+    assert_int_equal(terminal_end(&t), 0);
+    const char *at = strstr(t.seen.data, "\033[2m");
+    assert_non_null(at);
+    assert_null(strstr(at, "reading: "));
+    buf_release(&t.seen);
+    cloud_fixture_stop(cloud);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_program),
-                                       cmocka_unit_test(test_person)};
+                                       cmocka_unit_test(test_person),
+                                       cmocka_unit_test(test_progress)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

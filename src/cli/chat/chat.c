@@ -47,7 +47,7 @@ struct chat {
     char model_path[MODEL_FILE_PATH_MAX];
     bool color, progress, progress_shown;
     bool terminal;    /* the answer is shown to a person, not kept by a program */
-    bool begun;       /* the answer has text */
+    bool begun;       /* text or a thought of the answer is shown */
     bool thinks;      /* a thought is being shown */
     int painted;      /* source whose colour is on, PAINTED_DIM, or -1: none */
     int output_error; /* errno of a failed write of the answer; 0: none */
@@ -244,19 +244,23 @@ static int on_thought(void *arg, const char *text, size_t n, const pdd_token *to
     if (!c->terminal) return 0;
     clear_progress(c);
     if (!c->thinks) fputs(c->color ? "\033[2m" : "(thinking) ", stdout);
-    c->thinks = true;
+    c->begun = c->thinks = true;
     c->painted = c->color ? PAINTED_DIM : -1;
     write_to_terminal(text, n);
     (void)fflush(stdout); /* the text of the answer finds out when the terminal is gone */
     return 0;
 }
 
+/* On one row of the window: what goes to a second one could not be taken back. */
 static int on_progress(void *arg, int source, uint32_t done, uint32_t total)
 {
     struct chat *c = arg;
+    char text[64];
     if (!c->progress || c->begun || source != PDD_SOURCE_DEVICE) return 0;
-    fprintf(stderr, "\r\033[Kreading: %u of %u tokens (%u%%)", done, total,
-            (unsigned)(100ull * done / total));
+    unsigned columns = chat_input_columns(), percent = (unsigned)(100ull * done / total);
+    int n = snprintf(text, sizeof text, "reading: %u of %u tokens (%u%%)", done, total, percent);
+    if (columns > 0 && (unsigned)n >= columns) snprintf(text, sizeof text, "%u%%", percent);
+    fprintf(stderr, "\r\033[K%s", text);
     c->progress_shown = true;
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { READ_BYTES = 4096 };
@@ -14,6 +15,12 @@ bool chat_input_terminal_is_plain(void)
 {
     const char *term = secure_getenv("TERM");
     return !term || !*term || strcmp(term, "dumb") == 0;
+}
+
+unsigned chat_input_columns(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 void chat_input_mark_pastes(bool on)

@@ -46,6 +46,8 @@ enum chat_input_result {
 
 /* Whether the terminal knows no escape sequences: TERM is unset, empty or "dumb". */
 bool chat_input_terminal_is_plain(void);
+/* Columns of the terminal that standard error is; 0: it is none, or does not say. */
+unsigned chat_input_columns(void);
 
 /* `history`, if any, must outlive it; only the line editor has one. */
 void chat_input_init(struct chat_input *in, int event_fd, const struct chat_history *history);
