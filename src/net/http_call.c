@@ -306,6 +306,21 @@ static const struct {
     {CURLE_OUT_OF_MEMORY, ERR_NO_MEMORY, "there is no memory for it"},
 };
 
+/* Whether the proxy did not open the way to the server: its answer to CONNECT, which libcurl gives
+ * as a connection that was cut. A network that wants a log-in may answer in the proxy's place. */
+static bool refused_by_proxy(struct http_call *call, struct err *e)
+{
+    long status = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    if (status < 300) return false;
+    const char *why = status == 407                   ? " (it wants a user name and a password)"
+                      : status < 400 || status == 511 ? " (the network asks for a log-in page)"
+                                                      : "";
+    err_set(e, ERR_NET, "%s %s: the proxy that the environment gives answered %ld%s", call->method,
+            call->url, status, why);
+    return true;
+}
+
 void call_end(struct http_call *call, CURLcode code)
 {
     struct err *e = &call->result.err;
@@ -321,6 +336,7 @@ void call_end(struct http_call *call, CURLcode code)
                 call->method, call->url);
         return;
     }
+    if (refused_by_proxy(call, e)) return;
     curl_easy_getinfo(call->easy, CURLINFO_OS_ERRNO, &os_error);
     const char *detail = call->curl_error[0] ? call->curl_error : curl_easy_strerror(code);
     if (code == CURLE_COULDNT_CONNECT && os_error) detail = strerror((int)os_error);

@@ -225,6 +225,35 @@ static void proxies(void **state)
     set_proxies(NULL, 0, NULL);
 }
 
+/* Catches: a proxy's refusal that reads as a connection that was cut. */
+static void proxy_refuses(void **state)
+{
+    static const struct {
+        const char *response, *said;
+    } cases[] = {
+        {"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+         "the proxy that the environment gives answered 407 (it wants a user name"},
+        {"HTTP/1.1 302 No\r\nLocation: http://hotel/\r\nContent-Length: 0\r\n\r\n",
+         "answered 302 (the network asks for a log-in page)"},
+        {"HTTP/1.1 511 No\r\nContent-Length: 0\r\n\r\n",
+         "answered 511 (the network asks for a log-in page)"},
+        {"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "environment gives answered 403"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct one proxy;
+        struct seen s;
+        one_start(&proxy, cases[i].response);
+        set_proxies("https_proxy", proxy.port, NULL);
+        ask("https://cloud.invalid", &s);
+        one_stop(&proxy);
+        buf_release(&proxy.request);
+        if (s.err.code != ERR_NET || !strstr(s.err.text, cases[i].said))
+            fail_msg("case %zu: %s", i, s.err.text);
+    }
+    set_proxies(NULL, 0, NULL);
+}
+
 /* Whatever the environment says, nothing of this machine goes to a proxy. */
 static void never_for_this_machine(void **state)
 {
@@ -263,11 +292,9 @@ static void finds_certificates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bases),
-        cmocka_unit_test(finds_certificates),
-        cmocka_unit_test(this_machine),
-        cmocka_unit_test(proxies),
-        cmocka_unit_test(never_for_this_machine),
+        cmocka_unit_test(bases),         cmocka_unit_test(finds_certificates),
+        cmocka_unit_test(this_machine),  cmocka_unit_test(proxies),
+        cmocka_unit_test(proxy_refuses), cmocka_unit_test(never_for_this_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
