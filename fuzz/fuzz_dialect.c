@@ -59,11 +59,10 @@ static void try_request(const char *json, size_t n, bool chat)
     struct openai_request r;
     struct err e = ERR_INIT;
     char param[OPENAI_PARAM_MAX];
-    bool passes;
-    int code = openai_pass_decode(json, n, &rules, &r, &passes, param, &e);
-    CHECK(code == e.code && (!passes || !code));
-    if (!passes) return;
-    for (int d = 0; d < DIALECTS; d++) {
+    int code = openai_pass_decode(json, n, &rules, &r, param, &e);
+    CHECK(code == e.code);
+    if (code) return;
+    for (int d = 0; r.ask.passed && d < DIALECTS; d++) {
         struct dialect_model model = {.dialect = (enum dialect)d, .name = "m"};
         struct dialect_request q = {.model = &model, .tokens_max = 5, .asked = &r.ask};
         struct buf body;

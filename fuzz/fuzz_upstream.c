@@ -148,9 +148,8 @@ static struct job *new_passed_job(void)
     char param[OPENAI_PARAM_MAX];
     struct openai_request r;
     struct job *job;
-    bool passes;
-    CHECK(openai_pass_decode(request, sizeof request - 1, &rules, &r, &passes, param, NULL) == 0);
-    CHECK(passes && job_new_asked(&job, NULL) == 0);
+    CHECK(openai_pass_decode(request, sizeof request - 1, &rules, &r, param, NULL) == 0);
+    CHECK(r.ask.passed && job_new_asked(&job, NULL) == 0);
     job_take_asked(job, &r.ask);
     openai_request_release(&r);
     job->sampling = (struct sampling)SAMPLING_GREEDY;

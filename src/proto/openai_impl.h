@@ -8,6 +8,9 @@
 
 /* Parse one JSON object and remove its null members. */
 int openai_object_parse(const char *json, size_t n, struct json_t **ret_object, struct err *e);
+/* As openai_request_decode_pdd, of an object that is parsed; `p` may be NULL. */
+int openai_request_take(struct json_t *root, bool chat, struct openai_request *r,
+                        struct openai_pdd *p, char *ret_param, struct err *e);
 /* json_object_read field by field, so that ret_param can name the wrong one. */
 int openai_fields_read(struct json_t *object, const struct json_field *fields, size_t n, void *out,
                        char *ret_param, struct err *e);

@@ -67,7 +67,8 @@ static const char *const typed[] = {"model",          "temperature",   "top_p",
                                     "top_k",          "min_p",         "seed",
                                     "stop",           "stream",        "stream_options",
                                     "max_tokens",     "n_predict",     "repetition_penalty",
-                                    "repeat_penalty", "repeat_last_n", "max_completion_tokens"};
+                                    "repeat_penalty", "repeat_last_n", "max_completion_tokens",
+                                    "return_progress"};
 
 static bool is_empty(const json_t *value)
 {
@@ -327,13 +328,9 @@ static int read_typed(json_t *root, struct openai_pass *p, struct openai_request
         json_t *value = json_object_get(root, typed[i]);
         if (value && json_object_set(part, typed[i], value)) code = ERR_NO_MEMORY;
     }
-    char *text = code ? NULL : json_dumps(part, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    code = code ? err_set(e, code, "no memory for the request")
+                : openai_request_take(part, p->chat, r, NULL, ret_param, e);
     json_decref(part);
-    if (!text) return err_set(e, ERR_NO_MEMORY, "no memory for the request");
-    code = openai_request_decode(text, strlen(text), p->chat, r, ret_param, e);
-    json_free_t release = NULL;
-    json_get_alloc_funcs(NULL, &release);
-    release(text);
     return code;
 }
 
@@ -365,46 +362,45 @@ static int take_typed(json_t *root, struct openai_pass *p, struct openai_request
     return 0;
 }
 
+/* A request that is passed on: into `p`, which is r->ask.passed on success only. */
+static int take_passed(json_t *root, struct openai_pass *p, struct openai_request *r,
+                       char *ret_param, struct err *e)
+{
+    const char *refused = refused_field(root, p->chat ? OPENAI_IN_CHAT : OPENAI_IN_COMPLETION);
+    int code = 0;
+    if (refused) {
+        openai_param_set(ret_param, refused);
+        return err_set(e, ERR_UNSUPPORTED, "%s is not passed on: leave it out", refused);
+    }
+    code = count_choices(p, root, ret_param, e);
+    if (!code && (code = take_prompt(p, root, e)) != 0)
+        openai_param_set(ret_param, p->chat ? "messages" : "prompt");
+    return code ? code : take_typed(root, p, r, ret_param, e);
+}
+
 static int decode(json_t *root, const struct openai_pass_rules *rules, struct openai_request *r,
-                  bool *ret_passes, char *ret_param, struct err *e)
+                  char *ret_param, struct err *e)
 {
     struct openai_pass *p = mem_calloc(1, sizeof *p);
     bool needed = false;
     if (p) p->fields = json_object();
     int code = p && p->fields ? take_fields(root, rules, p->fields, &needed) : ERR_NO_MEMORY;
     if (code) err_set(e, code, "no memory for the request");
-    if (code || !(needed || prompt_needs(root, rules))) {
-        openai_pass_free(p);
-        return code;
-    }
-    const char *refused = refused_field(root, rules->chat ? OPENAI_IN_CHAT : OPENAI_IN_COMPLETION);
-    p->chat = rules->chat;
-    if (refused) {
-        openai_param_set(ret_param, refused);
-        code = err_set(e, ERR_UNSUPPORTED, "%s is not passed on: leave it out", refused);
-    }
-    if (!code) code = count_choices(p, root, ret_param, e);
-    if (!code) code = take_typed(root, p, r, ret_param, e);
-    if (!code && (code = take_prompt(p, root, e)) != 0) {
-        openai_param_set(ret_param, p->chat ? "messages" : "prompt");
-        openai_request_release(r); /* and p with it */
-    } else if (code) {
-        openai_pass_free(p);
-    }
-    *ret_passes = code == 0;
-    return code;
+    if (p) p->chat = rules->chat;
+    needed = needed || (!code && prompt_needs(root, rules));
+    if (!code && needed) code = take_passed(root, p, r, ret_param, e);
+    if (code || !needed) openai_pass_free(p);
+    return code || needed ? code : openai_request_take(root, rules->chat, r, NULL, ret_param, e);
 }
 
 int openai_pass_decode(const char *json, size_t n, const struct openai_pass_rules *rules,
-                       struct openai_request *r, bool *ret_passes, char ret_param[OPENAI_PARAM_MAX],
-                       struct err *e)
+                       struct openai_request *r, char ret_param[OPENAI_PARAM_MAX], struct err *e)
 {
     json_t *root;
     ret_param[0] = 0;
-    *ret_passes = false;
     int code = openai_object_parse(json, n, &root, e);
     if (code) return code;
-    code = decode(root, rules, r, ret_passes, ret_param, e);
+    code = decode(root, rules, r, ret_param, e);
     json_decref(root);
     return code;
 }

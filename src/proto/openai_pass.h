@@ -45,12 +45,10 @@ struct openai_pass_rules {
     bool chat, by_text;
 };
 
-/* Whether the request is to be passed on: then fills `r` as openai_request_decode does, with
- * r->ask.passed instead of messages and prompt. *ret_passes false: it is not, and `r` is not
- * touched. */
+/* openai_request_decode, for a program that can pass requests on: one that it has to pass on has
+ * r->ask.passed, and neither messages nor prompt in `r`. */
 int openai_pass_decode(const char *json, size_t n, const struct openai_pass_rules *rules,
-                       struct openai_request *r, bool *ret_passes, char ret_param[OPENAI_PARAM_MAX],
-                       struct err *e);
+                       struct openai_request *r, char ret_param[OPENAI_PARAM_MAX], struct err *e);
 void openai_pass_free(struct openai_pass *p); /* NULL is fine */
 
 #endif

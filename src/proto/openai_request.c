@@ -565,23 +565,19 @@ int openai_request_decode(const char *json, size_t n, bool chat, struct openai_r
     return openai_request_decode_pdd(json, n, chat, r, NULL, ret_param, e);
 }
 
-int openai_request_decode_pdd(const char *json, size_t n, bool chat, struct openai_request *r,
-                              struct openai_pdd *p, char ret_param[OPENAI_PARAM_MAX], struct err *e)
+int openai_request_take(struct json_t *root, bool chat, struct openai_request *r,
+                        struct openai_pdd *p, char *ret_param, struct err *e)
 {
     struct openai_request q = {.chat = chat, .n = 1};
-    json_t *root;
     ret_param[0] = 0;
-    int code = openai_object_parse(json, n, &root, e);
-    if (code) return code;
     wire_request_init(&q.ask);
     q.ask.sampling.temperature = 1.0f;
     q.ask.tokens_max = chat ? WIRE_TOKENS_MAX : OPENAI_COMPLETION_TOKENS;
-    code = take_all(root, &q, ret_param, e);
+    int code = take_all(root, &q, ret_param, e);
     if (!code && p) {
         openai_pdd_init(p);
         code = openai_pdd_take(root, p, ret_param, e);
     }
-    json_decref(root);
     if (code) {
         openai_request_release(&q);
         return code;
@@ -589,6 +585,18 @@ int openai_request_decode_pdd(const char *json, size_t n, bool chat, struct open
     ret_param[0] = 0;
     *r = q;
     return 0;
+}
+
+int openai_request_decode_pdd(const char *json, size_t n, bool chat, struct openai_request *r,
+                              struct openai_pdd *p, char ret_param[OPENAI_PARAM_MAX], struct err *e)
+{
+    json_t *root;
+    ret_param[0] = 0;
+    int code = openai_object_parse(json, n, &root, e);
+    if (code) return code;
+    code = openai_request_take(root, chat, r, p, ret_param, e);
+    json_decref(root);
+    return code;
 }
 
 uint32_t openai_request_choices(const struct openai_request *r)

@@ -72,26 +72,23 @@ static int make_prompts(struct openai_work *o, const char **ret_param)
     return code;
 }
 
-/* Whether it goes to upstream servers as it is, or is wrong. */
-static bool pass_on(struct openai_work *o)
+static int decode(struct openai_work *o)
 {
     struct request_work *w = &o->w;
+    const struct buf *body = &w->body.bytes;
     const struct openai_pass_rules rules = {o->chat, !w->rules.takes_ids};
-    if (!w->rules.passes_on) return false;
-    int code = openai_pass_decode(w->body.bytes.data, w->body.bytes.len, &rules, &o->q, &o->decoded,
-                                  w->param, &w->e);
-    return code || o->decoded;
+    if (!w->rules.passes_on)
+        return openai_request_decode(body->data, body->len, o->chat, &o->q, w->param, &w->e);
+    return openai_pass_decode(body->data, body->len, &rules, &o->q, w->param, &w->e);
 }
 
 static void work(struct request_work *w)
 {
     struct openai_work *o = (struct openai_work *)w;
     const char *param = "";
-    if (pass_on(o)) return;
-    if (openai_request_decode(w->body.bytes.data, w->body.bytes.len, o->chat, &o->q, w->param,
-                              &w->e))
-        return;
+    if (decode(o)) return;
     o->decoded = true;
+    if (o->q.ask.passed) return; /* to upstream servers as it is */
     if (prompt_check_sampling(&w->rules, &o->q.ask.sampling, &w->e))
         request_work_name(w, "logit_bias");
     else if (make_prompts(o, &param))
