@@ -71,6 +71,10 @@ enum {
 /* Which of them the error of a status 400 or 422 refuses; 0: none but those of `without`. */
 uint32_t dialect_refused_field(const char *body, size_t n, uint32_t without);
 const char *dialect_field_name(uint32_t bit);
+/* Whether such an error is about the number of tokens that was asked for: the context has no room
+ * for it after the prompt, or the server's own limit is lower. Without a limit the answer is
+ * shorter then. */
+bool dialect_limit_refused(const char *body, size_t n);
 
 struct openai_pass;
 /* What the error of a status 4xx says besides its sentence: its code, and the field that it is
@@ -90,7 +94,8 @@ struct dialect_request {
     struct sampling sampling;
     uint32_t tokens_max, deadline_ms; /* 0: none */
     uint32_t without;                 /* of a chat: DIALECT_NO_... */
-    const char *refused;              /* after an error: the field that is wrong, or NULL */
+    bool unlimited;      /* it refuses our limit of tokens: see dialect_limit_refused */
+    const char *refused; /* after an error: the field that is wrong, or NULL */
 };
 
 /* Whether its stream will have token ids. */

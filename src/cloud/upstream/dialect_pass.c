@@ -298,13 +298,14 @@ static void put_head(struct buf *out, const struct dialect_request *q)
     const struct openai_pass *p = q->asked->passed;
     bool by_new_name = (q->without & DIALECT_NO_MAX_TOKENS) && p->chat;
     bool fits = q->model->context && q->tokens_max >= q->model->context;
-    bool all = !p->limited && (p->stream || fits); /* more than ours are cut off */
+    bool all = !p->limited && (p->stream || fits || q->unlimited); /* more are cut off */
     buf_puts(out, "{\"model\":");
     json_put_string(out, q->model->name, strlen(q->model->name));
     buf_printf(out, ",\"stream\":%s", p->stream ? "true" : "false");
     if (p->stream && !(q->without & DIALECT_NO_STREAM_OPTIONS))
         buf_puts(out, ",\"stream_options\":{\"include_usage\":true}");
-    if (p->stream && q->model->dialect == DIALECT_LLAMA) buf_puts(out, ",\"return_progress\":true");
+    if (p->stream && (q->model->dialect == DIALECT_LLAMA || q->model->dialect == DIALECT_PDD))
+        buf_puts(out, ",\"return_progress\":true");
     if (!all)
         buf_printf(out, ",\"%s\":%u", by_new_name ? "max_completion_tokens" : "max_tokens",
                    q->tokens_max);

@@ -94,12 +94,38 @@ static void read_error(const json_t *root, char said[TEXT_MAX], char names[NAMES
         take_error(json_array_get(detail, i), said, names);
 }
 
-uint32_t dialect_refused_field(const char *body, size_t n, uint32_t without)
+/* Whether the prompt, or it and the tokens asked for, are more than the context holds. */
+static bool is_of_context(const char *said)
 {
-    char said[TEXT_MAX] = "", names[NAMES_MAX] = "";
+    static const char *const words[] = {"context length", "context_length", "context size",
+                                        "context_size", "context window"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strstr(said, words[i])) return true;
+    return false;
+}
+
+static void parse_error(const char *body, size_t n, char said[TEXT_MAX], char names[NAMES_MAX])
+{
     json_t *root = n <= DIALECT_REFUSAL_MAX ? json_loadb(body, n, 0, NULL) : NULL;
+    said[0] = names[0] = 0;
     read_error(root, said, names);
     json_decref(root);
+}
+
+bool dialect_limit_refused(const char *body, size_t n)
+{
+    char said[TEXT_MAX], names[NAMES_MAX];
+    parse_error(body, n, said, names);
+    const char *where = names[0] ? names : said;
+    return is_of_context(said) || has_word(where, "max_tokens") ||
+           has_word(where, "max_completion_tokens");
+}
+
+uint32_t dialect_refused_field(const char *body, size_t n, uint32_t without)
+{
+    char said[TEXT_MAX], names[NAMES_MAX];
+    parse_error(body, n, said, names);
+    if (is_of_context(said)) return 0; /* vLLM names max_completion_tokens in that sentence */
     const char *where = names[0] ? names : said;
     for (size_t i = 0; i < sizeof fields / sizeof *fields && is_marked(said); i++)
         if (!(without & fields[i].bit) && has_word(where, fields[i].name)) return fields[i].bit;

@@ -57,6 +57,7 @@ struct upstream_request {
     bool open;                  /* `stream` is initialised */
     bool admitted, over;        /* over: JOB_DONE was sent */
     bool told;                  /* a JOB_THOUGHT or JOB_CHUNK was sent */
+    bool unlimited;             /* a server has refused our limit of tokens */
     unsigned inside;            /* callbacks that run: freeing waits */
     uint32_t sent, done;        /* tokens; of the prefill, as last reported */
     uint32_t prefilled;         /* highest report of this server */

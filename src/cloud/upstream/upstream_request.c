@@ -434,12 +434,19 @@ static void judge_end(struct upstream_request *req, const struct http_result *r,
     }
 }
 
+static void ask_again(struct upstream_request *req, struct upstream_server *s)
+{
+    struct failure f = {.status = 400};
+    leave_server(req);
+    close_stream(req);
+    if (ask(req, s, &f)) fail(req, &f);
+}
+
 /* A server that knows a field by another name, or not at all, is asked once more without it, and
  * from then on always. Each time it is one field fewer, so that this ends. */
 static bool ask_without(struct upstream_request *req, const struct http_result *r)
 {
     struct upstream_server *s = req->server;
-    struct failure f = {.status = 400};
     uint32_t bit = 0;
     if (!r || r->err.code || (r->status != 400 && r->status != 422) || req->stream.by_ids)
         return false;
@@ -449,9 +456,21 @@ static bool ask_without(struct upstream_request *req, const struct http_result *
     log_line(LOG_WARN, "upstream", "%s refuses %s: it is asked %s from now on", s->url,
              dialect_field_name(bit),
              bit == DIALECT_NO_MAX_TOKENS ? "by max_completion_tokens" : "without it");
-    leave_server(req);
-    close_stream(req);
-    if (ask(req, s, &f)) fail(req, &f);
+    ask_again(req, s);
+    return true;
+}
+
+/* A limit that is ours, not the client's, and that leaves the prompt no room: without it the answer
+ * is shorter than the limit. */
+static bool ask_unlimited(struct upstream_request *req, const struct http_result *r)
+{
+    const struct openai_pass *p = req->job->asked.passed;
+    bool refused = r && !r->err.code && (r->status == 400 || r->status == 422);
+    if (!refused || !p || p->limited || p->stream || req->unlimited ||
+        !dialect_limit_refused(r->body, r->body_len))
+        return false;
+    req->unlimited = true;
+    ask_again(req, req->server);
     return true;
 }
 
@@ -465,7 +484,7 @@ static void on_end(void *arg, const struct http_result *r, const struct err *mal
     bool clean = r && !r->err.code && r->status < 300;
     if (req->stream.finished || (clean && dialect_stream_settled(&req->stream))) {
         finish_whole(req); /* only counts were still to come, if anything */
-    } else if (ask_without(req, r)) {
+    } else if (ask_without(req, r) || ask_unlimited(req, r)) {
         /* once more */
     } else if (!r) {
         f.e = *malformed;
@@ -499,6 +518,7 @@ static void describe(const struct upstream_request *req, const struct upstream_s
                                   .sampling = j->sampling,
                                   .tokens_max = atomic_load(&j->tokens_max)};
     q->without = s->without;
+    q->unlimited = req->unlimited;
     if (s->no_ids) { /* with messages, then; a pdd never comes here */
         q->tokens = NULL;
         q->n_tokens = 0;
@@ -585,6 +605,7 @@ static void next_server(struct upstream_request *req, const struct failure *last
         if (i < 0) break;
         req->tried |= 1ull << i;
         if (last && last != &f) u->retries++;
+        req->unlimited = false; /* its context may be another one */
         if (ask(req, &u->servers[i], &f) == 0) return;
         if (!last) last = &f; /* a server that cannot be asked this: another kind may */
     }
