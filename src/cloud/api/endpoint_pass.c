@@ -8,6 +8,7 @@
  */
 #include <time.h>
 
+#include "base/clock.h"
 #include "cloud/api/request_work.h"
 #include "proto/json.h"
 #include "proto/openai.h"
@@ -17,7 +18,7 @@ enum { PASS_ANSWER_MAX = 64 << 20 };
 
 struct pass_exchange {
     struct exchange x; /* first */
-    bool chat, stream, include_usage;
+    bool chat, stream, include_usage, progress;
     bool begun; /* the head of the stream is sent */
     bool ended; /* the response is complete; ignore further events */
     uint32_t choices;
@@ -104,6 +105,23 @@ static void on_chunk(struct pass_exchange *a, const struct job_event *ev)
     }
 }
 
+/* How far the prompt is read there, in a chunk without text. */
+static void on_progress(struct pass_exchange *a, const struct job_event *ev)
+{
+    struct buf *out = &a->x.server->bytes;
+    const struct openai_progress progress = {ev->total, a->x.cached, ev->done,
+                                             clock_us() - a->x.admitted};
+    const struct openai_head h = {.chat = a->chat,
+                                  .id = a->x.id,
+                                  .model = a->x.server->model_name,
+                                  .fingerprint = "",
+                                  .created = a->created,
+                                  .progress = &progress};
+    const struct openai_choice empty = {.text = ""};
+    buf_clear(out);
+    send_scratch(a, openai_put_chunk(out, &h, &empty, a->include_usage));
+}
+
 /* As the server counts; else as we do, by pieces. */
 static void put_usage(const struct pass_exchange *a, struct buf *out)
 {
@@ -162,6 +180,7 @@ static void on_event(void *owner, const struct job_event *ev)
 {
     struct pass_exchange *a = owner;
     if (ev->kind == JOB_ADMITTED && a->x.request) (void)open_stream(&a->x);
+    if (ev->kind == JOB_PROGRESS && a->begun && a->progress && !a->ended) on_progress(a, ev);
     if (ev->kind == JOB_CHUNK && !a->ended) on_chunk(a, ev);
     if (ev->kind != JOB_DONE) return;
     if (!a->ended) on_done(a, ev);
@@ -196,6 +215,7 @@ void pass_begin(struct request_work *w, struct openai_request *q)
         a->chat = q->chat;
         a->stream = q->stream;
         a->include_usage = q->include_usage;
+        a->progress = q->progress;
         a->choices = a->x.streams = q->ask.passed->choices;
         a->created = (uint64_t)time(NULL);
         a->x.began = w->arrived;

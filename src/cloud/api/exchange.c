@@ -335,7 +335,8 @@ void exchange_log_stopped(const struct exchange *x)
     log_done(x, "stopped", x->n_tokens);
 }
 
-/* Others have computed part of the prompt while it waited for its steps. */
+/* Others have computed part of the prompt while it waited for its steps, or an upstream server
+ * tells it later than with its head. */
 static void note_cached(struct exchange *x, const struct job_event *ev, struct metrics *m)
 {
     if (ev->cached <= x->cached || x->shares_prompt) return;
@@ -385,6 +386,8 @@ void exchange_deliver(const struct job_event *ev)
     x->running = ev->kind != JOB_DONE;
     if (ev->kind == JOB_ADMITTED)
         note_admitted(x, ev, m);
+    else if (ev->kind == JOB_PROGRESS)
+        note_cached(x, ev, m);
     else if (ev->kind == JOB_THOUGHT)
         x->n_thoughts++;
     else if (ev->kind == JOB_TOKEN)

@@ -124,6 +124,7 @@ static void fill_end(struct upstream_request *req, enum wire_reason reason)
     const struct dialect_stream *d = &req->stream;
     struct job *job = req->job;
     req->end->ev.prompt_tokens = d->prompt_tokens;
+    req->end->ev.cached = d->cached_tokens;
     if (d->passes && d->completion_tokens > req->sent) req->end->ev.produced = d->completion_tokens;
     if (d->usage.len) job->usage = mem_strdup(d->usage.data); /* NULL: it is not told */
     snprintf(job->finish, sizeof job->finish, "%s", d->finish_word);
@@ -286,8 +287,11 @@ static bool tell_progress(struct upstream_request *req)
     }
     if (d->done <= req->done || d->done - req->done <= d->total / PROGRESS_STEPS) return true;
     req->done = d->done;
-    return push(req, (struct job_event){.kind = JOB_PROGRESS, .done = d->done, .total = d->total},
-                NULL, 0);
+    return push(
+        req,
+        (struct job_event){
+            .kind = JOB_PROGRESS, .done = d->done, .total = d->total, .cached = d->cached_tokens},
+        NULL, 0);
 }
 
 static bool tell_token(struct upstream_request *req, int32_t id, const char *text, size_t n)

@@ -115,7 +115,8 @@ struct job_event {
     enum job_event_kind kind;
     struct job *job;
     uint64_t at;            /* clock_us() of the report; 0: not known */
-    uint32_t cached;        /* ADMITTED: tokens whose KV was cached; DONE: and those found later */
+    uint32_t cached;        /* ADMITTED: tokens whose KV was cached; PROGRESS, DONE: the same, where
+                               it was found later */
     uint32_t prompt_tokens; /* ADMITTED, DONE, without job.tokens; 0: not known */
     enum wire_match match;  /* ADMITTED: the best match that is possible */
     uint32_t done, total;   /* PROGRESS */

@@ -5,9 +5,10 @@
  * Catches: an option that is lost on the way, or goes under a name that the server ignores; one
  * that no server of that kind has and that is not refused; a part of an answer that is lost (calls,
  * further choices, log-probabilities, refusals, annotations, thoughts, counts); a request that is
- * asked again without what its client relies on; an answer that ends in the middle without a word;
- * a fault of the request that is told without its field; pages and redirects that are not named; an
- * answer that is given up for its content type.
+ * asked again without what its client relies on; a limit of ours that a server's context has no
+ * room for; steps of a prefill that a client asks for and does not get; an answer that ends in the
+ * middle without a word; a fault of the request that is told without its field; pages and redirects
+ * that are not named; an answer that is given up for its content type.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -754,6 +755,86 @@ static void test_without(void **state)
     script_stop(&a);
 }
 
+#define NO_ROOM                                                                                    \
+    "{\"object\":\"error\",\"message\":\"'max_tokens' or 'max_completion_tokens' is too large: "   \
+    "50. This model's maximum context length is 60 tokens and your request has 20 input tokens\"," \
+    "\"type\":\"BadRequestError\",\"param\":null,\"code\":400}"
+
+/* A limit that the context has no room for: ours goes, the client's is its own fault. */
+static void test_no_room(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "vllm");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_REPLY);
+    atomic_store(&a.status, 200);
+    atomic_store(&a.saying_type, "application/json");
+    atomic_store(&a.saying, WHOLE);
+    a.refuses[0].field = "_tokens\"";
+    a.refuses[0].answer = NO_ROOM;
+    for (uint32_t i = 0; i < 2; i++) { /* each request anew: the next prompt may be shorter */
+        post(&s, CHAT, HI "," TOOLS "}", &b);
+        check_says(&b, "HTTP/1.1 200", true);
+        check_parts(a.body, "!max_tokens|!max_completion_tokens|" TOOLS, 0);
+        assert_int_equal(atomic_load(&a.requests), 2 * i + 2);
+        buf_release(&b);
+    }
+    post(&s, CHAT, HI "," TOOLS ",\"max_tokens\":50}", &b);
+    check_says(&b, "HTTP/1.1 400", true);
+    check_says(&b, "is too large: 50", true);
+    check_parts(a.body, "\"max_tokens\":50", 0);
+    assert_int_equal(atomic_load(&a.requests), 5);
+    buf_release(&b);
+    a.refuses[0].field = "\"messages\""; /* the prompt alone is too long */
+    post(&s, CHAT, HI "," TOOLS "}", &b);
+    check_says(&b, "HTTP/1.1 400", true);
+    check_says(&b, "maximum context length", true);
+    assert_int_equal(atomic_load(&a.requests), 7);
+    buf_release(&b);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+#define STEP(processed)                                                                            \
+    "data: "                                                                                       \
+    "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}],\"prompt_progress\":{\"total\":"    \
+    "9,\"cache\":2,\"processed\":" processed "}}\n\n"
+
+/* Steps of a prefill, for a client that asks for them. */
+static void test_progress(void **state)
+{
+    static const char *const owners[] = {"llamacpp", "pdd"};
+    (void)state;
+    for (size_t k = 0; k < sizeof owners / sizeof *owners; k++) {
+        struct script_server a;
+        struct site s;
+        script_start(&a, owners[k]);
+        begin(&s, &a, NULL);
+        atomic_store(&a.how, SCRIPT_SAY);
+        atomic_store(&a.saying_ends, true);
+        atomic_store(&a.saying, STEP("5") STEP("9") CHUNK(DELTA("0", "\"content\":\"well\""))
+                                    CHUNK(END("0", "stop")));
+        for (int asks = 0; asks < 2; asks++) {
+            struct buf b;
+            post(&s, CHAT,
+                 asks ? HI "," TOOLS "," STREAM ",\"return_progress\":true}"
+                      : HI "," TOOLS "," STREAM "}",
+                 &b);
+            check_parts(a.body, "\"return_progress\":true", k);
+            check_says(&b, "\"content\":\"well\"", true);
+            check_says(&b, "\"prompt_progress\":{\"total\":9,\"cache\":2,\"processed\":5,", asks);
+            check_says(&b, "\"processed\":9,", asks);
+            check_says(&b, "theirs", false);
+            buf_release(&b);
+        }
+        site_stop(&s);
+        script_stop(&a);
+    }
+}
+
 /* A plain chat: an answer that came whole, another reason than stop, the server's fingerprint. */
 static void test_plain(void **state)
 {
@@ -793,7 +874,8 @@ int main(void)
         cmocka_unit_test(test_strange_answers), cmocka_unit_test(test_key_streams),
         cmocka_unit_test(test_deaths),          cmocka_unit_test(test_endless),
         cmocka_unit_test(test_faults),          cmocka_unit_test(test_without),
-        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_plain),           cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
