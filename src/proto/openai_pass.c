@@ -291,13 +291,15 @@ static int count_choices(struct openai_pass *p, const json_t *root, char *ret_pa
     const json_t *prompt = json_object_get(root, "prompt"), *first = json_array_get(prompt, 0);
     size_t prompts = json_is_string(first) || json_is_array(first) ? json_array_size(prompt) : 1;
     if (p->chat) prompts = 1;
-    p->choices = (uint32_t)prompts;
+    p->choices = p->computed = (uint32_t)prompts;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const json_t *value = json_object_get(root, names[i]);
         json_int_t each = value ? json_integer_value(value) : 1;
         if ((!value || json_is_integer(value)) && each > 0 && prompts <= OPENAI_CHOICES_MAX &&
             (size_t)each <= OPENAI_CHOICES_MAX / prompts) {
-            if (i == 0) p->choices = (uint32_t)((size_t)each * prompts);
+            uint32_t all = (uint32_t)((size_t)each * prompts);
+            if (i == 0) p->choices = all;
+            if (all > p->computed) p->computed = all;
             continue;
         }
         openai_param_set(ret_param, value ? names[i] : "prompt");

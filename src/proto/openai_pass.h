@@ -33,7 +33,8 @@ struct openai_pass {
     char *prompt; /* [prompt_len] "messages":[...], or "prompt":... */
     size_t prompt_len;
     struct json_t *fields; /* what is passed on, by name; stop is an array */
-    uint32_t choices;      /* of the answer; at most OPENAI_CHOICES_MAX are computed */
+    uint32_t choices;      /* of the answer: n of each prompt */
+    uint32_t computed;     /* at most OPENAI_CHOICES_MAX: best_of of each prompt, if that is more */
     /* What chooses the server: roles and texts up to the first question, or the prompt. */
     char begin[OPENAI_PASS_BEGIN_MAX];
     size_t begin_len;

@@ -292,6 +292,8 @@ const keys = {
         const api = openai(narrow, {apiKey: secret}), ask = {model: 'script', messages: hi, tools: [weather]};
         assert.equal((await api.chat.completions.create({...ask, n: 2})).choices.length, 2);
         await assert.rejects(api.chat.completions.create({...ask, n: 3}), (e) => e instanceof OpenAI.BadRequestError && e.param === 'n');
+        await assert.rejects(api.completions.create({model: 'script', prompt: 'a', best_of: 3}), (e) =>
+            e instanceof OpenAI.BadRequestError && e.param === 'best_of');
     },
 };
 

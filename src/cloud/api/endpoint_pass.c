@@ -188,20 +188,25 @@ static void on_event(void *owner, const struct job_event *ev)
 }
 
 /* Each choice counts as a stream of its key, as those that our own engine computes. */
-static int check_choices(const struct request_ctx *c, const struct openai_request *q, struct err *e)
+static int check_choices(const struct request_ctx *c, const struct openai_request *q,
+                         const char **ret_param, struct err *e)
 {
-    uint32_t most = c->key ? c->key->line.limits.streams_max : 0, n = q->ask.passed->choices;
+    uint32_t most = c->key ? c->key->line.limits.streams_max : 0;
+    uint32_t n = q->ask.passed->computed;
     if (!most || n <= most) return 0;
+    *ret_param = n > q->ask.passed->choices ? "best_of" : "n";
     return err_set(e, ERR_UNSUPPORTED,
-                   "n: %u answers in one request, and %u at once are allowed here", n, most);
+                   "%s: %u answers in one request, and %u at once are allowed here", *ret_param, n,
+                   most);
 }
 
 void pass_begin(struct request_work *w, struct openai_request *q)
 {
     struct request_ctx *c = &w->ctx;
     struct err e = ERR_INIT;
-    if (check_choices(c, q, &e)) {
-        request_refuse(c, &e, "n");
+    const char *param;
+    if (check_choices(c, q, &param, &e)) {
+        request_refuse(c, &e, param);
         return;
     }
     struct token_list none;
@@ -216,7 +221,8 @@ void pass_begin(struct request_work *w, struct openai_request *q)
         a->stream = q->stream;
         a->include_usage = q->include_usage;
         a->progress = q->progress;
-        a->choices = a->x.streams = q->ask.passed->choices;
+        a->choices = q->ask.passed->choices;
+        a->x.streams = q->ask.passed->computed;
         a->created = (uint64_t)time(NULL);
         a->x.began = w->arrived;
         buf_init(&a->whole, PASS_ANSWER_MAX);

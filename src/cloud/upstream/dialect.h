@@ -113,7 +113,7 @@ struct dialect_stream {
     bool passes;        /* its answer goes on as it is, */
     bool chat, streams; /* of a chat; to a client that wants a stream */
     bool limited;       /* the client has said how many tokens */
-    uint32_t choices_asked;
+    uint32_t choices_asked, choices_computed;
     const struct vocab *v; /* by_ids: of the ids; NULL for pdd */
     uint32_t asked;        /* tokens_max */
     uint32_t n_have;

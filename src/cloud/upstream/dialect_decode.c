@@ -32,6 +32,7 @@ void dialect_stream_init(struct dialect_stream *s, const struct dialect_request 
     s->streams = p && p->stream;
     s->limited = p && p->limited;
     s->choices_asked = p ? p->choices : 1;
+    s->choices_computed = p ? p->computed : 1;
     s->v = s->dialect == DIALECT_PDD ? NULL : v;
     s->match = s->by_ids ? WIRE_TOKENS : WIRE_TEXT;
     token_list_init(&s->ids, DIALECT_EVENT_TOKENS_MAX);

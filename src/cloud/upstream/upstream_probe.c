@@ -22,13 +22,24 @@ static void ask(struct upstream_server *s, const char *path,
     if (http_call_start(s->client, &spec, &s->probe, &e)) upstream_probe_failed(s, &e);
 }
 
-void upstream_probe_failed(struct upstream_server *s, const struct err *e)
+static void note_why(struct upstream_server *s, const struct err *e)
 {
-    struct route_server *r = &s->u->routes[s->index];
     if (!s->why[0] || strcmp(s->why, e->text) != 0)
         log_line(LOG_WARN, "upstream", "%s is down: %s", s->url, e->text);
     memcpy(s->why, e->text, sizeof s->why);
-    loop_timer_set(s->timer, route_failed(r, clock_us()));
+}
+
+void upstream_probe_failed(struct upstream_server *s, const struct err *e)
+{
+    note_why(s, e);
+    loop_timer_set(s->timer, route_failed(&s->u->routes[s->index], clock_us()));
+}
+
+void upstream_probe_lost(struct upstream_server *s, const struct err *e)
+{
+    note_why(s, e);
+    s->u->routes[s->index].up = false;
+    upstream_probe_soon(s);
 }
 
 static void is_up(struct upstream_server *s)

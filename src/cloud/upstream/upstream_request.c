@@ -199,7 +199,7 @@ static void server_failed(struct upstream_request *req, struct failure *f)
     s->faults[f->fault]++;
     memcpy(why, f->e.text, sizeof why);
     if (f->fault == UPSTREAM_CONNECT)
-        upstream_probe_failed(s, &f->e);
+        upstream_probe_lost(s, &f->e);
     else if (f->fault != UPSTREAM_REFUSED && !f->ours)
         upstream_probe_soon(s);
     if (!f->ours) err_set(&f->e, f->e.code, "upstream server %.200s: %s", s->url, why);
@@ -322,12 +322,17 @@ static bool tell_thought(struct upstream_request *req)
     return push(req, (struct job_event){.kind = JOB_THOUGHT}, thought->data, thought->len);
 }
 
+/* Tokens that so many choices can have. */
+static uint64_t most_of(const struct upstream_request *req, uint32_t choices)
+{
+    return choices * ((uint64_t)atomic_load(&req->job->tokens_max) + PIECES_BESIDE);
+}
+
 /* A part of an answer that is passed on, or all of it. */
 static bool tell_chunk(struct upstream_request *req)
 {
     struct dialect_stream *d = &req->stream;
-    uint64_t most =
-        d->choices_asked * ((uint64_t)atomic_load(&req->job->tokens_max) + PIECES_BESIDE);
+    uint64_t most = most_of(req, d->choices_asked);
     if (d->chunk.len == 0) return true;
     if (d->produced > most && !d->limited) {
         finish(req, WIRE_BUDGET);
@@ -363,6 +368,20 @@ static bool tell_tokens(struct upstream_request *req)
     return true;
 }
 
+/* What a server counts, as far as it can be: a count that is wrong must not use up a key's tokens.
+ */
+static void clip_counts(struct upstream_request *req)
+{
+    struct dialect_stream *d = &req->stream;
+    uint32_t context = req->server ? req->server->model.context : 0;
+    uint64_t prompt = (uint64_t)(context ? context : WIRE_PROMPT_MAX) * d->choices_asked;
+    uint64_t answer = most_of(req, d->choices_computed);
+    if (d->prompt_tokens > prompt) d->prompt_tokens = (uint32_t)prompt;
+    if (d->completion_tokens > answer) d->completion_tokens = (uint32_t)answer;
+    if (d->prompt_tokens && d->cached_tokens > d->prompt_tokens)
+        d->cached_tokens = d->prompt_tokens;
+}
+
 /* What the decoder found in the last event; `code` is its own. */
 static int take_decoded(struct upstream_request *req, int code)
 {
@@ -371,6 +390,7 @@ static int take_decoded(struct upstream_request *req, int code)
         if (code == ERR_UNSUPPORTED) req->server->no_ids = true;
         return code;
     }
+    clip_counts(req);
     bool first = d->granted || d->dialect != DIALECT_PDD;
     memcpy(req->job->fingerprint, d->fingerprint, sizeof d->fingerprint);
     if (first && !admit(req)) return 0;

@@ -8,12 +8,14 @@
  * asked again without what its client relies on; a limit of ours that a server's context has no
  * room for; steps of a prefill that a client asks for and does not get; an answer that ends in the
  * middle without a word; a fault of the request that is told without its field; pages and redirects
- * that are not named; an answer that is given up for its content type.
+ * that are not named; an answer that is given up for its content type; counts that cannot be; a
+ * server that one request makes unusable for all.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -835,6 +837,72 @@ static void test_progress(void **state)
     }
 }
 
+static double metric(const struct site *s, const char *name)
+{
+    struct buf page;
+    char line[100];
+    buf_init(&page, RAW_MAX);
+    site_ask(s, "GET", "/metrics", NULL, "", &page);
+    snprintf(line, sizeof line, "\n%s ", name);
+    const char *at = strstr(page.data, line);
+    assert_non_null(at);
+    double value = strtod(at + strlen(line), NULL);
+    buf_release(&page);
+    return value;
+}
+
+/* Counts that cannot be: they cost a key what the answer can have had. */
+static void test_counts(void **state)
+{
+    struct script_server a;
+    struct site s;
+    struct buf b;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_REPLY);
+    atomic_store(&a.status, 200);
+    atomic_store(&a.saying_type, "application/json");
+    atomic_store(
+        &a.saying,
+        "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}"
+        "],\"usage\":{\"prompt_tokens\":2000000000,\"completion_tokens\":2000000000,"
+        "\"prompt_tokens_details\":{\"cached_tokens\":2100000000}}}");
+    post(&s, CHAT, HI ",\"n\":2}", &b);
+    check_says(&b, "HTTP/1.1 200", true);
+    buf_release(&b);
+    assert_true(metric(&s, "pdd_generation_tokens_total") < 1000); /* of 2 times 50 */
+    assert_true(metric(&s, "pdd_prompt_tokens_total") <= 2.0 * WIRE_PROMPT_MAX);
+    assert_true(metric(&s, "pdd_prompt_tokens_cached_total") <= 2.0 * WIRE_PROMPT_MAX);
+    site_stop(&s);
+    script_stop(&a);
+}
+
+/* A server that closes the connection of one request is not lost for those of others. */
+static void test_closed_connections(void **state)
+{
+    enum { TIMES = 100 }; /* a second each would be too long */
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    struct script_server a;
+    struct site s;
+    (void)state;
+    script_start(&a, "somebody");
+    begin(&s, &a, NULL);
+    atomic_store(&a.how, SCRIPT_CLOSE);
+    for (int i = 0; i < TIMES; i++) {
+        struct buf b;
+        post(&s, CHAT, HI "," TOOLS "}", &b);
+        check_says(&b, "HTTP/1.1 502", true);
+        buf_release(&b);
+        while (site_ask(&s, "GET", "/ready", NULL, "", NULL) != 200) {
+            assert_true(clock_us() < until);
+            clock_sleep_us(2000);
+        }
+    }
+    site_stop(&s);
+    script_stop(&a);
+}
+
 /* A plain chat: an answer that came whole, another reason than stop, the server's fingerprint. */
 static void test_plain(void **state)
 {
@@ -868,14 +936,23 @@ static void test_plain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asked),           cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_assist),          cmocka_unit_test(test_whole_answers),
-        cmocka_unit_test(test_streams),         cmocka_unit_test(test_completion_logprobs),
-        cmocka_unit_test(test_strange_answers), cmocka_unit_test(test_key_streams),
-        cmocka_unit_test(test_deaths),          cmocka_unit_test(test_endless),
-        cmocka_unit_test(test_faults),          cmocka_unit_test(test_without),
-        cmocka_unit_test(test_plain),           cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_asked),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_assist),
+        cmocka_unit_test(test_whole_answers),
+        cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_completion_logprobs),
+        cmocka_unit_test(test_strange_answers),
+        cmocka_unit_test(test_key_streams),
+        cmocka_unit_test(test_deaths),
+        cmocka_unit_test(test_endless),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_without),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_closed_connections),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
