@@ -5,82 +5,20 @@
  * Catches: an option that is lost on the way, or goes under a name that the server ignores; one
  * that no server of that kind has and that is not refused; a part of an answer that is lost (calls,
  * further choices, log-probabilities, refusals, annotations, thoughts, counts); a request that is
- * asked again without what its client relies on; a limit of ours that a server's context has no
- * room for; steps of a prefill that a client asks for and does not get; an answer that ends in the
- * middle without a word; a fault of the request that is told without its field; pages and redirects
- * that are not named; an answer that is given up for its content type; counts that cannot be; a
- * server that one request makes unusable for all.
+ * asked again without what its client relies on; an answer that ends in the middle without a word;
+ * a fault of the request that is told without its field; pages and redirects that are not named; an
+ * answer that is given up for its content type.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "cloud/api/keys.h"
-#include "support/cloud_site.h"
-#include "support/script_server.h"
-
-static void begin_with(struct site *s, struct script_server *a, struct script_server *b,
-                       const char *keys_path)
-{
-    uint64_t until = clock_us() + SITE_WAIT_US;
-    site_init(s);
-    s->config.upstream.servers[s->config.upstream.n_servers++].url = a->url;
-    if (b) s->config.upstream.servers[s->config.upstream.n_servers++].url = b->url;
-    s->config.tokens_max = 50;
-    s->config.keys_path = keys_path;
-    s->config.upstream.timeout_us = s->config.upstream.prefill_us = SITE_WAIT_US;
-    site_start(s);
-    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200) {
-        assert_true(clock_us() < until);
-        clock_sleep_us(2000);
-    }
-    if (!b) return;
-    for (bool up = false; !up;) { /* the second one, too */
-        struct buf page;
-        char line[200];
-        buf_init(&page, RAW_MAX);
-        site_ask(s, "GET", "/metrics", NULL, "", &page);
-        snprintf(line, sizeof line, "pdd_upstream_up{upstream=\"%s\"} 1", b->url);
-        up = strstr(page.data, line) != NULL;
-        buf_release(&page);
-        assert_true(clock_us() < until);
-        clock_sleep_us(2000);
-    }
-}
-
-static void begin(struct site *s, struct script_server *a, struct script_server *b)
-{
-    begin_with(s, a, b, NULL);
-}
-
-/* POST with these fields; the caller frees `ret`. */
-static void post(const struct site *s, const char *path, const char *fields, struct buf *ret)
-{
-    char request[3000];
-    snprintf(request, sizeof request,
-             "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
-             path, strlen(fields), fields);
-    raw_ask(s->port, request, ret);
-}
-
-#define CHAT "/v1/chat/completions"
-#define TEXT "/v1/completions"
-#define HI "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
-#define TOOLS                                                                                      \
-    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{}}},"          \
-    "{\"type\":\"function\",\"function\":{\"name\":\"g\",\"parameters\":{}}}]"
-#define STREAM "\"stream\":true"
-
-static void check_says(const struct buf *b, const char *part, bool wanted)
-{
-    if ((strstr(b->data, part) != NULL) != wanted)
-        fail_msg("%s %s in %s", part, wanted ? "is not" : "is", b->data);
-}
+#include "support/pass_site.h"
 
 /* ---- what a server is asked ---- */
 
@@ -169,25 +107,6 @@ static const struct {
     {"somebody", CHAT, HI ",\"n\":2,\"seed\":9223372036854775806}", "\"seed\":2147483646"},
     {"pdd", CHAT, HI ",\"n\":2,\"guided_json\":{}}", "\"n\":2|\"guided_json\":{}|\"messages\":[{"},
 };
-
-static void check_parts(const char *body, const char *want, size_t i)
-{
-    char parts[1000];
-    snprintf(parts, sizeof parts, "%s", want);
-    char *rest = parts;
-    for (char *part; rest && (part = rest) != NULL;) {
-        /* a bar with blanks is one of a grammar */
-        for (rest = strchr(part, '|'); rest && rest[1] == ' ';)
-            rest = strchr(rest + 1, '|');
-        if (rest) *rest++ = 0;
-        bool no = part[0] == '!';
-        if ((strstr(body, part + no) != NULL) == no) fail_msg("%zu: %s in %s", i, part, body);
-    }
-}
-
-#define WHOLE                                                                                      \
-    "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"text\":\"x\","                   \
-    "\"finish_reason\":\"stop\"}]}"
 
 static void test_asked(void **state)
 {
@@ -368,9 +287,6 @@ static void test_whole_answers(void **state)
     script_stop(&a);
 }
 
-#define CHUNK(choices) "data: {\"id\":\"theirs\",\"choices\":[" choices "]}\n\n"
-#define DELTA(index, delta) "{\"index\":" index ",\"delta\":{" delta "}}"
-#define END(index, why) "{\"index\":" index ",\"delta\":{},\"finish_reason\":\"" why "\"}"
 #define NAME "\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\"function\":{\"name\":\"f\"}}]"
 #define PART "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{}\"}}]"
 #define TWO_CHOICES                                                                                \
@@ -757,152 +673,6 @@ static void test_without(void **state)
     script_stop(&a);
 }
 
-#define NO_ROOM                                                                                    \
-    "{\"object\":\"error\",\"message\":\"'max_tokens' or 'max_completion_tokens' is too large: "   \
-    "50. This model's maximum context length is 60 tokens and your request has 20 input tokens\"," \
-    "\"type\":\"BadRequestError\",\"param\":null,\"code\":400}"
-
-/* A limit that the context has no room for: ours goes, the client's is its own fault. */
-static void test_no_room(void **state)
-{
-    struct script_server a;
-    struct site s;
-    struct buf b;
-    (void)state;
-    script_start(&a, "vllm");
-    begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_REPLY);
-    atomic_store(&a.status, 200);
-    atomic_store(&a.saying_type, "application/json");
-    atomic_store(&a.saying, WHOLE);
-    a.refuses[0].field = "_tokens\"";
-    a.refuses[0].answer = NO_ROOM;
-    for (uint32_t i = 0; i < 2; i++) { /* each request anew: the next prompt may be shorter */
-        post(&s, CHAT, HI "," TOOLS "}", &b);
-        check_says(&b, "HTTP/1.1 200", true);
-        check_parts(a.body, "!max_tokens|!max_completion_tokens|" TOOLS, 0);
-        assert_int_equal(atomic_load(&a.requests), 2 * i + 2);
-        buf_release(&b);
-    }
-    post(&s, CHAT, HI "," TOOLS ",\"max_tokens\":50}", &b);
-    check_says(&b, "HTTP/1.1 400", true);
-    check_says(&b, "is too large: 50", true);
-    check_parts(a.body, "\"max_tokens\":50", 0);
-    assert_int_equal(atomic_load(&a.requests), 5);
-    buf_release(&b);
-    a.refuses[0].field = "\"messages\""; /* the prompt alone is too long */
-    post(&s, CHAT, HI "," TOOLS "}", &b);
-    check_says(&b, "HTTP/1.1 400", true);
-    check_says(&b, "maximum context length", true);
-    assert_int_equal(atomic_load(&a.requests), 7);
-    buf_release(&b);
-    site_stop(&s);
-    script_stop(&a);
-}
-
-#define STEP(processed)                                                                            \
-    "data: "                                                                                       \
-    "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"}}],\"prompt_progress\":{\"total\":"    \
-    "9,\"cache\":2,\"processed\":" processed "}}\n\n"
-
-/* Steps of a prefill, for a client that asks for them. */
-static void test_progress(void **state)
-{
-    static const char *const owners[] = {"llamacpp", "pdd"};
-    (void)state;
-    for (size_t k = 0; k < sizeof owners / sizeof *owners; k++) {
-        struct script_server a;
-        struct site s;
-        script_start(&a, owners[k]);
-        begin(&s, &a, NULL);
-        atomic_store(&a.how, SCRIPT_SAY);
-        atomic_store(&a.saying_ends, true);
-        atomic_store(&a.saying, STEP("5") STEP("9") CHUNK(DELTA("0", "\"content\":\"well\""))
-                                    CHUNK(END("0", "stop")));
-        for (int asks = 0; asks < 2; asks++) {
-            struct buf b;
-            post(&s, CHAT,
-                 asks ? HI "," TOOLS "," STREAM ",\"return_progress\":true}"
-                      : HI "," TOOLS "," STREAM "}",
-                 &b);
-            check_parts(a.body, "\"return_progress\":true", k);
-            check_says(&b, "\"content\":\"well\"", true);
-            check_says(&b, "\"prompt_progress\":{\"total\":9,\"cache\":2,\"processed\":5,", asks);
-            check_says(&b, "\"processed\":9,", asks);
-            check_says(&b, "theirs", false);
-            buf_release(&b);
-        }
-        site_stop(&s);
-        script_stop(&a);
-    }
-}
-
-static double metric(const struct site *s, const char *name)
-{
-    struct buf page;
-    char line[100];
-    buf_init(&page, RAW_MAX);
-    site_ask(s, "GET", "/metrics", NULL, "", &page);
-    snprintf(line, sizeof line, "\n%s ", name);
-    const char *at = strstr(page.data, line);
-    assert_non_null(at);
-    double value = strtod(at + strlen(line), NULL);
-    buf_release(&page);
-    return value;
-}
-
-/* Counts that cannot be: they cost a key what the answer can have had. */
-static void test_counts(void **state)
-{
-    struct script_server a;
-    struct site s;
-    struct buf b;
-    (void)state;
-    script_start(&a, "somebody");
-    begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_REPLY);
-    atomic_store(&a.status, 200);
-    atomic_store(&a.saying_type, "application/json");
-    atomic_store(
-        &a.saying,
-        "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}"
-        "],\"usage\":{\"prompt_tokens\":2000000000,\"completion_tokens\":2000000000,"
-        "\"prompt_tokens_details\":{\"cached_tokens\":2100000000}}}");
-    post(&s, CHAT, HI ",\"n\":2}", &b);
-    check_says(&b, "HTTP/1.1 200", true);
-    buf_release(&b);
-    assert_true(metric(&s, "pdd_generation_tokens_total") < 1000); /* of 2 times 50 */
-    assert_true(metric(&s, "pdd_prompt_tokens_total") <= 2.0 * WIRE_PROMPT_MAX);
-    assert_true(metric(&s, "pdd_prompt_tokens_cached_total") <= 2.0 * WIRE_PROMPT_MAX);
-    site_stop(&s);
-    script_stop(&a);
-}
-
-/* A server that closes the connection of one request is not lost for those of others. */
-static void test_closed_connections(void **state)
-{
-    enum { TIMES = 100 }; /* a second each would be too long */
-    uint64_t until = clock_us() + SITE_WAIT_US;
-    struct script_server a;
-    struct site s;
-    (void)state;
-    script_start(&a, "somebody");
-    begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_CLOSE);
-    for (int i = 0; i < TIMES; i++) {
-        struct buf b;
-        post(&s, CHAT, HI "," TOOLS "}", &b);
-        check_says(&b, "HTTP/1.1 502", true);
-        buf_release(&b);
-        while (site_ask(&s, "GET", "/ready", NULL, "", NULL) != 200) {
-            assert_true(clock_us() < until);
-            clock_sleep_us(2000);
-        }
-    }
-    site_stop(&s);
-    script_stop(&a);
-}
-
 /* A plain chat: an answer that came whole, another reason than stop, the server's fingerprint. */
 static void test_plain(void **state)
 {
@@ -936,23 +706,13 @@ static void test_plain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asked),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_assist),
-        cmocka_unit_test(test_whole_answers),
-        cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_completion_logprobs),
-        cmocka_unit_test(test_strange_answers),
-        cmocka_unit_test(test_key_streams),
-        cmocka_unit_test(test_deaths),
-        cmocka_unit_test(test_endless),
-        cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_without),
+        cmocka_unit_test(test_asked),           cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_assist),          cmocka_unit_test(test_whole_answers),
+        cmocka_unit_test(test_streams),         cmocka_unit_test(test_completion_logprobs),
+        cmocka_unit_test(test_strange_answers), cmocka_unit_test(test_key_streams),
+        cmocka_unit_test(test_deaths),          cmocka_unit_test(test_endless),
+        cmocka_unit_test(test_faults),          cmocka_unit_test(test_without),
         cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_no_room),
-        cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_closed_connections),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
