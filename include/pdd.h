@@ -165,7 +165,7 @@ typedef struct pdd_device_options {
     const char *cloud_ca_file; /* PEM file of certificates to trust, instead of the system's */
     const char *cloud_model;   /* the name to ask for, where the cloud has several; or NULL */
     /* A folder for what is kept between runs: measured speeds, and the KV cache. NULL: nothing is
-     * kept. One device at a time may use a folder. */
+     * kept. Meant for one device at a time: of several, each counts kv_disk_bytes for itself. */
     const char *state_dir;
     uint64_t kv_disk_bytes; /* of the KV cache there; 0: none. Needs state_dir and a model */
     uint32_t stall_ms;      /* silence after which the cloud counts as lost; 0: 5 s with a model,

@@ -87,10 +87,9 @@ static int on_event(void *arg, const char *name, const char *data, size_t n, str
 {
     struct assist *a = arg;
     int code = wire_event_decode(name, data, n, &a->event, e);
-    if (code) return code;
-    code = wire_stream_take(&a->order, &a->event, e);
+    if (!code) code = wire_stream_take(&a->order, &a->event, e);
     if (code) {
-        err_prefix(e, "the cloud broke the protocol");
+        if (code != ERR_NO_MEMORY) err_prefix(e, "the cloud broke the protocol");
         return code;
     }
     return handle(a, &a->event, e);

@@ -421,6 +421,49 @@ static void test_state(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* Two at one time, both in the middle of an answer, keep and read right ones. */
+static void test_shared_state(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/pdd-lib-XXXXXX", path[TINY_PATH_MAX], command[64], text[400],
+         first[256] = "";
+    struct tiny_options tiny = TINY_DEFAULT;
+    pdd_device *devices[2];
+    pdd_device_options d[2];
+    assert_non_null(mkdtemp(dir));
+    tiny_model_file(&tiny, path);
+    memset(text, 'a', sizeof text);
+    text[sizeof text - 1] = 0;
+    for (int run = 0; run < 3; run++) {
+        pdd_answer *a[2];
+        for (int i = 0; i < 2; i++) {
+            pdd_model_options m = {
+                .size = sizeof m, .path = path, .threads = 1, .chat_template = "chatml"};
+            d[i] = (pdd_device_options){
+                .size = sizeof d[i], .state_dir = dir, .kv_disk_bytes = 64 << 10};
+            assert_int_equal(pdd_model_open(&m, &d[i].model, NULL), 0);
+            assert_int_equal(pdd_device_open(&d[i], &devices[i], NULL), 0);
+        }
+        for (int i = 0; i < 2; i++) {
+            pdd_question q = {.size = sizeof q, .text = text, .tokens_max = 8};
+            assert_int_equal(pdd_ask_begin(devices[i], &q, &a[i], NULL), 0);
+        }
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(pdd_answer_wait(a[i], -1, NULL), 0);
+            if (!first[0]) snprintf(first, sizeof first, "%s", pdd_answer_text(a[i], NULL));
+            assert_string_equal(pdd_answer_text(a[i], NULL), first);
+            pdd_answer_free(a[i]);
+        }
+        for (int i = 0; i < 2; i++) {
+            pdd_device_close(devices[i]);
+            pdd_model_close(d[i].model);
+        }
+    }
+    unlink(path);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -434,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_chat_refuses),
         cmocka_unit_test(test_chat_files),
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_shared_state),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
