@@ -281,12 +281,17 @@ static void find_stop(struct ask *a)
         a->n_clear++;
     }
     if (!found) return;
-    struct ask_token *last = (struct ask_token *)(void *)a->tokens.data + a->n_clear;
-    bool part = last->at < a->clear; /* the token in which it begins */
-    if (part) last->len = (uint32_t)a->clear - last->at;
-    a->n_tokens = a->n_clear += part;
+    /* The token in which it begins is the last one. All are clear where it is in the rest of the
+     * last one's character, which came later. */
+    struct ask_token *tokens = (struct ask_token *)(void *)a->tokens.data;
+    a->n_clear += a->n_clear < a->n_tokens && tokens[a->n_clear].at < a->clear;
+    a->n_tokens = a->n_clear;
+    if (a->n_tokens > 0) {
+        struct ask_token *last = &tokens[a->n_tokens - 1];
+        last->len = (uint32_t)a->clear - last->at;
+    }
     buf_cut(&a->text, a->clear);
-    buf_cut(&a->tokens, a->n_tokens * sizeof *last);
+    buf_cut(&a->tokens, a->n_tokens * sizeof *tokens);
     a->stopped = true;
     loop_timer_set(a->serve->start_timer, 0); /* a callback does not stop its own answer */
 }

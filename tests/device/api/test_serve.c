@@ -172,6 +172,26 @@ static void test_completions(void **state)
     serve_site_stop(&site);
 }
 
+/* An answer that ends within a character: the mark for it comes after its token, which a client may
+ * have by then, and can be a stop string. */
+static void test_stop_in_the_rest(void **state)
+{
+    struct buf b;
+    (void)state;
+    serve_site_defaults(&site);
+    site.fake.script = "So\xC3";
+    serve_site_start(&site);
+    for (int stream = 0; stream < 2; stream++) {
+        const char *body = stream ? "{\"prompt\":\"a\",\"stop\":\"\\ufffd\",\"stream\":true}"
+                                  : "{\"prompt\":\"a\",\"stop\":\"\\ufffd\"}";
+        assert_int_equal(serve_site_ask(&site, "POST", "/v1/completions", "", body, &b), 200);
+        assert_non_null(strstr(b.data, "\"finish_reason\":\"stop\""));
+        assert_null(strstr(b.data, "\xEF\xBF\xBD"));
+        buf_release(&b);
+    }
+    serve_site_stop(&site);
+}
+
 /* Tools that may not be called: answered by the device,
  * and without a model here by the cloud, which is not told of tools. */
 static void test_no_tools(void **state)
@@ -760,13 +780,21 @@ static void test_conversations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_tools),    cmocka_unit_test(test_same_answer),
-        cmocka_unit_test(test_completions), cmocka_unit_test(test_wrong_requests),
-        cmocka_unit_test(test_leaving),     cmocka_unit_test(test_queue),
-        cmocka_unit_test(test_guests),      cmocka_unit_test(test_ask_before_sending),
-        cmocka_unit_test(test_cloud_away),  cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_no_is_kept),  cmocka_unit_test(test_asks_after_restart),
-        cmocka_unit_test(test_egress),      cmocka_unit_test(test_conversations),
+        cmocka_unit_test(test_no_tools),
+        cmocka_unit_test(test_same_answer),
+        cmocka_unit_test(test_completions),
+        cmocka_unit_test(test_wrong_requests),
+        cmocka_unit_test(test_stop_in_the_rest),
+        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_guests),
+        cmocka_unit_test(test_ask_before_sending),
+        cmocka_unit_test(test_cloud_away),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_no_is_kept),
+        cmocka_unit_test(test_asks_after_restart),
+        cmocka_unit_test(test_egress),
+        cmocka_unit_test(test_conversations),
         cmocka_unit_test(test_reads_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
