@@ -57,6 +57,14 @@ int chat_template_open_family(const char *family, struct chat_template **ret_tem
     return 0;
 }
 
+/* It would leave out what is asked. */
+static bool is_blank(struct gguf_str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!strchr(" \t\r\n", s.data[i])) return false;
+    return true;
+}
+
 /* The template with that name among the file's; the plain key counts as "default". */
 static bool find_text(const struct gguf *g, const char *name, struct gguf_str *ret_text)
 {
@@ -93,12 +101,14 @@ static int open_tool_use(const struct gguf *g, struct chat_template *t, struct e
 
 int chat_template_open(const struct gguf *g, struct chat_template **ret_template, struct err *e)
 {
-    struct gguf_str text;
+    struct gguf_str text = {"", 0};
     struct chat_template *t;
     if (gguf_has(g, "tokenizer.chat_template")) { /* a wrong type is said */
         int wrong = gguf_text(g, "tokenizer.chat_template", &text, e);
         if (wrong) return wrong;
-    } else if (!find_text(g, "default", &text) && !find_first(g, &text)) {
+    }
+    if (is_blank(text) && !find_text(g, "default", &text)) (void)find_first(g, &text);
+    if (is_blank(text)) {
         return err_set(e, ERR_NOT_FOUND, "%s has no chat template; give one with --chat-template",
                        gguf_name(g));
     }
@@ -120,6 +130,8 @@ static int open_file(const char *path, struct chat_template **ret_template, stru
     struct buf text;
     buf_init(&text, JINJA_SOURCE_MAX);
     int code = os_read_file(path, &text, e);
+    if (code == 0 && is_blank((struct gguf_str){text.data, text.len}))
+        code = err_set(e, ERR_BAD_INPUT, "%s: the chat template is empty", path);
     if (code == 0) code = chat_template_open_text(text.data, text.len, path, ret_template, e);
     buf_release(&text);
     return code;

@@ -46,8 +46,8 @@ struct chat_prompt {
 struct chat_template;
 
 /* The file's: `tokenizer.chat_template`, or the named one `default`; and `tool_use`, if there is
- * one, for requests with tools. ERR_NOT_FOUND without one; ERR_BAD_INPUT or ERR_LIMIT for a text
- * that is no template (the sentence offers --chat-template). */
+ * one, for requests with tools. ERR_NOT_FOUND without one, or with a blank one; ERR_BAD_INPUT or
+ * ERR_LIMIT for a text that is no template (the sentence offers --chat-template). */
 int chat_template_open(const struct gguf *g, struct chat_template **ret_template, struct err *e);
 /* By family name ("chatml", ...) as given by a user; the error lists the names. */
 int chat_template_open_family(const char *family, struct chat_template **ret_template,

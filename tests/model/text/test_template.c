@@ -339,6 +339,7 @@ static void test_named(void **state)
         const char *keys[8], *plain, *tools; /* prompts; NULL: refused */
     } files[] = {
         {{"tokenizer.chat_template", "P", NULL}, "P", NULL},
+        {{"tokenizer.chat_template", "", "tokenizer.chat_template.default", "D", NULL}, "D", NULL},
         {{"tokenizer.chat_template", "P{{ tools|length }}", NULL}, NULL, "P1"},
         {{"tokenizer.chat_template.default", "D", NULL}, "D", NULL},
         {{"tokenizer.chat_template", "P", "tokenizer.chat_template.tool_use", "T", NULL}, "P", "T"},
@@ -398,14 +399,20 @@ static void test_broken(void **state)
         gguf_close(g);
         buf_release(&file);
     }
-    const char *none[] = {"general.name", "x", NULL};
-    struct gguf *g;
-    struct chat_template *t;
-    struct buf file;
-    open_file(none, &file, &g);
-    assert_int_equal(chat_template_open(g, &t, NULL), ERR_NOT_FOUND);
-    gguf_close(g);
-    buf_release(&file);
+    static const char *const none[][3] = {{"general.name", "x", NULL},
+                                          {"tokenizer.chat_template", "", NULL},
+                                          {"tokenizer.chat_template", " \n\t\r\n", NULL},
+                                          {"tokenizer.chat_template.default", " ", NULL}};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        struct gguf *g;
+        struct chat_template *t;
+        struct buf file;
+        const char *keys[] = {none[i][0], none[i][1], NULL};
+        open_file(keys, &file, &g);
+        assert_int_equal(chat_template_open(g, &t, NULL), ERR_NOT_FOUND);
+        gguf_close(g);
+        buf_release(&file);
+    }
 }
 
 /* Control tokens of a prompt, for a template and what a user wrote. */
