@@ -185,7 +185,13 @@ static void test_window(void **state)
     terminal_type(&t, line);
     terminal_await(&t, "and words", 1);
     terminal_resize(&t, 20);
+    /* Of 22 columns: the second row and the first are taken back. */
+    terminal_await(&t, "\033[1A\r\033[J", 1);
     terminal_await(&t, "\xE6\x97\xA5\xE6\x9C\xAC", 2);
+    terminal_resize(&t, 80);
+    terminal_await(&t, "\xE6\x97\xA5\xE6\x9C\xAC", 3);
+    assert_non_null(strstr(strstr(t.seen.data, "\033[J") + 3, "\r\033[J"));
+    assert_null(strstr(strstr(t.seen.data, "A\r\033[J") + 1, "A\r\033[J"));
     terminal_type(&t, "\r");
     terminal_await(&t, "5 tokens: ", 1);
     terminal_await_editor(&t, 2);

@@ -24,13 +24,15 @@ struct chat_edit {
     bool interrupted, too_long;
 };
 
+#define PROMPT "> "
+
 /* Bracketed paste: the terminal marks what is pasted, while it is asked to. */
 #define PASTE_BEGINS "\033[200~"
 #define PASTE_ENDS "\033[201~"
 
 static char *prompt(EditLine *el)
 {
-    static char text[] = "> ";
+    static char text[] = PROMPT;
     (void)el;
     return text;
 }
@@ -111,10 +113,38 @@ static unsigned char paste(EditLine *el, int key)
     return got == CHAT_INPUT_LINE ? CC_REFRESH : CC_EOF;
 }
 
-void chat_edit_redraw(struct chat_edit *e)
+/* How many rows below the prompt's one the cursor stands, in a window of so many columns. */
+static unsigned rows_above(const struct chat_edit *e, unsigned columns)
+{
+    const LineInfoW *typed = el_wline(e->line);
+    unsigned column = sizeof PROMPT - 1, row = 0;
+    for (const wchar_t *c = typed->buffer; c < typed->cursor; c++) {
+        int cells = wcwidth(*c);
+        unsigned width = *c == L'\t' ? 8 - column % 8 : cells < 0 ? 2 : (unsigned)cells;
+        if (*c == L'\n' || column + width > columns) {
+            row++;
+            column = 0;
+        }
+        if (*c != L'\n') column += width;
+    }
+    return row + (column >= columns);
+}
+
+/* Terminals wrap the line anew when the window changes, and the cursor goes along: take back what
+ * is drawn from the prompt on, or the line would be drawn behind it. */
+static void take_back_line(const struct chat_edit *e)
+{
+    unsigned columns = chat_input_columns();
+    unsigned rows = columns > 0 ? rows_above(e, columns) : 0;
+    if (rows > 0) printf("\033[%uA", rows);
+    fputs("\r\033[J", stdout);
+}
+
+void chat_edit_redraw(struct chat_edit *e, bool resized)
 {
     el_set(e->line, EL_PREP_TERM, 0);
     el_set(e->line, EL_PREP_TERM, 1);
+    if (resized) take_back_line(e);
     el_resize(e->line);
     chat_input_mark_pastes(true);
     el_set(e->line, EL_REFRESH);
@@ -211,9 +241,9 @@ enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line)
 
 #else
 
-void chat_edit_redraw(struct chat_edit *e)
+void chat_edit_redraw(struct chat_edit *e, bool resized)
 {
-    (void)e;
+    (void)e, (void)resized;
 }
 
 struct chat_edit *chat_edit_open(struct chat_input *in)

@@ -60,7 +60,8 @@ static bool take_event(struct chat_input *in)
 {
     char byte = 0;
     if (read(in->event_fd, &byte, 1) != 1) return false;
-    if (byte != CHAT_INPUT_INTERRUPTED && in->edit) chat_edit_redraw(in->edit);
+    if (byte != CHAT_INPUT_INTERRUPTED && in->edit)
+        chat_edit_redraw(in->edit, byte == CHAT_INPUT_RESIZED);
     return byte == CHAT_INPUT_INTERRUPTED;
 }
 

@@ -68,7 +68,8 @@ int chat_input_byte(struct chat_input *in, char *ret_byte);
 struct chat_edit *chat_edit_open(struct chat_input *in); /* NULL without libedit */
 void chat_edit_close(struct chat_edit *e);
 enum chat_input_result chat_edit_read(struct chat_edit *e, struct buf *line);
-/* Take the terminal again as the line editor needs it, and draw the line. */
-void chat_edit_redraw(struct chat_edit *e);
+/* Take the terminal again as the line editor needs it, and draw the line; in place of what is drawn
+ * of it, where the window was resized. */
+void chat_edit_redraw(struct chat_edit *e, bool resized);
 
 #endif
