@@ -10,7 +10,7 @@ import {fileURLToPath} from 'node:url';
 import {createOpenAICompatible} from '@ai-sdk/openai-compatible';
 import {AIMessage, HumanMessage, ToolMessage} from '@langchain/core/messages';
 import {ChatOpenAI, OpenAI as LangText} from '@langchain/openai';
-import {APICallError, generateObject, generateText, jsonSchema, streamText, tool} from 'ai';
+import {APICallError, generateObject, generateText, jsonSchema, stepCountIs, streamObject, streamText, tool} from 'ai';
 import OpenAI from 'openai';
 import {announce, end, failed, run, start} from './harness.mjs';
 import {startUpstream} from './upstream.mjs';
@@ -97,6 +97,53 @@ const served = {
         assert.ok(whole.choices[0].message.content.length > 2);
         assert.equal(textOf(await all(await api.chat.completions.create({...ask, stream: true}))), whole.choices[0].message.content);
     },
+    // A thought that is lost, or told as the answer.
+    async thoughts_apart({api, name, url}) {
+        const ask = {model: name, messages: say('Who?'), temperature: 0, max_tokens: 5, enable_thinking: true};
+        const {message} = (await api.chat.completions.create(ask)).choices[0];
+        assert.ok(message.reasoning_content.length > 2 && !message.content);
+        const chunks = await all(await api.chat.completions.create({...ask, stream: true}));
+        assert.equal(chunks.map((c) => c.choices[0]?.delta.reasoning_content ?? '').join(''), message.reasoning_content);
+        assert.equal(textOf(chunks), '');
+        const options = {model: aiSdk(url, name), prompt: 'Who?', temperature: 0, maxOutputTokens: 5, providerOptions: {pdd: {enable_thinking: true}}};
+        assert.equal((await generateText(options)).reasoningText, message.reasoning_content);
+        assert.equal(await streamText(options).reasoningText, message.reasoning_content);
+        const llm = lang(url, name, {temperature: 0, maxTokens: 5, modelKwargs: {enable_thinking: true}});
+        assert.equal((await llm.invoke('Who?')).content, '');
+        assert.equal((await all(await llm.stream('Who?'))).map((c) => c.content).join(''), '');
+    },
+    // Each client leaves in the middle of an answer; what computes it must not go on.
+    async aborts({api, name, url, idle}) {
+        const long = {ignore_eos: true}, prompt = 'Tell me of a fox.';
+        const stream = await api.chat.completions.create({model: name, messages: say(prompt), max_tokens: 1500, stream: true, ...long});
+        for await (const _ of stream) { stream.controller.abort(); break; }
+        await until('idle after openai', idle);
+        const whole = new AbortController();
+        setTimeout(() => whole.abort(), 50);
+        await assert.rejects(api.chat.completions.create({model: name, messages: say(prompt), max_tokens: 1500, ...long}, {signal: whole.signal}),
+                             OpenAI.APIUserAbortError);
+        await until('idle after a whole one', idle);
+        const left = new AbortController();
+        const {fullStream} = streamText({model: aiSdk(url, name), prompt, maxOutputTokens: 1500, abortSignal: left.signal,
+                                         providerOptions: {pdd: long}, onError() {}});
+        let aborted = false;
+        for await (const part of fullStream) {
+            if (part.type === 'text-delta') left.abort();
+            aborted ||= part.type === 'abort';
+        }
+        assert.ok(aborted);
+        await until('idle after ai', idle);
+        const gone = new AbortController();
+        await assert.rejects(async () => {
+            for await (const _ of await lang(url, name, {maxTokens: 1500, modelKwargs: long}).stream(prompt, {signal: gone.signal})) gone.abort();
+        });
+        await until('idle after langchain', idle);
+    },
+    async batch({name, url}) {
+        const llm = lang(url, name, {temperature: 0, maxTokens: 4}), prompts = ['A fox?', 'A hare?', 'A clock?'];
+        const answers = await llm.batch(prompts);
+        assert.deepEqual(answers.map((a) => a.content), [await llm.invoke(prompts[0]), await llm.invoke(prompts[1]), await llm.invoke(prompts[2])].map((a) => a.content));
+    },
     async models_and_errors({api, name, url}) {
         const list = (await api.models.list()).data;
         assert.equal(list[0].id, name);
@@ -175,6 +222,31 @@ const passed = {
         const chunks = await all(await llm.stream([asked]));
         assert.deepEqual(chunks.reduce((a, b) => a.concat(b)).tool_calls.map((c) => c.args.city), ['Rome', 'Oslo']);
     },
+    // Two turns that the client's own loop makes.
+    async loops_of_tools({api, name, url}) {
+        const cities = [];
+        const execute = ({city}) => (cities.push(city), 'sunny');
+        const runner = api.chat.completions.runTools({model: name, messages: say('Weather?'),
+            tools: [{type: 'function', function: {...weather.function, function: execute, parse: JSON.parse}}]});
+        assert.equal(await runner.finalContent(), 'Hi 0');
+        const tools = {weather: tool({description: 'x', inputSchema: jsonSchema(schema), execute})};
+        const {text, steps} = await generateText({model: aiSdk(url, name), prompt: 'Weather?', tools, stopWhen: stepCountIs(3)});
+        assert.equal(text, 'Hi 0');
+        assert.equal(steps.length, 2);
+        assert.deepEqual(cities, ['Rome', 'Oslo', 'Rome', 'Oslo']);
+    },
+    // 429 with Retry-After is asked again by each client, and answered; a client's own time-out frees the slot.
+    async retries_and_timeouts({api, name, url}) {
+        const ask = (client) => ({model: name, messages: say('busy once ' + client), tools: [weather], tool_choice: 'none'});
+        const [one, two, three] = await Promise.all([
+            openai(url, {maxRetries: 1}).chat.completions.create(ask('openai')),
+            generateText({model: aiSdk(url, name), prompt: 'busy once ai', maxRetries: 1}),
+            lang(url, name, {maxRetries: 1}).invoke('busy once langchain')]);
+        assert.deepEqual([one.choices[0].message.content, two.text, three.content], ['Hi 0', 'Hi 0', 'Hi 0']);
+        await assert.rejects(api.chat.completions.create({...ask('x'), messages: say('wait')}, {timeout: 100}), OpenAI.APIConnectionTimeoutError);
+        await assert.rejects(lang(url, name, {timeout: 100}).invoke('wait'), /[Tt]imed out|[Tt]imeout/);
+        await until('a free slot', async () => (await metric(url, 'pdd_num_requests_running')) === 0);
+    },
     async json({api, name, url, script}) {
         const parsed = await api.chat.completions.parse({model: name, messages: hi, response_format: format});
         assert.deepEqual(JSON.parse(parsed.choices[0].message.content), {city: 'Rome'});
@@ -182,6 +254,10 @@ const passed = {
         assert.deepEqual((await generateObject({model: aiSdk(url, name), schema: jsonSchema(schema), prompt: 'x'})).object, {city: 'Rome'});
         const shaped = lang(url, name).withStructuredOutput(schema, {name: 'place', method: 'jsonSchema'});
         assert.deepEqual(await shaped.invoke('x'), {city: 'Rome'});
+        assert.deepEqual(await lang(url, name).withStructuredOutput(schema, {name: 'weather', method: 'functionCalling'}).invoke('x'), {city: 'Rome'});
+        assert.deepEqual(await lang(url, name).withStructuredOutput(schema, {method: 'jsonMode'}).invoke('x'), {city: 'Rome'});
+        const parts = streamObject({model: aiSdk(url, name), schema: jsonSchema(schema), prompt: 'x'});
+        assert.deepEqual((await all(parts.partialObjectStream)).at(-1), {city: 'Rome'});
     },
     async thoughts({name, url}) {
         const options = {model: aiSdk(url, name), prompt: 'x', providerOptions: {pdd: {reasoningEffort: 'low'}}};
@@ -264,6 +340,12 @@ const llama = {
         assert.ok(['red', 'blue'].includes(chosen.choices[0].message.content));
         await assert.rejects(api.chat.completions.create({model: name, messages: hi, guided_regex: 'a'}), (e) => e.param === 'guided_regex');
     },
+    // Steps of the prefill, where options are passed on.
+    async progress({api, name}) {
+        const ask = {model: name, messages: say(passage.repeat(40)), n: 2, max_tokens: 2, stream: true, return_progress: true};
+        const steps = (await all(await api.chat.completions.create(ask))).filter((c) => c.prompt_progress).map((c) => c.prompt_progress);
+        assert.ok(steps.length > 0 && steps.at(-1).processed === steps.at(-1).total && steps.at(-1).total > 400);
+    },
     async completion_probabilities({api, name}) {
         const {logprobs} = (await api.completions.create({model: name, prompt: 'The', max_tokens: 3, logprobs: 2, temperature: 0})).choices[0];
         assert.equal(logprobs.tokens.length, 3);
@@ -320,7 +402,8 @@ const cloudOver = async (url, ...args) => {
 };
 
 async function main() {
-    const stage = async (url) => ({url, api: openai(url), name: (await openai(url).models.list()).data[0].id});
+    const stage = async (url, gauge = 'pdd_num_requests_running') => ({url, api: openai(url), name: (await openai(url).models.list()).data[0].id,
+                                                                       idle: async () => (await metric(url, gauge)) === 0});
     const keyFile = path.join(state, 'keys');
     const line = String(execFileSync(pdd, ['cloud', 'key', 'e2e', '--hash'], {input: secret + '\n'})).trim();
     fs.writeFileSync(keyFile, line + ' streams=2\n', {mode: 0o600});
@@ -329,7 +412,7 @@ async function main() {
     const own = await stage((await start(pdd, 'cloud', ...engine)).url);
     const scripted = {...await stage(await cloudOver(script.url)), script};
     const device = await stage((await start(pdd, 'device', ...engine, '--state', state, '--cloud', own.url,
-                                            '--refine', 'off', '--idle-fill', 'off')).url);
+                                            '--refine', 'off', '--idle-fill', 'off')).url, 'pdd_answers_running');
     const guarded = (await start(pdd, 'cloud', '--fake', '8', '--key-file', keyFile)).url;
     const meteredFile = path.join(state, 'metered');
     fs.writeFileSync(meteredFile, line + ' tokens_per_minute=10\n', {mode: 0o600});
@@ -340,7 +423,8 @@ async function main() {
     if (llamaServer) {
         real = await startLlama(await freePort());
         const at = (await (await fetch(real.url + '/tokenize', {method: 'POST', body: '{"content":"@"}'})).json()).tokens[0];
-        plan.push(['llama', {...served, ...cloudOnly, ...llama}, {...await stage(await cloudOver(real.url)), at}]);
+        const {thoughts_apart, ...rest} = served; // llama-server tells none of this template
+        plan.push(['llama', {...rest, ...cloudOnly, ...llama}, {...await stage(await cloudOver(real.url)), at}]);
     }
     announce(plan.reduce((n, [, cases]) => n + Object.keys(cases).length, llamaServer ? 0 : 1));
     for (const [who, cases, on] of plan) for (const [name, test] of Object.entries(cases)) await run(`${who}_${name}`, () => test(on));

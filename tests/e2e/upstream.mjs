@@ -69,6 +69,11 @@ function answer(ask, response, state) {
         response.writeHead(status, {'Content-Type': 'application/json', ...headers});
         response.end(JSON.stringify({error}));
     };
+    if (said === 'wait') return;
+    if (said.startsWith('busy once') && !state.refused.has(said)) {
+        state.refused.add(said);
+        return refuse(429, {message: 'slow down'}, {'Retry-After': '1'});
+    }
     if (said === 'busy') return refuse(429, {message: 'slow down'}, {'Retry-After': '7'});
     if (said === 'wrong') return refuse(400, {message: 'tools must be good', param: 'tools', code: 'bad_tools'});
     if (ask.stream) return stream(ask, response, said, state);
@@ -78,7 +83,7 @@ function answer(ask, response, state) {
 
 /** {url, state, close()}: state.asked is the last request, state.closed how many streams have ended. */
 export function startUpstream() {
-    const state = {asked: null, closed: 0};
+    const state = {asked: null, closed: 0, refused: new Set()};
     const server = http.createServer(async (request, response) => {
         if (request.url === '/v1/models')
             return response.end(JSON.stringify({object: 'list', data: [{id: 'script', object: 'model', owned_by: 'somebody'}]}));
