@@ -300,7 +300,10 @@ static int count_choices(struct openai_pass *p, const json_t *root, char *ret_pa
             uint32_t all = (uint32_t)((size_t)each * prompts);
             if (i == 0) p->choices = all;
             if (all > p->computed) p->computed = all;
-            continue;
+            if (i == 0 || !p->chat || !value || all == p->choices) continue;
+            openai_param_set(ret_param, names[i]);
+            return err_set(e, ERR_UNSUPPORTED,
+                           "best_of: chats have it as the same number as n only");
         }
         openai_param_set(ret_param, value ? names[i] : "prompt");
         return err_set(e, ERR_BAD_INPUT,

@@ -175,6 +175,8 @@ static const struct {
      "{\"type\":\"image\",\"source\":{\"type\":\"url\",\"url\":\"http://10.0.0.1/\"}}]}]}]}",
      "messages"},
     {"somebody", CHAT, HI ",\"n\":2,\"temperature\":-1}", "temperature"},
+    {"somebody", CHAT, HI ",\"n\":2,\"best_of\":3}", "best_of"},
+    {"somebody", CHAT, HI "," TOOLS ",\"best_of\":3}", "best_of"},
     {"somebody", CHAT, HI ",\"n\":2,\"stop\":[5]}", "stop"},
     {"somebody", CHAT, "{\"n\":2,\"messages\":[7]}", "messages"},
     {"somebody", TEXT, "{\"n\":2,\"prompt\":{}}", "prompt"},
