@@ -427,6 +427,10 @@ static void test_key_streams(void **state)
     assert_true(raw_readable(c.fd, RAW_WAIT_MS)); /* it has begun, and goes on */
     assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", HI ",\"n\":4}", NULL), 400);
     assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", two, NULL), 429);
+    static const char best4[] = "{\"prompt\":\"a\",\"best_of\":4}",
+                      best2[] = "{\"prompt\":\"a\",\"best_of\":2}";
+    assert_int_equal(site_ask(&s, "POST", TEXT, "key-a", best4, NULL), 400);
+    assert_int_equal(site_ask(&s, "POST", TEXT, "key-a", best2, NULL), 429);
     atomic_store(&a.how, SCRIPT_REPLY);
     atomic_store(&a.status, 200);
     atomic_store(&a.saying_type, "application/json");
