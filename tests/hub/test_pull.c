@@ -676,7 +676,7 @@ static void test_tls(void **state)
     file_server_stop(&s.server);
     tls_files_make(TLS_FILES_ECDSA, &files);
     file_server_start(&s.server, &files, respond_redirect, &s);
-    site_expect(&s, "/m.gguf", ERR_NET, "certificate cannot be verified");
+    site_expect(&s, "/m.gguf", ERR_NET, "certificate cannot be verified: --ca-file");
     assert_int_equal(s.notes.len, 0);
     s.o.ca_file = files.cert;
     s.o.token = "hf_secret";
