@@ -39,6 +39,8 @@ enum manual_value manual_operands(const struct command_entry *c);
 
 /* The text in roff: nothing in it is taken for a request or an escape. */
 void manual_put_roff(struct buf *b, const char *text);
+/* Its environment, files and examples, where there are any. */
+void manual_put_notes(struct buf *b, const struct command_entry *c);
 /* The page of one command; of `pdd` itself with NULL. `date` as YYYY-MM-DD. */
 void manual_page(struct buf *b, const struct command_entry *c, const char *date);
 

@@ -167,22 +167,31 @@ static void put_exit(struct buf *b)
                 ".TP\n2\nThe command line is wrong; standard error names the option.\n");
 }
 
-/* Of a command its actions, of an action its command. */
-static bool related(const struct command_entry *a, const struct command_entry *b)
+/* Of a command its actions, of an action its command, and what is used most. */
+static bool related(const struct command_entry *c, const struct command_entry *other)
 {
-    size_t n = strcspn(a->name, " ");
-    return a != b && n == strcspn(b->name, " ") && strncmp(a->name, b->name, n) == 0;
+    const uint32_t most = OPTIONS_CHAT | OPTIONS_CLOUD | OPTIONS_DEVICE | OPTIONS_INSPECT;
+    if (other == c || !other->summary) return false;
+    if (other->command->bit & most) return true;
+    if (!c) return false;
+    size_t n = strcspn(c->name, " ");
+    return n == strcspn(other->name, " ") && strncmp(c->name, other->name, n) == 0;
 }
 
 static void put_see_also(struct buf *b, const struct command_entry *c)
 {
-    buf_puts(b, ".SH SEE ALSO\n.BR pdd (1)");
+    const char *between = "";
+    buf_puts(b, ".SH SEE ALSO\n");
+    if (c) {
+        buf_puts(b, ".BR pdd (1)");
+        between = ",\n";
+    }
     for (size_t i = 0; i < command_entries_n; i++) {
-        const struct command_entry *other = &command_entries[i];
-        if (!other->summary || !related(c, other)) continue;
-        buf_puts(b, ",\n.BR ");
-        put_page_name(b, other, false);
+        if (!related(c, &command_entries[i])) continue;
+        buf_printf(b, "%s.BR ", between);
+        put_page_name(b, &command_entries[i], false);
         buf_puts(b, " (1)");
+        between = ",\n";
     }
     buf_putc(b, '\n');
 }
@@ -203,16 +212,8 @@ static void put_program(struct buf *b, const char *date)
              "machine would have given.\n");
     put_commands(b);
     put_exit(b);
-    buf_puts(b, ".SH FILES\n.TP\n.I PREFIX/share/pdd/models/*.gguf\n"
-                "Models that commands find by themselves: the largest is the default.\n"
-                "The package pdd\\-models has one to try things with.\n"
-                ".SH EXAMPLES\nTalk with a model on this machine alone:\n.PP\n.RS\n.nf\n"
-                "pdd chat \\-\\-local\\-only\n.fi\n.RE\n.PP\n"
-                "Serve a model, and ask it from another terminal:\n.PP\n.RS\n.nf\n"
-                "pdd cloud \\-\\-model model.gguf \\-\\-listen 127.0.0.1:8080\n"
-                "pdd chat \\-\\-cloud http://127.0.0.1:8080 \\-\\-stats\n.fi\n.RE\n.PP\n"
-                "Serve the programs of this machine at http://127.0.0.1:8710/v1:\n.PP\n.RS\n.nf\n"
-                "pdd device \\-\\-cloud http://127.0.0.1:8080\n.fi\n.RE\n");
+    manual_put_notes(b, NULL);
+    put_see_also(b, NULL);
 }
 
 void manual_page(struct buf *b, const struct command_entry *c, const char *date)
@@ -225,5 +226,6 @@ void manual_page(struct buf *b, const struct command_entry *c, const char *date)
     put_description(b, put_synopsis(b, c->command->usage));
     put_options(b, c->command);
     put_exit(b);
+    manual_put_notes(b, c);
     put_see_also(b, c);
 }

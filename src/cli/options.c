@@ -369,7 +369,7 @@ static const struct option_row rows[] = {
      .otherwise = "auto"},
     {"idle-fill", "MODE", CHAT | DEVICE, AT(chat.idle_fill),
      .help = "after an answer, read in the background what this device has not read of the "
-             "conversation. mains: but while the machine runs on its battery; on; off",
+             "conversation; mains: except while the machine runs on its battery",
      .words = fills, .initial = "mains"},
     {"verify", "MODE", CHAT, AT(chat.verify),
      .help = "compare the cloud's tokens with this model's own. auto: where the cloud says that it "

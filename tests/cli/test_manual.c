@@ -148,6 +148,28 @@ static void test_pages_tell_what_help_tells(void **state)
     check_page("bench", "refine", "pdd-bench-refine");
 }
 
+/* Catches: a page without what its readers look for besides options. */
+static void test_pages_have_their_sections(void **state)
+{
+    static const char *const pages[] = {"pdd",        "pdd-chat",  "pdd-cloud",
+                                        "pdd-device", "pdd-model", "pdd-model-pull"};
+    (void)state;
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+        struct buf out;
+        int status = shell("sed -n 's/^\\.SH //p' %s/%s.1 | grep -A9 '^EXIT STATUS'", folder,
+                           pages[i], &out);
+        assert_int_equal(status, 0);
+        if (!strstr(out.data, "ENVIRONMENT\nFILES\nEXAMPLES\nSEE ALSO\n"))
+            fail_msg("%s: %s", pages[i], out.data);
+        buf_release(&out);
+    }
+    /* Every page has an example. */
+    struct buf out;
+    int status = shell("grep -L '^.SH EXAMPLES' %s/*.1%s | grep .", folder, "", &out);
+    if (status == 0) fail_msg("no example: %s", out.data);
+    buf_release(&out);
+}
+
 static void test_mandoc_has_no_complaint(void **state)
 {
     struct buf out;
@@ -354,6 +376,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_MANUAL(test_pages_tell_what_help_tells),
+        WITH_MANUAL(test_pages_have_their_sections),
         WITH_MANUAL(test_mandoc_has_no_complaint),
         WITH_MANUAL(test_bash_completes),
         WITH_MANUAL(test_fish_completes),
