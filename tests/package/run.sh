@@ -28,6 +28,19 @@ install_tree() {
         [ -s "$scratch/tree/share/bash-completion/completions/pdd" ] && ls "$scratch"/tree/share/man/man1/pdd-chat.1*
 }
 
+# What a distributor looks for in a binary. Of the library too: it runs in programs of others.
+hardened() {
+    local program=$1 facts
+    facts=$(readelf -hWld "$program") && grep -q 'Type: *DYN' <<<"$facts" && grep -q GNU_RELRO <<<"$facts" &&
+        grep -q 'Flags:.*NOW' <<<"$facts" && grep -q 'GNU_STACK.* RW ' <<<"$facts" || { echo "$program: $facts"; return 1; }
+    facts=$(readelf -W --dyn-syms "$program") && grep -q '__stack_chk_fail' <<<"$facts" && grep -q '__snprintf_chk' <<<"$facts" ||
+        { echo "$program: no stack protector, or no fortified calls"; return 1; }
+}
+
+check_hardened() {
+    hardened "$scratch/tree/bin/pdd" && hardened "$build/libpdd.so.$version"
+}
+
 check_units() {
     local units=$scratch/tree/lib/systemd
     systemd-analyze verify --man=no "$units/system/pdd-cloud.service" &&
@@ -38,6 +51,18 @@ check_units() {
 
 make_packages() {
     rm -rf "$build/packages" && (cd "$build" && cpack) && ls "$build"/packages/pdd_*.deb "$build"/packages/pdd-models_*.deb
+}
+
+# The same bytes from the same build, and nothing that belongs to whoever built it, or that anybody may write.
+check_reproducible() {
+    local deb
+    (cd "$build/packages" && sha256sum ./*.deb) >"$scratch/sums"
+    sleep 1 # the next second: archives keep times
+    (cd "$build" && cpack -B "$scratch/again") && (cd "$scratch/again" && sha256sum --quiet -c "$scratch/sums") || return 1
+    for deb in "$build"/packages/*.deb; do
+        dpkg-deb -c "$deb" | awk '$2 != "root/root" || ($1 !~ /^l/ && $1 !~ /^(drwxr-xr-x|-rw[x-]r-[x-]r-[x-])$/) { print; bad = 1 }
+            END { exit bad }' || return 1
+    done
 }
 
 # A first upload to Debian closes a bug; these packages are not for its archive.
@@ -87,8 +112,10 @@ purge_all() {
 }
 
 try install_tree install_tree
+if command -v readelf >/dev/null; then try hardened check_hardened; else skip_test hardened "no binutils"; fi
 if command -v systemd-analyze >/dev/null; then try units check_units; else skip_test units "no systemd-analyze"; fi
 try packages make_packages || exit 1
+if command -v dpkg-deb >/dev/null; then try reproducible check_reproducible; else skip_test reproducible "no dpkg"; fi
 if command -v dpkg-gensymbols >/dev/null; then try symbols check_symbols; else skip_test symbols "no dpkg-dev"; fi
 if command -v lintian >/dev/null; then try lintian check_lintian; else skip_test lintian "no lintian"; fi
 if ! can_make_roots; then
