@@ -88,7 +88,7 @@ step() {
 }
 
 # What runs under the thread sanitizer: programs whose names hold one of these.
-threaded='pool|queue|worker|server|cloud|upstream|device|handover|http|loop|chat'
+threaded='pool|queue|worker|server|cloud|upstream|device|handover|http|loop|chat|lib$|lib_host'
 
 threaded_targets() {
     find tests -name 'test_*.c' -printf '%f\n' | sed -n "s/^\(test_.*\)\.c\$/\1/p" | grep -E "($threaded)"
