@@ -255,7 +255,10 @@ int chat_template_render(const struct chat_template *t, const struct vocab *v,
     if (code == ERR_BAD_INPUT && raised && e && strncmp(e->text, "messages[", 9) != 0)
         return err_prefix(e, "messages: the chat template refuses them");
     if (code) return code;
-    code = template_tokens(v, &text, out, e);
+    if (in->n && in->generate && is_blank((struct gguf_str){text.text, text.len}))
+        code = err_set(e, ERR_BAD_INPUT, "messages: the chat template makes no text of them");
+    else
+        code = template_tokens(v, &text, out, e);
     jinja_run_free(r);
     return code;
 }

@@ -75,8 +75,8 @@ bool chat_template_has(const struct chat_template *t, const char *word);
 int chat_template_set_thinking(struct chat_template *t, bool on, struct err *e);
 
 /* Append the prompt's tokens. ERR_BAD_INPUT: an unknown role, messages that the template refuses,
- * or on which it fails: the sentence has the reason. ERR_UNSUPPORTED: tools, for a template without
- * a place for them. */
+ * of which it makes no text though an answer is to follow, or on which it fails: the sentence has
+ * the reason. ERR_UNSUPPORTED: tools, for a template without a place for them. */
 int chat_template_render(const struct chat_template *t, const struct vocab *v,
                          const struct chat_prompt *in, struct token_list *out, struct err *e);
 /* The same for messages alone, without a time. */

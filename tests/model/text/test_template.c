@@ -415,6 +415,26 @@ static void test_broken(void **state)
     }
 }
 
+/* A template that leaves the question out would have an empty prompt answered. */
+static void test_no_text(void **state)
+{
+    static const char *const texts[] = {"{# nothing #}", "{% for m in messages %}\n{% endfor %}"};
+    struct fixture *f = *state;
+    const struct chat_message m = {"user", "Hello", 5};
+    struct chat_prompt in = {.messages = &m, .n = 1, .generate = true};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct chat_template *t;
+        struct token_list ids;
+        struct err e = ERR_INIT;
+        assert_int_equal(chat_template_open_text(texts[i], strlen(texts[i]), "test", &t, &e), 0);
+        token_list_init(&ids, 1000);
+        assert_int_equal(chat_template_render(t, f->v, &in, &ids, &e), ERR_BAD_INPUT);
+        assert_string_equal(e.text, "messages: the chat template makes no text of them");
+        token_list_release(&ids);
+        chat_template_close(t);
+    }
+}
+
 /* Control tokens of a prompt, for a template and what a user wrote. */
 static uint32_t count_controls(const struct fixture *f, const char *jinja,
                                const struct chat_prompt *in)
@@ -538,17 +558,12 @@ static void test_raised(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_thinking_off),
-        cmocka_unit_test(test_no_messages),
-        cmocka_unit_test(test_content_merges_with_the_template),
-        cmocka_unit_test(test_too_long),
-        cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_named),
-        cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_no_operation_forges),
-        cmocka_unit_test(test_roles),
-        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_prompts),     cmocka_unit_test(test_thinking_off),
+        cmocka_unit_test(test_no_messages), cmocka_unit_test(test_content_merges_with_the_template),
+        cmocka_unit_test(test_too_long),    cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_named),       cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_no_text),     cmocka_unit_test(test_no_operation_forges),
+        cmocka_unit_test(test_roles),       cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_raised),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
