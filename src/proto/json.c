@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/hex.h"
 #include "base/utf8.h"
 
 /* Bytes that jansson 2.14 takes for each, measured. */
@@ -69,6 +70,38 @@ static int parse(const char *json, size_t n, const char *what, bool wide,
     }
     *ret_object = root;
     return 0;
+}
+
+/* The unit of the escape \uXXXX there; 0: none is, or it is 0. */
+static uint32_t escaped_unit(const char *at, size_t n)
+{
+    uint32_t unit = 0;
+    if (n < 6 || at[0] != '\\' || at[1] != 'u') return 0;
+    for (int i = 2; i < 6; i++) {
+        int digit = hex_digit(at[i]);
+        if (digit < 0) return 0;
+        unit = unit << 4 | (uint32_t)digit;
+    }
+    return unit;
+}
+
+bool json_mend_halves(char *json, size_t n)
+{
+    bool mended = false;
+    for (size_t i = 0; i < n;) {
+        const uint32_t unit = escaped_unit(json + i, n - i);
+        if (unit >> 10 == 0xd800 >> 10 && n - i > 6 &&
+            escaped_unit(json + i + 6, n - i - 6) >> 10 == 0xdc00 >> 10) {
+            i += 12; /* a whole pair */
+            continue;
+        }
+        if (unit >> 11 == 0xd800 >> 11) {
+            memcpy(json + i + 2, "fffd", 4);
+            mended = true;
+        }
+        i += json[i] == '\\' ? 2 : 1;
+    }
+    return mended;
 }
 
 int json_object_parse(const char *json, size_t n, const char *what, struct json_t **ret_object,

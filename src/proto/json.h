@@ -53,6 +53,10 @@ int json_object_parse(const char *json, size_t n, const char *what, struct json_
 int json_object_parse_wide(const char *json, size_t n, const char *what, struct json_t **ret_object,
                            struct err *e);
 
+/* Escapes of half a surrogate pair become \ufffd in place: programs that cut texts by units of
+ * UTF-16 write them, and the parser refuses them. Whether there was one. */
+bool json_mend_halves(char *json, size_t n);
+
 /* Fill `out` from the object. `prefix` precedes names in sentences ("sampling."). `strict`: a
  * field that is not in the table is refused. Nothing needs to be released on failure. */
 int json_object_read(struct json_t *object, const char *prefix, const struct json_field *fields,

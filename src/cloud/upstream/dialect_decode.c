@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "cloud/upstream/dialect_impl.h"
 #include "proto/json.h"
 
@@ -441,6 +442,13 @@ static int read_json(struct dialect_stream *s, const char *name, const char *dat
 {
     json_t *root;
     int code = json_object_parse(data, n, "its event", &root, e);
+    if (code == ERR_BAD_INPUT) {
+        char *copy = mem_alloc(n);
+        if (copy) memcpy(copy, data, n);
+        if (copy && json_mend_halves(copy, n))
+            code = json_object_parse(copy, n, "its event", &root, e);
+        mem_free(copy);
+    }
     if (code) return err_set(e, ERR_PROTOCOL, "it sent data that is no JSON object");
     code = read_object(s, name, root, whole, e);
     json_decref(root);

@@ -323,6 +323,22 @@ static void test_passed_over(void **state)
     }
 }
 
+/* Half a surrogate pair, of a server that cuts an emoji, is U+FFFD; a whole one is its character.
+ */
+static void test_halves(void **state)
+{
+    static const char stream[] = SAID("a\\ud83d") SAID("\\uDE00b") SAID("\\ud83d\\ude00")
+        SAID("\\\\ud83d") SAID("\\ud83d\\u0041\\ude00") ENDED("\"stop\"") DONE;
+    struct reading r;
+    (void)state;
+    if (read_stream(&r, DIALECT_OPENAI, NULL, 9, stream, strlen(stream), 7))
+        fail_msg("%s", r.e.text);
+    assert_string_equal(r.text.data, "a\uFFFD\uFFFD"
+                                     "b\U0001F600\\ud83d\uFFFD"
+                                     "A\uFFFD");
+    reading_release(&r);
+}
+
 /* Each usual form of an error ends a stream and tells why; behind an answer's end none counts. */
 static void test_errors(void **state)
 {
@@ -551,7 +567,7 @@ int main(void)
         cmocka_unit_test(test_written),  cmocka_unit_test(test_refused),
         cmocka_unit_test(test_models),   cmocka_unit_test(test_requests),
         cmocka_unit_test(test_prepared), cmocka_unit_test(test_passed_over),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_halves),   cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
