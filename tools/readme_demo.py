@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""readme_demo.py [FOLDER]: writes the README's section about the demonstration, and docs/demo.svg, from the reports that
-`./demo.sh` left in FOLDER (build/demo). What was measured is written, met or missed; answers that differ are refused."""
+"""readme_demo.py [FOLDER [OTHER...]]: writes the README's section about the demonstration, and docs/demo.svg, from the
+reports that `./demo.sh` left in FOLDER (build/demo); how far they vary, from the OTHER folders of the same program, too
+(`pdd demo --out OTHER`). What was measured is written, met or missed; answers that differ are refused."""
 import datetime
 import hashlib
 import json
@@ -56,7 +57,26 @@ def refined(r):
         ([REFINE.md](docs/REFINE.md))."""]
 
 
-def section(r, sha, day, cpu):
+def from_to(values, form):
+    """The range of some figures; one figure where they are the same to the digits that are shown."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def varying(reports):
+    """What repeated runs show of the third row."""
+    if len(reports) < 2:
+        return []
+    runs = [r["runs"][2] for r in reports]
+    gaps = [run["tpot_max_ms"] for run in runs]
+    own = 1000 / reports[0]["device"]["decode_tps"]
+    met = max(gaps) <= 1.1 * own
+    return [f"""{len(runs)} such runs gave {from_to([run['cloud_tokens'] for run in runs], 'd')} tokens from the cloud, the first
+        token {from_to([r['wait_less_percent'] for r in reports], '.0f')} % sooner and largest gaps of {from_to(gaps, '.0f')} ms,
+        {from_to([gap / own for gap in gaps], '.2f')} of the device's own{aim(met)}; all answers are identical."""]
+
+
+def section(r, others, sha, day, cpu):
     device, cloud, both = r["runs"][:3]
     own = 1000 / r["device"]["decode_tps"]
     gap, least, plan = both["tpot_max_ms"] / own, r["wait_less_percent"], r["plan_tokens"] or 0
@@ -73,6 +93,7 @@ def section(r, sha, day, cpu):
         more{aim(0 < more <= 1.2)}), and its slot is free after {both['cloud_slot_ms'] / 1000:.1f} s,
         {100 * both['cloud_slot_ms'] / cloud['cloud_slot_ms']:.0f} % of what the whole answer takes there. Machine:
         {r['cpus']} CPUs, {cpu}, load {r['load']:.1f}.""",
+        *varying([r, *others]),
         f"""**Emulated:** the device ({speed(r['device'])}), the cloud ({speed(r['cloud'])}) and the link ({r['rtt_ms']} ms round
         trip). This machine does not prefill like a provider: it prefills the prompt for the cloud once, before the clock
         runs ({r['machine_prefill_ms'] / 1000:.1f} s), and each run then waits as long as the provider would. **Real:** the
@@ -86,20 +107,26 @@ def cpu_name():
     return found[1].strip() if found else "of an unknown kind"
 
 
-def main():
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/demo")
-    report = folder / "demo.json"
+def read(folder):
+    report = pathlib.Path(folder) / "demo.json"
     r = json.loads(report.read_text())
     if not r["identical"]:
         sys.exit(f"{report}: the answers differ; nothing is written")
     if not 0 < r["runs"][2]["cloud_tokens"] < r["answer_tokens"]:
         sys.exit(f"{report}: no handover, as on a busy machine; nothing is written: run ./demo.sh again")
+    return r
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build/demo")
+    report = folder / "demo.json"
+    r, others = read(folder), [read(other) for other in sys.argv[2:]]
     sha = hashlib.sha256((ROOT / "models" / r["model"]).read_bytes()).hexdigest()
     day = datetime.date.fromtimestamp(report.stat().st_mtime)
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{section(r, sha, day, cpu_name())}\n{END}{after}")
+    readme.write_text(f"{before}{BEGIN}\n{section(r, others, sha, day, cpu_name())}\n{END}{after}")
     shutil.copyfile(folder / "timeline.svg", ROOT / "docs/demo.svg")
     print(f"README.md and docs/demo.svg: from {report}")
 
