@@ -10,6 +10,7 @@
 #include "device/api/serve.h"
 #include "engine/fake.h"
 #include "proto/wire.h"
+#include "support/cloud_fixture.h"
 #include "support/net_raw.h"
 
 struct serve_site {
@@ -19,6 +20,7 @@ struct serve_site {
     struct serve_config config;
     struct serve *serve;
     uint16_t port;
+    char folder[32]; /* of serve_site_make_folder */
 };
 
 static inline void serve_site_prepare(struct loop *l, void *arg)
@@ -53,6 +55,19 @@ static inline void serve_site_defaults(struct serve_site *s)
     s->config.device.decode_us = 1000.0;
 }
 
+/* The same, and a cloud for it whose answers have that many tokens. */
+static inline struct cloud_fixture *serve_site_with_cloud(struct serve_site *s,
+                                                          uint32_t answer_tokens)
+{
+    struct fake_options quick = {.answer_tokens = answer_tokens};
+    struct engine *engine;
+    CHECK(fake_open(&quick, &engine, NULL) == 0);
+    struct cloud_fixture *cloud = cloud_fixture_start(engine);
+    serve_site_defaults(s);
+    s->config.device.cloud_url = cloud_fixture_url(cloud);
+    return cloud;
+}
+
 static inline void serve_site_start(struct serve_site *s)
 {
     s->thread =
@@ -63,6 +78,25 @@ static inline void serve_site_start(struct serve_site *s)
 static inline void serve_site_stop(struct serve_site *s)
 {
     loop_thread_stop(&s->thread);
+}
+
+/* A state folder for the site, whose database serve_site_remove_folder removes with it. */
+static inline void serve_site_make_folder(struct serve_site *s)
+{
+    snprintf(s->folder, sizeof s->folder, "/tmp/pdd-serve-XXXXXX");
+    CHECK(mkdtemp(s->folder));
+    s->config.state_dir = s->folder;
+}
+
+static inline void serve_site_remove_folder(struct serve_site *s)
+{
+    static const char *const names[] = {"state.db", "state.db-wal", "state.db-shm"};
+    char path[64];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", s->folder, names[i]);
+        unlink(path);
+    }
+    rmdir(s->folder);
 }
 
 /* A request whose connection ends with the response. `headers`: lines with their ends. */
@@ -89,6 +123,16 @@ static inline int serve_site_ask(const struct serve_site *s, const char *method,
     (void)raw_read_until(fd, b, NULL);
     close(fd);
     return b->len > 12 ? (int)strtol(b->data + 9, NULL, 10) : 0;
+}
+
+/* A request of which the status alone is looked at. */
+static inline void serve_site_expect(const struct serve_site *s, int status, const char *method,
+                                     const char *path, const char *headers, const char *body)
+{
+    struct buf b;
+    int got = serve_site_ask(s, method, path, headers, body, &b);
+    if (got != status) fail_msg("%s %s: %d, not %d: %s", method, path, got, status, b.data);
+    buf_release(&b);
 }
 
 /* POST /v1/answers/{id}/send by whoever has the code of this run. The status. */

@@ -16,7 +16,6 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "support/cloud_fixture.h"
 #include "support/serve_site.h"
 
 enum { LATE_US = 20000000 };
@@ -25,18 +24,6 @@ static const char question[] = "\"messages\":[{\"role\":\"user\",\"content\":\"W
                                "sailor leave the brass lantern?\"}],\"temperature\":0";
 
 static struct serve_site site;
-
-/* The site's defaults, and a cloud for it whose answers have that many tokens. */
-static struct cloud_fixture *site_with_cloud(uint32_t answer_tokens)
-{
-    struct fake_options quick = {.answer_tokens = answer_tokens};
-    struct engine *engine;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
-    return cloud;
-}
 
 /* The text of all chunks, and of the whole response. */
 static void join_chunks(const struct buf *b, struct buf *text)
@@ -61,16 +48,6 @@ static void chat(const char *more, struct buf *text, struct buf *ret_response)
     buf_release(&body);
 }
 
-/* A request of which the status alone is looked at. */
-static void expect(int status, const char *method, const char *path, const char *headers,
-                   const char *body)
-{
-    struct buf b;
-    int got = serve_site_ask(&site, method, path, headers, body, &b);
-    if (got != status) fail_msg("%s %s: %d, not %d: %s", method, path, got, status, b.data);
-    buf_release(&b);
-}
-
 static uint32_t number_of(const struct buf *b, const char *name)
 {
     const char *at = strstr(b->data, name);
@@ -92,7 +69,7 @@ static void test_same_answer(void **state)
     };
     struct buf first, text, response;
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(20);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
     site.fake.prefill_us_per_token = 2000.0;
     serve_site_start(&site);
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
@@ -163,9 +140,9 @@ static void test_completions(void **state)
         serve_site_ask(&site, "POST", "/detokenize", "", "{\"tokens\":[97,98,99]}", &a), 200);
     assert_non_null(strstr(a.data, "\"content\":\"abc\""));
     buf_release(&a);
-    expect(400, "POST", "/v1/completions", "", "{\"prompt\":\"\"}");
-    expect(200, "GET", "/v1/models/fake", "", "");
-    expect(404, "GET", "/v1/models/other", "", "");
+    serve_site_expect(&site, 400, "POST", "/v1/completions", "", "{\"prompt\":\"\"}");
+    serve_site_expect(&site, 200, "GET", "/v1/models/fake", "", "");
+    serve_site_expect(&site, 404, "GET", "/v1/models/other", "", "");
     assert_int_equal(serve_site_ask(&site, "GET", "/metrics", "", "", &a), 200);
     assert_non_null(strstr(a.data, "pdd_answers_total{end=\"stop\"}"));
     buf_release(&a);
@@ -200,7 +177,7 @@ static void test_no_tools(void **state)
                                 "\"function\":{\"name\":\"f\"}}]}";
     struct buf b, body;
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(20);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
     buf_init(&body, RAW_MAX);
     buf_printf(&body, "{%s%s", question, tools);
     for (int engine = 1; engine >= 0; engine--) {
@@ -256,7 +233,8 @@ static void test_wrong_requests(void **state)
             fail_msg("%s: %d %s", wrong[i].body, status, b.data);
         buf_release(&b);
     }
-    expect(400, "POST", "/v1/chat/completions", "X-PDD-Keep: soon\r\n", wrong[4].body);
+    serve_site_expect(&site, 400, "POST", "/v1/chat/completions", "X-PDD-Keep: soon\r\n",
+                      wrong[4].body);
     /* Cut to what fits, two clients' ids would be one, and its answer both's. */
     assert_int_equal(serve_site_ask(&site, "POST", "/v1/chat/completions",
                                     "X-PDD-Answer: a123456789b123456789c123456789d123456789\r\n",
@@ -264,7 +242,7 @@ static void test_wrong_requests(void **state)
                      400);
     assert_non_null(strstr(b.data, "X-PDD-Answer must have at most 39"));
     buf_release(&b);
-    expect(404, "GET", "/v1/answers/ans-none", "", "");
+    serve_site_expect(&site, 404, "GET", "/v1/answers/ans-none", "", "");
     assert_int_equal(serve_site_ask(&site, "GET", "/v1/answers", "", "", &b), 200);
     assert_non_null(strstr(b.data, "Cache-Control: no-store\r\n"));
     assert_non_null(strstr(b.data, "X-Content-Type-Options: nosniff\r\n"));
@@ -379,7 +357,7 @@ static void test_queue(void **state)
     assert_non_null(strstr(r.data, "the queue is full"));
     buf_release(&r);
     /* A place becomes free: the client that has none is next, though it came later. */
-    expect(200, "DELETE", "/v1/answers/a0", "", "");
+    serve_site_expect(&site, 200, "DELETE", "/v1/answers/a0", "", "");
     assert_true(raw_read_until(fds[4], &b[4], "\"state\":\"running\""));
     for (int i = 0; i < 6; i++) {
         close(fds[i]);
@@ -461,7 +439,7 @@ static void test_ask_before_sending(void **state)
 {
     struct buf a, text;
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(20);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
     site.config.ask_before_sending = true;
     serve_site_start(&site);
     for (int yes = 0; yes < 2; yes++) {
@@ -511,26 +489,6 @@ static void test_cloud_away(void **state)
     serve_site_stop(&site);
 }
 
-static char folder[64];
-
-static void make_folder(void)
-{
-    snprintf(folder, sizeof folder, "/tmp/pdd-serve-XXXXXX");
-    assert_non_null(mkdtemp(folder));
-    site.config.state_dir = folder;
-}
-
-static void remove_folder(void)
-{
-    static const char *const names[] = {"state.db", "state.db-wal", "state.db-shm"};
-    char path[128];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    rmdir(folder);
-}
-
 static void text_of_answer(const char *path, struct buf *text)
 {
     struct buf b;
@@ -549,7 +507,7 @@ static void test_restart(void **state)
     serve_site_defaults(&site);
     site.fake.answer_tokens = 120;
     site.fake.step_us = 3000.0;
-    make_folder();
+    serve_site_make_folder(&site);
     serve_site_start(&site);
     chat("", &whole, &b);
     buf_release(&b);
@@ -580,7 +538,7 @@ static void test_restart(void **state)
     buf_release(&whole);
     buf_release(&again);
     buf_release(&rest);
-    remove_folder();
+    serve_site_remove_folder(&site);
 }
 
 /* The user's no outlives the program: what was refused is not sent by the next run. */
@@ -588,10 +546,10 @@ static void test_no_is_kept(void **state)
 {
     struct buf b;
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(120);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 120);
     site.fake = (struct fake_options){.answer_tokens = 120, .step_us = 3000.0};
     site.config.ask_before_sending = true;
-    make_folder();
+    serve_site_make_folder(&site);
     serve_site_start(&site);
     int fd =
         begin_stream(",\"pdd\":{\"id\":\"n\",\"keep\":60,\"progress\":true,\"mode\":\"cloud\"}", "",
@@ -615,7 +573,7 @@ static void test_no_is_kept(void **state)
     buf_release(&b);
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
-    remove_folder();
+    serve_site_remove_folder(&site);
 }
 
 /* A question that an earlier run may have sent without asking is held by one that asks. */
@@ -624,10 +582,10 @@ static void test_asks_after_restart(void **state)
     struct buf b;
     int fds[2];
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(20);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
     site.fake = (struct fake_options){.answer_tokens = 120, .step_us = 3000.0};
     site.config.answers_max = 1;
-    make_folder();
+    serve_site_make_folder(&site);
     serve_site_start(&site);
     fds[0] = begin_stream(",\"pdd\":{\"id\":\"a\",\"mode\":\"local\"}", "", "\"index\":2,", &b);
     buf_release(&b);
@@ -651,7 +609,7 @@ static void test_asks_after_restart(void **state)
     buf_release(&b);
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
-    remove_folder();
+    serve_site_remove_folder(&site);
 }
 
 /* What left the machine is on record before it leaves, and outlives the program. */
@@ -659,8 +617,8 @@ static void test_egress(void **state)
 {
     struct buf b, text;
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(20);
-    make_folder();
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
+    serve_site_make_folder(&site);
     serve_site_start(&site);
     chat(",\"pdd\":{\"id\":\"here\",\"mode\":\"local\"}", &text, &b);
     buf_release(&b);
@@ -671,9 +629,9 @@ static void test_egress(void **state)
     serve_site_stop(&site);
     site.config.state_dir = NULL; /* no record is not an empty one */
     serve_site_start(&site);
-    expect(503, "GET", "/v1/egress", "", "");
+    serve_site_expect(&site, 503, "GET", "/v1/egress", "", "");
     serve_site_stop(&site);
-    site.config.state_dir = folder;
+    site.config.state_dir = site.folder;
     serve_site_start(&site);
     assert_int_equal(serve_site_ask(&site, "GET", "/v1/egress", "", "", &b), 200);
     assert_non_null(strstr(b.data, cloud_fixture_url(cloud)));
@@ -687,7 +645,7 @@ static void test_egress(void **state)
     buf_release(&b);
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
-    remove_folder();
+    serve_site_remove_folder(&site);
 }
 
 /* After an answer that the cloud gave alone the idle device reads it: the status says so, and the
@@ -696,7 +654,7 @@ static void test_reads_on(void **state)
 {
     struct buf b, text;
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(20);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
     site.fake.prefill_us_per_token = 5000.0;
     site.config.device.idle_fill = site.config.device.fill_always = true;
     serve_site_start(&site);
@@ -717,7 +675,7 @@ static void test_reads_on(void **state)
     buf_release(&text);
     buf_release(&b);
     wait_for("/v1/status", "\"reading\":[");
-    expect(204, "DELETE", "/v1/reading", "", "");
+    serve_site_expect(&site, 204, "DELETE", "/v1/reading", "", "");
     wait_for("/v1/status", "\"reading\":null");
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
@@ -732,7 +690,7 @@ static bool is_on_disk(const char *text)
     for (size_t i = 0; i < 2; i++) {
         struct buf b;
         size_t n;
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        snprintf(path, sizeof path, "%s/%s", site.folder, names[i]);
         FILE *f = fopen(path, "rb");
         char piece[4096];
         buf_init(&b, RAW_MAX);
@@ -753,11 +711,11 @@ static void test_conversations(void **state)
     struct buf b;
     (void)state;
     serve_site_defaults(&site);
-    make_folder();
+    serve_site_make_folder(&site);
     serve_site_start(&site);
-    expect(204, "PUT", path, "", body);
-    expect(400, "PUT", path, "", "[1]");
-    expect(400, "PUT", "/v1/conversations/a%2Fb", "", body);
+    serve_site_expect(&site, 204, "PUT", path, "", body);
+    serve_site_expect(&site, 400, "PUT", path, "", "[1]");
+    serve_site_expect(&site, 400, "PUT", "/v1/conversations/a%2Fb", "", body);
     serve_site_stop(&site);
     serve_site_start(&site);
     assert_int_equal(serve_site_ask(&site, "GET", path, "", "", &b), 200);
@@ -770,11 +728,11 @@ static void test_conversations(void **state)
     buf_release(&text);
     buf_release(&b);
     assert_true(is_on_disk("Lamps") && is_on_disk("of-c1"));
-    expect(204, "DELETE", path, "", "");
+    serve_site_expect(&site, 204, "DELETE", path, "", "");
     assert_false(is_on_disk("Lamps") || is_on_disk("of-c1"));
-    expect(404, "GET", path, "", "");
+    serve_site_expect(&site, 404, "GET", path, "", "");
     serve_site_stop(&site);
-    remove_folder();
+    serve_site_remove_folder(&site);
 }
 
 int main(void)

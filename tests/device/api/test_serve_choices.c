@@ -15,7 +15,6 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "support/cloud_fixture.h"
 #include "support/serve_site.h"
 
 #define CHAT "/v1/chat/completions"
@@ -144,12 +143,7 @@ static void wait_idle(void)
 static void test_n(void **state)
 {
     (void)state;
-    struct fake_options quick = {.answer_tokens = 20};
-    struct engine *engine;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
     site.fake.prefill_us_per_token = 200.0;
     serve_site_start(&site);
     for (int how = 0; how < 8; how++) {
@@ -311,16 +305,13 @@ static void test_progress(void **state)
 /* Asked again by the same id, while it runs and after a restart in its middle. */
 static void test_again(void **state)
 {
-    char folder[] = "/tmp/pdd-choices-XXXXXX", path[128];
-    static const char *const files[] = {"state.db", "state.db-wal", "state.db-shm"};
     static const char again[] = ",\"n\":2,\"seed\":5,\"pdd\":{\"id\":\"mine\",\"keep\":60}";
     struct answer a, b;
     (void)state;
-    assert_non_null(mkdtemp(folder));
     serve_site_defaults(&site);
     site.fake.answer_tokens = 60;
     site.fake.step_us = 5000.0;
-    site.config.state_dir = folder;
+    serve_site_make_folder(&site);
     serve_site_start(&site);
     int fd = begin(again, "\"index\":1,\"delta\":{\"content\"");
     post(&a, CHAT, ASK, again);
@@ -349,11 +340,7 @@ static void test_again(void **state)
     answer_release(&b);
     answer_release(&a);
     serve_site_stop(&site);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
-        unlink(path);
-    }
-    rmdir(folder);
+    serve_site_remove_folder(&site);
 }
 
 int main(void)

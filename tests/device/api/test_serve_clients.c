@@ -18,35 +18,12 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "support/cloud_fixture.h"
 #include "support/serve_site.h"
 
 static const char question[] = "\"messages\":[{\"role\":\"user\",\"content\":\"Where did the old "
                                "sailor leave the brass lantern?\"}],\"temperature\":0";
 
 static struct serve_site site;
-
-/* The site's defaults, and a cloud for it whose answers have that many tokens. */
-static struct cloud_fixture *site_with_cloud(uint32_t answer_tokens)
-{
-    struct fake_options quick = {.answer_tokens = answer_tokens};
-    struct engine *engine;
-    assert_int_equal(fake_open(&quick, &engine, NULL), 0);
-    struct cloud_fixture *cloud = cloud_fixture_start(engine);
-    serve_site_defaults(&site);
-    site.config.device.cloud_url = cloud_fixture_url(cloud);
-    return cloud;
-}
-
-/* A request of which the status alone is looked at. */
-static void expect(int status, const char *method, const char *path, const char *headers,
-                   const char *body)
-{
-    struct buf b;
-    int got = serve_site_ask(&site, method, path, headers, body, &b);
-    if (got != status) fail_msg("%s %s: %d, not %d: %s", method, path, got, status, b.data);
-    buf_release(&b);
-}
 
 static int begin_stream(const char *more, const char *until, struct buf *b)
 {
@@ -70,7 +47,7 @@ static void test_signs_of_life(void **state)
         int which = i % CASES, other = -1;
         bool completion = i >= CASES;
         struct buf a, b;
-        struct cloud_fixture *cloud = which == HELD ? site_with_cloud(20) : NULL;
+        struct cloud_fixture *cloud = which == HELD ? serve_site_with_cloud(&site, 20) : NULL;
         if (which != HELD) serve_site_defaults(&site);
         site.config.quiet_us = 20000;
         site.config.ask_before_sending = which == HELD;
@@ -150,9 +127,10 @@ static void test_aliases(void **state)
             char body[300];
             snprintf(body, sizeof body, "{%s,\"max_tokens\":2,\"model\":\"%s\"}", question,
                      other ? "gpt-5" : "gpt-4");
-            expect(other && !any ? 404 : 200, "POST", "/v1/chat/completions", "", body);
-            expect(other && !any ? 404 : 200, "GET", other ? "/models/gpt-5" : "/models/gpt-4", "",
-                   "");
+            serve_site_expect(&site, other && !any ? 404 : 200, "POST", "/v1/chat/completions", "",
+                              body);
+            serve_site_expect(&site, other && !any ? 404 : 200, "GET",
+                              other ? "/models/gpt-5" : "/models/gpt-4", "", "");
         }
         assert_int_equal(serve_site_ask(&site, "GET", "/v1/models", "", "", &b), 200);
         assert_int_equal(strstr(b.data, "{\"id\":\"gpt-4\",") != NULL, !any);
@@ -187,29 +165,9 @@ static void test_own_pages(void **state)
         snprintf(host, sizeof host, cases[i].host, site.port);
 #pragma GCC diagnostic pop
         snprintf(headers, sizeof headers, "Host: %s\r\nOrigin: %s\r\n", host, origin);
-        expect(cases[i].status, "GET", "/health", headers, "");
+        serve_site_expect(&site, cases[i].status, "GET", "/health", headers, "");
     }
     serve_site_stop(&site);
-}
-
-static char folder[64];
-
-static void make_folder(void)
-{
-    snprintf(folder, sizeof folder, "/tmp/pdd-serve-XXXXXX");
-    assert_non_null(mkdtemp(folder));
-    site.config.state_dir = folder;
-}
-
-static void remove_folder(void)
-{
-    static const char *const names[] = {"state.db", "state.db-wal", "state.db-shm"};
-    char path[128];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    rmdir(folder);
 }
 
 /* Whoever reaches the port can ask; a yes to it needs the code that the program printed. */
@@ -219,7 +177,7 @@ static void test_own_word(void **state)
     char wrong[128], code[2 * SERVE_APPROVAL_BYTES + 1];
     struct buf b;
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(20);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
     site.config.ask_before_sending = true;
     serve_site_start(&site);
     int fd = begin_stream(",\"pdd\":{\"id\":\"x\",\"progress\":true,\"mode\":\"cloud\"}",
@@ -228,12 +186,12 @@ static void test_own_word(void **state)
     assert_int_equal(strspn(code, "0123456789abcdef"), sizeof code - 1);
     code[3] ^= 1;
     snprintf(wrong, sizeof wrong, "X-PDD-Approval: %s\r\n", code);
-    expect(403, "POST", "/v1/answers/x/send", "", yes);
-    expect(403, "POST", "/v1/answers/x/send", "X-PDD-Approval: \r\n", yes);
-    expect(403, "POST", "/v1/answers/x/send", wrong, yes);
+    serve_site_expect(&site, 403, "POST", "/v1/answers/x/send", "", yes);
+    serve_site_expect(&site, 403, "POST", "/v1/answers/x/send", "X-PDD-Approval: \r\n", yes);
+    serve_site_expect(&site, 403, "POST", "/v1/answers/x/send", wrong, yes);
     code[5] = 0;
     snprintf(wrong, sizeof wrong, "X-PDD-Approval: %s\r\n", code);
-    expect(403, "POST", "/v1/answers/x/send", wrong, yes);
+    serve_site_expect(&site, 403, "POST", "/v1/answers/x/send", wrong, yes);
     assert_null(strstr(b.data, "\"state\":\"running\""));
     assert_int_equal(serve_site_say(&site, "x", true), 200);
     assert_true(raw_read_until(fd, &b, "[DONE]"));
@@ -242,7 +200,7 @@ static void test_own_word(void **state)
     close(fd);
     /* A no needs none: whoever can ask can stop the answer, too. */
     fd = begin_stream(",\"pdd\":{\"id\":\"n\",\"progress\":true}", "\"state\":\"held\"", &b);
-    expect(200, "POST", "/v1/answers/n/send", "", "{\"send\":false}");
+    serve_site_expect(&site, 200, "POST", "/v1/answers/n/send", "", "{\"send\":false}");
     assert_true(raw_read_until(fd, &b, "[DONE]"));
     assert_non_null(strstr(b.data, "\"requests\":0,"));
     buf_release(&b);
@@ -278,8 +236,8 @@ static void test_full_disk(void **state)
     struct buf b;
     (void)state;
     signal(SIGXFSZ, SIG_IGN);
-    struct cloud_fixture *cloud = site_with_cloud(20);
-    make_folder();
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
+    serve_site_make_folder(&site);
     serve_site_start(&site);
     assert_int_equal(ask(",\"pdd\":{\"id\":\"a\",\"mode\":\"cloud\"}", &b), 200);
     buf_release(&b);
@@ -307,7 +265,7 @@ static void test_full_disk(void **state)
     buf_release(&b);
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
-    remove_folder();
+    serve_site_remove_folder(&site);
 }
 
 /* A state folder that cannot be used: without a question nothing changes, as one device at a time
@@ -317,7 +275,7 @@ static void test_no_record(void **state)
     struct buf b;
     (void)state;
     for (int asks = 0; asks < 2; asks++) {
-        struct cloud_fixture *cloud = site_with_cloud(20);
+        struct cloud_fixture *cloud = serve_site_with_cloud(&site, 20);
         site.config.state_dir = "/dev/null/none";
         site.config.ask_before_sending = asks;
         serve_site_start(&site);
@@ -340,10 +298,10 @@ static void test_nothing_kept(void **state)
     (void)state;
     serve_site_defaults(&site);
     serve_site_start(&site);
-    expect(404, "PUT", "/v1/conversations/c", "", "{}");
-    expect(404, "GET", "/v1/conversations/c", "", "");
-    expect(404, "DELETE", "/v1/conversations/c", "", "");
-    expect(400, "PUT", "/v1/conversations/c", "", "[]");
+    serve_site_expect(&site, 404, "PUT", "/v1/conversations/c", "", "{}");
+    serve_site_expect(&site, 404, "GET", "/v1/conversations/c", "", "");
+    serve_site_expect(&site, 404, "DELETE", "/v1/conversations/c", "", "");
+    serve_site_expect(&site, 400, "PUT", "/v1/conversations/c", "", "[]");
     serve_site_stop(&site);
 }
 
@@ -353,11 +311,11 @@ static void test_same_cloud(void **state)
     struct buf b;
     char url[128];
     (void)state;
-    struct cloud_fixture *cloud = site_with_cloud(2000);
+    struct cloud_fixture *cloud = serve_site_with_cloud(&site, 2000);
     snprintf(url, sizeof url, "%s/v1/", strstr(cloud_fixture_url(cloud), "://") + 3);
     site.config.device.cloud_url = url;
     site.fake = (struct fake_options){.answer_tokens = 2000, .step_us = 1000.0};
-    make_folder();
+    serve_site_make_folder(&site);
     serve_site_start(&site);
     int fd =
         begin_stream(",\"pdd\":{\"id\":\"k\",\"keep\":60,\"cloud_tokens\":5}", "\"index\":3,", &b);
@@ -371,7 +329,7 @@ static void test_same_cloud(void **state)
     buf_release(&b);
     serve_site_stop(&site);
     cloud_fixture_stop(cloud);
-    remove_folder();
+    serve_site_remove_folder(&site);
 }
 
 int main(void)

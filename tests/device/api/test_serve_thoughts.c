@@ -134,17 +134,15 @@ static void test_formats(void **state)
 /* In the middle of the thought, and of the answer. */
 static void test_restart(void **state)
 {
-    char folder[] = "/tmp/pdd-thoughts-XXXXXX", path[128];
-    static const char *const files[] = {"state.db", "state.db-wal", "state.db-shm"};
+    char path[128];
     (void)state;
-    assert_non_null(mkdtemp(folder));
     for (int k = 0; k < 2; k++) {
         struct buf b;
         char body[256], seen[32];
         serve_site_defaults(&site);
         site.fake = thinking("qwen3");
         site.fake.step_us = 20000.0;
-        site.config.state_dir = folder;
+        serve_site_make_folder(&site);
         serve_site_start(&site);
         int fd = raw_connect(site.port);
         snprintf(body, sizeof body,
@@ -166,12 +164,8 @@ static void test_restart(void **state)
         check_parts(&b, "thought", thought, "text", answer);
         buf_release(&b);
         serve_site_stop(&site);
+        serve_site_remove_folder(&site);
     }
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
-        unlink(path);
-    }
-    rmdir(folder);
 }
 
 int main(void)
