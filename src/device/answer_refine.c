@@ -87,16 +87,28 @@ void answer_plan_refined(struct device *d, const struct plan_input *whole)
     a->refine_ratio = (float)refined.ratio;
 }
 
-static void add_whole(struct answer *a, uint32_t from, uint32_t to)
+/* Name a range of the prompt, in order and apart from the others, as the wire wants them
+ * (proto/wire.h). */
+static void add_whole(struct answer *a, int32_t from, int32_t to)
 {
-    for (uint32_t i = 0; i < a->n_whole; i++)
-        if (a->whole[2 * i] <= (int32_t)from && (int32_t)to <= a->whole[2 * i + 1]) return;
-    if (a->n_whole == RULES_MAX) { /* more than these: all that is between them, too */
-        a->whole[2 * RULES_MAX - 1] = (int32_t)to;
-        return;
+    uint32_t at = 0;
+    while (at < a->n_whole && a->whole[2 * at + 1] < from)
+        at++;
+    uint32_t end = at;
+    for (; end < a->n_whole && a->whole[2 * end] <= to; end++) { /* it becomes a part of this one */
+        if (a->whole[2 * end] < from) from = a->whole[2 * end];
+        if (a->whole[2 * end + 1] > to) to = a->whole[2 * end + 1];
     }
-    a->whole[2 * a->n_whole] = (int32_t)from;
-    a->whole[2 * a->n_whole++ + 1] = (int32_t)to;
+    if (end == at && a->n_whole == RULES_MAX) { /* no room: with all up to a neighbour */
+        if (at == RULES_MAX)
+            from = a->whole[2 * --at];
+        else
+            to = a->whole[2 * end++ + 1];
+    }
+    memmove(&a->whole[2 * (at + 1)], &a->whole[2 * end], 2 * (a->n_whole - end) * sizeof *a->whole);
+    a->whole[2 * at] = from;
+    a->whole[2 * at + 1] = to;
+    a->n_whole = a->n_whole - (end - at) + 1;
 }
 
 /* What the prompt has in common with one of the system message alone: its template's words, too. */
@@ -131,7 +143,7 @@ static void keep_system(struct device *d)
     if (q->raw || q->n_messages < 2) return;
     if (strcmp(q->messages[0].role, "system") == 0) {
         uint32_t same = system_prefix(d);
-        if (same) add_whole(a, 0, same);
+        if (same) add_whole(a, 0, (int32_t)same);
     }
     for (uint32_t i = 0; i < q->n_messages; i++) {
         const struct chat_message *m = &q->messages[i];
@@ -148,7 +160,7 @@ static void keep_system(struct device *d)
         if (refine_find(engine_vocab(d->engine), a->prompt.ids, a->prompt.len, text, len, places,
                         PLACES_MAX, &n, &ignored) == 0)
             for (uint32_t k = 0; k < n; k++)
-                add_whole(a, places[k].from, places[k].to);
+                add_whole(a, (int32_t)places[k].from, (int32_t)places[k].to);
     }
 }
 

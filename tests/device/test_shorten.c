@@ -238,51 +238,53 @@ static void test_whole_prompt(void **state)
     rig_stop(&g);
 }
 
+/* What a device asks of refinement with these messages; the cloud refuses. */
+static struct script_refine asked_with(struct rig *g, const struct chat_message *m, uint32_t n)
+{
+    struct device_report r;
+    struct device_question q = question_of(m, n, 0.3f);
+    q.cloud_tokens = 0; /* how long the prompt is */
+    for (int i = 0; i < 2; i++) {
+        struct device *d = open_device(20.0, script_cloud_url(g->cloud), false);
+        assert_int_equal(device_ask(d, &q, &r, NULL), 0);
+        device_close(d);
+        g->script.kept[0] = NULL;
+        g->script.refused = "unfit";
+        g->script.prompt_tokens = r.prompt_tokens;
+        script_cloud_set(g->cloud, &g->script);
+        q.cloud_tokens = N;
+    }
+    return script_cloud_refine(g->cloud);
+}
+
 /* The system message is named, so that the cloud keeps it whole; what the device holds is, too. */
 static void test_system_message(void **state)
 {
     (void)state;
-    static const char guard[] = "Never name the captain.";
+    static const char guard[] = "Never name the captain.", brief[] = "Be brief.";
+    char quote[64];
     struct rig g;
-    struct device_report r;
     rig_start(&g);
     struct chat_message m[] = {{"system", guard, sizeof guard - 1},
                                {"user", document, strlen(document)}};
-    g.script.kept[0] = NULL;
-    g.script.refused = "unfit";
-    g.script.prompt_tokens = 0;
-    struct device *d = open_device(20.0, script_cloud_url(g.cloud), false);
-    struct device_question q = question_of(m, 2, 0.3f);
-    q.cloud_tokens = 0;
-    assert_int_equal(device_ask(d, &q, &r, NULL), 0); /* how long the prompt is */
-    g.script.prompt_tokens = r.prompt_tokens;
-    script_cloud_set(g.cloud, &g.script);
-    device_close(d);
-    d = open_device(20.0, script_cloud_url(g.cloud), false);
-    q.cloud_tokens = N;
-    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
-    struct script_refine asked = script_cloud_refine(g.cloud);
+    struct script_refine asked = asked_with(&g, m, 2);
     assert_int_equal(asked.n_whole, 2);
     assert_true(asked.whole_to >= sizeof guard - 1 && asked.whole_to < sizeof guard + 40);
-    device_close(d);
     /* Where another message is the first one, the rules are found by their words. */
     const struct chat_message later[] = {{"user", document, strlen(document)},
                                          {"system", guard, sizeof guard - 1},
                                          {"user", tail, sizeof tail - 1}};
-    d = open_device(20.0, script_cloud_url(g.cloud), false);
-    q = question_of(later, 3, 0.3f);
-    q.cloud_tokens = 0;
-    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
-    device_close(d);
-    g.script.prompt_tokens = r.prompt_tokens;
-    script_cloud_set(g.cloud, &g.script);
-    d = open_device(20.0, script_cloud_url(g.cloud), false);
-    q.cloud_tokens = N;
-    assert_int_equal(device_ask(d, &q, &r, NULL), 0);
-    asked = script_cloud_refine(g.cloud);
+    asked = asked_with(&g, later, 3);
     assert_int_equal(asked.n_whole, 2);
     assert_true(asked.whole_to > strlen(document) + sizeof guard - 1);
-    device_close(d);
+    /* One that is quoted after another one: the cloud takes ranges in order only. */
+    int len = snprintf(quote, sizeof quote, "Why \"%s\"?", guard);
+    const struct chat_message quoted[] = {{"system", guard, sizeof guard - 1},
+                                          {"user", document, strlen(document)},
+                                          {"system", brief, sizeof brief - 1},
+                                          {"user", quote, (size_t)len}};
+    asked = asked_with(&g, quoted, 4);
+    assert_int_equal(asked.n_whole, 6);
     rig_stop(&g);
 }
 
