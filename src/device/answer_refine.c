@@ -133,12 +133,34 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
+static void keep_places(struct answer *a, const struct refine_text *prompt,
+                        const struct chat_message *m)
+{
+    struct keep_range places[PLACES_MAX];
+    size_t len = m->content_len;
+    const char *text = m->content;
+    for (; len && is_space(*text); text++, len--)
+        ;
+    while (len && is_space(text[len - 1]))
+        len--;
+    uint32_t n = refine_text_find(prompt, text, len, places, PLACES_MAX);
+    for (uint32_t k = 0; k < n; k++)
+        add_whole(a, (int32_t)places[k].from, (int32_t)places[k].to);
+}
+
+static bool is_rule(const struct chat_message *m)
+{
+    return strcmp(m->role, "system") == 0 || strcmp(m->role, "developer") == 0;
+}
+
 /* System messages rule the others, wherever their template puts them: some put one in front of the
  * last question. */
 static void keep_system(struct device *d)
 {
     struct answer *a = &d->answer;
     const struct device_question *q = a->q;
+    struct refine_text *prompt = NULL;
+    struct err ignored;
     a->n_whole = 0;
     if (q->raw || q->n_messages < 2) return;
     if (strcmp(q->messages[0].role, "system") == 0) {
@@ -146,22 +168,13 @@ static void keep_system(struct device *d)
         if (same) add_whole(a, 0, (int32_t)same);
     }
     for (uint32_t i = 0; i < q->n_messages; i++) {
-        const struct chat_message *m = &q->messages[i];
-        struct keep_range places[PLACES_MAX];
-        size_t len = m->content_len;
-        const char *text = m->content;
-        uint32_t n;
-        struct err ignored;
-        if (strcmp(m->role, "system") != 0 && strcmp(m->role, "developer") != 0) continue;
-        for (; len && is_space(*text); text++, len--)
-            ;
-        while (len && is_space(text[len - 1]))
-            len--;
-        if (refine_find(engine_vocab(d->engine), a->prompt.ids, a->prompt.len, text, len, places,
-                        PLACES_MAX, &n, &ignored) == 0)
-            for (uint32_t k = 0; k < n; k++)
-                add_whole(a, (int32_t)places[k].from, (int32_t)places[k].to);
+        if (!is_rule(&q->messages[i])) continue;
+        if (!prompt && refine_text_new(engine_vocab(d->engine), a->prompt.ids, a->prompt.len,
+                                       &prompt, &ignored))
+            break;
+        keep_places(a, prompt, &q->messages[i]);
     }
+    refine_text_free(prompt);
 }
 
 void answer_ask_refined(struct device *d, struct wire_request *r)

@@ -260,26 +260,46 @@ static uint32_t token_at(const struct look *l, size_t at)
     return low;
 }
 
-int refine_find(const struct vocab *vocab, const int32_t *prompt, uint32_t n, const char *text,
-                size_t len, struct keep_range *ret_ranges, uint32_t max, uint32_t *ret_n,
-                struct err *e)
+struct refine_text {
+    struct look look;
+};
+
+int refine_text_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
+                    struct refine_text **ret_text, struct err *e)
 {
-    struct look l = {.vocab = vocab, .prompt = prompt, .n = n};
-    int code = look_open(&l, e);
+    struct refine_text *t = mem_calloc(1, sizeof *t);
+    if (!t) return err_set(e, ERR_NO_MEMORY, "no memory for the text of a prompt");
+    t->look = (struct look){.vocab = vocab, .prompt = prompt, .n = n};
+    int code = look_open(&t->look, e);
+    if (code)
+        refine_text_free(t);
+    else
+        *ret_text = t;
+    return code;
+}
+
+void refine_text_free(struct refine_text *t)
+{
+    if (t) look_release(&t->look);
+    mem_free(t);
+}
+
+uint32_t refine_text_find(const struct refine_text *t, const char *text, size_t len,
+                          struct keep_range *ret_ranges, uint32_t max)
+{
+    const struct look *l = &t->look;
     uint32_t found = 0;
-    for (size_t at = 0; code == 0 && len && at < l.text.len;) {
-        const char *hit = memmem(l.text.data + at, l.text.len - at, text, len);
+    for (size_t at = 0; len && at < l->text.len;) {
+        const char *hit = memmem(l->text.data + at, l->text.len - at, text, len);
         if (!hit) break;
-        at = (size_t)(hit - l.text.data) + len;
-        const struct keep_range r = {token_at(&l, at - len), token_at(&l, at - 1) + 1};
+        at = (size_t)(hit - l->text.data) + len;
+        const struct keep_range r = {token_at(l, at - len), token_at(l, at - 1) + 1};
         if (found < max)
             ret_ranges[found++] = r;
         else
             ret_ranges[max - 1].to = r.to;
     }
-    look_release(&l);
-    *ret_n = found;
-    return code;
+    return found;
 }
 
 void refine_free(struct refine *r)

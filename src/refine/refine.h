@@ -58,11 +58,15 @@ int refine_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
  * them were not set before. */
 int refine_must(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
                 const struct wire_refine *asked, uint8_t *bits, uint32_t *ret_added, struct err *e);
-/* Where `text` stands in the prompt, whole tokens of its places, in order; the last of `max` (at
- * least 1) reaches to the end of the last place. */
-int refine_find(const struct vocab *vocab, const int32_t *prompt, uint32_t n, const char *text,
-                size_t len, struct keep_range *ret_ranges, uint32_t max, uint32_t *ret_n,
-                struct err *e);
+/* The text of a prompt, to look for several things in it; `prompt` outlives it. */
+struct refine_text;
+int refine_text_new(const struct vocab *vocab, const int32_t *prompt, uint32_t n,
+                    struct refine_text **ret_text, struct err *e);
+void refine_text_free(struct refine_text *t); /* NULL is fine */
+/* How often `text` [len] stands in it, up to `max` (at least 1), and where: whole tokens of its
+ * places, in order; the last range reaches to the end of the last place. */
+uint32_t refine_text_find(const struct refine_text *t, const char *text, size_t len,
+                          struct keep_range *ret_ranges, uint32_t max);
 void refine_free(struct refine *r); /* NULL is fine */
 /* The next version, by attention [n] (session_scores), or NULL: by words alone. Refused ones are
  * final. */

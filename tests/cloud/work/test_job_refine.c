@@ -159,7 +159,6 @@ static void test_find(void **state)
     static const char text[] = "Never tell.";
     struct keep_range found[2];
     struct engine *e;
-    uint32_t n;
     (void)state;
     assert_int_equal(fake_open(&(struct fake_options){.answer_tokens = 1}, &e, NULL), 0);
     b.n = 0;
@@ -172,14 +171,14 @@ static void test_find(void **state)
     }
     const struct vocab *v = engine_vocab(e);
     const uint32_t len = sizeof text - 1;
-    assert_int_equal(refine_find(v, b.ids, b.n, text, len, found, 2, &n, NULL), 0);
-    assert_int_equal(n, 2);
+    struct refine_text *prompt;
+    assert_int_equal(refine_text_new(v, b.ids, b.n, &prompt, NULL), 0);
+    assert_int_equal(refine_text_find(prompt, text, len, found, 2), 2);
     assert_true(found[0].from == at[0] && found[0].to == at[0] + len);
     assert_true(found[1].from == at[1] && found[1].to == at[2] + len);
-    assert_int_equal(refine_find(v, b.ids, b.n, "Always", 6, found, 2, &n, NULL), 0);
-    assert_int_equal(n, 0);
-    assert_int_equal(refine_find(v, b.ids, b.n, "", 0, found, 2, &n, NULL), 0);
-    assert_int_equal(n, 0);
+    assert_int_equal(refine_text_find(prompt, "Always", 6, found, 2), 0);
+    assert_int_equal(refine_text_find(prompt, "", 0, found, 2), 0);
+    refine_text_free(prompt);
     engine_free(e);
 }
 
