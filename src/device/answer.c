@@ -37,6 +37,14 @@ static void tell_thought(struct answer *a, size_t from, uint32_t index, enum tur
         a->q->on_thought(a->q->arg, a->thought.data + from, a->thought.len - from, index, source);
 }
 
+/* The text of token `id`, which a->piece has, to thought and answer; `n`: tokens up to it. */
+static int part_piece(struct answer *a, const struct vocab *v, int32_t id, uint32_t n)
+{
+    int code = thought_push(&a->parts, v, id, a->piece.data, a->piece.len, &a->thought, &a->text);
+    if (a->parts.state == THOUGHT_GOES_ON || a->parts.state == THOUGHT_ENDED) a->n_thought = n;
+    return code;
+}
+
 /* The text of token k, to thought and answer. */
 static int take_text(struct device *d, uint32_t k)
 {
@@ -48,10 +56,7 @@ static int take_text(struct device *d, uint32_t k)
     int code = v ? detok_push(&a->detok, v, t->id, out)
                  : buf_append(out, a->cloud_text.data + a->pieces[k].at, a->pieces[k].len);
     if (code || out == &a->text) return code;
-    code = thought_push(&a->parts, v, t->id, a->piece.data, a->piece.len, &a->thought, &a->text);
-    if (a->parts.state == THOUGHT_GOES_ON || a->parts.state == THOUGHT_ENDED)
-        a->n_thought = a->q->n_have + k + 1;
-    return code;
+    return part_piece(a, v, t->id, a->q->n_have + k + 1);
 }
 
 static void show(struct device *d, uint32_t k)
@@ -677,11 +682,7 @@ static int take_have(struct answer *a, const struct vocab *v)
     for (uint32_t i = 0; code == 0 && i < q->n_have; i++) {
         buf_clear(&a->piece);
         code = detok_push(&a->detok, v, q->have[i], &a->piece);
-        if (!code)
-            code = thought_push(&a->parts, v, q->have[i], a->piece.data, a->piece.len, &a->thought,
-                                &a->text);
-        if (a->parts.state == THOUGHT_GOES_ON || a->parts.state == THOUGHT_ENDED)
-            a->n_thought = i + 1;
+        if (!code) code = part_piece(a, v, q->have[i], i + 1);
     }
     buf_clear(&a->text);
     buf_clear(&a->thought);
