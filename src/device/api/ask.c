@@ -22,6 +22,13 @@ enum {
 
 const char *const ask_modes[] = {"auto", "local", "cloud", NULL};
 
+int ask_word(const char *const *words, const char *text)
+{
+    for (int i = 0; words[i]; i++)
+        if (strcmp(words[i], text) == 0) return i;
+    return -1;
+}
+
 /* ---- making one ---- */
 
 struct ask *ask_new(struct serve *s)
@@ -420,8 +427,8 @@ static int fill_question(struct ask *a, struct err *e)
         .on_trouble = on_trouble,
         .on_send = on_send,
         .arg = a};
-    for (int i = 0; pace_mode_names[i]; i++)
-        if (strcmp(a->pdd.pace, pace_mode_names[i]) == 0) a->question.pace = (enum pace_mode)i;
+    int pace = ask_word(pace_mode_names, a->pdd.pace);
+    if (pace >= 0) a->question.pace = (enum pace_mode)pace;
     if (a->pdd.refine >= 0.0f) {
         bool off = a->pdd.refine <= 0.0f || a->pdd.refine >= 1.0f;
         a->question.refine = off ? DEVICE_REFINE_OFF : DEVICE_REFINE_RATIO;

@@ -54,16 +54,9 @@ static int take_headers(struct http_request *r, struct openai_pdd *p, struct err
     return 0;
 }
 
-static int word_of(const char *text, const char *const *words, const char *field, uint32_t *ret,
-                   struct err *e)
+static int check_word(const char *text, const char *const *words, const char *field, struct err *e)
 {
-    *ret = 0;
-    if (!text[0]) return 0;
-    for (uint32_t i = 0; words[i]; i++) {
-        if (strcmp(text, words[i]) != 0) continue;
-        *ret = i;
-        return 0;
-    }
+    if (!text[0] || ask_word(words, text) >= 0) return 0;
     return err_set(e, ERR_BAD_INPUT, "pdd.%s \"%s\": %s, %s or %s is possible", field, text,
                    words[0], words[1], words[2]);
 }
@@ -71,11 +64,11 @@ static int word_of(const char *text, const char *const *words, const char *field
 static int check_mode(struct ask *a, struct err *e)
 {
     const struct serve *s = a->serve;
-    uint32_t mode, pace;
-    int code = word_of(a->pdd.mode, ask_modes, "mode", &mode, e);
-    if (!code) code = word_of(a->pdd.pace, pace_mode_names, "pace", &pace, e);
+    int code = check_word(a->pdd.mode, ask_modes, "mode", e);
+    if (!code) code = check_word(a->pdd.pace, pace_mode_names, "pace", e);
     if (code) return code;
-    a->mode = (enum device_mode)mode;
+    int mode = ask_word(ask_modes, a->pdd.mode);
+    a->mode = mode >= 0 ? (enum device_mode)mode : DEVICE_AUTO;
     if (a->mode == DEVICE_AUTO && !s->c.device.cloud_url) a->mode = DEVICE_LOCAL_ONLY;
     if (a->mode == DEVICE_LOCAL_ONLY && !s->info)
         return err_set(e, ERR_BAD_INPUT, "pdd.mode \"local\": there is no model on the device");

@@ -379,8 +379,8 @@ static int read_request(sqlite3_stmt *q, struct ask *a)
     if (!code) code = openai_pdd_decode(pdd, pdd ? strlen(pdd) : 0, &a->pdd, param, NULL);
     if (code) return code;
     a->q.ask.sampling.seed = (uint64_t)sqlite3_column_int64(q, 5);
-    for (int i = 0; ask_modes[i]; i++)
-        if (strcmp(a->pdd.mode, ask_modes[i]) == 0) a->mode = (enum device_mode)i;
+    int mode = ask_word(ask_modes, a->pdd.mode);
+    if (mode >= 0) a->mode = (enum device_mode)mode;
     return 0;
 }
 

@@ -113,6 +113,8 @@ struct serve {
 };
 
 extern const char *const ask_modes[]; /* by enum device_mode, as pdd.mode says them; NULL ends */
+/* The index of `text` in such a list, or -1. */
+int ask_word(const char *const *words, const char *text);
 
 /* ask.c. NULL: no memory. */
 struct ask *ask_new(struct serve *s);
