@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -104,6 +105,20 @@ int os_make_folder(const char *path, unsigned mode, struct err *e)
         errno = ENOTDIR;
     }
     return err_set(e, ERR_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
+}
+
+int os_user_folder(const char *variable, const char *below, const char *name, char *path,
+                   size_t size)
+{
+    const char *folder = secure_getenv(variable), *home = secure_getenv("HOME");
+    int len;
+    if (folder && folder[0] == '/') /* the standard: a relative one is to be ignored */
+        len = snprintf(path, size, "%s/%s", folder, name);
+    else if (home && home[0] == '/')
+        len = snprintf(path, size, "%s/%s/%s", home, below, name);
+    else
+        return ERR_NOT_FOUND;
+    return len < 0 || (size_t)len >= size ? ERR_LIMIT : 0;
 }
 
 int os_write_file(const char *path, const void *data, size_t n, struct err *e)

@@ -27,6 +27,10 @@ int os_read_file(const char *path, struct buf *b, struct err *e);
 /* Make a folder and those above it that are missing, with this mode; one that exists is left as it
  * is. ERR_IO says why not. */
 int os_make_folder(const char *path, unsigned mode, struct err *e);
+/* NAME in a folder of this user, by the XDG standard: the absolute path that the environment
+ * variable has, else $HOME/BELOW. ERR_NOT_FOUND: neither is set; ERR_LIMIT: longer than `size`. */
+int os_user_folder(const char *variable, const char *below, const char *name, char *path,
+                   size_t size);
 /* Write a file atomically, or to a pipe or a device; see output.h. */
 int os_write_file(const char *path, const void *data, size_t n, struct err *e);
 

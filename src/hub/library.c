@@ -12,22 +12,18 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/os.h"
 #include "model/gguf.h"
 
 enum { NEAR_MAX = 3, NEAR_DISTANCE = 3 };
 
 int library_default_dir(char *path, size_t size, struct err *e)
 {
-    const char *data = secure_getenv("XDG_DATA_HOME"), *home = secure_getenv("HOME");
-    int len;
-    if (data && data[0] == '/') /* the standard: a relative one is to be ignored */
-        len = snprintf(path, size, "%s/pdd/models", data);
-    else if (home && home[0] == '/')
-        len = snprintf(path, size, "%s/.local/share/pdd/models", home);
-    else
-        return err_set(e, ERR_NOT_FOUND,
+    int code = os_user_folder("XDG_DATA_HOME", ".local/share", "pdd/models", path, size);
+    if (code == ERR_NOT_FOUND)
+        return err_set(e, code,
                        "neither XDG_DATA_HOME nor HOME names a folder for models: set one of them");
-    if (len < 0 || (size_t)len >= size || (size_t)len + REFERENCE_NAME_MAX + 32 >= LIBRARY_PATH_MAX)
+    if (code || strlen(path) + REFERENCE_NAME_MAX + 32 >= LIBRARY_PATH_MAX)
         return err_set(e, ERR_LIMIT, "the name of the folder of models is too long");
     return 0;
 }

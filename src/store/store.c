@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -49,19 +48,12 @@ enum { VERSION = sizeof steps / sizeof *steps, RETRY_MS = 5 };
 
 int store_default_dir(char *path, size_t n, struct err *e)
 {
-    const char *state = secure_getenv("XDG_STATE_HOME"), *home = secure_getenv("HOME");
-    int len;
-    if (state && state[0] == '/') /* the standard: a relative one is to be ignored */
-        len = snprintf(path, n, "%s/pdd", state);
-    else if (home && home[0] == '/')
-        len = snprintf(path, n, "%s/.local/state/pdd", home);
-    else
-        return err_set(e, ERR_NOT_FOUND,
+    int code = os_user_folder("XDG_STATE_HOME", ".local/state", "pdd", path, n);
+    if (code == ERR_NOT_FOUND)
+        return err_set(e, code,
                        "neither XDG_STATE_HOME nor HOME names a folder for what is kept between "
                        "runs: give --state DIR");
-    if (len < 0 || (size_t)len >= n)
-        return err_set(e, ERR_LIMIT, "the name of the state folder is too long");
-    return 0;
+    return code ? err_set(e, code, "the name of the state folder is too long") : 0;
 }
 
 /* ---- folder and file ---- */
