@@ -6,23 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATH_BYTES = 640, LINE_BYTES = 64 };
+#include "base/os.h"
 
-/* ---- small files ---- */
+enum { FOLDER_BYTES = ENERGY_ROOT_MAX + 32, NAME_BYTES = 32, LINE_BYTES = 64 };
 
-static bool read_line(const char *path, char text[LINE_BYTES])
-{
-    FILE *f = fopen(path, "re");
-    bool read = f && fgets(text, LINE_BYTES, f) != NULL;
-    if (f) fclose(f);
-    if (read) text[strcspn(text, "\n")] = 0;
-    return read;
-}
-
-static bool read_number(const char *path, long long *ret_value)
+static bool read_number(const char *folder, const char *name, const char *field,
+                        long long *ret_value)
 {
     char text[LINE_BYTES], *end;
-    if (!read_line(path, text)) return false;
+    if (!os_read_field(folder, name, field, text, sizeof text)) return false;
     long long v = strtoll(text, &end, 10);
     if (end == text || *end) return false;
     *ret_value = v;
@@ -31,19 +23,20 @@ static bool read_number(const char *path, long long *ret_value)
 
 /* ---- RAPL ---- */
 
-static void rapl_path(const struct energy *m, uint32_t part, const char *file,
-                      char path[PATH_BYTES])
+static void find_zone(const struct energy *m, uint32_t part, char folder[FOLDER_BYTES],
+                      char name[NAME_BYTES])
 {
-    snprintf(path, PATH_BYTES, "%s/class/powercap/intel-rapl:%u/%s", m->root, part, file);
+    snprintf(folder, FOLDER_BYTES, "%s/class/powercap", m->root);
+    snprintf(name, NAME_BYTES, "intel-rapl:%u", part);
 }
 
 static bool read_counter(const struct energy *m, uint32_t part, const char *file,
                          uint64_t *ret_value)
 {
-    char path[PATH_BYTES];
+    char folder[FOLDER_BYTES], name[NAME_BYTES];
     long long v;
-    rapl_path(m, part, file, path);
-    if (!read_number(path, &v) || v < 0) return false;
+    find_zone(m, part, folder, name);
+    if (!read_number(folder, name, file, &v) || v < 0) return false;
     *ret_value = (uint64_t)v;
     return true;
 }
@@ -51,9 +44,10 @@ static bool read_counter(const struct energy *m, uint32_t part, const char *file
 /* Only packages: zones below them are part of them, and "psys" has them all again. */
 static bool is_package(const struct energy *m, uint32_t part)
 {
-    char path[PATH_BYTES], name[LINE_BYTES];
-    rapl_path(m, part, "name", path);
-    return read_line(path, name) && strncmp(name, "package-", 8) == 0;
+    char folder[FOLDER_BYTES], name[NAME_BYTES], line[LINE_BYTES];
+    find_zone(m, part, folder, name);
+    return os_read_field(folder, name, "name", line, sizeof line) &&
+           strncmp(line, "package-", 8) == 0;
 }
 
 static bool find_rapl(struct energy *m)
@@ -84,44 +78,27 @@ static bool sample_rapl(struct energy *m)
 
 /* ---- batteries ---- */
 
-static bool supply_line(const struct energy *m, const char *name, const char *file,
-                        char text[LINE_BYTES])
+/* Some drivers count what leaves the battery as negative. */
+static bool supply_number(const char *folder, const char *name, const char *file, double *ret_value)
 {
-    char path[PATH_BYTES];
-    if (snprintf(path, sizeof path, "%s/class/power_supply/%s/%s", m->root, name, file) >=
-        PATH_BYTES)
-        return false;
-    return read_line(path, text);
-}
-
-static bool supply_number(const struct energy *m, const char *name, const char *file,
-                          double *ret_value)
-{
-    char text[LINE_BYTES], *end;
-    if (!supply_line(m, name, file, text)) return false;
-    long long v = strtoll(text, &end, 10);
-    if (end == text || *end) return false;
-    *ret_value = v < 0 ? -(double)v : (double)v; /* some drivers count what leaves as negative */
+    long long v;
+    if (!read_number(folder, name, file, &v)) return false;
+    *ret_value = v < 0 ? -(double)v : (double)v;
     return true;
 }
 
-static bool supply_is(const struct energy *m, const char *name, const char *file, const char *text)
-{
-    char line[LINE_BYTES];
-    return supply_line(m, name, file, line) && strcmp(line, text) == 0;
-}
-
-/* Watts of one that discharges, in micro units; false: it does not, or does not tell. */
-static bool supply_watts(const struct energy *m, const char *name, double *ret_watts)
+/* Watts of one that discharges; false: it does not, or does not tell. Files are in micro units. */
+static bool supply_watts(const char *folder, const char *name, double *ret_watts)
 {
     double power, current, voltage;
-    if (!supply_is(m, name, "type", "Battery") || supply_is(m, name, "scope", "Device") ||
-        !supply_is(m, name, "status", "Discharging"))
+    if (!os_field_is(folder, name, "type", "Battery") ||
+        os_field_is(folder, name, "scope", "Device") ||
+        !os_field_is(folder, name, "status", "Discharging"))
         return false;
-    if (supply_number(m, name, "power_now", &power))
+    if (supply_number(folder, name, "power_now", &power))
         *ret_watts = power / 1e6;
-    else if (supply_number(m, name, "current_now", &current) &&
-             supply_number(m, name, "voltage_now", &voltage))
+    else if (supply_number(folder, name, "current_now", &current) &&
+             supply_number(folder, name, "voltage_now", &voltage))
         *ret_watts = current * voltage / 1e12;
     else
         return false;
@@ -130,15 +107,15 @@ static bool supply_watts(const struct energy *m, const char *name, double *ret_w
 
 static bool read_batteries(const struct energy *m, double *ret_watts)
 {
-    char path[PATH_BYTES];
+    char folder[FOLDER_BYTES];
     double sum = 0.0;
     bool any = false;
-    snprintf(path, sizeof path, "%s/class/power_supply", m->root);
-    DIR *d = opendir(path);
+    snprintf(folder, sizeof folder, "%s/class/power_supply", m->root);
+    DIR *d = opendir(folder);
     if (!d) return false;
     for (struct dirent *entry; (entry = readdir(d)) != NULL;) {
         double watts;
-        if (entry->d_name[0] == '.' || !supply_watts(m, entry->d_name, &watts)) continue;
+        if (entry->d_name[0] == '.' || !supply_watts(folder, entry->d_name, &watts)) continue;
         sum += watts;
         any = true;
     }

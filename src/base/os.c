@@ -251,18 +251,23 @@ uint32_t os_raise_descriptors(uint32_t wanted)
     return limit.rlim_cur < UINT32_MAX ? (uint32_t)limit.rlim_cur : UINT32_MAX;
 }
 
-/* Whether the first line of FOLDER/NAME/FIELD is `text`. */
-static bool supply_is(const char *folder, const char *name, const char *field, const char *text)
+bool os_read_field(const char *folder, const char *name, const char *field, char *text, size_t size)
 {
-    char path[512], line[64] = "";
+    char path[512];
     if (snprintf(path, sizeof path, "%s/%s/%s", folder, name, field) >= (int)sizeof path)
         return false;
     FILE *f = fopen(path, "re");
     if (!f) return false;
-    bool read = fgets(line, sizeof line, f) != NULL;
+    bool read = fgets(text, (int)size, f) != NULL;
     fclose(f);
-    line[strcspn(line, "\n")] = 0;
-    return read && strcmp(line, text) == 0;
+    if (read) text[strcspn(text, "\n")] = 0;
+    return read;
+}
+
+bool os_field_is(const char *folder, const char *name, const char *field, const char *text)
+{
+    char line[64];
+    return os_read_field(folder, name, field, line, sizeof line) && strcmp(line, text) == 0;
 }
 
 bool os_on_battery(const char *folder)
@@ -272,12 +277,12 @@ bool os_on_battery(const char *folder)
     if (!d) return false;
     for (struct dirent *f; (f = readdir(d)) != NULL;) {
         if (f->d_name[0] == '.') continue;
-        bool battery = supply_is(folder, f->d_name, "type", "Battery");
+        bool battery = os_field_is(folder, f->d_name, "type", "Battery");
         /* that of a mouse says nothing */
-        if (battery && !supply_is(folder, f->d_name, "scope", "Device"))
-            discharges = discharges || supply_is(folder, f->d_name, "status", "Discharging");
+        if (battery && !os_field_is(folder, f->d_name, "scope", "Device"))
+            discharges = discharges || os_field_is(folder, f->d_name, "status", "Discharging");
         else if (!battery)
-            charger = charger || supply_is(folder, f->d_name, "online", "1");
+            charger = charger || os_field_is(folder, f->d_name, "online", "1");
     }
     closedir(d);
     return discharges && !charger;

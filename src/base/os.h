@@ -51,6 +51,12 @@ void os_usage(struct os_usage *ret_usage);
 /* When the process started, in seconds since 1970; negative: unknown. */
 double os_started(void);
 
+/* The first line of FOLDER/NAME/FIELD, cut to `size`, without its end: for files as /sys has them.
+ * False: there is none. */
+bool os_read_field(const char *folder, const char *name, const char *field, char *text,
+                   size_t size);
+/* Whether that line is `text`. */
+bool os_field_is(const char *folder, const char *name, const char *field, const char *text);
 /* Whether the machine runs on its battery, by a folder as OS_POWER_SUPPLY: no charger is online,
  * and a battery discharges. False where that is not known. */
 #define OS_POWER_SUPPLY "/sys/class/power_supply"
