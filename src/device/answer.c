@@ -130,6 +130,12 @@ static void close_assist(struct answer *a)
     a->assist = NULL;
 }
 
+const char *device_match_name(const struct device_report *r)
+{
+    if (r->turn.refined && r->turn.device_tokens > 0) return "refined";
+    return r->any_match ? wire_match_name(r->match) : NULL;
+}
+
 static void fill_report(struct device *d)
 {
     struct answer *a = &d->answer;

@@ -176,6 +176,10 @@ struct device_report {
     const char *energy_how;
 };
 
+/* How far the ends agree: "refined" where tokens of the device follow from a shortened prompt
+ * (those of the cloud follow from all of it), else the name of `match`; NULL: no cloud answered. */
+const char *device_match_name(const struct device_report *r);
+
 int device_open(const struct device_options *options, struct device **ret_device, struct err *e);
 void device_close(struct device *d); /* NULL is fine */
 

@@ -8,12 +8,6 @@ static double ms(double us)
     return us / 1e3;
 }
 
-/* How far the ends agree, as a word. Without a token of the device the answer is the cloud's. */
-static const char *match_name(const struct device_report *r)
-{
-    return r->turn.refined && r->turn.device_tokens > 0 ? "refined" : wire_match_name(r->match);
-}
-
 /* "key": "text" or "key": null, followed by a comma. */
 static void put_text(struct buf *out, const char *key, const char *text)
 {
@@ -53,7 +47,7 @@ static void put_head(struct buf *out, const struct device_report *r, const char 
                plan_choice_name(r->plan.choice), r->plan.cloud_tokens);
     json_put_text(out, r->plan.why);
     buf_puts(out, "}, ");
-    put_text(out, "match", r->any_match ? match_name(r) : NULL);
+    put_text(out, "match", r->any_match ? device_match_name(r) : NULL);
     buf_printf(out,
                "\"prompt_tokens\": %u, \"kept_tokens\": %u, \"cloud_prompt_tokens\": "
                "%u, \"cloud_cached_tokens\": %u, ",

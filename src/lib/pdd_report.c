@@ -39,12 +39,6 @@ void lib_report_keep(struct pdd_answer *a, const struct device_report *r)
     a->report.thought_len = a->thought.len;
 }
 
-static const char *match_of(const struct device_report *r)
-{
-    if (r->turn.refined && r->turn.device_tokens > 0) return "refined";
-    return r->any_match ? wire_match_name(r->match) : "";
-}
-
 static double ms(double us)
 {
     return us / 1e3;
@@ -76,13 +70,14 @@ static void put_turn(pdd_report *to, const struct device_report *r)
 
 static void put_ends(pdd_report *to, const struct device_report *r)
 {
+    const char *match = device_match_name(r);
     to->plan = r->plan.why;
     to->trouble = r->trouble;
     to->prompt_tokens = r->prompt_tokens;
     to->kept_tokens = r->kept_tokens;
     to->prefill_tps = r->prefill_tps;
     to->decode_ms = ms(r->decode_us);
-    to->match = match_of(r);
+    to->match = match ? match : "";
     to->cloud_requests = r->turn.cloud_opens;
     to->cloud_prompt_tokens = r->cloud_prompt_tokens;
     to->cloud_cached_tokens = r->cloud_cached_tokens;

@@ -55,13 +55,7 @@ static void put_verified(struct buf *out, const struct turn_report *t)
 
 static void put_cloud(struct buf *out, const struct device_report *r)
 {
-    buf_printf(out, ",\"match\":");
-    if (r->turn.refined && r->turn.device_tokens > 0) /* the cloud's follow from all of it */
-        buf_puts(out, "\"refined\"");
-    else if (r->any_match)
-        buf_printf(out, "\"%s\"", wire_match_name(r->match));
-    else
-        buf_puts(out, "null");
+    put_text(out, "match", device_match_name(r));
     buf_printf(
         out,
         ",\"ratio\":%.4g,\"sent_bytes\":%llu,\"received_bytes\":%llu,\"cloud\":{\"requests\":%u,"
