@@ -130,6 +130,16 @@ static void close_assist(struct answer *a)
     a->assist = NULL;
 }
 
+void device_report_init(struct device_report *r, const struct engine_info *info)
+{
+    *r = (struct device_report){.unrefined = "", .unverified = "", .trouble = "", .energy_how = ""};
+    if (!info) return;
+    r->model = info->model_name;
+    r->emulated = info->emulated;
+    r->numerics = info->numerics;
+    r->weights_hash = info->weights_hash;
+}
+
 const char *device_match_name(const struct device_report *r)
 {
     if (r->turn.refined && r->turn.device_tokens > 0) return "refined";
@@ -652,14 +662,8 @@ static void init(struct device *d, const struct device_question *q)
     buf_init(&a->cloud_text, DEVICE_TEXT_MAX);
     buf_init(&a->thought, DEVICE_TEXT_MAX);
     buf_init(&a->piece, DEVICE_TEXT_MAX);
+    device_report_init(&a->report, d->engine ? engine_info(d->engine) : NULL);
     a->report.text = a->text.data;
-    a->report.unverified = a->report.unrefined = a->report.energy_how = "";
-    if (d->engine) {
-        a->report.emulated = engine_info(d->engine)->emulated;
-        a->report.model = engine_info(d->engine)->model_name;
-        a->report.numerics = engine_info(d->engine)->numerics;
-        a->report.weights_hash = engine_info(d->engine)->weights_hash;
-    }
 }
 
 /* The model in the cloud may be another, and think where ours does not: its text has the usual

@@ -176,6 +176,8 @@ struct device_report {
     const char *energy_how;
 };
 
+/* Of an answer that has not begun, by an engine of this description; NULL: without one. */
+void device_report_init(struct device_report *r, const struct engine_info *info);
 /* How far the ends agree: "refined" where tokens of the device follow from a shortened prompt
  * (those of the cloud follow from all of it), else the name of `match`; NULL: no cloud answered. */
 const char *device_match_name(const struct device_report *r);

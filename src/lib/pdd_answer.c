@@ -9,7 +9,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "lib/json_report.h"
@@ -130,27 +129,21 @@ static void on_trouble(void *arg, const char *why)
     unlock(a);
 }
 
+static const struct engine_info *model_of(const struct pdd_device *d)
+{
+    return d->model ? engine_info(d->model->engine) : NULL;
+}
+
 void lib_answer_end(struct pdd_answer *a, int code, const struct err *why, enum turn_reason reason)
 {
-    struct device_report none = {.trouble = "", .unrefined = "", .unverified = ""};
-    if (a->device->model) {
-        const struct engine_info *info = engine_info(a->device->model->engine);
-        none.model = info->model_name;
-        none.emulated = info->emulated;
-        none.numerics = info->numerics;
-        none.weights_hash = info->weights_hash;
-    }
+    struct device_report none;
+    device_report_init(&none, model_of(a->device));
     if (code && !a->why.code) a->why = *why;
     lib_report_keep(a, &none);
     a->report.turn.reason = a->why.code ? TURN_FAILED : reason;
     lib_stop_settle(a);
     a->state = LIB_OVER;
     lib_answer_signal(a);
-}
-
-static const struct engine_info *model_of(const struct pdd_device *d)
-{
-    return d->model ? engine_info(d->model->engine) : NULL;
 }
 
 static uint32_t context_of(const struct pdd_device *d)
