@@ -110,9 +110,8 @@ struct pdd_device {
     bool started;
     /* under the lock */
     pthread_mutex_t lock;
-    pthread_cond_t changed;
     uint32_t refs; /* the user's and its answers' */
-    bool ready, closing, closed;
+    bool closing, closed;
     struct pdd_answer *answers; /* on their way */
     uint32_t n_answers;
     /* the loop thread's */

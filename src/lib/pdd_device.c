@@ -120,10 +120,6 @@ static void *loop_main(void *arg)
     struct pdd_device *d = arg;
     struct err e = ERR_INIT;
     lib_guard_thread();
-    pthread_mutex_lock(&d->lock);
-    while (!d->ready)
-        pthread_cond_wait(&d->changed, &d->lock);
-    pthread_mutex_unlock(&d->lock);
     CHECK(loop_run(d->loop, &e) == 0);
     return NULL;
 }
@@ -202,7 +198,8 @@ static int open_core(void *arg, struct err *e)
     return code ? code : open_kv_disk(d, o, e);
 }
 
-/* The caller's signals are blocked, so the thread's are for good. */
+/* The last step of opening: from here on the loop is the thread's. The caller's signals are
+ * blocked, so the thread's are for good. */
 static int start_thread(struct pdd_device *d, struct err *e)
 {
     d->started = pthread_create(&d->thread, NULL, loop_main, d) == 0;
@@ -251,17 +248,8 @@ void lib_device_unref(struct pdd_device *d)
     bool last = --d->refs == 0;
     pthread_mutex_unlock(&d->lock);
     if (!last) return;
-    pthread_cond_destroy(&d->changed);
     pthread_mutex_destroy(&d->lock);
     mem_free(d);
-}
-
-static void set_ready(struct pdd_device *d)
-{
-    pthread_mutex_lock(&d->lock);
-    d->ready = true;
-    pthread_cond_broadcast(&d->changed);
-    pthread_mutex_unlock(&d->lock);
 }
 
 void pdd_device_close(pdd_device *d)
@@ -291,14 +279,12 @@ int pdd_device_open(const pdd_device_options *options, pdd_device **ret_device, 
     if (!d) return lib_result(err_set(&e, ERR_NO_MEMORY, "no memory for a device"), &e, error);
     lib_guard_enter(&guard);
     pthread_mutex_init(&d->lock, NULL);
-    pthread_cond_init(&d->changed, NULL);
     d->refs = 1;
     int code = open_device(d, options, &e);
     if (code) {
         close_parts(d);
         lib_device_unref(d);
     } else {
-        set_ready(d);
         *ret_device = d;
     }
     lib_guard_leave(&guard);
