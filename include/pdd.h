@@ -387,8 +387,8 @@ typedef struct pdd_report {
 
 /* Set ret_report->size before. PDD_ERR_BUSY: the answer goes on. */
 PDD_API int pdd_answer_report(const pdd_answer *answer, pdd_report *ret_report, pdd_error *error);
-/* The report with every token as one JSON object (docs/LIBPDD.md has its fields), 0-terminated; of
- * the answer. The same errors. */
+/* The report with every token as one JSON object (docs/LIBPDD.md leads to its fields),
+ * 0-terminated; of the answer. The same errors. */
 PDD_API int pdd_answer_json(pdd_answer *answer, const char **ret_json, size_t *ret_length,
                             pdd_error *error);
 
