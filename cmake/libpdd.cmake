@@ -1,6 +1,5 @@
 # libpdd: the shared library, the static one, and what other builds find them by. The layers that it is made of are
 # compiled once, for it and for the program.
-include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(libpdd_layers pdd_device pdd_refine pdd_store pdd_engine pdd_model_text pdd_model_jinja pdd_model pdd_kern

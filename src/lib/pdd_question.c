@@ -1,8 +1,6 @@
 /* pdd_question: what a user asks, checked field by field and copied; see pdd.h. */
-#include <math.h>
 #include <string.h>
 
-#include "base/mem.h"
 #include "base/utf8.h"
 #include "lib/lib_impl.h"
 

@@ -1,6 +1,5 @@
 /* pdd_report: what happened in an answer, as a struct; see pdd.h. */
 #include <stdio.h>
-#include <string.h>
 
 #include "lib/json_report.h"
 #include "lib/lib_impl.h"
