@@ -27,6 +27,15 @@ skip_test() {
     echo "  $2"
 }
 
+# try_lintian NAME BUILD: its packages. A first upload to Debian closes a bug; these are not for its archive.
+try_lintian() {
+    if command -v lintian >/dev/null; then
+        try "$1" lintian --fail-on warning --suppress-tags initial-upload-closes-no-bugs "$2"/packages/*.deb
+    else
+        skip_test "$1" "no lintian"
+    fi
+}
+
 # What the build in $1 has in its cache as $2.
 cached() {
     sed -n "s/^$2:[A-Z]*=//p" "$1/CMakeCache.txt"

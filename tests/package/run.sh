@@ -65,11 +65,6 @@ check_reproducible() {
     done
 }
 
-# A first upload to Debian closes a bug; these packages are not for its archive.
-check_lintian() {
-    lintian --fail-on warning --suppress-tags initial-upload-closes-no-bugs "$build"/packages/*.deb
-}
-
 # A name that is gone, or a new one that the list of packaging/debian lacks.
 check_symbols() {
     dpkg-gensymbols -q -c4 -plibpdd0 "-v$version" "-e$build/libpdd.so.$version" "-I$PWD/packaging/debian/libpdd0.symbols" -O/dev/null
@@ -117,7 +112,7 @@ if command -v systemd-analyze >/dev/null; then try units check_units; else skip_
 try packages make_packages || exit 1
 if command -v dpkg-deb >/dev/null; then try reproducible check_reproducible; else skip_test reproducible "no dpkg"; fi
 if command -v dpkg-gensymbols >/dev/null; then try symbols check_symbols; else skip_test symbols "no dpkg-dev"; fi
-if command -v lintian >/dev/null; then try lintian check_lintian; else skip_test lintian "no lintian"; fi
+try_lintian lintian "$build"
 if ! can_make_roots; then
     skip_test bare_root "it needs root, namespaces and mmdebstrap"
 elif ! make_base bookworm >"$scratch/log" 2>&1; then
