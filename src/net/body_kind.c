@@ -2,10 +2,13 @@
 #include "net/body_kind.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/utf8.h"
+
+enum { TITLE_MAX = 100 };
 
 static const struct {
     const char *type;
@@ -56,14 +59,14 @@ static const char *find(const char *text, const char *end, const char *word)
     return NULL;
 }
 
-void body_page_title(const char *html, size_t n, char ret_title[BODY_TITLE_MAX])
+static void find_title(const char *html, size_t n, char ret_title[TITLE_MAX])
 {
     const char *end = html + n, *at = n ? find(html, end, "<title") : NULL;
     size_t len = 0;
     if (at) at = memchr(at, '>', (size_t)(end - at));
     const char *stop = at ? find(at, end, "</") : NULL;
     if (at && !stop) stop = end;
-    for (at = at ? at + 1 : NULL; at && at < stop && len < BODY_TITLE_MAX - 1; at++) {
+    for (at = at ? at + 1 : NULL; at && at < stop && len < TITLE_MAX - 1; at++) {
         if (is_blank(*at) && (len == 0 || ret_title[len - 1] == ' ')) continue;
         ret_title[len++] = is_blank(*at) ? ' ' : *at;
     }
@@ -72,4 +75,12 @@ void body_page_title(const char *html, size_t n, char ret_title[BODY_TITLE_MAX])
         len--;
     utf8_blank_controls(ret_title, len);
     ret_title[len] = 0;
+}
+
+void body_page_name(const char *html, size_t n, char ret_name[BODY_PAGE_NAME_MAX])
+{
+    char title[TITLE_MAX];
+    find_title(html, n, title);
+    snprintf(ret_name, BODY_PAGE_NAME_MAX, "an HTML page%s%s%s", title[0] ? " titled \"" : "",
+             title, title[0] ? "\"" : "");
 }

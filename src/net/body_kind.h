@@ -15,13 +15,14 @@ enum body_kind {
     BODY_UNKNOWN /* not told; or nothing but blanks so far */
 };
 
-enum { BODY_TITLE_MAX = 100 };
+enum { BODY_PAGE_NAME_MAX = 128 };
 
 /* Of a Content-Type header; NULL: there was none. application/json, text/plain and the like are
  * BODY_UNKNOWN: the bytes tell more. */
 enum body_kind body_kind_of_type(const char *type);
 enum body_kind body_kind_of_bytes(const char *bytes, size_t n);
-/* The title of a page as UTF-8 without control characters and line breaks; "": it has none. */
-void body_page_title(const char *html, size_t n, char ret_title[BODY_TITLE_MAX]);
+/* What to call a page in a sentence: "an HTML page", with its title if it has one, as UTF-8 without
+ * control characters and line breaks. */
+void body_page_name(const char *html, size_t n, char ret_name[BODY_PAGE_NAME_MAX]);
 
 #endif

@@ -101,15 +101,13 @@ static void take_head(void *arg, int status)
 /* The error that a page is. */
 static int refuse_page(struct event_stream *s)
 {
-    char title[BODY_TITLE_MAX], notice[HTTP_PORTAL_MAX];
+    char page[BODY_PAGE_NAME_MAX], notice[HTTP_PORTAL_MAX];
     const char *type = http_call_header(s->call, "Content-Type");
-    body_page_title(s->held.len ? s->held.data : "", s->held.len, title);
+    body_page_name(s->held.data, s->held.len, page);
     http_call_notice(s->call, notice);
-    return err_set(
-        &s->why, ERR_PROTOCOL,
-        "the response is no event stream but an HTML page%s%s%s (content type %.80s)%s%s",
-        title[0] ? " titled \"" : "", title, title[0] ? "\"" : "", type ? type : "not told",
-        notice[0] ? ": " : "", notice);
+    return err_set(&s->why, ERR_PROTOCOL,
+                   "the response is no event stream but %s (content type %.80s)%s%s", page,
+                   type ? type : "not told", notice[0] ? ": " : "", notice);
 }
 
 static int hold(struct event_stream *s, const char *data, size_t n)

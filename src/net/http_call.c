@@ -403,13 +403,12 @@ int http_result_error(const struct http_result *result, const char *url, http_er
     if (s == 404) code = ERR_NOT_FOUND;
     if (s == 413) code = ERR_LIMIT;
     if (s == 429 || s == 503) code = ERR_BUSY;
-    char text[256], title[BODY_TITLE_MAX];
+    char text[256], page[BODY_PAGE_NAME_MAX];
     if (result->notice && result->notice[0])
         return err_set(e, s == 511 ? ERR_NET : code, "%s answered %d: %s", url, s, result->notice);
     if (body_kind_of_bytes(result->body ? result->body : "", result->body_len) == BODY_PAGE) {
-        body_page_title(result->body, result->body_len, title);
-        return err_set(e, code, "%s answered %d: an HTML page%s%s%s", url, s,
-                       title[0] ? " titled \"" : "", title, title[0] ? "\"" : "");
+        body_page_name(result->body, result->body_len, page);
+        return err_set(e, code, "%s answered %d: %s", url, s, page);
     }
     read(result->body, result->body_len, text, sizeof text);
     return err_set(e, code, "%s answered %d%s%s", url, s, text[0] ? ": " : "", text);

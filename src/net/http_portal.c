@@ -3,21 +3,11 @@
 
 #include <curl/curl.h>
 #include <stdio.h>
-#include <string.h>
 #include <strings.h>
 
-enum { SHOWN_MAX = 200 };
+#include "net/body_kind.h"
 
-static bool is_web_page(const char *type)
-{
-    static const char *const pages[] = {"text/html", "application/xhtml+xml"};
-    for (int i = 0; type && i < 2; i++) {
-        size_t n = strlen(pages[i]);
-        if (strncasecmp(type, pages[i], n) == 0 && (!type[n] || strchr("; \t", type[n])))
-            return true;
-    }
-    return false;
-}
+enum { SHOWN_MAX = 200 };
 
 /* A part of a URL, or of a reference to one from it; NULL: none. To be freed with curl_free. */
 static char *part_of(const char *url, const char *reference, CURLUPart part)
@@ -69,6 +59,7 @@ void http_portal_notice(int status, const char *type, const char *location, cons
         show(log_in, location, ret_text);
     else if (moved)
         show("it has moved to ", location, ret_text);
-    else if (status == 511 || (status >= 200 && status < 300 && is_web_page(type)))
+    else if (status == 511 ||
+             (status >= 200 && status < 300 && body_kind_of_type(type) == BODY_PAGE))
         show_root(log_in, url, ret_text);
 }
