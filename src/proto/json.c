@@ -271,6 +271,18 @@ int json_put_text(struct buf *out, const char *text)
     return text ? json_put_string(out, text, strlen(text)) : buf_puts(out, "null");
 }
 
+static int put_bytes(const char *bytes, size_t n, void *out)
+{
+    return buf_append(out, bytes, n) ? -1 : 0;
+}
+
+int json_put_value(struct buf *out, const struct json_t *value, bool bare)
+{
+    const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17);
+    if (json_dump_callback(value, put_bytes, out, bare ? flags | JSON_EMBED : flags) == 0) return 0;
+    return buf_fail(out, ERR_NO_MEMORY);
+}
+
 int json_put_u64(struct buf *out, uint64_t value)
 {
     char digits[20], *at = digits + sizeof digits;

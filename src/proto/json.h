@@ -66,6 +66,9 @@ int json_object_read(struct json_t *object, const char *prefix, const struct jso
 int json_put_string(struct buf *out, const char *text, size_t n);
 /* The same for a zero-terminated text; NULL becomes null. */
 int json_put_text(struct buf *out, const char *text);
+/* A value of jansson's, compact, its numbers to the last bit. `bare`: the members of an object,
+ * without its braces. */
+int json_put_value(struct buf *out, const struct json_t *value, bool bare);
 int json_put_u64(struct buf *out, uint64_t value);
 /* Ids with commas between them; ERR_BAD_INPUT for a negative one. */
 int json_put_ids(struct buf *out, const int32_t *ids, uint32_t n);

@@ -261,18 +261,14 @@ static int take_prompt(struct openai_pass *p, json_t *root, struct err *e)
     int code = check_prompt(value, p->chat, e);
     if (!code && (!alone || json_object_set(alone, name, value)))
         code = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
-    char *text = code ? NULL : json_dumps(alone, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    struct buf text;
+    buf_init(&text, SIZE_MAX);
+    if (!code && json_put_value(&text, alone, true) == 0) p->prompt = mem_strdup(text.data);
+    p->prompt_len = text.len;
+    buf_release(&text);
     json_decref(alone);
     if (code) return code;
-    size_t n = text ? strlen(text) : 0; /* in braces, which are not ours to send */
-    p->prompt = text ? mem_strdup(text) : NULL;
-    json_free_t release = NULL;
-    json_get_alloc_funcs(NULL, &release);
-    if (text) release(text);
     if (!p->prompt) return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
-    memmove(p->prompt, p->prompt + 1, n - 2);
-    p->prompt_len = n - 2;
-    p->prompt[p->prompt_len] = 0;
     if (p->chat)
         begin_of_messages(p, value);
     else if (json_is_string(value))

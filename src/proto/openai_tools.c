@@ -14,12 +14,11 @@ enum { TOOLS_MAX = 1024, CALLS_MAX = 1024 };
 /* JSON as text, from our own heap. */
 static int keep_json(const json_t *value, char **ret_text, struct err *e)
 {
-    char *dumped = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+    struct buf text;
+    buf_init(&text, SIZE_MAX);
     mem_free(*ret_text);
-    *ret_text = dumped ? mem_strdup(dumped) : NULL;
-    json_free_t release = NULL;
-    json_get_alloc_funcs(NULL, &release);
-    if (dumped) release(dumped);
+    *ret_text = json_put_value(&text, value, false) ? NULL : mem_strdup(text.data);
+    buf_release(&text);
     return *ret_text ? 0 : err_set(e, ERR_NO_MEMORY, "no memory for a message");
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cloud/upstream/dialect_impl.h"
+#include "proto/json.h"
 
 static bool is_null(const json_t *value)
 {
@@ -166,12 +167,7 @@ static void make_delta(json_t *choice)
 
 static int keep_text(const json_t *value, struct buf *out, bool bare, struct err *e)
 {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    size_t n = text ? strlen(text) : 0;
-    int code = text ? buf_append(out, text + bare, n - 2 * (size_t)bare) : ERR_NO_MEMORY;
-    json_free_t release = NULL;
-    json_get_alloc_funcs(NULL, &release);
-    if (text) release(text);
+    int code = json_put_value(out, value, bare);
     return code ? err_set(e, code, "no memory for an answer") : 0;
 }
 

@@ -279,18 +279,11 @@ static int translate_choice(struct dialect_request *q, json_t *f, struct err *e)
 
 static int put_fields(struct buf *out, json_t *f, struct err *e)
 {
-    int code = 0;
     if (json_object_size(f) == 0) return 0;
-    char *text = json_dumps(f, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    size_t n = text ? strlen(text) : 0;
-    if (!text)
-        code = err_set(e, ERR_NO_MEMORY, "no memory for the request");
-    else if (buf_putc(out, ',') || buf_append(out, text + 1, n - 2))
-        code = err_set(e, ERR_LIMIT, "the request is too large to forward");
-    json_free_t release = NULL;
-    json_get_alloc_funcs(NULL, &release);
-    if (text) release(text);
-    return code;
+    buf_putc(out, ',');
+    int code = json_put_value(out, f, true);
+    if (code == ERR_NO_MEMORY) return err_set(e, code, "no memory for the request");
+    return code ? err_set(e, ERR_LIMIT, "the request is too large to forward") : 0;
 }
 
 static void put_head(struct buf *out, const struct dialect_request *q)
