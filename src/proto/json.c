@@ -239,6 +239,11 @@ int json_object_read(struct json_t *object, const char *prefix, const struct jso
     return 0;
 }
 
+bool json_text_is(const struct json_t *value, const char *text)
+{
+    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+}
+
 static void put_escaped(struct buf *out, unsigned char c)
 {
     static const char hex[] = "0123456789abcdef";

@@ -62,6 +62,9 @@ bool json_mend_halves(char *json, size_t n);
 int json_object_read(struct json_t *object, const char *prefix, const struct json_field *fields,
                      size_t n, bool strict, void *out, struct err *e);
 
+/* Whether it is this text; NULL is none. */
+bool json_text_is(const struct json_t *value, const char *text);
+
 /* Append `text` as a JSON string with its quotes; text that is not UTF-8 is ERR_BAD_INPUT. */
 int json_put_string(struct buf *out, const char *text, size_t n);
 /* The same for a zero-terminated text; NULL becomes null. */

@@ -75,11 +75,6 @@ static bool is_empty(const json_t *value)
     return openai_is_neutral(value, OPENAI_NEUTRAL_EMPTY);
 }
 
-static bool is_word(const json_t *value, const char *word)
-{
-    return json_is_string(value) && strcmp(json_string_value(value), word) == 0;
-}
-
 /* "none" and the like mean nothing without tools. */
 static int take_tools(json_t *root, const struct openai_pass_rules *rules, json_t *taken,
                       bool *ret_needed)
@@ -87,7 +82,7 @@ static int take_tools(json_t *root, const struct openai_pass_rules *rules, json_
     static const char *const beside[] = {"tool_choice", "parallel_tool_calls"};
     json_t *tools = json_object_get(root, "tools");
     if (!rules->chat || !tools || is_empty(tools)) return 0;
-    if (rules->by_text || !is_word(json_object_get(root, "tool_choice"), "none"))
+    if (rules->by_text || !json_text_is(json_object_get(root, "tool_choice"), "none"))
         *ret_needed = true;
     int code = json_object_set(taken, "tools", tools);
     for (size_t i = 0; i < sizeof beside / sizeof *beside && !code; i++) {
@@ -142,7 +137,7 @@ static bool says_more(const json_t *message, const struct openai_pass_rules *rul
                                           "refusal"};
     const json_t *content = json_object_get(message, "content");
     for (size_t i = 0; i < json_array_size(content); i++)
-        if (!is_word(json_object_get(json_array_get(content, i), "type"), "text")) return true;
+        if (!json_text_is(json_object_get(json_array_get(content, i), "type"), "text")) return true;
     for (size_t i = 0; i < sizeof any / sizeof *any; i++) {
         const json_t *value = json_object_get(message, any[i]);
         if (value && !json_is_null(value) && !is_empty(value)) return true;
@@ -196,7 +191,7 @@ static void begin_of_messages(struct openai_pass *p, const json_t *messages)
             add_begin(p, json_string_value(content), json_string_length(content));
         else if (content)
             add_json(p, content);
-        if (is_word(role, "user")) return;
+        if (json_text_is(role, "user")) return;
     }
 }
 

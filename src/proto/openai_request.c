@@ -127,11 +127,6 @@ int openai_ids_take(const struct json_t *array, const char *name, int32_t **ret_
     return 0;
 }
 
-static bool is_word(const json_t *value, const char *word)
-{
-    return json_is_string(value) && strcmp(json_string_value(value), word) == 0;
-}
-
 bool openai_is_neutral(const struct json_t *value, enum openai_neutral neutral)
 {
     double number = json_is_number(value) ? json_number_value(value) : -1.0;
@@ -151,11 +146,11 @@ bool openai_is_neutral(const struct json_t *value, enum openai_neutral neutral)
                : json_is_array(value) ? json_array_size(value) == 0
                                       : json_is_string(value) && json_string_length(value) == 0;
     case OPENAI_NEUTRAL_TEXT_TYPE:
-        return is_word(json_object_get(value, "type"), "text");
+        return json_text_is(json_object_get(value, "type"), "text");
     case OPENAI_NEUTRAL_NO_CALL:
-        return is_word(value, "none") || is_word(value, "auto");
+        return json_text_is(value, "none") || json_text_is(value, "auto");
     case OPENAI_NEUTRAL_TEXT_ALONE:
-        return json_array_size(value) == 1 && is_word(json_array_get(value, 0), "text");
+        return json_array_size(value) == 1 && json_text_is(json_array_get(value, 0), "text");
     case OPENAI_NEUTRAL_NOTHING:
         break;
     }
@@ -169,7 +164,7 @@ static const json_t *text_of_part(const json_t *part)
         {"text", "text"}, {"input_text", "text"}, {"output_text", "text"}, {"refusal", "refusal"}};
     if (json_is_string(part)) return part;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (is_word(json_object_get(part, "type"), types[i][0]))
+        if (json_text_is(json_object_get(part, "type"), types[i][0]))
             return json_object_get(part, types[i][1]);
     return NULL;
 }
@@ -230,7 +225,7 @@ static int take_message(const json_t *message, size_t at, struct wire_message *m
             return err_set(e, ERR_UNSUPPORTED, "messages[%zu].%s is not supported here", at,
                            calls[i]);
     }
-    m->role = mem_strdup(is_word(role, "developer") ? "system" : json_string_value(role));
+    m->role = mem_strdup(json_text_is(role, "developer") ? "system" : json_string_value(role));
     if (!m->role) return err_set(e, ERR_NO_MEMORY, "no memory for a message");
     return take_content(message, at, m, e);
 }
@@ -458,8 +453,8 @@ static int take_min_tokens(const json_t *min, struct openai_request *r, struct e
 /* llama-server's words. */
 static int take_reasoning_format(const json_t *format, struct openai_request *r, struct err *e)
 {
-    bool none = is_word(format, "none");
-    if (!none && !is_word(format, "auto") && !is_word(format, "deepseek"))
+    bool none = json_text_is(format, "none");
+    if (!none && !json_text_is(format, "auto") && !json_text_is(format, "deepseek"))
         return err_set(e, ERR_BAD_INPUT,
                        "reasoning_format must be \"auto\" or \"deepseek\" (thoughts are "
                        "reasoning_content), or \"none\" (they stay in the text)");

@@ -25,8 +25,7 @@ static int keep_json(const json_t *value, char **ret_text, struct err *e)
 static bool is_function(const json_t *value, const char *type)
 {
     const json_t *function = json_object_get(value, "function");
-    bool other = type && (!json_is_string(json_object_get(value, "type")) ||
-                          strcmp(json_string_value(json_object_get(value, "type")), type) != 0);
+    bool other = type && !json_text_is(json_object_get(value, "type"), type);
     return !other && json_is_string(json_object_get(function, "name"));
 }
 
@@ -70,17 +69,12 @@ int openai_extra_take(const struct json_t *message, size_t at, char **ret_extra,
     return code;
 }
 
-static bool is_none(const json_t *choice)
-{
-    return json_is_string(choice) && strcmp(json_string_value(choice), "none") == 0;
-}
-
 /* Calls of an answer are not told from its text, so only those who want none may give tools. */
 int openai_tools_take(const struct json_t *root, char **ret_tools, struct err *e)
 {
     const json_t *tools = json_object_get(root, "tools");
     if (!tools || (json_is_array(tools) && json_array_size(tools) == 0)) return 0;
-    if (!is_none(json_object_get(root, "tool_choice")))
+    if (!json_text_is(json_object_get(root, "tool_choice"), "none"))
         return err_set(e, ERR_UNSUPPORTED,
                        "tools is not supported here, but with tool_choice \"none\": leave it out");
     if (!json_is_array(tools) || json_array_size(tools) > TOOLS_MAX)

@@ -548,17 +548,12 @@ void wire_error_text(const char *body, size_t n, char *out, size_t size)
     json_decref(root);
 }
 
-static bool is_text(const json_t *value, const char *text)
-{
-    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
-}
-
 bool wire_error_is(const char *body, size_t n, const char *name)
 {
     json_t *root = json_loadb(body, n, JSON_REJECT_DUPLICATES, NULL);
     const json_t *error = json_object_get(root, "error");
-    bool is = is_text(json_object_get(error, "code"), name) ||
-              is_text(json_object_get(error, "type"), name);
+    bool is = json_text_is(json_object_get(error, "code"), name) ||
+              json_text_is(json_object_get(error, "type"), name);
     json_decref(root);
     return is;
 }

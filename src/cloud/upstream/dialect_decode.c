@@ -375,11 +375,6 @@ static bool says_something(const json_t *value)
     return json_is_true(value) || (json_is_number(value) && json_number_value(value) != 0.0);
 }
 
-static bool is_text(const json_t *value, const char *text)
-{
-    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
-}
-
 /* The part of an event that is an error, in any of the usual forms; NULL: it is none. `name`: the
  * event's. */
 static const json_t *error_of(const json_t *root, const char *name)
@@ -394,10 +389,10 @@ static const json_t *error_of(const json_t *root, const char *name)
         const json_t *choice = json_array_get(choices, i);
         if (says_something(json_object_get(choice, "error")))
             return json_object_get(choice, "error");
-        if (is_text(json_object_get(choice, "finish_reason"), "error")) return choice;
+        if (json_text_is(json_object_get(choice, "finish_reason"), "error")) return choice;
     }
-    if (strcmp(name, "error") == 0 || is_text(json_object_get(root, "object"), "error") ||
-        is_text(json_object_get(root, "type"), "error") ||
+    if (strcmp(name, "error") == 0 || json_text_is(json_object_get(root, "object"), "error") ||
+        json_text_is(json_object_get(root, "type"), "error") ||
         says_something(json_object_get(root, "error_code")))
         return root;
     if (choices || json_object_get(root, "meta_info") || json_object_get(root, "content"))
