@@ -75,14 +75,9 @@ static int parse(const char *json, size_t n, const char *what, bool wide,
 /* The unit of the escape \uXXXX there; 0: none is, or it is 0. */
 static uint32_t escaped_unit(const char *at, size_t n)
 {
-    uint32_t unit = 0;
-    if (n < 6 || at[0] != '\\' || at[1] != 'u') return 0;
-    for (int i = 2; i < 6; i++) {
-        int digit = hex_digit(at[i]);
-        if (digit < 0) return 0;
-        unit = unit << 4 | (uint32_t)digit;
-    }
-    return unit;
+    unsigned char unit[2];
+    if (n < 6 || at[0] != '\\' || at[1] != 'u' || !hex_decode(at + 2, unit, 2)) return 0;
+    return (uint32_t)unit[0] << 8 | unit[1];
 }
 
 bool json_mend_halves(char *json, size_t n)
