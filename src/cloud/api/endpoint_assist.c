@@ -29,10 +29,7 @@ static void send_event(struct assist_exchange *a)
     buf_clear(&s->bytes);
     if (!a->x.request) return;
     (void)open_stream(&a->x);
-    if (wire_event_encode(&s->event, &s->bytes, &e))
-        exchange_cut_off(&a->x);
-    else
-        exchange_send(&a->x, s->bytes.data, s->bytes.len);
+    exchange_send_scratch(&a->x, wire_event_encode(&s->event, &s->bytes, &e));
 }
 
 static uint32_t estimate_first_ms(const struct assist_exchange *a)
@@ -133,8 +130,7 @@ static void on_done(struct assist_exchange *a, const struct job_event *ev)
         out->completion_tokens = ev->produced;
     }
     send_event(a);
-    struct http_request *r = exchange_detach(&a->x);
-    if (r) http_stream_end(r);
+    exchange_end_stream(&a->x);
     exchange_free(&a->x);
 }
 

@@ -47,16 +47,6 @@ static int put_tail(const struct pass_exchange *a, struct buf *out)
     return buf_puts(out, a->stream ? "}\n\n" : "}");
 }
 
-/* Send what was written to the server's scratch; out of memory ends the stream. */
-static void send_scratch(struct pass_exchange *a, int code)
-{
-    struct buf *out = &a->x.server->bytes;
-    if (code)
-        exchange_cut_off(&a->x);
-    else
-        exchange_send(&a->x, out->data, out->len);
-}
-
 static bool open_stream(struct exchange *x)
 {
     struct pass_exchange *a = (struct pass_exchange *)x;
@@ -66,26 +56,10 @@ static bool open_stream(struct exchange *x)
     return true;
 }
 
-static void end_stream(struct pass_exchange *a)
-{
-    struct http_request *r = exchange_detach(&a->x);
-    if (r) http_stream_end(r);
-}
-
 static void fail(struct pass_exchange *a, const struct job_failure *f)
 {
     a->ended = true;
-    if (!a->begun) {
-        struct http_request *r = exchange_detach(&a->x);
-        if (r) request_refuse_job(a->x.server, r, f);
-        return;
-    }
-    struct buf *out = &a->x.server->bytes;
-    buf_clear(out);
-    int code = openai_put_error(out, 500, err_code_name(f->e.code), f->e.text);
-    if (!code) code = openai_put_end(out);
-    send_scratch(a, code);
-    end_stream(a);
+    exchange_fail(&a->x, a->begun, f);
 }
 
 static void on_chunk(struct pass_exchange *a, const struct job_event *ev)
@@ -96,7 +70,7 @@ static void on_chunk(struct pass_exchange *a, const struct job_event *ev)
     buf_append(out, ev->text, ev->text_len);
     int code = put_tail(a, out);
     if (a->stream) {
-        send_scratch(a, code);
+        exchange_send_scratch(&a->x, code);
     } else if (code) {
         struct job_failure failed = {.e = ERR_INIT};
         err_set(&failed.e, ERR_NO_MEMORY, "no memory for the answer");
@@ -119,7 +93,7 @@ static void on_progress(struct pass_exchange *a, const struct job_event *ev)
                                   .progress = &progress};
     const struct openai_choice empty = {.text = ""};
     buf_clear(out);
-    send_scratch(a, openai_put_chunk(out, &h, &empty, a->include_usage));
+    exchange_send_scratch(&a->x, openai_put_chunk(out, &h, &empty, a->include_usage));
 }
 
 /* As the server counts; else as we do, by pieces. */
@@ -161,8 +135,8 @@ static void finish(struct pass_exchange *a, enum wire_reason reason)
     buf_clear(out);
     if (reason == WIRE_BUDGET) put_cut(a, out);
     if (a->include_usage) put_usage(a, out);
-    send_scratch(a, openai_put_end(out));
-    end_stream(a);
+    exchange_send_scratch(&a->x, openai_put_end(out));
+    exchange_end_stream(&a->x);
 }
 
 static void on_done(struct pass_exchange *a, const struct job_event *ev)

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cloud/api/server_impl.h"
+#include "proto/openai.h"
 
 enum { QUIET_CHECKS = 4 }; /* within quiet_us */
 
@@ -270,6 +271,21 @@ void exchange_cut_off(struct exchange *x)
     client_gone(x);
 }
 
+void exchange_send_scratch(struct exchange *x, int code)
+{
+    const struct buf *out = &x->server->bytes;
+    if (code)
+        exchange_cut_off(x);
+    else
+        exchange_send(x, out->data, out->len);
+}
+
+void exchange_end_stream(struct exchange *x)
+{
+    struct http_request *r = exchange_detach(x);
+    if (r) http_stream_end(r);
+}
+
 int exchange_check_reason(enum wire_reason reason, struct err *e)
 {
     switch (reason) {
@@ -284,6 +300,21 @@ int exchange_check_reason(enum wire_reason reason, struct err *e)
         break;
     }
     return err_set(e, ERR_CANCELLED, "the answer was cut off: %s", wire_reason_name(reason));
+}
+
+void exchange_fail(struct exchange *x, bool begun, const struct job_failure *f)
+{
+    struct buf *out = &x->server->bytes;
+    if (!begun) {
+        struct http_request *r = exchange_detach(x);
+        if (r) request_refuse_job(x->server, r, f);
+        return;
+    }
+    buf_clear(out);
+    int code = openai_put_error(out, 500, err_code_name(f->e.code), f->e.text);
+    if (!code) code = openai_put_end(out);
+    exchange_send_scratch(x, code);
+    exchange_end_stream(x);
 }
 
 static void note_admitted(struct exchange *x, const struct job_event *ev, struct metrics *m)

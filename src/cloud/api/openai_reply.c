@@ -181,16 +181,6 @@ static struct openai_rows rows_until(struct choice *a, uint32_t end)
     return (struct openai_rows){fill_row, a, a->rows_sent, to};
 }
 
-/* Send what was written to the server's scratch; out of memory ends the stream. */
-static void send_scratch(struct openai_reply *r, int code)
-{
-    struct buf *out = &r->server->bytes;
-    if (code)
-        exchange_cut_off(lead_of(r));
-    else
-        exchange_send(lead_of(r), out->data, out->len);
-}
-
 static void send_chunk(struct choice *a, struct openai_choice *c)
 {
     struct openai_reply *r = a->reply;
@@ -202,7 +192,8 @@ static void send_chunk(struct choice *a, struct openai_choice *c)
     }
     c->index = a->index;
     buf_clear(&r->server->bytes);
-    send_scratch(r, openai_put_chunk(&r->server->bytes, &h, c, r->q.include_usage));
+    exchange_send_scratch(lead_of(r),
+                          openai_put_chunk(&r->server->bytes, &h, c, r->q.include_usage));
 }
 
 /* What can be shown goes to the stream. */
@@ -236,12 +227,6 @@ static struct openai_usage usage_of(const struct openai_reply *r)
     return u;
 }
 
-static void end_stream(struct openai_reply *r)
-{
-    struct http_request *http = exchange_detach(lead_of(r));
-    if (http) http_stream_end(http);
-}
-
 /* After the last chunk of the last choice. */
 static void finish_stream(struct openai_reply *r)
 {
@@ -251,8 +236,8 @@ static void finish_stream(struct openai_reply *r)
     buf_clear(out);
     int code = r->q.include_usage ? openai_put_usage(out, &h, &usage) : 0;
     if (!code) code = openai_put_end(out);
-    send_scratch(r, code);
-    end_stream(r);
+    exchange_send_scratch(lead_of(r), code);
+    exchange_end_stream(lead_of(r));
 }
 
 /* Write the whole response. Any thread: what it reads changes no more, as the answers are complete,
@@ -337,17 +322,7 @@ static void fail(struct openai_reply *r, const struct job_failure *f)
 {
     r->ended = true;
     cancel_all(r);
-    if (!r->begun) {
-        struct http_request *http = exchange_detach(lead_of(r));
-        if (http) request_refuse_job(r->server, http, f);
-        return;
-    }
-    struct buf *out = &r->server->bytes;
-    buf_clear(out);
-    int code = openai_put_error(out, 500, err_code_name(f->e.code), f->e.text);
-    if (!code) code = openai_put_end(out);
-    send_scratch(r, code);
-    end_stream(r);
+    exchange_fail(lead_of(r), r->begun, f);
 }
 
 static void no_memory(struct openai_reply *r)
@@ -408,9 +383,10 @@ static void tell_progress(struct choice *a, uint32_t done, uint32_t total)
     a->read = done;
     h.progress = &progress;
     buf_clear(&r->server->bytes);
-    send_scratch(r, openai_put_chunk(&r->server->bytes, &h,
-                                     &(struct openai_choice){.index = a->index, .text = ""},
-                                     r->q.include_usage));
+    exchange_send_scratch(lead_of(r),
+                          openai_put_chunk(&r->server->bytes, &h,
+                                           &(struct openai_choice){.index = a->index, .text = ""},
+                                           r->q.include_usage));
 }
 
 static void on_admitted(struct choice *a)
@@ -420,7 +396,8 @@ static void on_admitted(struct choice *a)
     if (r->q.chat) {
         struct openai_head h = head_of(r);
         buf_clear(&r->server->bytes);
-        send_scratch(r, openai_put_role(&r->server->bytes, &h, a->index, r->q.include_usage));
+        exchange_send_scratch(lead_of(r),
+                              openai_put_role(&r->server->bytes, &h, a->index, r->q.include_usage));
     } else {
         let_go(a, false); /* an echo */
     }

@@ -119,10 +119,16 @@ struct http_request *exchange_detach(struct exchange *x);         /* NULL: the c
 void exchange_send(struct exchange *x, const void *data,
                    size_t n);              /* to the stream, if the client is there */
 void exchange_cut_off(struct exchange *x); /* end it: a stream with a hole is worse than none */
+/* Send what was written to the server's scratch (`bytes`); a `code` cuts the stream off. */
+void exchange_send_scratch(struct exchange *x, int code);
+void exchange_end_stream(struct exchange *x); /* all is sent: the response ends, its request goes */
 /* A comment to each stream that is silent for too long; the timer of `server` calls it. */
 void exchange_break_silence(void *server);
 /* For OpenAI's API: the error that a job's end without an answer is; else 0. */
 int exchange_check_reason(enum wire_reason reason, struct err *e);
+/* For OpenAI's API: end the response with an error: as its status, or in a stream that has `begun`
+ * as its last object. */
+void exchange_fail(struct exchange *x, bool begun, const struct job_failure *f);
 /* The log line of one that ends with the process. */
 void exchange_log_stopped(const struct exchange *x);
 /* Every event of a job passes through this on its way to the endpoint: times, counters, log. */
