@@ -15,11 +15,9 @@ static bool is_null(const json_t *value)
     return !value || json_is_null(value);
 }
 
-/* Some gateways write null as "" or "null". */
 static const char *reason_of(const json_t *choice)
 {
-    const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
-    return reason && reason[0] && strcmp(reason, "null") != 0 ? reason : NULL;
+    return dialect_reason_of(json_object_get(choice, "finish_reason"));
 }
 
 /* Whether a delta has more than a role and empty texts. */

@@ -161,11 +161,16 @@ static void take_usage(struct dialect_stream *s, const json_t *usage)
         &s->cached_tokens);
 }
 
-/* "" and "null" are how some gateways write null. */
+const char *dialect_reason_of(const json_t *value)
+{
+    const char *reason = json_string_value(value);
+    return reason && reason[0] && strcmp(reason, "null") != 0 ? reason : NULL;
+}
+
 static void take_finish(struct dialect_stream *s, const char *reason)
 {
     static const char *const words[] = {"content_filter", "tool_calls", "function_call"};
-    if (!reason[0] || strcmp(reason, "null") == 0 || s->finished) return;
+    if (s->finished) return;
     if (strcmp(reason, "length") == 0)
         finish(s, s->by_ids && s->produced < s->asked ? WIRE_LENGTH : WIRE_BUDGET);
     else
@@ -191,7 +196,7 @@ static int read_openai(struct dialect_stream *s, const json_t *root, struct err 
     const json_t *choice = choice_of(root), *delta = json_object_get(choice, "delta");
     const json_t *ids = json_object_get(choice, "token_ids"),
                  *text = json_object_get(choice, "text");
-    const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
+    const char *reason = dialect_reason_of(json_object_get(choice, "finish_reason"));
     take_usage(s, json_object_get(root, "usage"));
     if (take_progress(s, json_object_get(root, "prompt_progress"))) return 0;
     if (!s->fingerprint[0])
@@ -274,7 +279,7 @@ static int read_llama(struct dialect_stream *s, const json_t *root, bool whole, 
 
 static int take_sglang_finish(struct dialect_stream *s, const json_t *why, struct err *e)
 {
-    const char *type = json_string_value(json_object_get(why, "type"));
+    const char *type = dialect_reason_of(json_object_get(why, "type"));
     if (!type) return 0;
     if (strcmp(type, "abort") == 0)
         return err_set(e, ERR_NET, "it failed: %.300s",

@@ -25,6 +25,8 @@ int dialect_pass_decode(struct dialect_stream *s, struct json_t *root, bool whol
 
 /* A copy of a word that can stand in JSON and headers as it is; else "". */
 void dialect_copy_word(const struct json_t *value, char *out, size_t size);
+/* A reason to end; NULL: none. Some gateways write null as "" or "null". */
+const char *dialect_reason_of(const struct json_t *value);
 /* A count, when it is told. */
 void dialect_take_count(const struct json_t *value, uint32_t *out);
 
