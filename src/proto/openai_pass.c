@@ -129,6 +129,16 @@ static int take_fields(json_t *root, const struct openai_pass_rules *rules, json
     return code || take_tools(root, rules, taken, ret_needed) ? ERR_NO_MEMORY : 0;
 }
 
+/* Whether one of these members holds anything. */
+static bool has_any(const json_t *message, const char *const *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = json_object_get(message, names[i]);
+        if (value && !json_is_null(value) && !is_empty(value)) return true;
+    }
+    return false;
+}
+
 /* Whether a message says more than our reader keeps of it. */
 static bool says_more(const json_t *message, const struct openai_pass_rules *rules)
 {
@@ -138,25 +148,22 @@ static bool says_more(const json_t *message, const struct openai_pass_rules *rul
     const json_t *content = json_object_get(message, "content");
     for (size_t i = 0; i < json_array_size(content); i++)
         if (!json_text_is(json_object_get(json_array_get(content, i), "type"), "text")) return true;
-    for (size_t i = 0; i < sizeof any / sizeof *any; i++) {
-        const json_t *value = json_object_get(message, any[i]);
-        if (value && !json_is_null(value) && !is_empty(value)) return true;
-    }
-    for (size_t i = 0; rules->by_text && i < sizeof by_text / sizeof *by_text; i++) {
-        const json_t *value = json_object_get(message, by_text[i]);
-        if (value && !json_is_null(value) && !is_empty(value)) return true;
-    }
-    return false;
+    return has_any(message, any, sizeof any / sizeof *any) ||
+           (rules->by_text && has_any(message, by_text, sizeof by_text / sizeof *by_text));
+}
+
+/* How many prompts a completion has: more than one as an array of texts or of arrays of ids. */
+static size_t count_prompts(const json_t *prompt)
+{
+    const json_t *first = json_array_get(prompt, 0);
+    return json_is_string(first) || json_is_array(first) ? json_array_size(prompt) : 1;
 }
 
 static bool prompt_needs(const json_t *root, const struct openai_pass_rules *rules)
 {
     const json_t *prompt = json_object_get(root, "prompt");
-    const json_t *messages = json_object_get(root, "messages"), *first = json_array_get(prompt, 0);
-    if (!rules->chat) {
-        bool several = json_is_string(first) || json_is_array(first);
-        return prompt && (rules->by_text || (several && json_array_size(prompt) > 1));
-    }
+    const json_t *messages = json_object_get(root, "messages");
+    if (!rules->chat) return prompt && (rules->by_text || count_prompts(prompt) > 1);
     for (size_t i = 0; i < json_array_size(messages); i++)
         if (says_more(json_array_get(messages, i), rules)) return true;
     return false;
@@ -279,9 +286,7 @@ static int take_prompt(struct openai_pass *p, json_t *root, struct err *e)
 static int count_choices(struct openai_pass *p, const json_t *root, char *ret_param, struct err *e)
 {
     static const char *const names[] = {"n", "best_of"};
-    const json_t *prompt = json_object_get(root, "prompt"), *first = json_array_get(prompt, 0);
-    size_t prompts = json_is_string(first) || json_is_array(first) ? json_array_size(prompt) : 1;
-    if (p->chat) prompts = 1;
+    size_t prompts = p->chat ? 1 : count_prompts(json_object_get(root, "prompt"));
     p->choices = p->computed = (uint32_t)prompts;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const json_t *value = json_object_get(root, names[i]);
