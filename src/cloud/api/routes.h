@@ -8,10 +8,13 @@
 #ifndef PDD_CLOUD_API_ROUTES_H
 #define PDD_CLOUD_API_ROUTES_H
 
-#define ROUTES_OF_METRICS(X)                                                                       \
+#define ROUTES_OF_HEALTH(X)                                                                        \
     X("GET", "/health", status_health, NULL, SHORT_BODY_MAX, false, "the process answers")         \
     X("GET", "/ready", status_ready, NULL, SHORT_BODY_MAX, false,                                  \
-      "200 when new requests are taken, 503 when it drains or is full")                            \
+      "200 when new requests are taken, 503 when it drains or is full")
+
+#define ROUTES_OF_METRICS(X)                                                                       \
+    ROUTES_OF_HEALTH(X)                                                                            \
     X("GET", "/metrics", status_metrics_open, NULL, SHORT_BODY_MAX, false,                         \
       "for Prometheus, on a port of its own (`--metrics-listen`)")
 
@@ -30,9 +33,7 @@
       "`{\"tokens_max\": N}` while the stream runs")                                               \
     X("DELETE", "/v1/assist/{id}", assist_delete, request_gate, SHORT_BODY_MAX, false,             \
       "cancels it")                                                                                \
-    X("GET", "/health", status_health, NULL, SHORT_BODY_MAX, false, "the process answers")         \
-    X("GET", "/ready", status_ready, NULL, SHORT_BODY_MAX, false,                                  \
-      "200 when new requests are taken, 503 when it drains or is full")                            \
+    ROUTES_OF_HEALTH(X)                                                                            \
     X("GET", "/metrics", status_metrics, request_gate, SHORT_BODY_MAX, false, "for Prometheus")
 
 #endif
