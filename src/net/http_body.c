@@ -128,7 +128,7 @@ static size_t find_charset(const char *type, const char **ret_charset)
     return 0;
 }
 
-/* Of an ASCII body the name of UTF-8's parts does not matter. */
+/* ASCII is a part of UTF-8. */
 static bool is_utf8(const char *charset, size_t n)
 {
     static const char *const names[] = {"utf-8", "utf8", "us-ascii", "ascii"};

@@ -105,14 +105,14 @@ void http_call_linger(struct http_call *call); /* NULL is fine */
 /* From on_head on: the last header of that name, or NULL. */
 const char *http_call_header(const struct http_call *call, const char *name);
 
-/* Extract the message of an error's body, cut to `size`; "" if there is none. */
-typedef void http_error_text_fn(const char *body, size_t n, char *text, size_t size);
 /* From on_head on: what http_portal_notice says of the response, in `text` of HTTP_PORTAL_MAX. */
 void http_call_notice(const struct http_call *call, char *text);
-/* The sentence of an error response: its status, and its notice, the title of an HTML page
- * or the message that `read` (proto/wire.h) finds.
- * Sets DENIED (401, 403), NOT_FOUND (404), LIMIT (413), BUSY (429, 503), BAD_INPUT (other 4xx),
- * PROTOCOL (else); returns the code. */
+
+/* Extract the message of an error's body, cut to `size`; "" if there is none. */
+typedef void http_error_text_fn(const char *body, size_t n, char *text, size_t size);
+/* The sentence of an error response: its status, and its notice, the title of an HTML page or the
+ * message that `read` (proto/wire.h) finds. Sets DENIED (401, 403), NOT_FOUND (404), LIMIT (413),
+ * BUSY (429, 503), BAD_INPUT (other 4xx), PROTOCOL (else); returns the code. */
 int http_result_error(const struct http_result *result, const char *url, http_error_text_fn *read,
                       struct err *e);
 

@@ -103,8 +103,8 @@ void upstream_request_free(struct upstream_request *req); /* without an event */
 int upstream_probe_init(struct upstream_server *s, struct err *e);
 void upstream_probe_release(struct upstream_server *s);
 void upstream_probe_soon(struct upstream_server *s); /* a request went wrong */
-/* A request found no server there, or lost it before a head: it is down until the next probe, which
- * is sent at once, as one request may do that to a server that is well. */
+/* A request got no connection, or lost it before a head: the server counts as down until the next
+ * probe. That is sent at once, since the fault may be that request's alone. */
 void upstream_probe_lost(struct upstream_server *s, const struct err *e);
 void upstream_probe_failed(struct upstream_server *s,
                            const struct err *e); /* it is down; the reason */
