@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "net/http_curl.h"
 #include "net/http_url.h"
 
 enum {
@@ -297,22 +298,17 @@ static bool add_header(struct curl_slist **list, const char *name, const char *v
 static bool set_options(struct fetch *f, struct curl_slist *headers)
 {
     CURL *h = f->easy;
-    bool ok = true;
     curl_easy_reset(h);
+    bool ok = http_curl_set(
+        h, &(struct http_curl){.url = f->url,
+                               .headers = headers,
+                               .ca_file = f->o.ca_file,
+                               .error = f->curl_error,
+                               .connect_ms = f->o.connect_ms ? f->o.connect_ms : CONNECT_MS,
+                               .is_local = http_url_is_local(f->url)});
 #define SET(option, value) ok = ok && curl_easy_setopt(h, option, value) == CURLE_OK
-    SET(CURLOPT_URL, f->url);
-    SET(CURLOPT_PROTOCOLS_STR, "http,https");
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_HTTPHEADER, headers);
-    SET(CURLOPT_USERAGENT, "pdd/" PDD_VERSION);
-    if (http_url_is_local(f->url)) SET(CURLOPT_PROXY, "");
-    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    SET(CURLOPT_NOSIGNAL, 1L);
-    SET(CURLOPT_FOLLOWLOCATION, 0L);
-    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)(f->o.connect_ms ? f->o.connect_ms : CONNECT_MS));
     SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
     SET(CURLOPT_LOW_SPEED_TIME, (long)(f->o.stall_s ? f->o.stall_s : STALL_S));
-    SET(CURLOPT_ERRORBUFFER, f->curl_error);
     SET(CURLOPT_HEADERFUNCTION, take_header);
     SET(CURLOPT_HEADERDATA, f);
     SET(CURLOPT_WRITEFUNCTION, take_body);
@@ -321,7 +317,6 @@ static bool set_options(struct fetch *f, struct curl_slist *headers)
     SET(CURLOPT_XFERINFOFUNCTION, check_stop);
     SET(CURLOPT_XFERINFODATA, f);
     SET(CURLOPT_BUFFERSIZE, 256L * 1024);
-    if (f->o.ca_file) SET(CURLOPT_CAINFO, f->o.ca_file);
 #undef SET
     return ok;
 }

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "net/body_kind.h"
 #include "net/http_client_impl.h"
+#include "net/http_curl.h"
 
 enum { RETRY_AFTER_MAX_S = 100000 };
 
@@ -92,35 +93,28 @@ static bool add_headers(struct http_call *call, const struct http_call_spec *spe
     return ok;
 }
 
-/* Each option fails only without memory or in a curl built without it; both are told as one. */
 static bool set_options(struct http_call *call, const struct http_call_spec *spec)
 {
     struct http_client *c = call->client;
     CURL *h = call->easy;
     uint64_t connect_us =
         spec->connect_timeout_us ? spec->connect_timeout_us : c->config.connect_timeout_us;
-    bool ok = true;
+    bool ok = http_curl_set(h, &(struct http_curl){.url = call->url,
+                                                   .headers = call->headers,
+                                                   .ca_file = c->ca_file,
+                                                   .error = call->curl_error,
+                                                   .connect_ms = (connect_us + 999) / 1000,
+                                                   .is_local = c->is_local});
 #define SET(option, value) ok = ok && curl_easy_setopt(h, option, value) == CURLE_OK
-    SET(CURLOPT_URL, call->url);
-    SET(CURLOPT_PROTOCOLS_STR, "http,https");
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_HTTPHEADER, call->headers);
     if (strcmp(call->method, "GET") != 0) SET(CURLOPT_CUSTOMREQUEST, call->method);
     if (call->has_body || strcmp(call->method, "POST") == 0) {
         SET(CURLOPT_POST, 1L);
         SET(CURLOPT_POSTFIELDS, call->body);
         SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->spec.body_len);
     }
-    SET(CURLOPT_USERAGENT, "pdd/" PDD_VERSION);
-    if (c->is_local) SET(CURLOPT_PROXY, ""); /* else the environment's: http_proxy, no_proxy, ... */
-    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_QUICK_EXIT, 1L); /* cancelling does not wait for the lookup of a name */
     SET(CURLOPT_TCP_NODELAY, 1L);
     SET(CURLOPT_ACCEPT_ENCODING, "identity");
-    SET(CURLOPT_FOLLOWLOCATION, 0L);
-    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)((connect_us + 999) / 1000));
-    SET(CURLOPT_ERRORBUFFER, call->curl_error);
     SET(CURLOPT_PRIVATE, call);
     SET(CURLOPT_HEADERFUNCTION, take_header);
     SET(CURLOPT_HEADERDATA, call);
@@ -130,7 +124,6 @@ static bool set_options(struct http_call *call, const struct http_call_spec *spe
     SET(CURLOPT_OPENSOCKETDATA, c);
     SET(CURLOPT_CLOSESOCKETFUNCTION, close_socket);
     SET(CURLOPT_CLOSESOCKETDATA, c);
-    if (c->ca_file) SET(CURLOPT_CAINFO, c->ca_file);
 #undef SET
     return ok;
 }
