@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "net/http_ca.h"
 #include "net/http_curl.h"
 #include "net/http_url.h"
 
@@ -557,6 +558,7 @@ int fetch_open(const struct fetch_options *options, struct fetch **ret_fetch, st
         return err_set(e, ERR_NO_MEMORY, "no memory for a download");
     }
     f->o = *options;
+    if (!f->o.ca_file) f->o.ca_file = http_ca_file();
     buf_init(&f->error_body, FETCH_ERROR_BODY_MAX);
     *ret_fetch = f;
     return 0;
