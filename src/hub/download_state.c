@@ -6,9 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base/buf.h"
 #include "base/hex.h"
-#include "base/os.h"
+#include "hub/json_file.h"
 
 enum { STATE_BYTES_MAX = 65536, DIGEST_BYTES = 32 };
 
@@ -20,13 +19,8 @@ static void take_text(const json_t *object, const char *key, char *to, size_t si
 
 void download_state_read(const char *path, struct download_state *ret_state)
 {
-    struct buf text;
+    json_t *all = json_file_read(path, STATE_BYTES_MAX);
     *ret_state = (struct download_state){.size = FETCH_UNKNOWN};
-    buf_init(&text, STATE_BYTES_MAX);
-    json_t *all = os_read_file(path, &text, NULL)
-                      ? NULL
-                      : json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
-    buf_release(&text);
     take_text(all, "url", ret_state->url, sizeof ret_state->url);
     take_text(all, "etag", ret_state->etag, sizeof ret_state->etag);
     take_text(all, "modified", ret_state->modified, sizeof ret_state->modified);
@@ -37,25 +31,13 @@ void download_state_read(const char *path, struct download_state *ret_state)
     json_decref(all);
 }
 
-static int keep_json(const char *text, size_t n, void *arg)
-{
-    return buf_append(arg, text, n);
-}
-
 int download_state_write(const char *path, const struct download_state *s, struct err *e)
 {
-    struct buf text;
     json_t *all = json_pack("{si ss ss ss ss}", "version", 1, "url", s->url, "etag", s->etag,
                             "modified", s->modified, "sha256", s->sha256);
     if (all && s->size != FETCH_UNKNOWN)
         json_object_set_new(all, "size", json_integer((json_int_t)s->size));
-    buf_init(&text, STATE_BYTES_MAX);
-    int code = all && json_dump_callback(all, keep_json, &text, JSON_COMPACT) == 0
-                   ? os_write_file(path, text.data, text.len, e)
-                   : err_set(e, ERR_INTERNAL, "%s: what it is to hold is no JSON", path);
-    buf_release(&text);
-    json_decref(all);
-    return code;
+    return json_file_write(path, all, JSON_COMPACT, STATE_BYTES_MAX, e);
 }
 
 const char *download_state_validator(const struct download_state *s)

@@ -10,8 +10,8 @@
 
 #include "base/hex.h"
 #include "base/mem.h"
-#include "base/os.h"
 #include "base/utf8.h"
+#include "hub/json_file.h"
 #include "hub/library.h"
 #include "model/gguf.h"
 
@@ -66,14 +66,9 @@ int library_record_read(const char *dir, const char *name, struct library_record
                         struct err *e)
 {
     char path[LIBRARY_PATH_MAX];
-    struct buf text;
     *ret_record = (struct library_record){.n_files = 0};
     record_path(dir, name, path);
-    buf_init(&text, LIBRARY_RECORD_MAX);
-    json_t *all = os_read_file(path, &text, NULL)
-                      ? NULL
-                      : json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
-    buf_release(&text);
+    json_t *all = json_file_read(path, LIBRARY_RECORD_MAX);
     take_text(all, "from", ret_record->from, sizeof ret_record->from);
     take_text(all, "asked", ret_record->asked, sizeof ret_record->asked);
     ret_record->pulled = json_integer_value(json_object_get(all, "pulled"));
@@ -82,11 +77,6 @@ int library_record_read(const char *dir, const char *name, struct library_record
     if (code == 0) return 0;
     library_record_release(ret_record);
     return err_set(e, code, "%s: no memory for it", path);
-}
-
-static int keep_json(const char *text, size_t n, void *arg)
-{
-    return buf_append(arg, text, n);
 }
 
 int library_record_write(const char *dir, const char *name, const struct library_record *record,
@@ -103,15 +93,8 @@ int library_record_write(const char *dir, const char *name, const struct library
     json_t *all =
         json_pack("{si ss ss sI so}", "version", RECORD_VERSION, "from", record->from, "asked",
                   record->asked, "pulled", (json_int_t)record->pulled, "files", files);
-    struct buf text;
-    buf_init(&text, LIBRARY_RECORD_MAX);
     record_path(dir, name, path);
-    int code = all && json_dump_callback(all, keep_json, &text, JSON_INDENT(2)) == 0
-                   ? os_write_file(path, text.data, text.len, e)
-                   : err_set(e, ERR_INTERNAL, "%s: what it is to hold is no JSON", path);
-    buf_release(&text);
-    json_decref(all);
-    return code;
+    return json_file_write(path, all, JSON_INDENT(2), LIBRARY_RECORD_MAX, e);
 }
 
 void library_record_release(struct library_record *r)
