@@ -43,6 +43,11 @@ bool manual_runs(const struct command_entry *c)
     return strcmp(c->name, c->command->name) == 0;
 }
 
+bool manual_offers(const struct command_entry *c, const struct option_row *row)
+{
+    return manual_runs(c) && row->name && row->help && (row->commands & c->command->bit);
+}
+
 const char *manual_action(const struct command_entry *c, uint32_t i)
 {
     size_t n = strlen(c->name);

@@ -30,6 +30,8 @@ const char *manual_names(const struct option_row *row, uint32_t i);
 
 /* Whether the entry is run under its own name: `pdd model` and `pdd bench` need an action. */
 bool manual_runs(const struct command_entry *c);
+/* Whether completion offers the row's option after the entry's name. */
+bool manual_offers(const struct command_entry *c, const struct option_row *row);
 /* The i-th action of a command, by the word after its name; NULL past the end. */
 const char *manual_action(const struct command_entry *c, uint32_t i);
 /* What its operands are. */

@@ -8,23 +8,23 @@
 #include "cli/options.h"
 
 /* What a shell would take for more than a letter does not occur in names of ours. */
-static void put_word(struct buf *b, const char *word)
+static void put_word(struct buf *b, const char *dashes, const char *word)
 {
-    buf_printf(b, "%s%s", b->data[b->len - 1] == '"' ? "" : " ", word);
+    buf_printf(b, "%s%s%s", b->data[b->len - 1] == '"' ? "" : " ", dashes, word);
 }
 
 static void put_actions(struct buf *b)
 {
     buf_puts(b, "# COMMAND: its actions.\n_pdd_actions()\n{\n    case $1 in\n    '') echo \"");
     for (size_t i = 0; i < command_entries_n; i++)
-        if (command_entries[i].run) put_word(b, command_entries[i].name);
+        if (command_entries[i].run) put_word(b, "", command_entries[i].name);
     buf_puts(b, "\" ;;\n");
     for (size_t i = 0; i < command_entries_n; i++) {
         const struct command_entry *c = &command_entries[i];
         if (!c->run || !manual_action(c, 0)) continue;
         buf_printf(b, "    '%s') echo \"", c->name);
         for (uint32_t k = 0; manual_action(c, k); k++)
-            put_word(b, manual_action(c, k));
+            put_word(b, "", manual_action(c, k));
         buf_puts(b, "\" ;;\n");
     }
     buf_puts(b, "    esac\n}\n\n");
@@ -39,10 +39,8 @@ static void put_options(struct buf *b)
     for (size_t i = 0; i < command_entries_n; i++) {
         const struct command_entry *c = &command_entries[i];
         buf_printf(b, "    '%s') echo \"", c->name);
-        for (size_t k = 0; k < n && manual_runs(c); k++) {
-            if (!rows[k].name || !rows[k].help || !(rows[k].commands & c->command->bit)) continue;
-            buf_printf(b, "%s--%s", b->data[b->len - 1] == '"' ? "" : " ", rows[k].name);
-        }
+        for (size_t k = 0; k < n; k++)
+            if (manual_offers(c, &rows[k])) put_word(b, "--", rows[k].name);
         buf_puts(b, manual_runs(c) ? "\" ;;\n" : "--help\" ;;\n");
     }
     buf_puts(b, "    esac\n}\n\n");
@@ -70,15 +68,9 @@ static void put_value(struct buf *b, const struct command_entry *c, const struct
     buf_printf(b, "    '%s --%s'", c->name, row->name);
     if (row->letter) buf_printf(b, " | '%s -%c'", c->name, row->letter);
     buf_puts(b, ") echo \"");
-    enum manual_value value = manual_value_of(row);
-    switch (value) {
-    case MANUAL_VALUE_NAMES:
-        for (uint32_t i = 0; manual_names(row, i); i++)
-            put_word(b, manual_names(row, i));
-        break;
-    default:
-        buf_puts(b, kind_of(value));
-    }
+    for (uint32_t i = 0; manual_names(row, i); i++)
+        put_word(b, "", manual_names(row, i));
+    if (!manual_names(row, 0)) buf_puts(b, kind_of(manual_value_of(row)));
     buf_puts(b, "\" ;;\n");
 }
 
@@ -90,10 +82,8 @@ static void put_values(struct buf *b)
                 "_pdd_values()\n{\n    case \"$1 $2\" in\n");
     for (size_t i = 0; i < command_entries_n; i++) {
         const struct command_entry *c = &command_entries[i];
-        for (size_t k = 0; k < n && manual_runs(c); k++)
-            if (rows[k].name && rows[k].help && rows[k].value &&
-                (rows[k].commands & c->command->bit))
-                put_value(b, c, &rows[k]);
+        for (size_t k = 0; k < n; k++)
+            if (rows[k].value && manual_offers(c, &rows[k])) put_value(b, c, &rows[k]);
     }
     buf_puts(b, "    esac\n}\n\n");
 }

@@ -29,11 +29,6 @@ static void put_names(struct buf *b, const struct option_row *row)
         buf_printf(b, "%s%s", i ? " " : "", manual_names(row, i));
 }
 
-static bool shown(const struct option_row *row, const struct command_entry *c)
-{
-    return row->name && row->help && (row->commands & c->command->bit);
-}
-
 /* " 'bench engine' 'bench refine'", with what stands between two. */
 static void put_action_names(struct buf *b, const char *between)
 {
@@ -85,7 +80,7 @@ static void zsh_command(struct buf *b, const struct command_entry *c)
     const struct option_row *rows = options_rows(&n);
     buf_printf(b, "    '%s')\n        _arguments -S", c->name);
     for (size_t i = 0; i < n; i++)
-        if (shown(&rows[i], c)) zsh_option(b, &rows[i]);
+        if (manual_offers(c, &rows[i])) zsh_option(b, &rows[i]);
     switch (manual_operands(c)) {
     case MANUAL_VALUE_FILE:
         buf_puts(b, " \\\n            '*:FILE:_files'");
@@ -231,6 +226,6 @@ void manual_fish(struct buf *b)
         }
         fish_words(b, c);
         for (size_t k = 0; k < n; k++)
-            if (manual_runs(c) && shown(&rows[k], c)) fish_option(b, c, &rows[k]);
+            if (manual_offers(c, &rows[k])) fish_option(b, c, &rows[k]);
     }
 }
