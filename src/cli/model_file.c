@@ -77,9 +77,8 @@ int model_file_resolve(const char **model_path, char path[MODEL_FILE_PATH_MAX], 
     const char *asked = *model_path;
     bool there = asked && stat(asked, &st) == 0;
     if (!asked || (there && !S_ISDIR(st.st_mode))) return 0;
-    if (!there && library_default_dir(folder, sizeof folder, NULL))
-        return err_set(e, ERR_NOT_FOUND, "%.300s: there is no such file", asked);
     int code = library_default_dir(folder, sizeof folder, e);
+    if (code && !there) return err_set(e, ERR_NOT_FOUND, "%.300s: there is no such file", asked);
     if (code == 0) code = library_find(folder, asked, path, MODEL_FILE_PATH_MAX, e);
     if (code == 0)
         *model_path = path;
