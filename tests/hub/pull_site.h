@@ -98,6 +98,22 @@ static inline void site_respond(struct file_server *server, const struct file_se
         file_server_file(server, a, s->file.data, s->file.len, s->etag, bad ? s->cut : 0, s->more);
 }
 
+/* It sends ranges whatever If-Range says. */
+static inline void site_respond_careless(struct file_server *server,
+                                         const struct file_server_ask *a)
+{
+    struct file_server_ask careless = *a;
+    careless.if_range[0] = 0;
+    site_respond(server, &careless);
+}
+
+static inline void site_respond_cut_head(struct file_server *server,
+                                         const struct file_server_ask *a)
+{
+    (void)a;
+    file_server_say(server, "HTTP/1.1 200 x\r\nContent-Le");
+}
+
 static inline void site_start(struct pull_site *s,
                               void (*respond)(struct file_server *, const struct file_server_ask *))
 {
@@ -191,6 +207,31 @@ static inline void site_expect_file(const struct pull_site *s, const char *file,
     assert_int_equal(b.len, content->len);
     assert_memory_equal(b.data, content->data, b.len);
     buf_release(&b);
+}
+
+/* A first pull is cut after 10000 bytes, which stay. */
+static inline void site_cut_once(struct pull_site *s)
+{
+    s->o.retries = 0;
+    s->cut = 10000;
+    s->times = 1;
+    site_expect(s, "/m.gguf", ERR_NET, "cut");
+    assert_int_equal(s->result.kept, 10000);
+    assert_int_equal(site_size(s, "m.gguf.part"), 10000);
+    assert_false(site_has(s, "m.gguf"));
+    assert_false(site_has(s, "m.json"));
+}
+
+/* From now on `file` is what was `other`, and the server has it. */
+static inline void site_swap(struct pull_site *s)
+{
+    struct buf file = s->file;
+    char sha256[65];
+    s->file = s->other;
+    s->other = file;
+    memcpy(sha256, s->sha256, sizeof sha256);
+    memcpy(s->sha256, s->other_sha256, sizeof sha256);
+    memcpy(s->other_sha256, sha256, sizeof sha256);
 }
 
 /* Nothing of a model is there, neither a part nor a record. */

@@ -43,14 +43,12 @@ static void test_update(void **state)
     (void)state;
     site_start(&s, NULL);
     site_expect(&s, "/m.gguf", 0, NULL);
-    struct buf old = s.file;
-    s.file = s.other;
+    site_swap(&s);
     s.etag = "\"v2\"";
     site_expect(&s, "/m.gguf", 0, NULL);
     assert_false(s.result.here);
-    site_expect_file(&s, "m.gguf", &s.other);
-    assert_string_equal(s.result.sha256, s.other_sha256);
-    s.file = old;
+    site_expect_file(&s, "m.gguf", &s.file);
+    assert_string_equal(s.result.sha256, s.sha256);
     site_stop(&s);
 }
 
@@ -106,24 +104,12 @@ static void test_resumed_at_once(void **state)
     site_stop(&s);
 }
 
-static void cut_once(struct pull_site *s)
-{
-    s->o.retries = 0;
-    s->cut = 10000;
-    s->times = 1;
-    site_expect(s, "/m.gguf", ERR_NET, "cut");
-    assert_int_equal(s->result.kept, 10000);
-    assert_int_equal(site_size(s, "m.gguf.part"), 10000);
-    assert_false(site_has(s, "m.gguf"));
-    assert_false(site_has(s, "m.json"));
-}
-
 static void test_resumed_later(void **state)
 {
     struct pull_site s;
     (void)state;
     site_start(&s, NULL);
-    cut_once(&s);
+    site_cut_once(&s);
     site_expect(&s, "/m.gguf", 0, NULL);
     assert_string_equal(file_server_ask(&s.server, 0).range, "bytes=10000-");
     assert_string_equal(s.result.sha256, s.sha256);
@@ -137,43 +123,31 @@ static void test_changed_in_between(void **state)
     struct pull_site s;
     (void)state;
     site_start(&s, NULL);
-    cut_once(&s);
-    struct buf old = s.file;
-    s.file = s.other;
+    site_cut_once(&s);
+    site_swap(&s);
     s.etag = "\"v2\"";
     site_expect(&s, "/m.gguf", 0, NULL);
     site_expect_note(&s, "has changed at the server");
-    site_expect_file(&s, "m.gguf", &s.other);
-    s.file = old;
+    site_expect_file(&s, "m.gguf", &s.file);
     site_stop(&s);
 }
 
 /* A server that sends the range of another file as if nothing had been asked. */
-static void respond_careless(struct file_server *server, const struct file_server_ask *a)
-{
-    struct pull_site *s = server->arg;
-    struct file_server_ask careless = *a;
-    careless.if_range[0] = 0;
-    file_server_file(server, &careless, s->file.data, s->file.len, s->etag,
-                     s->times-- > 0 ? 5000 : 0, s->more);
-}
-
 static void test_changed_and_if_range_ignored(void **state)
 {
     struct pull_site s;
     (void)state;
-    site_start(&s, respond_careless);
+    site_start(&s, site_respond_careless);
     s.o.retries = 0;
+    s.cut = 5000;
     s.times = 1;
     site_expect(&s, "/m.gguf", ERR_NET, NULL);
-    struct buf old = s.file;
-    s.file = s.other;
+    site_swap(&s);
     s.etag = "\"v2\"";
     site_expect(&s, "/m.gguf", 0, NULL);
     site_expect_note(&s, "has changed at the server");
     assert_int_equal(file_server_count(&s.server), 2);
-    site_expect_file(&s, "m.gguf", &s.other);
-    s.file = old;
+    site_expect_file(&s, "m.gguf", &s.file);
     site_stop(&s);
 }
 
@@ -247,7 +221,7 @@ static void test_no_validator(void **state)
     (void)state;
     site_start(&s, NULL);
     s.etag = "";
-    cut_once(&s);
+    site_cut_once(&s);
     site_expect(&s, "/m.gguf", 0, NULL);
     assert_string_equal(file_server_ask(&s.server, 0).range, "");
     site_expect_file(&s, "m.gguf", &s.file);
@@ -261,14 +235,14 @@ static void test_weak_validator(void **state)
     (void)state;
     site_start(&s, NULL);
     s.etag = "W/\"v1\"";
-    cut_once(&s);
+    site_cut_once(&s);
     site_expect(&s, "/m.gguf", 0, NULL);
     assert_string_equal(file_server_ask(&s.server, 0).range, "");
     site_stop(&s);
     site_start(&s, NULL);
     s.etag = "W/\"v1\"";
     s.o.sha256 = s.sha256;
-    cut_once(&s);
+    site_cut_once(&s);
     site_expect(&s, "/m.gguf", 0, NULL);
     assert_string_equal(file_server_ask(&s.server, 0).range, "bytes=10000-");
     assert_string_equal(file_server_ask(&s.server, 0).if_range, "");
@@ -283,7 +257,7 @@ static void test_by_date(void **state)
     site_start(&s, NULL);
     s.etag = "";
     s.more = "Last-Modified: Sun, 29 Nov 2026 12:00:00 GMT\r\n";
-    cut_once(&s);
+    site_cut_once(&s);
     site_expect(&s, "/m.gguf", 0, NULL); /* it does not know If-Range by date: all comes */
     assert_string_equal(file_server_ask(&s.server, 0).range, "bytes=10000-");
     assert_string_equal(file_server_ask(&s.server, 0).if_range, "Sun, 29 Nov 2026 12:00:00 GMT");
@@ -320,7 +294,7 @@ static void test_complete_part(void **state)
     char path[256], range[64], text[256];
     (void)state;
     site_start(&s, NULL);
-    cut_once(&s);
+    site_cut_once(&s);
     site_path(&s, "m.gguf.part", path);
     assert_int_equal(os_write_file(path, s.file.data, s.file.len, NULL), 0);
     site_expect(&s, "/m.gguf", 0, NULL);
@@ -348,7 +322,7 @@ static void test_login_page_in_between(void **state)
     struct pull_site s;
     (void)state;
     site_start(&s, NULL);
-    cut_once(&s);
+    site_cut_once(&s);
     s.times = 1;
     s.status = 200;
     s.more = "Content-Type: text/html; charset=utf-8\r\n";
@@ -449,12 +423,6 @@ static void respond_long_head(struct file_server *server, const struct file_serv
     file_server_say(server, "\r\n");
 }
 
-static void respond_no_head_end(struct file_server *server, const struct file_server_ask *a)
-{
-    (void)a;
-    file_server_say(server, "HTTP/1.1 200 x\r\nContent-Le");
-}
-
 static void test_heads(void **state)
 {
     struct pull_site s;
@@ -462,7 +430,7 @@ static void test_heads(void **state)
     site_start(&s, respond_long_head);
     site_expect(&s, "/m.gguf", ERR_LIMIT, "bytes of headers");
     site_stop(&s);
-    site_start(&s, respond_no_head_end);
+    site_start(&s, site_respond_cut_head);
     s.o.retries = 0;
     site_expect(&s, "/m.gguf", ERR_NET, "cut");
     site_expect_nothing(&s);

@@ -7,39 +7,20 @@
  */
 #include "hub/pull_site.h"
 
-static void cut_once(struct pull_site *s)
-{
-    s->o.retries = 0;
-    s->cut = 10000;
-    s->times = 1;
-    site_expect(s, "/m.gguf", ERR_NET, "cut");
-    assert_int_equal(site_size(s, "m.gguf.part"), 10000);
-}
-
-/* It sends ranges whatever If-Range says. */
-static void respond_careless(struct file_server *server, const struct file_server_ask *a)
-{
-    struct file_server_ask careless = *a;
-    careless.if_range[0] = 0;
-    site_respond(server, &careless);
-}
-
 static void test_date_changed_and_if_range_ignored(void **state)
 {
     struct pull_site s;
     (void)state;
-    site_start(&s, respond_careless);
+    site_start(&s, site_respond_careless);
     assert_int_equal(s.file.len, s.other.len); /* so that no length gives it away */
     s.etag = "";
     s.more = "Last-Modified: Sun, 29 Nov 2026 12:00:00 GMT\r\n";
-    cut_once(&s);
-    struct buf old = s.file;
-    s.file = s.other;
+    site_cut_once(&s);
+    site_swap(&s);
     s.more = "Last-Modified: Mon, 30 Nov 2026 12:00:00 GMT\r\n";
     site_expect(&s, "/m.gguf", 0, NULL);
     site_expect_note(&s, "has changed at the server");
-    site_expect_file(&s, "m.gguf", &s.other);
-    s.file = old;
+    site_expect_file(&s, "m.gguf", &s.file);
     site_stop(&s);
 }
 
@@ -49,18 +30,16 @@ static void test_part_of_another_server(void **state)
     struct pull_site s;
     (void)state;
     site_start(&s, NULL);
-    cut_once(&s);
-    struct buf old = s.file;
-    s.file = s.other;
+    site_cut_once(&s);
+    site_swap(&s);
     site_expect(&s, "/elsewhere/m.gguf", 0, NULL);
     site_expect_note(&s, "came from another server");
-    site_expect_file(&s, "m.gguf", &s.other);
-    s.file = old;
+    site_expect_file(&s, "m.gguf", &s.file);
     site_stop(&s);
     /* A digest says that it is the same file. */
     site_start(&s, NULL);
     s.o.sha256 = s.sha256;
-    cut_once(&s);
+    site_cut_once(&s);
     site_expect(&s, "/elsewhere/m.gguf", 0, NULL);
     assert_string_equal(file_server_ask(&s.server, 0).range, "bytes=10000-");
     site_expect_file(&s, "m.gguf", &s.file);
@@ -87,7 +66,7 @@ static void test_range_of_unknown_size(void **state)
     struct pull_site s;
     (void)state;
     site_start(&s, respond_star);
-    cut_once(&s);
+    site_cut_once(&s);
     site_expect(&s, "/m.gguf", 0, NULL);
     assert_string_equal(s.notes.data ? s.notes.data : "", "");
     assert_int_equal(file_server_count(&s.server), 1);
@@ -160,12 +139,6 @@ static void respond_long_line(struct file_server *server, const struct file_serv
         file_server_send(server, line, sizeof line);
 }
 
-static void respond_cut_head(struct file_server *server, const struct file_server_ask *a)
-{
-    (void)a;
-    file_server_say(server, "HTTP/1.1 200 x\r\nContent-Le");
-}
-
 static void test_heads(void **state)
 {
     struct pull_site s;
@@ -173,7 +146,7 @@ static void test_heads(void **state)
     site_start(&s, respond_long_line);
     site_expect(&s, "/m.gguf", ERR_LIMIT, "bytes of headers");
     site_stop(&s);
-    site_start(&s, respond_cut_head);
+    site_start(&s, site_respond_cut_head);
     s.o.retries = 0;
     site_expect(&s, "/m.gguf?signature=secret", ERR_NET, "in the head");
     assert_null(strstr(s.e.text, "secret"));
