@@ -100,9 +100,7 @@ static void expect(const char *arguments, int status, const char *text)
 {
     struct buf out;
     int got = run(arguments, true, &out);
-    if (got != status) fail_msg("%s: status %d, not %d: %s", arguments, got, status, out.data);
-    if (!strstr(out.data, text)) fail_msg("%s: no \"%s\" in: %s", arguments, text, out.data);
-    buf_release(&out);
+    program_expect(arguments, got, status, &out, text);
     if (status == 0) return;
     assert_int_equal(run(arguments, false, &out), status);
     assert_int_equal(out.len, 0);

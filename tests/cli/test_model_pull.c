@@ -103,9 +103,7 @@ static void expect_with(const char *more, const char *arguments, int status, con
 {
     struct buf out;
     int got = run(more, arguments, &out);
-    if (got != status) fail_msg("%s: status %d, not %d: %s", arguments, got, status, out.data);
-    if (!strstr(out.data, text)) fail_msg("%s: no \"%s\" in: %s", arguments, text, out.data);
-    buf_release(&out);
+    program_expect(arguments, got, status, &out, text);
 }
 
 static void expect(const char *arguments, int status, const char *text)
@@ -254,30 +252,43 @@ static void test_only_model(void **state)
     expect("model rm only second", 0, "removed");
 }
 
+/* A pull that stalls in the middle, once the server has its request. */
+static void start_stalled(struct program *p, const char *file)
+{
+    char url[160];
+    site.cut = 20000;
+    site.stalls = 1;
+    file_server_forget(&site.server);
+    snprintf(url, sizeof url, "%s/%s", site.server.url, file);
+    program_start(p, "model", ARGS("pull", url));
+    for (int i = 0; i < 1000 && file_server_count(&site.server) == 0; i++)
+        usleep(10000);
+}
+
+/* `err`: what it said, for the caller to release. */
+static void stop_stalled(struct program *p, int number, struct buf *err)
+{
+    struct buf out;
+    kill(p->pid, number);
+    assert_int_equal(program_finish(p, &out, err), 1);
+    assert_string_equal(out.data, "");
+    if (!strstr(err->data, "stopped")) fail_msg("%s", err->data);
+    buf_release(&out);
+}
+
 /* Ctrl-C: what came is kept, and the same command goes on. */
 static void test_interrupted(void **state)
 {
     struct program p;
-    struct buf out, err;
-    char url[160];
+    struct buf err;
     (void)state;
-    site.cut = 20000;
-    site.stalls = 1;
-    file_server_forget(&site.server);
-    snprintf(url, sizeof url, "%s/late.gguf", site.server.url);
-    program_start(&p, "model", ARGS("pull", url));
-    for (int i = 0; i < 1000 && file_server_count(&site.server) == 0; i++)
-        usleep(10000);
+    start_stalled(&p, "late.gguf");
     usleep(100000); /* the bytes are on their way; none at all are as good a case */
     expect("model pull $URL/late.gguf", 1, "by another process");
     expect("model rm late", 1, "");
-    kill(p.pid, SIGINT);
-    assert_int_equal(program_finish(&p, &out, &err), 1);
-    assert_string_equal(out.data, "");
-    if (!strstr(err.data, "stopped")) fail_msg("%s", err.data);
+    stop_stalled(&p, SIGINT, &err);
     if (strstr(err.data, "are kept"))
         expect("model list", 0, "not complete: the same pdd model pull goes on");
-    buf_release(&out);
     buf_release(&err);
     expect("model pull $URL/late.gguf", 0, "use it by --model late");
     expect("model rm late", 0, "removed");
@@ -288,53 +299,44 @@ static void test_ignored_signal(void **state)
 {
     struct program p;
     struct buf out, err;
-    char url[160];
+    char command[160];
     (void)state;
-    site.cut = 20000;
-    site.stalls = 1;
-    file_server_forget(&site.server);
-    snprintf(url, sizeof url, "%s/nohup.gguf", site.server.url);
     signal(SIGHUP, SIG_IGN);
-    program_start(&p, "model", ARGS("pull", url));
+    start_stalled(&p, "nohup.gguf");
     signal(SIGHUP, SIG_DFL);
-    for (int i = 0; i < 1000 && file_server_count(&site.server) == 0; i++)
-        usleep(10000);
-    snprintf(url, sizeof url, "grep -q 'SigIgn:.*[13579bdf]$' /proc/%d/status", (int)p.pid);
-    int status = program_shell(url, &out); /* the first signal is SIGHUP */
+    snprintf(command, sizeof command, "grep -q 'SigIgn:.*[13579bdf]$' /proc/%d/status", (int)p.pid);
+    int status = program_shell(command, &out); /* the first signal is SIGHUP */
     buf_release(&out);
     assert_int_equal(status, 0);
-    kill(p.pid, SIGTERM);
-    assert_int_equal(program_finish(&p, &out, &err), 1);
-    if (!strstr(err.data, "stopped")) fail_msg("%s", err.data);
-    buf_release(&out);
+    stop_stalled(&p, SIGTERM, &err);
     buf_release(&err);
     expect("model pull $URL/nohup.gguf", 0, "use it by --model nohup");
     expect("model rm nohup", 0, "removed");
 }
 
-/* On a terminal one line, which is written again; `script` gives the program a terminal. */
+/* `pdd model pull URL/WHAT` at a terminal of so many columns, which `script` gives it. */
+static void pull_at_terminal(int columns, const char *what, struct buf *out)
+{
+    const char *bin = getenv("PDD_BIN");
+    char command[COMMAND_MAX];
+    if (!bin || !bin[0] || access("/usr/bin/script", X_OK)) skip();
+    snprintf(command, sizeof command,
+             "cd %s && script -qec \"stty cols %d; env -i XDG_DATA_HOME=%s '%s' model pull %s/%s\" "
+             "/dev/null </dev/null",
+             folder, columns, folder, bin, site.server.url, what);
+    assert_int_equal(program_shell(command, out), 0);
+}
+
+/* On a terminal one line, which is written again. */
 static void test_terminal(void **state)
 {
     struct buf out;
-    char command[COMMAND_MAX];
-    const char *bin = getenv("PDD_BIN");
     (void)state;
-    if (!bin || !bin[0] || access("/usr/bin/script", X_OK)) skip();
-    snprintf(command, sizeof command,
-             "cd %s && script -qec \"stty cols 60; env -i XDG_DATA_HOME=%s '%s' model pull "
-             "%s/shown.gguf\" "
-             "/dev/null </dev/null",
-             folder, folder, bin, site.server.url);
-    assert_int_equal(program_shell(command, &out), 0);
+    pull_at_terminal(60, "shown.gguf", &out);
     const char *line = strstr(out.data, "\rshown.gguf: 100 %, ");
     if (!line) fail_msg("%s", out.data);
     buf_release(&out);
-    snprintf(command, sizeof command,
-             "cd %s && script -qec \"stty cols 60; env -i XDG_DATA_HOME=%s '%s' model pull "
-             "%s/a-name-that-is-much-longer-than-this-narrow-terminal-is-wide.gguf\" "
-             "/dev/null </dev/null",
-             folder, folder, bin, site.server.url);
-    assert_int_equal(program_shell(command, &out), 0);
+    pull_at_terminal(60, "a-name-that-is-much-longer-than-this-narrow-terminal-is-wide.gguf", &out);
     line = strstr(out.data, "\ra-name-that-");
     if (!line || !strstr(line, "..: 100 %") || strcspn(line + 1, "\033") >= 60)
         fail_msg("%s", out.data);
@@ -348,17 +350,13 @@ static void test_terminal(void **state)
 static void test_narrow_terminal(void **state)
 {
     static const int widths[] = {16, 20, 30, 40, 50, 60, 80, 200};
-    char command[COMMAND_MAX];
+    char command[COMMAND_MAX], what[128];
     struct buf out;
-    const char *bin = getenv("PDD_BIN");
     (void)state;
-    if (!bin || !bin[0] || access("/usr/bin/script", X_OK)) skip();
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
-        snprintf(command, sizeof command,
-                 "cd %s && script -qec \"stty cols %d; env -i XDG_DATA_HOME=%s '%s' model pull "
-                 "%s/a-name-of-more-than-thirty-letters.gguf --as narrow%d\" /dev/null </dev/null",
-                 folder, widths[i], folder, bin, site.server.url, widths[i]);
-        assert_int_equal(program_shell(command, &out), 0);
+        snprintf(what, sizeof what, "a-name-of-more-than-thirty-letters.gguf --as narrow%d",
+                 widths[i]);
+        pull_at_terminal(widths[i], what, &out);
         uint32_t lines = 0;
         for (const char *at = out.data; (at = strchr(at, '\r')) != NULL; at++) {
             size_t n = strcspn(at + 1, "\r\n\033");
@@ -371,6 +369,7 @@ static void test_narrow_terminal(void **state)
         assert_non_null(strstr(out.data, "100 %"));
         buf_release(&out);
     }
+    const char *bin = getenv("PDD_BIN");
     snprintf(command, sizeof command,
              "cd %s && script -qec \"env -i TERM=dumb XDG_DATA_HOME=%s '%s' model pull "
              "%s/dumb.gguf\" /dev/null </dev/null; %s model rm dumb narrow16 narrow20 narrow30 "

@@ -58,9 +58,7 @@ static void expect(const char *before, const char *arguments, int status, const 
 {
     struct buf out;
     int got = run(before, arguments, &out);
-    if (got != status) fail_msg("%s: status %d, not %d: %s", arguments, got, status, out.data);
-    if (!strstr(out.data, text)) fail_msg("%s: no \"%s\" in: %s", arguments, text, out.data);
-    buf_release(&out);
+    program_expect(arguments, got, status, &out, text);
 }
 
 static const char *path_of(const char *name)

@@ -90,6 +90,13 @@ int program_finish(struct program *p, struct buf *out, struct buf *err)
     return WEXITSTATUS(status);
 }
 
+void program_expect(const char *what, int got, int status, struct buf *out, const char *text)
+{
+    if (got != status) fail_msg("%s: status %d, not %d: %s", what, got, status, out->data);
+    if (!strstr(out->data, text)) fail_msg("%s: no \"%s\" in: %s", what, text, out->data);
+    buf_release(out);
+}
+
 void program_kill(struct program *p, int number)
 {
     kill(p->pid, number);

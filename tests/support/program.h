@@ -31,6 +31,9 @@ void program_line_after(struct program *p, const char *before, char *ret_text, s
 int program_finish(struct program *p, struct buf *out, struct buf *err);
 /* Run a shell's command line; its output (initialised here), and the exit status. */
 int program_shell(const char *command, struct buf *out);
+/* Fail unless a run ended with `status` and its output has `text`; `what` names it. Releases `out`.
+ */
+void program_expect(const char *what, int got, int status, struct buf *out, const char *text);
 void program_kill(struct program *p, int number); /* and wait for its end */
 
 #endif
