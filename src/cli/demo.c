@@ -313,19 +313,12 @@ static int find_task(char *path, size_t size, struct err *e)
 {
     static const char *const places[] = {"demo", "share/pdd/demo"};
     char program[PATH_BYTES];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n > 0) {
-        program[n] = 0;
-        for (int up = 0; up < 4; up++) {
-            char *slash = strrchr(program, '/');
-            if (!slash) break;
-            *slash = 0;
-            for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-                int len = snprintf(path, size, "%s/%s/logbook.json", program, places[i]);
-                if (len > 0 && (size_t)len < size && access(path, R_OK) == 0) return 0;
-            }
+    for (int up = 0; up <= MODEL_FILE_FOLDERS_UP && model_file_above(up, program, sizeof program);
+         up++)
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            int len = snprintf(path, size, "%s/%s/logbook.json", program, places[i]);
+            if (len > 0 && (size_t)len < size && access(path, R_OK) == 0) return 0;
         }
-    }
     return err_set(e, ERR_NOT_FOUND,
                    "demo/logbook.json is not near the program; name another with --task");
 }

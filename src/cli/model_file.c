@@ -37,21 +37,28 @@ static bool largest(const char *folder, char *path, size_t size)
     return any;
 }
 
+bool model_file_above(int up, char *folder, size_t size)
+{
+    ssize_t n = readlink("/proc/self/exe", folder, size - 1);
+    folder[n > 0 ? n : 0] = '\0';
+    for (int i = 0; i <= up; i++) {
+        char *slash = strrchr(folder, '/');
+        if (!slash) return false;
+        *slash = '\0';
+    }
+    return true;
+}
+
 int model_file_find(char *path, size_t size, struct err *e)
 {
     char program[MODEL_FILE_PATH_MAX - 16], folder[MODEL_FILE_PATH_MAX];
     static const char *const places[] = {"models", "share/pdd/models"};
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    program[n > 0 ? n : 0] = '\0';
-    for (int up = 0; up <= MODEL_FILE_FOLDERS_UP; up++) {
-        char *slash = strrchr(program, '/');
-        if (!slash) break;
-        *slash = '\0';
+    for (int up = 0; up <= MODEL_FILE_FOLDERS_UP && model_file_above(up, program, sizeof program);
+         up++)
         for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
             int len = snprintf(folder, sizeof folder, "%s/%s", program, places[i]);
             if (len > 0 && (size_t)len < sizeof folder && largest(folder, path, size)) return 0;
         }
-    }
     struct err none = ERR_INIT;
     if (library_default_dir(folder, sizeof folder, &none) == 0 &&
         library_find_only(folder, path, size, &none) == 0)

@@ -15,6 +15,8 @@
 
 enum { MODEL_FILE_PATH_MAX = 4096, MODEL_FILE_FOLDERS_UP = 3 };
 
+/* The folder of the program, `up` folders higher; false past the root. */
+bool model_file_above(int up, char *folder, size_t size);
 int model_file_find(char *path, size_t size, struct err *e); /* ERR_NOT_FOUND names the remedy */
 /* A file that exists stays what it is; for a name *model_path becomes `path`, that of its file.
  * NULL stays. ERR_NOT_FOUND has near names. */
