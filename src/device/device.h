@@ -165,7 +165,7 @@ struct device_report {
     uint64_t sent_bytes, received_bytes; /* bodies to and from the cloud */
     double cloud_slot_us; /* how long the cloud held a slot: from its grants to the ends */
     const char *trouble;  /* "", or what went wrong on the way though an answer came */
-    int cause;            /* why the end that was lost last was lost; 0: none was */
+    int cause;            /* ERR_* of the end, cloud or device, that was lost last; 0: none was */
     const char *emulated; /* NULL, or what speed was emulated */
     const char *model;    /* of our own engine; NULL without one, as the next two */
     const char *numerics, *weights_hash;

@@ -13,8 +13,8 @@
  * conversations were about, so the folder has mode 0700, and the files 0600.
  *
  * A *use* says that the history of a conversation has some pages. The disk hands uses on to an
- * owner who keeps them (device/api/record.h), so that the pages of a conversation that is deleted
- * can be removed, but for those of others.
+ * owner who keeps them (device/api/record.h), so that the pages of a deleted conversation can be
+ * removed, except those that other conversations have.
  *
  * Threads: any, but for open and close. One thread of its own writes, in the background.
  */

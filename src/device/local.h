@@ -77,7 +77,7 @@ struct engine *local_release(struct local *w); /* the same, but the engine is th
 int local_keep(struct local *w, const char *dir, uint64_t bytes_max, struct err *e);
 struct kv_disk *local_disk(struct local *w); /* NULL: nothing is kept */
 /* What the seats hold of the conversation `tag` does not get to the disk, and nothing more of it is
- * computed behind. Its answers are cancelled before. */
+ * computed in a seat `behind`. The caller cancels its answers first. */
 void local_forget(struct local *w, const char *tag);
 void local_stats_of(struct local *w, struct local_stats *ret_stats);
 

@@ -383,8 +383,8 @@ static void on_trouble(void *arg, const char *why)
     reader_tell(a);
 }
 
-/* What leaves is on record, or it does not leave. Without a record nobody waits for one, but where
- * the user is asked it may not be missing unsaid. */
+/* What leaves is on record, or it does not leave. A state folder that cannot be used is an error
+ * only where the user is asked before sending; else it is sent without a record. */
 static int on_send(void *arg, const struct device_sent *sent, struct err *e)
 {
     struct ask *a = arg;

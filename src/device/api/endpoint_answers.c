@@ -121,7 +121,7 @@ void serve_answer_send(struct http_request *r, void *serve)
     if (send && !guard_approves(r, s)) {
         s->metrics.forbidden++;
         http_reply_error(r, 403, "approval_needed", NULL,
-                         "who asks does not say yes to it: open the link that pdd device printed "
+                         "a yes needs the code of this run: open the link that pdd device printed "
                          "when it started, or send its code in X-PDD-Approval");
         return;
     }

@@ -1,7 +1,7 @@
 /*
  * reader: an HTTP request that follows an answer, or all answers of a request for several; see
- * serve_impl.h. A reader belongs to an ask and to the response; all of a response stay until it is
- * complete. One answer that fails ends it, and with it the others.
+ * serve_impl.h. A reader belongs to one ask and one response. The readers of a response stay until
+ * it is complete. An answer that fails ends the response, and the other answers.
  */
 #include <string.h>
 

@@ -475,7 +475,7 @@ static void put_number(struct buf *out, const char *name, sqlite3_stmt *q, int i
 int record_put_egress(struct record *r, const char *answer, struct buf *out)
 {
     if (!r) return 1;
-    bool broken = r->broken; /* for other rows: these are whole */
+    bool broken = r->broken; /* by a write of other rows: these are whole */
     r->broken = false;
     buf_puts(out, "{\"object\":\"list\",\"data\":[");
     sqlite3_stmt *q = r->of[ALL_EGRESS];

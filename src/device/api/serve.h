@@ -47,7 +47,7 @@ enum {
     SERVE_HOSTS_MAX = 16,      /* names and origins besides its own */
     SERVE_APPROVAL_BYTES = 16, /* random */
     SERVE_TEXT_MAX = 255,      /* bytes of one */
-    SERVE_QUIET_US = 10000000  /* found within a quarter more */
+    SERVE_QUIET_US = 10000000  /* the comment comes at most a quarter later */
 };
 
 struct serve_config {
@@ -79,8 +79,8 @@ void serve_free(struct serve *s); /* NULL is fine */
 uint16_t serve_port(const struct serve *s);
 /* The id of the answer that has been held (ask_before_sending) the longest; NULL: none is. */
 const char *serve_held(const struct serve *s);
-/* What a yes over HTTP must bring in X-PDD-Approval: a secret of this run, for whoever sees the
- * program's terminal or log, and not for whoever reaches its port. Hexadecimal. */
+/* What a yes over HTTP must bring in X-PDD-Approval: a secret of this run, in hexadecimal,
+ * which the program shows in its terminal or log and never at its port. */
 const char *serve_approval(const struct serve *s);
 /* The user's word on a held answer; false: it is not held. */
 bool serve_allow(struct serve *s, const char *id, bool send);

@@ -192,7 +192,8 @@ void serve_status(struct http_request *r, void *serve);
 void serve_metrics_page(struct http_request *r, void *serve);
 /* Put uses of KV pages on record, as they come. */
 void serve_take_uses(void *serve);
-/* Remove the KV pages of a conversation whose answers were cancelled, but for those of others. */
+/* Remove the KV pages of a conversation whose answers were cancelled, except those that other
+ * conversations have. */
 void serve_forget_pages(struct serve *s, const char *conversation);
 /* Send what was written to `b`, or 503; releases it. */
 void serve_reply(struct http_request *r, struct buf *b);

@@ -269,7 +269,7 @@ static void test_full_disk(void **state)
 }
 
 /* A state folder that cannot be used: without a question nothing changes, as one device at a time
- * uses a folder; who wants to be asked would miss the record. */
+ * uses a folder; with a question the record would be missed. */
 static void test_no_record(void **state)
 {
     struct buf b;
