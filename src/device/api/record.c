@@ -278,6 +278,20 @@ static void write_state(struct record *r, const struct ask *a)
     buf_release(&pdd);
 }
 
+/* Several rows as one transaction: all or none, and many cost little more than one. */
+static void begin_rows(struct record *r)
+{
+    struct err e = ERR_INIT;
+    if (store_begin(r->store, &e)) complain(r, &e);
+}
+
+static void end_rows(struct record *r)
+{
+    struct err e = ERR_INIT;
+    if (!r->broken && store_commit(r->store, &e)) complain(r, &e);
+    if (r->broken) store_rollback(r->store);
+}
+
 /* A stop string, or a character that stayed open, changes the last tokens. */
 static void write_last(struct record *r, const struct ask *a)
 {
@@ -290,20 +304,17 @@ static void write_last(struct record *r, const struct ask *a)
 
 void record_state(struct record *r, const struct ask *a)
 {
-    struct err e = ERR_INIT;
     if (!r || r->broken) return;
     if (a->state != ASK_OVER) {
         write_state(r, a);
         return;
     }
-    int code = store_begin(r->store, &e);
-    if (!code) {
+    begin_rows(r);
+    if (!r->broken) {
         write_last(r, a);
         write_state(r, a);
-        code = r->broken ? 0 : store_commit(r->store, &e);
     }
-    if (code) complain(r, &e);
-    if (r->broken) store_rollback(r->store);
+    end_rows(r);
 }
 
 void record_forget(struct record *r, const char *answer)
@@ -574,17 +585,14 @@ int record_drop_conversation(struct record *r, const char *id)
 
 void record_use(struct record *r, const struct kv_disk_use *use)
 {
-    struct err e = ERR_INIT;
     if (!r || r->broken) return;
-    int code = store_begin(r->store, &e);
-    for (uint32_t i = 0; i < use->n && !code && !r->broken; i++) {
+    begin_rows(r);
+    for (uint32_t i = 0; i < use->n && !r->broken; i++) {
         bind_text(r->of[PUT_PAGE], 1, use->tag);
         bind_blob(r->of[PUT_PAGE], 2, &use->keys[i], sizeof use->keys[i]);
         (void)run(r, PUT_PAGE);
     }
-    if (!code && !r->broken) code = store_commit(r->store, &e);
-    if (code) complain(r, &e);
-    if (r->broken) store_rollback(r->store);
+    end_rows(r);
 }
 
 /* The keys that a statement finds. */
@@ -612,6 +620,7 @@ void record_check_pages(struct record *r, bool (*has)(void *arg, const struct kv
     if (!r || r->broken) return;
     buf_init(&keys, RECORD_PAGES_BYTES);
     take_keys(r, ALL_PAGES, &keys);
+    begin_rows(r);
     for (size_t at = 0; at < keys.len && !r->broken; at += KV_DISK_KEY) {
         struct kv_key key;
         memcpy(&key, keys.data + at, sizeof key);
@@ -619,5 +628,6 @@ void record_check_pages(struct record *r, bool (*has)(void *arg, const struct kv
         bind_blob(r->of[DROP_PAGE], 1, &key, sizeof key);
         (void)run(r, DROP_PAGE);
     }
+    end_rows(r);
     buf_release(&keys);
 }
