@@ -333,6 +333,16 @@ static inline int site_ask(const struct site *s, const char *method, const char 
     return status;
 }
 
+/* Wait until /ready has this status. */
+static inline void site_await_ready(const struct site *s, int status)
+{
+    uint64_t until = clock_us() + SITE_WAIT_US;
+    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != status) {
+        CHECK(clock_us() < until);
+        clock_sleep_us(2000);
+    }
+}
+
 /* ---- what must come ---- */
 
 struct site_answer {

@@ -20,10 +20,7 @@ static inline void begin_with(struct site *s, struct script_server *a, struct sc
     s->config.keys_path = keys_path;
     s->config.upstream.timeout_us = s->config.upstream.prefill_us = SITE_WAIT_US;
     site_start(s);
-    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200) {
-        assert_true(clock_us() < until);
-        clock_sleep_us(2000);
-    }
+    site_await_ready(s, 200);
     if (!b) return;
     for (bool up = false; !up;) { /* the second one, too */
         struct buf page;

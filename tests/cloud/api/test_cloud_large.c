@@ -40,8 +40,7 @@ static struct site *front_of(const struct site *inner, char url[64])
     s->config.upstream.servers[0].url = url;
     s->config.upstream.n_servers = 1;
     site_start(s);
-    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200)
-        clock_sleep_us(2000);
+    site_await_ready(s, 200);
     return s;
 }
 
@@ -300,8 +299,7 @@ static struct site *narrow_front(const struct script_server *a, const struct scr
     s->config.http.body_max = JOB_BODY_MAX;
     s->config.http.bodies_per_address = JOB_BODY_MAX;
     site_start(s);
-    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200)
-        clock_sleep_us(2000);
+    site_await_ready(s, 200);
     return s;
 }
 

@@ -521,8 +521,7 @@ static void test_share_upstream(void **state)
     s->config.upstream.n_servers = 1;
     s->config.upstream.streams_max = 8;
     site_start(s);
-    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200)
-        clock_sleep_us(2000);
+    site_await_ready(s, 200);
     check_share(s, inner, 4, "share, 4 requests at once");
     site_stop(s);
     site_stop(inner);

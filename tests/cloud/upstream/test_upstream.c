@@ -40,15 +40,6 @@ static void add_server(struct site *s, const char *url)
     s->config.upstream.servers[s->config.upstream.n_servers++].url = url;
 }
 
-static void wait_ready(const struct site *s, int status)
-{
-    uint64_t until = clock_us() + SITE_WAIT_US;
-    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != status) {
-        assert_true(clock_us() < until);
-        clock_sleep_us(2000);
-    }
-}
-
 /* How many servers the front takes for up. */
 static unsigned servers_up(const struct site *s)
 {
@@ -89,7 +80,7 @@ static void begin(struct site *s, const struct script_server *a, const struct sc
     s->config.upstream.timeout_us = TIMEOUT_US;
     s->config.upstream.prefill_us = PREFILL_US;
     site_start(s);
-    wait_ready(s, 200);
+    site_await_ready(s, 200);
     uint64_t until = clock_us() + SITE_WAIT_US;
     while (servers_up(s) < s->config.upstream.n_servers) {
         assert_true(clock_us() < until);
@@ -325,7 +316,7 @@ static void test_lingering(void **state)
     s.config.upstream.streams_max = 2;
     s.config.upstream.timeout_us = 4 * SITE_WAIT_US;
     site_start(&s);
-    wait_ready(&s, 200);
+    site_await_ready(&s, 200);
     for (int i = 0; i < 7; i++) {
         ask(&c, &s, N);
         check_text(&c, "abcde");
@@ -411,7 +402,7 @@ static void test_ids(void **state)
     s.config.upstream.vocab_path = path;
     s.config.upstream.chat_template = "chatml";
     site_start(&s);
-    wait_ready(&s, 200);
+    site_await_ready(&s, 200);
     client_open(&c, s.port);
     client_send(&c, "POST", "/v1/assist", NULL, body, sizeof body - 1);
     client_finish(&c);
@@ -449,14 +440,14 @@ static void test_health(void **state)
     ask(&c, &s, N); /* which makes it be asked after its health */
     assert_int_equal(refusal(&c), 502);
     client_close(&c);
-    wait_ready(&s, 503);
+    site_await_ready(&s, 503);
     ask(&c, &s, N);
     assert_int_equal(refusal(&c), 503);
     assert_non_null(strstr(c.raw.data, "Retry-After: 5"));
     client_close(&c);
     atomic_store(&a.how, SCRIPT_FINE);
     atomic_store(&a.ill, false);
-    wait_ready(&s, 200);
+    site_await_ready(&s, 200);
     ask(&c, &s, N);
     check_text(&c, "abcde");
     site_stop(&s);
@@ -542,7 +533,7 @@ static void start_pair(struct site *inner, struct site *outer, double step_us, c
     site_init(outer);
     add_server(outer, url);
     site_start(outer);
-    wait_ready(outer, 200);
+    site_await_ready(outer, 200);
 }
 
 /* Ids, hashes and match pass; a resumed request goes on; what the front says of itself is true. */
@@ -648,7 +639,7 @@ static void test_pdd_completes(void **state)
         add_server(&outer, url);
         outer.config.upstream.vocab_path = with ? path : NULL;
         site_start(&outer);
-        wait_ready(&outer, 200);
+        site_await_ready(&outer, 200);
         buf_clear(&b);
         assert_int_equal(site_ask(&outer, "POST", "/v1/completions", NULL, ids, &b), 200);
         keep_text(&b, said[with]);
@@ -778,7 +769,7 @@ static void test_endless_prefill(void **state)
     s.config.upstream.timeout_us = TIMEOUT_US;
     s.config.upstream.prefill_us = 100000;
     site_start(&s);
-    wait_ready(&s, 200);
+    site_await_ready(&s, 200);
     atomic_store(&a.prefill_ms, 1000 * 1000);
     ask(&c, &s, N);
     client_finish(&c);
@@ -829,7 +820,7 @@ static void test_tls_and_key(void **state)
         outer.config.upstream.servers[0].key_path = with & 1 ? key_path : NULL;
         outer.config.upstream.ca_file = with & 2 ? files.cert : NULL;
         site_start(&outer);
-        if (with == 3) wait_ready(&outer, 200);
+        if (with == 3) site_await_ready(&outer, 200);
         clock_sleep_us(50000); /* a server that is not wanted has had time to seem up */
         ask(&c, &outer, N);
         if (with == 3) {
@@ -866,7 +857,7 @@ static void test_pdd_of_another_model(void **state)
     add_server(&outer, url[0]);
     add_server(&outer, url[1]);
     site_start(&outer);
-    wait_ready(&outer, 200);
+    site_await_ready(&outer, 200);
     clock_sleep_us(100000);
     assert_int_equal(servers_up(&outer), 1);
     site_stop(&outer);

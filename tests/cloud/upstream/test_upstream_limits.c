@@ -154,10 +154,8 @@ static void test_closed_connections(void **state)
         post(&s, CHAT, HI "," TOOLS "}", &b);
         check_says(&b, "HTTP/1.1 502", true);
         buf_release(&b);
-        while (site_ask(&s, "GET", "/ready", NULL, "", NULL) != 200) {
-            assert_true(clock_us() < until);
-            clock_sleep_us(2000);
-        }
+        site_await_ready(&s, 200);
+        assert_true(clock_us() < until);
     }
     site_stop(&s);
     script_stop(&a);

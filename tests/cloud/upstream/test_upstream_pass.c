@@ -636,9 +636,7 @@ static void test_faults(void **state)
         atomic_store(&a.saying_type, faults[i].type);
         atomic_store(&a.saying, faults[i].says);
         atomic_store(&a.location, faults[i].location);
-        uint64_t until = clock_us() + SITE_WAIT_US;
-        while (site_ask(&s, "GET", "/ready", NULL, "", NULL) != 200)
-            assert_true(clock_us() < until);
+        site_await_ready(&s, 200);
         post(&s, CHAT, HI "," TOOLS "}", &b);
         snprintf(status, sizeof status, "HTTP/1.1 %d", faults[i].want);
         check_says(&b, status, true);

@@ -22,15 +22,11 @@ static struct wire_message message = {(char *)(uintptr_t) "user", (char *)(uintp
 
 static void begin(struct site *s, struct script_server *a)
 {
-    uint64_t until = clock_us() + SITE_WAIT_US;
     site_init(s);
     s->config.upstream.servers[s->config.upstream.n_servers++].url = a->url;
     s->config.upstream.timeout_us = s->config.upstream.prefill_us = SITE_WAIT_US;
     site_start(s);
-    while (site_ask(s, "GET", "/ready", NULL, "", NULL) != 200) {
-        assert_true(clock_us() < until);
-        clock_sleep_us(2000);
-    }
+    site_await_ready(s, 200);
 }
 
 /* POST /v1/chat/completions with these fields besides the messages; the caller frees `ret`. */
