@@ -68,8 +68,8 @@ static inline void check_parts(const char *body, const char *want, size_t i)
 {
     char parts[1000];
     snprintf(parts, sizeof parts, "%s", want);
-    char *rest = parts;
-    for (char *part; rest && (part = rest) != NULL;) {
+    for (char *rest = parts; rest;) {
+        char *part = rest;
         /* a bar with blanks is one of a grammar */
         for (rest = strchr(part, '|'); rest && rest[1] == ' ';)
             rest = strchr(rest + 1, '|');

@@ -339,6 +339,24 @@ static inline void script_start(struct script_server *s, const char *owner)
     loop_thread_start(&s->thread);
 }
 
+/* From now on: 200 with this JSON. */
+static inline void script_reply_json(struct script_server *s, const char *json)
+{
+    atomic_store(&s->status, 200);
+    atomic_store(&s->saying_type, "application/json");
+    atomic_store(&s->saying, json);
+    atomic_store(&s->how, SCRIPT_REPLY);
+}
+
+/* From now on: a stream of these bytes, which ends; `type` as `saying_type`. */
+static inline void script_say_all(struct script_server *s, const char *type, const char *bytes)
+{
+    atomic_store(&s->saying_type, type);
+    atomic_store(&s->saying, bytes);
+    atomic_store(&s->saying_ends, true);
+    atomic_store(&s->how, SCRIPT_SAY);
+}
+
 static inline void script_stop(struct script_server *s)
 {
     loop_thread_stop(&s->thread);

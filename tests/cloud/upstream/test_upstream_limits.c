@@ -31,10 +31,7 @@ static void test_no_room(void **state)
     (void)state;
     script_start(&a, "vllm");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_REPLY);
-    atomic_store(&a.status, 200);
-    atomic_store(&a.saying_type, "application/json");
-    atomic_store(&a.saying, WHOLE);
+    script_reply_json(&a, WHOLE);
     a.refuses[0].field = "_tokens\"";
     a.refuses[0].answer = NO_ROOM;
     for (uint32_t i = 0; i < 2; i++) { /* each request anew: the next prompt may be shorter */
@@ -75,10 +72,9 @@ static void test_progress(void **state)
         struct site s;
         script_start(&a, owners[k]);
         begin(&s, &a, NULL);
-        atomic_store(&a.how, SCRIPT_SAY);
-        atomic_store(&a.saying_ends, true);
-        atomic_store(&a.saying, STEP("5") STEP("9") CHUNK(DELTA("0", "\"content\":\"well\""))
-                                    CHUNK(END("0", "stop")));
+        script_say_all(&a, NULL,
+                       STEP("5") STEP("9") CHUNK(DELTA("0", "\"content\":\"well\""))
+                           CHUNK(END("0", "stop")));
         for (int asks = 0; asks < 2; asks++) {
             struct buf b;
             post(&s, CHAT,
@@ -120,14 +116,10 @@ static void test_counts(void **state)
     (void)state;
     script_start(&a, "somebody");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_REPLY);
-    atomic_store(&a.status, 200);
-    atomic_store(&a.saying_type, "application/json");
-    atomic_store(
-        &a.saying,
-        "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}"
-        "],\"usage\":{\"prompt_tokens\":2000000000,\"completion_tokens\":2000000000,"
-        "\"prompt_tokens_details\":{\"cached_tokens\":2100000000}}}");
+    script_reply_json(
+        &a, "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}"
+            "],\"usage\":{\"prompt_tokens\":2000000000,\"completion_tokens\":2000000000,"
+            "\"prompt_tokens_details\":{\"cached_tokens\":2100000000}}}");
     post(&s, CHAT, HI ",\"n\":2}", &b);
     check_says(&b, "HTTP/1.1 200", true);
     buf_release(&b);

@@ -117,10 +117,7 @@ static void test_asked(void **state)
         struct site s;
         script_start(&a, owners[k]);
         begin(&s, &a, NULL);
-        atomic_store(&a.how, SCRIPT_REPLY);
-        atomic_store(&a.status, 200);
-        atomic_store(&a.saying_type, "application/json");
-        atomic_store(&a.saying, WHOLE);
+        script_reply_json(&a, WHOLE);
         for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
             struct buf b;
             if (strcmp(asked[i].owner, owners[k]) != 0) continue;
@@ -250,14 +247,11 @@ static void test_whole_answers(void **state)
     (void)state;
     script_start(&a, "somebody");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_SAY);
-    atomic_store(&a.saying_ends, true);
-    atomic_store(&a.saying, ANSWER);
     for (int i = 0; i < 6; i++) {
         static const char *const types[] = {"application/json", "", "text/event-stream"};
         bool streams = i % 2;
         struct buf b;
-        atomic_store(&a.saying_type, types[i / 2]);
+        script_say_all(&a, types[i / 2], ANSWER);
         post(&s, CHAT,
              streams ? HI ",\"n\":2," STREAM ",\"stream_options\":{\"include_usage\":true}}"
                      : HI ",\"n\":2}",
@@ -337,11 +331,9 @@ static void test_streams(void **state)
     (void)state;
     script_start(&a, "somebody");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_SAY);
-    atomic_store(&a.saying_ends, true);
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
         struct buf b;
-        atomic_store(&a.saying, streams[i].stream);
+        script_say_all(&a, NULL, streams[i].stream);
         post(&s, CHAT, HI ",\"n\":2," TOOLS "," STREAM "}", &b);
         if ((strstr(b.data, "\"error\":{") == NULL) != streams[i].whole)
             fail_msg("%zu: %s", i, b.data);
@@ -361,7 +353,7 @@ static void test_streams(void **state)
         buf_release(&b);
     }
     struct buf b; /* counts of our own, where the server has none */
-    atomic_store(&a.saying, TWO_CHOICES);
+    script_say_all(&a, NULL, TWO_CHOICES);
     post(&s, CHAT, HI ",\"n\":2," STREAM ",\"stream_options\":{\"include_usage\":true}}", &b);
     check_says(&b, "\"choices\":[],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":4", true);
     buf_release(&b);
@@ -384,12 +376,9 @@ static void test_strange_answers(void **state)
     (void)state;
     script_start(&a, "somebody");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_SAY);
-    atomic_store(&a.saying_ends, true);
-    atomic_store(&a.saying_type, "application/json");
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
         struct buf b;
-        atomic_store(&a.saying, answers[i]);
+        script_say_all(&a, "application/json", answers[i]);
         post(&s, CHAT, HI ",\"n\":2}", &b);
         check_says(&b, "HTTP/1.1 502", true);
         check_says(&b, "malformed", true);
@@ -431,10 +420,7 @@ static void test_key_streams(void **state)
                       best2[] = "{\"prompt\":\"a\",\"best_of\":2}";
     assert_int_equal(site_ask(&s, "POST", TEXT, "key-a", best4, NULL), 400);
     assert_int_equal(site_ask(&s, "POST", TEXT, "key-a", best2, NULL), 429);
-    atomic_store(&a.how, SCRIPT_REPLY);
-    atomic_store(&a.status, 200);
-    atomic_store(&a.saying_type, "application/json");
-    atomic_store(&a.saying, WHOLE);
+    script_reply_json(&a, WHOLE);
     assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", one, NULL), 200); /* one is left */
     assert_int_equal(site_ask(&s, "POST", CHAT, "key-a", one, NULL), 200);
     client_close(&c);
@@ -459,13 +445,10 @@ static void test_completion_logprobs(void **state)
     (void)state;
     script_start(&a, "llamacpp");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_REPLY);
-    atomic_store(&a.status, 200);
-    atomic_store(&a.saying_type, "application/json");
-    atomic_store(&a.saying, "{\"choices\":[{\"text\":\"ab\",\"index\":0,\"logprobs\":{\"content\":["
-                            "{\"token\":\"a\",\"logprob\":-1,\"top_logprobs\":[{\"token\":\"a\","
-                            "\"logprob\":-1},{\"token\":\"x\",\"logprob\":-2}]},"
-                            "{\"token\":\"b\",\"logprob\":-3}]},\"finish_reason\":\"length\"}]}");
+    script_reply_json(&a, "{\"choices\":[{\"text\":\"ab\",\"index\":0,\"logprobs\":{\"content\":["
+                          "{\"token\":\"a\",\"logprob\":-1,\"top_logprobs\":[{\"token\":\"a\","
+                          "\"logprob\":-1},{\"token\":\"x\",\"logprob\":-2}]},"
+                          "{\"token\":\"b\",\"logprob\":-3}]},\"finish_reason\":\"length\"}]}");
     post(&s, TEXT, "{\"prompt\":\"p\",\"logprobs\":2}", &b);
     check_says(&b,
                "\"logprobs\":{\"tokens\":[\"a\",\"b\"],\"token_logprobs\":[-1,-3],"
@@ -487,11 +470,8 @@ static void test_deaths(void **state)
     script_start(&c, "somebody");
     begin(&s, &a, &c);
     struct script_server *all[] = {&a, &c};
-    for (int i = 0; i < 2; i++) {
-        atomic_store(&all[i]->how, SCRIPT_SAY);
-        atomic_store(&all[i]->saying_ends, true);
-        atomic_store(&all[i]->saying, CHUNK(DELTA("0", "\"role\":\"assistant\",\"content\":\"\"")));
-    }
+    for (int i = 0; i < 2; i++)
+        script_say_all(all[i], NULL, CHUNK(DELTA("0", "\"role\":\"assistant\",\"content\":\"\"")));
     post(&s, CHAT, HI "," TOOLS "," STREAM "}", &b); /* both */
     check_says(&b, "earlier than the answer", true);
     check_says(&b, "\"error\":{", true);
@@ -501,9 +481,9 @@ static void test_deaths(void **state)
     check_says(&b, "HTTP/1.1 502", true);
     buf_release(&b);
     for (int i = 0; i < 2; i++) { /* one of them */
-        atomic_store(&all[i]->saying,
-                     CHUNK(DELTA("0", "\"content\":\"well\"")) CHUNK(END("0", "stop")));
-        atomic_store(&all[1 - i]->saying, CHUNK(DELTA("0", "\"role\":\"assistant\"")));
+        script_say_all(all[i], NULL,
+                       CHUNK(DELTA("0", "\"content\":\"well\"")) CHUNK(END("0", "stop")));
+        script_say_all(all[1 - i], NULL, CHUNK(DELTA("0", "\"role\":\"assistant\"")));
         post(&s, CHAT, HI "," TOOLS "," STREAM "}", &b);
         check_says(&b, "\"content\":\"well\",\"role\":\"assistant\"", true);
         check_says(&b, "\"error\":{", false);
@@ -658,10 +638,7 @@ static void test_without(void **state)
     (void)state;
     script_start(&a, "somebody");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_REPLY);
-    atomic_store(&a.status, 200);
-    atomic_store(&a.saying_type, "application/json");
-    atomic_store(&a.saying, WHOLE);
+    script_reply_json(&a, WHOLE);
     a.refuses[0].field = "\"max_tokens\"";
     a.refuses[0].answer = "{\"error\":{\"message\":\"Unsupported parameter: 'max_tokens'. Use "
                           "'max_completion_tokens' instead.\",\"param\":\"max_tokens\"}}";
@@ -689,10 +666,7 @@ static void test_plain(void **state)
     (void)state;
     script_start(&a, "somebody");
     begin(&s, &a, NULL);
-    atomic_store(&a.how, SCRIPT_SAY);
-    atomic_store(&a.saying_ends, true);
-    atomic_store(&a.saying, whole);
-    atomic_store(&a.saying_type, "application/json");
+    script_say_all(&a, "application/json", whole);
     for (int i = 0; i < 2; i++) {
         struct buf b;
         post(&s, CHAT, i ? HI "," STREAM "}" : HI "}", &b);
