@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cloud/api/keys.h"
 #include "cloud/api/server.h"
 #include "engine/fake.h"
 #include "engine/native.h"
@@ -341,6 +342,20 @@ static inline void site_await_ready(const struct site *s, int status)
         CHECK(clock_us() < until);
         clock_sleep_us(2000);
     }
+}
+
+/* A key file with this line for `key`, at a mkstemp template; the caller unlinks it. */
+static inline void site_key_file(char *path, const char *key, struct key_line line)
+{
+    struct buf b;
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    key_hash(key, strlen(key), line.hash);
+    buf_init(&b, 4096);
+    CHECK(key_line_print(&line, &b) == 0);
+    CHECK(write(fd, b.data, b.len) == (ssize_t)b.len);
+    close(fd);
+    buf_release(&b);
 }
 
 /* ---- what must come ---- */

@@ -18,7 +18,6 @@
 #include <cmocka.h>
 
 #include "base/utf8.h"
-#include "cloud/api/keys.h"
 #include "support/cloud_story.h"
 
 #define SAMPLED "\"temperature\":1.2,\"max_tokens\":12"
@@ -310,22 +309,16 @@ static void test_keys(void **state)
     struct site *s = fake_site(NULL);
     struct key_line line = {.name = "ann"};
     struct buf b;
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    key_hash("key-a", 5, line.hash);
     line.limits.streams_max = 3;
     line.limits.tokens_per_minute = LONG_PROMPT + 100;
-    buf_init(&b, 4096);
-    assert_int_equal(key_line_print(&line, &b), 0);
-    assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
-    close(fd);
+    site_key_file(path, "key-a", line);
     s->config.keys_path = path;
     s->fake.answer_tokens = 3000;
     site_start(s);
     refuse(s, "key-a", "{\"prompt\":\"a\",\"n\":4}", 400, "3 at once are allowed");
     /* The prompt is charged once, and each token of an answer. */
     struct buf out;
-    buf_clear(&b);
+    buf_init(&b, 4096);
     buf_init(&out, RAW_MAX);
     buf_printf(&b, "{\"prompt\":\"%0*d\",\"n\":3,\"max_tokens\":20}", LONG_PROMPT, 7);
     assert_int_equal(site_ask(s, "POST", TEXT, "key-a", b.data, &out), 200);

@@ -17,7 +17,6 @@
 
 #include <cmocka.h>
 
-#include "cloud/api/keys.h"
 #include "support/pass_site.h"
 
 /* ---- what a server is asked ---- */
@@ -397,16 +396,8 @@ static void test_key_streams(void **state)
     struct script_server a;
     struct site s;
     struct client c;
-    struct buf b;
     (void)state;
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    key_hash("key-a", 5, line.hash);
-    buf_init(&b, 4096);
-    assert_int_equal(key_line_print(&line, &b), 0);
-    assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
-    close(fd);
-    buf_release(&b);
+    site_key_file(path, "key-a", line);
     script_start(&a, "somebody");
     begin_with(&s, &a, NULL, path);
     atomic_store(&a.how, SCRIPT_SAY);
