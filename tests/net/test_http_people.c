@@ -246,14 +246,13 @@ static void test_tags(void **state)
         {"no request", "", 400, "\r\nX-Request-Id: req-"},
     };
     char longest[512], longer[512];
-    struct ask_case lengths[] = {{longest, "", 200, " tag=aaaa"}, {longer, "", 200, " tag=req-"}};
+    struct ask_case lengths[] = {{longest, "", 200, " tag=0000"}, {longer, "", 200, " tag=req-"}};
     (void)state;
     CHECK_CASES(cases, false);
     snprintf(longest, sizeof longest, "GET /metrics HTTP/1.1\r\nX-Request-Id: %0*d", HTTP_TAG_MAX,
              0);
     snprintf(longer, sizeof longer, "GET /metrics HTTP/1.1\r\nX-Request-Id: %0*d", HTTP_TAG_MAX + 1,
              0);
-    lengths[0].part = " tag=0000";
     CHECK_CASES(lengths, false);
 }
 

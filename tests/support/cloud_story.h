@@ -114,11 +114,10 @@ static inline void note_choice(struct story *t, const json_t *choice)
 
 static inline void note_usage(struct story *t, const json_t *usage)
 {
-    const json_t *details = json_object_get(usage, "prompt_tokens_details");
+    const json_t *details = json_object_get(usage, "completion_tokens_details");
     t->n_usage++;
     t->prompt = (uint32_t)json_integer_value(json_object_get(usage, "prompt_tokens"));
     t->completion = (uint32_t)json_integer_value(json_object_get(usage, "completion_tokens"));
-    details = json_object_get(usage, "completion_tokens_details");
     t->reasoning = (uint32_t)json_integer_value(json_object_get(details, "reasoning_tokens"));
     details = json_object_get(usage, "prompt_tokens_details");
     t->cached = (uint32_t)json_integer_value(json_object_get(details, "cached_tokens"));
