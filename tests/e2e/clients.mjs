@@ -12,7 +12,7 @@ import {AIMessage, HumanMessage, ToolMessage} from '@langchain/core/messages';
 import {ChatOpenAI, OpenAI as LangText} from '@langchain/openai';
 import {APICallError, generateObject, generateText, jsonSchema, stepCountIs, streamObject, streamText, tool} from 'ai';
 import OpenAI from 'openai';
-import {announce, end, failed, run, start} from './harness.mjs';
+import {announce, end, failed, metric, run, start, until} from './harness.mjs';
 import {startUpstream} from './upstream.mjs';
 
 const [pdd, model] = process.argv.slice(2);
@@ -45,15 +45,6 @@ async function all(stream) {
     return chunks;
 }
 const textOf = (chunks) => chunks.map((c) => c.choices[0]?.delta.content ?? '').join('');
-
-async function until(what, test) {
-    for (let i = 0; i < 1000; i++, await new Promise((r) => setTimeout(r, 10))) if (await test()) return;
-    assert.fail('never: ' + what);
-}
-async function metric(url, name, key = 'none') {
-    const line = (await (await fetch(url + '/metrics', {headers: {Authorization: `Bearer ${key}`}})).text()).split('\n').find((l) => l.startsWith(name + ' '));
-    return Number(line.slice(name.length));
-}
 
 // What every one of the three serves, with a model that answers by itself.
 const served = {

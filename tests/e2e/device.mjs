@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import OpenAI from 'openai';
-import {announce, end, failed, run, start} from './harness.mjs';
+import {announce, end, failed, run, start, until} from './harness.mjs';
 
 const [pdd, model] = process.argv.slice(2);
 const passage = 'The keeper oiled the wheels of the clock before midnight. '.repeat(20);
@@ -39,11 +39,6 @@ async function gather(stream, enough = Infinity) {
     return all;
 }
 
-const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-async function until(what, test) {
-    for (let i = 0; i < 500; i++, await wait(20)) if (await test().catch(() => false)) return;
-    assert.fail('never: ' + what);
-}
 const json = async (url) => (await fetch(url)).json();
 
 // The rest of an answer, as a page that lost its connection reads it.
@@ -79,7 +74,7 @@ const cases = {
         for (const [id, keep, want] of [['gone', 0, 'cancelled'], ['stays', 60, null]]) {
             const stream = await api.chat.completions.create({...question(name, {id, keep, mode: 'local'}), stream: true});
             await gather(stream, 2);
-            await until('the end of ' + id, async () => (await json(`${url}/v1/answers/${id}`)).state === 'done');
+            await until('the end of ' + id, async () => (await json(`${url}/v1/answers/${id}`).catch(() => null))?.state === 'done');
             const answer = await json(`${url}/v1/answers/${id}`);
             if (want) assert.equal(answer.finish_reason, want);
             else assert.notEqual(answer.finish_reason, 'cancelled');

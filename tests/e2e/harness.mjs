@@ -1,4 +1,5 @@
 // harness.mjs: what the tests of real clients share: `pdd` processes, and cases with cmocka's marks, so that test.sh counts them.
+import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
 
 const running = new Set();
@@ -30,6 +31,20 @@ export function start(pdd, command, ...args) {
 /** End every process that still runs. */
 export function end() {
     for (const child of running) child.kill('SIGKILL');
+}
+
+/** Wait until `test` holds, for about ten seconds. */
+export async function until(what, test) {
+    for (let i = 0; i < 1000; i++, await new Promise((r) => setTimeout(r, 10))) if (await test()) return;
+    assert.fail('never: ' + what);
+}
+
+/** The value of a metric of a server, which may want a key. */
+export async function metric(url, name, key) {
+    const page = await (await fetch(url + '/metrics', {headers: key ? {Authorization: `Bearer ${key}`} : {}})).text();
+    const line = page.split('\n').find((l) => l.startsWith(name + ' '));
+    assert.ok(line, 'no ' + name + ' in /metrics');
+    return Number(line.slice(name.length));
 }
 
 /** How many cases follow. */

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import OpenAI from 'openai';
-import {announce, end, failed, run, start} from './harness.mjs';
+import {announce, end, failed, metric, run, start, until} from './harness.mjs';
 
 const [pdd, model] = process.argv.slice(2);
 const messages = [{role: 'developer', content: 'Be brief.'},
@@ -33,13 +33,6 @@ async function gather(stream) {
         all.tokens.push(...(choice.logprobs?.content ?? []));
     }
     return all;
-}
-
-async function metric(url, name) {
-    const page = await (await fetch(url + '/metrics')).text();
-    const line = page.split('\n').find((l) => l.startsWith(name + ' '));
-    assert.ok(line, 'no ' + name + ' in /metrics');
-    return Number(line.slice(name.length));
 }
 
 // The answer by this project's own protocol.
@@ -134,11 +127,7 @@ const cases = {
         const stream = await api.chat.completions.create({...greedy, model: 'fake', max_tokens: 2000, stream: true});
         let n = 0;
         for await (const _ of stream) if (++n === 5) break; // the client aborts
-        const until = Date.now() + 10000;
-        while ((await metric(slow, 'pdd_requests_cancelled_total{phase="decode"}')) < 1) {
-            assert.ok(Date.now() < until, 'not cancelled');
-            await new Promise((r) => setTimeout(r, 20));
-        }
+        await until('cancelled', async () => (await metric(slow, 'pdd_requests_cancelled_total{phase="decode"}')) >= 1);
         assert.equal(await metric(slow, 'pdd_num_requests_running'), 0);
     },
     async bad_request({api}) {
