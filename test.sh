@@ -182,36 +182,7 @@ run_tests() {
     finish
 }
 
-# OpenAI's npm client against the program, each case counted. Any node will do, not only Debian's.
-run_openai_client() {
-    local log status
-    log=$(mktemp)
-    begin "OpenAI's npm client (tests/e2e)"
-    command -v npm >/dev/null || need nodejs npm
-    tests/e2e/run.sh build/release/pdd >"$log" 2>&1
-    status=$?
-    count_cases "$log"
-    [ $status -eq 0 ] && echo "  ok openai.mjs" || { fail "OpenAI's npm client"; tail -40 "$log"; }
-    rm -f "$log"
-    finish
-}
-
-# The page of `pdd device` in Chromium, each case counted.
-run_page() {
-    local log status
-    log=$(mktemp)
-    begin "the page in a browser (tests/e2e/page)"
-    command -v npm >/dev/null || need nodejs npm
-    command -v chromium >/dev/null || need chromium fonts-dejavu-core
-    tests/e2e/page/run.sh build/release/pdd >"$log" 2>&1
-    status=$?
-    count_cases "$log"
-    [ $status -eq 0 ] && echo "  ok page.mjs" || { fail "the page in a browser"; tail -60 "$log"; }
-    rm -f "$log"
-    finish
-}
-
-# run_script NAME SCRIPT [ARGUMENT]...: a script that prints a line for each of its tests.
+# run_script NAME SCRIPT [ARGUMENT]...: a script that prints a line for each of its tests; each is counted.
 run_script() {
     local name=$1 log status
     shift
@@ -223,6 +194,19 @@ run_script() {
     [ $status -eq 0 ] && echo "  ok" || { fail "$name"; tail -60 "$log"; }
     rm -f "$log"
     finish
+}
+
+# Clients of npm against the program. Any node will do, not only Debian's.
+run_clients() {
+    command -v npm >/dev/null || need nodejs npm
+    run_script "clients of npm" tests/e2e/run.sh build/release/pdd
+}
+
+# The page of `pdd device` in Chromium.
+run_page() {
+    command -v npm >/dev/null || need nodejs npm
+    command -v chromium >/dev/null || need chromium fonts-dejavu-core
+    run_script "the page in a browser" tests/e2e/page/run.sh build/release/pdd
 }
 
 # What users install, and the packages in a bare Debian 12.
@@ -303,7 +287,7 @@ step "style, layers, banned calls (tools/check.sh)" tools/check.sh
 step "building with gcc" build release
 run_tests release "tests, gcc, optimised" # by themselves: they know what is late
 [ $quick -eq 1 ] || start_builds
-run_openai_client
+run_clients
 run_page
 if [ $quick -eq 0 ]; then
     run_packages
