@@ -3,13 +3,14 @@
 
 report.py RESULTS.jsonl... [--flat RESULTS.jsonl] [--page docs/REFINE.md]
 
---flat: what is refused is told by these results instead (of a run with --no-answers, which takes little time). Without --page the tables go to standard output. Intervals are of 95 %, documents drawn again (tools/train/score.py).
+--flat: the tables of refusals are made of these results: a run with --no-answers takes little time. Without --page the tables go to standard output. Intervals are of 95 %, documents drawn again (tools/train/score.py).
 """
 import argparse
 import collections
 import json
 import math
 import os
+import re
 import statistics
 import sys
 
@@ -21,7 +22,8 @@ from card import per_cent, table  # noqa: E402
 BEGIN, END = "<!-- report.py -->", "<!-- report.py: end -->"
 OURS, WHOLE, MAIN, LEAST = "relevance", "whole", 0.3, 0.1
 REFUSED = 0.95  # of flat tasks
-PEAK = 3.2  # RELEVANCE_PEAK of src/policy/relevance.h
+with open(os.path.join(os.path.dirname(os.path.dirname(HERE)), "src", "policy", "relevance.h"), encoding="utf-8") as header:
+    PEAK = float(re.search(r"#define RELEVANCE_PEAK ([\d.]+)f", header.read())[1])
 TITLES = {
     "needles-3k": "a fact at nine depths, 3k", "needles-8k": "a fact at nine depths, 8k",
     "several-3k": "facts to combine, 3k", "alike-3k": "facts among alike ones, 3k", "facts-3k": "generated facts, 3k",

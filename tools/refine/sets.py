@@ -49,9 +49,9 @@ TASKS = {
     ],
 }
 FLAT_ASKED = 4  # of a document
-FLAT_DOCUMENTS = 128  # of "flat"; those of "flat-other" come behind them
+FLAT_DOCUMENTS = 128  # of "flat"; those after them are of "flat-other"
 
-# Tasks of other words, for texts that "flat" does not have: they estimate what a threshold chosen by "flat" does.
+# The same tasks in other words, for other texts: they estimate what a threshold does that was chosen by "flat".
 OTHER_TASKS = {
     "summary": [
         "Recap everything for me in a few lines.", "I have no time to read this. What does it say?", "Boil it down to the essentials.",
