@@ -11,8 +11,8 @@
  * goes away in between (a charger is plugged in) makes what was measured void, and the next mark
  * looks for one again.
  *
- * There is no thread: who uses it calls energy_sample while something goes on, as often as it
- * likes; files are read ENERGY_STEP_US apart at most. Threads: one owner.
+ * There is no thread: the caller calls energy_sample while it measures, as often as it likes. Files
+ * are read once in ENERGY_STEP_US at most. Threads: one owner.
  */
 #ifndef PDD_BASE_ENERGY_H
 #define PDD_BASE_ENERGY_H

@@ -59,8 +59,9 @@ static size_t end_of(const struct device_token *t)
     return t->text_at + t->text_len;
 }
 
-/* The token in which the stop string begins is the last one, and keeps what is before it. One whose
- * callback was called stays: then the stop string is in what came later of its last character. */
+/* The token in which the stop string begins becomes the last one, with the text before it. Tokens
+ * that are clear already stay, also where the stop string lies in text that came later for the last
+ * of them (the rest of a character). */
 static void cut(struct pdd_answer *a)
 {
     bool part = a->n_clear < a->n && a->tokens[a->n_clear].text_at < a->clear;
@@ -84,7 +85,7 @@ bool lib_stop_find(struct pdd_answer *a)
     return found;
 }
 
-/* Tokens behind the stop string were not shown: they, and a handover among them, do not count. */
+/* Tokens after the stop string were not shown: they, and a handover among them, do not count. */
 static void cut_report(struct pdd_answer *a)
 {
     struct turn_report *t = &a->report.turn;

@@ -14,7 +14,7 @@
  * alone decides; where attention is not known, 0.31 * (1 + B) stands for A.
  *
  * The peak tells questions from tasks that need the whole text (summaries, counts): for those no
- * place is looked at and spoken of at once. How even the scores are spread tells nothing
+ * place has both attention and words of the question. How even the scores are spread tells nothing
  * (docs/decisions/0010-relevance.md).
  */
 #ifndef PDD_POLICY_RELEVANCE_H
