@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/blank.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/os.h"
@@ -128,21 +129,15 @@ static uint32_t system_prefix(struct device *d)
     return same;
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
 static void keep_places(struct answer *a, const struct refine_text *prompt,
                         const struct chat_message *m)
 {
     struct keep_range places[PLACES_MAX];
     size_t len = m->content_len;
     const char *text = m->content;
-    for (; len && is_space(*text); text++, len--)
+    for (; len && blank_is(*text); text++, len--)
         ;
-    while (len && is_space(text[len - 1]))
-        len--;
+    len -= blank_suffix(text, len);
     uint32_t n = refine_text_find(prompt, text, len, places, PLACES_MAX);
     for (uint32_t k = 0; k < n; k++)
         add_whole(a, (int32_t)places[k].from, (int32_t)places[k].to);

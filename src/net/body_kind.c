@@ -1,11 +1,11 @@
 /* body_kind: see body_kind.h. */
 #include "net/body_kind.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/blank.h"
 #include "base/utf8.h"
 
 enum { TITLE_MAX = 100 };
@@ -30,11 +30,6 @@ enum body_kind body_kind_of_type(const char *type)
     return BODY_UNKNOWN;
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
 /* A byte order mark may come first, and blanks. */
 enum body_kind body_kind_of_bytes(const char *bytes, size_t n)
 {
@@ -43,7 +38,7 @@ enum body_kind body_kind_of_bytes(const char *bytes, size_t n)
     while (at < n && at < 3 && bytes[at] == mark[at])
         at++;
     if (at != 3 && at < n) at = 0;
-    while (at < n && is_blank(bytes[at]))
+    while (at < n && blank_is(bytes[at]))
         at++;
     if (at == n) return BODY_UNKNOWN;
     if (bytes[at] == '{' || bytes[at] == '[') return BODY_JSON;
@@ -67,8 +62,8 @@ static void find_title(const char *html, size_t n, char ret_title[TITLE_MAX])
     const char *stop = at ? find(at, end, "</") : NULL;
     if (at && !stop) stop = end;
     for (at = at ? at + 1 : NULL; at && at < stop && len < TITLE_MAX - 1; at++) {
-        if (is_blank(*at) && (len == 0 || ret_title[len - 1] == ' ')) continue;
-        ret_title[len++] = is_blank(*at) ? ' ' : *at;
+        if (blank_is(*at) && (len == 0 || ret_title[len - 1] == ' ')) continue;
+        ret_title[len++] = blank_is(*at) ? ' ' : *at;
     }
     len = utf8_valid_prefix(ret_title, len);
     while (len > 0 && ret_title[len - 1] == ' ')

@@ -1,5 +1,5 @@
 /*
- * test_base: errors, memory, arenas, buffers, UTF-8, base64, random numbers, files.
+ * test_base: errors, memory, arenas, buffers, blanks, UTF-8, base64, random numbers, files.
  *
  * Catches: a limit that can be passed, content lost by a failed call, a character boundary missed,
  * random numbers that differ from Philox (device and cloud would draw different tokens).
@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "base/base64.h"
+#include "base/blank.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/hash.h"
@@ -194,6 +195,20 @@ static void test_hex_and_hash(void **state)
     assert_int_equal(hex_digit('/'), -1);
     assert_true(fnv_bytes(FNV_BEGIN, "", 0) == 0xcbf29ce484222325u);
     assert_true(fnv_bytes(FNV_BEGIN, "foobar", 6) == 0x85944171f73967e8u); /* of its authors */
+}
+
+static void test_blank(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t n, prefix, suffix;
+    } cases[] = {{" \t\r\n", 4, 4, 4}, {"\n a \t", 5, 2, 2}, {"a\f", 2, 0, 0},
+                 {" ", 0, 0, 0},       {NULL, 0, 0, 0},      {"\0 ", 2, 0, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(blank_prefix(cases[i].text, cases[i].n), cases[i].prefix);
+        assert_int_equal(blank_suffix(cases[i].text, cases[i].n), cases[i].suffix);
+    }
 }
 
 static void test_utf8(void **state)
@@ -435,6 +450,7 @@ int main(void)
         cmocka_unit_test(test_buf_survives_failed_allocations),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_hex_and_hash),
+        cmocka_unit_test(test_blank),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_utf8_controls),
         cmocka_unit_test(test_base64),

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/blank.h"
 #include "base/mem.h"
 #include "cloud/upstream/dialect_impl.h"
 #include "proto/json.h"
@@ -425,16 +426,9 @@ static int read_object(struct dialect_stream *s, const char *name, json_t *root,
     return read_openai(s, root, e);
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
 static const char *skip_blanks(const char *at, const char *end)
 {
-    while (at < end && is_blank(*at))
-        at++;
-    return at;
+    return at + blank_prefix(at, (size_t)(end - at));
 }
 
 static int read_json(struct dialect_stream *s, const char *name, const char *data, size_t n,
@@ -461,8 +455,7 @@ static int read_data(struct dialect_stream *s, const char *name, const char *dat
                      bool whole, struct err *e)
 {
     const char *end = data + n, *at = skip_blanks(data, end);
-    while (end > at && is_blank(end[-1]))
-        end--;
+    end -= blank_suffix(at, (size_t)(end - at));
     n = (size_t)(end - at);
     if (n == 6 && memcmp(at, "[DONE]", 6) == 0) {
         if (!s->finished && !dialect_stream_settled(s))

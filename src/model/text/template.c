@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/blank.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "model/text/template_impl.h"
@@ -57,11 +58,11 @@ int chat_template_open_family(const char *family, struct chat_template **ret_tem
     return 0;
 }
 
-/* It would leave out what is asked. */
+/* Such a template would leave out what is asked. Zero bytes count as blank, too. */
 static bool is_blank(struct gguf_str s)
 {
     for (size_t i = 0; i < s.len; i++)
-        if (!strchr(" \t\r\n", s.data[i])) return false;
+        if (s.data[i] && !blank_is(s.data[i])) return false;
     return true;
 }
 

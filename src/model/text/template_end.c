@@ -1,6 +1,7 @@
 /* template_end: the token by which a template ends what the assistant says; see template_impl.h. */
 #include <string.h>
 
+#include "base/blank.h"
 #include "model/text/template_impl.h"
 #include "model/text/vocab_impl.h"
 
@@ -15,17 +16,10 @@ static bool find_end_of(const struct jinja_output *o, const char *answer, size_t
     return true;
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
 /* The name in brackets that the text begins with, blanks aside; 0 bytes: none. */
 static size_t name_in(const char *text, size_t n, size_t *ret_at)
 {
-    size_t at = 0;
-    while (at < n && is_blank(text[at]))
-        at++;
+    size_t at = blank_prefix(text, n);
     *ret_at = at;
     if (at == n || (text[at] != '<' && text[at] != '[')) return 0;
     const char *close = memchr(text + at, text[at] == '<' ? '>' : ']', n - at);

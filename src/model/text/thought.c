@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/blank.h"
+
 enum {
     TAIL_TOKENS = 24, /* of a prompt, in which an opening mark may stand */
     TAIL_MAX = 1 << 16,
@@ -31,11 +33,6 @@ const struct thought_marks *thought_marks_of(const struct chat_template *t, cons
     return t || v ? NULL : &table[0];
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
 bool thought_opened(const struct thought_marks *marks, const struct vocab *v, const int32_t *prompt,
                     uint32_t n)
 {
@@ -45,9 +42,7 @@ bool thought_opened(const struct thought_marks *marks, const struct vocab *v, co
     buf_init(&tail, TAIL_MAX);
     for (uint32_t i = n > TAIL_TOKENS ? n - TAIL_TOKENS : 0; i < n; i++)
         (void)vocab_piece(v, prompt[i], true, &tail); /* no memory: found closed */
-    size_t len = tail.len;
-    while (len > 0 && is_space(tail.data[len - 1]))
-        len--;
+    size_t len = tail.len - blank_suffix(tail.data, tail.len);
     bool opened = len >= open && memcmp(tail.data + len - open, marks->open, open) == 0;
     buf_release(&tail);
     return opened;
@@ -67,14 +62,6 @@ void thought_release(struct thought *t)
     buf_release(&t->held);
 }
 
-static size_t count_space(const struct buf *b)
-{
-    size_t n = 0;
-    while (n < b->len && is_space(b->data[n]))
-        n++;
-    return n;
-}
-
 /* Give the first n bytes that are held to `out`, or to nobody. */
 static int let_go(struct thought *t, size_t n, struct buf *out)
 {
@@ -85,7 +72,7 @@ static int let_go(struct thought *t, size_t n, struct buf *out)
 
 static void skip_space(struct thought *t)
 {
-    let_go(t, count_space(&t->held), NULL);
+    let_go(t, blank_prefix(t->held.data, t->held.len), NULL);
 }
 
 /* Of what is held, the bytes that are no mark and no space before one, whatever comes: the longest
@@ -99,7 +86,7 @@ static size_t free_of_mark(const struct buf *held, const char *mark, bool *ret_f
         if (memcmp(held->data + at, mark, left < n ? left : n) == 0) break;
     }
     *ret_found = held->len - at >= n;
-    for (int i = 0; i < SPACE_MAX && at > 0 && is_space(held->data[at - 1]); i++)
+    for (int i = 0; i < SPACE_MAX && at > 0 && blank_is(held->data[at - 1]); i++)
         at--;
     return at;
 }
@@ -107,7 +94,8 @@ static size_t free_of_mark(const struct buf *held, const char *mark, bool *ret_f
 /* Whether the answer opens a thought: needs as much text as tells. */
 static int begin(struct thought *t, struct buf *ret_answer)
 {
-    size_t space = count_space(&t->held), left = t->held.len - space, n = strlen(t->marks->open);
+    size_t space = blank_prefix(t->held.data, t->held.len), left = t->held.len - space;
+    size_t n = strlen(t->marks->open);
     bool like = memcmp(t->held.data + space, t->marks->open, left < n ? left : n) == 0;
     if (like && left < n && space < SPACE_MAX) return 0;
     like = like && left >= n;
@@ -166,9 +154,7 @@ int thought_finish(struct thought *t, struct buf *ret_thought, struct buf *ret_a
 {
     bool thinks = t->state == THOUGHT_GOES_ON;
     t->state = THOUGHT_OVER;
-    if (thinks) { /* space at its end is of no use */
-        while (t->held.len > 0 && is_space(t->held.data[t->held.len - 1]))
-            buf_cut(&t->held, t->held.len - 1);
-    }
+    if (thinks) /* space at its end is of no use */
+        buf_cut(&t->held, t->held.len - blank_suffix(t->held.data, t->held.len));
     return let_go(t, t->held.len, thinks ? ret_thought : ret_answer);
 }
