@@ -74,8 +74,8 @@ static void put_token_text(struct jinja_run *r, const struct vocab *v, const cha
     jinja_set(r, name, jinja_text(r, text, n, JINJA_OWN));
 }
 
-/* Of a model that does not think how it thinks changes nothing, and clients say it to all models.
- */
+/* Whether the model may think. Clients send the arguments of thinking to all models; one that does
+ * not think has no use for them and does not refuse them. */
 static bool thinks(const struct chat_template *t, const struct vocab *v)
 {
     return thought_marks_of(t, v) || jinja_mentions(t->jinja, "enable_thinking") ||
@@ -89,7 +89,6 @@ static int put_arguments(struct jinja_run *r, const struct chat_template *t, con
                                       "add_generation_prompt",
                                       /* of models that think: */
                                       "enable_thinking", "thinking", "reasoning_effort"};
-    size_t n_own = sizeof own / sizeof *own - (thinks(t, v) ? 3 : 0);
     struct jinja_value arguments;
     char unknown[JINJA_NAME_MAX];
     if (!t->thinks) {
@@ -97,6 +96,7 @@ static int put_arguments(struct jinja_run *r, const struct chat_template *t, con
         jinja_set(r, "thinking", jinja_bool(false));
     }
     if (!in->arguments) return 0;
+    size_t n_own = sizeof own / sizeof *own - (thinks(t, v) ? 3 : 0);
     int code =
         jinja_json(r, in->arguments, strlen(in->arguments), "chat_template_kwargs", &arguments, e);
     if (code) return code;
