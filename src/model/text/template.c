@@ -216,34 +216,6 @@ static int check_input(const struct chat_template *t, const struct chat_prompt *
     return 0;
 }
 
-static bool has_calls(const struct chat_prompt *in)
-{
-    for (uint32_t i = 0; in->extras && i < in->n; i++)
-        if (in->extras[i] && strstr(in->extras[i], "\"tool_calls\"")) return true;
-    return false;
-}
-
-/* Runs the template as often as its ways with contents and calls need: three times at most. */
-static int run_as_it_needs(const struct chat_template *t, const struct vocab *v,
-                           const struct chat_prompt *in, struct jinja_run **ret_run,
-                           struct jinja_output *ret_output, bool *ret_raised, struct err *e)
-{
-    struct template_try attempt = {0};
-    int code = template_run(t, v, in, &attempt, ret_run, ret_output, e);
-    if (attempt.parts_wanted && (code == 0 || code == ERR_BAD_INPUT)) {
-        if (code == 0) jinja_run_free(*ret_run);
-        attempt.as_parts = true;
-        code = template_run(t, v, in, &attempt, ret_run, ret_output, e);
-    }
-    if (code == ERR_BAD_INPUT && !attempt.raised && has_calls(in)) {
-        struct err ignored = ERR_INIT;
-        struct template_try again = {.as_parts = attempt.as_parts, .as_text = true};
-        if (template_run(t, v, in, &again, ret_run, ret_output, &ignored) == 0) code = 0;
-    }
-    *ret_raised = attempt.raised;
-    return code;
-}
-
 int chat_template_render(const struct chat_template *t, const struct vocab *v,
                          const struct chat_prompt *in, struct token_list *out, struct err *e)
 {
@@ -252,7 +224,7 @@ int chat_template_render(const struct chat_template *t, const struct vocab *v,
     bool raised = false;
     int code = check_input(t, in, e);
     if (code) return code;
-    code = run_as_it_needs(t, v, in, &r, &text, &raised, e);
+    code = template_run(t, v, in, &r, &text, &raised, e);
     if (code == ERR_BAD_INPUT && raised && e && strncmp(e->text, "messages[", 9) != 0)
         return err_prefix(e, "messages: the chat template refuses them");
     if (code) return code;

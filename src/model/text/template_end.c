@@ -41,18 +41,12 @@ int template_learn_end(const struct chat_template *t, struct vocab *v, struct er
     const struct chat_message talk[] = {{"user", question, sizeof question - 1},
                                         {"assistant", answer, sizeof answer - 1}};
     const struct chat_prompt in = {.messages = talk, .n = 2};
-    struct template_try attempt = {.as_parts = false};
     struct err ignored = ERR_INIT; /* a template may want other messages: nothing is learned then */
     struct jinja_run *r;
     struct jinja_output o;
-    int code = template_run(t, v, &in, &attempt, &r, &o, &ignored);
-    if (attempt.parts_wanted) {
-        if (code == 0) jinja_run_free(r);
-        attempt.as_parts = true;
-        code = template_run(t, v, &in, &attempt, &r, &o, &ignored);
-    }
-    if (code) return 0;
-    code = take_end(v, &o, answer, e);
+    bool raised;
+    if (template_run(t, v, &in, &r, &o, &raised, &ignored)) return 0;
+    int code = take_end(v, &o, answer, e);
     jinja_run_free(r);
     return code;
 }

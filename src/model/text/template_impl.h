@@ -21,15 +21,12 @@ struct chat_template {
 const char *family_text(const char *name);
 void family_list(char out[FAMILIES_TEXT_MAX]);
 
-/* The text that the template writes, with its marks. `as_parts`: contents are lists of parts;
- * `as_text`: the arguments of calls are texts. */
-struct template_try {
-    bool as_parts, as_text;
-    bool parts_wanted, raised; /* what came of it */
-};
+/* The text that the template writes, with its marks, which live as long as the run. Runs the
+ * template as often as its ways with contents and calls need: three times at most. *ret_raised: it
+ * refused the messages itself. */
 int template_run(const struct chat_template *t, const struct vocab *v, const struct chat_prompt *in,
-                 struct template_try *attempt, struct jinja_run **ret_run,
-                 struct jinja_output *ret_output, struct err *e);
+                 struct jinja_run **ret_run, struct jinja_output *ret_output, bool *ret_raised,
+                 struct err *e);
 
 /* What the template writes right after an assistant's text ends an answer, if it is spelt as a
  * token of its own, whatever the file calls that. */

@@ -5,6 +5,12 @@
 #include "model/text/template_impl.h"
 #include "model/text/thought.h"
 
+/* `as_parts`: contents are lists of parts; `as_text`: the arguments of calls are texts. */
+struct template_try {
+    bool as_parts, as_text;
+    bool parts_wanted, raised; /* what came of it */
+};
+
 /* Roles whose names a template may build control tokens of ("<|user|>"). */
 static const char *const known_roles[] = {"system", "developer", "user",     "assistant",
                                           "model",  "tool",      "function", "ipython"};
@@ -122,9 +128,9 @@ static int put_all(struct jinja_run *r, const struct chat_template *t, const str
     return 0;
 }
 
-int template_run(const struct chat_template *t, const struct vocab *v, const struct chat_prompt *in,
-                 struct template_try *attempt, struct jinja_run **ret_run,
-                 struct jinja_output *ret_output, struct err *e)
+static int run(const struct chat_template *t, const struct vocab *v, const struct chat_prompt *in,
+               struct template_try *attempt, struct jinja_run **ret_run,
+               struct jinja_output *ret_output, struct err *e)
 {
     struct jinja_run *r;
     bool tools = in->tools && t->with_tools;
@@ -137,5 +143,32 @@ int template_run(const struct chat_template *t, const struct vocab *v, const str
         jinja_run_free(r);
     else
         *ret_run = r;
+    return code;
+}
+
+static bool has_calls(const struct chat_prompt *in)
+{
+    for (uint32_t i = 0; in->extras && i < in->n; i++)
+        if (in->extras[i] && strstr(in->extras[i], "\"tool_calls\"")) return true;
+    return false;
+}
+
+int template_run(const struct chat_template *t, const struct vocab *v, const struct chat_prompt *in,
+                 struct jinja_run **ret_run, struct jinja_output *ret_output, bool *ret_raised,
+                 struct err *e)
+{
+    struct template_try attempt = {0};
+    int code = run(t, v, in, &attempt, ret_run, ret_output, e);
+    if (attempt.parts_wanted && (code == 0 || code == ERR_BAD_INPUT)) {
+        if (code == 0) jinja_run_free(*ret_run);
+        attempt.as_parts = true;
+        code = run(t, v, in, &attempt, ret_run, ret_output, e);
+    }
+    if (code == ERR_BAD_INPUT && !attempt.raised && has_calls(in)) {
+        struct err ignored = ERR_INIT;
+        struct template_try again = {.as_parts = attempt.as_parts, .as_text = true};
+        if (run(t, v, in, &again, ret_run, ret_output, &ignored) == 0) code = 0;
+    }
+    *ret_raised = attempt.raised;
     return code;
 }
