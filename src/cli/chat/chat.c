@@ -148,7 +148,7 @@ static int open_device(struct chat *c, struct err *e)
     pdd_device_options d = {.size = sizeof d, .state_dir = state_dir(c, dir)};
     const char *state = d.state_dir;
     buf_init(&key, KEY_MAX);
-    bool several = !o->prompt && !c->o.prompt_file; /* a single question ends it */
+    bool several = !o->prompt && !c->o.prompt_file; /* else the program ends with the answer */
     int code = o->key_file ? key_file_read(o->key_file, &key, e) : 0;
     if (!o->local_only && o->cloud_url) {
         d.cloud_url = o->cloud_url;
@@ -265,7 +265,7 @@ static int on_progress(void *arg, int source, uint32_t done, uint32_t total)
     return 0;
 }
 
-/* Where nobody reads the answer any more, nobody wants to know (main ends such a program). */
+/* Say nothing when the reader of the answer is gone: main ends such a program. */
 static void complain(const struct chat *c, const struct err *e)
 {
     if (c->output_error != EPIPE) fprintf(stderr, "pdd chat: %s\n", e->text);

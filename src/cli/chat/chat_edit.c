@@ -113,7 +113,7 @@ static unsigned char paste(EditLine *el, int key)
     return got == CHAT_INPUT_LINE ? CC_REFRESH : CC_EOF;
 }
 
-/* How many rows below the prompt's one the cursor stands, in a window of so many columns. */
+/* How many rows the cursor is below the prompt, in a window of that many columns. */
 static unsigned rows_above(const struct chat_edit *e, unsigned columns)
 {
     const LineInfoW *typed = el_wline(e->line);
@@ -131,7 +131,7 @@ static unsigned rows_above(const struct chat_edit *e, unsigned columns)
 }
 
 /* Terminals wrap the line anew when the window changes, and the cursor goes along: take back what
- * is drawn from the prompt on, or the line would be drawn behind it. */
+ * is drawn from the prompt on, or the line would be drawn after it a second time. */
 static void take_back_line(const struct chat_edit *e)
 {
     unsigned columns = chat_input_columns();

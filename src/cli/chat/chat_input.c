@@ -116,7 +116,7 @@ static enum chat_input_result read_plain(struct chat_input *in, struct buf *line
     }
 }
 
-/* What came while an answer was given is for that: a Ctrl-C just behind its end must not leave. */
+/* What came while an answer was given is for that: a Ctrl-C just after its end must not leave. */
 static void forget_events(struct chat_input *in)
 {
     struct pollfd p = {in->event_fd, POLLIN, 0};

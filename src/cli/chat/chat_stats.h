@@ -1,7 +1,6 @@
 /*
- * chat_stats: the reports of `--stats` and `--stats-json` on an answer.
- *
- * The JSON file has one object a line (lib/json_report.h), one line an answer.
+ * chat_stats: the report of `--stats` and /stats on an answer, in words. That of `--stats-json` is
+ * made by lib/json_report.
  */
 #ifndef PDD_CLI_CHAT_CHAT_STATS_H
 #define PDD_CLI_CHAT_CHAT_STATS_H

@@ -62,7 +62,7 @@ void thought_release(struct thought *t)
     buf_release(&t->held);
 }
 
-/* Give the first n bytes that are held to `out`, or to nobody. */
+/* Move the first n held bytes to `out`; NULL: drop them. */
 static int let_go(struct thought *t, size_t n, struct buf *out)
 {
     int code = out && n ? buf_append(out, t->held.data, n) : 0;
@@ -75,9 +75,8 @@ static void skip_space(struct thought *t)
     let_go(t, blank_prefix(t->held.data, t->held.len), NULL);
 }
 
-/* Of what is held, the bytes that are no mark and no space before one, whatever comes: the longest
- * end that may become the mark stays, and the space that it follows. *ret_found: the mark is there,
- * behind them. */
+/* How many held bytes are surely neither of the mark nor of the space in front of it. After them
+ * comes the mark (*ret_found), or the longest end of what is held that may become it. */
 static size_t free_of_mark(const struct buf *held, const char *mark, bool *ret_found)
 {
     size_t n = strlen(mark), at = 0;
@@ -91,7 +90,7 @@ static size_t free_of_mark(const struct buf *held, const char *mark, bool *ret_f
     return at;
 }
 
-/* Whether the answer opens a thought: needs as much text as tells. */
+/* Decide whether the answer opens a thought, once there is text enough to tell. */
 static int begin(struct thought *t, struct buf *ret_answer)
 {
     size_t space = blank_prefix(t->held.data, t->held.len), left = t->held.len - space;

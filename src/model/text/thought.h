@@ -46,12 +46,12 @@ struct thought {
 /* `marks` NULL: all is the answer. `opened`: thought_opened. */
 void thought_init(struct thought *t, const struct thought_marks *marks, bool opened);
 void thought_release(struct thought *t);
-/* Take the text of a token, and append what is known by it to `ret_thought` and `ret_answer`. A
- * mark may be a control token, which has no text: `id` tells it then (-1: not known; `v` may be
+/* Take the text of a token. Append to `ret_thought` and `ret_answer` what is known to belong there.
+ * A mark may be a control token, which has no text: then `id` tells it (-1: not known; `v` may be
  * NULL). ERR_NO_MEMORY. */
 int thought_push(struct thought *t, const struct vocab *v, int32_t id, const char *text, size_t n,
                  struct buf *ret_thought, struct buf *ret_answer);
-/* The answer is over: what is held is what it looks like. */
+/* The answer is over. Append what is held: to the thought if that goes on, else to the answer. */
 int thought_finish(struct thought *t, struct buf *ret_thought, struct buf *ret_answer);
 
 #endif

@@ -65,8 +65,8 @@ struct vocab {
     uint32_t special_from[257];
 };
 
-/* A token that ends an answer, and is a control token, whatever the file says; without such a token
- * nothing happens. Before any other use of `v`. */
+/* Make the token of that piece, if there is one, a control token that ends an answer, whatever the
+ * file calls it. An ordinary word stays what it is. Call it before any other use of `v`. */
 int vocab_add_end(struct vocab *v, const char *piece, size_t n, struct err *e);
 /* Tokens that templates write to part messages become control tokens, whatever the file calls
  * them; those that a template has; one that the file names as BOS or as an end. */
