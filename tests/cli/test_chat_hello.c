@@ -74,7 +74,7 @@ static void test_cloud(void **state)
 /* A server of one response, again and again. */
 struct server {
     int listener;
-    uint16_t port;
+    char url[64];
     const char *response; /* NULL: silence */
     pthread_t thread;
 };
@@ -100,6 +100,22 @@ static void *serve(void *arg)
     while (n > 0)
         close(held[--n]);
     return NULL;
+}
+
+static void server_start(struct server *s, const char *response)
+{
+    uint16_t port;
+    s->response = response;
+    s->listener = raw_listen(&port);
+    snprintf(s->url, sizeof s->url, "http://127.0.0.1:%u", port);
+    assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
+}
+
+static void server_stop(struct server *s)
+{
+    shutdown(s->listener, SHUT_RDWR);
+    pthread_join(s->thread, NULL);
+    close(s->listener);
 }
 
 static void test_strangers(void **state)
@@ -130,15 +146,10 @@ static void test_strangers(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct server s = {.response = cases[i].response};
-        char url[64];
-        s.listener = raw_listen(&s.port);
-        assert_int_equal(pthread_create(&s.thread, NULL, serve, &s), 0);
-        snprintf(url, sizeof url, "http://127.0.0.1:%u", s.port);
-        expect(url, cases[i].said);
-        shutdown(s.listener, SHUT_RDWR);
-        pthread_join(s.thread, NULL);
-        close(s.listener);
+        struct server s;
+        server_start(&s, cases[i].response);
+        expect(s.url, cases[i].said);
+        server_stop(&s);
     }
 }
 
@@ -150,15 +161,12 @@ static void test_log_in_page_of_an_answer(void **state)
         HEAD("302 Found", "Location: http://10.1.2.3/login\r\n") "Content-Length: 0\r\n\r\n"};
     (void)state;
     for (int i = 0; i < 2; i++) {
-        struct server s = {.response = responses[i]};
+        struct server s;
         struct program p;
         struct buf out, err;
-        char url[64];
-        s.listener = raw_listen(&s.port);
-        assert_int_equal(pthread_create(&s.thread, NULL, serve, &s), 0);
-        snprintf(url, sizeof url, "http://127.0.0.1:%u", s.port);
+        server_start(&s, responses[i]);
         program_start(&p, "chat",
-                      ARGS("--fake", "5", "--no-state", "--cloud", url, "--cloud-tokens", "5",
+                      ARGS("--fake", "5", "--no-state", "--cloud", s.url, "--cloud-tokens", "5",
                            "--prompt", "x", "--profile", "s24-ultra-gpu"));
         assert_int_equal(program_finish(&p, &out, &err), 0);
         assert_true(out.len > 1);
@@ -167,9 +175,7 @@ static void test_log_in_page_of_an_answer(void **state)
             fail_msg("%s", err.data);
         buf_release(&out);
         buf_release(&err);
-        shutdown(s.listener, SHUT_RDWR);
-        pthread_join(s.thread, NULL);
-        close(s.listener);
+        server_stop(&s);
     }
 }
 
