@@ -34,9 +34,9 @@ struct run {
     struct download_state state;
     int fd;
     EVP_MD_CTX *digest;
-    uint64_t at, resumed; /* bytes that are there and hashed; of them, found at the beginning */
-    uint64_t farthest;    /* that a try has come */
-    uint64_t size;        /* FETCH_UNKNOWN */
+    uint64_t at;       /* bytes that are there and hashed */
+    uint64_t farthest; /* that a try has come */
+    uint64_t size;     /* FETCH_UNKNOWN */
     char head[KIND_BYTES];
     size_t n_head;
     char expected[65]; /* SHA-256, "" */
@@ -67,7 +67,7 @@ static void tell(struct run *r, bool checking, bool always)
     uint64_t now = clock_us();
     if (!r->d->on_progress || (!always && now - r->told_us < PROGRESS_US)) return;
     r->told_us = now;
-    struct download_progress p = {r->at, r->size, r->resumed, checking};
+    struct download_progress p = {r->at, r->size, checking};
     r->d->on_progress(r->d->arg, &p);
 }
 
@@ -96,7 +96,7 @@ static void keep_head(struct run *r, const char *data, size_t n)
 /* Begin with nothing. */
 static int begin_anew(struct run *r, struct err *e)
 {
-    r->at = r->resumed = 0;
+    r->at = 0;
     r->n_head = 0;
     r->size = FETCH_UNKNOWN;
     if (ftruncate(r->fd, 0)) return err_set(e, ERR_IO, "%s: %s", r->part, strerror(errno));
@@ -168,7 +168,7 @@ static int open_part(struct run *r, struct err *e)
     if (n == 0) return begin_anew(r, e);
     r->size = r->state.size;
     code = read_again(r, n, e);
-    r->resumed = r->farthest = r->at;
+    r->farthest = r->at;
     if (code == 0 && ftruncate(r->fd, (off_t)r->at))
         code = err_set(e, ERR_IO, "%s: %s", r->part, strerror(errno));
     return code;

@@ -29,7 +29,6 @@ enum { DOWNLOAD_PATH_MAX = 4096 };
 
 struct download_progress {
     uint64_t done, total; /* bytes of this file; total: FETCH_UNKNOWN */
-    uint64_t resumed;     /* of `done`, what was there before */
     bool checking;        /* what is there is read again, for its SHA-256 */
 };
 

@@ -9,7 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/hex.h"
 #include "base/mem.h"
 #include "base/os.h"
 #include "hub/download_state.h"
