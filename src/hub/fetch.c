@@ -491,11 +491,6 @@ int fetch_get(struct fetch *f, const struct fetch_call *call, struct fetch_head 
     return code;
 }
 
-bool fetch_final(const struct fetch *f)
-{
-    return f->final;
-}
-
 bool fetch_at_first(const struct fetch *f)
 {
     return f->head.first_server;

@@ -38,8 +38,8 @@ struct fetch_options {
     const char *token;          /* bearer, or NULL; it must outlive the object, as the next */
     const char *ca_file;        /* PEM bundle instead of the system's, or NULL */
     uint64_t connect_ms;        /* 0: 15 s */
-    uint32_t stall_s;           /* a response without a byte for so long has failed; 0: 30 s */
-    uint64_t head_us;           /* a head that has not ended after so long has failed; 0: 2 min */
+    uint32_t stall_s;           /* a response that brings no byte for this time fails; 0: 30 s */
+    uint64_t head_us;           /* a head that takes longer fails; 0: 2 min */
     bool (*stopped)(void *arg); /* asked at least once a second; true: ERR_CANCELLED */
     void *arg;
 };
@@ -78,21 +78,17 @@ void fetch_close(struct fetch *f); /* NULL is fine */
 /* 0: a whole response with status 2xx came. Else the code of a callback, or: NET (no connection, or
  * cut), TIMEOUT (a stall), CANCELLED, PROTOCOL, LIMIT, and for a status DENIED (401, 403),
  * NOT_FOUND (404, 410), BUSY (408, 429, 5xx), BAD_INPUT (other 4xx; 416: *ret_head has the status).
- * NET, TIMEOUT and BUSY may pass by themselves; fetch_final says when not. */
+ * NET, TIMEOUT and BUSY may pass by themselves; fetch_may_pass says when. */
 int fetch_get(struct fetch *f, const struct fetch_call *call, struct fetch_head *ret_head,
               struct err *e);
-/* Whether the last call failed in a way that another try does not change: a certificate, a name, a
- * connection that is refused. */
-bool fetch_final(const struct fetch *f);
-
 /* Whether the last response was of the first URL's server, which alone gets the token. */
 bool fetch_at_first(const struct fetch *f);
 
-/* Whether the same request may succeed a little later, by the code of fetch_get. */
+/* Whether the same request may succeed a little later, by the code of fetch_get; not after what
+ * another try does not change: a certificate, a name, a connection that is refused. */
 bool fetch_may_pass(const struct fetch *f, int code);
-/* Wait before the next try, after `failures` in a row, in growing steps from `first_us` (0: a
- * second) on, or as long as Retry-After says; FETCH_WAIT_MAX_S at most. Returns the time at once.
- */
+/* The time to wait before the next try: it grows with `failures` in a row from `first_us` (0: a
+ * second), is no less than Retry-After, and at most FETCH_WAIT_MAX_S. */
 uint64_t fetch_wait_us(const struct fetch_head *head, uint64_t first_us, uint32_t failures);
 int fetch_wait(const struct fetch *f, uint64_t us, struct err *e); /* or CANCELLED */
 

@@ -34,8 +34,7 @@ struct reference {
 };
 
 /* A URL of a file's page at the hub (/blob/) is taken for the file (/resolve/). ERR_BAD_INPUT says
- * what forms there are. `endpoint`: the
- * hub's URL without a slash at its end. */
+ * what forms there are. `endpoint`: the hub's URL without a slash at its end. */
 int reference_parse(const char *text, const char *endpoint, struct reference *ret_reference,
                     struct err *e);
 /* The URL of a repository's page at the hub becomes hf:OWNER/NAME; another one stays. */
