@@ -1,11 +1,11 @@
 /*
- * test_http_url: base URLs as people write them, and the proxy that the environment names.
- *
- * Also the file of CA certificates among those of many systems.
+ * test_http_url: base URLs as people write them, the proxy that the environment names, and which of
+ * the files of CA certificates that systems have is there.
  *
  * Catches: a base URL of OpenAI's API that asks for /v1/v1/...; a host without a scheme that is
  * guessed, or refused where it can only mean one; a proxy that is passed over, that is asked about
- * this machine, or that sees the server's key.
+ * this machine, or that sees the server's key; a file that is there and not found, or taken
+ * although the first one is there.
  */
 #include <setjmp.h>
 #include <stdarg.h>

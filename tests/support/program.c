@@ -15,14 +15,12 @@
 
 #include <cmocka.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-const bool program_instrumented = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-const bool program_instrumented = true;
-#else
-const bool program_instrumented = false;
+#ifndef __has_feature
+#define __has_feature(name) 0 /* gcc defines the macros below */
 #endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+const bool program_instrumented = true;
 #else
 const bool program_instrumented = false;
 #endif
